@@ -1,0 +1,58 @@
+"""PESTO services, their contract, and pipelines over whole scenes.
+
+Public names load on first use (PEP 562), so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from pesto_runtime.client import AsyncClient, Client
+    from pesto_runtime.contract import Description, Margin, Pipeline, Window
+    from pesto_runtime.errors import PestoError
+    from pesto_runtime.flow import flow
+    from pesto_runtime.processor import Raster, TileInfo, process
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+_HOMES = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "Description": "contract",
+    "Margin": "contract",
+    "PestoError": "errors",
+    "Pipeline": "contract",
+    "Raster": "processor",
+    "TileInfo": "processor",
+    "Window": "contract",
+    "flow": "flow",
+    "process": "processor",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Description",
+    "Json",
+    "Margin",
+    "PestoError",
+    "Pipeline",
+    "Raster",
+    "TileInfo",
+    "Window",
+    "flow",
+    "process",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,107 @@
+"""What one call carries beside its inputs: its tile, images by reference, a job's state."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, PlainSerializer
+
+from pesto_runtime.contract.geometry import WindowField
+from pesto_runtime.contract.raster import ClosedValue, Nodata, Value
+
+
+class TileInfo(ClosedValue):
+    """Where a call's pixels lie in the scene; a parameter annotated so receives it.
+
+    Attributes:
+        read: The window given to the process, margin included; pixels of the scene.
+        write: The part of it that is kept.
+        scene_size: Width and height of the whole scene.
+        crs: Authority code (`EPSG:32616`) or WKT2; None for a raster without one.
+        transform: Affine coefficients (a, b, c, d, e, f) of the *scene*, row-major as in rasterio.
+        nodata: Of the first image input.
+        tags: Dataset tags of the first image input.
+    """
+
+    read: WindowField
+    write: WindowField
+    scene_size: tuple[int, int]
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    nodata: Nodata = None
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class ImageReference(ClosedValue):
+    """An image by reference: a window and some bands of what an href names."""
+
+    href: str = Field(min_length=1)
+    window: WindowField | None = None
+    bands: tuple[int | str, ...] | None = Field(
+        default=None, description="1-based numbers or band names, in the order wanted."
+    )
+
+
+class Image(Value):
+    """An image on the wire, by href or inline, with what a sensor model wants to know of it."""
+
+    href: str | None = None
+    data: str | None = Field(default=None, description="base64 of an image file")
+    window: WindowField | None = None
+    bands: tuple[int | str, ...] | None = None
+    sensor: str | None = None
+    acquired: datetime | None = Field(default=None, description="time of acquisition, RFC 3339")
+    resolution: float | None = Field(default=None, gt=0, description="metres per pixel")
+    level: str | None = Field(default=None, description="processing level")
+    ephemeris: dict[str, JsonValue] | None = Field(default=None, description="free form")
+
+
+class ImageCapabilities(Value):
+    """Images that a process is made for; an orchestrator may filter on any of it."""
+
+    sensors: tuple[str, ...] = ()
+    resolution: tuple[float, float] | None = Field(
+        default=None, description="[finest, coarsest] in metres per pixel"
+    )
+    levels: tuple[str, ...] = ()
+    formats: tuple[str, ...] = Field(default=(), description="media types")
+
+
+class InputCapabilities(Value):
+    """Capabilities of every image input of a process, by port."""
+
+    ports: dict[str, ImageCapabilities] = Field(default_factory=dict)
+
+
+class CallOptions(Value):
+    """The reserved key `pesto` of a request.
+
+    Attributes:
+        tile: Fills `TileInfo`.
+        out: Output name -> href to write it to; the answer then carries the href.
+        partial: Answer a reduce's partial.
+        finish: A merged partial; answer the outputs that it finishes to.
+        roi: PESTO's own window option, passed through.
+    """
+
+    tile: TileInfo | None = None
+    out: dict[str, str] = Field(default_factory=dict)
+    partial: bool = False
+    finish: dict[str, JsonValue] | None = None
+    roi: dict[str, JsonValue] | None = None
+
+
+Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
+
+
+class Job(ClosedValue):
+    """One accepted execution."""
+
+    id: str
+    key: str | None = Field(default=None, description="the Idempotency-Key it came with")
+    state: Literal["accepted", "running", "successful", "failed", "dismissed"]
+    progress: float = Field(default=0, ge=0, le=100, description="percent")
+    error: dict[str, JsonValue] | None = Field(default=None, description="a problem document")
+    lease_until: Moment | None = None
+    outputs: dict[str, str] = Field(default_factory=dict, description="output name -> href")

@@ -1,0 +1,288 @@
+"""What a service says of itself at `/api/v1/describe`, kept whole and read into ports.
+
+A description is never rewritten: `document` is what was read, to the last unknown key.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import rfc8785
+from pydantic import Field, JsonValue, ValidationError
+
+from pesto_runtime.contract.geometry import Margin
+from pesto_runtime.contract.raster import RasterContract, Value
+from pesto_runtime.errors import BadField, InvalidContract, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Tileable: TypeAlias = Literal["map", "reduce", "whole"]
+Fold: TypeAlias = Literal["sum", "min", "max", "concat"]
+PortKind: TypeAlias = Literal["image", "images", "vector", "json"]
+
+_PADDED_TEMPLATES = ("tile-object-detection", "tile-change-detection")
+
+
+class Resources(Value):
+    """What one instance of the service wants of its machine."""
+
+    cpu: float | None = Field(default=None, ge=0, description="cores")
+    gpu: float | None = Field(default=None, ge=0, description="devices")
+    ram: float | None = Field(default=None, ge=0, description="GiB")
+
+
+class DescriptionDocument(Value):
+    """The known keys of a description; a service may add any other."""
+
+    name: str = Field(min_length=1)
+    version: str
+    title: str = ""
+    description: str = ""
+    resources: Resources = Resources()
+    asynchronous: bool = False
+    batched: bool = False
+    releases_gil: bool = False
+    tileable: Tileable | None = Field(
+        default=None,
+        description="map: works on windows; reduce: folds blocks; whole: needs the whole image.",
+    )
+    x_reduce: dict[str, Fold] | None = Field(
+        default=None, alias="x-reduce", description="Keys of a partial, and how each folds."
+    )
+    template: str | None = None
+    config: dict[str, JsonValue] | None = None
+    input: dict[str, JsonValue] = Field(description="Object schema (draft-06) of the inputs.")
+    output: dict[str, JsonValue] = Field(description="Object schema (draft-06) of the outputs.")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A named input or output of a process.
+
+    Attributes:
+        name: As in the object schema.
+        kind: `image`, `images` (a list), `vector` (GeoJSON) or plain `json`.
+        schema: Its JSON schema, as the description has it.
+        required: Whether a call must bind it; outputs are never required.
+        raster: Its raster contract; None where the description has none.
+    """
+
+    name: str
+    kind: PortKind
+    schema: Mapping[str, JsonValue]
+    required: bool
+    raster: RasterContract | None
+
+    @property
+    def has_default(self) -> bool:
+        """Whether the schema says what an absent value means."""
+        return "default" in self.schema
+
+
+@dataclass(frozen=True)
+class Description:
+    """A process's contract.
+
+    Attributes:
+        document: The description as it was read, unknown keys and all.
+        inputs: Input ports in their order.
+        outputs: Output ports in their order.
+    """
+
+    document: Mapping[str, JsonValue]
+    known: DescriptionDocument
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @classmethod
+    def parse(cls, document: object) -> Description:
+        """Read a description.
+
+        Raises:
+            InvalidContract: with every wrong field.
+        """
+        if not isinstance(document, dict):
+            raise InvalidContract(f"a description is a JSON object, not {shortened(document)}")
+        try:
+            known = DescriptionDocument.model_validate(document)
+        except ValidationError as error:
+            raise InvalidContract.of("description", bad_fields(error)) from error
+        padding = _padding(known)
+        inputs, input_faults = _ports(known.input, "/input", padding=padding)
+        outputs, output_faults = _ports(known.output, "/output", padding=None)
+        faults = [*input_faults, *output_faults, *_contradictions(known, inputs)]
+        if faults:
+            raise InvalidContract.of(f"description of {known.name!r}", faults)
+        frozen = MappingProxyType(copy.deepcopy(document))
+        return cls(frozen, known, inputs, outputs)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The description as it was read."""
+        return copy.deepcopy(dict(self.document))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Description.parse, (self.to_json(),))
+
+    @property
+    def name(self) -> str:
+        """The process's name."""
+        return self.known.name
+
+    @property
+    def version(self) -> str:
+        """The process's version."""
+        return self.known.version
+
+    @cached_property
+    def tileable(self) -> Tileable:
+        """How it can be tiled; a process that does not say so needs the whole image."""
+        if self.known.tileable:
+            return self.known.tileable
+        declared = [p for p in self.inputs if p.kind == "image" and p.raster is not None]
+        padded = _padding(self.known) is not None
+        return "map" if declared and padded else "whole"
+
+    @property
+    def folds(self) -> Mapping[str, Fold]:
+        """Keys of a reduce's partial, and how each folds; empty for other processes."""
+        return self.known.x_reduce or {}
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:…` of the canonical JSON (RFC 8785) of the document without `_links`."""
+        return digest(self.document)
+
+    def input(self, name: str) -> Port | None:
+        """The input port of this name."""
+        return next((port for port in self.inputs if port.name == name), None)
+
+    def output(self, name: str) -> Port | None:
+        """The output port of this name."""
+        return next((port for port in self.outputs if port.name == name), None)
+
+    @cached_property
+    def image_inputs(self) -> tuple[Port, ...]:
+        """Input ports that take one image each."""
+        return tuple(port for port in self.inputs if port.kind == "image")
+
+    @cached_property
+    def margin(self) -> Margin:
+        """The margin around an output pixel: the largest of its image inputs, side by side."""
+        margin = Margin()
+        for port in self.image_inputs:
+            if port.raster is not None:
+                margin = margin.union(port.raster.margin)
+        return margin
+
+    def overlaid(self, overlay: Mapping[str, JsonValue]) -> Description:
+        """The description with an overlay merged in (RFC 7396); says what a service does not.
+
+        Raises:
+            InvalidContract: the result contradicts itself.
+        """
+        return Description.parse(merge_patch(self.to_json(), dict(overlay)))
+
+
+def digest(document: Mapping[str, JsonValue]) -> str:
+    """`sha256:…` of a description's canonical JSON (RFC 8785), its `_links` left out.
+
+    Raises:
+        InvalidContract: a number that JSON in common use cannot carry.
+    """
+    told = {key: value for key, value in document.items() if key != "_links"}
+    try:
+        return "sha256:" + hashlib.sha256(rfc8785.dumps(told)).hexdigest()
+    except rfc8785.CanonicalizationError as error:
+        raise InvalidContract(f"the description has no canonical form: {error}") from error
+
+
+def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
+    """Apply a JSON merge patch (RFC 7396): objects merge, null removes, all else replaces.
+
+    >>> merge_patch({"a": 1, "b": {"c": 2}}, {"a": None, "b": {"d": 3}})
+    {'b': {'c': 2, 'd': 3}}
+    """
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def bad_fields(error: ValidationError, *, prefix: str = "") -> Iterator[BadField]:
+    """Translate pydantic's errors: JSON pointer, reason, value."""
+    for each in error.errors(include_url=False):
+        pointer = prefix + "".join(f"/{part}" for part in each["loc"])
+        yield BadField(pointer, each["msg"], shortened(each["input"]))
+
+
+def _ports(
+    schema: Mapping[str, JsonValue], pointer: str, *, padding: int | None
+) -> tuple[tuple[Port, ...], list[BadField]]:
+    properties = schema.get("properties", {})
+    if not isinstance(properties, dict):
+        return (), [BadField(f"{pointer}/properties", "must be an object", shortened(properties))]
+    required = schema.get("required", [])
+    required_names = required if isinstance(required, list) else []
+    ports, faults = [], []
+    for name, body in properties.items():
+        where = f"{pointer}/properties/{name}"
+        if not isinstance(body, dict):
+            faults.append(BadField(where, "must be a JSON schema object", shortened(body)))
+            continue
+        try:
+            raster = _raster_of(body, padding)
+        except ValidationError as error:
+            faults.extend(bad_fields(error, prefix=f"{where}/x-raster"))
+            continue
+        ports.append(Port(name, _kind(body, raster), body, name in required_names, raster))
+    return tuple(ports), faults
+
+
+def _raster_of(body: Mapping[str, JsonValue], padding: int | None) -> RasterContract | None:
+    if "x-raster" in body:
+        return RasterContract.model_validate(body["x-raster"])
+    if padding is not None and (_kind(body, None) == "image" or body.get("title") == "tile"):
+        return RasterContract(margin=Margin.of(padding))
+    return None
+
+
+def _kind(body: Mapping[str, JsonValue], raster: RasterContract | None) -> PortKind:
+    definition = str(body.get("$ref", "")).rpartition("/")[2]
+    if definition == "Images":
+        return "images"
+    if definition == "Image" or raster is not None:
+        return "image"
+    return "vector" if "x-vector" in body else "json"
+
+
+def _padding(known: DescriptionDocument) -> int | None:
+    """The border of the geoprocessing-api templates: `config.padding`, 0 to 256."""
+    padding = (known.config or {}).get("padding")
+    if known.template in _PADDED_TEMPLATES and isinstance(padding, int):
+        return padding if not isinstance(padding, bool) and padding >= 0 else None
+    return None
+
+
+def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Iterator[BadField]:
+    if (known.tileable == "reduce") != bool(known.x_reduce):
+        yield BadField(
+            "/x-reduce",
+            "a reduce has both `tileable: reduce` and `x-reduce` with a fold per key",
+            shortened(known.x_reduce),
+        )
+    if known.tileable == "reduce" and "output" in (known.x_reduce or {}):
+        yield BadField("/x-reduce/output", "`output` is reserved", None)
+    images = [port for port in inputs if port.kind == "image"]
+    if known.tileable in ("map", "reduce") and not images:
+        yield BadField("/tileable", f"{known.tileable!r} needs an image input", known.tileable)

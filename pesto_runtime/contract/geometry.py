@@ -1,0 +1,259 @@
+"""Windows, margins and ratios: the integers that tiling is made of, and nothing that computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from pesto_runtime.errors import InvalidInput, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Window(NamedTuple):
+    """A half-open rectangle of pixels, in rasterio's order.
+
+    Attributes:
+        col_off: First column, 0 at the left.
+        row_off: First row, 0 at the top.
+        width: Columns.
+        height: Rows.
+    """
+
+    col_off: int
+    row_off: int
+    width: int
+    height: int
+
+    @property
+    def col_stop(self) -> int:
+        """The first column after the window."""
+        return self.col_off + self.width
+
+    @property
+    def row_stop(self) -> int:
+        """The first row after the window."""
+        return self.row_off + self.height
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels the window holds; 0 for an empty one."""
+        return max(self.width, 0) * max(self.height, 0)
+
+    @classmethod
+    def spanning(cls, col_off: int, row_off: int, col_stop: int, row_stop: int) -> Self:
+        """Make the window between two corners.
+
+        >>> Window.spanning(2, 3, 10, 4)
+        Window(col_off=2, row_off=3, width=8, height=1)
+        """
+        return cls(col_off, row_off, col_stop - col_off, row_stop - row_off)
+
+    def intersection(self, other: Window) -> Window:
+        """The part that both windows hold; its width or height is 0 where there is none."""
+        col_off, row_off = max(self.col_off, other.col_off), max(self.row_off, other.row_off)
+        return Window(
+            col_off,
+            row_off,
+            max(0, min(self.col_stop, other.col_stop) - col_off),
+            max(0, min(self.row_stop, other.row_stop) - row_off),
+        )
+
+    def union(self, other: Window) -> Window:
+        """The smallest window that holds both."""
+        return Window.spanning(
+            min(self.col_off, other.col_off),
+            min(self.row_off, other.row_off),
+            max(self.col_stop, other.col_stop),
+            max(self.row_stop, other.row_stop),
+        )
+
+    def contains(self, other: Window) -> bool:
+        """Whether every pixel of the other window is in this one."""
+        return self.intersection(other) == other
+
+    def relative_to(self, outer: Window) -> Window:
+        """The same pixels, counted from the outer window's first one."""
+        return Window(
+            self.col_off - outer.col_off, self.row_off - outer.row_off, self.width, self.height
+        )
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The (row, col) slices of an array that this window addresses."""
+        return (slice(self.row_off, self.row_stop), slice(self.col_off, self.col_stop))
+
+
+def parse_window(value: object) -> Window:
+    """Read `[col_off, row_off, width, height]`.
+
+    Raises:
+        InvalidInput: not four integers, a negative offset, or an empty window.
+    """
+    numbers = list(value) if isinstance(value, (list, tuple)) else []
+    whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
+    if len(numbers) != 4 or len(whole) != 4 or min(whole) < 0 or min(whole[2:]) < 1:
+        raise InvalidInput(
+            f"window {shortened(value)} is not [col_off, row_off, width, height] with offsets "
+            ">= 0 and sizes >= 1"
+        )
+    return Window(*whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """Input pixels that a process needs around an output pixel, side by side.
+
+    >>> Margin.of(2) + Margin(top=1)
+    Margin(top=3, right=2, bottom=2, left=2)
+    """
+
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+    left: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.top, self.right, self.bottom, self.left) < 0:
+            raise ValueError(f"margin {self} has a negative side; a margin is >= 0")
+
+    @classmethod
+    def of(cls, value: object) -> Margin:
+        """Read one number for all sides, a mapping of sides, or a margin.
+
+        Raises:
+            ValueError: anything else, or a negative side.
+        """
+        if isinstance(value, Margin):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls(value, value, value, value)
+        if (
+            isinstance(value, dict)
+            and set(value) <= {"top", "right", "bottom", "left"}
+            and all(isinstance(n, int) and not isinstance(n, bool) for n in value.values())
+        ):
+            return cls(**value)
+        raise ValueError(
+            f"margin {shortened(value)} is neither a whole number of pixels nor "
+            "{top, right, bottom, left}"
+        )
+
+    def __add__(self, other: Margin) -> Margin:
+        return Margin(
+            self.top + other.top,
+            self.right + other.right,
+            self.bottom + other.bottom,
+            self.left + other.left,
+        )
+
+    def union(self, other: Margin) -> Margin:
+        """The larger of both on every side."""
+        return Margin(
+            max(self.top, other.top),
+            max(self.right, other.right),
+            max(self.bottom, other.bottom),
+            max(self.left, other.left),
+        )
+
+    def to_json(self) -> int | dict[str, int]:
+        """One number where the sides agree, all four sides otherwise."""
+        sides = {"top": self.top, "right": self.right, "bottom": self.bottom, "left": self.left}
+        return self.top if len(set(sides.values())) == 1 else sides
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Output pixels per input pixel, one ratio per axis.
+
+    >>> Scale.of("1/4")
+    Scale(x=Fraction(1, 4), y=Fraction(1, 4))
+    """
+
+    x: Fraction = Fraction(1)
+    y: Fraction = Fraction(1)
+
+    @classmethod
+    def of(cls, value: object) -> Scale:
+        """Read a number, a ratio as `"1/4"`, or a pair `[x, y]` of them.
+
+        Raises:
+            ValueError: anything else, or a ratio that is not positive.
+        """
+        if isinstance(value, Scale):
+            return value
+        pair: Sequence[object] = value if isinstance(value, (list, tuple)) else (value, value)
+        if len(pair) != 2:
+            raise ValueError(f"scale {shortened(value)} is neither a ratio nor a pair [x, y]")
+        return cls(_ratio(pair[0]), _ratio(pair[1]))
+
+    def __mul__(self, other: Scale) -> Scale:
+        return Scale(self.x * other.x, self.y * other.y)
+
+    def to_json(self) -> str | list[str]:
+        """One ratio where the axes agree, the pair otherwise."""
+        return str(self.x) if self.x == self.y else [str(self.x), str(self.y)]
+
+
+def _ratio(value: object) -> Fraction:
+    try:
+        ratio = Fraction(value) if isinstance(value, (int, float, str, Fraction)) else Fraction(0)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        ratio = Fraction(0)
+    if ratio <= 0:
+        raise ValueError(f"{shortened(value)} is not a positive ratio such as 2, 0.25 or '1/4'")
+    return ratio.limit_denominator(1 << 16)
+
+
+_SIDE = {"type": "integer", "minimum": 0}
+MarginField = Annotated[
+    Margin,
+    BeforeValidator(Margin.of),
+    PlainSerializer(Margin.to_json),
+    WithJsonSchema(
+        {
+            "description": "Input pixels needed around an output pixel; one number for all sides.",
+            "oneOf": [
+                _SIDE,
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": dict.fromkeys(("top", "right", "bottom", "left"), _SIDE),
+                },
+            ],
+        }
+    ),
+]
+_RATIO = {"oneOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
+ScaleField = Annotated[
+    Scale,
+    BeforeValidator(Scale.of),
+    PlainSerializer(Scale.to_json),
+    WithJsonSchema(
+        {
+            "description": "Output pixels per input pixel: a ratio, or one per axis [x, y].",
+            "oneOf": [
+                *_RATIO["oneOf"],
+                {"type": "array", "minItems": 2, "maxItems": 2, "items": _RATIO},
+            ],
+        }
+    ),
+]
+WindowField = Annotated[
+    Window,
+    BeforeValidator(parse_window),
+    PlainSerializer(list),
+    WithJsonSchema(
+        {
+            "description": "[col_off, row_off, width, height] in pixels, half-open.",
+            "type": "array",
+            "minItems": 4,
+            "maxItems": 4,
+            "items": {"type": "integer", "minimum": 0},
+        }
+    ),
+]

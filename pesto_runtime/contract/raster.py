@@ -1,0 +1,159 @@
+"""The raster contract of one image port, `x-raster`: what a planner must know to tile it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+)
+
+from pesto_runtime.contract.geometry import Margin, MarginField, Scale, ScaleField
+
+NUMERIC_DTYPES = (
+    "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
+    "float32", "float64", "complex64", "complex128",
+)  # fmt: skip
+
+
+class Value(BaseModel):
+    """A frozen value at the wire; unknown keys are kept, never dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class ClosedValue(BaseModel):
+    """A frozen value of ours; an unknown key is an error, as it is most often a typo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def _parse_nodata(value: object) -> float | int | None:
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return value
+    if value == "nan":
+        return math.nan
+    raise ValueError(f"nodata {value!r} is neither a number nor 'nan'")
+
+
+def nodata_to_json(value: float | None) -> float | str | None:
+    """Write nodata so that JSON can hold it: not-a-number becomes the string `nan`."""
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
+
+
+Nodata: TypeAlias = Annotated[
+    "float | int | None",
+    BeforeValidator(_parse_nodata),
+    PlainSerializer(nodata_to_json),
+    WithJsonSchema({"oneOf": [{"type": "number"}, {"const": "nan"}, {"type": "null"}]}),
+]
+
+
+class Tolerance(ClosedValue):
+    """How far a tiled result may be from the untiled one: |a - b| <= atol + rtol * |b|."""
+
+    rtol: float = Field(default=0.0, ge=0)
+    atol: float = Field(default=0.0, ge=0)
+
+
+class TileLimits(ClosedValue):
+    """Which tile sizes, margin included, a process takes; pixels along each axis."""
+
+    min: int | None = Field(default=None, ge=1)
+    max: int | None = Field(default=None, ge=1)
+    preferred: int | None = Field(default=None, ge=1)
+    fixed: int | None = Field(default=None, ge=1, description="the one size that it takes")
+
+
+class Memory(ClosedValue):
+    """What one call needs beside its input and output arrays; bytes."""
+
+    input_pixel: float = Field(default=0, ge=0, description="bytes per input pixel, all bands")
+    output_pixel: float = Field(default=0, ge=0, description="bytes per output pixel, all bands")
+    fixed: float = Field(default=0, ge=0, description="bytes per call")
+    gpu_input_pixel: float = Field(default=0, ge=0)
+    gpu_output_pixel: float = Field(default=0, ge=0)
+    gpu_fixed: float = Field(default=0, ge=0)
+
+
+def _dtypes(value: object) -> object:
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, (list, tuple)):
+        unknown = [name for name in names if name not in NUMERIC_DTYPES]
+        if unknown:
+            raise ValueError(f"unknown dtype {unknown[0]!r}; known: {', '.join(NUMERIC_DTYPES)}")
+        return tuple(names)
+    return value
+
+
+def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if len(names) == 1 else list(names)
+
+
+class RasterContract(Value):
+    """What an image port takes or gives.
+
+    Bands are names in order, a count, or None for any. A margin is in input pixels; `scale` is on
+    output ports, the rest of the geometry (`margin`, `edge`, `align`, `tile`) on input ports.
+    """
+
+    bands: tuple[str, ...] | int | None = Field(
+        default=None, description="Band names in order, a number of bands, or absent for any."
+    )
+    dtype: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_dtypes),
+        PlainSerializer(_one_or_list),
+        WithJsonSchema({"oneOf": [
+            {"enum": list(NUMERIC_DTYPES)},
+            {"type": "array", "items": {"enum": list(NUMERIC_DTYPES)}},
+        ]}),
+    ] = Field(default=(), description="One dtype, or several; absent for any.")  # fmt: skip
+    nodata: Nodata = Field(default=None, description="The value of pixels without data.")
+    margin: MarginField = Field(default=Margin())
+    edge: Literal["clip", "reflect"] = Field(
+        default="clip", description="What the process sees beyond the scene."
+    )
+    scale: ScaleField = Field(default=Scale())
+    align: int = Field(default=1, ge=1, description="Tile origins and sizes are multiples of it.")
+    exactness: Literal["bitwise"] | Tolerance = "bitwise"
+    tile: TileLimits | None = None
+    memory: Memory | None = None
+    capabilities: dict[str, JsonValue] | None = Field(
+        default=None, description="What an orchestrator may filter on: imageCapabilities."
+    )
+    windows: JsonValue = Field(default=None, description="Reserved.")
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_make_sense(cls, bands: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
+        if isinstance(bands, int) and bands < 1:
+            raise ValueError(f"bands {bands} is not a number of bands >= 1")
+        if isinstance(bands, tuple) and (not bands or len(set(bands)) != len(bands)):
+            raise ValueError(f"bands {list(bands)} must be one or more distinct names")
+        return bands
+
+    @property
+    def band_names(self) -> tuple[str, ...] | None:
+        """The names of the bands in order, where the contract names them."""
+        return self.bands if isinstance(self.bands, tuple) else None
+
+    @property
+    def band_count(self) -> int | None:
+        """How many bands; None for any."""
+        return len(self.bands) if isinstance(self.bands, tuple) else self.bands
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Only what was declared, as `x-raster` carries it."""
+        document: dict[str, JsonValue] = self.model_dump(
+            mode="json", exclude_unset=True, exclude_none=True
+        )
+        return document

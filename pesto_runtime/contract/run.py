@@ -1,0 +1,162 @@
+"""Values of a run: the scene, the plan, its chunks and what came of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from pesto_runtime.contract.geometry import WindowField
+from pesto_runtime.contract.raster import ClosedValue, Nodata
+
+PRODUCT_FORMAT = 1
+"""Version of the product's byte layout; part of every block key."""
+
+BLOCK = 512
+"""Side of a product block, pixels."""
+
+
+class Scene(ClosedValue):
+    """Facts of a raster, as a plan needs them.
+
+    Attributes:
+        href: Where it is.
+        identity: Size and etag or modification time; a changed scene is another scene.
+        width: Columns.
+        height: Rows.
+        bands: Band descriptions in order; None for a band without one.
+        dtype: One dtype for all bands.
+        nodata: None where the raster declares none.
+        crs: Authority code or WKT2; None where there is none.
+        transform: Affine coefficients (a, b, c, d, e, f).
+        block: Width and height of the file's own blocks.
+        tags: Dataset tags.
+    """
+
+    href: str
+    identity: str
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    bands: tuple[str | None, ...] = Field(min_length=1)
+    dtype: str
+    nodata: Nodata = None
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    block: tuple[int, int] = (BLOCK, BLOCK)
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Service(ClosedValue):
+    """What runs a process: a target in the worker itself, or URLs of replicas.
+
+    Attributes:
+        targets: A target, or one URL or more.
+        description: The description, overlay merged in.
+        build: Identity of the code: a hash of its sources, else name and version.
+        transports: Media types of the service's `Accept-Post`; empty where it has none.
+    """
+
+    targets: tuple[str, ...] = Field(min_length=1)
+    description: dict[str, JsonValue]
+    build: str
+    transports: tuple[str, ...] = ()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether calls go over HTTP."""
+        return self.targets[0].startswith(("http://", "https://"))
+
+
+class Phase(ClosedValue):
+    """Stages that run together on one fan-out.
+
+    Attributes:
+        kind: `map` (tiles), `whole` (one call on whole rasters) or `call` (no raster at all).
+        stages: Ids of the map stages, or of the one whole or call stage, in order.
+        reduces: Ids of reduce stages that read the phase's blocks.
+        sources: Rasters that it reads: `$inputs.x`, or rasters of earlier phases.
+        writes: Rasters whose blocks it keeps.
+        size: Width and height of the grid that tiles divide, pixels.
+        tile: Width and height of a tile, pixels.
+        chunks: Rectangles of whole product blocks, row-major.
+    """
+
+    kind: Literal["map", "whole", "call"]
+    stages: tuple[str, ...]
+    reduces: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    tile: tuple[int, int] = (BLOCK, BLOCK)
+    chunks: tuple[WindowField, ...] = ()
+
+
+class Plan(ClosedValue):
+    """Everything a worker needs to do any part of a run.
+
+    Attributes:
+        format: Version of this document.
+        run: Identity of the run: of its pipeline, services, inputs and parameters.
+        pipeline: The pipeline.
+        scenes: Image inputs of the pipeline.
+        parameters: Its other inputs.
+        services: Process name -> service.
+        keys: Value (`$stage.output`) or stage id -> what its blocks are filed under.
+        phases: In order.
+        store: Base href of the run store.
+    """
+
+    format: Literal[1] = 1
+    run: str
+    pipeline: dict[str, JsonValue]
+    scenes: dict[str, Scene]
+    parameters: dict[str, JsonValue]
+    services: dict[str, Service]
+    keys: dict[str, str]
+    phases: tuple[Phase, ...]
+    store: str
+
+
+class Chunk(ClosedValue):
+    """What crosses a task boundary: where the plan is, and which chunks of it."""
+
+    plan: str = Field(description="href of the plan")
+    phase: int = Field(ge=0)
+    start: int = Field(ge=0, description="first chunk, inclusive")
+    stop: int = Field(ge=1, description="last chunk, exclusive")
+
+
+class Hole(ClosedValue):
+    """A tile that could not be computed."""
+
+    window: WindowField
+    stage: str
+    error: dict[str, JsonValue] = Field(description="a problem document")
+
+
+class StageCost(ClosedValue):
+    """What a stage cost in a chunk."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class ChunkResult(ClosedValue):
+    """What comes back from a chunk: a manifest's href and counts, never pixels.
+
+    Attributes:
+        manifest: href of the chunk's tile records.
+        tiles: Tiles computed.
+        reused: Tiles not computed, as all their blocks were there.
+        holes: Tiles that failed for good.
+        blocks: Blocks written.
+        bytes_read: Bytes of pixels read from scenes.
+    """
+
+    manifest: str
+    tiles: int = 0
+    reused: int = 0
+    holes: int = 0
+    blocks: int = 0
+    bytes_read: int = 0

@@ -1,0 +1,281 @@
+"""The one tree of errors: what went wrong, where, and the way out.
+
+Every error knows its HTTP status, whether asking again can help (`retryable`) and the exit code of
+the command line. How often to ask again is the engine's business, never the error's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pesto_runtime import Json
+
+_VALUE_CHARS = 120
+_MOST_FIELDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class BadField:
+    """One wrong field of a request, a contract or a pipeline.
+
+    Attributes:
+        pointer: JSON pointer (RFC 6901) to the field; empty for the whole document.
+        detail: What is wrong with it, and the way out.
+        value: The start of the offending value as text; None where the value is absent.
+    """
+
+    pointer: str
+    detail: str
+    value: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.pointer or '/'}: {self.detail}"
+
+
+def shortened(value: object) -> str:
+    """Write a value so that an error stays readable: at most 120 characters.
+
+    >>> shortened([1, 2])
+    '[1, 2]'
+    >>> len(shortened("x" * 10_000_000))
+    123
+    """
+    if isinstance(value, (str, bytes, bytearray)):
+        text = repr(value[:_VALUE_CHARS])
+        return text if len(value) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "..."
+    text = repr(value)
+    return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "..."
+
+
+class PestoError(Exception):
+    """Anything that this package refuses or fails to do.
+
+    Attributes:
+        slug: Stable name of the kind of error, the last part of the problem's `type`.
+        title: The same for a person.
+        status: HTTP status that carries it.
+        exit_code: 1 failed, 2 refused (usage, contract, input), as the command line exits.
+        retryable: Whether the same request can succeed later.
+        detail: What happened, with the values and the way out.
+        fields: Every wrong field, where the error is about fields.
+        retry_after_s: Seconds after which the other side asked to be tried again.
+    """
+
+    slug: ClassVar[str] = "failed"
+    title: ClassVar[str] = "Failed"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        fields: Iterable[BadField] = (),
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = tuple(fields)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = {"fields": self.fields, "retry_after_s": self.retry_after_s}
+        return (type(self), (self.detail,), state)
+
+    def __str__(self) -> str:
+        lines = [self.detail, *(f"  {field}" for field in self.fields[:_MOST_FIELDS])]
+        if len(self.fields) > _MOST_FIELDS:
+            lines.append(f"  ... and {len(self.fields) - _MOST_FIELDS} more")
+        return "\n".join(lines)
+
+    @classmethod
+    def of(cls, what: str, fields: Iterable[BadField]) -> Self:
+        """Make one error of many wrong fields: `what` names the thing they belong to."""
+        found = tuple(fields)
+        plural = "" if len(found) == 1 else "s"
+        return cls(f"{what}: {len(found)} error{plural}", fields=found)
+
+    def to_problem(self) -> dict[str, Json]:
+        """Write the error as a problem document (RFC 9457) that also carries `retryable`."""
+        problem: dict[str, Json] = {
+            "type": f"urn:pesto:error:{self.slug}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "retryable": self.retryable,
+        }
+        if self.fields:
+            problem["errors"] = [asdict(field) for field in self.fields[:_MOST_FIELDS]]
+        return problem
+
+
+class InvalidInput(PestoError):
+    """A request or an argument does not fit the contract."""
+
+    slug, title, status, exit_code = "invalid-input", "Invalid input", 422, 2
+
+
+class InvalidContract(PestoError):
+    """A description, an overlay or an authored function contradicts itself or the schema."""
+
+    slug, title, status, exit_code = "invalid-contract", "Invalid contract", 422, 2
+
+
+class InvalidPipeline(PestoError):
+    """A pipeline does not type-check; `fields` holds every reason."""
+
+    slug, title, status, exit_code = "invalid-pipeline", "Invalid pipeline", 422, 2
+
+
+class NotFound(PestoError):
+    """No such process, job, result or path."""
+
+    slug, title, status, exit_code = "not-found", "Not found", 404, 2
+
+
+class MethodNotAllowed(PestoError):
+    """The path exists, but not for this HTTP method."""
+
+    slug, title, status, exit_code = "method-not-allowed", "Method not allowed", 405, 2
+
+
+class BadRequest(PestoError):
+    """The request cannot be understood at all: not JSON, not a known body."""
+
+    slug, title, status, exit_code = "bad-request", "Bad request", 400, 2
+
+
+class TooLarge(PestoError):
+    """The request or its images are over the service's limits."""
+
+    slug, title, status, exit_code = "too-large", "Too large", 413, 2
+
+
+class UnsupportedMedia(PestoError):
+    """The service does not take this media type."""
+
+    slug, title, status, exit_code = "unsupported-media", "Unsupported media type", 415, 2
+
+
+class HrefRefused(PestoError):
+    """An href that the gate does not admit: wrong scheme, or no allowed prefix holds it."""
+
+    slug, title, status, exit_code = "href-refused", "Href refused", 422, 2
+
+
+class RasterUnreadable(PestoError):
+    """A raster is missing, empty, corrupt, truncated or of a refused format."""
+
+    slug, title, status, exit_code = "raster-unreadable", "Raster unreadable", 422, 2
+
+
+class GridMismatch(PestoError):
+    """Two rasters that must share one grid do not."""
+
+    slug, title, status, exit_code = "grid-mismatch", "Grids differ", 422, 2
+
+
+class NothingValid(PestoError):
+    """A reduce found no valid pixel to reduce."""
+
+    slug, title, status, exit_code = "nothing-valid", "Nothing valid to reduce", 422, 1
+
+
+class AlgorithmFailed(PestoError):
+    """The author's code raised; asking again would raise again."""
+
+    slug, title, status = "algorithm-failed", "The algorithm failed", 500
+
+
+class ContractBroken(PestoError):
+    """A process answered something else than its contract says."""
+
+    slug, title, status = "contract-broken", "The process broke its contract", 502
+
+
+class ServiceMisbehaved(PestoError):
+    """A service answered something that is not the PESTO protocol."""
+
+    slug, title, status = "service-misbehaved", "The service misbehaved", 502
+
+
+class Busy(PestoError):
+    """The service's queue is full; ask again after `retry_after_s`."""
+
+    slug, title, status, retryable = "busy", "Busy", 503, True
+
+
+class Unreachable(PestoError):
+    """No answer: connection refused, reset or timed out."""
+
+    slug, title, status, retryable = "unreachable", "Service unreachable", 503, True
+
+
+class StoreFailed(PestoError):
+    """The run store or an output cannot be written: permission, disk full."""
+
+    slug, title, status = "store-failed", "Cannot write", 507
+
+
+class StoreRefused(PestoError):
+    """The output directory cannot hold a run: not a directory, not writable, in use."""
+
+    slug, title, status, exit_code = "store-refused", "Output refused", 409, 2
+
+
+class RunFailed(PestoError):
+    """A run ended without its outputs; the reasons are in its detail."""
+
+    slug, title, status = "run-failed", "Run failed", 500
+
+
+def _kinds(kind: type[PestoError] = PestoError) -> Iterator[type[PestoError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _kinds(child)
+
+
+def error_from_problem(
+    problem: Mapping[str, Json], *, status: int, retry_after_s: float | None = None
+) -> PestoError:
+    """Turn a problem document, or a plain `{"detail": …}`, back into the error it was.
+
+    The problem's `type` decides; where it is absent or unknown, the status does: 429 and 503 are
+    `Busy`, 502 and 504 `Unreachable`, other 4xx `InvalidInput`, the rest `AlgorithmFailed`.
+    A `retryable` in the document overrules the kind.
+    """
+    slug = str(problem.get("type", "")).rpartition(":")[2]
+    kind = {each.slug: each for each in _kinds()}.get(slug) or _kind_of_status(status)
+    detail = problem.get("detail") or problem.get("title") or f"HTTP {status}"
+    error = kind(str(detail), fields=_fields(problem), retry_after_s=retry_after_s)
+    retryable = problem.get("retryable")
+    if isinstance(retryable, bool):
+        error.retryable = retryable  # type: ignore[misc]  # this one instance knows better
+    return error
+
+
+def _kind_of_status(status: int) -> type[PestoError]:
+    known: dict[int, type[PestoError]] = {
+        400: BadRequest, 404: NotFound, 405: MethodNotAllowed, 413: TooLarge, 415: UnsupportedMedia,
+        429: Busy, 502: Unreachable, 503: Busy, 504: Unreachable,
+    }  # fmt: skip
+    if status in known:
+        return known[status]
+    return InvalidInput if 400 <= status < 500 else AlgorithmFailed
+
+
+def _fields(problem: Mapping[str, Json]) -> Iterator[BadField]:
+    errors = problem.get("errors")
+    for each in errors if isinstance(errors, list) else []:
+        if isinstance(each, dict):
+            value = each.get("value")
+            yield BadField(
+                str(each.get("pointer", "")),
+                str(each.get("detail", "")),
+                None if value is None else str(value),
+            )
