@@ -1,0 +1,57 @@
+"""The door to pixels: read windows, write products, code and decode images. GDAL's only user."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pesto_runtime.raster.blocks import BlockCodec
+    from pesto_runtime.raster.codec import decode_image, encode_image
+    from pesto_runtime.raster.image import Image, rescaled, shifted
+    from pesto_runtime.raster.product import Layout, write_product
+    from pesto_runtime.raster.read import (
+        RasterReader,
+        band_numbers,
+        raster_settings,
+        read_image,
+        read_scene,
+    )
+
+_HOMES = {
+    "BlockCodec": "blocks",
+    "Image": "image",
+    "Layout": "product",
+    "RasterReader": "read",
+    "band_numbers": "read",
+    "decode_image": "codec",
+    "encode_image": "codec",
+    "raster_settings": "read",
+    "read_image": "read",
+    "read_scene": "read",
+    "rescaled": "image",
+    "shifted": "image",
+    "write_product": "product",
+}
+
+__all__ = [
+    "BlockCodec",
+    "Image",
+    "Layout",
+    "RasterReader",
+    "band_numbers",
+    "decode_image",
+    "encode_image",
+    "raster_settings",
+    "read_image",
+    "read_scene",
+    "rescaled",
+    "shifted",
+    "write_product",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

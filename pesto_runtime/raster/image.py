@@ -1,0 +1,54 @@
+"""Pixels with what they need to stay where and what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+Transform: TypeAlias = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An array and its georeference.
+
+    Attributes:
+        pixels: Array (band, row, col).
+        crs: Authority code (`EPSG:32616`) or WKT2; None where there is none.
+        transform: Affine coefficients (a, b, c, d, e, f) of the array's first pixel, as rasterio.
+        nodata: None where none is declared.
+        bands: Band descriptions in order; empty where nothing is known of them.
+        scales: Per band; empty for 1 everywhere.
+        offsets: Per band; empty for 0 everywhere.
+        tags: Dataset tags.
+    """
+
+    pixels: np.ndarray
+    crs: str | None = None
+    transform: Transform | None = None
+    nodata: float | None = None
+    bands: tuple[str | None, ...] = ()
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def shifted(transform: Transform, col_off: float, row_off: float) -> Transform:
+    """The transform of a window that starts `col_off` columns and `row_off` rows further on.
+
+    >>> shifted((30.0, 0.0, 100.0, 0.0, -30.0, 900.0), 2, 1)
+    (30.0, 0.0, 160.0, 0.0, -30.0, 870.0)
+    """
+    a, b, c, d, e, f = transform
+    return (a, b, c + a * col_off + b * row_off, d, e, f + d * col_off + e * row_off)
+
+
+def rescaled(transform: Transform, x: float, y: float) -> Transform:
+    """The transform of a grid with `x` and `y` output pixels per input pixel."""
+    a, b, c, d, e, f = transform
+    return (a / x, b / y, c, d / x, e / y, f)

@@ -1,0 +1,247 @@
+"""Read windows of rasters, and nothing else of them than what a plan or a tile needs.
+
+Only the drivers named here are ever opened: a format that can point at other files (VRT) is not.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit
+
+import rasterio
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from pesto_runtime.contract import NUMERIC_DTYPES, Scene, Window
+from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.raster.image import Image, shifted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
+
+DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
+CACHE_BYTES = 128 << 20
+"""Block cache of GDAL in a worker: about two rows of blocks of a large scene."""
+
+
+@contextmanager
+def raster_settings() -> Iterator[None]:
+    """Set GDAL up for windowed reading in this thread: bounded cache, no directory listing."""
+    with rasterio.Env(
+        GDAL_CACHEMAX=CACHE_BYTES,
+        GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
+        GDAL_PAM_ENABLED="NO",
+    ):
+        yield
+
+
+class RasterReader:
+    """One open raster; windows are read from it one after another, never from two threads."""
+
+    def __init__(self, href: str) -> None:
+        """Open a raster.
+
+        Args:
+            href: `file:///…`, an http(s) URL, or a path.
+
+        Raises:
+            RasterUnreadable: missing, empty, corrupt, or a format that is not read.
+        """
+        self.href = href
+        self._dataset = _opened(href)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dataset.close()
+
+    @property
+    def scene(self) -> Scene:
+        """The raster's facts.
+
+        Raises:
+            RasterUnreadable: bands of different dtypes, or of one that is not numeric.
+        """
+        dataset = self._dataset
+        dtypes = sorted(set(dataset.dtypes))
+        if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
+            raise RasterUnreadable(
+                f"{self.href} has bands of dtype {', '.join(dtypes)}; "
+                f"one of {', '.join(NUMERIC_DTYPES)} for all bands is read"
+            )
+        height, width = dataset.block_shapes[0]
+        return Scene(
+            href=self.href,
+            identity=identity_of(self.href),
+            width=dataset.width,
+            height=dataset.height,
+            bands=tuple(dataset.descriptions),
+            dtype=dtypes[0],
+            nodata=dataset.nodata,
+            crs=crs_text(dataset.crs),
+            transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
+            block=(width, height),
+            tags=dataset.tags(),
+        )
+
+    def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
+        """Read a window as an array (band, row, col).
+
+        Args:
+            window: Inside the raster; pixels.
+            bands: 1-based band numbers in the order wanted; None for all.
+
+        Raises:
+            RasterUnreadable: blocks of the window are truncated or corrupt.
+        """
+        try:
+            pixels: np.ndarray = self._dataset.read(
+                None if bands is None else list(bands), window=RasterioWindow(*window)
+            )
+        except RasterioError as error:
+            raise RasterUnreadable(
+                f"{self.href} cannot be read at window {list(window)}: {_reason(error)}; "
+                "is it truncated or still being written?"
+            ) from error
+        return pixels
+
+    def image(
+        self, window: Window | None = None, *, bands: Sequence[int | str] | None = None
+    ) -> Image:
+        """Read a window with its georeference.
+
+        Raises:
+            InvalidInput: the window is not inside the raster, or a band is not there.
+            RasterUnreadable: the pixels cannot be read.
+        """
+        dataset = self._dataset
+        whole = Window(0, 0, dataset.width, dataset.height)
+        window = window or whole
+        if not whole.contains(window):
+            raise InvalidInput(
+                f"window {list(window)} is not inside {self.href}, "
+                f"which is {dataset.width} x {dataset.height} (width x height)"
+            )
+        numbers = band_numbers(dataset.descriptions, bands, href=self.href)
+        picked = [number - 1 for number in numbers]
+        moved = shifted(tuple(dataset.transform)[:6], window.col_off, window.row_off)
+        return Image(
+            pixels=self.read(window, bands=numbers),
+            crs=crs_text(dataset.crs),
+            transform=None if dataset.transform.is_identity else moved,
+            nodata=dataset.nodata,
+            bands=tuple(dataset.descriptions[i] for i in picked),
+            scales=tuple(dataset.scales[i] for i in picked),
+            offsets=tuple(dataset.offsets[i] for i in picked),
+            tags=dataset.tags(),
+        )
+
+
+def read_image(
+    href: str, *, window: Window | None = None, bands: Sequence[int | str] | None = None
+) -> Image:
+    """Read a window of a raster, all of it by default.
+
+    Raises:
+        InvalidInput: the window is not inside the raster, or a band is not there.
+        RasterUnreadable: missing, empty, corrupt, truncated, or a format that is not read.
+    """
+    with raster_settings(), RasterReader(href) as reader:
+        return reader.image(window, bands=bands)
+
+
+def read_scene(href: str) -> Scene:
+    """Read the facts of a raster, no pixel of it.
+
+    Raises:
+        RasterUnreadable: missing, empty, corrupt, or a format or dtype that is not read.
+    """
+    with raster_settings(), RasterReader(href) as reader:
+        return reader.scene
+
+
+def band_numbers(
+    descriptions: Sequence[str | None], bands: Sequence[int | str] | None, *, href: str = "image"
+) -> tuple[int, ...]:
+    """Turn band names or 1-based numbers into 1-based numbers; None means all.
+
+    >>> band_numbers(("red", "nir"), ["nir", 1])
+    (2, 1)
+
+    Raises:
+        InvalidInput: a band is not there.
+    """
+    if bands is None:
+        return tuple(range(1, len(descriptions) + 1))
+    names = {name: number for number, name in enumerate(descriptions, start=1) if name}
+    numbers = [names.get(band, 0) if isinstance(band, str) else band for band in bands]
+    missing = [
+        band
+        for band, number in zip(bands, numbers, strict=True)
+        if not 1 <= number <= len(descriptions)
+    ]
+    if missing:
+        raise InvalidInput(
+            f"{href} has no band {', '.join(repr(band) for band in missing)}; "
+            f"it has {len(descriptions)}: {', '.join(name or '(unnamed)' for name in descriptions)}"
+        )
+    return tuple(numbers)
+
+
+def crs_text(crs: CRS | None) -> str | None:
+    """Write a CRS as its authority code where it has one, else as WKT2."""
+    if not crs:
+        return None
+    try:
+        authority = crs.to_authority(confidence_threshold=100)
+        return f"{authority[0]}:{authority[1]}" if authority else str(crs.to_wkt(version="WKT2"))
+    except CRSError:
+        return str(crs.to_wkt())
+
+
+def identity_of(href: str) -> str:
+    """What tells one state of a raster from another: size and modification time of a local file."""
+    path = _local_path(href)
+    if path is None:
+        return href
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _opened(href: str) -> DatasetReader:
+    path = _local_path(href)
+    if path is not None and not path.exists():
+        raise RasterUnreadable(f"{href} does not exist")
+    if path is not None and path.is_file() and path.stat().st_size == 0:
+        raise RasterUnreadable(f"{href} is empty (0 bytes)")
+    reasons = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        for driver in DRIVERS:
+            try:
+                return rasterio.open(href if path is None else path, driver=driver)
+            except RasterioError as error:
+                reasons.append(_reason(error))
+    raise RasterUnreadable(
+        f"{href} is not a raster that can be read ({', '.join(DRIVERS)}): {reasons[0]}"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return shortened(str(cause)).strip("'\"")
+
+
+def _local_path(href: str) -> Path | None:
+    parts = urlsplit(href)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if "://" in href else Path(href)

@@ -1,0 +1,155 @@
+"""Divide a grid of pixels into product blocks, chunks of whole blocks, and tiles of a chunk."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
+
+from pesto_runtime.contract import BLOCK, Scale, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from fractions import Fraction
+
+Size: TypeAlias = tuple[int, int]
+"""Width and height, pixels."""
+
+BlockIndex: TypeAlias = tuple[int, int]
+"""(row, col) of a block, counted from the grid's top left."""
+
+
+def whole(size: Size) -> Window:
+    """The window that holds the whole grid."""
+    return Window(0, 0, *size)
+
+
+def scaled_size(size: Size, scale: Scale) -> Size:
+    """The size of a grid at `scale` output pixels per input pixel; incomplete pixels are dropped.
+
+    >>> scaled_size((627, 603), Scale.of("1/4"))
+    (156, 150)
+    """
+    return (math.floor(size[0] * scale.x), math.floor(size[1] * scale.y))
+
+
+def scaled_window(window: Window, scale: Scale) -> Window:
+    """The output pixels that an input window makes whole.
+
+    The output pixel `o` covers the inputs from `o / scale` to `(o + 1) / scale`. Where window
+    edges are multiples of the scale's denominators, nothing is rounded.
+    """
+    return Window.spanning(
+        math.ceil(window.col_off * scale.x),
+        math.ceil(window.row_off * scale.y),
+        math.floor(window.col_stop * scale.x),
+        math.floor(window.row_stop * scale.y),
+    )
+
+
+def covering_window(window: Window, scale: Scale) -> Window:
+    """The input pixels under an output window: the inverse of `scaled_window`, rounded outward."""
+    return Window.spanning(
+        math.floor(window.col_off / scale.x),
+        math.floor(window.row_off / scale.y),
+        math.ceil(window.col_stop / scale.x),
+        math.ceil(window.row_stop / scale.y),
+    )
+
+
+def block_count(size: Size) -> tuple[int, int]:
+    """Rows and columns of product blocks that cover a grid."""
+    return (-(-size[1] // BLOCK), -(-size[0] // BLOCK))
+
+
+def block_window(index: BlockIndex, size: Size) -> Window:
+    """The pixels of a block (row, col) that lie in the grid; edge blocks are smaller.
+
+    >>> block_window((1, 1), (627, 603))
+    Window(col_off=512, row_off=512, width=115, height=91)
+    """
+    row, col = index
+    return Window(col * BLOCK, row * BLOCK, BLOCK, BLOCK).intersection(whole(size))
+
+
+def blocks_of(size: Size) -> Iterator[BlockIndex]:
+    """Every block (row, col) of a grid, row-major."""
+    rows, cols = block_count(size)
+    return ((row, col) for row in range(rows) for col in range(cols))
+
+
+def blocks_touching(window: Window) -> Iterator[BlockIndex]:
+    """Blocks (row, col) that share a pixel with the window, row-major."""
+    if not window.pixels:
+        return iter(())
+    rows = range(window.row_off // BLOCK, -(-window.row_stop // BLOCK))
+    cols = range(window.col_off // BLOCK, -(-window.col_stop // BLOCK))
+    return ((row, col) for row in rows for col in cols)
+
+
+def tiles_of(chunk: Window, tile: Size) -> Iterator[Window]:
+    """Partition a chunk into tiles, row-major from its top left; the last ones are smaller.
+
+    >>> [tuple(tile) for tile in tiles_of(Window(0, 0, 5, 2), (3, 2))]
+    [(0, 0, 3, 2), (3, 0, 2, 2)]
+    """
+    width, height = tile
+    for row_off in range(chunk.row_off, chunk.row_stop, height):
+        for col_off in range(chunk.col_off, chunk.col_stop, width):
+            yield Window(col_off, row_off, width, height).intersection(chunk)
+
+
+def chunk_quantum(scales: Iterable[Scale]) -> Size:
+    """The smallest width and height whose multiples are whole blocks in every output's grid.
+
+    >>> chunk_quantum([Scale(), Scale.of(2), Scale.of("1/4")])
+    (2048, 2048)
+    """
+    found = tuple(scales) or (Scale(),)
+    return (_quantum([s.x for s in found]), _quantum([s.y for s in found]))
+
+
+def _quantum(ratios: list[Fraction]) -> int:
+    return math.lcm(*(r.denominator * (BLOCK // math.gcd(BLOCK, r.numerator)) for r in ratios))
+
+
+def tile_quantum(scales: Iterable[Scale], aligns: Iterable[int] = ()) -> Size:
+    """The smallest width and height whose multiples are whole pixels in every grid, and aligned."""
+    found, wanted = tuple(scales), tuple(aligns)
+    return (
+        math.lcm(1, *wanted, *(s.x.denominator for s in found)),
+        math.lcm(1, *wanted, *(s.y.denominator for s in found)),
+    )
+
+
+def chunks_of(size: Size, *, quantum: Size, at_most: int) -> tuple[Window, ...]:
+    """Partition a grid into at most `at_most` rectangles of whole quanta, near-square, row-major.
+
+    Near-square rectangles read the least margin for their area; equal ones keep workers level.
+
+    Raises:
+        ValueError: `at_most` is below 1.
+    """
+    if at_most < 1:
+        raise ValueError(f"at most {at_most} chunks is not a partition; give 1 or more")
+    cols, rows = -(-size[0] // quantum[0]), -(-size[1] // quantum[1])
+    chunk_rows, chunk_cols = _split(rows, cols, at_most, ratio=quantum[0] / quantum[1])
+    edges_y = [rows * i // chunk_rows * quantum[1] for i in range(chunk_rows + 1)]
+    edges_x = [cols * i // chunk_cols * quantum[0] for i in range(chunk_cols + 1)]
+    grid = whole(size)
+    return tuple(
+        Window.spanning(x0, y0, x1, y1).intersection(grid)
+        for y0, y1 in pairwise(edges_y)
+        for x0, x1 in pairwise(edges_x)
+    )
+
+
+def _split(rows: int, cols: int, at_most: int, *, ratio: float) -> tuple[int, int]:
+    """Rows and columns of chunks: many, and square; twice as long costs a sixth of the count."""
+
+    def worth(shape: tuple[int, int]) -> float:
+        longness = abs(math.log((cols / shape[1] * ratio) / (rows / shape[0])))
+        return shape[0] * shape[1] * math.exp(-longness / 4)
+
+    shapes = [(n, min(cols, at_most // n)) for n in range(1, min(rows, at_most) + 1)]
+    return max(shapes, key=worth)
