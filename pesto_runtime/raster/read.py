@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
     from rasterio.io import DatasetReader
 
+# A raster without a CRS is said once, by `check`; catching warnings around each call is not safe
+# in threads.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
 CACHE_BYTES = 128 << 20
 """Block cache of GDAL in a worker: about two rows of blocks of a large scene."""
@@ -223,13 +227,11 @@ def _opened(href: str) -> DatasetReader:
     if path is not None and path.is_file() and path.stat().st_size == 0:
         raise RasterUnreadable(f"{href} is empty (0 bytes)")
     reasons = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        for driver in DRIVERS:
-            try:
-                return rasterio.open(href if path is None else path, driver=driver)
-            except RasterioError as error:
-                reasons.append(_reason(error))
+    for driver in DRIVERS:
+        try:
+            return rasterio.open(href if path is None else path, driver=driver)
+        except RasterioError as error:
+            reasons.append(_reason(error))
     raise RasterUnreadable(
         f"{href} is not a raster that can be read ({', '.join(DRIVERS)}): {reasons[0]}"
     )

@@ -1,0 +1,163 @@
+"""All that a raster says beside its pixels, by an explicit list, so that nothing is lost unseen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
+
+from pesto_runtime.raster.image import Transform, rescaled
+from pesto_runtime.raster.read import crs_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rasterio.control import GroundControlPoint
+    from rasterio.io import DatasetReader, DatasetWriter
+    from rasterio.rpc import RPC
+
+Colour: TypeAlias = tuple[int, int, int, int]
+
+_STRUCTURAL = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "RPC", "COLOR_PROFILE", "TIFF", ""}
+
+
+@dataclass(frozen=True)
+class BandFacts:
+    """What a raster says of one band.
+
+    Attributes:
+        description: Its name.
+        scale: Physical value per stored step.
+        offset: Physical value of a stored zero.
+        unit: Of the physical value.
+        colour: Colour interpretation, as rasterio names it; None to leave it to the driver.
+        colours: Colour table: stored value -> (red, green, blue, alpha).
+        tags: Domain -> tags; the default domain is the empty string.
+    """
+
+    description: str | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str | None = None
+    colour: str | None = None
+    colours: Mapping[int, Colour] = field(default_factory=dict)
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies, and its dataset tags.
+
+    Attributes:
+        crs: Authority code or WKT2.
+        transform: Affine coefficients (a, b, c, d, e, f); None for a raster without them.
+        points: Ground control points, where there is no transform.
+        points_crs: Their CRS.
+        rpc: Rational polynomial coefficients.
+        tags: Domain -> tags; the default domain is the empty string.
+    """
+
+    crs: str | None = None
+    transform: Transform | None = None
+    points: tuple[GroundControlPoint, ...] = ()
+    points_crs: str | None = None
+    rpc: RPC | None = None
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def rescaled(self, x: float, y: float) -> Georeference:
+        """The georeference of a grid with `x` and `y` times as many pixels.
+
+        Control points and coefficients are tied to the pixels they were made for: a grid of
+        another scale carries neither.
+        """
+        if (x, y) == (1, 1):
+            return self
+        transform = None if self.transform is None else rescaled(self.transform, x, y)
+        return Georeference(crs=self.crs, transform=transform, tags=self.tags)
+
+
+def read_georeference(dataset: DatasetReader) -> Georeference:
+    """Take the georeference and the dataset's tags of an open raster."""
+    points, points_crs = dataset.gcps
+    return Georeference(
+        crs=crs_text(dataset.crs),
+        transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
+        points=tuple(points),
+        points_crs=crs_text(points_crs),
+        rpc=dataset.rpcs,
+        tags=_tags(dataset, band=0),
+    )
+
+
+def read_bands(dataset: DatasetReader) -> tuple[BandFacts, ...]:
+    """Take the facts of every band of an open raster."""
+    return tuple(
+        BandFacts(
+            description=dataset.descriptions[i],
+            scale=dataset.scales[i],
+            offset=dataset.offsets[i],
+            unit=dataset.units[i],
+            colour=dataset.colorinterp[i].name,
+            colours=_colours(dataset, i + 1),
+            tags=_tags(dataset, band=i + 1),
+        )
+        for i in range(dataset.count)
+    )
+
+
+def write_georeference(dataset: DatasetWriter, facts: Georeference) -> None:
+    """Give a raster that is being made its georeference and dataset tags."""
+    if facts.crs is not None:
+        dataset.crs = CRS.from_user_input(facts.crs)
+    if facts.transform is not None:
+        dataset.transform = Affine(*facts.transform)
+    if facts.points:
+        dataset.gcps = (list(facts.points), CRS.from_user_input(facts.points_crs or facts.crs))
+    if facts.rpc is not None:
+        dataset.rpcs = facts.rpc
+    for domain, tags in facts.tags.items():
+        dataset.update_tags(**({"ns": domain} if domain else {}), **tags)
+
+
+def write_bands(dataset: DatasetWriter, bands: tuple[BandFacts, ...]) -> None:
+    """Give the bands of a raster that is being made their facts."""
+    for number, band in enumerate(bands, start=1):
+        _write_band(dataset, number, band)
+    if any(band.scale != 1 for band in bands):
+        dataset.scales = tuple(band.scale for band in bands)
+    if any(band.offset for band in bands):
+        dataset.offsets = tuple(band.offset for band in bands)
+    if bands and all(band.colour for band in bands) and not any(band.colours for band in bands):
+        dataset.colorinterp = tuple(ColorInterp[band.colour] for band in bands if band.colour)
+
+
+def _write_band(dataset: DatasetWriter, number: int, band: BandFacts) -> None:
+    if band.description:
+        dataset.set_band_description(number, band.description)
+    if band.unit:
+        dataset.set_band_unit(number, band.unit)
+    if band.colours:
+        dataset.write_colormap(number, dict(band.colours))
+    for domain, tags in band.tags.items():
+        dataset.update_tags(number, **({"ns": domain} if domain else {}), **tags)
+
+
+def _tags(dataset: DatasetReader, *, band: int) -> dict[str, dict[str, str]]:
+    domains = ["", *(d for d in dataset.tag_namespaces(band) if _is_told(d))]
+    told = {d: dataset.tags(band, **({"ns": d} if d else {})) for d in domains}
+    return {domain: tags for domain, tags in told.items() if tags}
+
+
+def _is_told(domain: str) -> bool:
+    return domain not in _STRUCTURAL and not domain.startswith("xml:")
+
+
+def _colours(dataset: DatasetReader, band: int) -> dict[int, Colour]:
+    try:
+        table: dict[int, Colour] = dataset.colormap(band)
+    except ValueError:
+        return {}
+    return table

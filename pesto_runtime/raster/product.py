@@ -1,0 +1,257 @@
+"""The one writer of a product: compressed blocks, row-major, behind a header that GDAL makes.
+
+The same blocks give the same file, byte for byte, whoever compressed them and in whatever order.
+A journal beside the unfinished file lets a killed writer go on where it was. It never has two
+writers, never recodes a block, and never leaves half a product under its final name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+from rasterio.io import MemoryFile
+
+from pesto_runtime.contract import PRODUCT_FORMAT
+from pesto_runtime.errors import StoreFailed
+from pesto_runtime.raster.blocks import creation_options
+from pesto_runtime.raster.metadata import (
+    BandFacts,
+    Georeference,
+    write_bands,
+    write_georeference,
+)
+from pesto_runtime.raster.tiff import BlockTable, block_table
+from pesto_runtime.tiling import block_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_BIG_BYTES = 3_900_000_000
+_SYNC_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that decides a product's header.
+
+    Attributes:
+        width: Columns.
+        height: Rows.
+        count: Bands.
+        dtype: Of all bands.
+        nodata: None for none.
+        georeference: Place and dataset tags.
+        bands: Facts of every band; empty for none.
+    """
+
+    width: int
+    height: int
+    count: int
+    dtype: str
+    nodata: float | None = None
+    georeference: Georeference = Georeference()
+    bands: tuple[BandFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A finished file.
+
+    Attributes:
+        sha256: Of the whole file, hexadecimal.
+        size: Bytes.
+        appended: Blocks that this call wrote; the rest was there from an interrupted one.
+    """
+
+    sha256: str
+    size: int
+    appended: int
+
+
+def product_header(layout: Layout) -> bytes:
+    """Make the part of the file before its blocks, all of GDAL's making."""
+    raw = layout.width * layout.height * layout.count * _itemsize(layout.dtype)
+    options = creation_options(layout.dtype)
+    with MemoryFile() as memory:
+        with memory.open(
+            width=layout.width,
+            height=layout.height,
+            count=layout.count,
+            dtype=layout.dtype,
+            nodata=layout.nodata,
+            sparse_ok=True,
+            bigtiff="YES" if raw > _BIG_BYTES else "NO",
+            **options,
+        ) as dataset:
+            write_georeference(dataset, layout.georeference)
+            write_bands(dataset, layout.bands)
+        return bytes(memory.getbuffer())
+
+
+def write_product(path: Path, layout: Layout, blocks: Iterable[bytes], *, key: str) -> Product:
+    """Write a product, or finish one that was interrupted.
+
+    Args:
+        path: Of the finished file; `path.part` and `path.journal` stand beside it meanwhile.
+        layout: What it is.
+        blocks: Compressed blocks, row-major; as many as the layout has.
+        key: Identity of the pixels; an unfinished file of another key is begun again.
+
+    Raises:
+        StoreFailed: too few or too many blocks, disk full, or the folder is not writable.
+    """
+    header = product_header(layout)
+    rows, cols = block_count((layout.width, layout.height))
+    try:
+        return _written(path, header, blocks, key=key, count=rows * cols)
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}") from error
+
+
+def _written(
+    path: Path, header: bytes, blocks: Iterable[bytes], *, key: str, count: int
+) -> Product:
+    part, journal = _beside(path)
+    heading = _heading(header, key)
+    entries = _resumable(part, journal, heading)
+    with (
+        part.open("r+b" if entries else "wb") as file,
+        journal.open("a" if entries else "w") as log,
+    ):
+        if not entries:
+            file.write(header)
+            log.write(json.dumps(heading) + "\n")
+        places = [(entry.offset, entry.size) for entry in entries]
+        places += _append(file, log, _after(blocks, places), start=len(places), count=count)
+        if len(places) != count:
+            raise StoreFailed(f"{path}: {len(places)} blocks for a file of {count}")
+        _fill(file, block_table(header), places)
+    digest, size = file_sha256(part)
+    part.replace(path)
+    with suppress(FileNotFoundError):
+        journal.unlink()
+    return Product(digest, size, appended=count - len(entries))
+
+
+def file_sha256(path: Path) -> tuple[str, int]:
+    """The sha256 (hexadecimal) and size (bytes) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def discard_unfinished(path: Path) -> None:
+    """Remove what an interrupted writer left beside a product."""
+    for leftover in _beside(path):
+        leftover.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the journal: a block that is in the file."""
+
+    block: int
+    offset: int
+    size: int
+    sha256: str
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".part"), path.with_name(path.name + ".journal")
+
+
+def _heading(header: bytes, key: str) -> dict[str, str | int]:
+    return {"format": PRODUCT_FORMAT, "key": key, "header": hashlib.sha256(header).hexdigest()}
+
+
+def _append(
+    file: BinaryIO, log: TextIO, blocks: Iterator[bytes], *, start: int, count: int
+) -> list[tuple[int, int]]:
+    """Append blocks and journal each after it is written; the journal never runs ahead."""
+    places, unsynced = [], 0
+    offset = file.seek(0, os.SEEK_END)
+    for number, block in enumerate(blocks, start=start):
+        if number >= count:
+            raise StoreFailed(f"more blocks than the {count} of the file")
+        file.write(block)
+        entry = [number, offset, len(block), hashlib.sha256(block).hexdigest()]
+        log.write(json.dumps(entry) + "\n")
+        places.append((offset, len(block)))
+        offset += len(block)
+        unsynced += len(block)
+        if unsynced >= _SYNC_BYTES:
+            _flush(file, log)
+            unsynced = 0
+    _flush(file, log)
+    return places
+
+
+def _flush(file: BinaryIO, log: TextIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    log.flush()
+
+
+def _fill(file: BinaryIO, table: BlockTable, places: list[tuple[int, int]]) -> None:
+    for array, numbers in (
+        (table.offsets, [offset for offset, _ in places]),
+        (table.sizes, [size for _, size in places]),
+    ):
+        file.seek(array.position)
+        file.write(array.pack(numbers))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _after(blocks: Iterable[bytes], done: list[tuple[int, int]]) -> Iterator[bytes]:
+    """The blocks that come after those already written."""
+    remaining = iter(blocks)
+    for _ in done:
+        next(remaining, None)
+    return remaining
+
+
+def _resumable(part: Path, journal: Path, heading: dict[str, str | int]) -> list[_Entry]:
+    """Journal entries whose bytes are in the file; the file is cut behind the last of them."""
+    if not (part.exists() and journal.exists()):
+        return []
+    lines = _journal_lines(journal)
+    if not lines or lines[0] != heading:
+        return []
+    entries: list[_Entry] = []
+    with part.open("r+b") as file:
+        for line in lines[1:]:
+            entry = _Entry(*line) if isinstance(line, list) and len(line) == 4 else None
+            if entry is None or not _is_there(file, entry):
+                break
+            entries.append(entry)
+        if entries:
+            file.truncate(entries[-1].offset + entries[-1].size)
+    if entries:
+        kept = [lines[0], *([e.block, e.offset, e.size, e.sha256] for e in entries)]
+        journal.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return entries
+
+
+def _journal_lines(journal: Path) -> list[object]:
+    lines: list[object] = []
+    for text in journal.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # the line that a kill cut short
+            break
+    return lines
+
+
+def _is_there(file: BinaryIO, entry: _Entry) -> bool:
+    file.seek(entry.offset)
+    return hashlib.sha256(file.read(entry.size)).hexdigest() == entry.sha256
+
+
+def _itemsize(dtype: str) -> int:
+    return int("".join(c for c in dtype if c.isdigit())) // 8
