@@ -44,7 +44,7 @@ def _parse_nodata(value: object) -> float | int | None:
     raise ValueError(f"nodata {value!r} is neither a number nor 'nan'")
 
 
-def nodata_to_json(value: float | None) -> float | str | None:
+def nodata_to_json(value: float | None) -> float | int | str | None:
     """Write nodata so that JSON can hold it: not-a-number becomes the string `nan`."""
     return "nan" if isinstance(value, float) and math.isnan(value) else value
 

@@ -1,0 +1,187 @@
+"""Bind the inputs of one stage: every port known, given once, and of the right type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
+from pesto_runtime.errors import BadField, InvalidPipeline, shortened
+from pesto_runtime.pipeline.edges import edge_faults, edge_warnings
+from pesto_runtime.pipeline.types import (
+    BoundStage,
+    RasterType,
+    StageKind,
+    ValueType,
+    output_type,
+)
+from pesto_runtime.schema import schema_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic import JsonValue
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A stage, bound as well as it can be, and what is wrong with it."""
+
+    stage: BoundStage
+    errors: tuple[BadField, ...]
+    warnings: tuple[BadField, ...]
+
+
+@dataclass
+class _Bound:
+    """Bindings of a stage, sorted by what they are, while they are read."""
+
+    rasters: dict[str, Reference] = field(default_factory=dict)
+    values: dict[str, Reference] = field(default_factory=dict)
+    literals: dict[str, JsonValue] = field(default_factory=dict)
+    errors: list[BadField] = field(default_factory=list)
+    warnings: list[BadField] = field(default_factory=list)
+
+
+def bind_stage(
+    stage: Stage,
+    description: Description,
+    types: Mapping[str, ValueType],
+    *,
+    where: str,
+    failed: set[str],
+) -> Binding:
+    """Bind a stage's inputs to the values made so far.
+
+    Args:
+        stage: As the pipeline has it.
+        description: Of its process.
+        types: Values of the pipeline's inputs and of earlier stages.
+        where: JSON pointer to the stage.
+        failed: Stages that could not be typed; what they make is not complained about again.
+    """
+    bound = _Bound()
+    for name, value in stage.inputs.items():
+        port = description.input(name)
+        if port is None:
+            bound.errors.append(_unknown_port(name, description, f"{where}/inputs/{name}"))
+        else:
+            _bind(bound, port, value, types, f"{where}/inputs/{name}", failed)
+    bound.errors += _missing(stage, description, where)
+    kind = _kind(description, bound.rasters)
+    first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
+    made = {
+        port.name: output_type(
+            port, first if isinstance(first, RasterType) else None, per_tile=kind == "map"
+        )
+        for port in description.outputs
+    }
+    bound_stage = BoundStage(
+        stage, description, kind, bound.rasters, bound.values, bound.literals, made
+    )
+    bound.errors += _geometry_faults(bound_stage, types, where)
+    bound.warnings += _geometry_warnings(bound_stage, where)
+    return Binding(bound_stage, tuple(bound.errors), tuple(bound.warnings))
+
+
+def _bind(
+    bound: _Bound,
+    port: Port,
+    value: JsonValue,
+    types: Mapping[str, ValueType],
+    where: str,
+    failed: set[str],
+) -> None:
+    try:
+        reference = parse_binding(value)
+    except InvalidPipeline as error:
+        bound.errors.append(BadField(where, error.detail, shortened(value)))
+        return
+    if reference is None:
+        _bind_literal(bound, port, literal(value), where)
+        return
+    (bound.rasters if port.kind == "image" else bound.values)[port.name] = reference
+    given = types.get(str(reference))
+    if given is None:
+        if reference.owner not in failed:
+            bound.errors.append(BadField(where, nobody_makes(reference, types), str(reference)))
+        return
+    bound.errors += edge_faults(given, port, reference=reference, where=where)
+    bound.warnings += edge_warnings(given, port, reference=reference, where=where)
+
+
+def _bind_literal(bound: _Bound, port: Port, value: JsonValue, where: str) -> None:
+    if port.kind in ("image", "images"):
+        bound.errors.append(
+            BadField(
+                where,
+                f"an {port.kind.rstrip('s')} port is bound to $inputs.NAME or $STAGE.OUTPUT",
+                shortened(value),
+            )
+        )
+        return
+    bound.literals[port.name] = value
+    if "$ref" not in port.schema:
+        bound.errors += schema_faults(port.schema, value, pointer=where)
+
+
+def _missing(stage: Stage, description: Description, where: str) -> Iterator[BadField]:
+    for port in description.inputs:
+        if port.required and not port.has_default and port.name not in stage.inputs:
+            yield BadField(
+                f"{where}/inputs/{port.name}",
+                f"{description.name} needs it: bind {port.name!r} to "
+                f"{'an image' if port.kind == 'image' else 'a value'}",
+            )
+
+
+def _unknown_port(name: str, description: Description, where: str) -> BadField:
+    names = [port.name for port in description.inputs]
+    close = get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none'}"
+    return BadField(where, f"{description.name} has no input {name!r}; {hint}", name)
+
+
+def nobody_makes(reference: Reference, types: Mapping[str, ValueType]) -> str:
+    """Say that a reference leads nowhere, and what it may have meant."""
+    close = get_close_matches(str(reference), types, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(types) or 'none'}"
+    return f"nobody makes {reference}; {hint}"
+
+
+def _kind(description: Description, rasters: Mapping[str, Reference]) -> StageKind:
+    return description.tileable if rasters else "call"
+
+
+def _geometry_faults(
+    stage: BoundStage, types: Mapping[str, ValueType], where: str
+) -> Iterator[BadField]:
+    """What a plan could not tile, or would have to guess."""
+    contract = stage.description
+    rasters = [types.get(str(reference)) for reference in stage.rasters.values()]
+    if len({raster.scale for raster in rasters if isinstance(raster, RasterType)}) > 1:
+        yield BadField(f"{where}/inputs", "its images have different scales; all must share one")
+    for port in contract.image_inputs:
+        raster = port.raster
+        if raster is None or port.name not in stage.rasters:
+            continue
+        pointer = f"{where}/inputs/{port.name}"
+        if stage.kind == "reduce" and (raster.margin.to_json() != 0 or raster.align != 1):
+            yield BadField(
+                pointer, "a reduce reads product blocks: it has no margin and no alignment; "
+                "put what needs neighbours into a map stage before it")  # fmt: skip
+        if raster.tile is not None and (raster.tile.fixed or raster.tile.min):
+            yield BadField(
+                pointer, "tiles of a fixed or least size are not planned: take any size up to max"
+            )
+        if raster.windows is not None:
+            yield BadField(pointer, "`windows` is reserved: the process cannot be tiled so")
+
+
+def _geometry_warnings(stage: BoundStage, where: str) -> Iterator[BadField]:
+    for port in (*stage.description.inputs, *stage.description.outputs):
+        if port.raster is not None and port.raster.exactness != "bitwise" and stage.kind == "map":
+            yield BadField(
+                where, f"{stage.description.name} is exact within a tolerance only: tiled and "
+                "untiled results may differ by it")  # fmt: skip

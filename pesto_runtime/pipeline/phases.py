@@ -1,0 +1,137 @@
+"""Group stages into phases: what runs together on one fan-out, and what must wait for it.
+
+Consecutive map stages and the reduces that read them share a phase. A stage that needs a value of
+the whole scene, or a whole raster, begins the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pesto_runtime.contract import Scale
+from pesto_runtime.pipeline.types import BoundStage, RasterType
+from pesto_runtime.tiling import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class PhaseStages:
+    """Stages of one phase.
+
+    Attributes:
+        kind: `map`, `whole` or `call`.
+        stages: Map stages in order, or the one whole or call stage.
+        reduces: Reduces that read the phase's rasters.
+        sources: Rasters read from outside the phase.
+        writes: Rasters to keep, for an output or for a later phase.
+    """
+
+    kind: Literal["map", "whole", "call"]
+    stages: tuple[BoundStage, ...]
+    reduces: tuple[BoundStage, ...]
+    sources: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[PhaseStages, ...]:
+    """Group checked stages into phases, in the order in which they can run.
+
+    Args:
+        stages: In the pipeline's order; each reads inputs or earlier stages.
+        outputs: References that the pipeline keeps.
+    """
+    levels = _levels(stages)
+    wanted = set(outputs)
+    groups: list[tuple[Literal["map", "whole", "call"], list[BoundStage]]] = []
+    for level in sorted(set(levels.values())):
+        here = [stage for stage in stages if levels[stage.id] == level]
+        groups += [("call", [stage]) for stage in here if stage.kind == "call"]
+        groups += [("whole", [stage]) for stage in here if stage.kind == "whole"]
+        tiled = [stage for stage in here if stage.kind in ("map", "reduce")]
+        groups += [("map", tiled)] if tiled else []
+    return tuple(
+        _phase(kind, members, wanted | _read_by(other for _, g in groups[n + 1 :] for other in g))
+        for n, (kind, members) in enumerate(groups)
+    )
+
+
+def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
+    """Map stages as geometry sees them."""
+    return tuple(
+        Step(
+            name=stage.id,
+            reads=tuple(str(reference) for reference in stage.rasters.values()),
+            makes=rasters_made(stage),
+            margin=stage.description.margin,
+            align=max((_align(stage, port) for port in stage.rasters), default=1),
+            scale=_scale(stage),
+        )
+        for stage in stages
+    )
+
+
+def rasters_made(stage: BoundStage) -> tuple[str, ...]:
+    """References to the rasters that a stage makes."""
+    return tuple(
+        stage.reference(port) for port, made in stage.makes.items() if isinstance(made, RasterType)
+    )
+
+
+def _align(stage: BoundStage, name: str) -> int:
+    port = stage.description.input(name)
+    return port.raster.align if port is not None and port.raster is not None else 1
+
+
+def _scale(stage: BoundStage) -> Scale:
+    """Of its image outputs, which share one grid."""
+    rasters = [port.raster for port in stage.description.outputs if port.kind == "image"]
+    return next((raster.scale for raster in rasters if raster is not None), Scale())
+
+
+def _levels(stages: Sequence[BoundStage]) -> Mapping[str, int]:
+    """Stage id -> how many fan-outs must have ended before it can begin."""
+    levels: dict[str, int] = {}
+    by_id = {stage.id: stage for stage in stages}
+    for stage in stages:
+        after = [
+            levels[reference.owner] + (0 if _fuses(by_id[reference.owner], stage) else 1)
+            for reference in stage.rasters.values()
+            if reference.owner in levels
+        ]
+        after += [
+            levels[reference.owner] + 1
+            for reference in stage.values.values()
+            if reference.owner in levels
+        ]
+        levels[stage.id] = max(after, default=0)
+    return levels
+
+
+def _fuses(maker: BoundStage, reader: BoundStage) -> bool:
+    return maker.kind == "map" and reader.kind in ("map", "reduce")
+
+
+def _read_by(stages: Iterable[BoundStage]) -> set[str]:
+    return {str(reference) for stage in stages for reference in stage.rasters.values()}
+
+
+def _phase(
+    kind: Literal["map", "whole", "call"], members: list[BoundStage], wanted: set[str]
+) -> PhaseStages:
+    made = [name for stage in members if stage.kind != "reduce" for name in rasters_made(stage)]
+    sources = dict.fromkeys(
+        str(reference)
+        for stage in members
+        for reference in stage.rasters.values()
+        if str(reference) not in made
+    )
+    return PhaseStages(
+        kind=kind,
+        stages=tuple(stage for stage in members if stage.kind != "reduce"),
+        reduces=tuple(stage for stage in members if stage.kind == "reduce"),
+        sources=tuple(sources),
+        writes=tuple(name for name in made if name in wanted),
+    )

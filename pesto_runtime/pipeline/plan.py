@@ -1,0 +1,153 @@
+"""Turn a checked pipeline and its scenes into a plan: phases, chunks, tiles. Pure arithmetic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Phase, Pipeline, Plan, Scene, Service
+from pesto_runtime.errors import GridMismatch
+from pesto_runtime.pipeline.keys import run_key, value_keys
+from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
+from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
+from pesto_runtime.pipeline.types import RasterType, ValueType
+from pesto_runtime.tiling import Chain, Size, chunk_quantum, chunks_of, scaled_size, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.pipeline.check import Checked
+
+_SAME_PIXEL = 1e-3
+
+
+def make_plan(
+    pipeline: Pipeline,
+    checked: Checked,
+    services: Mapping[str, Service],
+    *,
+    scenes: Mapping[str, Scene],
+    parameters: Mapping[str, JsonValue],
+    store: str,
+    sizing: Sizing,
+) -> Plan:
+    """Plan a run.
+
+    Args:
+        pipeline: What is run.
+        checked: What `check` found of it; its rasters are typed by these scenes.
+        services: Process name -> what runs it.
+        scenes: Image inputs.
+        parameters: Other inputs.
+        store: Base href of the run store.
+        sizing: Workers, memory and limits; decides cost, never bytes.
+
+    Raises:
+        InvalidPipeline: the check found errors.
+        GridMismatch: scenes are not on one grid.
+        InvalidInput: no tile fits the memory.
+    """
+    checked.require(pipeline.name)
+    size = common_size(scenes)
+    keys = value_keys(checked.stages, services, scenes=scenes, parameters=parameters)
+    remote = {name for name, service in services.items() if service.is_remote}
+    return Plan(
+        run=run_key(pipeline.outputs, keys),
+        pipeline=pipeline.to_json(),
+        scenes=dict(scenes),
+        parameters=dict(parameters),
+        services={s.stage.process: services[s.stage.process] for s in checked.stages},
+        keys=keys,
+        phases=tuple(
+            _planned(stages, checked.types, size, sizing=sizing, remote=remote)
+            for stages in phases_of(checked.stages, pipeline.outputs.values())
+        ),
+        store=store,
+    )
+
+
+def common_size(scenes: Mapping[str, Scene]) -> Size:
+    """Width and height of the grid that all scenes share; (0, 0) where there is none.
+
+    Raises:
+        GridMismatch: two scenes differ in size, CRS or place; says which, and by how much.
+    """
+    named = list(scenes.items())
+    for name, scene in named[1:]:
+        first_name, first = named[0]
+        differences = [*_differing_facts(first, scene), *_differing_places(first, scene)]
+        if differences:
+            raise GridMismatch(
+                f"inputs {first_name!r} ({first.href}) and {name!r} ({scene.href}) are on "
+                f"different grids: {'; '.join(differences)}; resample one onto the other's grid"
+            )
+    return (named[0][1].width, named[0][1].height) if named else (0, 0)
+
+
+def raster_sizes(types: Mapping[str, ValueType], size: Size) -> dict[str, Size]:
+    """Width and height of every raster of a pipeline whose scenes are of this size."""
+    return {
+        name: scaled_size(size, each.scale)
+        for name, each in types.items()
+        if isinstance(each, RasterType)
+    }
+
+
+def phase_chain(stages: PhaseStages, types: Mapping[str, ValueType], size: Size) -> Chain:
+    """The geometry of a map phase over scenes of this size."""
+    sizes = raster_sizes(types, size)
+    return Chain.over({name: sizes[name] for name in stages.sources}, steps_of(stages.stages))
+
+
+def _planned(
+    stages: PhaseStages,
+    types: Mapping[str, ValueType],
+    size: Size,
+    *,
+    sizing: Sizing,
+    remote: set[str],
+) -> Phase:
+    phase = Phase(
+        kind=stages.kind,
+        stages=tuple(stage.id for stage in stages.stages),
+        reduces=tuple(stage.id for stage in stages.reduces),
+        sources=stages.sources,
+        writes=stages.writes,
+        size=size,
+    )
+    if stages.kind == "call":
+        return phase
+    if stages.kind == "whole":
+        return phase.model_copy(update={"tile": size, "chunks": (whole(size),)})
+    chain = phase_chain(stages, types, size)
+    cost = phase_cost(stages, types, size, remote=remote)
+    tile = tile_size(stages, chain, cost, types=types, size=size, sizing=sizing)
+    kept = [each for name in chain.sizes if isinstance(each := types[name], RasterType)]
+    quantum = chunk_quantum([each.scale for each in kept])
+    chunks = chunks_of(size, quantum=quantum, at_most=sizing.chunk_count(cost.seconds))
+    return phase.model_copy(update={"tile": tile, "chunks": chunks})
+
+
+def _differing_facts(first: Scene, second: Scene) -> list[str]:
+    pairs = (
+        ("width", first.width, second.width),
+        ("height", first.height, second.height),
+        ("CRS", first.crs, second.crs),
+    )
+    return [f"{what} {a} against {b}" for what, a, b in pairs if a != b]
+
+
+def _differing_places(first: Scene, second: Scene) -> list[str]:
+    """How far apart two affine transforms are, in pixels of the first."""
+    a, b = first.transform, second.transform
+    if a is None or b is None:
+        return [] if a == b else ["one has a transform, the other has none"]
+    found = []
+    if any(abs(a[i] - b[i]) * max(first.width, first.height) > abs(a[0] or a[1]) * _SAME_PIXEL
+           for i in (0, 1, 3, 4)):  # fmt: skip
+        found.append(f"pixels of {a[0]:g} x {a[4]:g} against {b[0]:g} x {b[4]:g}")
+    across, down = (b[2] - a[2]) / (a[0] or 1), (b[5] - a[5]) / (a[4] or 1)
+    if max(abs(across), abs(down)) > _SAME_PIXEL:
+        found.append(f"origins {across:g} columns and {down:g} rows apart")
+    return found

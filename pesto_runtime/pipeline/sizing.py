@@ -1,0 +1,197 @@
+"""How large tiles are and how many chunks a phase has: memory, margin and cost, never the bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Window
+from pesto_runtime.errors import InvalidInput
+from pesto_runtime.pipeline.types import RasterType
+from pesto_runtime.tiling import Chain, Size, scaled_window, tile_quantum, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pesto_runtime.contract import Memory
+    from pesto_runtime.pipeline.phases import PhaseStages
+    from pesto_runtime.pipeline.types import BoundStage, ValueType
+
+MOST_TASKS = 256
+_SIDES = (1024, 1536, 2048, 3072, 4096)
+_SMALL_SIDES = (768, 512, 384, 256, 128, 64)
+_MOST_OVERHEAD = 1.5
+_UNDECLARED_FACTOR = 8
+_UNKNOWN_BYTES = 8
+_STAGE_SECONDS_PER_PIXEL = 100e-9
+_HTTP_SECONDS_PER_PIXEL = 60e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What decides how a run is cut up.
+
+    Attributes:
+        workers: Chunks that run at once.
+        max_tasks: Most chunks of a phase; never above 256.
+        tile: Side of a tile, pixels; None to size it by memory.
+        memory_bytes: For the tiles of all workers together.
+        task_cost_s: What the engine takes for a task beside its work, seconds.
+    """
+
+    workers: int = 2
+    max_tasks: int = 64
+    tile: int | None = None
+    memory_bytes: int = 4 << 30
+    task_cost_s: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "max_tasks", "memory_bytes"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} {getattr(self, name)} must be 1 or more")
+        if self.max_tasks > MOST_TASKS:
+            raise InvalidInput(f"max_tasks {self.max_tasks} is over {MOST_TASKS}")
+        if self.tile is not None and self.tile < 1:
+            raise InvalidInput(f"tile {self.tile} must be 1 pixel or more")
+
+    def chunk_count(self, seconds: float) -> int:
+        """Most chunks for a phase of so much work: workers kept level, the engine's cost hidden."""
+        return min(self.max_tasks, max(4 * self.workers, int(seconds / (10 * self.task_cost_s))))
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What a phase takes, before anything of it ran; nominal rates, good to a factor of three.
+
+    Attributes:
+        pixel_bytes: Bytes in memory per pixel of a tile, margin included.
+        fixed_bytes: Bytes per tile whatever its size.
+        seconds: Of one worker, for the whole scene.
+    """
+
+    pixel_bytes: float
+    fixed_bytes: float
+    seconds: float
+
+
+def phase_cost(
+    stages: PhaseStages, types: Mapping[str, ValueType], size: Size, *, remote: set[str]
+) -> PhaseCost:
+    """Estimate a phase: declared memory where every stage has it, else 8 x (in + out bytes)."""
+    members = [*stages.stages, *stages.reduces]
+    touched = {*stages.sources, *(ref for stage in stages.stages for ref in _made(stage))}
+    array_bytes = sum(_pixel_bytes(types[name]) for name in touched)
+    declared = [memory for stage in members for memory in _memories(stage)]
+    own = sum(memory.input_pixel + memory.output_pixel for memory in declared)
+    full = len(declared) >= len(members)
+    rates = [
+        _STAGE_SECONDS_PER_PIXEL + _HTTP_SECONDS_PER_PIXEL * (stage.stage.process in remote)
+        for stage in members
+    ]
+    return PhaseCost(
+        pixel_bytes=array_bytes + own if full else _UNDECLARED_FACTOR * array_bytes,
+        fixed_bytes=sum(memory.fixed for memory in declared),
+        seconds=size[0] * size[1] * sum(rates),
+    )
+
+
+def tile_size(
+    stages: PhaseStages,
+    chain: Chain,
+    cost: PhaseCost,
+    *,
+    types: Mapping[str, ValueType],
+    size: Size,
+    sizing: Sizing,
+) -> Size:
+    """Width and height of a phase's tiles, in pixels of the scenes.
+
+    The smallest of 1024 and above whose margin costs at most half again as much reading, as long
+    as it fits the memory of one worker and what the stages take; else the largest that fits.
+
+    Raises:
+        InvalidInput: not even 64 x 64 pixels fit.
+    """
+    scales = [each.scale for each in types.values() if isinstance(each, RasterType)]
+    quantum = tile_quantum(scales, [step.align for step in chain.steps])
+    if sizing.tile is not None:
+        return _rounded(sizing.tile, quantum)
+    budget = sizing.memory_bytes / sizing.workers
+    most = _most_side(stages)
+    fits = []
+    for side in _sides(stages):
+        tile = _rounded(side, quantum)
+        read = _read_size(chain, tile, size, types=types)
+        needs = read[0] * read[1] * cost.pixel_bytes + cost.fixed_bytes
+        if needs <= budget and max(read) <= most:
+            fits.append((tile, read[0] * read[1] / (tile[0] * tile[1])))
+    if not fits:
+        raise InvalidInput(
+            f"a tile of {_SMALL_SIDES[-1]} pixels needs more than the {budget / 2**20:.0f} MiB of "
+            f"a worker, or than its stages take ({most} pixels a side, margin included): "
+            f"{cost.pixel_bytes:.0f} bytes per pixel and {cost.fixed_bytes / 2**20:.0f} MiB fixed "
+            "are declared; run fewer workers, or correct `memory` in the contract"
+        )
+    good = [tile for tile, overhead in fits if overhead <= _MOST_OVERHEAD and tile[0] >= _SIDES[0]]
+    return min(good) if good else max(tile for tile, _ in fits)
+
+
+def _sides(stages: PhaseStages) -> tuple[int, ...]:
+    preferred = [
+        port.raster.tile.preferred
+        for stage in stages.stages
+        for port in stage.description.image_inputs
+        if port.raster is not None and port.raster.tile is not None and port.raster.tile.preferred
+    ]
+    return (min(preferred),) if preferred else (*_SMALL_SIDES, *_SIDES)
+
+
+def _most_side(stages: PhaseStages) -> float:
+    limits = [
+        port.raster.tile.max
+        for stage in stages.stages
+        for port in stage.description.image_inputs
+        if port.raster is not None and port.raster.tile is not None and port.raster.tile.max
+    ]
+    return min(limits, default=float("inf"))
+
+
+def _read_size(chain: Chain, tile: Size, size: Size, *, types: Mapping[str, ValueType]) -> Size:
+    """The largest window that any stage is given for a tile in the middle of the scene."""
+    middle = (max(size[0] - tile[0], 0) // 2, max(size[1] - tile[1], 0) // 2)
+    window = Window(*middle, *tile).intersection(whole(size))
+    wanted = {
+        name: scaled_window(window, each.scale)
+        for name, each in types.items()
+        if isinstance(each, RasterType) and name in chain.sizes
+    }
+    windows = chain.windows(wanted)
+    reads = [*windows.sources.values(), *(step.read for step in windows.steps.values())]
+    return (max(read.width for read in reads), max(read.height for read in reads))
+
+
+def _rounded(side: int, quantum: Size) -> Size:
+    return (-(-side // quantum[0]) * quantum[0], -(-side // quantum[1]) * quantum[1])
+
+
+def _made(stage: BoundStage) -> Iterable[str]:
+    return (
+        stage.reference(port) for port, each in stage.makes.items() if isinstance(each, RasterType)
+    )
+
+
+def _memories(stage: BoundStage) -> list[Memory]:
+    ports = (*stage.description.inputs, *stage.description.outputs)
+    return [port.raster.memory for port in ports if port.raster and port.raster.memory]
+
+
+def _pixel_bytes(value: ValueType) -> float:
+    if not isinstance(value, RasterType):
+        return 0
+    bands = len(value.bands) if value.bands else 1
+    width = max((_itemsize(name) for name in value.dtype), default=_UNKNOWN_BYTES)
+    return float(bands * width * value.scale.x * value.scale.y)
+
+
+def _itemsize(dtype: str) -> int:
+    return int("".join(character for character in dtype if character.isdigit())) // 8

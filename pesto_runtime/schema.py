@@ -1,0 +1,153 @@
+"""JSON Schema at work: every wrong field at once, and the schema files that this package ships.
+
+`python -m pesto_runtime.schema DIR` writes the files anew from the models, their examples kept.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pesto_runtime import contract
+from pesto_runtime.contract.problem import Problem
+from pesto_runtime.errors import BadField, InvalidContract, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from jsonschema.protocols import Validator
+    from pydantic import BaseModel, JsonValue
+
+MODELS: Mapping[str, type[BaseModel]] = {
+    "describe": contract.DescriptionDocument,
+    "x-raster": contract.RasterContract,
+    "image": contract.Image,
+    "imageCapabilities": contract.ImageCapabilities,
+    "inputCapabilities": contract.InputCapabilities,
+    "pipeline": contract.Pipeline,
+    "plan": contract.Plan,
+    "chunk": contract.Chunk,
+    "chunk-result": contract.ChunkResult,
+    "job": contract.Job,
+    "problem": Problem,
+}
+_JSON_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
+
+
+def schema_faults(
+    schema: Mapping[str, JsonValue], value: JsonValue, *, pointer: str = ""
+) -> Iterator[BadField]:
+    """Every field of a value that does not fit a schema, each with its JSON pointer.
+
+    Raises:
+        InvalidContract: the schema itself is not one.
+    """
+    errors = _validator(json.dumps(schema, sort_keys=True)).iter_errors(value)
+    for error in sorted(errors, key=lambda each: [str(part) for part in each.absolute_path]):
+        where = pointer + "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+        yield BadField(where, _reason(str(error.validator), error.validator_value, error.message),
+                       shortened(error.instance))  # fmt: skip
+
+
+def why_not_accepted(taken: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str | None:
+    """Why a value of the schema `given` may not fit the schema `taken`; None where it does.
+
+    Compares types and enumerations, which is what can be known before a value is there.
+
+    >>> why_not_accepted({"type": "number"}, {"type": "integer"})
+    >>> why_not_accepted({"type": "integer"}, {"type": "string"})
+    'string given, integer taken'
+    """
+    wanted, had = _types(taken), _types(given)
+    if wanted and had and not all(_is_a(kind, wanted) for kind in had):
+        return f"{' or '.join(sorted(had))} given, {' or '.join(sorted(wanted))} taken"
+    values, allowed = given.get("enum"), taken.get("enum")
+    if isinstance(values, list) and isinstance(allowed, list):
+        extra = [value for value in values if value not in allowed]
+        if extra:
+            return f"may be {shortened(extra[0])}, which is not one of {shortened(allowed)}"
+    return None
+
+
+@cache
+def schema_document(name: str) -> Mapping[str, JsonValue]:
+    """One of the schema files that ship with the package: `pipeline`, `plan`, ….
+
+    Raises:
+        InvalidContract: there is none of this name.
+    """
+    path = schema_folder() / f"{name}.json"
+    if not path.exists():
+        raise InvalidContract(f"no schema {name!r}; there are {', '.join(sorted(MODELS))}")
+    document: dict[str, JsonValue] = json.loads(path.read_text())
+    return document
+
+
+def schema_folder() -> Path:
+    """Where the schema files are: inside the installed package, or beside it in a checkout."""
+    packaged = Path(__file__).parent / "schemas"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "schemas"
+
+
+def generated_schema(name: str) -> dict[str, JsonValue]:
+    """The schema of a model, as its file has it, without examples."""
+    model = MODELS[name]
+    document = model.model_json_schema(by_alias=True, mode="validation")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:pesto:schema:{name}",
+        **document,
+    }
+
+
+def write_schemas(folder: Path) -> None:
+    """Write every schema file anew; examples that stand in a file stay."""
+    for name in MODELS:
+        path = folder / f"{name}.json"
+        document = generated_schema(name)
+        if path.exists():
+            document["examples"] = json.loads(path.read_text()).get("examples", [])
+        path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+@cache
+def _validator(schema_text: str) -> Validator:
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import Draft6Validator, validator_for
+
+    schema = json.loads(schema_text)
+    kind = validator_for(schema, default=Draft6Validator)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise InvalidContract(f"not a JSON schema: {error.message}") from error
+    return kind(schema)
+
+
+def _reason(keyword: str, allowed: object, message: str) -> str:
+    if keyword == "type":
+        return f"must be {' or '.join(allowed) if isinstance(allowed, list) else allowed}"
+    if keyword == "enum":
+        return f"must be one of {shortened(allowed)}"
+    return message if len(message) <= 200 else f"does not fit {keyword} {shortened(allowed)}"
+
+
+def _escaped(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _types(schema: Mapping[str, JsonValue]) -> set[str]:
+    kinds = schema.get("type")
+    found = kinds if isinstance(kinds, list) else [kinds]
+    return {kind for kind in found if isinstance(kind, str) and kind in _JSON_TYPES}
+
+
+def _is_a(kind: str, wanted: set[str]) -> bool:
+    return kind in wanted or (kind == "integer" and "number" in wanted)
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))
