@@ -228,6 +228,12 @@ class StoreRefused(PestoError):
     slug, title, status, exit_code = "store-refused", "Output refused", 409, 2
 
 
+class Interrupted(PestoError):
+    """Somebody asked the run to stop; what is done is kept."""
+
+    slug, title, status, exit_code = "interrupted", "Interrupted", 503, 130
+
+
 class RunFailed(PestoError):
     """A run ended without its outputs; the reasons are in its detail."""
 

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from pesto_runtime.raster.blocks import BlockCodec
     from pesto_runtime.raster.codec import decode_image, encode_image
     from pesto_runtime.raster.image import Image, rescaled, shifted
-    from pesto_runtime.raster.product import Layout, write_product
+    from pesto_runtime.raster.metadata import BandFacts, Georeference
+    from pesto_runtime.raster.product import Layout, Product, file_sha256, write_product
     from pesto_runtime.raster.read import (
         RasterReader,
         band_numbers,
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "BandFacts": "metadata",
+    "Georeference": "metadata",
+    "Product": "product",
+    "file_sha256": "product",
     "BlockCodec": "blocks",
     "Image": "image",
     "Layout": "product",
@@ -35,13 +40,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "BandFacts",
     "BlockCodec",
+    "Georeference",
     "Image",
     "Layout",
+    "Product",
     "RasterReader",
     "band_numbers",
     "decode_image",
     "encode_image",
+    "file_sha256",
     "raster_settings",
     "read_image",
     "read_scene",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
 from pesto_runtime.raster.image import Transform, rescaled
-from pesto_runtime.raster.read import crs_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,3 +161,14 @@ def _colours(dataset: DatasetReader, band: int) -> dict[int, Colour]:
     except ValueError:
         return {}
     return table
+
+
+def crs_text(crs: CRS | None) -> str | None:
+    """Write a CRS as its authority code where it has one, else as WKT2."""
+    if not crs:
+        return None
+    try:
+        authority = crs.to_authority(confidence_threshold=100)
+        return f"{authority[0]}:{authority[1]}" if authority else str(crs.to_wkt(version="WKT2"))
+    except CRSError:
+        return str(crs.to_wkt())

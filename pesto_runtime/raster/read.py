@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 import rasterio
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import NUMERIC_DTYPES, Scene, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
 from pesto_runtime.raster.image import Image, shifted
+from pesto_runtime.raster.metadata import Georeference, crs_text, read_georeference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy as np
-    from rasterio.crs import CRS
     from rasterio.io import DatasetReader
 
 # A raster without a CRS is said once, by `check`; catching warnings around each call is not safe
@@ -65,6 +65,10 @@ class RasterReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the raster; closing it again does nothing."""
         self._dataset.close()
 
     @property
@@ -95,6 +99,11 @@ class RasterReader:
             block=(width, height),
             tags=dataset.tags(),
         )
+
+    @property
+    def georeference(self) -> Georeference:
+        """Where the raster lies, and its dataset tags."""
+        return read_georeference(self._dataset)
 
     def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read a window as an array (band, row, col).
@@ -198,17 +207,6 @@ def band_numbers(
             f"it has {len(descriptions)}: {', '.join(name or '(unnamed)' for name in descriptions)}"
         )
     return tuple(numbers)
-
-
-def crs_text(crs: CRS | None) -> str | None:
-    """Write a CRS as its authority code where it has one, else as WKT2."""
-    if not crs:
-        return None
-    try:
-        authority = crs.to_authority(confidence_threshold=100)
-        return f"{authority[0]}:{authority[1]}" if authority else str(crs.to_wkt(version="WKT2"))
-    except CRSError:
-        return str(crs.to_wkt())
 
 
 def identity_of(href: str) -> str:

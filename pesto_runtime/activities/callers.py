@@ -1,0 +1,137 @@
+"""Perform a stage: the author's code in this process, or a service over HTTP, behind one face."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+from pesto_runtime.contract import Description, Service
+from pesto_runtime.processor import check_outputs, encode_partial, load_processor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.client import Client
+    from pesto_runtime.contract import TileInfo
+    from pesto_runtime.processor import Processor
+
+
+class Caller(Protocol):
+    """Performs one process; safe to call from several threads."""
+
+    @property
+    def takes_references(self) -> bool:
+        """Whether an image may be given by reference, so that the service reads it itself."""
+
+    def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Answer the outputs; raises what the process or the service raises."""
+
+    def partial(
+        self, inputs: Mapping[str, object], *, tile: TileInfo | None
+    ) -> dict[str, JsonValue]:
+        """Answer a reduce's partial as JSON."""
+
+    def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
+        """Answer the outputs of a merged partial."""
+
+
+@dataclass(frozen=True)
+class LocalCaller:
+    """Calls the author's code in this process."""
+
+    processor: Processor
+
+    @property
+    def takes_references(self) -> bool:
+        """Arrays are at hand: there is nothing to refer to."""
+        return False
+
+    def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Answer the outputs."""
+        return self.processor.run(inputs, tile=tile)
+
+    def partial(
+        self, inputs: Mapping[str, object], *, tile: TileInfo | None
+    ) -> dict[str, JsonValue]:
+        """Answer a reduce's partial, as it would come back over HTTP."""
+        return encode_partial(self.processor.partial(inputs, tile=tile))
+
+    def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
+        """Answer the outputs of a merged partial."""
+        return self.processor.finish(partial)
+
+
+class RemoteCaller:
+    """Calls a service, or the least busy of its replicas, and holds it to its contract."""
+
+    def __init__(
+        self, clients: tuple[Client, ...], description: Description, *, ours: bool
+    ) -> None:
+        self._clients = clients
+        self._description = description
+        self._ours = ours
+        self._in_flight = [0] * len(clients)
+        self._lock = threading.Lock()
+
+    @property
+    def takes_references(self) -> bool:
+        """Whether the service is one of ours: a PESTO 1.7.2 reads no window by reference."""
+        return self._ours
+
+    def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Answer the outputs."""
+        with self._client() as client:
+            outputs = client.process(inputs, tile=tile if self._ours else None)
+        check_outputs(self._description, inputs, outputs)
+        return outputs
+
+    def partial(
+        self, inputs: Mapping[str, object], *, tile: TileInfo | None
+    ) -> dict[str, JsonValue]:
+        """Answer a reduce's partial."""
+        with self._client() as client:
+            return encode_partial(client.process(inputs, tile=tile, partial=True))
+
+    def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
+        """Answer the outputs of a merged partial."""
+        with self._client() as client:
+            return client.process({}, finish=encode_partial(partial))
+
+    @contextmanager
+    def _client(self) -> Iterator[Client]:
+        with self._lock:
+            index = self._in_flight.index(min(self._in_flight))
+            self._in_flight[index] += 1
+        try:
+            yield self._clients[index]
+        finally:
+            with self._lock:
+                self._in_flight[index] -= 1
+
+
+def caller_for(service: Service) -> Caller:
+    """Make what performs a service's process, once per process of the operating system.
+
+    Raises:
+        PestoError: the target cannot be loaded, or its set-up fails.
+    """
+    return _caller(service.model_dump_json())
+
+
+@lru_cache(maxsize=64)
+def _caller(document: str) -> Caller:
+    service = Service.model_validate_json(document)
+    if not service.is_remote:
+        processor = load_processor(service.targets[0])
+        processor.setup()
+        return LocalCaller(processor)
+    from pesto_runtime.client import Client
+
+    description = Description.parse(service.description)
+    clients = tuple(Client(url) for url in service.targets)
+    return RemoteCaller(clients, description, ours=bool(service.transports))

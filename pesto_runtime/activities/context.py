@@ -1,0 +1,150 @@
+"""What a worker knows of a run: its plan, re-checked and typed, and its store. Loaded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from pesto_runtime.contract import Description, Pipeline, Plan, Reference, bad_fields
+from pesto_runtime.errors import InvalidInput, NotFound
+from pesto_runtime.pipeline import BoundStage, Facts, PhaseStages, RasterType, check, phases_of
+from pesto_runtime.pipeline import raster_sizes as sizes_of
+from pesto_runtime.store import Store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.pipeline import ValueType
+    from pesto_runtime.tiling import Size
+
+_PLANS = "plans"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A plan, ready to be worked on.
+
+    Attributes:
+        plan: The plan.
+        store: Its run store.
+        stages: Stage id -> stage, bound and typed.
+        types: `$owner.port` -> type of the value.
+        phases: As the plan has them, with their stages.
+        sizes: Raster -> width and height of its grid.
+    """
+
+    plan: Plan
+    store: Store
+    stages: Mapping[str, BoundStage]
+    types: Mapping[str, ValueType]
+    phases: tuple[PhaseStages, ...]
+    sizes: Mapping[str, Size]
+
+    def raster_type(self, name: str) -> RasterType:
+        """The type of a raster by its reference."""
+        found = self.types[name]
+        if not isinstance(found, RasterType):
+            raise InvalidInput(f"{name} is a JSON value, not a raster")
+        return found
+
+    def value(self, reference: Reference) -> JsonValue:
+        """A JSON value of the run: a parameter, or what a finished stage made.
+
+        Raises:
+            NotFound: the stage that makes it has not finished.
+        """
+        if reference.is_input:
+            return self.plan.parameters[reference.port]
+        outputs = self.store.get_json(scalars_name(self, reference.owner))
+        if not isinstance(outputs, dict) or reference.port not in outputs:
+            raise NotFound(f"{reference} was not made by its stage")
+        return outputs[reference.port]
+
+    def parameters(self, stage: BoundStage) -> dict[str, JsonValue]:
+        """The JSON inputs of a stage: its literals and the values bound to it."""
+        values = {port: self.value(reference) for port, reference in stage.values.items()}
+        return {**stage.literals, **values}
+
+
+def save_plan(plan: Plan) -> str:
+    """Put a plan into its run store, and answer its href.
+
+    Raises:
+        StoreFailed: the store cannot be written.
+    """
+    store = open_store(plan.store)
+    name = f"{_PLANS}/{plan.run}.json"
+    store.put(name, plan.model_dump_json().encode())
+    return store.href(name)
+
+
+@lru_cache(maxsize=8)
+def load_context(plan_href: str) -> RunContext:
+    """Load a plan from its store, once per process.
+
+    Raises:
+        NotFound: there is no plan of this href.
+        InvalidInput: it is none that this version reads.
+    """
+    base, _, name = plan_href.rpartition(f"/{_PLANS}/")
+    data = open_store(base).get(f"{_PLANS}/{name}")
+    try:
+        plan = Plan.model_validate_json(data)
+    except ValidationError as error:
+        raise InvalidInput.of(f"plan {plan_href}", bad_fields(error)) from error
+    return context_of(plan)
+
+
+def context_of(plan: Plan) -> RunContext:
+    """Make a plan ready to be worked on."""
+    pipeline = Pipeline.parse(plan.pipeline)
+    descriptions = {
+        name: Description.parse(service.description) for name, service in plan.services.items()
+    }
+    facts = Facts(descriptions, scenes=plan.scenes, parameters=plan.parameters)
+    checked = check(pipeline, facts)
+    checked.require(pipeline.name)
+    size = next(((scene.width, scene.height) for scene in plan.scenes.values()), (0, 0))
+    return RunContext(
+        plan=plan,
+        store=open_store(plan.store),
+        stages={stage.id: stage for stage in checked.stages},
+        types=checked.types,
+        phases=phases_of(checked.stages, pipeline.outputs.values()),
+        sizes=sizes_of(checked.types, size),
+    )
+
+
+def block_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
+    """Where a raster's block (row, col) is kept."""
+    return f"blocks/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
+
+
+def spoilt_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
+    """Where a block (row, col) that has a hole is kept, for the product alone."""
+    return f"holes/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
+
+
+def partial_name(context: RunContext, stage_id: str, index: tuple[int, int]) -> str:
+    """Where a reduce's partial of a block (row, col) is kept."""
+    return f"partials/{context.plan.keys[stage_id]}/{index[0]}/{index[1]}"
+
+
+def scalars_name(context: RunContext, stage_id: str) -> str:
+    """Where the JSON outputs of a stage are kept."""
+    return f"scalars/{context.plan.keys[stage_id]}.json"
+
+
+def raster_name(context: RunContext, raster: str) -> str:
+    """Where a raster that a later phase reads is kept."""
+    return f"rasters/{context.plan.keys[raster]}.tif"
+
+
+def manifest_name(context: RunContext, phase: int, start: int, stop: int) -> str:
+    """Where the tile records of a range of chunks are kept."""
+    return f"manifests/{context.plan.run}/{phase}-{start}-{stop}.json"

@@ -1,0 +1,144 @@
+"""What one call of a stage is given: its images, picked and padded, and where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime.activities.pixels import Pixels, picked_bands, scene_of
+from pesto_runtime.contract import ImageReference, RasterContract, Scale, TileInfo, Window
+from pesto_runtime.errors import ContractBroken
+from pesto_runtime.raster import rescaled
+from pesto_runtime.tiling import covering_window
+
+if TYPE_CHECKING:
+    from pesto_runtime.activities.context import RunContext
+    from pesto_runtime.contract import Scene
+    from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.tiling import Size, StepWindows
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Pixels mirrored onto a window where it ends at the scene's edge (`edge: reflect`)."""
+
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+    left: int = 0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is added."""
+        return not (self.top or self.right or self.bottom or self.left)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Mirror the outermost pixels of (band, row, col), the edge itself not repeated."""
+        if self.is_none:
+            return pixels
+        widths = ((0, 0), (self.top, self.bottom), (self.left, self.right))
+        return np.pad(pixels, widths, mode="reflect")
+
+    def grown(self, window: Window) -> Size:
+        """Width and height of a window so padded."""
+        return (window.width + self.left + self.right, window.height + self.top + self.bottom)
+
+
+def padding_of(stage: BoundStage, windows: StepWindows, grid: Size) -> Padding:
+    """What a stage wants to see beyond the scene's edges around a tile."""
+    if all(_contract(stage, port).edge == "clip" for port in stage.rasters):
+        return Padding()
+    margin, read = stage.description.margin, windows.read
+    align = max(_contract(stage, port).align for port in stage.rasters)
+    return Padding(
+        top=0 if read.row_off else _up(margin.top, align),
+        right=0 if read.col_stop < grid[0] else margin.right,
+        bottom=0 if read.row_stop < grid[1] else margin.bottom,
+        left=0 if read.col_off else _up(margin.left, align),
+    )
+
+
+def stage_array(
+    context: RunContext, stage: BoundStage, port: str, pixels: Pixels, pad: Padding | None = None
+) -> np.ndarray:
+    """The array (band, row, col) that an image port is given."""
+    names = _contract(stage, port).band_names
+    bands = picked_bands(context, str(stage.rasters[port]), names)
+    picked = pixels.pick(bands)
+    return np.ascontiguousarray(pad.apply(picked) if pad else picked)
+
+
+def stage_reference(
+    context: RunContext, stage: BoundStage, port: str, window: Window
+) -> ImageReference | None:
+    """The image by reference, where the port reads a scene; None where it does not."""
+    name = str(stage.rasters[port])
+    scene = scene_of(context, name)
+    if scene is None:
+        return None
+    bands = picked_bands(context, name, _contract(stage, port).band_names)
+    return ImageReference(href=scene.href, window=window, bands=bands)
+
+
+def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
+    """Where a call's pixels lie, in the grid of the stage's inputs."""
+    first = str(next(iter(stage.rasters.values())))
+    made = context.raster_type(first)
+    scene = _first_scene(context)
+    return TileInfo(
+        read=read,
+        write=write,
+        scene_size=context.sizes[first],
+        crs=scene.crs,
+        transform=_scaled(scene, made.scale),
+        nodata=made.nodata,
+        tags=scene.tags,
+    )
+
+
+def trimmed(
+    value: object, windows: StepWindows, pad: Padding, *, scale: Scale, name: str
+) -> Pixels:
+    """The part of an output that is right, its margin and padding cut off.
+
+    Raises:
+        ContractBroken: not an array, or not the whole window it was given times its scale.
+    """
+    width, height = pad.grown(windows.read)
+    expected = (int(height * scale.y), int(width * scale.x))
+    if not isinstance(value, np.ndarray) or value.ndim != 3 or value.shape[1:] != expected:
+        got = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+        raise ContractBroken(
+            f"{name} must have {expected[0]} rows and {expected[1]} columns (the whole window it "
+            f"was given, margin included, times its scale), got {got}"
+        )
+    top, left = int(pad.top * scale.y), int(pad.left * scale.x)
+    made = windows.makes
+    array = value[:, top : top + made.height, left : left + made.width]
+    return Pixels(made, array).crop(windows.keep)
+
+
+def written(windows: StepWindows, scale: Scale) -> Window:
+    """The input pixels under what is kept of a call."""
+    return covering_window(windows.keep, scale).intersection(windows.read)
+
+
+def _contract(stage: BoundStage, name: str) -> RasterContract:
+    port = stage.description.input(name)
+    return port.raster if port is not None and port.raster is not None else RasterContract()
+
+
+def _first_scene(context: RunContext) -> Scene:
+    return next(iter(context.plan.scenes.values()))
+
+
+def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, float, float] | None:
+    if scene.transform is None:
+        return None
+    return rescaled(scene.transform, float(scale.x), float(scale.y))
+
+
+def _up(value: int, quantum: int) -> int:
+    return -(-value // quantum) * quantum

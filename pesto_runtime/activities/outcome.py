@@ -1,0 +1,199 @@
+"""The verbs that end a phase: `mosaic` its blocks, `reduce` its partials, `call` what has no image.
+
+All of them are idempotent, and none makes up what is missing: a raster with holes says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime.activities.callers import caller_for
+from pesto_runtime.activities.context import (
+    RunContext,
+    block_name,
+    load_context,
+    partial_name,
+    raster_name,
+    scalars_name,
+    spoilt_name,
+)
+from pesto_runtime.activities.tile import in_stage
+from pesto_runtime.errors import NotFound, PestoError, RunFailed
+from pesto_runtime.processor import decode_partial, encode_value, fold
+from pesto_runtime.raster import (
+    BandFacts,
+    BlockCodec,
+    Layout,
+    RasterReader,
+    raster_settings,
+    write_product,
+)
+from pesto_runtime.tiling import block_window, blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pesto_runtime.activities.callers import Caller
+    from pesto_runtime.contract import Window
+    from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.raster import Product
+    from pesto_runtime.tiling import BlockIndex
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A raster put together.
+
+    Attributes:
+        product: The file.
+        holes: Windows of blocks that are not there whole, in the raster's own grid.
+    """
+
+    product: Product
+    holes: tuple[Window, ...]
+
+
+def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
+    """Put a raster's blocks together into one file; resumes where it was killed.
+
+    Blocks that are not there, or have a hole, are filled with the port's nodata and told.
+
+    Raises:
+        RunFailed: there are holes, and the port has no nodata to fill them with.
+        StoreFailed: disk full, or not writable.
+    """
+    context = load_context(plan_href)
+    layout = _layout(context, raster)
+    folder = f"blocks/{context.plan.keys[raster]}"
+    there = {_index(name) for name in context.store.names(folder)}
+    size = context.sizes[raster]
+    holes = tuple(index for index in blocks_of(size) if index not in there)
+    if holes and layout.nodata is None:
+        raise RunFailed(
+            f"{raster} has {len(holes)} blocks that could not be made, and its port declares no "
+            "nodata to fill them with: nothing is published; run again, or declare nodata"
+        )
+    blocks = _blocks(context, raster, layout, there)
+    key = f"{context.plan.keys[raster]}-{len(holes)}"
+    product = write_product(path, layout, blocks, key=key)
+    return Mosaic(product, tuple(block_window(index, size) for index in holes))
+
+
+def materialise(plan_href: str, raster: str) -> None:
+    """Put a raster together inside the run store, for a later phase to read; once.
+
+    Raises:
+        RunFailed: it has holes.
+        StoreFailed: disk full, or not writable.
+        InvalidInput: the store is not a local folder.
+    """
+    context = load_context(plan_href)
+    path = context.store.path(raster_name(context, raster))
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = mosaic(plan_href, raster, path)
+    if made.holes:
+        path.unlink()
+        raise RunFailed(f"{raster} has {len(made.holes)} holes; a later phase needs all of it")
+
+
+def reduce(plan_href: str, stage_id: str) -> bool:
+    """Fold a reduce's partials, row-major over the scene, and finish them.
+
+    Returns:
+        False where a partial is missing: then nothing is made.
+
+    Raises:
+        PestoError: the process refuses to finish; names the stage.
+    """
+    context = load_context(plan_href)
+    stage = context.stages[stage_id]
+    size = context.sizes[str(next(iter(stage.rasters.values())))]
+    merged: dict[str, object] | None = None
+    for index in blocks_of(size):
+        try:
+            document = context.store.get_json(partial_name(context, stage_id, index))
+        except NotFound:
+            return False
+        partial = decode_partial(document if isinstance(document, dict) else {})
+        folds = stage.description.folds
+        merged = partial if merged is None else fold(merged, partial, folds)
+    _finish(context, stage, lambda caller: caller.finish(merged or {}))
+    return True
+
+
+def call(plan_href: str, stage_id: str) -> None:
+    """Perform a stage without images.
+
+    Raises:
+        PestoError: the process fails; names the stage.
+        NotFound: a value that it needs was not made.
+    """
+    context = load_context(plan_href)
+    stage = context.stages[stage_id]
+    if scalars_name(context, stage_id) in context.store.names("scalars"):
+        return
+    inputs: dict[str, object] = dict(context.parameters(stage))
+    _finish(context, stage, lambda caller: caller.run(inputs, tile=None))
+
+
+def _finish(
+    context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
+) -> None:
+    try:
+        outputs = perform(caller_for(context.plan.services[stage.stage.process]))
+    except PestoError as error:
+        raise in_stage(error, stage.id) from error
+    document = {name: encode_value(name, value) for name, value in outputs.items()}
+    context.store.put_json(scalars_name(context, stage.id), dict(document))
+
+
+def _layout(context: RunContext, raster: str) -> Layout:
+    """A product's header: place and tags of the first scene, band facts of the port."""
+    made = context.raster_type(raster)
+    width, height = context.sizes[raster]
+    if made.bands is None or len(made.dtype) != 1:
+        raise RunFailed(f"{raster}: its bands and dtype are not known; declare them at its port")
+    scene = next(iter(context.plan.scenes.values()))
+    with raster_settings(), RasterReader(scene.href) as reader:
+        place = reader.georeference.rescaled(float(made.scale.x), float(made.scale.y))
+    return Layout(
+        width=width,
+        height=height,
+        count=len(made.bands),
+        dtype=made.dtype[0],
+        nodata=made.nodata,
+        georeference=place,
+        bands=tuple(BandFacts(description=name) for name in made.bands),
+    )
+
+
+def _blocks(
+    context: RunContext, raster: str, layout: Layout, there: set[BlockIndex]
+) -> Iterator[bytes]:
+    """A raster's compressed blocks, row-major; what is missing is nodata."""
+    for index in blocks_of((layout.width, layout.height)):
+        if index in there:
+            yield context.store.get(block_name(context, raster, index))
+            continue
+        try:
+            yield context.store.get(spoilt_name(context, raster, index))
+        except NotFound:
+            yield _empty_block(layout, index)
+
+
+def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
+    window = block_window(index, (layout.width, layout.height))
+    shape = (layout.count, window.height, window.width)
+    codec = BlockCodec(layout.count, layout.dtype)
+    return codec.compress(np.full(shape, layout.nodata, layout.dtype))
+
+
+def _index(name: str) -> BlockIndex:
+    row, col = name.rsplit("/", 2)[1:]
+    return (int(row), int(col))

@@ -1,0 +1,193 @@
+"""Run a fused chain inside one tile: depth-first, intermediates let go after their last reader."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pesto_runtime.activities.callers import caller_for
+from pesto_runtime.activities.inputs import (
+    padding_of,
+    stage_array,
+    stage_reference,
+    tile_info,
+    trimmed,
+    written,
+)
+from pesto_runtime.contract import StageCost, Window
+from pesto_runtime.errors import PestoError
+from pesto_runtime.pipeline import BoundStage, RasterType
+from pesto_runtime.tiling import StepWindows, scaled_window, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from pesto_runtime.activities.context import RunContext
+    from pesto_runtime.activities.pixels import Pixels, Sources
+    from pesto_runtime.contract import Scale
+    from pesto_runtime.tiling import Chain, Size
+
+
+class StageFailed(Exception):  # an event on its way to a hole or out of the run
+    """A stage could not make its part of a tile.
+
+    Attributes:
+        stage: Its id.
+        error: Why.
+    """
+
+    def __init__(self, stage: str, error: PestoError) -> None:
+        super().__init__(f"stage {stage!r}: {error}")
+        self.stage = stage
+        self.error = error
+
+
+def in_stage(error: PestoError, stage: str, window: Window | None = None) -> PestoError:
+    """The same error, with the stage and the tile named in it."""
+    where = f"stage {stage!r}" + (f", tile {list(window)}" if window else "")
+    told = type(error)(
+        f"{where}: {error.detail}", fields=error.fields, retry_after_s=error.retry_after_s
+    )
+    told.__cause__ = error
+    return told
+
+
+@dataclass
+class TileRunner:
+    """Runs the stages of a phase on one tile after another; belongs to one thread.
+
+    Attributes:
+        context: Of the run.
+        chain: Geometry of the phase.
+        stages: Map stages, or the one whole stage, in order.
+        sources: Where pixels come from.
+        parameters: Stage id -> its JSON inputs.
+        costs: Stage id -> what its calls took so far.
+    """
+
+    context: RunContext
+    chain: Chain
+    stages: tuple[BoundStage, ...]
+    sources: Sources
+    parameters: Mapping[str, Mapping[str, object]]
+    costs: dict[str, StageCost] = field(default_factory=dict)
+
+    def run(self, wanted: Mapping[str, Window]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Make the wanted windows of rasters.
+
+        Returns:
+            Raster -> array (band, row, col) of its wanted window, and `$stage.port` -> value of
+            every JSON output, of which only a whole stage's mean anything.
+
+        Raises:
+            StageFailed: a stage failed.
+            RasterUnreadable: a source cannot be read.
+        """
+        windows = self.chain.windows(wanted)
+        live = [stage for stage in self.stages if stage.id in windows.steps]
+        to_read = Counter(str(each) for stage in live for each in stage.rasters.values())
+        held: dict[str, Pixels] = {}
+        values: dict[str, object] = {}
+        for stage in live:
+            outputs = self._perform(stage, windows.steps[stage.id], held, windows.sources)
+            values |= self._keep(stage, windows.steps[stage.id], outputs, held)
+            for reference in stage.rasters.values():
+                to_read[str(reference)] -= 1
+                if not to_read[str(reference)] and str(reference) not in wanted:
+                    held.pop(str(reference), None)
+        arrays = {
+            name: self._held(name, held, windows.sources).crop(window).array
+            for name, window in wanted.items()
+            if window.pixels
+        }
+        return arrays, values
+
+    def run_whole(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Run the one stage of a whole phase on its whole rasters; answers as `run` does.
+
+        Raises:
+            StageFailed: the stage failed.
+            RasterUnreadable: a source cannot be read.
+        """
+        (stage,) = self.stages
+        read = whole(self._grid(stage))
+        makes = scaled_window(read, self._scale(stage))
+        windows = StepWindows(read, makes, makes)
+        outputs = self._perform(stage, windows, {}, dict.fromkeys(self.chain.sizes, read))
+        held: dict[str, Pixels] = {}
+        values = self._keep(stage, windows, outputs, held)
+        return {name: pixels.array for name, pixels in held.items()}, values
+
+    def _held(self, name: str, held: dict[str, Pixels], sources: Mapping[str, Window]) -> Pixels:
+        if name not in held:
+            held[name] = self.sources.read(name, sources[name])
+        return held[name]
+
+    def _perform(
+        self,
+        stage: BoundStage,
+        windows: StepWindows,
+        held: dict[str, Pixels],
+        sources: Mapping[str, Window],
+    ) -> dict[str, object]:
+        caller = caller_for(self.context.plan.services[stage.stage.process])
+        pad = padding_of(stage, windows, self._grid(stage))
+        inputs: dict[str, object] = dict(self.parameters[stage.id])
+        for port, reference in stage.rasters.items():
+            by_reference = caller.takes_references and pad.is_none
+            image = stage_reference(self.context, stage, port, windows.read)
+            if by_reference and image is not None:
+                inputs[port] = image
+            else:
+                pixels = self._held(str(reference), held, sources).crop(windows.read)
+                inputs[port] = stage_array(self.context, stage, port, pixels, pad)
+        write = written(windows, self._scale(stage))
+        tile = tile_info(self.context, stage, windows.read, write)
+        begun, cpu = time.perf_counter(), time.thread_time()
+        try:
+            return caller.run(inputs, tile=tile)
+        except PestoError as error:
+            raise StageFailed(stage.id, error) from error
+        finally:
+            self._count(stage.id, time.perf_counter() - begun, time.thread_time() - cpu)
+
+    def _keep(
+        self,
+        stage: BoundStage,
+        windows: StepWindows,
+        outputs: Mapping[str, object],
+        held: dict[str, Pixels],
+    ) -> dict[str, object]:
+        """Trim the rasters that a stage made into `held`; answer its JSON values."""
+        pad = padding_of(stage, windows, self._grid(stage))
+        values: dict[str, object] = {}
+        for port, made in stage.makes.items():
+            name = stage.reference(port)
+            if not isinstance(made, RasterType):
+                values[name] = outputs.get(port)
+                continue
+            try:
+                held[name] = trimmed(
+                    outputs.get(port), windows, pad, scale=self._scale(stage), name=name
+                )
+            except PestoError as error:
+                raise StageFailed(stage.id, error) from error
+        return values
+
+    def _scale(self, stage: BoundStage) -> Scale:
+        return next(step.scale for step in self.chain.steps if step.name == stage.id)
+
+    def _grid(self, stage: BoundStage) -> Size:
+        return self.chain.sizes[str(next(iter(stage.rasters.values())))]
+
+    def _count(self, stage_id: str, seconds: float, cpu_seconds: float) -> None:
+        so_far = self.costs.get(stage_id, StageCost())
+        self.costs[stage_id] = StageCost(
+            calls=so_far.calls + 1,
+            seconds=so_far.seconds + seconds,
+            cpu_seconds=so_far.cpu_seconds + cpu_seconds,
+        )

@@ -1,0 +1,235 @@
+"""Images to bytes and back: GeoTIFF with all that an image knows, PNG, and .npy.
+
+Bytes are opened by content, by the drivers of `read.DRIVERS` alone; nothing they could name
+(VRT, sidecar files, pickles) is ever followed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from numpy.lib import format as npy
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+
+from pesto_runtime.contract import NUMERIC_DTYPES
+from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge, UnsupportedMedia
+from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.metadata import crs_text
+from pesto_runtime.raster.read import DRIVERS, band_numbers, raster_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rasterio.io import DatasetReader, DatasetWriter
+
+TIFF = "image/tiff"
+PNG = "image/png"
+NPY = "application/x-npy"
+
+_NPY_MAGIC = b"\x93NUMPY"
+_NPY_HEADER_BYTES = 10_000
+_MEMORY_NAME = re.compile(r"(/vsimem/[0-9a-f-]+/)?[0-9a-f]{8}-[0-9a-f-]{27}\.\w+")
+_PNG_DTYPES = ("uint8", "uint16")
+_FIRST_INEXACT_NODATA = 1e17
+"""GDAL writes nodata with 17 digits; a longer one of a 64-bit integer would come back another."""
+
+
+def encode_image(image: Image, media_type: str) -> bytes:
+    """Write an image as bytes.
+
+    Args:
+        image: Pixels (band, row, col) and what is known of them.
+        media_type: `image/tiff` (lossless, with everything the image knows), `image/png` (pixels
+            of up to 4 bands of uint8 or uint16) or `application/x-npy` (pixels alone).
+
+    Raises:
+        UnsupportedMedia: another media type.
+        InvalidInput: the format cannot hold this image.
+    """
+    pixels = image.pixels
+    if pixels.ndim != 3 or pixels.dtype.name not in NUMERIC_DTYPES or 0 in pixels.shape:
+        raise InvalidInput(
+            f"an array of shape {pixels.shape} and dtype {pixels.dtype} is not an image "
+            f"(band, row, col) of {', '.join(NUMERIC_DTYPES)} with at least one pixel"
+        )
+    if media_type == NPY:
+        return _to_npy(pixels)
+    if media_type == PNG:
+        return _to_png(pixels)
+    if media_type == TIFF:
+        return _to_tiff(image)
+    raise UnsupportedMedia(f"images are written as {TIFF}, {PNG} or {NPY}, not {media_type}")
+
+
+def decode_image(
+    data: bytes,
+    *,
+    media_type: str | None = None,
+    bands: Sequence[int | str] | None = None,
+    max_bytes: int | None = None,
+) -> Image:
+    """Read an image from bytes, whatever of the known formats they hold.
+
+    Args:
+        data: A whole file.
+        media_type: What the sender says it is; only `application/x-npy` is held against it.
+        bands: 1-based numbers or names, in the order wanted; None for all.
+        max_bytes: Most bytes of pixels, decoded; None for any.
+
+    Raises:
+        RasterUnreadable: empty, truncated, corrupt, or none of the formats.
+        InvalidInput: a band is not there.
+        TooLarge: over `max_bytes`.
+    """
+    if not data:
+        raise RasterUnreadable("the image is empty (0 bytes)")
+    is_npy = data[:6] == _NPY_MAGIC
+    if media_type == NPY and not is_npy:
+        raise RasterUnreadable(f"the bytes sent as {NPY} are not a .npy file")
+    if is_npy:
+        return _from_npy(data, bands)
+    with raster_settings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+        return _from_raster(data, bands, max_bytes=max_bytes)
+
+
+def _to_npy(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    npy.write_array(file, np.ascontiguousarray(pixels), allow_pickle=False)
+    return file.getvalue()
+
+
+def _from_npy(data: bytes, bands: Sequence[int | str] | None) -> Image:
+    pixels = _npy_array(data)
+    if pixels.ndim == 2:
+        pixels = pixels[np.newaxis]
+    if pixels.ndim != 3 or 0 in pixels.shape or pixels.dtype.name not in NUMERIC_DTYPES:
+        raise RasterUnreadable(
+            f"the .npy holds an array of shape {pixels.shape} and dtype {pixels.dtype}; "
+            f"an image is (band, row, col) of {', '.join(NUMERIC_DTYPES)}"
+        )
+    names = (None,) * len(pixels)
+    if bands is not None:
+        pixels = pixels[[n - 1 for n in band_numbers(names, bands)]]
+    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return Image(np.ascontiguousarray(native), bands=(None,) * len(native))
+
+
+def _npy_array(data: bytes) -> np.ndarray:
+    """The array of a .npy file; it looks into `data`, no pixel is copied."""
+    file = io.BytesIO(data)
+    try:
+        major, _ = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+        shape, by_column, dtype = read_header(file, max_header_size=_NPY_HEADER_BYTES)
+        count = int(np.prod(shape, dtype=object))
+        flat = np.frombuffer(data, dtype=dtype, count=count, offset=file.tell())
+        return flat.reshape(shape, order="F" if by_column else "C")
+    except (ValueError, TypeError, SyntaxError, OverflowError) as error:
+        raise RasterUnreadable(f"the .npy cannot be read: {error}") from error
+
+
+def _to_png(pixels: np.ndarray) -> bytes:
+    if pixels.dtype.name not in _PNG_DTYPES or len(pixels) > 4:
+        raise InvalidInput(
+            f"PNG holds up to 4 bands of {' or '.join(_PNG_DTYPES)}, "
+            f"not {len(pixels)} of {pixels.dtype}; ask for {TIFF}"
+        )
+    return _written(Image(pixels), driver="PNG", zlevel=1)
+
+
+def _to_tiff(image: Image) -> bytes:
+    nodata, dtype = image.nodata, image.pixels.dtype.name
+    if nodata is not None and "int64" in dtype and abs(nodata) >= _FIRST_INEXACT_NODATA:
+        raise InvalidInput(f"GeoTIFF cannot hold nodata {nodata} of {dtype} exactly")
+    return _written(
+        image, driver="GTiff", compress="deflate", zlevel=1, bigtiff="IF_SAFER", interleave="band"
+    )
+
+
+def _written(image: Image, **options: str | int) -> bytes:
+    bands, height, width = image.pixels.shape
+    try:
+        with raster_settings(), MemoryFile() as memory:
+            with memory.open(
+                width=width,
+                height=height,
+                count=bands,
+                dtype=image.pixels.dtype.name,
+                nodata=image.nodata,
+                crs=None if image.crs is None else CRS.from_user_input(image.crs),
+                transform=None if image.transform is None else Affine(*image.transform),
+                **options,
+            ) as dataset:
+                dataset.write(image.pixels)
+                _tell(dataset, image)
+            return bytes(memory.getbuffer())
+    except (RasterioError, CRSError, ValueError) as error:
+        raise InvalidInput(
+            f"the image cannot be written as {options['driver']}: {error}"
+        ) from error
+
+
+def _tell(dataset: DatasetWriter, image: Image) -> None:
+    for number, name in enumerate(image.bands, start=1):
+        if name:
+            dataset.set_band_description(number, name)
+    if any(scale != 1 for scale in image.scales):
+        dataset.scales = image.scales
+    if any(image.offsets):
+        dataset.offsets = image.offsets
+    if image.tags:
+        dataset.update_tags(**image.tags)
+
+
+def _from_raster(data: bytes, bands: Sequence[int | str] | None, *, max_bytes: int | None) -> Image:
+    reasons = []
+    for driver in DRIVERS:
+        try:
+            with MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
+                return _image(dataset, bands, max_bytes=max_bytes)
+        except RasterioError as error:
+            reasons.append(f"{driver}: {error.__cause__ or error}")
+    raise RasterUnreadable(
+        f"{len(data)} bytes are no image that can be read ({', '.join(DRIVERS)}, .npy), or are "
+        f"truncated; {_telling(reasons)}"
+    )
+
+
+def _telling(reasons: Iterable[str]) -> str:
+    """The reason of the driver that knew the format."""
+    told = (each for each in reasons if "not recognized" not in each)
+    return _MEMORY_NAME.sub("image", next(told, "none of them knows the format"))[:200]
+
+
+def _image(
+    dataset: DatasetReader, bands: Sequence[int | str] | None, *, max_bytes: int | None
+) -> Image:
+    dtypes = sorted(set(dataset.dtypes))
+    if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
+        raise RasterUnreadable(f"the image has bands of dtype {', '.join(dtypes)}")
+    numbers = band_numbers(dataset.descriptions, bands)
+    size = dataset.width * dataset.height * len(numbers) * np.dtype(dtypes[0]).itemsize
+    if max_bytes is not None and size > max_bytes:
+        raise TooLarge(
+            f"the image has {dataset.width} x {dataset.height} pixels of {len(numbers)} bands, "
+            f"{size} bytes decoded; at most {max_bytes} are taken"
+        )
+    places = [number - 1 for number in numbers]
+    is_placed = not dataset.transform.is_identity
+    return Image(
+        pixels=dataset.read(list(numbers)),
+        crs=crs_text(dataset.crs),
+        transform=tuple(dataset.transform)[:6] if is_placed else None,
+        nodata=dataset.nodata,
+        bands=tuple(dataset.descriptions[i] for i in places),
+        scales=tuple(dataset.scales[i] for i in places),
+        offsets=tuple(dataset.offsets[i] for i in places),
+        tags=dataset.tags(),
+    )
