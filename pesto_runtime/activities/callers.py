@@ -130,8 +130,9 @@ def _caller(document: str) -> Caller:
         processor = load_processor(service.targets[0])
         processor.setup()
         return LocalCaller(processor)
-    from pesto_runtime.client import Client
+    from pesto_runtime.client import Client, Described
 
     description = Description.parse(service.description)
-    clients = tuple(Client(url) for url in service.targets)
+    known = Described(description, service.transports, service.build, description.digest)
+    clients = tuple(Client(url, described=known) for url in service.targets)
     return RemoteCaller(clients, description, ours=bool(service.transports))

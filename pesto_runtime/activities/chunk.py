@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy as np
+    from pydantic import JsonValue
 
 _ATTEMPTS = 3
 _LONGEST_PAUSE_S = 5.0
@@ -229,9 +230,20 @@ def _manifest(run: _Chunks) -> dict[str, object]:
     }
 
 
-def manifests_of(context: RunContext) -> Iterator[dict[str, object]]:
+def manifests_of(context: RunContext) -> Iterator[dict[str, JsonValue]]:
     """Every manifest that the chunks of a run left."""
     for name in sorted(context.store.names(f"manifests/{context.plan.run}")):
         document = context.store.get_json(name)
         if isinstance(document, dict):
             yield dict(document)
+
+
+def tile_records(context: RunContext) -> Iterator[TileRecord]:
+    """What became of every tile of a run, phase after phase."""
+    for manifest in manifests_of(context):
+        tiles = manifest.get("tiles")
+        for tile in tiles if isinstance(tiles, list) else []:
+            if isinstance(tile, list):
+                *window, seconds, state = tile
+                numbers = [int(str(number)) for number in window]
+                yield TileRecord(Window(*numbers), float(str(seconds)), str(state))

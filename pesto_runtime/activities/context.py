@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -65,6 +66,10 @@ class RunContext:
             raise NotFound(f"{reference} was not made by its stage")
         return outputs[reference.port]
 
+    def forget_manifests(self) -> None:
+        """Delete the tile records that an earlier attempt at this run left."""
+        self.store.delete(list(self.store.names(f"manifests/{self.plan.run}")))
+
     def parameters(self, stage: BoundStage) -> dict[str, JsonValue]:
         """The JSON inputs of a stage: its literals and the values bound to it."""
         values = {port: self.value(reference) for port, reference in stage.values.items()}
@@ -78,8 +83,9 @@ def save_plan(plan: Plan) -> str:
         StoreFailed: the store cannot be written.
     """
     store = open_store(plan.store)
-    name = f"{_PLANS}/{plan.run}.json"
-    store.put(name, plan.model_dump_json().encode())
+    data = plan.model_dump_json().encode()
+    name = f"{_PLANS}/{plan.run}-{hashlib.sha256(data).hexdigest()[:8]}.json"
+    store.put(name, data)
     return store.href(name)
 
 

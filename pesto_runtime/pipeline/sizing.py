@@ -136,6 +136,13 @@ def tile_size(
     return min(good) if good else max(tile for tile, _ in fits)
 
 
+def raster_bytes(value: ValueType, size: Size) -> int:
+    """Raw bytes of a raster of this width and height."""
+    if not isinstance(value, RasterType):
+        return 0
+    return int(_pixel_bytes(value) / float(value.scale.x * value.scale.y)) * size[0] * size[1]
+
+
 def _sides(stages: PhaseStages) -> tuple[int, ...]:
     preferred = [
         port.raster.tile.preferred

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pesto_runtime.raster.blocks import BlockCodec
     from pesto_runtime.raster.codec import decode_image, encode_image
+    from pesto_runtime.raster.cog import write_cog
     from pesto_runtime.raster.image import Image, rescaled, shifted
     from pesto_runtime.raster.metadata import BandFacts, Georeference
     from pesto_runtime.raster.product import Layout, Product, file_sha256, write_product
     from pesto_runtime.raster.read import (
         RasterReader,
         band_numbers,
+        gdal_version,
+        limit_cache,
         raster_settings,
         read_image,
         read_scene,
@@ -30,6 +33,9 @@ _HOMES = {
     "RasterReader": "read",
     "band_numbers": "read",
     "decode_image": "codec",
+    "gdal_version": "read",
+    "limit_cache": "read",
+    "write_cog": "cog",
     "encode_image": "codec",
     "raster_settings": "read",
     "read_image": "read",
@@ -51,11 +57,14 @@ __all__ = [
     "decode_image",
     "encode_image",
     "file_sha256",
+    "gdal_version",
+    "limit_cache",
     "raster_settings",
     "read_image",
     "read_scene",
     "rescaled",
     "shifted",
+    "write_cog",
     "write_product",
 ]
 

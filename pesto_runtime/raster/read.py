@@ -5,6 +5,7 @@ Only the drivers named here are ever opened: a format that can point at other fi
 
 from __future__ import annotations
 
+import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +180,19 @@ def read_scene(href: str) -> Scene:
     """
     with raster_settings(), RasterReader(href) as reader:
         return reader.scene
+
+
+def limit_cache() -> None:
+    """Bound GDAL's block cache of this whole process; a worker calls it before anything else.
+
+    GDAL takes the first setting it sees for good, 5 % of memory where there is none.
+    """
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES >> 20))  # GDAL's own unit: MiB
+
+
+def gdal_version() -> str:
+    """Version of the GDAL at work."""
+    return str(rasterio.__gdal_version__)
 
 
 def band_numbers(

@@ -1,0 +1,239 @@
+"""The last verb of a run: put its outputs where they were asked for, and say what came of it.
+
+Outputs are made whole inside the run's own folder and then moved, `result.json` last of all: a
+reader never sees half a product, nor a result that tells of one that is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pesto_runtime.activities.chunk import manifests_of
+from pesto_runtime.activities.context import RunContext, load_context
+from pesto_runtime.activities.holes import hole_features
+from pesto_runtime.activities.outcome import mosaic
+from pesto_runtime.activities.versions import cpu_features, versions
+from pesto_runtime.contract import Hole, Pipeline, parse_binding
+from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
+from pesto_runtime.pipeline import RasterType
+from pesto_runtime.raster import file_sha256, write_cog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Reference
+
+
+@dataclass
+class RunRecord:
+    """What an engine knows of a run beside its plan.
+
+    Attributes:
+        engine: Name and settings of the engine, and its id of the run.
+        started: When.
+        chunks: Tasks that ran.
+        tiles: Tiles computed.
+        reused: Tiles that were not, as all their blocks were there.
+        bytes_read: Bytes of pixels read.
+        phase_seconds: Of every phase that ran.
+        warnings: What deserves a look.
+        unmade: Stages that were not made, as what they read has holes.
+    """
+
+    engine: Mapping[str, JsonValue]
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    chunks: int = 0
+    tiles: int = 0
+    reused: int = 0
+    bytes_read: int = 0
+    phase_seconds: list[float] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    unmade: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """An output that is made, but not yet where it belongs."""
+
+    part: Path
+    told: dict[str, JsonValue]
+
+
+def publish(
+    plan_href: str, folder: Path, *, workspace: Path, record: RunRecord, as_cog: bool = False
+) -> dict[str, JsonValue]:
+    """Write a run's outputs, `holes.geojson` where there are any, and `result.json`; answer it.
+
+    Args:
+        plan_href: Of the run's plan.
+        folder: Where outputs go.
+        workspace: A folder on the same disk, for what is not finished.
+        record: What the engine knows.
+        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+
+    Raises:
+        RunFailed: nothing could be made, or holes have no nodata to stand for them.
+        StoreFailed: disk full, or not writable.
+    """
+    context = load_context(plan_href)
+    manifests = list(manifests_of(context))
+    holes = [Hole.model_validate(each) for m in manifests for each in _list(m, "holes")]
+    bindings = Pipeline.parse(context.plan.pipeline).outputs
+    made = {
+        name: _made(context, plan_href, name, reference, workspace=workspace, as_cog=as_cog)
+        for name, binding in bindings.items()
+        if (reference := parse_binding(binding)) and reference.owner not in record.unmade
+    }
+    if not made or (holes and not record.tiles and not record.reused):
+        reason = holes[0].error["detail"] if holes else "its stages made nothing"
+        raise RunFailed(f"no output could be made: {reason}")
+    result = _result(context, made, record, holes=holes, manifests=manifests)
+    try:
+        for output in made.values():
+            output.part.replace(folder / str(output.told["path"]))
+        if holes:
+            _write(folder / "holes.geojson", hole_features(holes, context.plan.scenes))
+        else:
+            (folder / "holes.geojson").unlink(missing_ok=True)
+        _write(folder / "result.json", result)
+    except OSError as error:
+        raise StoreFailed(f"{folder}: {error.strerror or error}") from error
+    return result
+
+
+def finished_result(folder: Path, run: str) -> dict[str, JsonValue] | None:
+    """The result of a complete run of this key whose outputs are all there, unchanged."""
+    try:
+        result = json.loads((folder / "result.json").read_text())
+        complete = (result["run"], result["status"]) == (run, "COMPLETE")
+        outputs = [(folder / each["path"], each["sha256"]) for each in result["outputs"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    intact = all(path.is_file() and file_sha256(path)[0] == digest for path, digest in outputs)
+    return result if complete and intact else None
+
+
+def _made(
+    context: RunContext,
+    plan_href: str,
+    name: str,
+    reference: Reference,
+    *,
+    workspace: Path,
+    as_cog: bool,
+) -> _Output:
+    if isinstance(context.types[str(reference)], RasterType):
+        part = workspace / f"{name}.tif"
+        whole = mosaic(plan_href, str(reference), part)
+        digest, size = whole.product.sha256, whole.product.size
+        if as_cog:
+            plain = part.rename(workspace / f"{name}.plain.tif")
+            write_cog(plain, part)
+            plain.unlink()
+            digest, size = file_sha256(part)
+        told: dict[str, JsonValue] = {
+            "path": part.name,
+            "sha256": digest,
+            "bytes": size,
+            "blocks_with_holes": len(whole.holes),
+        }
+        return _Output(part, told)
+    try:
+        value = context.value(reference)
+    except NotFound as error:
+        raise RunFailed(f"output {name!r}: {error.detail}") from error
+    part = workspace / f"{name}.json"
+    data = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+    part.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return _Output(part, {"path": part.name, "sha256": digest, "value": value})
+
+
+def _result(
+    context: RunContext,
+    made: Mapping[str, _Output],
+    record: RunRecord,
+    *,
+    holes: list[Hole],
+    manifests: list[dict[str, JsonValue]],
+) -> dict[str, JsonValue]:
+    plan = context.plan
+    ended = datetime.now(UTC)
+    outputs = Pipeline.parse(plan.pipeline).outputs
+    skipped = sorted(set(outputs) - set(made))
+    return {
+        "status": "PARTIAL" if holes or skipped else "COMPLETE",
+        "pipeline": str(plan.pipeline["name"]),
+        "run": plan.run,
+        "engine": dict(record.engine),
+        "started": record.started.isoformat(timespec="seconds"),
+        "seconds": round((ended - record.started).total_seconds(), 3),
+        "inputs": {
+            **{n: {"href": s.href, "identity": s.identity} for n, s in plan.scenes.items()},
+            **plan.parameters,
+        },
+        "tiles": {"computed": record.tiles, "reused": record.reused, "holes": len(holes)},
+        "chunks": record.chunks,
+        "bytes_read": record.bytes_read,
+        "phases": _phases(context, record),
+        "stages": _stages(context, manifests),
+        "outputs": {name: output.told for name, output in made.items()},
+        "skipped": list(skipped),
+        "warnings": list(record.warnings),
+        "versions": dict(versions()),
+        "cpu": list(cpu_features()),
+    }
+
+
+def _phases(context: RunContext, record: RunRecord) -> list[JsonValue]:
+    return [
+        {
+            "kind": phase.kind,
+            "stages": [*phase.stages, *phase.reduces],
+            "chunks": len(phase.chunks),
+            "tile": list(phase.tile),
+            "seconds": round(record.phase_seconds[n], 3) if n < len(record.phase_seconds) else None,
+        }
+        for n, phase in enumerate(context.plan.phases)
+    ]
+
+
+def _stages(context: RunContext, manifests: list[dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    """What every stage is, and took over all chunks."""
+    told: dict[str, JsonValue] = {}
+    for stage in context.stages.values():
+        costs = [
+            cost
+            for manifest in manifests
+            if isinstance(found := manifest.get("stages"), dict)
+            and isinstance(cost := found.get(stage.id), dict)
+        ]
+        service = context.plan.services[stage.stage.process]
+        told[stage.id] = {
+            "process": stage.description.name,
+            "version": stage.description.version,
+            "build": service.build,
+            "where": list(service.targets),
+            "calls": sum(int(str(cost["calls"])) for cost in costs),
+            "seconds": round(sum(float(str(cost["seconds"])) for cost in costs), 4),
+            "cpu_seconds": round(sum(float(str(cost["cpu_seconds"])) for cost in costs), 4),
+        }
+    return told
+
+
+def _list(document: Mapping[str, JsonValue], key: str) -> list[JsonValue]:
+    found = document.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _write(path: Path, document: dict[str, JsonValue]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    part.replace(path)

@@ -1,0 +1,198 @@
+"""Which service runs which process of a pipeline: options first, then a catalog, then its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pesto_runtime.activities.discovery import Found, find, is_url
+from pesto_runtime.contract import Description, Service, drift
+from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Pipeline
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a process is said to run.
+
+    Attributes:
+        targets: A target, or URLs of replicas.
+        base: What a relative target is relative to.
+        overlay: To merge into its description.
+        saved: The description in a catalog.
+    """
+
+    targets: tuple[str, ...]
+    base: Path
+    overlay: Mapping[str, JsonValue] | None = None
+    saved: Description | None = None
+
+
+@dataclass(frozen=True)
+class Services:
+    """What runs the processes of a pipeline.
+
+    Attributes:
+        found: Process name -> what runs it; a process without a service is absent.
+        changed: Compatible changes since a catalog was saved.
+    """
+
+    found: Mapping[str, Found]
+    changed: tuple[BadField, ...] = field(default=())
+
+    @property
+    def services(self) -> dict[str, Service]:
+        """Process name -> service, as a plan has it."""
+        return {name: each.service for name, each in self.found.items()}
+
+    @property
+    def descriptions(self) -> dict[str, Description]:
+        """Process name -> description, overlay merged in."""
+        return {name: each.description for name, each in self.found.items()}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Process name -> digest of what the service itself says."""
+        return {name: each.said.digest for name, each in self.found.items()}
+
+    @property
+    def plain(self) -> frozenset[str]:
+        """Processes that a plain PESTO service runs."""
+        return frozenset(name for name, each in self.found.items() if each.is_plain)
+
+
+def resolve_services(
+    pipeline: Pipeline,
+    *,
+    base: Path,
+    options: Sequence[str] = (),
+    catalog: Path | None = None,
+    ask: bool = True,
+) -> Services:
+    """Find what runs every process of a pipeline.
+
+    Args:
+        pipeline: Its stages name the processes; its `services` come last.
+        base: Directory of the pipeline's file.
+        options: `NAME=TARGET_OR_URL` or `URL`, as on the command line; they come first. A name
+            given several times lists replicas.
+        catalog: `{name: TARGET}` as JSON, or a folder that `pesto discover` wrote.
+        ask: Whether to ask services that a catalog describes; False takes its word.
+
+    Raises:
+        InvalidInput: an option or the catalog cannot be understood.
+        InvalidContract: a service has changed in a way that breaks what was saved.
+        PestoError: a target cannot be loaded, or a service does not answer.
+    """
+    entries = {name: Entry(_targets(value), base) for name, value in pipeline.services.items()}
+    entries |= _catalog(catalog) if catalog else {}
+    entries |= _options(options)
+    needed = {stage.process for stage in pipeline.stages}
+    found = {}
+    changed: list[BadField] = []
+    for name in sorted(needed & set(entries)):
+        entry = entries[name]
+        if entry.saved is not None and not ask:
+            found[name] = _as_saved(entry, entry.saved)
+            continue
+        found[name] = find(entry.targets, base=entry.base, overlay=entry.overlay)
+        changed += _drift(name, entry, found[name])
+    return Services(found, tuple(changed))
+
+
+def _as_saved(entry: Entry, saved: Description) -> Found:
+    description = saved.overlaid(entry.overlay) if entry.overlay else saved
+    build = f"{saved.name}@{saved.version}"
+    service = Service(
+        targets=entry.targets, description=description.to_json(), build=build, transports=("*/*",)
+    )
+    return Found(service, description, saved)
+
+
+def _drift(name: str, entry: Entry, found: Found) -> Iterator[BadField]:
+    if entry.saved is None or entry.saved.digest == found.said.digest:
+        return
+    changes = drift(entry.saved, found.said)
+    breaking = [
+        BadField(f"/{name}{each.pointer}", each.detail) for each in changes if each.breaking
+    ]
+    if breaking:
+        raise InvalidContract.of(
+            f"{entry.targets[0]} is no longer the {name!r} that the catalog describes "
+            "(discover it again, then check the pipeline)",
+            breaking,
+        )
+    for each in changes:
+        yield BadField(f"/{name}{each.pointer}", f"changed since the catalog: {each.detail}")
+
+
+def _options(options: Sequence[str]) -> dict[str, Entry]:
+    targets: dict[str, tuple[str, ...]] = {}
+    for option in options:
+        name, equals, target = option.partition("=")
+        if is_url(option):
+            name, target = find((option,)).description.name, option
+        elif not equals or not name or not target:
+            raise InvalidInput(f"-s {option!r} is neither NAME=TARGET_OR_URL nor a URL")
+        targets[name] = (*targets.get(name, ()), target)
+    return {name: Entry(each, Path.cwd()) for name, each in targets.items()}
+
+
+def _catalog(path: Path) -> dict[str, Entry]:
+    if path.is_dir():
+        files = sorted(path.glob("*@*.json"))
+        if not files:
+            raise InvalidInput(f"{path} holds no NAME@VERSION.json; fill it by `pesto discover`")
+        return dict(_catalogued(file) for file in files)
+    document = _read(path)
+    return {name: _entry(value, path) for name, value in document.items()}
+
+
+def _entry(value: JsonValue, file: Path) -> Entry:
+    """A target, a list of URLs, or `{"url": …, "overlay": …}`."""
+    if isinstance(value, dict):
+        return Entry(_targets(value.get("url")), file.resolve().parent, _overlay(value, file))
+    return Entry(_targets(value), file.resolve().parent)
+
+
+def _overlay(document: Mapping[str, JsonValue], file: Path) -> Mapping[str, JsonValue] | None:
+    overlay = document.get("overlay")
+    if overlay is not None and not isinstance(overlay, dict):
+        raise InvalidInput(f"{file}: overlay must be an object, not {shortened(overlay)}")
+    return overlay
+
+
+def _catalogued(file: Path) -> tuple[str, Entry]:
+    document = _read(file)
+    if "url" not in document or "description" not in document:
+        raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
+    saved = Description.parse(document["description"])
+    targets = _targets(document["url"])
+    return saved.name, Entry(targets, file.parent, _overlay(document, file), saved)
+
+
+def _read(path: Path) -> dict[str, JsonValue]:
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidContract(f"{path} must be a JSON object, not {shortened(document)}")
+    return document
+
+
+def _targets(value: object) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else value
+    if isinstance(found, (list, tuple)) and found and all(isinstance(each, str) for each in found):
+        return tuple(found)
+    raise InvalidInput(f"{shortened(value)} is neither a target, nor a URL, nor a list of URLs")

@@ -1,0 +1,198 @@
+"""The client that blocks; safe to use from several threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Self, TypeVar
+from weakref import WeakValueDictionary
+
+import httpx
+
+from pesto_runtime.client.answering import calling
+from pesto_runtime.client.describing import asking_health, describing
+from pesto_runtime.client.sending import Call, References
+from pesto_runtime.client.steps import Patience, Request, Wait, advance
+from pesto_runtime.client.transport import (
+    reply_of,
+    service_url,
+    timeouts,
+    translated,
+    trusts_environment,
+    verifies,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pesto_runtime import Json
+    from pesto_runtime.client.describing import Described, Health
+    from pesto_runtime.client.steps import Outcome, Steps
+    from pesto_runtime.contract import Description, TileInfo
+
+T = TypeVar("T")
+
+_TURNS: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+_TURNS_GUARD = threading.Lock()
+
+
+class Client:
+    """One service, called from this thread or many.
+
+    A service that is busy is waited for; one that does not answer is tried again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        described: Described | None = None,
+        timeout_s: float = 300.0,
+        retries: int = 3,
+        patience_s: float = 600.0,
+    ) -> None:
+        """Name a service; nothing is sent yet.
+
+        Args:
+            url: With or without `/api/v1`.
+            described: What is known of it, overlay and all; asked for where it is None.
+            timeout_s: Seconds without a byte after which an answer is given up.
+            retries: Times a call is sent again after no answer.
+            patience_s: Seconds to wait in all while it is busy.
+
+        Raises:
+            InvalidInput: not an http(s) URL.
+        """
+        self.url = service_url(url)
+        self._timeout_s = timeout_s
+        self._patience = Patience(retries, patience_s)
+        self._described = described
+        self._references: References | None = None
+        self._guard = threading.Lock()
+        self._turn = _turn_of(self.url)
+        self._http = httpx.Client(
+            timeout=timeouts(timeout_s),
+            trust_env=trusts_environment(self.url),
+            verify=verifies(self.url),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    @property
+    def described(self) -> Described:
+        """What the service says of itself, asked once.
+
+        Raises:
+            PestoError: it does not say, or is not there.
+        """
+        with self._guard:
+            if self._described is None:
+                self._described = self._drive(describing(self.url, self._patience))
+            return self._described
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """Media types of its `Accept-Post`; empty for PESTO 1.7.2."""
+        return self.described.transports
+
+    @property
+    def build(self) -> str:
+        """Identity of its code."""
+        return self.described.build
+
+    @property
+    def digest(self) -> str:
+        """Digest of its description."""
+        return self.described.digest
+
+    def describe(self) -> Description:
+        """The description, asked once.
+
+        Raises:
+            PestoError: the service does not say, or is not there.
+        """
+        return self.described.description
+
+    def health(self) -> Health:
+        """Whether the service is ready, asked once and now.
+
+        Raises:
+            Unreachable: no answer.
+            ServiceMisbehaved: not a state.
+        """
+        return self._drive(asking_health(self.url))
+
+    def process(
+        self,
+        inputs: Mapping[str, object],
+        *,
+        tile: TileInfo | None = None,
+        out: Mapping[str, str] | None = None,
+        partial: bool = False,
+        finish: Mapping[str, Json] | None = None,
+        accept: str | None = None,
+    ) -> dict[str, object]:
+        """Call the process.
+
+        Args:
+            inputs: Input name -> array (band, row, col), `Image`, `ImageReference`, or JSON value.
+            tile: Where the arrays lie in the scene.
+            out: Output name -> href for the service to write to; the href comes back.
+            partial: Ask a reduce for its partial; comes back as the JSON that folds.
+            finish: A merged partial, as JSON; asks for the outputs that it finishes to.
+            accept: `image/tiff` to get images as `Image` with their georeference.
+
+        Returns:
+            Output name -> array (band, row, col), list of them, or JSON value.
+
+        Raises:
+            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+        """
+        described = self.described
+        if self._references is None:
+            self._references = References(self.url, described)
+        call = Call(inputs, tile, out or {}, partial, finish, accept)
+        return self._drive(
+            calling(call, described, self._references, where=self.url, patience=self._patience)
+        )
+
+    def _drive(self, steps: Steps[T]) -> T:
+        outcome: Outcome = None
+        while True:
+            step, result = advance(steps, outcome)
+            if isinstance(step, Request):
+                with self._turn if step.alone else nullcontext():
+                    outcome = self._send(step)
+            elif isinstance(step, Wait):
+                time.sleep(step.seconds)
+                outcome = None
+            else:
+                return result  # type: ignore[return-value]  # without a step there is a result
+
+    def _send(self, request: Request) -> Outcome:
+        try:
+            response = self._http.request(
+                request.method,
+                self.url + request.path,
+                headers=dict(request.headers),
+                params=dict(request.query) or None,
+                content=request.content or None,
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return translated(error, self.url, self._timeout_s)
+        return reply_of(response)
+
+
+def _turn_of(url: str) -> threading.Lock:
+    """The lock that all clients of one service share, so that one call is in flight."""
+    with _TURNS_GUARD:
+        return _TURNS.setdefault(url, threading.Lock())

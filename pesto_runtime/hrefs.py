@@ -1,0 +1,204 @@
+"""The one gate that hrefs pass: which ones may be read, which ones may be written.
+
+It opens nothing and asks no name server; it only looks at the name, symbolic links resolved.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+from pesto_runtime.errors import HrefRefused, InvalidInput, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_REMOTE = ("http", "https", "s3", "gs", "az", "memory")
+_PORTS = {"http": 80, "https": 443}
+_SUSPECT = re.compile(r"[\x00-\x20\x7f\\]")
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f\\]|%(2e|2f|5c|25|00)", re.IGNORECASE)
+_HREF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an href points, in a form that can be compared part by part."""
+
+    origin: tuple[str, str, int | None]
+    parts: tuple[str, ...]
+
+    def holds(self, other: _Place) -> bool:
+        return self.origin == other.origin and other.parts[: len(self.parts)] == self.parts
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a process that listens on one address may read and write.
+
+    Attributes:
+        loopback: Whether only this machine reaches the process: then it may read every local file
+            and http(s) from this machine, as its caller could without it.
+        allow: Prefixes (hrefs, or local paths) below which reading and writing is admitted. One
+            ends at a path boundary: `/data` holds `/data/a.tif`, never `/database`.
+    """
+
+    loopback: bool
+    allow: tuple[str, ...] = ()
+
+    @classmethod
+    def bound_to(cls, host: str, allow: Iterable[str] = ()) -> Gate:
+        """Make the gate of a process that listens on this host."""
+        return cls(is_loopback(host), tuple(allow))
+
+    def admit_read(self, href: str) -> str:
+        """Return the href to open, symbolic links resolved.
+
+        Raises:
+            HrefRefused: it is no href, is written in a way that hides where it points, or nothing
+                admits it.
+        """
+        place = _place(href)
+        scheme, host, _ = place.origin
+        at_home = scheme == "file" or (scheme in _PORTS and is_loopback(host))
+        if not (self.loopback and at_home) and not self._allows(place):
+            raise HrefRefused(f"{shortened(href)} may not be read here; {_way_out(place)}")
+        return _opened(href, place)
+
+    def admit_write(self, href: str) -> str:
+        """Return the href to write to, symbolic links resolved.
+
+        Raises:
+            HrefRefused: it is no href, or no `--allow` prefix holds it.
+        """
+        place = _place(href)
+        if not self._allows(place):
+            raise HrefRefused(f"{shortened(href)} may not be written here; {_way_out(place)}")
+        return _opened(href, place)
+
+    def _allows(self, place: _Place) -> bool:
+        return any(_prefix(each).holds(place) for each in self.allow)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine.
+
+    Only `localhost` and literal addresses count: any other name is somebody's to point anywhere.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("[::1]"), is_loopback("127.0.0.1.example.org")
+    (True, True, False)
+    """
+    name = host.lower().rstrip(".").removeprefix("[").removesuffix("]")
+    if name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def looks_like_href(text: str) -> bool:
+    """Whether a text starts with a scheme; base64 never does, as it has no colon.
+
+    >>> looks_like_href("file:///a.tif"), looks_like_href("/9j/4AAQ"), looks_like_href("a.tif")
+    (True, False, False)
+    """
+    return _HREF.match(text) is not None
+
+
+def file_href(path: str | os.PathLike[str]) -> str:
+    """Write a local path as an href; a relative one is taken from the working directory.
+
+    >>> file_href("/data/50 %/a#1.tif")
+    'file:///data/50%20%25/a%231.tif'
+    """
+    return "file://" + quote(str(Path(os.path.abspath(path))))  # noqa: PTH100  # keeps symlinks
+
+
+def path_of(href: str) -> Path:
+    """The local path that a `file:///` href names; links are left as they are.
+
+    >>> path_of("file:///data/50%20%25/a%231.tif")
+    PosixPath('/data/50 %/a#1.tif')
+
+    Raises:
+        InvalidInput: the href is not one of a local file.
+    """
+    split = urlsplit(href)
+    is_local = split.scheme == "file" and split.netloc in ("", "localhost")
+    if not is_local or not split.path.startswith("/") or split.query or split.fragment:
+        raise InvalidInput(
+            f"{shortened(href)} is not an href of a local file, as file:///data/a.tif"
+        )
+    return Path(unquote(split.path))
+
+
+def _place(href: str) -> _Place:
+    if _SUSPECT.search(href):
+        raise HrefRefused(
+            f"{shortened(href)} holds a blank, control character or backslash; percent-encode it"
+        )
+    try:
+        split = urlsplit(href)
+        port = split.port
+    except ValueError as error:
+        raise HrefRefused(f"{shortened(href)} is not an href: {error}") from error
+    if split.scheme == "file":
+        return _file_place(href)
+    if split.scheme not in _REMOTE:
+        raise HrefRefused(
+            f"{shortened(href)} is not an href that is read or written here; write "
+            f"file:///absolute/path or one of {', '.join(f'{each}://' for each in _REMOTE)}"
+        )
+    if "@" in split.netloc or not (split.hostname or split.scheme == "memory"):
+        raise HrefRefused(f"{shortened(href)} must have a host, and no user name in it")
+    host = (split.hostname or "").rstrip(".")
+    origin = (split.scheme, host, port if port is not None else _PORTS.get(split.scheme))
+    return _Place(origin, _remote_parts(href, split.path))
+
+
+def _remote_parts(href: str, path: str) -> tuple[str, ...]:
+    decoded = unquote(path)
+    parts = decoded.split("/")
+    if {".", ".."} & set(parts) or _HIDDEN.search(decoded) or "%2f" in path.lower():
+        raise HrefRefused(
+            f"{shortened(href)} hides where it points; write its path without '.', '..', encoded "
+            "slashes or characters encoded twice"
+        )
+    return tuple(parts[1:] if parts[-1] else parts[1:-1])
+
+
+def _file_place(href: str) -> _Place:
+    try:
+        real = os.path.realpath(path_of(href))
+    except (InvalidInput, ValueError) as error:
+        raise HrefRefused(f"{shortened(href)} is not file:///absolute/path") from error
+    if real.lower().startswith("/vsi"):
+        raise HrefRefused(
+            f"{shortened(href)} names a virtual file system of GDAL; name the file or URL itself"
+        )
+    return _Place(("file", "", None), tuple(part for part in real.split("/") if part))
+
+
+def _prefix(prefix: str) -> _Place:
+    return _place(prefix if looks_like_href(prefix) else file_href(prefix))
+
+
+def _opened(href: str, place: _Place) -> str:
+    """A file by the very path that was compared; a remote href as it was written."""
+    return file_href("/" + "/".join(place.parts)) if place.origin[0] == "file" else href
+
+
+def _way_out(place: _Place) -> str:
+    scheme, host, port = place.origin
+    folder = "/".join(place.parts[:-1])
+    if scheme == "file":
+        return f"start the service with --allow {file_href('/' + folder)}"
+    where = host if port == _PORTS.get(scheme) else f"{host}:{port}"
+    return f"start the service with --allow {scheme}://{where}/{folder}"

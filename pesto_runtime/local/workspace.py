@@ -1,0 +1,95 @@
+"""The folder of a run: its lock, its store while it runs, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pesto_runtime.errors import StoreRefused
+from pesto_runtime.hrefs import file_href
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FOLDER = ".pesto"
+
+
+class Workspace:
+    """`DIR/.pesto`: locked by one run at a time, deleted when it is no longer needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / _FOLDER
+
+    @property
+    def store(self) -> str:
+        """Base href of the run store inside it."""
+        return file_href(self.path)
+
+    def clear(self) -> None:
+        """Forget what earlier runs left, the lock aside."""
+        for entry in self.path.iterdir():
+            if entry.name == "lock":
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but the lock is left in it."""
+        return all(entry.name == "lock" for entry in self.path.iterdir())
+
+    def remove(self) -> None:
+        """Delete it; the lock is still held by this process."""
+        (self.path / "lock").unlink(missing_ok=True)
+        self.path.rmdir()
+
+
+@contextmanager
+def locked_workspace(folder: Path) -> Iterator[Workspace]:
+    """Keep other runs out of a folder until the block ends, and leave nothing empty behind.
+
+    The operating system lets go of the lock when a process is killed.
+
+    Raises:
+        StoreRefused: not a directory, not writable, or another run is in it.
+    """
+    workspace = Workspace(folder)
+    is_new = not folder.exists()
+    try:
+        workspace.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(workspace.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreRefused(
+            f"{folder} cannot hold a run: {error.strerror}; choose a directory that is writable"
+        ) from error
+    try:
+        _lock(handle, workspace)
+        try:
+            yield workspace
+        finally:
+            if workspace.is_empty:
+                workspace.remove()
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, workspace: Workspace) -> None:
+    """Take the lock, and make sure that it is the one which others will see."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen = (workspace.path / "lock").stat().st_ino == os.fstat(handle).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        seen = False
+    if not seen:
+        raise StoreRefused(
+            f"{workspace.folder} is in use by another run; wait for it, or choose another directory"
+        )

@@ -1,0 +1,32 @@
+"""The author's code: how a function becomes a process, is found, and is run."""
+
+from __future__ import annotations
+
+from pesto_runtime.contract import TileInfo
+from pesto_runtime.processor.annotations import Named, Raster
+from pesto_runtime.processor.authoring import FunctionContract, contract_of, process
+from pesto_runtime.processor.checking import check_outputs
+from pesto_runtime.processor.function import FunctionProcessor
+from pesto_runtime.processor.loading import load_processor
+from pesto_runtime.processor.partials import decode_partial, encode_partial, fold
+from pesto_runtime.processor.project import ProjectProcessor
+from pesto_runtime.processor.protocol import Processor
+from pesto_runtime.processor.values import encode_value
+
+__all__ = [
+    "FunctionContract",
+    "FunctionProcessor",
+    "Named",
+    "Processor",
+    "ProjectProcessor",
+    "Raster",
+    "TileInfo",
+    "check_outputs",
+    "contract_of",
+    "decode_partial",
+    "encode_partial",
+    "encode_value",
+    "fold",
+    "load_processor",
+    "process",
+]

@@ -1,0 +1,227 @@
+"""`@process`: a typed function over arrays becomes a process with a contract.
+
+The function stays what it was; its contract is its attribute `__pesto__`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack, get_args, overload
+
+from pydantic import ValidationError
+
+from pesto_runtime.contract import Description, bad_fields
+from pesto_runtime.errors import InvalidContract, shortened
+from pesto_runtime.processor.document import describe
+from pesto_runtime.processor.partials import FOLDS
+from pesto_runtime.processor.ports import (
+    NAME,
+    PortSpec,
+    Returns,
+    Signature,
+    partial_keys,
+    read_returns,
+    read_signature,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pesto_runtime.contract import Fold, Margin, Tileable
+
+F = TypeVar("F", bound="Callable[..., object]")
+ATTRIBUTE = "__pesto__"
+
+
+class ProcessOptions(TypedDict, total=False):
+    """What `@process(...)` takes.
+
+    `margin` and `align` hold for every image input without its own. `reduce` gives a fold per key
+    of the partial that the function returns; `finish(partial)` then gives the outputs. `setup`
+    runs once, before the service says that it is ready.
+    """
+
+    name: str
+    version: str
+    title: str
+    family: str
+    organization: str
+    email: str
+    keywords: Sequence[str]
+    margin: int | Mapping[str, int] | Margin
+    align: int
+    reduce: Mapping[str, Fold]
+    finish: Callable[..., object]
+    tileable: Tileable
+    releases_gil: bool
+    batched: bool
+    resources: Mapping[str, float]
+    setup: Callable[[], object]
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionContract:
+    """Everything known of a decorated function.
+
+    Attributes:
+        function: The author's function.
+        description: Its contract.
+        inputs: Its parameters, but the one of the tile.
+        returns: What it returns, or its `finish`.
+        tile: The parameter that receives the `TileInfo`.
+        finish: Turns a merged partial into the outputs; of a reduce only.
+        setup: What to call once before the first call.
+    """
+
+    function: Callable[..., object]
+    description: Description
+    inputs: tuple[PortSpec, ...]
+    returns: Returns
+    tile: str | None
+    finish: Callable[..., object] | None
+    setup: Callable[[], object] | None
+
+
+@overload
+def process(function: F, /) -> F: ...
+
+
+@overload
+def process(**options: Unpack[ProcessOptions]) -> Callable[[F], F]: ...
+
+
+def process(
+    function: F | None = None, /, **options: Unpack[ProcessOptions]
+) -> F | Callable[[F], F]:
+    """Make a function a process: `@process`, or `@process(version="1.0.0", margin=2)`.
+
+    Raises:
+        InvalidContract: the function contradicts itself or its options; names the way out.
+    """
+    if function is not None:
+        return _decorated(function, options)
+    return lambda function: _decorated(function, options)
+
+
+def contract_of(function: object) -> FunctionContract | None:
+    """The contract of a decorated function; None for anything else."""
+    contract = getattr(function, ATTRIBUTE, None)
+    return contract if isinstance(contract, FunctionContract) else None
+
+
+def _decorated(function: F, options: ProcessOptions) -> F:
+    if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
+        raise InvalidContract(f"@process is for plain functions, not {shortened(function)}")
+    vars(function)[ATTRIBUTE] = _contract(function, options)
+    return function
+
+
+def _contract(function: Callable[..., object], options: ProcessOptions) -> FunctionContract:
+    title = f"{function.__name__}()"
+    _refuse_options(options, title)
+    signature = read_signature(function)
+    inputs = _with_geometry(signature, options, title)
+    finish = options.get("finish")
+    returns = read_returns(finish or function)
+    folds = options.get("reduce")
+    if folds is not None and finish is not None:
+        _refuse_reduce(function, finish, folds, title)
+    tileable = _tileable(inputs, options, title)
+    try:
+        document = describe(function, options, inputs, returns.ports, tileable)
+        description = Description.parse(document)
+    except InvalidContract as error:
+        raise InvalidContract(f"{title}: {error.detail}", fields=error.fields) from error
+    return FunctionContract(
+        function, description, inputs, returns, signature.tile, finish, options.get("setup")
+    )
+
+
+def _refuse_options(options: ProcessOptions, title: str) -> None:
+    unknown = sorted(set(options) - set(ProcessOptions.__annotations__))
+    if unknown:
+        known = ", ".join(sorted(ProcessOptions.__annotations__))
+        raise InvalidContract(f"{title}: @process has no option {unknown[0]!r}; it has {known}")
+    name = options.get("name")
+    if name is not None and not NAME.fullmatch(name):
+        raise InvalidContract(f"{title}: name {name!r} must be letters, digits and . _ -")
+    if ("reduce" in options) != ("finish" in options):
+        lacking = "finish" if "reduce" in options else "reduce"
+        raise InvalidContract(
+            f"{title}: a reduce has both, and {lacking!r} is missing; write "
+            '@process(reduce={"total": "sum"}, finish=f) with f(partial) -> the outputs'
+        )
+    for option in ("finish", "setup"):
+        if option in options and not callable(options[option]):
+            raise InvalidContract(f"{title}: {option} must be a function")
+
+
+def _with_geometry(
+    signature: Signature, options: ProcessOptions, title: str
+) -> tuple[PortSpec, ...]:
+    geometry: dict[str, object] = {}
+    if "margin" in options:
+        geometry["margin"] = options["margin"]
+    if "align" in options:
+        geometry["align"] = options["align"]
+    if geometry and not any(port.kind == "image" for port in signature.inputs):
+        raise InvalidContract(
+            f"{title}: {' and '.join(geometry)} without an image input; annotate one np.ndarray "
+            "or remove it"
+        )
+    ports = tuple(
+        port.declaring(geometry) if port.kind == "image" else port for port in signature.inputs
+    )
+    for port in ports:
+        try:
+            port.raster  # noqa: B018  # an impossible margin or align shows here
+        except ValidationError as error:
+            found = list(bad_fields(error))
+            raise InvalidContract.of(f"{title}, parameter {port.name!r}", found) from error
+    return ports
+
+
+def _refuse_reduce(
+    function: Callable[..., object], finish: Callable[..., object],
+    folds: Mapping[str, Fold], title: str,
+) -> None:  # fmt: skip
+    wrong = {key: how for key, how in folds.items() if how not in FOLDS}
+    if wrong or not folds:
+        raise InvalidContract(f"{title}: reduce={dict(folds)!r} needs one of {FOLDS} for each key")
+    keys = partial_keys(function)
+    if keys is not None and set(keys) != set(folds):
+        raise InvalidContract(
+            f"{title}: it returns {sorted(keys)} but reduce folds {sorted(folds)}; "
+            "name the same keys"
+        )
+    needed = [
+        each.name
+        for each in inspect.signature(finish).parameters.values()
+        if each.default is inspect.Parameter.empty
+    ]
+    if len(needed) != 1:
+        raise InvalidContract(
+            f"{title}: finish {finish.__name__}({', '.join(needed)}) must take the merged partial "
+            "and nothing else"
+        )
+
+
+def _tileable(inputs: tuple[PortSpec, ...], options: ProcessOptions, title: str) -> Tileable | None:
+    """`reduce` where there is one, `map` where a margin was declared, else what is said."""
+    images = [port for port in inputs if port.kind == "image"]
+    margin = any("margin" in (port.declared or {}) for port in images)
+    said = options.get("tileable")
+    if said is None:
+        return "reduce" if "reduce" in options else "map" if margin else None
+    kinds = get_args(Literal["map", "reduce", "whole"])
+    if said not in kinds:
+        raise InvalidContract(f"{title}: tileable={said!r} is none of {kinds}")
+    if (said == "reduce") != ("reduce" in options):
+        raise InvalidContract(f"{title}: tileable={said!r} contradicts its reduce and finish")
+    if said == "whole" and margin:
+        raise InvalidContract(
+            f"{title}: a margin says that it works on tiles, tileable='whole' that it does not; "
+            "remove one"
+        )
+    return said

@@ -1,0 +1,190 @@
+"""Type hints taken apart: what stands under `Annotated` and `Optional`, and as which JSON schema.
+
+Knows nothing of processes; `ports` gives the parts their meaning.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+import typing_extensions
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+from pesto_runtime.contract import NUMERIC_DTYPES
+from pesto_runtime.errors import InvalidContract
+from pesto_runtime.processor.annotations import Named, Raster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_MODES: tuple[Literal["validation"], Literal["serialization"]] = ("validation", "serialization")
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A type hint, taken apart.
+
+    Attributes:
+        whole: The hint as written.
+        base: What is left without `Annotated` and `None`.
+        optional: Whether None is allowed.
+        metadata: Everything inside `Annotated`, outermost last.
+    """
+
+    whole: object
+    base: object
+    optional: bool
+    metadata: tuple[object, ...]
+
+    @classmethod
+    def of(cls, whole: object) -> Hint:
+        """Peel `Annotated`, `Required` and `Optional` off, in any order.
+
+        >>> Hint.of(Annotated[float, "metres"] | None).base
+        <class 'float'>
+        """
+        base, optional, metadata = whole, False, ()
+        while True:
+            origin, arguments = get_origin(base), get_args(base)
+            if origin is Annotated:
+                base, metadata = arguments[0], (*arguments[1:], *metadata)
+            elif origin in (Required, NotRequired):
+                base = arguments[0]
+            elif origin in (Union, types.UnionType) and _is_optional(arguments):
+                optional, base = True, next(a for a in arguments if a is not type(None))
+            else:
+                return cls(whole, base, optional, metadata)
+
+    @property
+    def raster(self) -> Raster | None:
+        """The `Raster` of the hint."""
+        return next((each for each in self.metadata if isinstance(each, Raster)), None)
+
+    @property
+    def name(self) -> str | None:
+        """The name that the hint gives an output."""
+        named = next((each.name for each in self.metadata if isinstance(each, Named)), None)
+        return named or (self.raster.name if self.raster else None)
+
+    @property
+    def text(self) -> str:
+        """The plain strings of the hint: its description."""
+        return " ".join(each for each in self.metadata if isinstance(each, str))
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is one numpy array."""
+        return _array_type(self.base)
+
+    @property
+    def items(self) -> Hint | None:
+        """What a list, tuple or sequence of one type holds."""
+        arguments = get_args(self.base)
+        origin = get_origin(self.base)
+        several = origin in (list, Sequence) or (origin is tuple and arguments[1:] == (...,))
+        return Hint.of(arguments[0]) if several and arguments else None
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype of `NDArray[np.uint8]`; None where the hint leaves it open."""
+        arguments = get_args(self.base)
+        scalar = get_args(arguments[1]) if len(arguments) == 2 else ()
+        if scalar and isinstance(scalar[0], type) and issubclass(scalar[0], np.generic):
+            name = getattr(scalar[0], "__name__", "")
+            return name if name in NUMERIC_DTYPES else None
+        return None
+
+
+def _is_optional(arguments: tuple[object, ...]) -> bool:
+    return len(arguments) == 2 and type(None) in arguments
+
+
+def _array_type(base: object) -> bool:
+    kind = get_origin(base) or base
+    return isinstance(kind, type) and issubclass(kind, np.ndarray)
+
+
+def hints_of(function: Callable[..., object] | type, what: str) -> Mapping[str, object]:
+    """The resolved type hints of a function or a TypedDict, with their metadata.
+
+    Raises:
+        InvalidContract: a name in a hint cannot be resolved.
+    """
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, SyntaxError) as error:
+        raise InvalidContract(
+            f"{what}: its type hints cannot be read: {error}; import the names at the top of the "
+            "module, not under TYPE_CHECKING, and define classes at module level"
+        ) from error
+
+
+def adapter_of(hint: object, what: str) -> TypeAdapter[object]:
+    """Pydantic's reading of a hint.
+
+    Raises:
+        InvalidContract: no JSON schema can say it.
+    """
+    try:
+        adapter: TypeAdapter[object] = TypeAdapter(portable(hint))  # type: ignore[arg-type]  # a type form
+        for mode in _MODES:
+            adapter.json_schema(mode=mode)
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
+        reason = str(error).partition(". Set `arbitrary")[0].partition("\n")[0]
+        raise InvalidContract(
+            f"{what}: {reason}; use numbers, str, bool, Literal, list, dict, a dataclass, a "
+            "TypedDict or a pydantic model, np.ndarray for an image, list[np.ndarray] for images"
+        ) from error
+    return adapter
+
+
+def portable(hint: object) -> object:
+    """The same hint with every `typing.TypedDict` as pydantic takes it before Python 3.12."""
+    if sys.version_info >= (3, 12):
+        return hint
+    if typing_extensions.is_typeddict(hint) and isinstance(hint, type):
+        return _retyped(hint)
+    arguments = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return Annotated[(portable(arguments[0]), *arguments[1:])]
+    if not any(map(_holds_typed_dict, arguments)):
+        return hint
+    if get_origin(hint) in (Union, types.UnionType):
+        return functools.reduce(operator.or_, map(portable, arguments))
+    origin = get_origin(hint)
+    return types.GenericAlias(origin, tuple(portable(each) for each in arguments))  # type: ignore[arg-type]  # a generic has an origin
+
+
+def _holds_typed_dict(hint: object) -> bool:
+    return typing_extensions.is_typeddict(hint) or any(map(_holds_typed_dict, get_args(hint)))
+
+
+@cache
+def _retyped(kind: type) -> object:
+    if kind.__class__.__module__ == "typing_extensions":
+        return kind
+    required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
+    fields = {
+        name: Required[portable(hint)] if name in required else NotRequired[portable(hint)]
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    }
+    return typing_extensions.TypedDict(kind.__name__, fields)  # type: ignore[operator]  # functional form with computed fields

@@ -1,0 +1,181 @@
+"""From a TARGET to what performs it: `file.py:function`, `package.module:function`, a project."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+import threading
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
+from pesto_runtime.processor.authoring import FunctionContract, contract_of
+from pesto_runtime.processor.failure import author_code
+from pesto_runtime.processor.function import FunctionProcessor
+from pesto_runtime.processor.modules import ModuleSpace
+from pesto_runtime.processor.project import load_project
+from pesto_runtime.processor.project_files import project_build
+from pesto_runtime.processor.sources import sources_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import CodeType, ModuleType
+
+    from pesto_runtime.processor.protocol import Processor
+
+_FORMS = "a target is file.py:function, package.module:function, or a PESTO project directory"
+_gate = threading.RLock()
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    module: ModuleType
+    build: str
+    stamp: tuple[tuple[Path, int], ...]
+
+    @property
+    def is_fresh(self) -> bool:
+        return all(_changed_at(file) == at for file, at in self.stamp)
+
+
+_files: dict[Path, _Loaded] = {}
+_functions: dict[tuple[str, str], FunctionProcessor] = {}
+_projects: dict[tuple[Path, tuple[str, ...], str], Processor] = {}
+
+
+def load_processor(
+    target: str, *, profiles: Sequence[str] = (), base: Path | None = None
+) -> Processor:
+    """Load what a target names; loading it again costs nothing until a source changes.
+
+    Args:
+        target: `file.py:function`, `package.module:function`, or a PESTO project directory.
+        profiles: Of a project, in the order they apply.
+        base: Directory that relative paths are relative to; the working directory by default.
+
+    Raises:
+        NotFound: no such file, directory, module or function; tells what is there.
+        InvalidContract: the function is not a process, or the project contradicts itself.
+        InvalidInput: profiles are given for a function.
+        AlgorithmFailed: the author's code raises when it is imported.
+    """
+    with _gate:
+        directory = _path(target, base)
+        if directory.is_dir():
+            return _project(directory, tuple(profiles))
+        place, colon, function = target.rpartition(":")
+        if not colon and not target.endswith(".py"):
+            raise NotFound(f"{directory}: there is no such directory; {_FORMS}")
+        if profiles:
+            raise InvalidInput(f"{target}: profiles {list(profiles)} are for PESTO projects")
+        return _function(*((place, function) if colon else (target, "")), base)
+
+
+def _path(text: str, base: Path | None) -> Path:
+    return ((base or Path.cwd()) / Path(text).expanduser()).resolve()
+
+
+def _project(directory: Path, profiles: tuple[str, ...]) -> Processor:
+    key = (directory, profiles, project_build(directory, profiles))
+    if key not in _projects:
+        _projects[key] = load_project(directory, profiles=profiles, build=key[2])
+    return _projects[key]
+
+
+def _load_file(path: Path) -> _Loaded:
+    known = _files.get(path)
+    if known is not None and known.is_fresh:
+        return known
+    if not path.is_file():
+        beside = sorted(file.name for file in path.parent.glob("*.py")) if path.parent else []
+        raise NotFound(f"{path}: there is no such file; beside it: {', '.join(beside) or 'none'}")
+    before = _changed_at(path)
+    space = ModuleSpace(path.parent)
+    with author_code(f"loading {path.name}", path.parent), space.active():
+        module = _executed(path)
+    files = [path, *space.sources()]
+    stamp = ((path, before), *((file, _changed_at(file)) for file in files[1:]))
+    _files[path] = _Loaded(module, sources_digest(path.parent, files), stamp)
+    return _files[path]
+
+
+class _UncachedLoader(SourceFileLoader):
+    """Compiles the source as it is: bytecode caches tell a quick edit by the second only."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # importlib's signature
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _executed(path: Path) -> ModuleType:
+    """Run a file as a module whose name no other file has."""
+    mark = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    name = f"_pesto_author_{mark}_{path.stem}"
+    loader = _UncachedLoader(name, str(path))
+    module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+    module.__file__ = str(path)
+    previous = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        if previous is not None:
+            sys.modules[name] = previous
+        raise
+    return module
+
+
+def _load_module(name: str, base: Path) -> _Loaded:
+    absent = NotFound(f"{name}: there is no such module; {_FORMS}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise absent
+    sys.path.insert(0, str(base))
+    try:
+        with author_code(f"loading {name}", base):
+            module = importlib.import_module(name)
+    except AlgorithmFailed as error:
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}."):
+            raise absent from error
+        raise
+    finally:
+        sys.path.remove(str(base))
+    file = Path(module.__file__ or "")
+    if not file.is_file():
+        raise NotFound(f"{name}: is a package without a file; name the module of the function")
+    return _Loaded(module, sources_digest(file.parent, [file]), ())
+
+
+def _function(place: str, name: str, base: Path | None) -> FunctionProcessor:
+    if place.endswith(".py"):
+        loaded = _load_file(_path(place, base))
+    else:
+        loaded = _load_module(place, base or Path.cwd())
+    found = getattr(loaded.module, name, None)
+    contract = contract_of(found)
+    if contract is not None:
+        return _kept(contract, loaded.build, name)
+    there = [f"{place}:{key}" for key, each in vars(loaded.module).items() if contract_of(each)]
+    choice = f"there is {', '.join(sorted(there))}" if there else "there is none at all"
+    if callable(found):
+        raise InvalidContract(
+            f"{place}:{name} is no process: decorate it with @pesto_runtime.process; {choice}"
+        )
+    wanted = f"{place} has no process {name!r}" if name else f"{place}: name its function"
+    raise NotFound(f"{wanted}; {choice}")
+
+
+def _kept(contract: FunctionContract, build: str, name: str) -> FunctionProcessor:
+    """One processor per function and build, so that its set-up runs once."""
+    known = _functions.get((build, name))
+    if known is None or known.contract is not contract:
+        known = _functions[build, name] = FunctionProcessor(contract, build)
+    return known
+
+
+def _changed_at(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else -1

@@ -1,0 +1,102 @@
+"""Author's modules kept apart: what one directory imports never meets what another does.
+
+Two projects may each have an `algorithm` package. A `ModuleSpace` puts its directory's modules
+into `sys.modules` and its directory onto `sys.path` only while it is active, and takes them back.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pesto_runtime.errors import InvalidContract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import ModuleType
+
+_turn = threading.Condition(threading.RLock())
+_active: list[tuple[ModuleSpace, int]] = []  # the same space, with each thread that is in it
+
+
+class ModuleSpace:
+    """The modules of one directory, and those supplied to it.
+
+    Threads of one space are in it together; another space waits until they have left.
+    """
+
+    def __init__(self, root: Path, supplied: Mapping[str, ModuleType] | None = None) -> None:
+        self.root = root
+        self._modules: dict[str, ModuleType] = dict(supplied or {})
+        self._names = {*_importable(root), *(name.partition(".")[0] for name in self._modules)}
+        self._claimed: set[str] = set()
+        self._hidden: dict[str, ModuleType] = {}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the directory importable, and nothing else of its names, inside the block.
+
+        Raises:
+            InvalidContract: this very thread is in another space, which would wait for itself.
+        """
+        entry = (self, threading.get_ident())
+        with _turn:
+            if any(space is not self and thread == entry[1] for space, thread in _active):
+                raise InvalidContract(
+                    f"{self.root}: cannot be loaded while the code of {_active[0][0].root} loads "
+                    "or runs; load it before"
+                )
+            _turn.wait_for(lambda: not _active or _active[0][0] is self)
+            if not _active:
+                self._enter()
+            _active.append(entry)
+        try:
+            yield
+        finally:
+            with _turn:
+                _active.remove(entry)
+                if not _active:
+                    self._leave()
+                    _turn.notify_all()
+
+    def sources(self) -> list[Path]:
+        """Files of the directory's modules that were imported, sorted."""
+        files = (_file(module) for module in self._modules.values())
+        return sorted({file for file in files if file and file.is_relative_to(self.root)})
+
+    def _enter(self) -> None:
+        self._claimed = {name for name in self._names if not self._is_shared(name)}
+        self._hidden = self._taken()
+        sys.modules.update(self._modules)
+        sys.path.insert(0, str(self.root))
+
+    def _leave(self) -> None:
+        self._modules = self._taken()
+        sys.modules.update(self._hidden)
+        sys.path.remove(str(self.root))
+
+    def _is_shared(self, name: str) -> bool:
+        """Whether the process at large already has this very module of the directory."""
+        module = sys.modules.get(name)
+        file = _file(module) if module else None
+        return file is not None and file.is_relative_to(self.root)
+
+    def _taken(self) -> dict[str, ModuleType]:
+        names = [name for name in sys.modules if name.partition(".")[0] in self._claimed]
+        return {name: sys.modules.pop(name) for name in names}
+
+
+def _importable(root: Path) -> Iterator[str]:
+    for entry in root.iterdir():
+        if entry.suffix == ".py":
+            yield entry.stem
+        elif entry.is_dir() and entry.name.isidentifier() and any(entry.glob("*.py")):
+            yield entry.name
+
+
+def _file(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file) if isinstance(file, str) else None

@@ -1,0 +1,262 @@
+"""The inputs and outputs of an authored function, read off its signature.
+
+Every contradiction is an `InvalidContract` that names the function, the parameter and the way out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import typing_extensions
+from pydantic import TypeAdapter, ValidationError
+
+from pesto_runtime.contract import RasterContract, TileInfo
+from pesto_runtime.errors import InvalidContract, PestoError, shortened
+from pesto_runtime.processor.hints import Hint, adapter_of, hints_of
+from pesto_runtime.processor.values import encode_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pydantic import JsonValue
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_RESERVED = ("pesto",)
+_INPUT_ONLY = ("margin", "edge", "align", "tile")
+_RETURNS = "annotate what it returns: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
+
+
+@dataclass(frozen=True)
+class PortSpec:
+    """One input or output as its author declared it.
+
+    Attributes:
+        name: Of the port.
+        kind: `image`, `images`, or `json` for any other value.
+        text: Its description; empty where there is none.
+        required: Whether a call must give it.
+        optional: Whether None is allowed.
+        declared: Fields of its raster contract; None without a `Raster`.
+        adapter: How pydantic reads its values; None for images.
+        default: What an absent one means, as JSON; only where `has_default`.
+        has_default: Whether the description tells a default.
+    """
+
+    name: str
+    kind: Literal["image", "images", "json"]
+    text: str
+    required: bool
+    optional: bool = False
+    declared: Mapping[str, object] | None = None
+    adapter: TypeAdapter[object] | None = None
+    default: JsonValue = None
+    has_default: bool = False
+
+    @property
+    def raster(self) -> RasterContract | None:
+        """The raster contract, if one was declared."""
+        return None if self.declared is None else RasterContract.model_validate(self.declared)
+
+    def declaring(self, fields: Mapping[str, object]) -> PortSpec:
+        """The port with fields of its raster contract where it has none of its own."""
+        return replace(self, declared={**fields, **(self.declared or {})}) if fields else self
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function takes.
+
+    Attributes:
+        inputs: In the order of its parameters.
+        tile: The parameter that receives the `TileInfo`; None where there is none.
+    """
+
+    inputs: tuple[PortSpec, ...]
+    tile: str | None
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What a function gives.
+
+    Attributes:
+        ports: In their order.
+        keyed: Whether it returns a dict of them (a TypedDict) and not the one value itself.
+    """
+
+    ports: tuple[PortSpec, ...]
+    keyed: bool
+
+
+def read_signature(function: Callable[..., object]) -> Signature:
+    """Read the parameters of a function.
+
+    Raises:
+        InvalidContract: a parameter cannot be an input.
+    """
+    title = f"{function.__name__}()"
+    hints = hints_of(function, title)
+    inputs, tiles = [], []
+    for parameter in inspect.signature(function).parameters.values():
+        what = f"{title}, parameter {parameter.name!r}"
+        _refuse_shape(parameter, what)
+        if parameter.name not in hints:
+            raise InvalidContract(f"{what}: has no type hint; write `{parameter.name}: float`")
+        hint = Hint.of(hints[parameter.name])
+        if hint.base is TileInfo:
+            tiles.append(parameter.name)
+        else:
+            inputs.append(_input(parameter, hint, what))
+    if len(tiles) > 1:
+        raise InvalidContract(f"{title}: {tiles} are all TileInfo; one parameter receives the tile")
+    if tiles and not any(port.kind == "image" and port.required for port in inputs):
+        raise InvalidContract(
+            f"{title}, parameter {tiles[0]!r}: a process without a required image has no tile; "
+            "remove the parameter"
+        )
+    return Signature(tuple(inputs), tiles[0] if tiles else None)
+
+
+def read_returns(function: Callable[..., object]) -> Returns:
+    """Read what a function returns: a TypedDict of outputs, or one output.
+
+    Raises:
+        InvalidContract: no return annotation, or one that cannot be an output.
+    """
+    title = f"{function.__name__}()"
+    hints = hints_of(function, title)
+    if hints.get("return") in (None, type(None)):
+        raise InvalidContract(f"{title}, return: there is no output; {_RETURNS}")
+    single = Hint.of(hints["return"])
+    if typing_extensions.is_typeddict(single.base) and isinstance(single.base, type):
+        members = _members(single.base, title)
+        ports = [_output(n, Hint.of(h), f"{title}, output {n!r}") for n, h in members.items()]
+        return Returns(tuple(ports), keyed=True)
+    return Returns((_output(single.name or "result", single, f"{title}, return"),), keyed=False)
+
+
+def partial_keys(function: Callable[..., object]) -> tuple[str, ...] | None:
+    """The keys of a reduce's partial, where its return annotation names them.
+
+    Raises:
+        InvalidContract: the annotation is neither a dict with str keys nor a TypedDict.
+    """
+    title = f"{function.__name__}()"
+    hint = Hint.of(hints_of(function, title).get("return"))
+    if typing_extensions.is_typeddict(hint.base) and isinstance(hint.base, type):
+        return tuple(hints_of(hint.base, title))
+    if getattr(hint.base, "__origin__", hint.base) is dict:
+        return None
+    raise InvalidContract(
+        f"{title}, return: a reduce returns its partial; annotate it `-> dict[str, int]` or a "
+        "TypedDict of its keys"
+    )
+
+
+def _members(kind: type, title: str) -> Mapping[str, object]:
+    members = hints_of(kind, f"{title}, return {kind.__name__}")
+    if not members:
+        raise InvalidContract(f"{title}, return: {kind.__name__} has no key; name the outputs")
+    left_out = sorted(getattr(kind, "__optional_keys__", ()))
+    if left_out:
+        raise InvalidContract(
+            f"{title}, return: {left_out} of {kind.__name__} may be absent; every output is "
+            "there: use `| None` for a value that may be missing"
+        )
+    return members
+
+
+def _refuse_shape(parameter: inspect.Parameter, what: str) -> None:
+    if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        raise InvalidContract(f"{what}: inputs are named one by one; replace * and ** parameters")
+    if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+        raise InvalidContract(f"{what}: inputs are passed by name; remove the `/`")
+    if parameter.name in _RESERVED:
+        raise InvalidContract(f"{what}: the name is reserved in requests; choose another")
+
+
+def _input(parameter: inspect.Parameter, hint: Hint, what: str) -> PortSpec:
+    absent = parameter.default is inspect.Parameter.empty
+    port = _port(parameter.name, hint, what)
+    if hint.name:
+        raise InvalidContract(
+            f"{what}: an input is named by its parameter; rename it instead of name={hint.name!r}"
+        )
+    if port.declared and "scale" in port.declared:
+        raise InvalidContract(f"{what}: scale belongs to the output; move it there")
+    port = replace(port, required=absent)
+    if absent:
+        return port
+    if port.adapter is None:
+        if parameter.default is not None or not hint.optional:
+            raise InvalidContract(f"{what}: an image has no default but None; add `| None = None`")
+        return port
+    return _with_default(port, parameter.default, what)
+
+
+def _with_default(port: PortSpec, default: object, what: str) -> PortSpec:
+    adapter = port.adapter or TypeAdapter(object)
+    if default is None and not port.optional:
+        raise InvalidContract(f"{what}: its default is None; annotate it `... | None`")
+    try:
+        adapter.validate_python(default)
+        encoded = encode_value(port.name, default)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise InvalidContract(
+            f"{what}: its default {shortened(default)} breaks its own contract: {reason}"
+        ) from error
+    except PestoError as error:
+        raise InvalidContract(f"{what}: its default cannot be JSON: {error.detail}") from error
+    return replace(port, default=encoded, has_default=True)
+
+
+def _output(name: str, hint: Hint, what: str) -> PortSpec:
+    if not NAME.fullmatch(name):
+        raise InvalidContract(f"{what}: {name!r} is no name for an output; use letters, digits, _")
+    if getattr(hint.base, "__origin__", None) is tuple and any(
+        each.is_array for each in map(Hint.of, getattr(hint.base, "__args__", ()))
+    ) and hint.items is None:  # fmt: skip
+        raise InvalidContract(f"{what}: several outputs are a TypedDict, which names them")
+    port = _port(name, hint, what)
+    wrong = [field for field in _INPUT_ONLY if field in (port.declared or {})]
+    if wrong:
+        raise InvalidContract(f"{what}: {wrong[0]} belongs to the image inputs; move it there")
+    return port
+
+
+def _port(name: str, hint: Hint, what: str) -> PortSpec:
+    items = hint.items
+    image = hint if hint.is_array else items if items is not None and items.is_array else None
+    if image is None:
+        if hint.raster:
+            raise InvalidContract(f"{what}: Raster is for np.ndarray or list[np.ndarray]")
+        adapter = adapter_of(hint.whole, what)
+        return PortSpec(name, "json", hint.text, required=True, optional=hint.optional,
+                        adapter=adapter)  # fmt: skip
+    declared = dict(_declared((hint, image), what)) or None
+    return PortSpec(
+        name, "image" if hint.is_array else "images", hint.text or image.text,
+        required=True, optional=hint.optional, declared=declared,
+    )  # fmt: skip
+
+
+def _declared(hints: tuple[Hint, Hint], what: str) -> Iterator[tuple[str, object]]:
+    raster = next((hint.raster for hint in hints if hint.raster), None)
+    dtype = hints[1].dtype
+    if raster is not None:
+        try:
+            contract = raster.contract()
+        except InvalidContract as error:
+            raise InvalidContract(f"{what}: {error.detail}", fields=error.fields) from error
+        if dtype and contract.dtype and dtype not in contract.dtype:
+            raise InvalidContract(
+                f"{what}: its hint says {dtype}, its Raster {', '.join(contract.dtype)}; "
+                "make them agree"
+            )
+        yield from raster.declared.items()
+    if dtype and (raster is None or raster.dtype is None):
+        yield "dtype", dtype

@@ -1,0 +1,161 @@
+"""The JSON side of a PESTO project: its profiles, its description, its identity. Runs no code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Description
+from pesto_runtime.errors import InvalidContract, NotFound
+from pesto_runtime.processor.layout import DRAFT, object_schema
+from pesto_runtime.processor.sources import sources_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+_TEXTS = ("title", "family", "description", "organization", "email")
+_IF_GIVEN = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce")
+_RESERVED = ("required", "definition", "$schema", "title", "type", "content", "definitions",
+             "description")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProjectFiles:
+    """What a project's files say.
+
+    Attributes:
+        directory: Of the project.
+        profiles: In the order they were applied.
+        description: The description, as a PESTO service answers it.
+        version_document: What `/version` tells of the project.
+        full_version: The version and the profiles, joined by hyphens: what the code is told.
+    """
+
+    directory: Path
+    profiles: tuple[str, ...]
+    description: Description
+    version_document: Mapping[str, JsonValue]
+    full_version: str
+
+
+def read_project(directory: Path, profiles: Sequence[str] = ()) -> ProjectFiles:
+    """Read a project, each `X.json` updated by its `X.PROFILE.json` in the order of profiles.
+
+    Raises:
+        NotFound: no project there, or a profile that no file of the project has.
+        InvalidContract: a file is missing, unreadable, or says what cannot be.
+    """
+    if not (directory / "algorithm" / "process.py").is_file():
+        raise NotFound(f"{directory}: no PESTO project; it has no algorithm/process.py")
+    for profile in profiles:
+        _refuse_unknown(directory / "pesto", profile)
+    api = _Api(directory / "pesto" / "api", tuple(profiles))
+    said = api.read("description")
+    version = str(said.get("version", ""))
+    build_file = directory / "pesto" / "build" / "build.json"
+    built = _read_json(build_file).get("version", version) if build_file.is_file() else version
+    return ProjectFiles(
+        directory,
+        tuple(profiles),
+        Description.parse(_document(api, said)),
+        {"version": version, **api.read("version", optional=True)},
+        "-".join([str(built), *profiles]),
+    )
+
+
+def project_build(directory: Path, profiles: Sequence[str] = ()) -> str:
+    """`sha256:…` over every .py and .json of `algorithm/` and `pesto/api/`, and the profiles."""
+    folders = (directory / "algorithm", directory / "pesto" / "api")
+    found = (file for folder in folders for file in folder.rglob("*"))
+    files = [file for file in found if file.suffix in (".py", ".json") and file.is_file()]
+    return sources_digest(directory, files, profiles=profiles)
+
+
+@dataclass(frozen=True)
+class _Api:
+    folder: Path
+    profiles: tuple[str, ...]
+
+    def read(self, name: str, *, optional: bool = False) -> dict[str, JsonValue]:
+        """Read a file and what its profiles change; nothing where it may be absent and is."""
+        file = self.folder / f"{name}.json"
+        if optional and not file.is_file():
+            return {}
+        content = _read_json(file)
+        for profile in self.profiles:
+            changes = self.folder / f"{name}.{profile}.json"
+            if changes.is_file():
+                content = _updated(content, _read_json(changes))
+        return content
+
+
+def _refuse_unknown(folder: Path, profile: str) -> None:
+    known = sorted({file.suffixes[-2][1:] for file in folder.glob("*/*.*.json")})
+    if profile not in known:
+        raise NotFound(
+            f"{folder.parent}: no file is of profile {profile!r}; there is "
+            f"{', '.join(known) or 'no profile at all'}"
+        )
+
+
+def _read_json(file: Path) -> dict[str, JsonValue]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidContract(f"{file}: the project lacks this file") from error
+    except (OSError, ValueError) as error:
+        raise InvalidContract(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidContract(f"{file}: must hold a JSON object")
+    return content
+
+
+def _updated(
+    content: Mapping[str, JsonValue], changes: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """Objects merge at every depth; lists and scalars replace, null as well."""
+    merged = dict(content)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _updated(old, value) if both else value  # type: ignore[arg-type]  # both are dicts
+    return merged
+
+
+def _document(api: _Api, said: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    config = api.read("config_schema", optional=True)
+    user = api.read("user_definitions", optional=True)
+    return {
+        **{key: said.get(key, "") for key in _TEXTS},
+        **{key: said[key] for key in ("name", "version") if key in said},
+        "resources": said.get("resources", {}),
+        "asynchronous": said.get("asynchronous", False),
+        **{key: said[key] for key in _IF_GIVEN if key in said},
+        **({"config": config} if config else {}),
+        "input": _side(api.read("input_schema"), user),
+        "output": _side(api.read("output_schema"), user),
+    }
+
+
+def _side(schema: Mapping[str, JsonValue], user: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Lay a flat map of ports out as an object schema; reserved keys are not ports."""
+    ports = {key: value for key, value in schema.items() if key not in _RESERVED}
+    nested = ports.get("properties")
+    required = schema.get("required")
+    laid = object_schema(
+        nested if isinstance(nested, dict) else ports,
+        required=[str(name) for name in required] if isinstance(required, list) else (),
+        definitions=user,
+        title=str(schema.get("title", "")),
+        description=str(schema.get("description", "Expected format")),
+    )
+    laid |= {
+        "$schema": schema.get("$schema", DRAFT),
+        "type": schema.get("type", "object"),
+        "definition": schema.get("definition", {}),
+    }
+    return laid | ({"content": schema["content"]} if schema.get("content") else {})

@@ -1,0 +1,8 @@
+"""The report of a run: one self-contained HTML file."""
+
+from __future__ import annotations
+
+from pesto_runtime.report.data import ReportData
+from pesto_runtime.report.page import write_report
+
+__all__ = ["ReportData", "write_report"]

@@ -1,0 +1,205 @@
+"""Input values judged against the description, all faults at once, and images read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jsonschema import Draft6Validator
+from jsonschema.exceptions import best_match
+
+from pesto_runtime.contract import TileInfo, Window
+from pesto_runtime.errors import InvalidInput, PestoError, shortened
+from pesto_runtime.service.payload import RawImage
+from pesto_runtime.service.roi import parse_roi
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jsonschema import ValidationError
+
+    from pesto_runtime import Json
+    from pesto_runtime.contract import Description, Port
+    from pesto_runtime.raster import Image
+    from pesto_runtime.service.faults import Faults
+    from pesto_runtime.service.images import ImageLoader
+    from pesto_runtime.service.payload import Call
+    from pesto_runtime.service.roi import RegionOfInterest
+
+_IMAGES = ("image", "images")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the processor is called with.
+
+    Attributes:
+        values: Input name -> read-only array (band, row, col), list of them, or JSON value.
+        tile: Where the pixels lie: the caller's, else that of the first image.
+        first: The first image input; None where there is none.
+        roi: PESTO's own window option.
+    """
+
+    values: Mapping[str, object]
+    tile: TileInfo | None
+    first: Image | None
+    roi: RegionOfInterest | None
+
+
+class InputReader:
+    """Reads the inputs of one process; its schema is compiled once."""
+
+    def __init__(self, description: Description, loader: ImageLoader) -> None:
+        """Compile the description's schema, images left out: they are judged by being read."""
+        self._description = description
+        self._loader = loader
+        self._images = [port for port in description.inputs if port.kind in _IMAGES]
+        self._validator = Draft6Validator(_schema_of_others(description))
+
+    def read(self, call: Call, faults: Faults) -> Inputs:
+        """Validate all, read all images; what was wrong before is told with what is wrong here.
+
+        Raises:
+            InvalidInput: with a field for each fault; where all faults are of one other kind
+                (`HrefRefused`, `RasterUnreadable`, `TooLarge`), that kind.
+        """
+        roi = self._roi(call, faults)
+        known = {
+            p.name: call.values[p.name] for p in self._description.inputs if p.name in call.values
+        }
+        self._judge(known, faults)
+        images: dict[str, list[Image]] = {}
+        for port in self._images:
+            if port.name in known:
+                images[port.name] = self._load(port, known[port.name], roi, faults)
+        first = next((image for several in images.values() for image in several), None)
+        _judge_tile(call.options.tile, first, faults)
+        faults.raise_any(f"inputs of {self._description.name!r}")
+        arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
+        tile = call.options.tile or (None if first is None else _tile_of(first))
+        return Inputs({**known, **arrays}, tile, first, roi)
+
+    def _roi(self, call: Call, faults: Faults) -> RegionOfInterest | None:
+        try:
+            return parse_roi(call.options.roi, self._description)
+        except InvalidInput as error:
+            faults.add_error("", error)
+            return None
+
+    def _judge(self, known: Mapping[str, Json | RawImage], faults: Faults) -> None:
+        for port in self._description.inputs:
+            if port.required and port.name not in known:
+                faults.add(f"/{port.name}", f"is required; {_wanted(port)}")
+        for error in self._validator.iter_errors(known):
+            inner = best_match([error]) or error  # of an anyOf, what is wrong with the nearest
+            pointer = "".join(f"/{_escaped(str(part))}" for part in inner.absolute_path)
+            faults.add(pointer, _told(inner), inner.instance)
+
+    def _load(
+        self, port: Port, value: Json | RawImage, roi: RegionOfInterest | None, faults: Faults
+    ) -> list[Image]:
+        if port.kind == "images" and not isinstance(value, list):
+            faults.add(f"/{port.name}", "must be a list of images", value)
+            return []
+        several = value if port.kind == "images" and isinstance(value, list) else [value]
+        pick_window = roi.window if roi is not None and port.name in roi.target_in else None
+        found = []
+        for index, each in enumerate(several):
+            pointer = f"/{port.name}" + (f"/{index}" if port.kind == "images" else "")
+            try:
+                image = self._loader.load(each, port.raster, pick_window=pick_window)
+            except PestoError as error:
+                shown = each.media_type if isinstance(each, RawImage) else each
+                faults.add_error(pointer, error, shown)
+            else:
+                found.append(image)
+        return found
+
+
+def _known(
+    description: Description, values: Mapping[str, Json | RawImage]
+) -> dict[str, Json | RawImage]:
+    """Values of inputs; others are ignored as PESTO does, and so is null for an optional image."""
+    return {
+        port.name: values[port.name]
+        for port in description.inputs
+        if port.name in values
+        and (values[port.name] is not None or port.required or port.kind not in _IMAGES)
+    }
+
+
+def _schema_of_others(description: Description) -> dict[str, Json]:
+    schema = dict(description.known.input)
+    properties = schema.get("properties")
+    kept = dict(properties) if isinstance(properties, dict) else {}
+    for port in description.inputs:
+        if port.kind in _IMAGES:
+            kept.pop(port.name, None)
+    schema.pop("required", None)
+    schema.pop("additionalProperties", None)
+    return {**schema, "properties": kept}
+
+
+def _wanted(port: Port) -> str:
+    if port.kind in _IMAGES:
+        return f"it takes {'an image' if port.kind == 'image' else 'a list of images'}"
+    return f"it takes {shortened(dict(port.schema))}"
+
+
+def _told(error: ValidationError) -> str:
+    """Say what is allowed; jsonschema's own words hold the whole value."""
+    limit = shortened(error.validator_value)
+    if error.validator == "required":
+        return error.message.removesuffix(" property")
+    words = {
+        "type": "must be of type",
+        "enum": "must be one of",
+        "minimum": "must be at least",
+        "maximum": "must be at most",
+        "maxLength": "must have at most this many characters:",
+        "minLength": "must have at least this many characters:",
+    }
+    return f"{words.get(str(error.validator), f'breaks {error.validator!r}:')} {limit}"
+
+
+def _escaped(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _judge_tile(tile: TileInfo | None, first: Image | None, faults: Faults) -> None:
+    if tile is None or first is None:
+        return
+    _, height, width = first.pixels.shape
+    if (tile.read.width, tile.read.height) != (width, height):
+        faults.add(
+            "/pesto/tile/read",
+            f"is {tile.read.width} x {tile.read.height} pixels, but the first image {width} x "
+            f"{height} (width x height)",
+            list(tile.read),
+        )
+
+
+def _tile_of(image: Image) -> TileInfo:
+    _, height, width = image.pixels.shape
+    whole = Window(0, 0, width, height)
+    return TileInfo(
+        read=whole,
+        write=whole,
+        scene_size=(width, height),
+        crs=image.crs,
+        transform=image.transform,
+        nodata=image.nodata,
+        tags=dict(image.tags),
+    )
+
+
+def _arrays(port: Port, images: Mapping[str, list[Image]]) -> np.ndarray | list[np.ndarray]:
+    found = [_read_only(image.pixels) for image in images[port.name]]
+    return found if port.kind == "images" else found[0]
+
+
+def _read_only(pixels: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(pixels)
+    array.setflags(write=False)
+    return array

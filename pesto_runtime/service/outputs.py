@@ -1,0 +1,246 @@
+"""Outputs on their way back: JSON as PESTO writes it, one binary image, or hrefs written to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime import raster
+from pesto_runtime.contract import Scale
+from pesto_runtime.errors import (
+    ContractBroken,
+    InvalidInput,
+    PestoError,
+    StoreFailed,
+    UnsupportedMedia,
+)
+from pesto_runtime.hrefs import path_of
+from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pesto_runtime import Json
+    from pesto_runtime.contract import Description, Port
+    from pesto_runtime.hrefs import Gate
+    from pesto_runtime.service.faults import Faults
+    from pesto_runtime.service.inputs import Inputs
+
+_PNG_TYPE = "image/png"
+_BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": _PNG_TYPE, ".npy": NPY_TYPE}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the answer is wanted; known to be possible before the process runs.
+
+    Attributes:
+        media_type: Of the answer.
+        binary: Name of the image output that the answer is; None for JSON.
+        out: Output name -> admitted href to write to.
+    """
+
+    media_type: str = JSON_TYPE
+    binary: str | None = None
+    out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The bytes of an answer."""
+
+    content: bytes
+    media_type: str
+
+
+def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wanted:
+    """Decide how to answer; hrefs to write to make it JSON.
+
+    Raises:
+        UnsupportedMedia: one image is asked for, and the process has none or several.
+    """
+    media_type = JSON_TYPE if out else _preferred(accept)
+    if media_type == JSON_TYPE:
+        return Wanted(out=out)
+    images = [port.name for port in description.outputs if port.kind == "image"]
+    if len(images) != 1:
+        raise UnsupportedMedia(
+            f"{description.name} has {len(images)} image outputs ({', '.join(images) or 'none'}), "
+            f"so no answer is {media_type}; accept {JSON_TYPE}, or name hrefs under pesto.out"
+        )
+    return Wanted(media_type, images[0])
+
+
+def admitted(
+    description: Description, out: Mapping[str, str], gate: Gate, faults: Faults
+) -> dict[str, str]:
+    """Pass the hrefs to write to through the gate; what it refuses goes to the faults."""
+    passed: dict[str, str] = {}
+    for name, href in out.items():
+        pointer = f"/pesto/out/{name}"
+        if description.output(name) is None:
+            known = ", ".join(port.name for port in description.outputs)
+            faults.add(pointer, f"is no output of {description.name}; there are {known}", href)
+            continue
+        try:
+            passed[name] = gate.admit_write(href)
+            path_of(passed[name])
+        except PestoError as error:
+            faults.add_error(pointer, error, href)
+    return passed
+
+
+def write_answer(
+    description: Description, outputs: Mapping[str, object], inputs: Inputs, how: Wanted
+) -> Answer:
+    """Write the outputs as wanted; an output that the description does not know is left out.
+
+    Raises:
+        ContractBroken: the output asked for is not there, or a number is not finite.
+        StoreFailed: an href cannot be written.
+        InvalidInput: the file format asked for cannot hold the image.
+    """
+    images = _Images(inputs)
+    if how.binary is not None:
+        pixels, port = outputs.get(how.binary), description.output(how.binary)
+        if port is None or not isinstance(pixels, np.ndarray):
+            raise ContractBroken(f"{description.name} answered no image {how.binary!r}")
+        return Answer(images.encoded(port, pixels, how.media_type), how.media_type)
+    document: dict[str, Json] = {}
+    for port in description.outputs:
+        if port.name not in outputs:
+            continue
+        href = how.out.get(port.name)
+        if href is None:
+            document[port.name] = images.to_json(port, outputs[port.name])
+        else:
+            _write(href, images.file(port, outputs[port.name], href))
+            document[port.name] = href
+    return json_answer(document)
+
+
+def json_answer(document: Mapping[str, Json]) -> Answer:
+    """Write a JSON answer.
+
+    Raises:
+        ContractBroken: a number is not finite.
+    """
+    try:
+        text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except ValueError as error:
+        raise ContractBroken(f"an output is not JSON: {error}") from error
+    return Answer(text.encode(), JSON_TYPE)
+
+
+class _Images:
+    """Output images with the georeference that the inputs give them."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+
+    def to_json(self, port: Port, value: object) -> Json:
+        if isinstance(value, np.ndarray):
+            return self._base64(port, value)
+        if port.kind == "images" and isinstance(value, (list, tuple)):
+            return [self.to_json(port, each) for each in value]
+        plain: Json = value  # type: ignore[assignment]  # the processor has made it JSON
+        return plain
+
+    def file(self, port: Port, value: object, href: str) -> bytes:
+        if isinstance(value, np.ndarray):
+            suffix = PurePosixPath(href).suffix.lower()
+            return self.encoded(port, value, _BY_SUFFIX.get(suffix, TIFF_TYPE))
+        if port.kind == "images":
+            raise InvalidInput(f"output {port.name!r} is a list of images; one href cannot hold it")
+        return json.dumps(value, allow_nan=False).encode()
+
+    def encoded(self, port: Port, pixels: np.ndarray, media_type: str) -> bytes:
+        return raster.encode_image(self._image(port, self._trimmed(port, pixels)), media_type)
+
+    def _base64(self, port: Port, pixels: np.ndarray) -> str:
+        """PESTO's PNG where it answers one; everywhere else all that is known survives."""
+        is_plain = (
+            port.raster is None and len(pixels) <= 3 and pixels.dtype in (np.uint8, np.uint16)
+        )
+        data = self.encoded(port, pixels, _PNG_TYPE if is_plain else TIFF_TYPE)
+        return base64.b64encode(data).decode("ascii")
+
+    def _trimmed(self, port: Port, pixels: np.ndarray) -> np.ndarray:
+        roi = self._inputs.roi
+        return roi.trimmed(pixels) if roi and port.name in roi.target_out else pixels
+
+    def _image(self, port: Port, pixels: np.ndarray) -> raster.Image:
+        tile, contract, first = self._inputs.tile, port.raster, self._inputs.first
+        names = (contract.band_names if contract else None) or ()
+        nodata = contract.nodata if contract else None
+        if contract is None and first is not None and first.pixels.dtype == pixels.dtype:
+            nodata = first.nodata
+        scale = contract.scale if contract else Scale()
+        if tile is None or not self._covers(pixels, scale):
+            return raster.Image(pixels, nodata=nodata, bands=names)
+        return raster.Image(
+            pixels,
+            crs=tile.crs,
+            transform=self._transform(scale),
+            nodata=nodata,
+            bands=names,
+            tags=tile.tags,
+        )
+
+    def _covers(self, pixels: np.ndarray, scale: Scale) -> bool:
+        """Whether the output has a pixel for each input pixel; else nobody knows where it lies."""
+        tile = self._inputs.tile
+        if tile is None or self._inputs.roi is not None:
+            return False
+        _, height, width = pixels.shape
+        off_x = abs(tile.read.width * scale.x - width)
+        off_y = abs(tile.read.height * scale.y - height)
+        return bool(off_x < 1 and off_y < 1)
+
+    def _transform(self, scale: Scale) -> raster.image.Transform | None:
+        tile = self._inputs.tile
+        if tile is None or tile.transform is None:
+            return None
+        moved = raster.shifted(tile.transform, tile.read.col_off, tile.read.row_off)
+        return raster.rescaled(moved, float(scale.x), float(scale.y))
+
+
+def _preferred(accept: str) -> str:
+    """The first of the media types with the highest weight that can be answered; JSON if none."""
+    weighted = []
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        weighted.append((name, _number(weight)))
+    answers = {"image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE}
+    answers |= {each: each for each in (JSON_TYPE, TIFF_TYPE, NPY_TYPE, _PNG_TYPE)}
+    possible = [(weight, answers[name]) for name, weight in weighted if name in answers and weight]
+    return max(possible, key=lambda each: each[0])[1] if possible else JSON_TYPE
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _write(href: str, data: bytes) -> None:
+    """Write a file whole or not at all: beside it first, then renamed."""
+    target = path_of(href)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"{href} cannot be written: {error.strerror or error}") from error

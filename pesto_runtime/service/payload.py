@@ -1,0 +1,166 @@
+"""A request's bytes read into input values and options; nothing is judged but their form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from pesto_runtime.contract import CallOptions, bad_fields
+from pesto_runtime.errors import BadRequest, InvalidInput, UnsupportedMedia, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from pesto_runtime import Json
+    from pesto_runtime.contract import Description, Port
+    from pesto_runtime.service.faults import Faults
+
+JSON_TYPE = "application/json"
+NPY_TYPE = "application/x-npy"
+TIFF_TYPE = "image/tiff"
+RESERVED = "pesto"
+
+# PESTO never looks at the media type, and curl's default is a form: all of these carry its JSON.
+_READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-form-urlencoded")
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """An image as the body of a request."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A request as it came.
+
+    Attributes:
+        body: All of it.
+        media_type: Of the body, lower case, without parameters.
+        query: Query parameters.
+        accept: The `Accept` header.
+    """
+
+    body: bytes
+    media_type: str
+    query: Mapping[str, str]
+    accept: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a request asks for: input values, not yet validated, and options."""
+
+    values: Mapping[str, Json | RawImage]
+    options: CallOptions
+
+
+def transports(description: Description) -> tuple[str, ...]:
+    """Media types of bodies that the process takes, as `Accept-Post` tells them."""
+    if raw_image_port(description) is None:
+        return (JSON_TYPE,)
+    return (JSON_TYPE, TIFF_TYPE, NPY_TYPE)
+
+
+def raw_image_port(description: Description) -> Port | None:
+    """The one image input that a raw body is; None where there are none or several."""
+    ports = description.image_inputs
+    return ports[0] if len(ports) == 1 else None
+
+
+def require_media_type(media_type: str, description: Description) -> None:
+    """Look at the media type alone, before a byte of the body is read.
+
+    Raises:
+        UnsupportedMedia: the process takes no such body; names those that it takes.
+    """
+    if _is_json(media_type):
+        return
+    if _is_image(media_type) and raw_image_port(description) is not None:
+        return
+    raise UnsupportedMedia(
+        f"{description.name} takes {', '.join(transports(description))}, "
+        f"not {shortened(media_type)}"
+    )
+
+
+def read_payload(payload: Payload, description: Description, faults: Faults) -> Call:
+    """Read a request; what is wrong with its options goes to the faults.
+
+    Raises:
+        BadRequest: the body is not a JSON object.
+        UnsupportedMedia: the process takes no such body.
+    """
+    require_media_type(payload.media_type, description)
+    port = raw_image_port(description)
+    if port is None or not _is_image(payload.media_type):
+        document = _json_object(payload.body)
+        return Call(document, _options(document.pop(RESERVED, None), faults))
+    values: dict[str, Json | RawImage] = {
+        name: _query_value(description, name, text)
+        for name, text in payload.query.items()
+        if name != RESERVED
+    }
+    values[port.name] = RawImage(payload.body, payload.media_type)
+    options = payload.query.get(RESERVED)
+    return Call(values, _options(options and _json(options, "?pesto"), faults))
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type in _READ_AS_JSON or media_type.endswith("+json")
+
+
+def _is_image(media_type: str) -> bool:
+    return media_type == NPY_TYPE or media_type.startswith("image/")
+
+
+def _json_object(body: bytes) -> dict[str, Json]:
+    document = _json(body, "the body")
+    if not isinstance(document, dict):
+        raise BadRequest(
+            f"the body is a JSON object with an input per key, not {shortened(document)}"
+        )
+    return document
+
+
+def _json(text: bytes | str, what: str) -> Json:
+    try:
+        document: Json = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"{what} is not JSON: {error}; it begins {shortened(text)}") from error
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _query_value(description: Description, name: str, text: str) -> Json:
+    """A string stays one where the schema says so; other values are JSON, else strings."""
+    port = description.input(name)
+    if port is not None and port.schema.get("type") == "string":
+        return text
+    try:
+        value: Json = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError:
+        return text
+    return value
+
+
+def _options(document: Json, faults: Faults) -> CallOptions:
+    if document is None:
+        return CallOptions()
+    try:
+        return CallOptions.model_validate(document)
+    except ValidationError as error:
+        for field in bad_fields(error, prefix=f"/{RESERVED}"):
+            faults.add_field(field)
+    except InvalidInput as error:  # a window says itself what is wrong with it
+        faults.add_error(f"/{RESERVED}", error)
+    return CallOptions()
