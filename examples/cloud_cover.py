@@ -4,9 +4,8 @@ from typing import Annotated
 
 import numpy as np
 
-from pesto_runtime import Raster, process
+from pesto_runtime import Named, Raster, process
 from pesto_runtime.errors import NothingValid
-from pesto_runtime.processor import Named
 
 CLOUD, NODATA = 1, 255
 

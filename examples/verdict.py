@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pesto_runtime import process
-from pesto_runtime.processor import Named
+from pesto_runtime import Named, process
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

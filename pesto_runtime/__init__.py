@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Margin, Pipeline, Window
     from pesto_runtime.errors import PestoError
     from pesto_runtime.flow import flow
-    from pesto_runtime.processor import Raster, TileInfo, process
+    from pesto_runtime.processor import Named, Raster, TileInfo, process
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -22,6 +22,7 @@ _HOMES = {
     "Client": "client",
     "Description": "contract",
     "Margin": "contract",
+    "Named": "processor",
     "PestoError": "errors",
     "Pipeline": "contract",
     "Raster": "processor",
@@ -37,6 +38,7 @@ __all__ = [
     "Description",
     "Json",
     "Margin",
+    "Named",
     "PestoError",
     "Pipeline",
     "Raster",

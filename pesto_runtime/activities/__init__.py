@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from pesto_runtime.activities.publishing import RunRecord, finished_result, publish
     from pesto_runtime.activities.services import Services, resolve_services
+    from pesto_runtime.activities.single import call_once
 
 _HOMES = {
     "Found": "discovery",
@@ -44,6 +45,7 @@ _HOMES = {
     "TileRecord": "chunk",
     "Watch": "chunk",
     "call": "outcome",
+    "call_once": "single",
     "check_pipeline": "planning",
     "count_tiles": "planning",
     "discover": "discovery",
@@ -75,6 +77,7 @@ __all__ = [
     "TileRecord",
     "Watch",
     "call",
+    "call_once",
     "check_pipeline",
     "count_tiles",
     "discover",

@@ -126,6 +126,8 @@ def _planned(
     kept = [each for name in chain.sizes if isinstance(each := types[name], RasterType)]
     quantum = chunk_quantum([each.scale for each in kept])
     chunks = chunks_of(size, quantum=quantum, at_most=sizing.chunk_count(cost.seconds))
+    widest = (max(chunk.width for chunk in chunks), max(chunk.height for chunk in chunks))
+    tile = (min(tile[0], widest[0]), min(tile[1], widest[1]))
     return phase.model_copy(update={"tile": tile, "chunks": chunks})
 
 

@@ -97,8 +97,8 @@ def _band_faults(port: Port, pointer: str, value: np.ndarray) -> Iterator[BadFie
 
 
 def _scaled(port: Port, window: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the output; a stride over a ragged edge rounds up."""
+    """Rows and columns of the output; what is left of an incomplete pixel at the edge is dropped."""
     if port.raster is None:
         return window
     scale = port.raster.scale
-    return math.ceil(window[0] * scale.y), math.ceil(window[1] * scale.x)
+    return math.floor(window[0] * scale.y), math.floor(window[1] * scale.x)

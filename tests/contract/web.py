@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
@@ -20,6 +20,7 @@ from pesto_runtime.service import Limits, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from fastapi import FastAPI
 
@@ -36,7 +37,9 @@ serve(load_processor(target), port=0, allow=allow, limits=limits)
 class Web(Protocol):
     """Sends requests below `/api/v1`; safe to use from several threads."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """The service's address, with its prefix."""
 
     def __call__(self, method: str, path: str, **options: object) -> httpx.Response:
         """Send one request."""
@@ -84,7 +87,7 @@ def ready(web: Web, state: str = "OK") -> None:
 @contextmanager
 def in_process(target: str, allow: Sequence[str], limits: Limits) -> Iterator[Web]:
     """Serve in this process, over ASGI."""
-    app = create_app(load_processor(target), gate=Gate(True, tuple(allow)), limits=limits)  # noqa: FBT003
+    app = create_app(load_processor(target), gate=Gate(True, tuple(allow)), limits=limits)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -117,3 +120,28 @@ def by_uvicorn(target: str, allow: Sequence[str], limits: Limits) -> Iterator[We
 
 
 WAYS = {"in-process": in_process, "uvicorn": by_uvicorn}
+
+
+@dataclass
+class Farm:
+    """Services that are started once, and stopped together.
+
+    Attributes:
+        way: One of `WAYS`.
+        allowed: The folder that they may write to.
+        stack: What stops them.
+    """
+
+    way: str
+    allowed: Path
+    stack: ExitStack
+    running: dict[tuple[str, Limits], Web] = field(default_factory=dict)
+
+    def __call__(self, target: str, limits: Limits | None = None) -> Web:
+        """The service of a target, ready."""
+        key = (target, limits or Limits(workers=2))
+        if key not in self.running:
+            web = self.stack.enter_context(WAYS[self.way](target, [str(self.allowed)], key[1]))
+            ready(web)
+            self.running[key] = web
+        return self.running[key]

@@ -1,0 +1,59 @@
+"""`pesto describe` and `pesto discover`: what a target or a service is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pesto_runtime.contract import Description, Port
+
+
+def describe(
+    target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The description as it is.")] = False,
+) -> None:
+    """Show what a process takes, gives and needs to be tiled."""
+    from pesto_runtime.activities import find
+
+    found = find((target,))
+    if as_json:
+        typer.echo(json.dumps(found.said.to_json(), indent=2))
+        return
+    _show(found.said)
+    typer.echo(f"digest  {found.said.digest}\nbuild   {found.service.build}")
+
+
+def discover(
+    urls: Annotated[list[str], typer.Argument(help="URLs of services.")],
+    save: Annotated[Path, typer.Option(help="Folder for one NAME@VERSION.json each.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Tell the files as JSON.")] = False,
+) -> None:
+    """Ask services what they are and save it as a catalog, for --services."""
+    from pesto_runtime.activities import discover
+
+    files = [str(path) for path in discover(urls, save)]
+    typer.echo(json.dumps(files) if as_json else "\n".join(files))
+
+
+def _show(description: Description) -> None:
+    typer.echo(f"{description.name} {description.version}  ({description.tileable})")
+    if description.known.description:
+        typer.echo(f"  {description.known.description.strip().splitlines()[0]}")
+    for heading, ports in (("inputs", description.inputs), ("outputs", description.outputs)):
+        typer.echo(heading)
+        for port in ports:
+            typer.echo(f"  {port.name:<16} {_port(port)}")
+
+
+def _port(port: Port) -> str:
+    if port.raster is None:
+        kind = port.kind if port.kind != "json" else str(port.schema.get("type", "any"))
+        default = f", default {port.schema['default']!r}" if port.has_default else ""
+        return f"{kind}{default}" + ("" if port.required or default else ", optional")
+    facts = {"bands": port.raster.bands, **port.raster.to_json()}
+    told = [f"{name} {value}" for name, value in facts.items() if value is not None]
+    return f"{port.kind}: {', '.join(told)}"

@@ -1,0 +1,68 @@
+"""The application: its commands, and one way for errors to end it.
+
+Exit codes: 0 done or COMPLETE, 1 failed, 2 refused (usage, contract, input), 3 PARTIAL,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pesto_runtime import __version__
+from pesto_runtime.cli import calling, discovering, running, serving
+from pesto_runtime.errors import PestoError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="pesto",
+    help="Earth-observation algorithms as services, and pipelines of them over whole scenes.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(serving.serve)
+app.command()(discovering.describe)
+app.command()(discovering.discover)
+app.command()(calling.process)
+app.command()(running.check)
+app.command()(running.plan)
+app.command()(running.run)
+
+
+@app.callback()
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Tell the version.")] = False,
+) -> None:
+    """Take the options that stand before a command."""
+    if version:
+        typer.echo(f"pesto-workflows {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    for entry in entry_points(group="pesto.commands"):
+        app.add_typer(entry.load(), name=entry.name)
+    try:
+        app(standalone_mode=True)
+    except PestoError as error:
+        typer.echo(f"pesto: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("pesto: interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
