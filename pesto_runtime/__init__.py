@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pesto_runtime.client import AsyncClient, Client
     from pesto_runtime.contract import Description, Margin, Pipeline, Window
     from pesto_runtime.errors import PestoError
-    from pesto_runtime.flow import flow
+    from pesto_runtime.flows import flow
     from pesto_runtime.processor import Named, Raster, TileInfo, process
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -28,7 +28,7 @@ _HOMES = {
     "Raster": "processor",
     "TileInfo": "processor",
     "Window": "contract",
-    "flow": "flow",
+    "flow": "flows",
     "process": "processor",
 }
 

@@ -17,6 +17,7 @@ from pesto_runtime.activities.context import (
     manifest_name,
     scalars_name,
 )
+from pesto_runtime.activities.meter import Meter
 from pesto_runtime.activities.pixels import Sources, picked_bands
 from pesto_runtime.activities.tile import StageFailed, TileRunner, in_stage
 from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
@@ -123,12 +124,15 @@ def _runner(context: RunContext, stages: PhaseStages, sources: Sources) -> TileR
         stages=stages.stages,
         sources=sources,
         parameters={stage.id: context.parameters(stage) for stage in stages.stages},
+        meter=Meter(),
     )
 
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
     bands = run.runner.sources.bands
-    collector = Collector.of(run.context, run.stages, chunk, source_bands=bands)
+    collector = Collector.of(
+        run.context, run.stages, chunk, source_bands=bands, meter=run.runner.meter
+    )
     run_tile = _run_whole if run.stages.kind == "whole" else _run_tile
     for window in tiles_of(chunk, tile):
         if run.watch.should_stop():
@@ -226,7 +230,7 @@ def _manifest(run: _Chunks) -> dict[str, object]:
             [*record.window, round(record.seconds, 4), record.state] for record in run.records
         ],
         "holes": [hole.model_dump(mode="json") for hole in run.holes],
-        "stages": {name: cost.model_dump() for name, cost in run.runner.costs.items()},
+        "stages": {name: cost.model_dump() for name, cost in run.runner.meter.costs.items()},
     }
 
 

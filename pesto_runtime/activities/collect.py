@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pesto_runtime.activities.meter import Meter
     from pesto_runtime.contract import Window
     from pesto_runtime.pipeline import BoundStage, PhaseStages
 
@@ -34,6 +35,7 @@ class Collector:
         source_bands: Source -> the bands that its arrays hold; absent for all.
         missing: Raster, or reduce's id -> blocks (row, col) that the store does not have.
         assemblers: Raster -> where its tiles are put together.
+        meter: Of the chunk.
         blocks: Blocks written so far.
     """
 
@@ -42,6 +44,7 @@ class Collector:
     source_bands: Mapping[str, tuple[int, ...]]
     missing: Mapping[str, set[BlockIndex]]
     assemblers: Mapping[str, Assembler]
+    meter: Meter
     blocks: int = 0
     _waiting: dict[tuple[str, BlockIndex], dict[str, Pixels]] = field(default_factory=dict)
 
@@ -53,6 +56,7 @@ class Collector:
         chunk: Window,
         *,
         source_bands: Mapping[str, tuple[int, ...]],
+        meter: Meter,
     ) -> Self:
         """Look up what a chunk is missing."""
         missing = {
@@ -69,7 +73,7 @@ class Collector:
             for reference in stage.rasters.values():
                 wanted.setdefault(str(reference), set()).update(missing[stage.id])
         assemblers = {name: _assembler(context, name, blocks) for name, blocks in wanted.items()}
-        return cls(context, stages.reduces, source_bands, missing, assemblers)
+        return cls(context, stages.reduces, source_bands, missing, assemblers, meter)
 
     @property
     def is_complete(self) -> bool:
@@ -139,7 +143,8 @@ class Collector:
             inputs[port] = stage_array(self.context, stage, port, pixels)
         tile = tile_info(self.context, stage, block.window, block.window)
         caller = caller_for(self.context.plan.services[stage.stage.process])
-        partial = caller.partial(inputs, tile=tile)
+        with self.meter.call(stage.id):
+            partial = caller.partial(inputs, tile=tile)
         self.context.store.put_json(
             partial_name(self.context, stage.id, block.index), dict(partial)
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from pesto_runtime.activities.context import RunContext, raster_name
 from pesto_runtime.contract import Reference, Window, parse_binding
 from pesto_runtime.raster import RasterReader, band_numbers
@@ -12,9 +14,7 @@ from pesto_runtime.raster import RasterReader, band_numbers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
-    from pesto_runtime.contract import Scene
+    from pesto_runtime.contract import ImageReference, Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,13 @@ class Sources:
         array = reader.read(window, bands=bands)
         self.bytes_read += array.nbytes
         return Pixels(window, array, bands)
+
+    def count_reference(self, name: str, image: ImageReference) -> None:
+        """Count the bytes of pixels that a service reads by itself."""
+        made = self.context.raster_type(name)
+        bands = len(image.bands or made.bands or (None,))
+        pixels = image.window.pixels if image.window else 0
+        self.bytes_read += pixels * bands * np.dtype(made.dtype[0]).itemsize
 
     def href(self, name: str) -> str:
         """Where a raster is: a scene, or what an earlier phase left in the store."""

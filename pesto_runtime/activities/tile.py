@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.activities.callers import caller_for
@@ -16,7 +15,6 @@ from pesto_runtime.activities.inputs import (
     trimmed,
     written,
 )
-from pesto_runtime.contract import StageCost, Window
 from pesto_runtime.errors import PestoError
 from pesto_runtime.pipeline import BoundStage, RasterType
 from pesto_runtime.tiling import StepWindows, scaled_window, whole
@@ -27,8 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pesto_runtime.activities.context import RunContext
+    from pesto_runtime.activities.meter import Meter
     from pesto_runtime.activities.pixels import Pixels, Sources
-    from pesto_runtime.contract import Scale
+    from pesto_runtime.contract import Scale, Window
     from pesto_runtime.tiling import Chain, Size
 
 
@@ -66,7 +65,7 @@ class TileRunner:
         stages: Map stages, or the one whole stage, in order.
         sources: Where pixels come from.
         parameters: Stage id -> its JSON inputs.
-        costs: Stage id -> what its calls took so far.
+        meter: Of the chunk.
     """
 
     context: RunContext
@@ -74,7 +73,7 @@ class TileRunner:
     stages: tuple[BoundStage, ...]
     sources: Sources
     parameters: Mapping[str, Mapping[str, object]]
-    costs: dict[str, StageCost] = field(default_factory=dict)
+    meter: Meter
 
     def run(self, wanted: Mapping[str, Window]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Make the wanted windows of rasters.
@@ -142,18 +141,17 @@ class TileRunner:
             image = stage_reference(self.context, stage, port, windows.read)
             if by_reference and image is not None:
                 inputs[port] = image
+                self.sources.count_reference(str(reference), image)
             else:
                 pixels = self._held(str(reference), held, sources).crop(windows.read)
                 inputs[port] = stage_array(self.context, stage, port, pixels, pad)
         write = written(windows, self._scale(stage))
         tile = tile_info(self.context, stage, windows.read, write)
-        begun, cpu = time.perf_counter(), time.thread_time()
         try:
-            return caller.run(inputs, tile=tile)
+            with self.meter.call(stage.id):
+                return caller.run(inputs, tile=tile)
         except PestoError as error:
             raise StageFailed(stage.id, error) from error
-        finally:
-            self._count(stage.id, time.perf_counter() - begun, time.thread_time() - cpu)
 
     def _keep(
         self,
@@ -183,11 +181,3 @@ class TileRunner:
 
     def _grid(self, stage: BoundStage) -> Size:
         return self.chain.sizes[str(next(iter(stage.rasters.values())))]
-
-    def _count(self, stage_id: str, seconds: float, cpu_seconds: float) -> None:
-        so_far = self.costs.get(stage_id, StageCost())
-        self.costs[stage_id] = StageCost(
-            calls=so_far.calls + 1,
-            seconds=so_far.seconds + seconds,
-            cpu_seconds=so_far.cpu_seconds + cpu_seconds,
-        )

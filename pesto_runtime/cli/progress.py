@@ -18,12 +18,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pesto_runtime.local import Observer
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pesto_runtime.activities import Planned, TileRecord
+    from pesto_runtime.engines import Watcher
 
 
 class _Rate(ProgressColumn):
@@ -35,9 +33,29 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} tiles/s")
 
 
+class _Bar:
+    """Shows what an engine tells."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(name, total=None)
+
+    def begin(self, tiles: int) -> None:
+        """Show how many tiles there are."""
+        self._bar.update(self._task, total=tiles)
+
+    def advance(self, tiles: int) -> None:
+        """Show that tiles are done."""
+        self._bar.advance(self._task, tiles)
+
+    def warn(self, text: str) -> None:
+        """Show a warning above the bar."""
+        self._bar.console.print(f"warning: {text}", markup=False, highlight=False)
+
+
 @contextmanager
-def progress(name: str, *, hidden: bool) -> Iterator[Observer]:
-    """Show a bar while the block runs; answers what the engine tells of it."""
+def progress(name: str, *, hidden: bool) -> Iterator[Watcher]:
+    """Show a bar while the block runs; answers who looks on."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -50,12 +68,4 @@ def progress(name: str, *, hidden: bool) -> Iterator[Observer]:
         console=Console(stderr=True),
         disable=hidden,
     ) as bar:
-        task = bar.add_task(name, total=None)
-
-        def on_plan(_planned: Planned, tiles: int) -> None:
-            bar.update(task, total=tiles)
-
-        def on_tile(_record: TileRecord) -> None:
-            bar.advance(task)
-
-        yield Observer(on_plan, on_tile)
+        yield _Bar(bar, name)

@@ -24,7 +24,6 @@ from pesto_runtime.cli.options import (
     pairs,
 )
 from pesto_runtime.cli.showing import show_plan, show_result, show_warnings
-from pesto_runtime.errors import InvalidInput
 
 _REFUSED, _PARTIAL = 2, 3
 
@@ -90,21 +89,22 @@ def plan(
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
     from pesto_runtime.activities import load_pipeline, plan, read_inputs, resolve_services
-    from pesto_runtime.local import Options
+    from pesto_runtime.local import sizing_of
 
     model = load_pipeline(pipeline)
     found = resolve_services(
         model, base=pipeline.resolve().parent, options=service or [], catalog=services
     )
-    options = Options(workers=workers or os.cpu_count() or 1, tile=tile, max_tasks=max_tasks)
+    count = workers or os.cpu_count() or 1
+    sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
     given = read_inputs(model, pairs(inputs, option="-i"))
-    planned = plan(model, found, given, store="file:///", sizing=options.sizing)
+    planned = plan(model, found, given, store="file:///", sizing=sizing)
     if as_json:
         document = planned.plan.model_dump(mode="json")
         document["estimates"] = [asdict(each) for each in planned.estimates]
         typer.echo(json.dumps(document, indent=2))
     else:
-        show_plan(planned, workers=options.workers)
+        show_plan(planned, workers=count)
 
 
 def run(
@@ -129,19 +129,17 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
-    from pesto_runtime.activities import load_pipeline, read_inputs, resolve_services
+    from pesto_runtime.activities import load_pipeline
     from pesto_runtime.cli.progress import progress
-    from pesto_runtime.local import Options
-    from pesto_runtime.local import run as run_locally
+    from pesto_runtime.engines import RunRequest, load_engine
 
-    if engine != "local":
-        raise InvalidInput(f"--engine {engine}: no such engine is installed; there is: local")
-    model = load_pipeline(pipeline)
-    found = resolve_services(
-        model, base=pipeline.resolve().parent, options=service or [], catalog=services
-    )
-    given = read_inputs(model, pairs(inputs, option="-i"))
-    options = Options(
+    request = RunRequest(
+        pipeline=load_pipeline(pipeline),
+        base=pipeline.resolve().parent,
+        inputs=pairs(inputs, option="-i"),
+        folder=out,
+        services=tuple(service or ()),
+        catalog=services,
         workers=workers or os.cpu_count() or 1,
         executor=executor.value,
         tile=tile,
@@ -151,9 +149,9 @@ def run(
         fresh=fresh,
         as_cog=form is Form.cog,
     )
-    show_warnings(found.changed)
-    with progress(model.name, hidden=as_json or not sys.stderr.isatty()) as observer:
-        result = run_locally(model, found, given, out, options=options, observer=observer)
+    hidden = as_json or not sys.stderr.isatty()
+    with progress(request.pipeline.name, hidden=hidden) as watcher:
+        result = load_engine(engine).run(request, watcher=watcher)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from pesto_runtime.local.engine import Observer, Options, run
+from pesto_runtime.local.engine import LocalEngine, sizing_of
 
-__all__ = ["Observer", "Options", "run"]
+engine = LocalEngine()
+
+__all__ = ["LocalEngine", "engine", "sizing_of"]

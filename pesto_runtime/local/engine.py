@@ -6,14 +6,11 @@ import os
 import time
 import uuid
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pesto_runtime.activities import (
-    Inputs,
     Planned,
     RunRecord,
-    Services,
     call,
     count_tiles,
     finished_result,
@@ -21,7 +18,9 @@ from pesto_runtime.activities import (
     materialise,
     plan,
     publish,
+    read_inputs,
     reduce,
+    resolve_services,
     save_plan,
     tile_records,
 )
@@ -33,144 +32,100 @@ from pesto_runtime.pipeline import Sizing
 from pesto_runtime.report import ReportData, write_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import TileRecord
-    from pesto_runtime.contract import Pipeline
+    from pesto_runtime.engines import RunRequest, Watcher
 
 _MOST_REBUILDS = 3
 _POLL_S = 0.1
 _MEMORY_SHARE = 4
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to run.
+class LocalEngine:
+    """Runs pipelines on this machine."""
 
-    Attributes:
-        workers: Chunks at once.
-        executor: `threads` or `processes`.
-        tile: Side of a tile, pixels; None to size it by memory.
-        max_tasks: Most chunks of a phase.
-        store: Base href of the run store; None for the output folder's own.
-        keep: Whether to keep the run store of a complete run.
-        fresh: Whether to forget what earlier runs left.
-        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
-    """
+    def run(self, request: RunRequest, *, watcher: Watcher) -> dict[str, JsonValue]:
+        """Run a pipeline; goes on where an earlier run of the same key stopped.
 
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    executor: Literal["threads", "processes"] = "threads"
-    tile: int | None = None
-    max_tasks: int = 64
-    store: str | None = None
-    keep: bool = False
-    fresh: bool = False
-    as_cog: bool = False
+        Returns:
+            What `result.json` holds.
 
-    @property
-    def sizing(self) -> Sizing:
-        """How the run is cut up on this machine: a quarter of its memory is for tiles."""
-        ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Sizing(
-            workers=self.workers,
-            max_tasks=self.max_tasks,
-            tile=self.tile,
-            memory_bytes=ram // _MEMORY_SHARE,
+        Raises:
+            InvalidPipeline: the pipeline does not check; with every error.
+            Interrupted: stopped by Ctrl-C; the same call resumes.
+            PestoError: the run failed; nothing is published.
+        """
+        pipeline, folder = request.pipeline, request.folder
+        services = resolve_services(
+            pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
+        inputs = read_inputs(pipeline, request.inputs)
+        sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
+        with locked_workspace(folder) as workspace:
+            store = request.store or workspace.store
+            planned = plan(pipeline, services, inputs, store=store, sizing=sizing)
+            for warning in (*services.changed, *planned.warnings):
+                watcher.warn(str(warning))
+            if request.fresh:
+                workspace.clear()
+            elif (finished := finished_result(folder, planned.plan.run)) is not None:
+                return finished
+            result = _Run(planned, request, watcher).run(workspace)
+            if result["status"] == "COMPLETE" and not request.keep:
+                workspace.clear()
+        return result
 
 
-@dataclass(frozen=True)
-class Observer:
-    """Who looks on while a run goes.
-
-    Attributes:
-        on_plan: Told of the plan and its number of tiles before the first.
-        on_tile: Told of every tile when it is done.
-    """
-
-    on_plan: Callable[[Planned, int], None] = lambda _planned, _tiles: None
-    on_tile: Callable[[TileRecord], None] = lambda _record: None
-
-
-def run(
-    pipeline: Pipeline,
-    services: Services,
-    inputs: Inputs,
-    folder: Path,
-    *,
-    options: Options | None = None,
-    observer: Observer | None = None,
-) -> dict[str, JsonValue]:
-    """Run a pipeline; goes on where an earlier run of the same key stopped.
-
-    Args:
-        pipeline: What to run.
-        services: What runs its processes.
-        inputs: Scenes and values.
-        folder: Where the outputs, `result.json` and `report.html` go.
-        options: How to run.
-        observer: Who looks on.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        InvalidPipeline: the pipeline does not check; with every error.
-        Interrupted: stopped by Ctrl-C; the same call resumes.
-        PestoError: the run failed; nothing is published.
-    """
-    options, observer = options or Options(), observer or Observer()
-    with locked_workspace(folder) as workspace:
-        store = options.store or workspace.store
-        planned = plan(pipeline, services, inputs, store=store, sizing=options.sizing)
-        if options.fresh:
-            workspace.clear()
-        elif (finished := finished_result(folder, planned.plan.run)) is not None:
-            return finished
-        result = _Run(planned, options, observer).run(folder, workspace)
-        if result["status"] == "COMPLETE" and not options.keep:
-            workspace.clear()
-    return result
+def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
+    """How a run is cut up on this machine: a quarter of its memory is for tiles."""
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Sizing(
+        workers=workers, max_tasks=max_tasks, tile=tile, memory_bytes=ram // _MEMORY_SHARE
+    )
 
 
 class _Run:
     """One run, while it goes."""
 
-    def __init__(self, planned: Planned, options: Options, observer: Observer) -> None:
+    def __init__(self, planned: Planned, request: RunRequest, watcher: Watcher) -> None:
         self._planned = planned
-        self._observer = observer
+        self._request = request
+        self._watcher = watcher
         self._href = save_plan(planned.plan)
         self._context = load_context(self._href)
-        self._as_cog = options.as_cog
-        threads = options.executor == "threads"
-        self._workers: Workers = Threads(options.workers) if threads else Processes(options.workers)
+        threads = request.executor == "threads"
+        self._workers: Workers = Threads(request.workers) if threads else Processes(request.workers)
         self._tainted: set[str] = set()
         self._record = RunRecord(
             engine={
                 "name": "local",
                 "run": uuid.uuid4().hex[:12],
-                "executor": options.executor,
-                "workers": options.workers,
+                "executor": request.executor,
+                "workers": request.workers,
             },
             warnings=tuple(str(warning) for warning in planned.warnings),
         )
 
-    def run(self, folder: Path, workspace: Workspace) -> dict[str, JsonValue]:
+    def run(self, workspace: Workspace) -> dict[str, JsonValue]:
         """Run every phase, then publish."""
         phases = self._planned.plan.phases
-        self._observer.on_plan(self._planned, sum(count_tiles(phase) for phase in phases))
+        self._watcher.begin(sum(count_tiles(phase) for phase in phases))
         self._context.forget_manifests()
         for number in range(len(phases)):
             begun = time.perf_counter()
             self._run_phase(number)
             self._record.phase_seconds.append(time.perf_counter() - begun)
         result = publish(
-            self._href, folder, workspace=workspace.path, record=self._record, as_cog=self._as_cog
+            self._href,
+            workspace.folder,
+            workspace=workspace.path,
+            record=self._record,
+            as_cog=self._request.as_cog,
         )
-        self._write_report(folder, result)
+        self._write_report(workspace.folder, result)
         return result
 
     def _run_phase(self, number: int) -> None:
@@ -247,8 +202,7 @@ class _Run:
                 yield waiting.pop(future), future.result()
 
     def _tell(self) -> None:
-        for record in self._workers.told():
-            self._observer.on_tile(record)
+        self._watcher.advance(len(self._workers.told()))
 
     def _count(self, result: ChunkResult) -> None:
         self._record.chunks += 1
