@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, get_args, overload
 
 from pydantic import ValidationError
 
 from pesto_runtime.contract import Description, bad_fields
 from pesto_runtime.errors import InvalidContract, shortened
 from pesto_runtime.processor.document import describe
+from pesto_runtime.processor.options import ProcessOptions
 from pesto_runtime.processor.partials import FOLDS
 from pesto_runtime.processor.ports import (
     NAME,
@@ -26,38 +27,12 @@ from pesto_runtime.processor.ports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from pesto_runtime.contract import Fold, Margin, Tileable
+    from pesto_runtime.contract import Fold, Tileable
 
 F = TypeVar("F", bound="Callable[..., object]")
 ATTRIBUTE = "__pesto__"
-
-
-class ProcessOptions(TypedDict, total=False):
-    """What `@process(...)` takes.
-
-    `margin` and `align` hold for every image input without its own. `reduce` gives a fold per key
-    of the partial that the function returns; `finish(partial)` then gives the outputs. `setup`
-    runs once, before the service says that it is ready.
-    """
-
-    name: str
-    version: str
-    title: str
-    family: str
-    organization: str
-    email: str
-    keywords: Sequence[str]
-    margin: int | Mapping[str, int] | Margin
-    align: int
-    reduce: Mapping[str, Fold]
-    finish: Callable[..., object]
-    tileable: Tileable
-    releases_gil: bool
-    batched: bool
-    resources: Mapping[str, float]
-    setup: Callable[[], object]
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ def _band_faults(port: Port, pointer: str, value: np.ndarray) -> Iterator[BadFie
 
 
 def _scaled(port: Port, window: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the output; what is left of an incomplete pixel at the edge is dropped."""
+    """Rows and columns of the output; an incomplete pixel at the far edge is dropped."""
     if port.raster is None:
         return window
     scale = port.raster.scale

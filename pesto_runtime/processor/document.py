@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Tileable
-    from pesto_runtime.processor.authoring import ProcessOptions
+    from pesto_runtime.processor.options import ProcessOptions
     from pesto_runtime.processor.ports import PortSpec
 
 _TEMPLATE = "#/definitions/{model}"

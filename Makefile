@@ -1,0 +1,66 @@
+# `make demo` and `make test` are the two commands of the README; `make check` is the one gate.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup test check lint types layers bench docs schemas pins clean
+
+help:  ## Show what there is to make.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: $(VENV)/.base  ## Three services over HTTP, discovered and chained over a Landsat scene.
+	@$(BIN)/python examples/demo.py out
+
+setup: $(VENV)/.dev  ## Everything for working on the project.
+
+test: $(VENV)/.dev  ## All tests.
+	$(BIN)/pytest
+
+check: lint types layers test  ## What CI runs.
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## Benchmarks against peers; writes benchmarks/RESULTS.md.
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.dev  ## The snippets of README and docs, run.
+	$(BIN)/pytest tests/docs
+
+schemas: $(VENV)/.dev  ## Write schemas/ anew from the models.
+	$(BIN)/python -m pesto_runtime.schema schemas
+
+pins: $(VENV)/.dev  ## Pin what is installed anew.
+	$(BIN)/uv pip compile -q --no-emit-index-url --no-emit-find-links --no-header --universal --python-version 3.11 pyproject.toml -o requirements/base.txt
+	$(BIN)/uv pip compile -q --no-emit-index-url --no-emit-find-links --no-header --universal --python-version 3.11 pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
+
+clean:  ## Remove what make made.
+	rm -rf $(VENV) out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# uv is several times faster than pip; both install the same pins.
+ifdef UV
+INSTALL := $(UV) pip install -q --python $(BIN)/python
+$(VENV)/bin/python:
+	$(UV) venv -q --python $(PYTHON) $(VENV)
+else
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+endif
+
+$(VENV)/.base: $(VENV)/bin/python requirements/base.txt pyproject.toml
+	$(INSTALL) -c requirements/base.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base requirements/dev.txt
+	$(INSTALL) -r requirements/dev.txt
+	@touch $@
