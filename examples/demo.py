@@ -46,9 +46,9 @@ def served(names: Sequence[str]) -> Iterator[list[str]]:
         for name in names:
             command = ["serve", f"examples/{name}.py:{name}", "--port", "0"]
             say(f"$ pesto {shlex.join(command)} &")
-            server = subprocess.Popen(
+            server = subprocess.Popen(  # noqa: S603  # our own command
                 [PESTO, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
-            )  # our own command
+            )
             servers.enter_context(server)
             servers.callback(server.terminate)
             started.append(server)
