@@ -39,14 +39,19 @@ app.command()(running.plan)
 app.command()(running.run)
 
 
-@app.callback()
-def version_option(
-    version: Annotated[bool, typer.Option("--version", help="Tell the version.")] = False,
-) -> None:
-    """Take the options that stand before a command."""
-    if version:
+def _tell_version(asked: bool) -> None:  # typer calls it so
+    if asked:
         typer.echo(f"pesto-workflows {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def before_any_command(
+    version: Annotated[  # its callback does the work
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell it.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

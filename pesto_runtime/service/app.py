@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pesto_runtime.processor import Processor
 
 _LOG = logging.getLogger(__name__)
+_CARRIED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 _OPENAPI_PATH = f"{PREFIX}/openapi"
 
 
@@ -99,8 +101,6 @@ class _Service:
         self._limits = limits
         self._documents = Documents.of(processor)
         self._execution = Execution.of(processor, gate, limits)
-        # Called by another name than this machine's, the caller may be anywhere: a proxy's, or a
-        # web page's that points its own name here (DNS rebinding). Local files are not for them.
         self._from_afar = Execution.of(processor, replace(gate, loopback=False), limits)
         self._pool = WorkPool(limits.workers, limits.queue)
         self._readiness = Readiness(partial(_set_up, processor), on_ready=on_ready)
@@ -154,8 +154,7 @@ class _Service:
             payload = Payload(
                 body, media_type, dict(request.query_params), request.headers.get("accept", "")
             )
-            is_near = is_loopback(request.url.hostname or "")
-            execution = self._execution if is_near else self._from_afar
+            execution = self._execution if _is_from_here(request) else self._from_afar
             gone = asyncio.ensure_future(_disconnected(request))
             try:
                 answer = await self._pool.run(partial(execution.answer, payload), gone)
@@ -183,6 +182,18 @@ def _require_synchronous(description: Description) -> None:
             f"{description.name} says `asynchronous: true`; jobs are not served, set it to false "
             "in its description (or a profile of it) to answer calls at once"
         )
+
+
+def _is_from_here(request: Request) -> bool:
+    """Whether the caller is on this machine, as its gate takes for granted.
+
+    A proxy on this machine, or a browser that runs somebody's page (which may even have pointed
+    its own name here), carries requests of others: local files are not for them.
+    """
+    origin = request.headers.get("origin")
+    names = [request.url.hostname, *([urlsplit(origin).hostname] if origin else [])]
+    is_carried = any(each in request.headers for each in _CARRIED)
+    return not is_carried and all(is_loopback(name or "") for name in names)
 
 
 async def _body(request: Request, most_bytes: int) -> bytes:

@@ -17,7 +17,7 @@ class Limits:
         queue: Calls that may wait beside them; the next one is answered 503.
     """
 
-    body_bytes: int = 1 << 30
+    body_bytes: int = 512 << 20
     image_bytes: int = 4 << 30
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     queue: int = 32

@@ -125,13 +125,25 @@ def test_writing_needs_permission_and_a_place(serve: Farm, tmp_path: Path) -> No
     assert (answer.status_code, answer.json()["type"]) == (507, "urn:pesto:error:store-failed")
 
 
-def test_a_caller_by_another_name_reads_no_local_file(serve: Farm, tmp_path: Path) -> None:
-    """A web page that points its own name at this machine is not on this machine."""
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Host", "page.example.org"),
+        ("Origin", "https://page.example.org"),
+        ("Origin", "null"),
+        ("X-Forwarded-For", "10.0.0.1"),
+        ("Forwarded", "for=10.0.0.1"),
+    ],
+)
+def test_a_caller_from_elsewhere_reads_no_local_file(
+    serve: Farm, tmp_path: Path, header: str, value: str
+) -> None:
+    """A browser's page and what a proxy carries are not of this machine; its own pages are."""
     path = tmp_path / "a.tif"
     path.write_bytes(encode_image(image_of(), TIFF))
-    web = serve(PROCESSES + "same")
-    assert post(web, {"image": file_href(path)}).status_code == 200
-    answer = post(web, {"image": file_href(path)}, Host="page.example.org")
+    web, document = serve(PROCESSES + "same"), {"image": file_href(path)}
+    assert post(web, document, Origin="http://localhost:8080").status_code == 200
+    answer = post(web, document, **{header: value})
     assert answer.json()["type"] == "urn:pesto:error:href-refused"
 
 

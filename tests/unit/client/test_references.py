@@ -1,0 +1,95 @@
+"""Which hrefs are sent to whom, and what is remembered of a refusal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pesto_runtime.client import Described
+from pesto_runtime.client.answering import calling
+from pesto_runtime.client.sending import Call, References
+from pesto_runtime.client.steps import Patience, Reply, Request, advance
+from pesto_runtime.contract import Description, ImageReference
+from pesto_runtime.hrefs import file_href
+from pesto_runtime.raster import Image, encode_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HERE, AWAY = "http://127.0.0.1:1/api/v1", "http://host/api/v1"
+IMAGE = {"$ref": "#/definitions/Image"}
+ONE = Description.parse(
+    {
+        "name": "one",
+        "version": "1",
+        "input": {"properties": {"image": IMAGE}},
+        "output": {"properties": {"image": IMAGE}},
+    }
+)
+OURS = Described(ONE, ("application/json", "image/tiff", "application/x-npy"), "b", "d")
+PLAIN = Described(ONE, (), "b", "d")
+PIXELS = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+ANSWER = Reply(
+    200, {"content-type": "application/x-npy"}, encode_image(Image(PIXELS), "application/x-npy")
+)
+REFUSED = Reply(
+    422,
+    {"content-type": "application/problem+json"},
+    b'{"type": "urn:pesto:error:href-refused", "detail": "no", "retryable": false}',
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "described", "href", "claim"),
+    [
+        (HERE, OURS, "file:///a.tif", True),
+        (AWAY, OURS, "file:///a.tif", False),
+        (AWAY, OURS, "https://host/a.tif", True),
+        (AWAY, OURS, "s3://bucket/a.tif", True),
+        (HERE, OURS, "memory:///a.tif", False),
+        (HERE, PLAIN, "file:///a.tif", False),
+        (HERE, PLAIN, "http://127.0.0.1/a.tif", False),
+    ],
+)
+def test_an_href_is_sent_only_where_it_can_mean_the_same(
+    where: str, described: Described, href: str, claim: bool
+) -> None:
+    """A local file to a service on this machine; nothing to one that reads no windows."""
+    assert References(where, described).admits(href) is claim
+
+
+def played(references: References, href: str, replies: list[Reply]) -> list[Request]:
+    """Call once with a reference; what was sent."""
+    call = Call({"image": ImageReference(href=href)})
+    steps = calling(call, OURS, references, where=HERE, patience=Patience())
+    sent: list[Request] = []
+    step, result = advance(steps, None)
+    while isinstance(step, Request):
+        sent.append(step)
+        step, result = advance(steps, replies.pop(0))
+    assert result is not None
+    assert np.array_equal(np.asarray(result["image"]), PIXELS)
+    return sent
+
+
+def test_a_refusal_is_remembered(tmp_path: Path) -> None:
+    """First the reference, then the pixels; from then on the pixels at once."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(encode_image(Image(PIXELS), "image/tiff"))
+    references, href = References(HERE, OURS), file_href(path)
+    first, second = played(references, href, [REFUSED, ANSWER])
+    assert json.loads(first.content) == {"image": {"href": href}}
+    assert second.headers["Content-Type"] == "application/x-npy"
+    (third,) = played(references, href, [ANSWER])
+    assert third == second
+
+
+def test_what_is_not_refused_goes_by_reference_each_time() -> None:
+    """Control: without a refusal nothing is read here, not even a file that is not there."""
+    references = References(HERE, OURS)
+    for _ in range(2):
+        (sent,) = played(references, "file:///nosuch.tif", [ANSWER])
+        assert sent.headers["Content-Type"] == "application/json"
