@@ -6,7 +6,7 @@ Public names load on first use (PEP 562), so that importing the package costs no
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pesto_runtime.client import AsyncClient, Client
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pesto_runtime.flows import flow
     from pesto_runtime.processor import Named, Raster, TileInfo, process
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _HOMES = {
     "AsyncClient": "client",
@@ -36,7 +35,6 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Description",
-    "Json",
     "Margin",
     "Named",
     "PestoError",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
 
 _VALUE_CHARS = 120
 _MOST_FIELDS = 20
@@ -51,6 +51,15 @@ def shortened(value: object) -> str:
     return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "..."
 
 
+def json_pointer(*parts: object) -> str:
+    """Write keys and indices as a JSON pointer (RFC 6901).
+
+    >>> json_pointer("bands", 0, "a/b")
+    '/bands/0/a~1b'
+    """
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
 class PestoError(Exception):
     """Anything that this package refuses or fails to do.
 
@@ -84,8 +93,7 @@ class PestoError(Exception):
         self.retry_after_s = retry_after_s
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = {"fields": self.fields, "retry_after_s": self.retry_after_s}
-        return (type(self), (self.detail,), state)
+        return (type(self), (self.detail,), dict(self.__dict__))
 
     def __str__(self) -> str:
         lines = [self.detail, *(f"  {field}" for field in self.fields[:_MOST_FIELDS])]
@@ -100,9 +108,9 @@ class PestoError(Exception):
         plural = "" if len(found) == 1 else "s"
         return cls(f"{what}: {len(found)} error{plural}", fields=found)
 
-    def to_problem(self) -> dict[str, Json]:
+    def to_problem(self) -> dict[str, JsonValue]:
         """Write the error as a problem document (RFC 9457) that also carries `retryable`."""
-        problem: dict[str, Json] = {
+        problem: dict[str, JsonValue] = {
             "type": f"urn:pesto:error:{self.slug}",
             "title": self.title,
             "status": self.status,
@@ -247,18 +255,20 @@ def _kinds(kind: type[PestoError] = PestoError) -> Iterator[type[PestoError]]:
 
 
 def error_from_problem(
-    problem: Mapping[str, Json], *, status: int, retry_after_s: float | None = None
+    problem: Mapping[str, JsonValue], *, status: int, retry_after_s: float | None = None
 ) -> PestoError:
     """Turn a problem document, or a plain `{"detail": …}`, back into the error it was.
 
     The problem's `type` decides; where it is absent or unknown, the status does: 429 and 503 are
     `Busy`, 502 and 504 `Unreachable`, other 4xx `InvalidInput`, the rest `AlgorithmFailed`.
-    A `retryable` in the document overrules the kind.
+    A `retryable` in the document overrules the kind. Texts are cut short: whoever wrote them may
+    have written megabytes.
     """
     slug = str(problem.get("type", "")).rpartition(":")[2]
     kind = {each.slug: each for each in _kinds()}.get(slug) or _kind_of_status(status)
     detail = problem.get("detail") or problem.get("title") or f"HTTP {status}"
-    error = kind(str(detail), fields=_fields(problem), retry_after_s=retry_after_s)
+    fields = tuple(_fields(problem))
+    error = kind(_cut(str(detail)), fields=fields, retry_after_s=retry_after_s)
     retryable = problem.get("retryable")
     if isinstance(retryable, bool):
         error.retryable = retryable  # type: ignore[misc]  # this one instance knows better
@@ -275,13 +285,17 @@ def _kind_of_status(status: int) -> type[PestoError]:
     return InvalidInput if 400 <= status < 500 else AlgorithmFailed
 
 
-def _fields(problem: Mapping[str, Json]) -> Iterator[BadField]:
+def _fields(problem: Mapping[str, JsonValue]) -> Iterator[BadField]:
     errors = problem.get("errors")
-    for each in errors if isinstance(errors, list) else []:
+    for each in errors[:_MOST_FIELDS] if isinstance(errors, list) else []:
         if isinstance(each, dict):
             value = each.get("value")
             yield BadField(
-                str(each.get("pointer", "")),
-                str(each.get("detail", "")),
-                None if value is None else str(value),
+                _cut(str(each.get("pointer", ""))),
+                _cut(str(each.get("detail", ""))),
+                None if value is None else _cut(str(value), _VALUE_CHARS + 3),
             )
+
+
+def _cut(text: str, most: int = 4 * _VALUE_CHARS) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime import contract
 from pesto_runtime.contract.problem import Problem
-from pesto_runtime.errors import BadField, InvalidContract, shortened
+from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ def schema_faults(
     """
     errors = _validator(json.dumps(schema, sort_keys=True)).iter_errors(value)
     for error in sorted(errors, key=lambda each: [str(part) for part in each.absolute_path]):
-        where = pointer + "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+        where = pointer + json_pointer(*error.absolute_path)
         yield BadField(where, _reason(str(error.validator), error.validator_value, error.message),
                        shortened(error.instance))  # fmt: skip
 
@@ -133,10 +133,6 @@ def _reason(keyword: str, allowed: object, message: str) -> str:
     if keyword == "enum":
         return f"must be one of {shortened(allowed)}"
     return message if len(message) <= 200 else f"does not fit {keyword} {shortened(allowed)}"
-
-
-def _escaped(part: object) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
 
 
 def _types(schema: Mapping[str, JsonValue]) -> set[str]:

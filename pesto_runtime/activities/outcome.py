@@ -21,13 +21,14 @@ from pesto_runtime.activities.context import (
     spoilt_name,
 )
 from pesto_runtime.activities.tile import in_stage
-from pesto_runtime.errors import NotFound, PestoError, RunFailed
+from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster import (
     BandFacts,
     BlockCodec,
     Layout,
     RasterReader,
+    discard_unfinished,
     raster_settings,
     write_product,
 )
@@ -77,6 +78,8 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
             f"{raster} has {len(holes)} blocks that could not be made, and its port declares no "
             "nodata to fill them with: nothing is published; run again, or declare nodata"
         )
+    if holes:  # other tiles may have failed when an unfinished file was begun
+        discard_unfinished(path)
     blocks = _blocks(context, raster, layout, there)
     key = f"{context.plan.keys[raster]}-{len(holes)}"
     product = write_product(path, layout, blocks, key=key)
@@ -95,7 +98,10 @@ def materialise(plan_href: str, raster: str) -> None:
     path = context.store.path(raster_name(context, raster))
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"{path.parent}: {error.strerror or error}") from error
     made = mosaic(plan_href, raster, path)
     if made.holes:
         path.unlink()

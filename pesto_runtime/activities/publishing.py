@@ -58,6 +58,9 @@ class RunRecord:
     unmade: set[str] = field(default_factory=set)
 
 
+_HOLES, _RESULT = "holes.geojson", "result.json"
+
+
 @dataclass(frozen=True)
 class _Output:
     """An output that is made, but not yet where it belongs."""
@@ -86,38 +89,43 @@ def publish(
     manifests = list(manifests_of(context))
     holes = [Hole.model_validate(each) for m in manifests for each in _list(m, "holes")]
     bindings = Pipeline.parse(context.plan.pipeline).outputs
-    made = {
-        name: _made(context, plan_href, name, reference, workspace=workspace, as_cog=as_cog)
-        for name, binding in bindings.items()
-        if (reference := parse_binding(binding)) and reference.owner not in record.unmade
-    }
-    if not made or (holes and not record.tiles and not record.reused):
-        reason = holes[0].error["detail"] if holes else "its stages made nothing"
-        raise RunFailed(f"no output could be made: {reason}")
-    result = _result(context, made, record, holes=holes, manifests=manifests)
     try:
-        for output in made.values():
-            output.part.replace(folder / str(output.told["path"]))
+        made = {
+            name: _made(context, plan_href, name, reference, workspace=workspace, as_cog=as_cog)
+            for name, binding in bindings.items()
+            if (reference := parse_binding(binding)) and reference.owner not in record.unmade
+        }
+        if not made or (holes and not record.tiles and not record.reused):
+            reason = holes[0].error["detail"] if holes else "its stages made nothing"
+            raise RunFailed(f"no output could be made: {reason}")
+        result = _result(context, made, record, holes=holes, manifests=manifests)
+        result["form"] = _form(as_cog=as_cog)
+        moves = {output.part: folder / str(output.told["path"]) for output in made.values()}
         if holes:
-            _write(folder / "holes.geojson", hole_features(holes, context.plan.scenes))
-        else:
-            (folder / "holes.geojson").unlink(missing_ok=True)
-        _write(folder / "result.json", result)
+            features = hole_features(holes, context.plan.scenes)
+            moves[_written(workspace / _HOLES, features)] = folder / _HOLES
+        moves[_written(workspace / _RESULT, result)] = folder / _RESULT
+        _move(moves, forget=_stale(folder, set(bindings) - set(made), holes=bool(holes)))
     except OSError as error:
         raise StoreFailed(f"{folder}: {error.strerror or error}") from error
     return result
 
 
-def finished_result(folder: Path, run: str) -> dict[str, JsonValue] | None:
-    """The result of a complete run of this key whose outputs are all there, unchanged."""
+def finished_result(folder: Path, run: str, *, as_cog: bool = False) -> dict[str, JsonValue] | None:
+    """The result of a complete run of this key and form whose outputs are there, unchanged."""
+    wanted = (run, "COMPLETE", _form(as_cog=as_cog))
     try:
-        result = json.loads((folder / "result.json").read_text())
-        complete = (result["run"], result["status"]) == (run, "COMPLETE")
+        result = json.loads((folder / _RESULT).read_text())
+        complete = (result["run"], result["status"], result["form"]) == wanted
         outputs = [(folder / each["path"], each["sha256"]) for each in result["outputs"].values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     intact = all(path.is_file() and file_sha256(path)[0] == digest for path, digest in outputs)
     return result if complete and intact else None
+
+
+def _form(*, as_cog: bool) -> str:
+    return "cog" if as_cog else "tif"
 
 
 def _made(
@@ -233,7 +241,20 @@ def _list(document: Mapping[str, JsonValue], key: str) -> list[JsonValue]:
     return found if isinstance(found, list) else []
 
 
-def _write(path: Path, document: dict[str, JsonValue]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
-    part.replace(path)
+def _written(path: Path, document: dict[str, JsonValue]) -> Path:
+    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def _stale(folder: Path, skipped: set[str], *, holes: bool) -> list[Path]:
+    """What an earlier run left that would be believed to be of this one."""
+    names = [f"{name}{suffix}" for name in sorted(skipped) for suffix in (".tif", ".json")]
+    return [folder / name for name in (*names, *(() if holes else (_HOLES,)))]
+
+
+def _move(moves: Mapping[Path, Path], *, forget: list[Path]) -> None:
+    """Put whole files where they belong: renames, which need no room on the disk."""
+    for path in forget:
+        path.unlink(missing_ok=True)
+    for part, path in moves.items():
+        part.replace(path)

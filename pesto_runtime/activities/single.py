@@ -117,6 +117,7 @@ def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) ->
         transform=first.transform if first and same_grid else None,
         nodata=nodata,
         bands=names or (),
+        tags=dict(first.tags) if first and same_grid else {},
     )
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
 

@@ -25,8 +25,8 @@ from pesto_runtime.errors import (
 
 if TYPE_CHECKING:
     import numpy as np
+    from pydantic import JsonValue
 
-    from pesto_runtime import Json
     from pesto_runtime.client.describing import Described
     from pesto_runtime.client.sending import Call
     from pesto_runtime.client.steps import Reply, Steps
@@ -92,7 +92,7 @@ def _is_about_writing(error: PestoError) -> bool:
     return any(each.pointer.startswith("/pesto/out") for each in error.fields)
 
 
-def _value(value: Json, port: Port, where: str, *, is_kept_whole: bool) -> object:
+def _value(value: JsonValue, port: Port, where: str, *, is_kept_whole: bool) -> object:
     if value is None or port.kind not in ("image", "images"):
         return value
     if port.kind == "images" and isinstance(value, list):
@@ -101,7 +101,7 @@ def _value(value: Json, port: Port, where: str, *, is_kept_whole: bool) -> objec
 
 
 def _decoded(
-    value: Json, port: Port, where: str, *, is_kept_whole: bool
+    value: JsonValue, port: Port, where: str, *, is_kept_whole: bool
 ) -> np.ndarray | raster.Image:
     if not isinstance(value, str):
         raise ServiceMisbehaved(

@@ -24,7 +24,8 @@ from pesto_runtime.client.transport import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.client.describing import Described, Health
     from pesto_runtime.client.steps import Outcome, Steps
     from pesto_runtime.contract import Description, TileInfo
@@ -110,7 +111,7 @@ class AsyncClient:
         tile: TileInfo | None = None,
         out: Mapping[str, str] | None = None,
         partial: bool = False,
-        finish: Mapping[str, Json] | None = None,
+        finish: Mapping[str, JsonValue] | None = None,
         accept: str | None = None,
     ) -> dict[str, object]:
         """Call the process; arguments, answer and errors as `Client.process`."""

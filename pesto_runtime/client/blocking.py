@@ -26,7 +26,8 @@ from pesto_runtime.client.transport import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.client.describing import Described, Health
     from pesto_runtime.client.steps import Outcome, Steps
     from pesto_runtime.contract import Description, TileInfo
@@ -138,7 +139,7 @@ class Client:
         tile: TileInfo | None = None,
         out: Mapping[str, str] | None = None,
         partial: bool = False,
-        finish: Mapping[str, Json] | None = None,
+        finish: Mapping[str, JsonValue] | None = None,
         accept: str | None = None,
     ) -> dict[str, object]:
         """Call the process.

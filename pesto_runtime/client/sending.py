@@ -25,7 +25,8 @@ from pesto_runtime.raster.picking import picked_for, read_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.client.describing import Described
     from pesto_runtime.contract import Description, Port
 
@@ -56,13 +57,13 @@ class Call:
     tile: TileInfo | None = None
     out: Mapping[str, str] = field(default_factory=dict)
     partial: bool = False
-    finish: Mapping[str, Json] | None = None
+    finish: Mapping[str, JsonValue] | None = None
     accept: str | None = None
 
     @property
-    def options(self) -> dict[str, Json]:
+    def options(self) -> dict[str, JsonValue]:
         """What goes under the reserved key `pesto`."""
-        options: dict[str, Json] = {}
+        options: dict[str, JsonValue] = {}
         if self.tile is not None:
             options["tile"] = self.tile.model_dump(mode="json")
         if self.out:
@@ -116,7 +117,7 @@ def request_of(call: Call, described: Described, references: References) -> Requ
     description = described.description
     _require_known(call, described)
     images: dict[str, Sent | list[Sent]] = {}
-    others: dict[str, Json] = {}
+    others: dict[str, JsonValue] = {}
     for name, value in call.inputs.items():
         port = description.input(name)
         if port is not None and port.kind == "images" and isinstance(value, (list, tuple)):
@@ -177,7 +178,7 @@ def _raw_request(
     call: Call,
     described: Described,
     images: Mapping[str, Sent | list[Sent]],
-    others: Mapping[str, Json],
+    others: Mapping[str, JsonValue],
 ) -> Request | None:
     """The request with its one image as the body; None where it cannot be one."""
     ports = described.description.image_inputs
@@ -206,9 +207,9 @@ def _json_request(
     call: Call,
     described: Described,
     images: Mapping[str, Sent | list[Sent]],
-    others: Mapping[str, Json],
+    others: Mapping[str, JsonValue],
 ) -> Request:
-    document: dict[str, Json] = dict(others)
+    document: dict[str, JsonValue] = dict(others)
     for name, image in images.items():
         several = isinstance(image, list)
         document[name] = [_as_json(each) for each in image] if several else _as_json(image)  # type: ignore[arg-type, union-attr]  # told apart by `several`
@@ -224,16 +225,16 @@ def _json_request(
     )
 
 
-def _as_json(image: Sent) -> Json:
+def _as_json(image: Sent) -> JsonValue:
     if isinstance(image, str):
         return image
     if isinstance(image, ImageReference):
-        document: dict[str, Json] = image.model_dump(mode="json", exclude_none=True)
+        document: dict[str, JsonValue] = image.model_dump(mode="json", exclude_none=True)
         return document
     return base64.b64encode(raster.encode_image(image, TIFF)).decode("ascii")
 
 
-def _as_text(description: Description, name: str, value: Json) -> str:
+def _as_text(description: Description, name: str, value: JsonValue) -> str:
     """A query parameter: strings as they are where the schema says string, JSON elsewhere."""
     port = description.input(name)
     if port is not None and port.schema.get("type") == "string" and isinstance(value, str):
@@ -241,7 +242,7 @@ def _as_text(description: Description, name: str, value: Json) -> str:
     return _dumped(value)
 
 
-def _dumped(value: Json) -> str:
+def _dumped(value: JsonValue) -> str:
     try:
         return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:

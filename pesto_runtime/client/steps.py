@@ -20,7 +20,7 @@ from pesto_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from pesto_runtime import Json
+    from pydantic import JsonValue
 
 T = TypeVar("T")
 
@@ -120,14 +120,14 @@ def advance(steps: Steps[T], outcome: Outcome) -> tuple[Request | Wait | None, T
         return None, end.value
 
 
-def json_of(reply: Reply, where: str) -> Json:
+def json_of(reply: Reply, where: str) -> JsonValue:
     """Read the JSON of an answer.
 
     Raises:
         ServiceMisbehaved: it is none.
     """
     try:
-        document: Json = json.loads(reply.content)
+        document: JsonValue = json.loads(reply.content)
     except (ValueError, RecursionError) as error:
         raise misbehaved(reply, where, "not JSON") from error
     return document
@@ -152,7 +152,7 @@ def _judged(outcome: Outcome, where: str) -> Reply | PestoError:
 
 def _error_of(reply: Reply, where: str) -> PestoError:
     try:
-        problem: Json = json.loads(reply.content)
+        problem: JsonValue = json.loads(reply.content)
     except (ValueError, RecursionError):
         problem = None
     if not isinstance(problem, dict) or not {"detail", "title"} & problem.keys():

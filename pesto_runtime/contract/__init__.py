@@ -18,11 +18,11 @@ from pesto_runtime.contract.description import (
     Port,
     PortKind,
     Tileable,
-    bad_fields,
     digest,
     merge_patch,
 )
 from pesto_runtime.contract.drift import Change, drift, is_breaking
+from pesto_runtime.contract.faults import bad_fields
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
 from pesto_runtime.contract.pipeline import Pipeline, Reference, Stage, literal, parse_binding
 from pesto_runtime.contract.raster import (

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import rfc8785
 from pydantic import Field, JsonValue, ValidationError
 
+from pesto_runtime.contract.faults import bad_fields
 from pesto_runtime.contract.geometry import Margin
 from pesto_runtime.contract.raster import RasterContract, Value
-from pesto_runtime.errors import BadField, InvalidContract, shortened
+from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -112,7 +113,7 @@ class Description:
         try:
             known = DescriptionDocument.model_validate(document)
         except ValidationError as error:
-            raise InvalidContract.of("description", bad_fields(error)) from error
+            raise InvalidContract.of("description", bad_fields(error, value=document)) from error
         padding = _padding(known)
         inputs, input_faults = _ports(known.input, "/input", padding=padding)
         outputs, output_faults = _ports(known.output, "/output", padding=None)
@@ -219,13 +220,6 @@ def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
     return merged
 
 
-def bad_fields(error: ValidationError, *, prefix: str = "") -> Iterator[BadField]:
-    """Translate pydantic's errors: JSON pointer, reason, value."""
-    for each in error.errors(include_url=False):
-        pointer = prefix + "".join(f"/{part}" for part in each["loc"])
-        yield BadField(pointer, each["msg"], shortened(each["input"]))
-
-
 def _ports(
     schema: Mapping[str, JsonValue], pointer: str, *, padding: int | None
 ) -> tuple[tuple[Port, ...], list[BadField]]:
@@ -236,14 +230,14 @@ def _ports(
     required_names = required if isinstance(required, list) else []
     ports, faults = [], []
     for name, body in properties.items():
-        where = f"{pointer}/properties/{name}"
+        where = pointer + json_pointer("properties", name)
         if not isinstance(body, dict):
             faults.append(BadField(where, "must be a JSON schema object", shortened(body)))
             continue
         try:
             raster = _raster_of(body, padding)
         except ValidationError as error:
-            faults.extend(bad_fields(error, prefix=f"{where}/x-raster"))
+            faults.extend(bad_fields(error, prefix=f"{where}/x-raster", value=body["x-raster"]))
             continue
         ports.append(Port(name, _kind(body, raster), body, name in required_names, raster))
     return tuple(ports), faults

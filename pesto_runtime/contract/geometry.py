@@ -204,9 +204,10 @@ def _ratio(value: object) -> Fraction:
         ratio = Fraction(value) if isinstance(value, (int, float, str, Fraction)) else Fraction(0)
     except (ValueError, ZeroDivisionError, OverflowError):
         ratio = Fraction(0)
-    if ratio <= 0:
+    ratio = ratio.limit_denominator(1 << 16)
+    if ratio <= 0 or isinstance(value, bool):
         raise ValueError(f"{shortened(value)} is not a positive ratio such as 2, 0.25 or '1/4'")
-    return ratio.limit_denominator(1 << 16)
+    return ratio
 
 
 _SIDE = {"type": "integer", "minimum": 0}

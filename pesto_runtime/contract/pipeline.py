@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError
 
-from pesto_runtime.contract.description import bad_fields
+from pesto_runtime.contract.faults import bad_fields
 from pesto_runtime.contract.raster import ClosedValue
 from pesto_runtime.errors import InvalidPipeline, shortened
 
@@ -70,7 +70,7 @@ class Pipeline(ClosedValue):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            raise InvalidPipeline.of("pipeline", bad_fields(error)) from error
+            raise InvalidPipeline.of("pipeline", bad_fields(error, value=document)) from error
 
     def to_json(self) -> dict[str, JsonValue]:
         """The pipeline as JSON, without what is at its default."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -14,14 +14,18 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from pesto_runtime.contract.geometry import Margin, MarginField, Scale, ScaleField
+from pesto_runtime.errors import shortened
 
 NUMERIC_DTYPES = (
     "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
     "float32", "float64", "complex64", "complex128",
 )  # fmt: skip
+
+_NOT_IN_JSON = ("nan", "inf", "-inf")
 
 
 class Value(BaseModel):
@@ -39,21 +43,21 @@ class ClosedValue(BaseModel):
 def _parse_nodata(value: object) -> float | int | None:
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return value
-    if value == "nan":
-        return math.nan
-    raise ValueError(f"nodata {value!r} is neither a number nor 'nan'")
+    if isinstance(value, str) and value in _NOT_IN_JSON:
+        return float(value)
+    raise ValueError(f"nodata {shortened(value)} is neither a number nor 'nan', 'inf' or '-inf'")
 
 
 def nodata_to_json(value: float | None) -> float | int | str | None:
-    """Write nodata so that JSON can hold it: not-a-number becomes the string `nan`."""
-    return "nan" if isinstance(value, float) and math.isnan(value) else value
+    """Write nodata so that JSON can hold it: `nan`, `inf` and `-inf` become strings."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 Nodata: TypeAlias = Annotated[
     "float | int | None",
     BeforeValidator(_parse_nodata),
     PlainSerializer(nodata_to_json),
-    WithJsonSchema({"oneOf": [{"type": "number"}, {"const": "nan"}, {"type": "null"}]}),
+    WithJsonSchema({"oneOf": [{"type": "number"}, {"enum": list(_NOT_IN_JSON)}, {"type": "null"}]}),
 ]
 
 
@@ -71,6 +75,14 @@ class TileLimits(ClosedValue):
     max: int | None = Field(default=None, ge=1)
     preferred: int | None = Field(default=None, ge=1)
     fixed: int | None = Field(default=None, ge=1, description="the one size that it takes")
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        least, most = self.min or 1, self.max or math.inf
+        for name, size in (("preferred", self.preferred), ("fixed", self.fixed), ("min", least)):
+            if size is not None and not least <= size <= most:
+                raise ValueError(f"{name} {size} is not between min {least} and max {most}")
+        return self
 
 
 class Memory(ClosedValue):
@@ -131,6 +143,13 @@ class RasterContract(Value):
         default=None, description="What an orchestrator may filter on: imageCapabilities."
     )
     windows: JsonValue = Field(default=None, description="Reserved.")
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _bands_are_no_claim(cls, bands: object) -> object:
+        if isinstance(bands, bool):
+            raise ValueError(f"bands {bands} is neither names nor a number of bands")  # noqa: TRY004  # pydantic's protocol
+        return bands
 
     @field_validator("bands")
     @classmethod

@@ -71,7 +71,7 @@ class LocalEngine:
                 watcher.warn(str(warning))
             if request.fresh:
                 workspace.clear()
-            elif (finished := finished_result(folder, planned.plan.run)) is not None:
+            elif finished := finished_result(folder, planned.plan.run, as_cog=request.as_cog):
                 return finished
             result = _Run(planned, request, watcher).run(workspace)
             if result["status"] == "COMPLETE" and not request.keep:

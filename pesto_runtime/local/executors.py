@@ -76,7 +76,12 @@ class Processes:
         self._stopped = self._context.Event()
 
     def executor(self) -> Executor:
-        """A new pool of spawned processes."""
+        """A new pool of spawned processes.
+
+        Its queue and event are its own: a worker that was killed may hold a lock of them for ever.
+        """
+        self._records = self._context.SimpleQueue()
+        self._stopped = self._context.Event()
         return ProcessPoolExecutor(
             self._count,
             mp_context=self._context,

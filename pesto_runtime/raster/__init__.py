@@ -9,9 +9,17 @@ if TYPE_CHECKING:
     from pesto_runtime.raster.blocks import BlockCodec
     from pesto_runtime.raster.codec import decode_image, encode_image
     from pesto_runtime.raster.cog import write_cog
+    from pesto_runtime.raster.colours import RAMPS, Colour, Ramp
     from pesto_runtime.raster.image import Image, rescaled, shifted
     from pesto_runtime.raster.metadata import BandFacts, Georeference
-    from pesto_runtime.raster.product import Layout, Product, file_sha256, write_product
+    from pesto_runtime.raster.preview import Preview, read_preview
+    from pesto_runtime.raster.product import (
+        Layout,
+        Product,
+        discard_unfinished,
+        file_sha256,
+        write_product,
+    )
     from pesto_runtime.raster.read import (
         RasterReader,
         band_numbers,
@@ -23,9 +31,13 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "RAMPS": "colours",
     "BandFacts": "metadata",
+    "Colour": "colours",
     "Georeference": "metadata",
+    "Preview": "preview",
     "Product": "product",
+    "Ramp": "colours",
     "file_sha256": "product",
     "BlockCodec": "blocks",
     "Image": "image",
@@ -33,12 +45,14 @@ _HOMES = {
     "RasterReader": "read",
     "band_numbers": "read",
     "decode_image": "codec",
+    "discard_unfinished": "product",
     "gdal_version": "read",
     "limit_cache": "read",
     "write_cog": "cog",
     "encode_image": "codec",
     "raster_settings": "read",
     "read_image": "read",
+    "read_preview": "preview",
     "read_scene": "read",
     "rescaled": "image",
     "shifted": "image",
@@ -46,21 +60,27 @@ _HOMES = {
 }
 
 __all__ = [
+    "RAMPS",
     "BandFacts",
     "BlockCodec",
+    "Colour",
     "Georeference",
     "Image",
     "Layout",
+    "Preview",
     "Product",
+    "Ramp",
     "RasterReader",
     "band_numbers",
     "decode_image",
+    "discard_unfinished",
     "encode_image",
     "file_sha256",
     "gdal_version",
     "limit_cache",
     "raster_settings",
     "read_image",
+    "read_preview",
     "read_scene",
     "rescaled",
     "shifted",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from pesto_runtime.contract import BLOCK
 from pesto_runtime.errors import StoreFailed
@@ -14,9 +19,11 @@ from pesto_runtime.raster.read import raster_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ROOM = 1 << 16
+
 
 def write_cog(source: Path, path: Path) -> None:
-    """Write a cloud-optimised copy of a product.
+    """Write a cloud-optimised copy of a product; nothing is left where that fails.
 
     Raises:
         StoreFailed: disk full, or the folder is not writable.
@@ -35,5 +42,20 @@ def write_cog(source: Path, path: Path) -> None:
                 resampling="NEAREST",
                 num_threads=1,
             )
-    except RasterioError as error:
-        raise StoreFailed(f"{path}: {error}") from error
+            _read_last_block(path)
+    except (RasterioError, CPLE_BaseError) as error:  # a copy lets GDAL's own errors through
+        reason = _disk_full(path.parent) or str(error)
+        path.unlink(missing_ok=True)
+        raise StoreFailed(f"{path}: {reason}") from error
+
+
+def _read_last_block(path: Path) -> None:
+    """Find out whether the file is all there: GDAL tells no error of its last flush."""
+    with rasterio.open(path) as dataset:
+        dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
+
+
+def _disk_full(folder: Path) -> str:
+    """The operating system's word where there is no room left; GDAL has another for it each time."""
+    is_full = folder.is_dir() and shutil.disk_usage(folder).free < _ROOM
+    return os.strerror(errno.ENOSPC) if is_full else ""

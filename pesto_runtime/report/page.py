@@ -1,2 +1,210 @@
+"""The page of a report: its parts in order, in one file that needs nothing else.
+
+No script runs in it and nothing is fetched: a content security policy says so to the browser too.
+"""
+
 from __future__ import annotations
-def write_report(path, data): path.write_text("<html></html>")
+
+import json
+from datetime import datetime
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Pipeline
+from pesto_runtime.errors import StoreFailed
+from pesto_runtime.report import tables, wording
+from pesto_runtime.report.facts import RunFacts
+from pesto_runtime.report.graph import kinds_of
+from pesto_runtime.report.holes import read_holes
+from pesto_runtime.report.markup import facts as fact_list
+from pesto_runtime.report.markup import section, text
+from pesto_runtime.report.pipeline_svg import pipeline_svg
+from pesto_runtime.report.previews import Subject, gallery
+from pesto_runtime.report.tilemap import layers_of, tile_map
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.report.data import ReportData
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_LONGEST_VALUE = 24
+_MOST_CHARS = 4_000
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write a run's report; whole, or not at all.
+
+    Raises:
+        StoreFailed: disk full, or not writable.
+    """
+    page = render(data)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}") from error
+
+
+def render(data: ReportData) -> str:
+    """The report of a run as one HTML document."""
+    run = RunFacts.model_validate(dict(data.result))
+    kinds = kinds_of(Pipeline.parse(data.pipeline), run)
+    parts = [
+        _header(run, data),
+        _attention(run, data),
+        section("Results", _values(run), anchor="results"),
+        section("Images", gallery(_subjects(run, data)), anchor="images"),
+        section("Pipeline", pipeline_svg(data.pipeline, run), anchor="pipeline"),
+        section("Tiles", _tiles(run, data), anchor="tiles"),
+        section(
+            "Where the time went",
+            tables.stages_table(run, kinds) + tables.phases_table(run),
+            anchor="time",
+        ),
+        section(
+            "Files",
+            tables.outputs_table(run.outputs) + tables.inputs_table(run),
+            anchor="files",
+        ),
+    ]
+    return _document(f"{run.pipeline}: {run.status}", "".join(parts), _footer(run))
+
+
+def _document(title: str, body: str, footer: str) -> str:
+    style = files("pesto_runtime.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{text(title)}</title><style>\n{style}</style></head>"
+        f"<body><main>{body}</main>{footer}</body></html>\n"
+    )
+
+
+def _header(run: RunFacts, data: ReportData) -> str:
+    mood = "complete" if run.is_complete else "partial"
+    description = data.pipeline.get("description")
+    said = f'<p class="lead">{text(description)}</p>' if description else ""
+    return (
+        f'<header><p class="status {mood}">{text(run.status)}</p>'
+        f"<h1>{text(run.pipeline)}</h1>{said}{_key_facts(run, data)}</header>"
+    )
+
+
+def _key_facts(run: RunFacts, data: ReportData) -> str:
+    pairs = [("Took", wording.seconds(run.seconds), _started(run.started))]
+    if data.tiles:
+        pairs.append(("Tiles computed", wording.count(run.tiles.computed), _others(run)))
+    if all(data.size):
+        width, height = (wording.count(side) for side in data.size)
+        read = f"{wording.size(run.bytes_read)} of pixels read" if run.bytes_read else ""
+        pairs.append(("Scene, px", f"{width} × {height}", read))
+    engine = {name: value for name, value in run.engine.items() if name not in ("name", "run")}
+    if isinstance(workers := engine.pop("workers", None), int):
+        executor = text(engine.pop("executor", ""))
+        pairs.append(("Workers", wording.count(workers), executor))
+    settings = ", ".join(f"{name} {wording.value(value)}" for name, value in engine.items())
+    pairs.append(("Engine", text(run.engine.get("name", "–")), text(settings)))
+    return fact_list(pairs)
+
+
+def _others(run: RunFacts) -> str:
+    holes = wording.plural(run.tiles.holes, "hole")
+    marked = f'<b class="bad">{holes}</b>' if run.tiles.holes else "no holes"
+    return f"{wording.count(run.tiles.reused)} reused, {marked}"
+
+
+def _started(written: str) -> str:
+    try:
+        when = datetime.fromisoformat(written)
+    except ValueError:
+        return text(written)
+    zone = when.tzname() or ""
+    return f'<time datetime="{text(written)}">{when:%Y-%m-%d %H:%M} {text(zone)}</time>'
+
+
+def _attention(run: RunFacts, data: ReportData) -> str:
+    """What deserves a look; nothing where all went well."""
+    holes = read_holes(data.folder) if run.tiles.holes else []
+    points = [text(warning) for warning in run.warnings]
+    points += [
+        f"Output <b>{text(name)}</b> was not made: what it needs has holes." for name in run.skipped
+    ]
+    points += [
+        f"Output <b>{text(name)}</b> has {wording.plural(output.blocks_with_holes, 'block')} "
+        "with holes, filled with nodata."
+        for name, output in run.outputs.items()
+        if output.blocks_with_holes
+    ]
+    if run.tiles.holes:
+        found = wording.plural(run.tiles.holes, "tile")
+        points.insert(0, f"{found} could not be computed. Running again tries only these.")
+    listed = f"<ul>{''.join(f'<li>{point}</li>' for point in points)}</ul>" if points else ""
+    body = listed + tables.holes_table(holes, run.tiles.holes)
+    return (
+        f'<div class="attention">{section("Needs a look", body, anchor="look")}</div>'
+        if body
+        else ""
+    )
+
+
+def _values(run: RunFacts) -> str:
+    short, long_ = [], []
+    for name, output in run.outputs.items():
+        if not output.is_value:
+            continue
+        words = wording.value(output.value)
+        if len(words) <= _LONGEST_VALUE:
+            exact = text(json.dumps(output.value, ensure_ascii=False))
+            short.append((name, f'<data value="{exact}" title="{exact}">{text(words)}</data>', ""))
+        else:
+            long_.append(_long_value(name, output.value))
+    shown = f'<div class="values">{fact_list(short)}</div>' if short else ""
+    return shown + "".join(long_)
+
+
+def _long_value(name: str, value: JsonValue) -> str:
+    words = wording.lines(value)
+    cut = words if len(words) <= _MOST_CHARS else words[:_MOST_CHARS] + "\n…"
+    return f'<h3>{text(name)}</h3><pre tabindex="0">{text(cut)}</pre>'
+
+
+def _subjects(run: RunFacts, data: ReportData) -> list[Subject]:
+    """Scenes in grey where they have one band, then outputs along a ramp of colours."""
+    scenes = [Subject(name, "Scene", href, "grey") for name, href in data.scenes.items()]
+    outputs = [
+        Subject(name, "Output", data.folder / output.path, "viridis")
+        for name, output in run.outputs.items()
+        if not output.is_value
+    ]
+    return [*scenes, *outputs]
+
+
+def _tiles(run: RunFacts, data: ReportData) -> str:
+    layers = layers_of(data.tiles)
+    phases = [phase for phase in run.phases if phase.chunks]
+    maps = []
+    for number, layer in enumerate(layers):
+        title = "Seconds per tile"
+        if len(layers) > 1:
+            known = len(layers) == len(phases)
+            what = ", ".join(phases[number].stages) if known else f"phase {number + 1}"
+            title += f": {what}"
+        maps.append(tile_map(layer, data.size, title=title))
+    return (
+        f'<div class="{"maps" if len(maps) > 1 else "map-alone"}">{"".join(maps)}</div>'
+        if maps
+        else ""
+    )
+
+
+def _footer(run: RunFacts) -> str:
+    told = f"<p>Run <code>{text(run.run)}</code>"
+    if run.engine.get("run"):
+        told += f", {text(run.engine.get('name', 'engine'))} <code>{text(run.engine['run'])}</code>"
+    return f"<footer>{told}.</p>{tables.versions_line(run)}</footer>"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pesto_runtime
 
 if TYPE_CHECKING:
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.processor import Processor
 
 PREFIX = "/api/v1"
@@ -48,7 +49,7 @@ class Documents:
         """Write the documents of a processor."""
         document = processor.description.to_json()
         document.pop("_links", None)
-        version: dict[str, Json] = {
+        version: dict[str, JsonValue] = {
             "version": processor.description.version,
             **processor.version_document,
             "__packaging": f"packaged with pesto-workflows {pesto_runtime.__version__}",

@@ -18,7 +18,8 @@ from pesto_runtime.service.payload import RawImage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.contract import RasterContract
     from pesto_runtime.hrefs import Gate
 
@@ -41,7 +42,7 @@ class ImageLoader:
 
     def load(
         self,
-        value: Json | RawImage,
+        value: JsonValue | RawImage,
         contract: RasterContract | None,
         *,
         pick_window: PickWindow | None = None,
@@ -97,7 +98,7 @@ class ImageLoader:
         )
 
 
-def _reference(value: dict[str, Json]) -> ImageReference:
+def _reference(value: dict[str, JsonValue]) -> ImageReference:
     try:
         return ImageReference.model_validate(value)
     except ValidationError as error:

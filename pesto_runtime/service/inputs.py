@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jsonschema import ValidationError
+    from pydantic import JsonValue
 
-    from pesto_runtime import Json
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.raster import Image
     from pesto_runtime.service.faults import Faults
@@ -87,7 +87,7 @@ class InputReader:
             faults.add_error("", error)
             return None
 
-    def _judge(self, known: Mapping[str, Json | RawImage], faults: Faults) -> None:
+    def _judge(self, known: Mapping[str, JsonValue | RawImage], faults: Faults) -> None:
         for port in self._description.inputs:
             if port.required and port.name not in known:
                 faults.add(f"/{port.name}", f"is required; {_wanted(port)}")
@@ -97,7 +97,7 @@ class InputReader:
             faults.add(pointer, _told(inner), inner.instance)
 
     def _load(
-        self, port: Port, value: Json | RawImage, roi: RegionOfInterest | None, faults: Faults
+        self, port: Port, value: JsonValue | RawImage, roi: RegionOfInterest | None, faults: Faults
     ) -> list[Image]:
         if port.kind == "images" and not isinstance(value, list):
             faults.add(f"/{port.name}", "must be a list of images", value)
@@ -118,8 +118,8 @@ class InputReader:
 
 
 def _known(
-    description: Description, values: Mapping[str, Json | RawImage]
-) -> dict[str, Json | RawImage]:
+    description: Description, values: Mapping[str, JsonValue | RawImage]
+) -> dict[str, JsonValue | RawImage]:
     """Values of inputs; others are ignored as PESTO does, and so is null for an optional image."""
     return {
         port.name: values[port.name]
@@ -129,7 +129,7 @@ def _known(
     }
 
 
-def _schema_of_others(description: Description) -> dict[str, Json]:
+def _schema_of_others(description: Description) -> dict[str, JsonValue]:
     schema = dict(description.known.input)
     properties = schema.get("properties")
     kept = dict(properties) if isinstance(properties, dict) else {}

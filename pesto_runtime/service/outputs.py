@@ -26,7 +26,8 @@ from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.service.faults import Faults
@@ -112,7 +113,7 @@ def write_answer(
         if port is None or not isinstance(pixels, np.ndarray):
             raise ContractBroken(f"{description.name} answered no image {how.binary!r}")
         return Answer(images.encoded(port, pixels, how.media_type), how.media_type)
-    document: dict[str, Json] = {}
+    document: dict[str, JsonValue] = {}
     for port in description.outputs:
         if port.name not in outputs:
             continue
@@ -125,7 +126,7 @@ def write_answer(
     return json_answer(document)
 
 
-def json_answer(document: Mapping[str, Json]) -> Answer:
+def json_answer(document: Mapping[str, JsonValue]) -> Answer:
     """Write a JSON answer.
 
     Raises:
@@ -144,12 +145,12 @@ class _Images:
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
 
-    def to_json(self, port: Port, value: object) -> Json:
+    def to_json(self, port: Port, value: object) -> JsonValue:
         if isinstance(value, np.ndarray):
             return self._base64(port, value)
         if port.kind == "images" and isinstance(value, (list, tuple)):
             return [self.to_json(port, each) for each in value]
-        plain: Json = value  # type: ignore[assignment]  # the processor has made it JSON
+        plain: JsonValue = value  # type: ignore[assignment]  # the processor has made it JSON
         return plain
 
     def file(self, port: Port, value: object, href: str) -> bytes:

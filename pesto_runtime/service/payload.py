@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.service.faults import Faults
 
@@ -57,7 +58,7 @@ class Payload:
 class Call:
     """What a request asks for: input values, not yet validated, and options."""
 
-    values: Mapping[str, Json | RawImage]
+    values: Mapping[str, JsonValue | RawImage]
     options: CallOptions
 
 
@@ -102,7 +103,7 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
     if port is None or not _is_image(payload.media_type):
         document = _json_object(payload.body)
         return Call(document, _options(document.pop(RESERVED, None), faults))
-    values: dict[str, Json | RawImage] = {
+    values: dict[str, JsonValue | RawImage] = {
         name: _query_value(description, name, text)
         for name, text in payload.query.items()
         if name != RESERVED
@@ -120,7 +121,7 @@ def _is_image(media_type: str) -> bool:
     return media_type == NPY_TYPE or media_type.startswith("image/")
 
 
-def _json_object(body: bytes) -> dict[str, Json]:
+def _json_object(body: bytes) -> dict[str, JsonValue]:
     document = _json(body, "the body")
     if not isinstance(document, dict):
         raise BadRequest(
@@ -129,9 +130,9 @@ def _json_object(body: bytes) -> dict[str, Json]:
     return document
 
 
-def _json(text: bytes | str, what: str) -> Json:
+def _json(text: bytes | str, what: str) -> JsonValue:
     try:
-        document: Json = json.loads(text, parse_constant=_refuse_constant)
+        document: JsonValue = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"{what} is not JSON: {error}; it begins {shortened(text)}") from error
     return document
@@ -141,19 +142,19 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _query_value(description: Description, name: str, text: str) -> Json:
+def _query_value(description: Description, name: str, text: str) -> JsonValue:
     """A string stays one where the schema says so; other values are JSON, else strings."""
     port = description.input(name)
     if port is not None and port.schema.get("type") == "string":
         return text
     try:
-        value: Json = json.loads(text, parse_constant=_refuse_constant)
+        value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
     except ValueError:
         return text
     return value
 
 
-def _options(document: Json, faults: Faults) -> CallOptions:
+def _options(document: JsonValue, faults: Faults) -> CallOptions:
     if document is None:
         return CallOptions()
     try:

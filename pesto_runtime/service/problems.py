@@ -11,7 +11,8 @@ from fastapi import Response
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime import Json
+    from pydantic import JsonValue
+
     from pesto_runtime.errors import PestoError
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,7 +48,7 @@ def _shortened(text: str) -> str:
     return text
 
 
-def _short_field(field: Json) -> Json:
+def _short_field(field: JsonValue) -> JsonValue:
     if not isinstance(field, dict):
         return field
     return {key: _shortened(str(each)) for key, each in field.items() if each is not None}

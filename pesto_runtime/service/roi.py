@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
-
-    from pesto_runtime import Json
+    from pydantic import JsonValue
 
 
 class Band(Value):
@@ -63,7 +62,9 @@ class RegionOfInterest(Value):
         return pixels[:, top : top + self.lines.number, left : left + self.columns.number]
 
 
-def parse_roi(document: Mapping[str, Json] | None, ports: Description) -> RegionOfInterest | None:
+def parse_roi(
+    document: Mapping[str, JsonValue] | None, ports: Description
+) -> RegionOfInterest | None:
     """Read the option; None stays None.
 
     Raises:

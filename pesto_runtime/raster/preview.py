@@ -1,0 +1,292 @@
+"""Small pictures of large rasters, for people; never the pixels that anything is computed from.
+
+A raster is read decimated, from its overviews where it has them, and is never in memory as a
+whole; one that would have to be decoded at too high a price is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import rasterio
+from rasterio.enums import Interleaving, Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.windows import Window as RasterioWindow
+
+from pesto_runtime.errors import RasterUnreadable, TooLarge
+from pesto_runtime.hrefs import file_href, path_of
+from pesto_runtime.raster.colours import CLASS_COLOURS, Colour, Ramp, ramp_table
+from pesto_runtime.raster.read import DRIVERS, band_numbers, raster_settings, read_scene
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pesto_runtime.contract import Scene
+
+PERCENTILES = (2.0, 98.0)
+"""What a stretch maps to its darkest and its brightest."""
+
+_MOST_BYTES = 1 << 30
+_WORTH_THREADS = 16 << 20
+_MOST_THREADS = 8
+_PROBE = 128
+_QUALITY = 82
+_TRUE_COLOUR = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class PreviewClass:
+    """One value of a raster that has few.
+
+    Attributes:
+        value: As it is in the raster.
+        share: Of the valid pixels that were looked at, 0 to 1.
+        colour: That stands for it.
+    """
+
+    value: float
+    share: float
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture of a raster, and what it says.
+
+    Attributes:
+        data: The picture's file; transparent where there is no data.
+        media_type: `image/webp`, or `image/png`.
+        picture: Width and height of the picture, pixels.
+        size: Width and height of the raster, pixels.
+        kind: `colour` (three bands), `ramp` (one band, stretched) or `classes` (few values).
+        bands: Names of the bands shown; their numbers where they have none.
+        of_bands: How many bands the raster has.
+        ramp: What colours a single band of many values.
+        dtype: Of the raster.
+        valid: Share of its pixels that are not nodata, 0 to 1.
+        limits: Per band shown, the values that the stretch maps to its two ends.
+        classes: Where the kind is `classes`; ascending.
+        is_sampled: Whether the raster has more pixels than the picture: shares are then estimates.
+    """
+
+    data: bytes
+    media_type: str
+    picture: tuple[int, int]
+    size: tuple[int, int]
+    kind: Literal["colour", "ramp", "classes"]
+    bands: tuple[str, ...]
+    of_bands: int
+    ramp: Ramp
+    dtype: str
+    valid: float
+    limits: tuple[tuple[float, float], ...] = ()
+    classes: tuple[PreviewClass, ...] = ()
+    is_sampled: bool = False
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What of a raster is looked at, and how small."""
+
+    path: str
+    scene: Scene
+    numbers: tuple[int, ...]
+    width: int
+    height: int
+    decoded_bytes: int
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A picture before it is encoded: uint8 (4, row, col), and what it says."""
+
+    rgba: np.ndarray
+    limits: tuple[tuple[float, float], ...] = ()
+    classes: tuple[PreviewClass, ...] = ()
+
+
+def read_preview(
+    href: str | Path,
+    *,
+    max_side: int = 768,
+    bands: Sequence[int | str] | None = None,
+    ramp: Ramp = "grey",
+) -> Preview:
+    """Make a picture of a raster: of few values in classes, else in colour or along a ramp.
+
+    Args:
+        href: `file:///…`, an http(s) URL, or a path.
+        max_side: Longest side of the picture, pixels; a smaller raster keeps its size.
+        bands: One or three, by name or 1-based number; None for red, green and blue where they are
+            named, else all of three, else the first.
+        ramp: What colours a single band of many values.
+
+    Raises:
+        RasterUnreadable: missing, empty, corrupt, truncated, or a format that is not read.
+        InvalidInput: a band is not there.
+        TooLarge: over 1 GiB of pixels would have to be decoded, as there are no overviews.
+    """
+    name = href if isinstance(href, str) else file_href(href)
+    scene = read_scene(name)
+    path = str(path_of(name)) if name.startswith("file:") else name
+    try:
+        with raster_settings(), DatasetReader(path, driver=list(DRIVERS)) as dataset:
+            source = _source(dataset, scene, bands, max_side=max_side)
+            few = len(source.numbers) == 1 and _few(_probe(dataset, source), scene.nodata)
+        drawn = (_classes(source) if few else None) or _stretched(source, ramp)
+        return _preview(source, drawn, ramp)
+    except RasterioError as error:
+        reason = error.__cause__ or error
+        raise RasterUnreadable(f"{name} cannot be read for a preview: {reason}") from error
+
+
+def _source(
+    dataset: DatasetReader, scene: Scene, bands: Sequence[int | str] | None, *, max_side: int
+) -> _Source:
+    """Decide which bands to show and how small; weigh what that costs.
+
+    Raises:
+        InvalidInput: a band is not there.
+        TooLarge: over 1 GiB of pixels would have to be decoded.
+    """
+    names = [
+        (text or meaning.name).lower()
+        for text, meaning in zip(dataset.descriptions, dataset.colorinterp, strict=True)
+    ]
+    if bands is not None:
+        numbers = band_numbers(scene.bands, bands, href=scene.href)
+    elif set(_TRUE_COLOUR) <= set(names):
+        numbers = tuple(names.index(colour) + 1 for colour in _TRUE_COLOUR)
+    else:
+        numbers = (1, 2, 3) if len(names) == 3 else (1,)
+    shrink = max(1.0, max(scene.width, scene.height) / max_side)
+    factor = max((f for f in dataset.overviews(numbers[0]) if f <= shrink), default=1)
+    read = len(names) if dataset.interleaving == Interleaving.pixel else len(numbers)
+    decoded = scene.width * scene.height // factor**2 * read * np.dtype(scene.dtype).itemsize
+    if decoded > _MOST_BYTES:
+        raise TooLarge(
+            f"a preview would decode {decoded / 2**30:.1f} GiB of {scene.href}, as it has no "
+            "overviews; add them (gdaladdo), or write a COG"
+        )
+    width, height = (max(1, round(side / shrink)) for side in (scene.width, scene.height))
+    return _Source(str(dataset.name), scene, numbers, width, height, decoded)
+
+
+def _probe(dataset: DatasetReader, source: _Source) -> np.ndarray:
+    """The middle of the raster, (row, col): it tells most rasters of many values cheaply."""
+    scene = source.scene
+    width, height = min(scene.width, _PROBE), min(scene.height, _PROBE)
+    window = RasterioWindow((scene.width - width) // 2, (scene.height - height) // 2, width, height)
+    pixels: np.ndarray = dataset.read(source.numbers[0], window=window)
+    return pixels
+
+
+def _few(pixels: np.ndarray, nodata: float | None) -> bool:
+    values = np.unique(pixels[_is_valid(pixels, nodata)])
+    return len(values) <= len(CLASS_COLOURS) and not np.iscomplexobj(pixels)
+
+
+def _is_valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
+    valid: np.ndarray = np.isfinite(pixels)
+    return valid if nodata is None else valid & (pixels != nodata)
+
+
+def _read(source: _Source, resampling: Resampling) -> np.ndarray:
+    """Read the bands at the picture's size, (band, row, col), in strips side by side."""
+    count = min(_MOST_THREADS, os.cpu_count() or 1, source.height)
+    count = count if source.decoded_bytes > _WORTH_THREADS else 1
+    edges = [source.height * n // count for n in range(count + 1)]
+
+    def strip(rows: tuple[int, int]) -> np.ndarray:
+        step = source.scene.height / source.height
+        window = RasterioWindow(0, rows[0] * step, source.scene.width, (rows[1] - rows[0]) * step)
+        shape = (len(source.numbers), rows[1] - rows[0], source.width)
+        with raster_settings(), DatasetReader(source.path, driver=list(DRIVERS)) as dataset:
+            pixels: np.ndarray = dataset.read(
+                list(source.numbers), window=window, out_shape=shape, resampling=resampling
+            )
+        return pixels
+
+    with ThreadPoolExecutor(count) as pool:
+        return np.concatenate(list(pool.map(strip, pairwise(edges))), axis=1)
+
+
+def _classes(source: _Source) -> _Drawn | None:
+    """Draw a band of few values; None where it turns out to have many."""
+    band = _read(source, Resampling.nearest)[0]
+    valid = _is_valid(band, source.scene.nodata)
+    values, counts = np.unique(band[valid], return_counts=True)
+    if len(values) > len(CLASS_COLOURS):
+        return None
+    rgba = np.zeros((4, *band.shape), np.uint8)
+    for value, colour in zip(values, CLASS_COLOURS, strict=False):
+        rgba[:, valid & (band == value)] = np.array([[*colour, 255]], np.uint8).T
+    total = max(1, int(counts.sum()))
+    found = zip(values.tolist(), counts.tolist(), CLASS_COLOURS, strict=False)
+    return _Drawn(rgba, classes=tuple(PreviewClass(v, n / total, c) for v, n, c in found))
+
+
+def _stretched(source: _Source, ramp: Ramp) -> _Drawn:
+    """Draw one band along a ramp, or three in colour; the fringes of the values are cut."""
+    is_complex = source.scene.dtype.startswith("complex")
+    pixels = _read(source, Resampling.nearest if is_complex else Resampling.average)
+    valid = _is_valid(pixels, source.scene.nodata).any(axis=0)
+    shown = np.nan_to_num(np.abs(pixels) if is_complex else pixels.astype(np.float64))
+    limits = tuple(_limits(band[valid]) for band in shown)
+    grey = np.stack([_scaled(band, *ends) for band, ends in zip(shown, limits, strict=True)])
+    colours = ramp_table(ramp)[grey[0]].transpose(2, 0, 1) if len(grey) == 1 else grey[:3]
+    alpha = np.where(valid, 255, 0).astype(np.uint8)
+    return _Drawn(np.concatenate([colours * (alpha > 0), alpha[np.newaxis]]), limits)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    if not values.size:
+        return (0.0, 0.0)
+    low, high = np.percentile(values, PERCENTILES)
+    return (float(low), float(high))
+
+
+def _scaled(band: np.ndarray, low: float, high: float) -> np.ndarray:
+    span = high - low or 1.0
+    scaled: np.ndarray = (np.clip((band - low) / span, 0, 1) * 255).round().astype(np.uint8)
+    return scaled
+
+
+def _preview(source: _Source, drawn: _Drawn, ramp: Ramp) -> Preview:
+    scene = source.scene
+    kind: Literal["colour", "ramp"] = "colour" if len(source.numbers) > 1 else "ramp"
+    data, media_type = _encoded(drawn)
+    return Preview(
+        data=data,
+        media_type=media_type,
+        picture=(source.width, source.height),
+        size=(scene.width, scene.height),
+        kind=kind if drawn.limits else "classes",
+        bands=tuple(scene.bands[n - 1] or str(n) for n in source.numbers),
+        of_bands=len(scene.bands),
+        ramp=ramp,
+        dtype=scene.dtype,
+        valid=float((drawn.rgba[3] > 0).mean()),
+        limits=drawn.limits,
+        classes=drawn.classes,
+        is_sampled=(source.width, source.height) != (scene.width, scene.height),
+    )
+
+
+def _encoded(drawn: _Drawn) -> tuple[bytes, str]:
+    """Classes stay sharp; what is continuous takes a fifth of the bytes as a lossy picture."""
+    with rasterio.Env() as env:
+        is_webp = bool(drawn.limits) and "WEBP" in env.drivers()
+    _, height, width = drawn.rgba.shape
+    options = {"driver": "WEBP", "QUALITY": _QUALITY} if is_webp else {"driver": "PNG"}
+    with raster_settings(), MemoryFile() as memory:
+        with memory.open(width=width, height=height, count=4, dtype="uint8", **options) as dataset:
+            dataset.write(drawn.rgba)
+        return memory.read(), "image/webp" if is_webp else "image/png"

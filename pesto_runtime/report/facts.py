@@ -1,0 +1,90 @@
+"""What a report reads of `result.json`; there is a default for all that an engine leaves out."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+
+class _Facts(BaseModel):
+    """A frozen part of a result; what a report does not show is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TileCounts(_Facts):
+    """How many tiles came to what end."""
+
+    computed: int = 0
+    reused: int = 0
+    holes: int = 0
+
+
+class PhaseFacts(_Facts):
+    """A phase; `stages` holds its reduces too, in this order."""
+
+    kind: str = "map"
+    stages: tuple[str, ...] = ()
+    reduces: tuple[str, ...] = ()
+    chunks: int = 0
+    tile: tuple[int, int] | None = None
+    seconds: float | None = None
+
+
+class StageFacts(_Facts):
+    """What a stage is, where it ran, and what it took over all tiles."""
+
+    process: str = ""
+    version: str = ""
+    where: tuple[str, ...] = ()
+    calls: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class OutputFacts(_Facts):
+    """An output's file; or its value, where it is not an image."""
+
+    path: str = ""
+    sha256: str = ""
+    bytes: int | None = None
+    blocks_with_holes: int = 0
+    value: JsonValue = None
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it is a JSON value; null is one too."""
+        return "value" in self.model_fields_set
+
+
+class RunFacts(_Facts):
+    """A finished run, as its result tells it.
+
+    Attributes:
+        engine: Name and settings of the engine.
+        inputs: Scene -> its href and identity; other input -> its value.
+        skipped: Outputs that were not made, as what they need has holes.
+        cpu: Machine, and the SIMD extensions in use.
+    """
+
+    status: str = ""
+    pipeline: str = ""
+    run: str = ""
+    engine: dict[str, JsonValue] = Field(default_factory=dict)
+    started: str = ""
+    seconds: float = 0.0
+    inputs: dict[str, JsonValue] = Field(default_factory=dict)
+    tiles: TileCounts = TileCounts()
+    chunks: int = 0
+    bytes_read: int = 0
+    phases: tuple[PhaseFacts, ...] = ()
+    stages: dict[str, StageFacts] = Field(default_factory=dict)
+    outputs: dict[str, OutputFacts] = Field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+    cpu: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every output is there, and whole."""
+        return self.status == "COMPLETE"

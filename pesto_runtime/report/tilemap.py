@@ -1,0 +1,227 @@
+"""Tiles as a map over the scene: where the time went, what was reused, and what is missing."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from pesto_runtime.report import wording
+from pesto_runtime.report.markup import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pesto_runtime.contract import Window
+    from pesto_runtime.report.data import TileTime
+
+SHADES = 7
+"""Steps of the colour scale, in classes `t0` to `t6` of the style sheet."""
+
+_MOST_TOOLTIPS = 2_000
+_MOST_SQUARES = 10_000
+_SHORTEST_S = 0.0001
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile, or a square of several.
+
+    Attributes:
+        window: Pixels of the scene.
+        seconds: That it took; of a square, the mean of its tiles.
+        state: `done`, `reused` or `hole`.
+    """
+
+    window: Window
+    seconds: float
+    state: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The colour scale: equal steps are equal ratios, from the fastest tile to the slowest.
+
+    So one tile that waited for something does not make all the others look alike.
+    """
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Scale | None:
+        """The scale of these durations; None where there is none."""
+        if not seconds:
+            return None
+        return cls(min(seconds), statistics.median(seconds), max(seconds))
+
+    def place(self, seconds: float) -> float:
+        """Where a duration is on the scale, 0 to 1.
+
+        >>> Scale(0.01, 1.0, 100.0).place(1.0), Scale(1.0, 1.0, 1.0).place(1.0)
+        (0.5, 0.0)
+        """
+        low, value, high = (max(each, _SHORTEST_S) for each in (self.low, seconds, self.high))
+        return math.log(value / low) / math.log(high / low) if high > low else 0.0
+
+    def shade(self, seconds: float) -> int:
+        """The step of a duration, 0 for the fastest."""
+        return min(SHADES - 1, int(self.place(seconds) * SHADES))
+
+    @property
+    def ends(self) -> tuple[str, str, str]:
+        """Fastest, median and slowest, in words."""
+        fastest, middle, slowest = map(wording.seconds, (self.low, self.median, self.high))
+        return fastest, middle, slowest
+
+
+def layers_of(tiles: Iterable[TileTime]) -> list[list[Tile]]:
+    """Split tiles at every phase: each covers the scene again, from its own first corner."""
+    layers: list[list[Tile]] = []
+    seen: set[tuple[int, int]] = set()
+    for tile in tiles:
+        corner = (tile.window.col_off, tile.window.row_off)
+        if not layers or corner in seen:
+            layers.append([])
+            seen = set()
+        seen.add(corner)
+        layers[-1].append(Tile(tile.window, tile.seconds, tile.state))
+    return layers
+
+
+def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str:
+    """Draw one phase's tiles as a figure with a legend.
+
+    Args:
+        tiles: Of one phase.
+        size: Width and height of the scene, pixels.
+        title: Text above the legend, and of the picture for those who do not see it.
+    """
+    scale = Scale.of([tile.seconds for tile in tiles if tile.state == "done"])
+    extent = (
+        max([size[0], *(tile.window.col_stop for tile in tiles)]),
+        max([size[1], *(tile.window.row_stop for tile in tiles)]),
+    )
+    squares, side = _gathered(tiles, extent)
+    drawing = _svg(squares, scale, extent, told=f"{title}: {_summary(tiles, scale)}")
+    note = f"<p>A square is the mean of all tiles in {side} × {side} px.</p>" if side else ""
+    return (
+        f'<figure class="map"><div class="frame">{drawing}</div><figcaption>'
+        f"<h3><strong>{text(title)}</strong></h3><p>{wording.plural(len(tiles), 'tile')}</p>"
+        f"{_legend(tiles, scale)}{note}</figcaption></figure>"
+    )
+
+
+def _svg(tiles: Sequence[Tile], scale: Scale | None, extent: tuple[int, int], *, told: str) -> str:
+    width, height = extent
+    hatch = max(width, height) / 96
+    look = "dense" if len(tiles) > _MOST_TOOLTIPS else "sparse"
+    drawing = _by_class(tiles, scale) if look == "dense" else _one_by_one(tiles, scale)
+    return (
+        f'<svg class="{look}" role="img" '
+        f'aria-label="{text(told)}" viewBox="0 0 {width} {height}" '
+        f'style="--aspect:{width / height:.5f}" preserveAspectRatio="none">'
+        f'<defs><pattern id="reused" width="{hatch:g}" height="{hatch:g}" '
+        'patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        f'<rect class="hatched" width="{hatch:g}" height="{hatch:g}"/>'
+        f'<rect class="hatch" width="{hatch / 3:g}" height="{hatch:g}"/></pattern></defs>'
+        f"{drawing}</svg>"
+    )
+
+
+def _one_by_one(tiles: Iterable[Tile], scale: Scale | None) -> str:
+    return "".join(
+        f'<rect class="{_class(tile, scale)}" x="{tile.window.col_off}" y="{tile.window.row_off}" '
+        f'width="{tile.window.width}" height="{tile.window.height}">'
+        f"<title>{_tooltip(tile)}</title></rect>"
+        for tile in tiles
+    )
+
+
+def _by_class(tiles: Iterable[Tile], scale: Scale | None) -> str:
+    """One path per colour: a tenth of the bytes of single tiles, without their tooltips."""
+    classed = sorted(((_class(tile, scale), tile) for tile in tiles), key=lambda pair: pair[0])
+    paths = []
+    for name, members in groupby(classed, key=lambda pair: pair[0]):
+        path = "".join(
+            f"M{w.col_off} {w.row_off}h{w.width}v{w.height}h-{w.width}z"
+            for w in (tile.window for _, tile in members)
+        )
+        paths.append(f'<path class="{name}" d="{path}"/>')
+    return "".join(paths)
+
+
+def _class(tile: Tile, scale: Scale | None) -> str:
+    if tile.state != "done" or scale is None:
+        return "hole" if tile.state == "hole" else "reused"
+    return f"t{scale.shade(tile.seconds)}"
+
+
+def _tooltip(tile: Tile) -> str:
+    window = tile.window
+    took = wording.seconds(tile.seconds) if tile.state == "done" else tile.state
+    return text(
+        f"column {window.col_off}, row {window.row_off}, {window.width} x {window.height} px: {took}"
+    )
+
+
+def _gathered(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:
+    """Gather tiles in squares where there are too many to tell apart; the side, 0 where not."""
+    if len(tiles) <= _MOST_SQUARES:
+        return tiles, 0
+    side = math.ceil(math.sqrt(extent[0] * extent[1] / _MOST_SQUARES))
+    squares: dict[tuple[int, int], list[Tile]] = {}
+    for tile in tiles:
+        corner = (tile.window.row_off // side, tile.window.col_off // side)
+        squares.setdefault(corner, []).append(tile)
+    return [_merged(members) for members in squares.values()], side
+
+
+def _merged(tiles: Sequence[Tile]) -> Tile:
+    """One tile for several: a hole shows, whatever is beside it."""
+    window = tiles[0].window
+    for tile in tiles:
+        window = window.union(tile.window)
+    done = [tile.seconds for tile in tiles if tile.state == "done"]
+    for hole in tiles:
+        if hole.state == "hole":
+            return replace(hole, window=window)
+    return Tile(window, statistics.fmean(done), "done") if done else Tile(window, 0.0, "reused")
+
+
+def _summary(tiles: Sequence[Tile], scale: Scale | None) -> str:
+    parts = [wording.plural(len(tiles), "tile")]
+    if reused := sum(tile.state == "reused" for tile in tiles):
+        parts.append(f"{wording.count(reused)} reused")
+    if holes := sum(tile.state == "hole" for tile in tiles):
+        parts.append(wording.plural(holes, "hole"))
+    if scale:
+        parts.append("fastest {}, median {}, slowest {}".format(*scale.ends))
+    return ", ".join(parts)
+
+
+def _legend(tiles: Sequence[Tile], scale: Scale | None) -> str:
+    keys = [_steps(scale)] if scale else []
+    for state, name in (("reused", "reused"), ("hole", "hole: could not be computed")):
+        if amount := sum(tile.state == state for tile in tiles):
+            keys.append(
+                f'<p class="key"><i class="{state}" aria-hidden="true"></i>'
+                f"{name} <b>{wording.count(amount)}</b></p>"
+            )
+    return "".join(keys)
+
+
+def _steps(scale: Scale) -> str:
+    steps = "".join(f'<i class="t{step}"></i>' for step in range(SHADES))
+    at = f"{scale.place(scale.median) * 100:.1f}%"
+    marks = "".join(
+        f"<span>{name} <b>{end}</b></span>"
+        for name, end in zip(("min", "median", "max"), scale.ends, strict=True)
+    )
+    return (
+        f'<div class="scale"><div class="tick" style="--at:{at}" aria-hidden="true"></div>'
+        f'<div class="steps" aria-hidden="true">{steps}</div><div class="marks">{marks}</div></div>'
+    )
