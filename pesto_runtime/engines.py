@@ -1,4 +1,4 @@
-"""What every engine is asked, and how one is found: by name, in entry points `pesto.engines`."""
+"""What every engine is asked, and how one is found: by name, in entry points pesto.engines."""
 
 from __future__ import annotations
 
