@@ -205,6 +205,7 @@ def _phases(context: RunContext, record: RunRecord) -> list[JsonValue]:
         {
             "kind": phase.kind,
             "stages": [*phase.stages, *phase.reduces],
+            "reduces": list(phase.reduces),
             "chunks": len(phase.chunks),
             "tile": list(phase.tile),
             "seconds": round(record.phase_seconds[n], 3) if n < len(record.phase_seconds) else None,

@@ -19,8 +19,6 @@ from pesto_runtime.raster.read import raster_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-_ROOM = 1 << 16
-
 
 def write_cog(source: Path, path: Path) -> None:
     """Write a cloud-optimised copy of a product; nothing is left where that fails.
@@ -44,8 +42,9 @@ def write_cog(source: Path, path: Path) -> None:
             )
             _read_last_block(path)
     except (RasterioError, CPLE_BaseError) as error:  # a copy lets GDAL's own errors through
-        reason = _disk_full(path.parent) or str(error)
-        path.unlink(missing_ok=True)
+        reason = _disk_full(path.parent, source.stat().st_size) or str(error)
+        if path.is_file():
+            path.unlink()
         raise StoreFailed(f"{path}: {reason}") from error
 
 
@@ -55,7 +54,7 @@ def _read_last_block(path: Path) -> None:
         dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
 
 
-def _disk_full(folder: Path) -> str:
-    """The operating system's word where there is no room left; GDAL has another for it each time."""
-    is_full = folder.is_dir() and shutil.disk_usage(folder).free < _ROOM
+def _disk_full(folder: Path, size: int) -> str:
+    """The operating system's word where there is no room left; GDAL's own changes."""
+    is_full = folder.is_dir() and shutil.disk_usage(folder).free < size
     return os.strerror(errno.ENOSPC) if is_full else ""

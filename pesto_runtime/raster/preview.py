@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PERCENTILES = (2.0, 98.0)
 """What a stretch maps to its darkest and its brightest."""
 
-_MOST_BYTES = 1 << 30
+_MOST_BYTES, _MOST_REMOTE_BYTES = 1 << 30, 64 << 20
 _WORTH_THREADS = 16 << 20
 _MOST_THREADS = 8
 _PROBE = 128
@@ -131,7 +131,7 @@ def read_preview(
     Raises:
         RasterUnreadable: missing, empty, corrupt, truncated, or a format that is not read.
         InvalidInput: a band is not there.
-        TooLarge: over 1 GiB of pixels would have to be decoded, as there are no overviews.
+        TooLarge: over 1 GiB would have to be decoded, 64 MiB of a remote one: no overviews.
     """
     name = href if isinstance(href, str) else file_href(href)
     scene = read_scene(name)
@@ -154,7 +154,7 @@ def _source(
 
     Raises:
         InvalidInput: a band is not there.
-        TooLarge: over 1 GiB of pixels would have to be decoded.
+        TooLarge: too much would have to be decoded.
     """
     names = [
         (text or meaning.name).lower()
@@ -170,9 +170,10 @@ def _source(
     factor = max((f for f in dataset.overviews(numbers[0]) if f <= shrink), default=1)
     read = len(names) if dataset.interleaving == Interleaving.pixel else len(numbers)
     decoded = scene.width * scene.height // factor**2 * read * np.dtype(scene.dtype).itemsize
-    if decoded > _MOST_BYTES:
+    is_local = scene.href.startswith("file:") or "://" not in scene.href
+    if decoded > (_MOST_BYTES if is_local else _MOST_REMOTE_BYTES):
         raise TooLarge(
-            f"a preview would decode {decoded / 2**30:.1f} GiB of {scene.href}, as it has no "
+            f"a preview would decode {decoded >> 20} MiB of {scene.href}, as it has too few "
             "overviews; add them (gdaladdo), or write a COG"
         )
     width, height = (max(1, round(side / shrink)) for side in (scene.width, scene.height))

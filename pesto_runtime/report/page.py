@@ -20,7 +20,7 @@ from pesto_runtime.report.markup import facts as fact_list
 from pesto_runtime.report.markup import section, text
 from pesto_runtime.report.pipeline_svg import pipeline_svg
 from pesto_runtime.report.previews import Subject, gallery
-from pesto_runtime.report.tilemap import layers_of, tile_map
+from pesto_runtime.report.tilemap import layers_of, tile_maps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +103,7 @@ def _key_facts(run: RunFacts, data: ReportData) -> str:
     if all(data.size):
         width, height = (wording.count(side) for side in data.size)
         read = f"{wording.size(run.bytes_read)} of pixels read" if run.bytes_read else ""
-        pairs.append(("Scene, px", f"{width} × {height}", read))
+        pairs.append(("Scene, px", f"{width}\u00a0×\u00a0{height}", read))
     engine = {name: value for name, value in run.engine.items() if name not in ("name", "run")}
     if isinstance(workers := engine.pop("workers", None), int):
         executor = text(engine.pop("executor", ""))
@@ -143,14 +143,14 @@ def _attention(run: RunFacts, data: ReportData) -> str:
     ]
     if run.tiles.holes:
         found = wording.plural(run.tiles.holes, "tile")
-        points.insert(0, f"{found} could not be computed. Running again tries only these.")
+        points.insert(
+            0,
+            f"{found} could not be computed. Running the same command again tries them once more.",
+        )
     listed = f"<ul>{''.join(f'<li>{point}</li>' for point in points)}</ul>" if points else ""
     body = listed + tables.holes_table(holes, run.tiles.holes)
-    return (
-        f'<div class="attention">{section("Needs a look", body, anchor="look")}</div>'
-        if body
-        else ""
-    )
+    shown = section("Needs a look", body, anchor="look")
+    return f'<div class="attention">{shown}</div>' if shown else ""
 
 
 def _values(run: RunFacts) -> str:
@@ -188,19 +188,12 @@ def _subjects(run: RunFacts, data: ReportData) -> list[Subject]:
 def _tiles(run: RunFacts, data: ReportData) -> str:
     layers = layers_of(data.tiles)
     phases = [phase for phase in run.phases if phase.chunks]
-    maps = []
-    for number, layer in enumerate(layers):
-        title = "Seconds per tile"
-        if len(layers) > 1:
-            known = len(layers) == len(phases)
-            what = ", ".join(phases[number].stages) if known else f"phase {number + 1}"
-            title += f": {what}"
-        maps.append(tile_map(layer, data.size, title=title))
-    return (
-        f'<div class="{"maps" if len(maps) > 1 else "map-alone"}">{"".join(maps)}</div>'
-        if maps
-        else ""
-    )
+    titles = ["Seconds per tile"] * len(layers)
+    if len(layers) > 1 and len(layers) == len(phases):
+        titles = [f"Seconds per tile: {', '.join(phase.stages)}" for phase in phases]
+    elif len(layers) > 1:
+        titles = [f"Seconds per tile: phase {n}" for n in range(1, len(layers) + 1)]
+    return tile_maps(list(zip(titles, layers, strict=True)), data.size)
 
 
 def _footer(run: RunFacts) -> str:

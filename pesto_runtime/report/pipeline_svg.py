@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Stage
     from pesto_runtime.report.facts import RunFacts
 
-_LETTER, _SMALL_LETTER = 8.2, 6.6
+_LETTER, _SMALL_LETTER = 9.4, 6.9
 """Widths of a letter of 15 and 12 px, generous: fonts differ between machines."""
 
 _LINE, _TITLE, _PAD, _PORT, _LANE, _GAP = 17, 22, 14, 22, 24, 26
@@ -126,7 +126,7 @@ def _place(graph: Graph) -> dict[str, _Placed]:
 
 def _width(box: Box) -> float:
     letters = [_LETTER * min(len(box.title), _LONGEST)]
-    letters[0] += 0 if box.kind in ("input", "output") else 62  # room for the kind, at its right
+    letters[0] += 0 if box.kind in ("input", "output") else 50  # room for the kind, at its right
     letters += [_SMALL_LETTER * min(len(line), _LONGEST) for line in box.lines]
     return 0.0 if box.kind == "lane" else max(letters) + 2 * _PAD
 
@@ -146,7 +146,7 @@ def _gap(graph: Graph, layer: int) -> float:
             left = max(left, _stub(leaving))
         if layer + 1 < len(graph.layers) and route[-1] in graph.layers[layer + 1]:
             right = max(right, _stub(arriving))
-    return 56 + left + right
+    return 44 + left + right
 
 
 def _middles(graph: Graph, heights: Mapping[str, float]) -> dict[str, float]:

@@ -92,6 +92,31 @@ def layers_of(tiles: Iterable[TileTime]) -> list[list[Tile]]:
     return layers
 
 
+def tile_maps(titled: Sequence[tuple[str, Sequence[Tile]]], size: tuple[int, int]) -> str:
+    """Draw the tiles of every phase, under its title; nothing where there is none.
+
+    Args:
+        titled: Title and tiles of a phase.
+        size: Width and height of the scene, pixels.
+    """
+    figures = "".join(tile_map(tiles, size, title=title) for title, tiles in titled)
+    layout = "maps" if len(titled) > 1 else "map-alone"
+    return f'<div class="{layout}">{_hatching(size)}{figures}</div>' if figures else ""
+
+
+def _hatching(size: tuple[int, int]) -> str:
+    """The pattern of reused tiles: once on a page, as its name is its id."""
+    pitch = max(*size, 1) / 96
+    return (
+        '<svg class="pattern" width="0" height="0" aria-hidden="true"><defs>'
+        f'<pattern id="reused" width="{pitch:g}" height="{pitch:g}" '
+        'patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        f'<rect class="hatched" width="{pitch:g}" height="{pitch:g}"/>'
+        f'<rect class="hatch" width="{pitch / 3:g}" height="{pitch:g}"/>'
+        "</pattern></defs></svg>"
+    )
+
+
 def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str:
     """Draw one phase's tiles as a figure with a legend.
 
@@ -117,18 +142,12 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
 
 def _svg(tiles: Sequence[Tile], scale: Scale | None, extent: tuple[int, int], *, told: str) -> str:
     width, height = extent
-    hatch = max(width, height) / 96
     look = "dense" if len(tiles) > _MOST_TOOLTIPS else "sparse"
     drawing = _by_class(tiles, scale) if look == "dense" else _one_by_one(tiles, scale)
     return (
         f'<svg class="{look}" role="img" '
         f'aria-label="{text(told)}" viewBox="0 0 {width} {height}" '
-        f'style="--aspect:{width / height:.5f}" preserveAspectRatio="none">'
-        f'<defs><pattern id="reused" width="{hatch:g}" height="{hatch:g}" '
-        'patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-        f'<rect class="hatched" width="{hatch:g}" height="{hatch:g}"/>'
-        f'<rect class="hatch" width="{hatch / 3:g}" height="{hatch:g}"/></pattern></defs>'
-        f"{drawing}</svg>"
+        f'style="--aspect:{width / height:.5f}" preserveAspectRatio="none">{drawing}</svg>'
     )
 
 
@@ -161,11 +180,9 @@ def _class(tile: Tile, scale: Scale | None) -> str:
 
 
 def _tooltip(tile: Tile) -> str:
-    window = tile.window
+    col_off, row_off, width, height = tile.window
     took = wording.seconds(tile.seconds) if tile.state == "done" else tile.state
-    return text(
-        f"column {window.col_off}, row {window.row_off}, {window.width} x {window.height} px: {took}"
-    )
+    return text(f"column {col_off}, row {row_off}, {width} × {height} px: {took}")
 
 
 def _gathered(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:

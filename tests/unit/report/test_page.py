@@ -1,0 +1,261 @@
+"""The report: what it tells, that it is one file, and that nothing in it runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pesto_runtime.errors import StoreFailed
+from pesto_runtime.report import ReportData, write_report
+from pesto_runtime.report.page import render
+from tests.unit.report.made import PIPELINE, RESULT, tiles_over, write_raster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+VOID = {"meta", "img", "br", "link", "input"}
+SIZE = (60, 50)
+
+
+class Page(HTMLParser):
+    """The elements and texts of a page; fails where an element is not closed."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element."""
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element that holds nothing."""
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the innermost element."""
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Note a text."""
+        self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Attributes of every element of a tag."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        """All text, in one line."""
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ReportData:
+    """A complete run over a small scene."""
+    rng = np.random.default_rng(3)
+    scene = rng.integers(0, 9000, (3, SIZE[1], SIZE[0])).astype(np.uint16)
+    path = write_raster(tmp_path / "scene.tif", scene, names=("red", "green", "blue"))
+    mask = (scene[0] > 4000).astype(np.uint8)
+    write_raster(tmp_path / "mask.tif", mask, nodata=255)
+    tiles = tuple(tiles_over(SIZE, 32))
+    return ReportData(RESULT, PIPELINE, tiles, SIZE, {"scene": path.as_uri()}, tmp_path)
+
+
+def partial(run: ReportData) -> ReportData:
+    """The same run with a hole."""
+    hole = {"window": [32, 32, 28, 18], "stage": "clean", "error": "sieve: ValueError: odd"}
+    document = {"features": [{"properties": hole}]}
+    (run.folder / "holes.geojson").write_text(json.dumps(document))
+    mask: JsonValue = {"path": "mask.tif", "sha256": "ab" * 32, "blocks_with_holes": 1}
+    result: dict[str, JsonValue] = {
+        **RESULT,
+        "status": "PARTIAL",
+        "tiles": {"computed": 3, "reused": 0, "holes": 1},
+        "outputs": {"mask": mask},
+        "skipped": ["cover"],
+        "warnings": ["/inputs/scene: no CRS"],
+    }
+    holed = replace_last(run, "hole")
+    return replace(holed, result=result)
+
+
+def replace_last(run: ReportData, state: str) -> ReportData:
+    """The same run with its last tile in another state."""
+    *others, last = run.tiles
+    return replace(run, tiles=(*others, replace(last, state=state)))  # type: ignore[type-var]
+
+
+def test_a_report_is_one_file_that_asks_for_nothing(run: ReportData) -> None:
+    """No script, no style sheet, font or image from elsewhere; links lead to files beside it."""
+    page = Page(render(run))
+    assert {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object"} == set()
+    assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
+    links = {str(link["href"]) for link in page.all("a")}
+    assert {"./mask.tif", "./cover.json"} <= links
+    assert all(href.startswith(("./", "#")) for href in links)
+    assert not any(name.startswith("on") for _, found in page.elements for name in found)
+    assert "url(http" not in render(run)
+
+
+def test_the_key_facts_come_first(run: ReportData) -> None:
+    """Status, name, seconds, tiles, scene, workers and engine are before the first section."""
+    words = Page(render(run)).words
+    front = words[: words.index("Results")]
+    for fact in ("COMPLETE", "cloud-cover", "12.3 s", "0 reused, no holes", "60 × 50", "threads"):
+        assert fact in front
+    assert "0.052989" in words[len(front) :]
+
+
+def test_every_picture_has_words(run: ReportData) -> None:
+    """Images and drawings carry what they show; tables their captions; ids are unique."""
+    page = Page(render(run))
+    assert [image["alt"] for image in page.all("img")] == [
+        "Scene scene: bands red, green, blue",
+        page.all("img")[1]["alt"],
+    ]
+    assert all(
+        drawing.get("aria-label") or drawing.get("aria-hidden") for drawing in page.all("svg")
+    )
+    assert len(page.all("caption")) == len(page.all("table")) > 0
+    ids = [str(found["id"]) for _, found in page.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    targets = {str(link["href"])[1:] for link in page.all("a") if str(link["href"])[0] == "#"}
+    assert targets <= set(ids)
+
+
+def hostile(value: JsonValue, bait: str) -> JsonValue:
+    """The same document with bait in every text that may hold any."""
+    if isinstance(value, dict):
+        return {key: hostile(each, bait) for key, each in value.items()}
+    if isinstance(value, list):
+        return [hostile(each, bait) for each in value]
+    return value + bait if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("bait", ["<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>"])
+def test_no_text_of_a_run_becomes_markup(run: ReportData, bait: str) -> None:
+    """Bait in names, values, hrefs, errors and warnings is shown, and makes no element."""
+    result = hostile(dict(partial(run).result), bait)
+    assert isinstance(result, dict)
+    result["outputs"] = {bait: {"path": bait, "sha256": bait, "value": {bait: [bait] * 9}}}
+    result["inputs"] = {bait: {"href": bait}, "also": bait}
+    result["warnings"], result["skipped"] = [bait], [bait]
+    names = ("mask", "clean", "cover")
+    result["stages"] = {name: {"process": bait, "where": [bait]} for name in names}
+    pipeline = json.loads(json.dumps(PIPELINE))
+    pipeline["description"] = bait
+    pipeline["stages"][1] |= {"process": bait, "inputs": {bait: bait, "mask": "$mask.cloud"}}
+    hole = {"properties": {"window": [bait], "stage": bait, "error": bait}}
+    (run.folder / "holes.geojson").write_text(json.dumps({"features": [hole]}))
+    scenes = {bait: run.scenes["scene"], "gone": "file:///" + bait}
+    source = render(replace(run, result=result, pipeline=pipeline, scenes=scenes))
+    page = Page(source)
+    assert bait in page.words
+    assert bait in str(page.all("img")[0]["alt"])
+    assert page.all("script") == []
+    assert all(str(image["src"]).startswith("data:") for image in page.all("img"))
+    assert not any(name.startswith("on") for _, found in page.elements for name in found)
+
+
+def test_a_link_never_leaves_the_folder(run: ReportData) -> None:
+    """A path that looks like a scheme stays a path."""
+    outputs: JsonValue = {"x": {"path": "javascript:alert(1)", "sha256": "", "value": 1}}
+    page = Page(render(replace(run, result={**RESULT, "outputs": outputs})))
+    assert {"./javascript%3Aalert%281%29"} == {
+        str(link["href"]) for link in page.all("a") if str(link["href"])[0] != "#"
+    }
+
+
+def test_a_partial_run_says_what_is_missing(run: ReportData) -> None:
+    """Holes, what was skipped and warnings are listed; control: a complete run lists nothing."""
+    source = render(partial(run))
+    words = Page(source).words
+    for told in ("PARTIAL", "1 hole", "sieve: ValueError: odd", "was not made", "no CRS"):
+        assert told in words
+    assert 'class="hole"' in source
+    assert "Needs a look" not in Page(render(run)).words
+
+
+def test_reused_tiles_are_hatched(run: ReportData) -> None:
+    """A reused tile has its own look and its place in the legend; control: without, neither."""
+    source = render(replace_last(run, "reused"))
+    assert '<rect class="reused"' in source
+    assert '<rect class="reused"' not in render(run)
+
+
+def test_a_tile_tells_its_window_and_time(run: ReportData) -> None:
+    """The tooltip of a tile says where it is and what it took."""
+    assert "<title>column 32, row 0, 28 × 32 px: 2 ms</title>" in render(run)
+
+
+def test_a_missing_output_does_not_spoil_the_report(run: ReportData) -> None:
+    """What cannot be read says why, where its picture would be."""
+    (run.folder / "mask.tif").unlink()
+    page = Page(render(run))
+    assert "No preview." in page.words
+    assert len(page.all("img")) == 1
+
+
+def test_a_run_without_scenes_has_a_report(tmp_path: Path) -> None:
+    """A pipeline of numbers alone: no images, no tiles, still its values and its drawing."""
+    pipeline: dict[str, JsonValue] = {
+        "name": "verdict",
+        "inputs": {"fraction": "number"},
+        "stages": [{"id": "v", "process": "verdict", "inputs": {"f": "$inputs.fraction"}}],
+        "outputs": {"verdict": "$v.verdict"},
+    }
+    result: dict[str, JsonValue] = {
+        "status": "COMPLETE",
+        "pipeline": "verdict",
+        "outputs": {"verdict": {"path": "verdict.json", "sha256": "00", "value": "usable"}},
+        "phases": [{"kind": "call", "stages": ["v"]}],
+    }
+    page = Page(render(ReportData(result, pipeline, (), (0, 0), {}, tmp_path)))
+    assert "usable" in page.words
+    assert "Images" not in page.words
+    assert "Tiles" not in page.words
+    assert len(page.all("svg")) == 1
+
+
+@pytest.mark.parametrize("side", [512, 160])
+def test_a_large_run_has_a_small_report(run: ReportData, side: int) -> None:
+    """10 000 tiles, and 100 000, stay under 2 MB and a few seconds, and no hole gets lost."""
+    size = (51_200, 51_200)
+    many = replace_last(replace(run, tiles=tuple(tiles_over(size, side)), size=size), "hole")
+    begun = time.perf_counter()
+    source = render(many)
+    assert time.perf_counter() - begun < 10
+    assert len(source.encode()) < 2_000_000
+    assert '<path class="hole"' in source
+
+
+def test_phases_have_a_map_each(run: ReportData) -> None:
+    """Tiles of a second phase cover the scene again, and are drawn apart."""
+    twice = replace(run, tiles=(*tiles_over(SIZE, 32), *tiles_over(SIZE, 20)))
+    assert render(twice).count('<figure class="map">') == 2
+    assert render(run).count('<figure class="map">') == 1
+
+
+def test_a_report_is_written_whole_or_not_at_all(run: ReportData, tmp_path: Path) -> None:
+    """What cannot be written is an error of ours, and leaves no half of a file."""
+    write_report(tmp_path / "report.html", run)
+    assert (tmp_path / "report.html").read_text().endswith("</html>\n")
+    assert not list(tmp_path.glob("*.part"))
+    with pytest.raises(StoreFailed):
+        write_report(tmp_path / "none" / "report.html", run)
