@@ -43,10 +43,16 @@ def schema_faults(
     """Every field of a value that does not fit a schema, each with its JSON pointer.
 
     Raises:
-        InvalidContract: the schema itself is not one.
+        InvalidContract: the schema itself is not one, or refers to nothing.
     """
-    errors = _validator(json.dumps(schema, sort_keys=True)).iter_errors(value)
-    for error in sorted(errors, key=lambda each: [str(part) for part in each.absolute_path]):
+    from referencing.exceptions import Unresolvable
+
+    validator = _validator(json.dumps(schema, sort_keys=True))
+    try:
+        found = list(validator.iter_errors(value))
+    except Unresolvable as missing:
+        raise InvalidContract(f"not a JSON schema: {missing.ref} leads nowhere") from missing
+    for error in sorted(found, key=lambda each: [str(part) for part in each.absolute_path]):
         where = pointer + json_pointer(*error.absolute_path)
         yield BadField(where, _reason(str(error.validator), error.validator_value, error.message),
                        shortened(error.instance))  # fmt: skip

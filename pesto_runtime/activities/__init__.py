@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pesto_runtime.activities.callers import close_callers
     from pesto_runtime.activities.chunk import (
         TileRecord,
         Watch,
@@ -47,6 +48,7 @@ _HOMES = {
     "call": "outcome",
     "call_once": "single",
     "check_pipeline": "planning",
+    "close_callers": "callers",
     "count_tiles": "planning",
     "discover": "discovery",
     "find": "discovery",
@@ -79,6 +81,7 @@ __all__ = [
     "call",
     "call_once",
     "check_pipeline",
+    "close_callers",
     "count_tiles",
     "discover",
     "find",

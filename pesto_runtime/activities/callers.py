@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.contract import Description, Service
@@ -39,6 +38,9 @@ class Caller(Protocol):
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
         """Answer the outputs of a merged partial."""
 
+    def close(self) -> None:
+        """Let go of what it holds."""
+
 
 @dataclass(frozen=True)
 class LocalCaller:
@@ -64,6 +66,9 @@ class LocalCaller:
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
         """Answer the outputs of a merged partial."""
         return self.processor.finish(partial)
+
+    def close(self) -> None:
+        """Hold nothing."""
 
 
 class RemoteCaller:
@@ -102,6 +107,11 @@ class RemoteCaller:
         with self._client() as client:
             return client.process({}, finish=encode_partial(partial))
 
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients:
+            client.close()
+
     @contextmanager
     def _client(self) -> Iterator[Client]:
         with self._lock:
@@ -115,17 +125,31 @@ class RemoteCaller:
 
 
 def caller_for(service: Service) -> Caller:
-    """Make what performs a service's process, once per process of the operating system.
+    """What performs a service's process; made once and kept until `close_callers`.
 
     Raises:
         PestoError: the target cannot be loaded, or its set-up fails.
     """
-    return _caller(service.model_dump_json())
+    document = service.model_dump_json()
+    with _guard:
+        if document not in _callers:
+            _callers[document] = _made(service)
+        return _callers[document]
 
 
-@lru_cache(maxsize=64)
-def _caller(document: str) -> Caller:
-    service = Service.model_validate_json(document)
+def close_callers() -> None:
+    """Let go of every caller, and of the connections that it holds."""
+    with _guard:
+        for caller in _callers.values():
+            caller.close()
+        _callers.clear()
+
+
+_callers: dict[str, Caller] = {}
+_guard = threading.Lock()
+
+
+def _made(service: Service) -> Caller:
     if not service.is_remote:
         processor = load_processor(service.targets[0])
         processor.setup()

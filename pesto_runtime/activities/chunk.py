@@ -98,7 +98,8 @@ def process(chunk: Chunk, *, watch: Watch | None = None) -> ChunkResult:
     """
     context = load_context(chunk.plan)
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
-    with raster_settings(), Sources(context, _needed_bands(context, stages)) as sources:
+    sources = Sources(context, _needed_bands(context, stages))
+    with raster_settings():
         runner = _runner(context, stages, sources)
         run = _Chunks(context, stages, runner, watch or Watch())
         for window in phase.chunks[chunk.start : chunk.stop]:

@@ -70,6 +70,8 @@ def discover(urls: Sequence[str], folder: Path) -> list[Path]:
     Raises:
         PestoError: a service does not answer; nothing is saved then.
         StoreRefused: the folder cannot be written.
+        InvalidContract: a service's name or version cannot be part of a file's name.
+        InvalidInput: a file that is there is not JSON.
     """
     found = [(url, find((url,))) for url in urls]
     try:
@@ -85,16 +87,27 @@ def is_url(target: str) -> bool:
 
 
 def _saved(folder: Path, url: str, found: Found) -> Path:
-    path = folder / f"{found.said.name}@{found.said.version}.json"
-    document: dict[str, JsonValue] = {"url": url, "digest": found.said.digest}
-    if path.exists():
-        kept = json.loads(path.read_text())
-        document |= {"overlay": kept["overlay"]} if "overlay" in kept else {}
+    file = f"{found.said.name}@{found.said.version}.json"
+    if Path(file).name != file:
+        raise InvalidContract(f"{url} calls itself {file[:-5]!r}, which cannot be a file's name")
+    path = folder / file
+    document: dict[str, JsonValue] = {"url": url, "digest": found.said.digest, **_overlay_of(path)}
     document["description"] = found.said.to_json()
     part = path.with_suffix(".part")
     part.write_text(json.dumps(document, indent=2) + "\n")
     part.replace(path)
     return path
+
+
+def _overlay_of(path: Path) -> dict[str, JsonValue]:
+    """The overlay that somebody wrote into a saved description; it outlives the description."""
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not JSON: {error}; correct or delete it") from error
+    return {"overlay": kept["overlay"]} if isinstance(kept, dict) and "overlay" in kept else {}
 
 
 def _loaded(

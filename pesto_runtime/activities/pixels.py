@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pesto_runtime.activities.context import RunContext, raster_name
+from pesto_runtime.activities.readers import HeldReaders
 from pesto_runtime.contract import Reference, Window, parse_binding
-from pesto_runtime.raster import RasterReader, band_numbers
+from pesto_runtime.errors import RasterUnreadable
+from pesto_runtime.raster import band_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,9 +51,12 @@ class Pixels:
         return self.array[positions]
 
 
+_held = HeldReaders()
+
+
 @dataclass
 class Sources:
-    """Opens the rasters that a phase reads, once per chunk; not shared between threads.
+    """Reads the rasters that a phase reads; not shared between threads.
 
     Attributes:
         context: Of the run.
@@ -62,14 +67,6 @@ class Sources:
     context: RunContext
     bands: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bytes_read: int = 0
-    _open: dict[str, RasterReader] = field(default_factory=dict)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for reader in self._open.values():
-            reader.close()
 
     def read(self, name: str, window: Window) -> Pixels:
         """Read a window of a raster.
@@ -77,11 +74,13 @@ class Sources:
         Raises:
             RasterUnreadable: it cannot be read there.
         """
-        reader = self._open.get(name)
-        if reader is None:
-            reader = self._open[name] = RasterReader(self.href(name))
         bands = self.bands.get(name)
-        array = reader.read(window, bands=bands)
+        try:
+            reader = _held.reader(self.context.plan.run, self.href(name))
+            array = reader.read(window, bands=bands)
+        except RasterUnreadable:
+            _held.close()  # whoever tries again looks at the file again
+            raise
         self.bytes_read += array.nbytes
         return Pixels(window, array, bands)
 

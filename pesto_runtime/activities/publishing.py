@@ -89,15 +89,18 @@ def publish(
     manifests = list(manifests_of(context))
     holes = [Hole.model_validate(each) for m in manifests for each in _list(m, "holes")]
     bindings = Pipeline.parse(context.plan.pipeline).outputs
+    wanted = {
+        name: reference
+        for name, binding in bindings.items()
+        if (reference := parse_binding(binding)) and reference.owner not in record.unmade
+    }
+    if not wanted or (holes and not record.tiles and not record.reused):
+        raise RunFailed(f"no output could be made{_because(holes)}")
     try:
         made = {
             name: _made(context, plan_href, name, reference, workspace=workspace, as_cog=as_cog)
-            for name, binding in bindings.items()
-            if (reference := parse_binding(binding)) and reference.owner not in record.unmade
+            for name, reference in wanted.items()
         }
-        if not made or (holes and not record.tiles and not record.reused):
-            reason = holes[0].error["detail"] if holes else "its stages made nothing"
-            raise RunFailed(f"no output could be made: {reason}")
         result = _result(context, made, record, holes=holes, manifests=manifests)
         result["form"] = _form(as_cog=as_cog)
         moves = {output.part: folder / str(output.told["path"]) for output in made.values()}
@@ -106,9 +109,16 @@ def publish(
             moves[_written(workspace / _HOLES, features)] = folder / _HOLES
         moves[_written(workspace / _RESULT, result)] = folder / _RESULT
         _move(moves, forget=_stale(folder, set(bindings) - set(made), holes=bool(holes)))
+    except RunFailed as error:
+        raise RunFailed(f"{error.detail}{_because(holes)}") from error
     except OSError as error:
         raise StoreFailed(f"{folder}: {error.strerror or error}") from error
     return result
+
+
+def _because(holes: list[Hole]) -> str:
+    """What the first hole says, where there is one."""
+    return f"\n  the first hole: {holes[0].error['detail']}" if holes else ""
 
 
 def finished_result(folder: Path, run: str, *, as_cog: bool = False) -> dict[str, JsonValue] | None:

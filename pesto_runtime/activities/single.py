@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.activities.callers import caller_for
+from pesto_runtime.activities.callers import caller_for, close_callers
 from pesto_runtime.activities.discovery import find
 from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
@@ -56,7 +56,10 @@ def call_once(
         for name, text in given.items()
     }
     first = next(iter(images.values()), None)
-    outputs = caller_for(found.service).run(inputs, tile=_tile(first) if first else None)
+    try:
+        outputs = caller_for(found.service).run(inputs, tile=_tile(first) if first else None)
+    finally:
+        close_callers()
     return _kept(description, outputs, keep, first)
 
 

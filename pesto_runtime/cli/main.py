@@ -67,6 +67,10 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("pesto: interrupted", err=True)
         sys.exit(_INTERRUPTED)
+    except SystemExit as end:  # typer takes Ctrl-C in, and says nothing
+        if end.code == _INTERRUPTED:
+            typer.echo("pesto: interrupted", err=True)
+        raise
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pesto_runtime.contract.raster import RasterContract
+from pesto_runtime.errors import json_pointer
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 _TEXT = ("title", "description", "examples", "example")
 _GEOMETRY = ("bands", "dtype", "nodata", "margin", "edge", "scale", "align", "exactness", "tile")
+_COMPARED = ("name", "version", "tileable", "x-reduce", "input", "output", "_links")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,16 @@ class Change:
 def drift(saved: Description, live: Description) -> tuple[Change, ...]:
     """Compare two descriptions; empty where nothing that matters changed.
 
-    A new optional input, a new output and texts are compatible. A port removed or newly required,
-    another type, and every field of the raster contract that decides pixels are breaking.
+    A new optional input, a new output, texts and what no pipeline is checked against (`resources`,
+    unknown keys) are compatible. A port removed or newly required, another type, and every field of
+    the raster contract that decides pixels are breaking. A default written out is no change.
     """
     return (
         *_whole(saved, live),
         *_ports(saved.inputs, live.inputs, "/input/properties", side="input"),
         *_ports(saved.outputs, live.outputs, "/output/properties", side="output"),
+        *_definitions(saved.known.input, live.known.input, "/input/definitions"),
+        *_definitions(saved.known.output, live.known.output, "/output/definitions"),
     )
 
 
@@ -58,9 +65,10 @@ def _whole(saved: Description, live: Description) -> Iterator[Change]:
     ):
         if old != new:
             yield Change(pointer, breaking, f"{old!r} became {new!r}")
-    for key in _TEXT:
+    for key in sorted({*saved.document, *live.document} - {*_COMPARED}):
         if saved.document.get(key) != live.document.get(key):
-            yield Change(f"/{key}", breaking=False, detail="the text changed")
+            detail = "the text changed" if key in _TEXT else "changed"
+            yield Change(json_pointer(key), breaking=False, detail=detail)
 
 
 def _ports(
@@ -71,14 +79,28 @@ def _ports(
     side: Literal["input", "output"],
 ) -> Iterator[Change]:
     old, new = {p.name: p for p in saved}, {p.name: p for p in live}
-    for name in old.keys() - new.keys():
-        yield Change(f"{pointer}/{name}", breaking=True, detail=f"the {side} was removed")
+    for name in sorted(old.keys() - new.keys()):
+        where = pointer + json_pointer(name)
+        yield Change(where, breaking=True, detail=f"the {side} was removed")
     for name in sorted(new.keys() - old.keys()):
         needed = new[name].required
         detail = f"a new {'required' if needed else 'optional'} {side}"
-        yield Change(f"{pointer}/{name}", breaking=needed, detail=detail)
+        yield Change(pointer + json_pointer(name), breaking=needed, detail=detail)
     for name in (name for name in old if name in new):
-        yield from _port(old[name], new[name], f"{pointer}/{name}")
+        yield from _port(old[name], new[name], pointer + json_pointer(name))
+
+
+def _definitions(
+    saved: Mapping[str, JsonValue], live: Mapping[str, JsonValue], pointer: str
+) -> Iterator[Change]:
+    """Types that ports refer to; one that came or went shows at its port."""
+    old, new = _object(saved.get("definitions")), _object(live.get("definitions"))
+    for name in (name for name in old if name in new):
+        before, after = _object(old[name]), _object(new[name])
+        same_type = _without(before, _TEXT) == _without(after, _TEXT)
+        if before != after:
+            detail = "the text changed" if same_type else f"{before} became {after}"
+            yield Change(pointer + json_pointer(name), breaking=not same_type, detail=detail)
 
 
 def _port(old: Port, new: Port, pointer: str) -> Iterator[Change]:
@@ -89,9 +111,8 @@ def _port(old: Port, new: Port, pointer: str) -> Iterator[Change]:
     if old.kind != new.kind:
         yield Change(pointer, breaking=True, detail=f"{old.kind} became {new.kind}")
     yield from _rasters(old, new, pointer)
-    ignored = {*_TEXT, "x-raster"}
-    before = {k: v for k, v in old.schema.items() if k not in ignored}
-    after = {k: v for k, v in new.schema.items() if k not in ignored}
+    before = _without(old.schema, (*_TEXT, "x-raster"))
+    after = _without(new.schema, (*_TEXT, "x-raster"))
     if before != after:
         yield Change(pointer, breaking=True, detail=f"{before} became {after}")
     elif _texts(old.schema) != _texts(new.schema):
@@ -99,12 +120,21 @@ def _port(old: Port, new: Port, pointer: str) -> Iterator[Change]:
 
 
 def _rasters(old: Port, new: Port, pointer: str) -> Iterator[Change]:
-    before = old.raster.to_json() if old.raster else {}
-    after = new.raster.to_json() if new.raster else {}
+    before = (old.raster or RasterContract()).model_dump(mode="json")
+    after = (new.raster or RasterContract()).model_dump(mode="json")
     for key in sorted(before.keys() | after.keys()):
-        if str(before.get(key)) != str(after.get(key)):
+        if before.get(key) != after.get(key):
             detail = f"{before.get(key)!r} became {after.get(key)!r}"
-            yield Change(f"{pointer}/x-raster/{key}", breaking=key in _GEOMETRY, detail=detail)
+            where = f"{pointer}/x-raster{json_pointer(key)}"
+            yield Change(where, breaking=key in _GEOMETRY, detail=detail)
+
+
+def _object(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _without(schema: Mapping[str, JsonValue], keys: Iterable[str]) -> dict[str, JsonValue]:
+    return {key: value for key, value in schema.items() if key not in keys}
 
 
 def _texts(schema: Mapping[str, JsonValue]) -> list[JsonValue]:

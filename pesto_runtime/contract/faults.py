@@ -27,22 +27,15 @@ def bad_fields(
         value: What was validated. Where given, it tells the value's own keys from the names of
             union branches that pydantic mixes into its locations; branches become one field.
     """
-    found = error.errors(include_url=False)
     reasons: dict[str, list[str]] = {}
     values: dict[str, str | None] = {}
-    for each in found:
-        if each["type"] == "too_short" and _has_deeper(each, found):
-            continue  # its items are wrong, and told of: pydantic counts the right ones only
+    for each in error.errors(include_url=False):
         where = prefix + json_pointer(*_place(each, value))
         reasons.setdefault(where, []).append(each["msg"].removeprefix("Value error, "))
         values[where] = None if each["type"] == "missing" else shortened(each["input"])
     for where, said in reasons.items():
-        yield BadField(where, "; or ".join(dict.fromkeys(said)), values[where])
-
-
-def _has_deeper(error: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
-    depth = len(error["loc"])
-    return any(o["loc"][:depth] == error["loc"] and len(o["loc"]) > depth for o in others)
+        if not any(other.startswith(where + "/") for other in reasons):  # it says more exactly
+            yield BadField(where, "; or ".join(dict.fromkeys(said)), values[where])
 
 
 def _place(error: ErrorDetails, value: object) -> Iterator[int | str]:

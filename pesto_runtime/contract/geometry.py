@@ -210,7 +210,15 @@ def _ratio(value: object) -> Fraction:
     return ratio
 
 
+def _window_field(value: object) -> Window:
+    try:
+        return parse_window(value)
+    except InvalidInput as error:  # pydantic tells of it with the other wrong fields
+        raise ValueError(error.detail) from error
+
+
 _SIDE = {"type": "integer", "minimum": 0}
+_LENGTH = {"type": "integer", "minimum": 1}
 MarginField = Annotated[
     Margin,
     BeforeValidator(Margin.of),
@@ -246,7 +254,7 @@ ScaleField = Annotated[
 ]
 WindowField = Annotated[
     Window,
-    BeforeValidator(parse_window),
+    BeforeValidator(_window_field),
     PlainSerializer(list),
     WithJsonSchema(
         {
@@ -254,7 +262,7 @@ WindowField = Annotated[
             "type": "array",
             "minItems": 4,
             "maxItems": 4,
-            "items": {"type": "integer", "minimum": 0},
+            "prefixItems": [_SIDE, _SIDE, _LENGTH, _LENGTH],
         }
     ),
 ]

@@ -12,6 +12,7 @@ from pesto_runtime.activities import (
     Planned,
     RunRecord,
     call,
+    close_callers,
     count_tiles,
     finished_result,
     load_context,
@@ -25,7 +26,7 @@ from pesto_runtime.activities import (
     tile_records,
 )
 from pesto_runtime.contract import Chunk, ChunkResult
-from pesto_runtime.errors import Interrupted, PestoError, RunFailed
+from pesto_runtime.errors import Interrupted, PestoError, RunFailed, StoreFailed
 from pesto_runtime.local.executors import Processes, Threads, Workers
 from pesto_runtime.local.workspace import Workspace, locked_workspace
 from pesto_runtime.pipeline import Sizing
@@ -73,7 +74,10 @@ class LocalEngine:
                 workspace.clear()
             elif finished := finished_result(folder, planned.plan.run, as_cog=request.as_cog):
                 return finished
-            result = _Run(planned, request, watcher).run(workspace)
+            try:
+                result = _Run(planned, request, watcher).run(workspace)
+            finally:
+                close_callers()
             if result["status"] == "COMPLETE" and not request.keep:
                 workspace.clear()
         return result
@@ -125,7 +129,10 @@ class _Run:
             record=self._record,
             as_cog=self._request.as_cog,
         )
-        self._write_report(workspace.folder, result)
+        try:
+            self._write_report(workspace.folder, result)
+        except StoreFailed as error:  # the outputs are all there
+            self._watcher.warn(str(error))
         return result
 
     def _run_phase(self, number: int) -> None:

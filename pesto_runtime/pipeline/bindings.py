@@ -7,7 +7,13 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
-from pesto_runtime.errors import BadField, InvalidPipeline, shortened
+from pesto_runtime.errors import (
+    BadField,
+    InvalidContract,
+    InvalidPipeline,
+    json_pointer,
+    shortened,
+)
 from pesto_runtime.pipeline.edges import edge_faults, edge_warnings
 from pesto_runtime.pipeline.types import (
     BoundStage,
@@ -59,15 +65,17 @@ def bind_stage(
         description: Of its process.
         types: Values of the pipeline's inputs and of earlier stages.
         where: JSON pointer to the stage.
-        failed: Stages that could not be typed; what they make is not complained about again.
+        failed: Stages that could not be typed, or come later; what they make is complained about
+            elsewhere.
     """
     bound = _Bound()
     for name, value in stage.inputs.items():
-        port = description.input(name)
+        port, pointer = description.input(name), json_pointer(name)
         if port is None:
-            bound.errors.append(_unknown_port(name, description, f"{where}/inputs/{name}"))
+            bound.errors.append(_unknown_port(name, description, f"{where}/inputs{pointer}"))
         else:
-            _bind(bound, port, value, types, f"{where}/inputs/{name}", failed)
+            _bind(bound, port, value, types, f"{where}/inputs{pointer}", failed)
+    bound.errors += _literal_faults(bound.literals, description, f"{where}/inputs")
     bound.errors += _missing(stage, description, where)
     kind = _kind(description, bound.rasters)
     first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
@@ -80,6 +88,7 @@ def bind_stage(
     bound_stage = BoundStage(
         stage, description, kind, bound.rasters, bound.values, bound.literals, made
     )
+    bound.errors += [] if bound.errors else _output_faults(bound_stage, where)
     bound.errors += _geometry_faults(bound_stage, types, where)
     bound.warnings += _geometry_warnings(bound_stage, where)
     return Binding(bound_stage, tuple(bound.errors), tuple(bound.warnings))
@@ -122,8 +131,23 @@ def _bind_literal(bound: _Bound, port: Port, value: JsonValue, where: str) -> No
         )
         return
     bound.literals[port.name] = value
-    if "$ref" not in port.schema:
-        bound.errors += schema_faults(port.schema, value, pointer=where)
+
+
+def _literal_faults(
+    literals: Mapping[str, JsonValue], description: Description, where: str
+) -> Iterator[BadField]:
+    definitions = description.known.input.get("definitions", {})
+    for name, value in literals.items():
+        port, pointer = description.input(name), where + json_pointer(name)
+        if port is None:
+            continue
+        try:
+            yield from schema_faults(
+                {**port.schema, "definitions": definitions}, value, pointer=pointer
+            )
+        except InvalidContract as error:
+            told = f"{description.name} cannot say what it takes: {error.detail}"
+            yield BadField(pointer, told, shortened(port.schema))
 
 
 def _missing(stage: Stage, description: Description, where: str) -> Iterator[BadField]:
@@ -177,6 +201,21 @@ def _geometry_faults(
             )
         if raster.windows is not None:
             yield BadField(pointer, "`windows` is reserved: the process cannot be tiled so")
+
+
+def _output_faults(stage: BoundStage, where: str) -> Iterator[BadField]:
+    """Rasters that lie on no grid of the pipeline, or on two."""
+    made = {port: made.scale for port, made in stage.makes.items() if isinstance(made, RasterType)}
+    if made and stage.kind in ("call", "reduce"):
+        yield BadField(
+            f"{where}/process",
+            f"output {next(iter(made))!r} is an image on no grid of the pipeline: only a process "
+            "that maps images, or takes them whole, makes images here",
+            stage.description.name,
+        )
+    elif len(set(made.values())) > 1:
+        scales = ", ".join(f"{port} {scale.to_json()}" for port, scale in made.items())
+        yield BadField(f"{where}/process", f"its images differ in scale ({scales}); all share one")
 
 
 def _geometry_warnings(stage: BoundStage, where: str) -> Iterator[BadField]:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
-from pesto_runtime.errors import BadField, InvalidPipeline, shortened
+from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import bind_stage, nobody_makes
 from pesto_runtime.pipeline.edges import PER_TILE
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
@@ -85,7 +85,8 @@ def check(pipeline: Pipeline, facts: Facts) -> Checked:
             errors.append(_unknown_process(stage.process, facts.descriptions, f"{where}/process"))
             failed.add(stage.id)
             continue
-        bound = bind_stage(stage, description, types, where=where, failed=failed)
+        untyped = failed | {later.id for later in pipeline.stages[index:]}
+        bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
         found = [*bound.errors, *(_plain_faults(bound.stage, where) if plain else ())]
         errors += found
@@ -122,15 +123,15 @@ def _id_faults(pipeline: Pipeline) -> Iterator[BadField]:
 
 def _order_faults(pipeline: Pipeline) -> Iterator[BadField]:
     """References to a stage that is not earlier: a cycle, or the wrong order."""
-    order = {stage.id: index for index, stage in enumerate(pipeline.stages)}
+    order = {stage.id: n for n, stage in reversed(list(enumerate(pipeline.stages)))}
     needs = {stage.id: set(_owners(stage.inputs.values())) for stage in pipeline.stages}
     for index, stage in enumerate(pipeline.stages):
         for port, value in stage.inputs.items():
             reference = _reference(value)
-            if reference is None or order.get(reference.owner, -1) < index:
+            if reference is None or reference.is_input or order.get(reference.owner, -1) < index:
                 continue
             path = _path(reference.owner, stage.id, needs)
-            where = f"/stages/{index}/inputs/{port}"
+            where = json_pointer("stages", index, "inputs", port)
             if path:
                 circle = " -> ".join([stage.id, *path])
                 yield BadField(where, f"cycle: {circle}; break it", str(reference))
@@ -169,10 +170,12 @@ def _reference(value: JsonValue) -> Reference | None:
 
 def _pin_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
     for process, pinned in pipeline.pins.items():
+        if all(stage.process != process for stage in pipeline.stages):
+            yield BadField(json_pointer("pins", process), f"no stage runs {process!r}")
         live = facts.digests.get(process)
         if live is not None and live != pinned:
             yield BadField(
-                f"/pins/{process}",
+                json_pointer("pins", process),
                 f"the service now says {live}; `pesto describe` shows what it says: "
                 "check the change, then pin the new digest",
                 pinned,

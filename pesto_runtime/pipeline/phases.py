@@ -6,6 +6,7 @@ the whole scene, or a whole raster, begins the next one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -66,7 +67,7 @@ def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
             reads=tuple(str(reference) for reference in stage.rasters.values()),
             makes=rasters_made(stage),
             margin=stage.description.margin,
-            align=max((_align(stage, port) for port in stage.rasters), default=1),
+            align=math.lcm(*(_align(stage, port) for port in stage.rasters)),
             scale=_scale(stage),
         )
         for stage in stages

@@ -50,6 +50,7 @@ def make_plan(
     """
     checked.require(pipeline.name)
     size = common_size(scenes)
+    _require_one_grid(checked, size)
     keys = value_keys(checked.stages, services, scenes=scenes, parameters=parameters)
     remote = {name for name, service in services.items() if service.is_remote}
     return Plan(
@@ -98,6 +99,26 @@ def phase_chain(stages: PhaseStages, types: Mapping[str, ValueType], size: Size)
     """The geometry of a map phase over scenes of this size."""
     sizes = raster_sizes(types, size)
     return Chain.over({name: sizes[name] for name in stages.sources}, steps_of(stages.stages))
+
+
+def _require_one_grid(checked: Checked, size: Size) -> None:
+    """Refuse a scene whose size a later stage would have to guess back.
+
+    Raises:
+        GridMismatch: a stage scales up what an earlier one dropped as an incomplete pixel.
+    """
+    sizes = raster_sizes(checked.types, size)
+    for stage in checked.stages:
+        for step in steps_of([stage]) if stage.rasters else ():
+            made = scaled_size(sizes[step.reads[0]], step.scale)
+            for name in step.makes:
+                if sizes[name] != made:
+                    raise GridMismatch(
+                        f"{name} would be {made[0]} x {made[1]} pixels where its scale says "
+                        f"{sizes[name][0]} x {sizes[name][1]}: a stage before {stage.id!r} drops "
+                        f"incomplete pixels of the {size[0]} x {size[1]} scene, and this one "
+                        "scales up again; crop the scene to a multiple of that scale"
+                    )
 
 
 def _planned(

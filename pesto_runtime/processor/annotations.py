@@ -75,4 +75,6 @@ class Raster:
         try:
             return RasterContract.model_validate(self.declared)
         except ValidationError as error:
-            raise InvalidContract.of("Raster(...)", bad_fields(error)) from error
+            raise InvalidContract.of(
+                "Raster(...)", bad_fields(error, value=self.declared)
+            ) from error

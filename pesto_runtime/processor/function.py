@@ -203,7 +203,7 @@ def _read_json(port: PortSpec, value: object, arguments: dict[str, object]) -> I
         text = json.dumps(value, allow_nan=False)
         arguments[port.name] = port.adapter.validate_json(text, strict=True)
     except ValidationError as error:
-        yield from bad_fields(error, prefix=f"/{port.name}")
+        yield from bad_fields(error, prefix=f"/{port.name}", value=value)
     except (TypeError, ValueError) as error:
         yield BadField(f"/{port.name}", f"is not JSON: {error}", shortened(value))
 
@@ -220,7 +220,7 @@ def _output(port: PortSpec, value: object) -> object:
         try:
             port.adapter.validate_json(json.dumps(encoded), strict=True)
         except ValidationError as error:
-            faults = list(bad_fields(error, prefix=f"/{port.name}"))
+            faults = list(bad_fields(error, prefix=f"/{port.name}", value=encoded))
             detail = f"output {port.name!r} is not what its hint says: {faults[0].detail}"
             raise ContractBroken(f"{detail}, not {faults[0].value}", fields=faults) from error
     return encoded

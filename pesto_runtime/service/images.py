@@ -102,7 +102,7 @@ def _reference(value: dict[str, JsonValue]) -> ImageReference:
     try:
         return ImageReference.model_validate(value)
     except ValidationError as error:
-        raise InvalidInput(_FORMS, fields=bad_fields(error)) from error
+        raise InvalidInput(_FORMS, fields=bad_fields(error, value=value)) from error
 
 
 def _from_base64(text: str) -> bytes:

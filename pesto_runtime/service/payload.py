@@ -160,7 +160,7 @@ def _options(document: JsonValue, faults: Faults) -> CallOptions:
     try:
         return CallOptions.model_validate(document)
     except ValidationError as error:
-        for field in bad_fields(error, prefix=f"/{RESERVED}"):
+        for field in bad_fields(error, prefix=f"/{RESERVED}", value=document):
             faults.add_field(field)
     except InvalidInput as error:  # a window says itself what is wrong with it
         faults.add_error(f"/{RESERVED}", error)

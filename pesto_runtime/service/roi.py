@@ -75,7 +75,9 @@ def parse_roi(
     try:
         roi = RegionOfInterest.model_validate(document)
     except ValidationError as error:
-        raise InvalidInput.of("roi", bad_fields(error, prefix="/pesto/roi")) from error
+        raise InvalidInput.of(
+            "roi", bad_fields(error, prefix="/pesto/roi", value=document)
+        ) from error
     images = [p.name for p in (*ports.inputs, *ports.outputs) if p.kind == "image"]
     unknown = sorted({*roi.target_in, *roi.target_out} - set(images))
     if unknown:

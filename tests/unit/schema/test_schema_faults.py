@@ -1,0 +1,107 @@
+"""JSON Schema at work: every wrong field at once, and what can be known before a value is there."""
+
+import pytest
+from pydantic import JsonValue
+
+from pesto_runtime.errors import InvalidContract
+from pesto_runtime.schema import schema_faults, why_not_accepted
+
+SCHEMA: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer", "minimum": 0},
+        "kind": {"enum": ["wet", "dry"]},
+        "a/b": {"type": "array", "items": {"type": ["number", "null"]}},
+        "image": {"$ref": "#/definitions/Image"},
+    },
+    "required": ["n"],
+    "definitions": {"Image": {"type": "string", "maxLength": 100}},
+}
+
+
+def faults(schema: dict[str, JsonValue], value: JsonValue) -> dict[str, str]:
+    return {each.pointer: each.detail for each in schema_faults(schema, value, pointer="/in")}
+
+
+def test_every_wrong_field_is_told_with_its_pointer() -> None:
+    """In words that name what is allowed; escaped as RFC 6901 says."""
+    value: JsonValue = {"n": -1, "kind": "icy", "a/b": [1, None, "x"], "image": 3}
+    assert faults(SCHEMA, value) == {
+        "/in/n": "-1 is less than the minimum of 0",
+        "/in/kind": "must be one of ['wet', 'dry']",
+        "/in/a~1b/2": "must be number or null",
+        "/in/image": "must be string",
+    }
+    assert faults(SCHEMA, {}) == {"/in": "'n' is a required property"}
+
+
+def test_a_value_that_fits_has_no_fault() -> None:
+    """Negative control."""
+    assert faults(SCHEMA, {"n": 0, "kind": "dry", "a/b": [None, 1.5], "image": "a"}) == {}
+
+
+def test_a_long_value_makes_a_short_message() -> None:
+    """Ten megabytes that do not fit are not repeated."""
+    found = list(schema_faults(SCHEMA, {"n": 1, "image": "x" * 10_000_000}))
+    assert len(found) == 1
+    assert len(str(found[0])) + len(str(found[0].value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "nmber"}, "not a JSON schema"),
+        ({"$ref": "#/definitions/Nope"}, "/definitions/Nope leads nowhere"),
+    ],
+)
+def test_what_is_no_schema_is_refused_by_name(schema: dict[str, JsonValue], reason: str) -> None:
+    """The author's mistake, never a crash and never taken for the caller's."""
+    with pytest.raises(InvalidContract, match=reason):
+        faults(schema, 1)
+
+
+@pytest.mark.parametrize("draft", ["draft-06", "draft-07"])
+def test_the_schema_s_own_draft_is_heeded(draft: str) -> None:
+    """PESTO writes draft-06, where an exclusive bound is a number."""
+    schema: dict[str, JsonValue] = {
+        "$schema": f"http://json-schema.org/{draft}/schema#",
+        "exclusiveMinimum": 0,
+    }
+    assert faults(schema, 0)
+    assert not faults(schema, 1)
+
+
+@pytest.mark.parametrize(
+    ("taken", "given"),
+    [
+        ({"type": "number"}, {"type": "integer"}),
+        ({"type": "number"}, {"type": "number"}),
+        ({"type": ["number", "null"]}, {"type": "integer"}),
+        ({}, {"type": "object"}),
+        ({"type": "string"}, {}),
+        ({"enum": ["a", "b", "c"]}, {"enum": ["a", "c"]}),
+        ({"type": "string"}, {"type": "string", "enum": ["a"]}),
+    ],
+)
+def test_what_fits_may_be_bound(taken: dict[str, JsonValue], given: dict[str, JsonValue]) -> None:
+    """And what cannot be known before the value is there is let pass."""
+    assert why_not_accepted(taken, given) is None
+
+
+@pytest.mark.parametrize(
+    ("taken", "given", "reason"),
+    [
+        ({"type": "integer"}, {"type": "number"}, "number given, integer taken"),
+        ({"type": "number"}, {"type": "string"}, "string given, number taken"),
+        ({"type": "number"}, {"type": ["number", "null"]}, "null or number given, number taken"),
+        ({"type": "object"}, {"type": "array"}, "array given, object taken"),
+        ({"enum": ["a"]}, {"enum": ["a", "b"]}, "may be 'b', which is not one of"),
+    ],
+)
+def test_what_cannot_fit_is_told(
+    taken: dict[str, JsonValue], given: dict[str, JsonValue], reason: str
+) -> None:
+    """With both sides named."""
+    told = why_not_accepted(taken, given)
+    assert told is not None
+    assert reason in told
