@@ -231,7 +231,7 @@ def _manifest(run: _Chunks) -> dict[str, object]:
             [*record.window, round(record.seconds, 4), record.state] for record in run.records
         ],
         "holes": [hole.model_dump(mode="json") for hole in run.holes],
-        "stages": {name: cost.model_dump() for name, cost in run.runner.meter.costs.items()},
+        **run.runner.meter.manifest(),
     }
 
 

@@ -154,3 +154,8 @@ def raster_name(context: RunContext, raster: str) -> str:
 def manifest_name(context: RunContext, phase: int, start: int, stop: int) -> str:
     """Where the tile records of a range of chunks are kept."""
     return f"manifests/{context.plan.run}/{phase}-{start}-{stop}.json"
+
+
+def stage_manifest_name(context: RunContext, stage_id: str) -> str:
+    """Where the cost of a stage's one call is kept."""
+    return f"manifests/{context.plan.run}/{stage_id}.json"

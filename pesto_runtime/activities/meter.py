@@ -36,3 +36,7 @@ class Meter:
                 seconds=so_far.seconds + time.perf_counter() - begun,
                 cpu_seconds=so_far.cpu_seconds + time.thread_time() - cpu,
             )
+
+    def manifest(self) -> dict[str, object]:
+        """The costs, as a manifest tells them."""
+        return {"stages": {name: cost.model_dump() for name, cost in self.costs.items()}}

@@ -19,7 +19,9 @@ from pesto_runtime.activities.context import (
     raster_name,
     scalars_name,
     spoilt_name,
+    stage_manifest_name,
 )
+from pesto_runtime.activities.meter import Meter
 from pesto_runtime.activities.tile import in_stage
 from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.processor import decode_partial, encode_value, fold
@@ -151,12 +153,16 @@ def call(plan_href: str, stage_id: str) -> None:
 def _finish(
     context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
 ) -> None:
+    meter = Meter()
     try:
-        outputs = perform(caller_for(context.plan.services[stage.stage.process]))
+        caller = caller_for(context.plan.services[stage.stage.process])
+        with meter.call(stage.id):
+            outputs = perform(caller)
     except PestoError as error:
         raise in_stage(error, stage.id) from error
     document = {name: encode_value(name, value) for name, value in outputs.items()}
     context.store.put_json(scalars_name(context, stage.id), dict(document))
+    context.store.put_json(stage_manifest_name(context, stage.id), meter.manifest())
 
 
 def _layout(context: RunContext, raster: str) -> Layout:

@@ -20,9 +20,12 @@ def edge_faults(
     given: ValueType, port: Port, *, reference: Reference, where: str
 ) -> Iterator[BadField]:
     """Why a value cannot be bound to an input port; nothing where it can."""
-    if isinstance(given, RasterType) != (port.kind == "image"):
+    if port.kind == "images":
+        told = "the port takes a list of images, which a pipeline cannot bind: call it outside one"
+        yield BadField(where, told, str(reference))
+    elif isinstance(given, RasterType) != (port.kind == "image"):
         made = "an image" if isinstance(given, RasterType) else "a JSON value"
-        taken = {"image": "an image", "images": "a list of images"}.get(port.kind, "a JSON value")
+        taken = "an image" if port.kind == "image" else "a JSON value"
         yield BadField(where, f"{reference} is {made}, but the port takes {taken}", str(reference))
     elif isinstance(given, JsonType) and given.per_tile:
         yield BadField(where, f"{reference} {PER_TILE}", str(reference))
