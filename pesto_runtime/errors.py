@@ -108,6 +108,14 @@ class PestoError(Exception):
         plural = "" if len(found) == 1 else "s"
         return cls(f"{what}: {len(found)} error{plural}", fields=found)
 
+    def prefixed(self, where: str) -> Self:
+        """The same error, told of a place: a stage, a tile, a file."""
+        told = type(self)(
+            f"{where}: {self.detail}", fields=self.fields, retry_after_s=self.retry_after_s
+        )
+        told.retryable = self.retryable  # type: ignore[misc]  # an instance may know better
+        return told
+
     def to_problem(self) -> dict[str, JsonValue]:
         """Write the error as a problem document (RFC 9457) that also carries `retryable`."""
         problem: dict[str, JsonValue] = {
@@ -261,8 +269,7 @@ def error_from_problem(
 
     The problem's `type` decides; where it is absent or unknown, the status does: 429 and 503 are
     `Busy`, 502 and 504 `Unreachable`, other 4xx `InvalidInput`, the rest `AlgorithmFailed`.
-    A `retryable` in the document overrules the kind. Texts are cut short: whoever wrote them may
-    have written megabytes.
+    A `retryable` in the document overrules the kind. Texts are cut: they may be megabytes.
     """
     slug = str(problem.get("type", "")).rpartition(":")[2]
     kind = {each.slug: each for each in _kinds()}.get(slug) or _kind_of_status(status)

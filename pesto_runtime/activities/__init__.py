@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         process,
         tile_records,
     )
-    from pesto_runtime.activities.context import RunContext, load_context, save_plan
+    from pesto_runtime.activities.context import RunContext, forget_run, load_context, save_plan
     from pesto_runtime.activities.discovery import Found, discover, find
     from pesto_runtime.activities.outcome import call, materialise, mosaic, reduce
     from pesto_runtime.activities.planning import (
@@ -52,6 +52,7 @@ _HOMES = {
     "count_tiles": "planning",
     "discover": "discovery",
     "find": "discovery",
+    "forget_run": "context",
     "finished_result": "publishing",
     "load_context": "context",
     "load_pipeline": "planning",
@@ -86,6 +87,7 @@ __all__ = [
     "discover",
     "find",
     "finished_result",
+    "forget_run",
     "load_context",
     "load_pipeline",
     "manifests_of",

@@ -89,6 +89,27 @@ def save_plan(plan: Plan) -> str:
     return store.href(name)
 
 
+def forget_run(plan: Plan) -> None:
+    """Delete what runs of this plan left in their store; blocks of other keys stay.
+
+    Raises:
+        StoreFailed: the store cannot be written.
+    """
+    store, keys = open_store(plan.store), set(plan.keys.values())
+    for key in keys:
+        for folder in ("blocks", "holes", "partials"):
+            store.delete(list(store.names(f"{folder}/{key}")))
+    for folder, known in (("scalars", keys), ("rasters", keys), (_PLANS, {plan.run})):
+        names = [name for name in store.names(folder) if _stem(name) in known]
+        store.delete(names)
+    store.delete(list(store.names(f"manifests/{plan.run}")))
+
+
+def _stem(name: str) -> str:
+    """The key that an object is filed under: `rasters/KEY.tif`, `plans/RUN-DIGEST.json`."""
+    return name.rpartition("/")[2].partition(".")[0].partition("-")[0]
+
+
 @lru_cache(maxsize=8)
 def load_context(plan_href: str) -> RunContext:
     """Load a plan from its store, once per process.

@@ -92,6 +92,7 @@ def _saved(folder: Path, url: str, found: Found) -> Path:
         raise InvalidContract(f"{url} calls itself {file[:-5]!r}, which cannot be a file's name")
     path = folder / file
     document: dict[str, JsonValue] = {"url": url, "digest": found.said.digest, **_overlay_of(path)}
+    document["transports"] = list(found.service.transports)
     document["description"] = found.said.to_json()
     part = path.with_suffix(".part")
     part.write_text(json.dumps(document, indent=2) + "\n")

@@ -120,6 +120,7 @@ def check_pipeline(
             plain=services.plain,
             scenes=inputs.scenes if inputs else {},
             parameters=inputs.parameters if inputs else None,
+            offered=services.offered,
         ),
     )
 

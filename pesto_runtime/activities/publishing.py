@@ -101,6 +101,8 @@ def publish(
             name: _made(context, plan_href, name, reference, workspace=workspace, as_cog=as_cog)
             for name, reference in wanted.items()
         }
+        if not holes:
+            _refuse_lost_blocks(made)
         result = _result(context, made, record, holes=holes, manifests=manifests)
         result["form"] = _form(as_cog=as_cog)
         moves = {output.part: folder / str(output.told["path"]) for output in made.values()}
@@ -114,6 +116,16 @@ def publish(
     except OSError as error:
         raise StoreFailed(f"{folder}: {error.strerror or error}") from error
     return result
+
+
+def _refuse_lost_blocks(made: Mapping[str, _Output]) -> None:
+    """Fail where blocks are gone though no tile failed: a product of nodata would be COMPLETE."""
+    lost = [name for name, output in made.items() if output.told.get("blocks_with_holes")]
+    if lost:
+        raise RunFailed(
+            f"blocks of {', '.join(lost)} are gone from the run store: did somebody clean it, or "
+            "another run in it end? the same command makes them again"
+        )
 
 
 def _because(holes: list[Hole]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +28,14 @@ class Entry:
         base: What a relative target is relative to.
         overlay: To merge into its description.
         saved: The description in a catalog.
+        transports: Media types that the service took when it was saved; none of PESTO 1.7.2.
     """
 
     targets: tuple[str, ...]
     base: Path
     overlay: Mapping[str, JsonValue] | None = None
     saved: Description | None = None
+    transports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class Services:
     Attributes:
         found: Process name -> what runs it; a process without a service is absent.
         changed: Compatible changes since a catalog was saved.
+        offered: Every process that was given a service, needed or not.
     """
 
     found: Mapping[str, Found]
-    changed: tuple[BadField, ...] = field(default=())
+    changed: tuple[BadField, ...] = ()
+    offered: frozenset[str] = frozenset()
 
     @property
     def services(self) -> dict[str, Service]:
@@ -105,14 +109,17 @@ def resolve_services(
             continue
         found[name] = find(entry.targets, base=entry.base, overlay=entry.overlay)
         changed += _drift(name, entry, found[name])
-    return Services(found, tuple(changed))
+    return Services(found, tuple(changed), frozenset(entries))
 
 
 def _as_saved(entry: Entry, saved: Description) -> Found:
     description = saved.overlaid(entry.overlay) if entry.overlay else saved
     build = f"{saved.name}@{saved.version}"
     service = Service(
-        targets=entry.targets, description=description.to_json(), build=build, transports=("*/*",)
+        targets=entry.targets,
+        description=description.to_json(),
+        build=build,
+        transports=entry.transports,
     )
     return Found(service, description, saved)
 
@@ -175,8 +182,10 @@ def _catalogued(file: Path) -> tuple[str, Entry]:
     if "url" not in document or "description" not in document:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
     saved = Description.parse(document["description"])
-    targets = _targets(document["url"])
-    return saved.name, Entry(targets, file.parent, _overlay(document, file), saved)
+    targets, overlay = _targets(document["url"]), _overlay(document, file)
+    known = document.get("transports", ["*/*"])
+    transports = tuple(map(str, known)) if isinstance(known, list) else ()
+    return saved.name, Entry(targets, file.parent, overlay, saved, transports)
 
 
 def _read(path: Path) -> dict[str, JsonValue]:

@@ -48,9 +48,7 @@ class StageFailed(Exception):  # an event on its way to a hole or out of the run
 def in_stage(error: PestoError, stage: str, window: Window | None = None) -> PestoError:
     """The same error, with the stage and the tile named in it."""
     where = f"stage {stage!r}" + (f", tile {list(window)}" if window else "")
-    told = type(error)(
-        f"{where}: {error.detail}", fields=error.fields, retry_after_s=error.retry_after_s
-    )
+    told = error.prefixed(where)
     told.__cause__ = error
     return told
 

@@ -263,8 +263,9 @@ def _kind(body: Mapping[str, JsonValue], raster: RasterContract | None) -> PortK
 def _padding(known: DescriptionDocument) -> int | None:
     """The border of the geoprocessing-api templates: `config.padding`, 0 to 256."""
     padding = (known.config or {}).get("padding")
-    if known.template in _PADDED_TEMPLATES and isinstance(padding, int):
-        return padding if not isinstance(padding, bool) and padding >= 0 else None
+    is_number = isinstance(padding, (int, float)) and not isinstance(padding, bool)
+    if known.template in _PADDED_TEMPLATES and is_number and float(padding).is_integer():
+        return int(padding) if padding >= 0 else None
     return None
 
 

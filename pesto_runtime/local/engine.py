@@ -15,6 +15,7 @@ from pesto_runtime.activities import (
     close_callers,
     count_tiles,
     finished_result,
+    forget_run,
     load_context,
     materialise,
     plan,
@@ -71,7 +72,7 @@ class LocalEngine:
             for warning in (*services.changed, *planned.warnings):
                 watcher.warn(str(warning))
             if request.fresh:
-                workspace.clear()
+                _forget(planned, workspace)
             elif finished := finished_result(folder, planned.plan.run, as_cog=request.as_cog):
                 return finished
             try:
@@ -79,7 +80,7 @@ class LocalEngine:
             finally:
                 close_callers()
             if result["status"] == "COMPLETE" and not request.keep:
-                workspace.clear()
+                _forget(planned, workspace)
         return result
 
 
@@ -89,6 +90,12 @@ def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
     return Sizing(
         workers=workers, max_tasks=max_tasks, tile=tile, memory_bytes=ram // _MEMORY_SHARE
     )
+
+
+def _forget(planned: Planned, workspace: Workspace) -> None:
+    if planned.plan.store != workspace.store:
+        forget_run(planned.plan)
+    workspace.clear()
 
 
 class _Run:

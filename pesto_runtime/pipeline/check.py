@@ -35,6 +35,7 @@ class Facts:
         plain: Processes whose service takes and gives PESTO's own images only (no `Accept-Post`).
         scenes: Image input -> its scene, where the scene is known.
         parameters: Other input -> its value; None where values are not known yet.
+        offered: Further processes that have a service; for hints.
     """
 
     descriptions: Mapping[str, Description]
@@ -42,6 +43,7 @@ class Facts:
     plain: frozenset[str] = frozenset()
     scenes: Mapping[str, Scene] = field(default_factory=dict)
     parameters: Mapping[str, JsonValue] | None = None
+    offered: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def check(pipeline: Pipeline, facts: Facts) -> Checked:
         where = f"/stages/{index}"
         description = facts.descriptions.get(stage.process)
         if description is None:
-            errors.append(_unknown_process(stage.process, facts.descriptions, f"{where}/process"))
+            errors.append(_unknown_process(stage.process, facts, f"{where}/process"))
             failed.add(stage.id)
             continue
         untyped = failed | {later.id for later in pipeline.stages[index:]}
@@ -203,7 +205,8 @@ def _scene_warnings(facts: Facts) -> Iterator[BadField]:
             yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS; neither will the outputs")
 
 
-def _unknown_process(name: str, known: Mapping[str, Description], where: str) -> BadField:
+def _unknown_process(name: str, facts: Facts, where: str) -> BadField:
+    known = {*facts.descriptions, *facts.offered}
     close = get_close_matches(name, known, n=1)
     hint = (
         f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"

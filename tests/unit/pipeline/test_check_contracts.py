@@ -1,0 +1,164 @@
+"""A check against what contracts, scenes and services say: bands, dtypes, grids, pins."""
+
+import pytest
+
+from pesto_runtime.contract import Description
+from tests.unit.pipeline.building import (
+    IMAGE,
+    NUMBER,
+    checked,
+    image,
+    known,
+    pipeline,
+    process,
+    scene,
+    the_error,
+    told,
+)
+
+SMOOTHED = ("smooth", {"x": "$inputs.scene"})
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"bands": ("red", "green")}, "band nir is missing: $inputs.scene has 2 (red, green)"),
+        ({"bands": (None, None, None)}, "2 bands are taken, $inputs.scene has 3"),
+        ({"bands": ("red", None)}, "band nir is missing: $inputs.scene has 2 (red, unnamed)"),
+        ({"dtype": "float32"}, "$inputs.scene is float32, but the port takes uint16"),
+    ],
+)
+def test_a_scene_that_does_not_fit_is_told(facts: dict[str, object], words: str) -> None:
+    """Known scenes are checked as edges are: missing bands by name, what is there listed."""
+    made = pipeline({"m": ("mask", {"x": "$inputs.scene"})}, {"o": "$m.mask"})
+    pointer, detail = the_error(checked(made, scenes={"scene": scene(**facts)}))  # type: ignore[arg-type]  # facts by name
+
+    assert pointer == "/stages/0/inputs/x"
+    assert words in detail
+
+
+def test_what_fits_by_luck_is_a_warning() -> None:
+    """Bands without names, another nodata, no CRS, exactness within a tolerance: no errors."""
+    near = process("near", {"x": image(bands=["a", "b"], nodata=0, exactness={"rtol": 1e-6})},
+                   {"y": image()})  # fmt: skip
+    made = pipeline({"s": ("near", {"x": "$inputs.scene"})}, {"o": "$s.y"})
+    there = scene(bands=(None, None), nodata=65535, crs=None, transform=None)
+    found = checked(made, descriptions=known(near=near), scenes={"scene": there})
+    assert found.errors == ()
+    words = " | ".join(each.detail for each in found.warnings)
+    assert len(found.warnings) == 4
+    for part in ("have no names: taken in order as a, b", ("nodata of $inputs.scene is 65535, the"
+                 " port expects 0"), "has no CRS", "exact within a tolerance only"):  # fmt: skip
+        assert part in words
+
+
+@pytest.mark.parametrize(
+    ("contract", "tileable", "words"),
+    [
+        ({"margin": 2}, "reduce", "a reduce reads product blocks"),
+        ({"align": 2}, "reduce", "a reduce reads product blocks"),
+        ({"windows": {"by": "ortho"}}, "map", "`windows` is reserved"),
+        ({"tile": {"fixed": 256}}, "map", "tiles of a fixed or least size are not planned"),
+        ({"tile": {"min": 64}}, "map", "tiles of a fixed or least size are not planned"),
+    ],
+)
+def test_a_contract_that_cannot_be_planned_is_told(
+    contract: dict[str, object], tileable: str, words: str
+) -> None:
+    """Better than a plan that does something else."""
+    folds = {"n": "sum"} if tileable == "reduce" else None
+    odd = process("odd", {"x": image(**contract)}, {"n": NUMBER}, tileable=tileable, folds=folds)
+    made = pipeline({"s": ("odd", {"x": "$inputs.scene"}), "a": SMOOTHED}, {"o": "$a.y"})
+    pointer, detail = the_error(checked(made, descriptions=known(odd=odd)))
+    assert pointer == "/stages/0/inputs/x"
+    assert words in detail
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (process("odd", {"n": NUMBER}, {"y": image()}, tileable=None), "an image on no grid"),
+        (process("odd", {"x": image()}, {"y": image()}, tileable="reduce",
+                 folds={"n": "sum"}), "an image on no grid"),
+        (process("odd", {"x": image()}, {"y": image(), "z": image(scale=2)}), "differ in scale"),
+    ],
+)  # fmt: skip
+def test_images_off_the_pipeline_s_grid_are_told(odd: Description, words: str) -> None:
+    """Made of nothing, of a reduce, or on two grids at once."""
+    bound = {"n": 1} if odd.input("n") else {"x": "$inputs.scene"}
+    made = pipeline({"s": ("odd", bound)}, {"o": "$s.y"})
+    pointer, detail = the_error(checked(made, descriptions=known(odd=odd)))
+    assert pointer == "/stages/0/process"
+    assert words in detail
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bands", "fits"),
+    [("uint8", 1, True), ("uint16", 3, True), ("float32", 4, True), ("float32", 1, False),
+     ("int16", 3, False), (["uint8", "int16"], 1, False)],
+)  # fmt: skip
+def test_a_plain_pesto_service_gives_what_png_holds(
+    dtype: object,
+    bands: int,
+    fits: bool,  # a row of the table
+) -> None:
+    """uint8 and uint16, or more than three bands; one that speaks binary gives anything."""
+    odd = process("odd", {"x": image()}, {"y": image(dtype=dtype, bands=bands)})
+    made = pipeline({"s": ("odd", {"x": "$inputs.scene"}),
+                     "a": ("smooth", {"x": "$inputs.scene"})}, {"o": "$a.y"})  # fmt: skip
+    plain = checked(made, descriptions=known(odd=odd), plain=frozenset({"odd"}))
+    assert [each.pointer for each in plain.errors] == ([] if fits else ["/stages/0/process"])
+    assert not checked(made, descriptions=known(odd=odd)).errors
+
+
+def test_a_product_has_one_dtype() -> None:
+    """A raster that may be several is fine between stages, but not as a file."""
+    either = process("either", {"x": image()}, {"y": image(dtype=["uint8", "int16"])})
+    stages = {"e": ("either", {"x": "$inputs.scene"}), "s": ("sharpen", {"x": "$e.y"})}
+    found = checked(pipeline(stages, {"o": "$e.y"}), descriptions=known(either=either))
+    assert the_error(found)[0] == "/outputs/o"
+
+
+def test_a_pin_holds_what_the_service_said() -> None:
+    """The same digest is fine; another is an error; an unknown one cannot be compared."""
+    made = pipeline({"a": SMOOTHED}, {"o": "$a.y"}, pins={"smooth": "sha256:1"})
+    assert not checked(made, digests={"smooth": "sha256:1"}).errors
+    assert not checked(made).errors
+    pointer, detail = the_error(checked(made, digests={"smooth": "sha256:2"}))
+    assert pointer == "/pins/smooth"
+    assert "the service now says sha256:2" in detail
+
+
+def test_parameters_are_checked_where_they_are_known() -> None:
+    """Missing, unknown and of the wrong type: each by its name, with how to give it."""
+    made = pipeline(
+        {"s": ("stretch", {"x": "$inputs.scene", "gain": "$inputs.gain"})},
+        {"o": "$s.y"},
+        inputs={"scene": "image", "gain": "number"},
+    )
+    assert not checked(made).errors
+    assert not checked(made, scenes={"scene": scene()}, parameters={"gain": 2}).errors
+    found = checked(made, parameters={"gain": "two", "gian": 1})
+    assert told(found) == [
+        ("/inputs/gian", "the pipeline has no such input; it has scene, gain"),
+        ("/inputs/scene", "needs a value: -i scene=…"),
+        ("/inputs/gain", "must be number"),
+    ]
+
+
+@pytest.mark.parametrize("schema", [{"type": "nmber"}, {"$ref": "#/definitions/Nope"}])
+def test_a_service_whose_schema_is_none_is_told_of(schema: dict[str, object]) -> None:
+    """An error of the report like any other, not the end of it."""
+    odd = process("odd", {"x": image(), "n": schema}, {"y": image()})
+    made = pipeline({"s": ("odd", {"x": "$inputs.scene", "n": 1})}, {"o": "$s.nothing"})
+    found = checked(made, descriptions=known(odd=odd))
+    assert [each.pointer for each in found.errors] == ["/stages/0/inputs/n", "/outputs/o"]
+
+
+def test_what_is_not_known_of_a_plain_service_is_no_error() -> None:
+    """A port without a raster contract takes any image, and gives one of any kind."""
+    plain = process("plain", {"image": IMAGE}, {"image": IMAGE}, tileable=None)
+    made = pipeline({"p": ("plain", {"image": "$inputs.scene"})}, {"o": "$p.image"})
+    found = checked(made, descriptions=known(plain=plain))
+    assert found.errors == ()
+    assert found.stages[0].kind == "whole"
