@@ -263,10 +263,11 @@ def _kind(body: Mapping[str, JsonValue], raster: RasterContract | None) -> PortK
 def _padding(known: DescriptionDocument) -> int | None:
     """The border of the geoprocessing-api templates: `config.padding`, 0 to 256."""
     padding = (known.config or {}).get("padding")
-    is_number = isinstance(padding, (int, float)) and not isinstance(padding, bool)
-    if known.template in _PADDED_TEMPLATES and is_number and float(padding).is_integer():
-        return int(padding) if padding >= 0 else None
-    return None
+    if known.template not in _PADDED_TEMPLATES or isinstance(padding, bool):
+        return None
+    if not isinstance(padding, (int, float)) or padding < 0 or padding != int(padding):
+        return None
+    return int(padding)
 
 
 def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Iterator[BadField]:
