@@ -89,11 +89,7 @@ def publish(
     manifests = list(manifests_of(context))
     holes = [Hole.model_validate(each) for m in manifests for each in _list(m, "holes")]
     bindings = Pipeline.parse(context.plan.pipeline).outputs
-    wanted = {
-        name: reference
-        for name, binding in bindings.items()
-        if (reference := parse_binding(binding)) and reference.owner not in record.unmade
-    }
+    wanted = _references(bindings, unmade=record.unmade)
     if not wanted or (holes and not record.tiles and not record.reused):
         raise RunFailed(f"no output could be made{_because(holes)}")
     try:
@@ -106,16 +102,21 @@ def publish(
         result = _result(context, made, record, holes=holes, manifests=manifests)
         result["form"] = _form(as_cog=as_cog)
         moves = {output.part: folder / str(output.told["path"]) for output in made.values()}
-        if holes:
-            features = hole_features(holes, context.plan.scenes)
-            moves[_written(workspace / _HOLES, features)] = folder / _HOLES
-        moves[_written(workspace / _RESULT, result)] = folder / _RESULT
+        features = {_HOLES: hole_features(holes, context.plan.scenes)} if holes else {}
+        for name, document in {**features, _RESULT: result}.items():
+            moves[_written(workspace / name, document)] = folder / name
         _move(moves, forget=_stale(folder, set(bindings) - set(made), holes=bool(holes)))
     except RunFailed as error:
         raise RunFailed(f"{error.detail}{_because(holes)}") from error
     except OSError as error:
         raise StoreFailed(f"{folder}: {error.strerror or error}") from error
     return result
+
+
+def _references(bindings: Mapping[str, str], *, unmade: set[str]) -> dict[str, Reference]:
+    """Output -> what it is bound to, where its stage was made."""
+    found = {name: parse_binding(binding) for name, binding in bindings.items()}
+    return {name: each for name, each in found.items() if each and each.owner not in unmade}
 
 
 def _refuse_lost_blocks(made: Mapping[str, _Output]) -> None:

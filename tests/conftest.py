@@ -1,0 +1,32 @@
+"""What all tests share: no proxy before the servers that they start, and runs without pictures."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _loopback_is_direct() -> Iterator[None]:
+    """Proxies of the environment are for other machines."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, "127.0.0.1,localhost")
+        yield
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of one line: its pictures take three quarters of a small run."""
+
+    def write_report(path: Path, _data: object) -> None:
+        path.write_text("<!doctype html>")
+
+    engine = import_module("pesto_runtime.local.engine")  # its package has an `engine` of its own
+    monkeypatch.setattr(engine, "write_report", write_report)

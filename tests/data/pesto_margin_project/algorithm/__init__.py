@@ -1,0 +1,1 @@
+"""The algorithm of a PESTO project that needs a margin, and cannot say so."""
