@@ -158,9 +158,19 @@ def _catalog(path: Path) -> dict[str, Entry]:
         files = sorted(path.glob("*@*.json"))
         if not files:
             raise InvalidInput(f"{path} holds no NAME@VERSION.json; fill it by `pesto discover`")
-        return dict(_catalogued(file) for file in files)
+        return _one_of_each(path, [_catalogued(file) for file in files])
     document = _read(path)
     return {name: _entry(value, path) for name, value in document.items()}
+
+
+def _one_of_each(folder: Path, entries: list[tuple[str, Entry]]) -> dict[str, Entry]:
+    names = [name for name, _ in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidInput(
+            f"{folder} holds several versions of {', '.join(twice)}; keep the one that is meant"
+        )
+    return dict(entries)
 
 
 def _entry(value: JsonValue, file: Path) -> Entry:

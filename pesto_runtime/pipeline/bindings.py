@@ -224,3 +224,9 @@ def _geometry_warnings(stage: BoundStage, where: str) -> Iterator[BadField]:
             yield BadField(
                 where, f"{stage.description.name} is exact within a tolerance only: tiled and "
                 "untiled results may differ by it")  # fmt: skip
+    if stage.kind == "whole" and stage.description.known.tileable is None:
+        yield BadField(
+            f"{where}/process",
+            f"{stage.description.name} does not say that it can be tiled, so it is given the whole "
+            "image at once: declare its margin (0 where it needs no neighbours), or `tileable`",
+        )

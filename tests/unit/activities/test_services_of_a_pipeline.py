@@ -82,3 +82,20 @@ def test_an_option_that_names_nothing_is_refused(option: str) -> None:
     """With what it may be."""
     with pytest.raises(InvalidInput, match="NAME=TARGET_OR_URL"):
         resolved(option)
+
+
+def test_a_folder_with_two_versions_of_a_process_is_refused(tmp_path: Path) -> None:
+    """Which one is meant is not for us to guess; one of them alone is fine."""
+    description = resolved().descriptions["grow"].to_json()
+    for version in ("1.9.0", "1.10.0"):
+        entry = {
+            "url": FAR,
+            "digest": "sha256:0",
+            "description": {**description, "version": version},
+        }
+        saved(tmp_path / f"grow@{version}.json", entry)  # type: ignore[arg-type]  # JSON
+    with pytest.raises(InvalidInput, match="several versions of grow"):
+        resolved(catalog=tmp_path)
+    (tmp_path / "grow@1.9.0.json").unlink()
+    with pytest.raises(InvalidContract):  # it has drifted from what the target says
+        resolved(catalog=tmp_path)

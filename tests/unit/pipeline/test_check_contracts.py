@@ -162,3 +162,14 @@ def test_what_is_not_known_of_a_plain_service_is_no_error() -> None:
     found = checked(made, descriptions=known(plain=plain))
     assert found.errors == ()
     assert found.stages[0].kind == "whole"
+
+
+@pytest.mark.parametrize(("tileable", "warned"), [(None, True), ("whole", False), ("map", False)])
+def test_a_process_that_forgot_its_margin_is_warned_about(
+    tileable: str | None, warned: bool
+) -> None:
+    """It gets the whole image; one that says so itself is left alone."""
+    silent = process("p", {"image": image()}, {"out": image()}, tileable=tileable)
+    made = pipeline({"a": ("p", {"image": "$inputs.scene"})}, {"o": "$a.out"})
+    warnings = checked(made, descriptions=known(p=silent)).warnings
+    assert any("declare its margin" in each.detail for each in warnings) is warned
