@@ -50,7 +50,7 @@ class _Bar:
 
     def warn(self, text: str) -> None:
         """Show a warning above the bar."""
-        self._bar.console.print(f"warning: {text}", markup=False, highlight=False)
+        self._bar.console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
