@@ -26,6 +26,7 @@ from pesto_runtime.hrefs import is_loopback
 from pesto_runtime.service.documents import PREFIX, Documents
 from pesto_runtime.service.execution import Execution
 from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.multipart import media_type_of
 from pesto_runtime.service.payload import Payload, require_media_type, transports
 from pesto_runtime.service.pool import WorkPool
 from pesto_runtime.service.problems import problem_response
@@ -147,7 +148,7 @@ class _Service:
     async def process(self, request: Request) -> Response:
         """Perform a call; nothing of it runs on the event loop but reading its body."""
         self._readiness.require()
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = media_type_of(request.headers.get("content-type", ""))
         require_media_type(media_type, self._processor.description)
         with self._pool.place():
             body = await _body(request, self._limits.body_bytes)

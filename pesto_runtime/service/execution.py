@@ -37,7 +37,7 @@ class Execution:
     @classmethod
     def of(cls, processor: Processor, gate: Gate, limits: Limits) -> Execution:
         """Make the execution of a processor; compiles its schema."""
-        loader = ImageLoader(gate, limits.image_bytes)
+        loader = ImageLoader(gate, limits.bounds)
         return cls(processor, gate, InputReader(processor.description, loader))
 
     def answer(self, payload: Payload) -> Answer:

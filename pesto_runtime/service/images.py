@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import RasterContract
     from pesto_runtime.hrefs import Gate
+    from pesto_runtime.service.payload import InputValue
 
     PickWindow = Callable[[int, int], Window]
 
@@ -34,15 +35,15 @@ class ImageLoader:
 
     Attributes:
         gate: What hrefs pass.
-        image_bytes: Largest image, decoded.
+        bounds: Of one image.
     """
 
     gate: Gate
-    image_bytes: int
+    bounds: raster.Bounds
 
     def load(
         self,
-        value: JsonValue | RawImage,
+        value: InputValue,
         contract: RasterContract | None,
         *,
         pick_window: PickWindow | None = None,
@@ -57,7 +58,7 @@ class ImageLoader:
         Raises:
             HrefRefused: the gate does not admit the href.
             RasterUnreadable: no image, or a broken one.
-            TooLarge: over `image_bytes`.
+            TooLarge: over the bounds.
             InvalidInput: not a form of image, or not what the port takes.
         """
         if isinstance(value, RawImage):
@@ -80,7 +81,7 @@ class ImageLoader:
     def _decoded(
         self, data: bytes, contract: RasterContract | None, *, media_type: str | None = None
     ) -> raster.Image:
-        image = raster.decode_image(data, media_type=media_type, max_bytes=self.image_bytes)
+        image = raster.decode_image(data, media_type=media_type, bounds=self.bounds)
         return picked_for(image, contract)
 
     def _referred(
@@ -95,6 +96,7 @@ class ImageLoader:
             window=reference.window,
             bands=reference.bands,
             pick_window=pick_window,
+            bounds=self.bounds,
         )
 
 
