@@ -12,6 +12,7 @@ from pesto_runtime.client.answering import calling
 from pesto_runtime.client.describing import asking_health, describing
 from pesto_runtime.client.sending import Call, References
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
+from pesto_runtime.client.tracing import with_trace
 from pesto_runtime.client.transport import (
     reply_of,
     service_url,
@@ -141,7 +142,7 @@ class AsyncClient:
             response = await self._http.request(
                 request.method,
                 self.url + request.path,
-                headers=dict(request.headers),
+                headers=with_trace(request.headers),
                 params=dict(request.query) or None,
                 content=request.content or None,
             )

@@ -31,13 +31,13 @@ class Part:
         name: Of its `Content-Disposition`.
         data: Its content.
         media_type: Lower case, without parameters; empty where the part does not say.
-        is_file: Whether it has a file name.
+        filename: Empty where it has none; readers of forms take bytes only of files.
     """
 
     name: str
     data: bytes
     media_type: str = ""
-    is_file: bool = False
+    filename: str = ""
 
 
 def media_type_of(content_type: str) -> str:
@@ -85,12 +85,18 @@ def write_parts(parts: Iterable[Part]) -> tuple[bytes, str]:
     delimiter = b"--" + boundary.encode()
     pieces = []
     for part in several:
-        name = part.name.replace("\\", "\\\\").replace('"', '\\"')
-        head = f'Content-Disposition: form-data; name="{name}"\r\n'
+        head = f'Content-Disposition: form-data; name="{_escaped(part.name)}"'
+        head += f'; filename="{_escaped(part.filename)}"\r\n' if part.filename else "\r\n"
         if part.media_type:
             head += f"Content-Type: {part.media_type}\r\n"
         pieces += [delimiter, b"\r\n", head.encode(), b"\r\n", part.data, b"\r\n"]
     return b"".join((*pieces, delimiter, b"--\r\n")), f"{FORM_TYPE}; boundary={boundary}"
+
+
+def _escaped(text: str) -> str:
+    for char, escape in (("\\", "\\\\"), ('"', '\\"'), ("\r", "%0D"), ("\n", "%0A")):
+        text = text.replace(char, escape)
+    return text
 
 
 def _sections(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
@@ -128,7 +134,7 @@ def _part(body: bytes, start: int, stop: int) -> Part:
         name=name,
         data=body[head_stop + 4 : stop],
         media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
-        is_file=bool(_parameter(disposition, "filename")),
+        filename=_parameter(disposition, "filename"),
     )
 
 

@@ -145,7 +145,7 @@ def _form_call(parts: list[Part], description: Description, faults: Faults) -> C
 def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
     """An image where it says so, or is a file for an image; JSON where it says so; else text."""
     takes_images = port.kind in ("image", "images")
-    is_bytes = part.media_type == BYTES_TYPE or (part.is_file and not part.media_type)
+    is_bytes = part.media_type == BYTES_TYPE or bool(part.filename and not part.media_type)
     if takes_images and (is_bytes or _is_image(part.media_type)):
         return RawImage(part.data, part.media_type or BYTES_TYPE)
     if part.media_type == JSON_TYPE:
