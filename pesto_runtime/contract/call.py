@@ -98,7 +98,7 @@ class CallOptions(Value):
 Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
-class Job(ClosedValue):
+class Job(Value):
     """One accepted execution; `jobID`, `status` and `type` say it as OGC API Processes does."""
 
     id: str
