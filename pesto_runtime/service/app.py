@@ -6,9 +6,7 @@ import asyncio
 import json
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,57 +14,57 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from pesto_runtime.errors import (
-    InvalidContract,
+    Busy,
     MethodNotAllowed,
     NotFound,
     PestoError,
     TooLarge,
+    Unreachable,
 )
 from pesto_runtime.hrefs import is_loopback
+from pesto_runtime.service.admission import Admission
 from pesto_runtime.service.documents import PREFIX, Documents
-from pesto_runtime.service.execution import Execution
+from pesto_runtime.service.jobs import Desk, JobEndpoints, JobOptions
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.multipart import media_type_of
+from pesto_runtime.service.operations import add_operations
 from pesto_runtime.service.payload import Payload, require_media_type, transports
-from pesto_runtime.service.pool import WorkPool
 from pesto_runtime.service.problems import problem_response
-from pesto_runtime.service.readiness import Readiness
+from pesto_runtime.service.runs import no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from pesto_runtime.contract import Description
-    from pesto_runtime.hrefs import Gate
-    from pesto_runtime.processor import Processor
+    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.runs import Runs
 
 _LOG = logging.getLogger(__name__)
 _CARRIED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+_LOOK_S = 0.05  # how often a drain looks whether the last call has ended
+_RESTART_S = 5.0  # a guess at how long until another service answers here
 _OPENAPI_PATH = f"{PREFIX}/openapi"
 
 
 def create_app(
-    processor: Processor,
+    runs: Runs,
     *,
-    gate: Gate,
     limits: Limits | None = None,
+    jobs: JobOptions | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """Make the web application of one processor.
+    """Make the web application of one process.
 
     Args:
-        processor: What it serves; its set-up runs when the application starts.
-        gate: What hrefs in requests pass.
-        limits: Sizes, threads and queue.
+        runs: What performs its calls, loaded; its set-up runs when the application starts.
+        limits: Sizes, workers and queue.
+        jobs: How jobs are kept.
         on_ready: Called once the set-up is done.
-
-    Raises:
-        InvalidContract: the process cannot be served.
     """
-    _require_synchronous(processor.description)
-    service = _Service(processor, gate, limits or Limits(), on_ready)
+    description = runs.facts.description
+    service = _Service(runs, limits or Limits(), jobs or JobOptions(), on_ready)
     app = FastAPI(
-        title=processor.description.name,
-        version=processor.description.version,
+        title=description.name,
+        version=description.version,
         lifespan=service.lifespan,
         docs_url=None,
         redoc_url=None,
@@ -86,6 +84,16 @@ def create_app(
         openapi_extra={"requestBody": service.request_body()},
     )
     app.add_api_route(_OPENAPI_PATH, partial(_openapi, app), methods=["GET"])
+    app.state.drain = service.drain
+    app.state.desk = service.desk
+    service.jobs.add_to(app)
+    add_operations(
+        app,
+        description,
+        queue=service.admission,
+        jobs=service.desk.counts,
+        build=runs.facts.build,
+    )
     app.add_exception_handler(PestoError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _bug)
@@ -93,39 +101,52 @@ def create_app(
 
 
 class _Service:
-    """The endpoints of one processor."""
+    """The endpoints of one process."""
 
     def __init__(
-        self, processor: Processor, gate: Gate, limits: Limits, on_ready: Callable[[], None]
+        self, runs: Runs, limits: Limits, jobs: JobOptions, on_ready: Callable[[], None]
     ) -> None:
-        self._processor = processor
+        self._runs = runs
         self._limits = limits
-        self._documents = Documents.of(processor)
-        self._execution = Execution.of(processor, gate, limits)
-        self._from_afar = Execution.of(processor, replace(gate, loopback=False), limits)
-        self._pool = WorkPool(limits.workers, limits.queue)
-        self._readiness = Readiness(partial(_set_up, processor), on_ready=on_ready)
+        self._description = runs.facts.description
+        self._documents = Documents.of(runs.facts)
+        self.admission = Admission(limits.workers, limits.queue)
+        self.desk = Desk(runs, jobs, at_once=limits.workers)
+        self.jobs = JobEndpoints(self.desk, self._description, grace_s=limits.grace_s)
+        self._on_ready = on_ready
+        self._is_stopping = False
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        self._readiness.start()
+        await self.desk.open()
+        self._runs.start(self._on_ready)
         yield
-        self._pool.close()
+        await self.desk.close()
+        await self._runs.close()
+
+    async def drain(self) -> None:
+        """Take no more calls, and wait for the end of those that run or wait."""
+        self._is_stopping = True
+        self.desk.pause()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.drain_s
+        while (self.admission.admitted or self.desk.running) and loop.time() < deadline:  # noqa: ASYNC110  # two counts
+            await asyncio.sleep(_LOOK_S)
 
     async def health(self, request: Request) -> Response:
         """Answer OK when ready, even if busy."""
-        state = self._readiness.state
+        state = "STOPPING" if self._is_stopping else self._runs.state
         status = 200 if state == "OK" else 503
         if "application/json" not in request.headers.get("accept", ""):
             return Response(state, status, media_type="text/plain")
         document = {
             "state": state,
             "queue": {
-                "admitted": self._pool.admitted,
-                "workers": self._pool.workers,
-                "capacity": self._pool.capacity,
+                "admitted": self.admission.admitted,
+                "workers": self.admission.workers,
+                "capacity": self.admission.capacity,
             },
-            "setup": list(self._readiness.log),
+            "setup": list(self._runs.setup_log),
         }
         return Response(json.dumps(document), status, media_type="application/json")
 
@@ -133,8 +154,8 @@ class _Service:
         """Answer the description."""
         headers = {
             "ETag": self._documents.etag,
-            "Accept-Post": ", ".join(transports(self._processor.description)),
-            "X-Pesto-Build": self._processor.build,
+            "Accept-Post": ", ".join(transports(self._description)),
+            "X-Pesto-Build": self._runs.facts.build,
         }
         if self._documents.is_known(request.headers.get("if-none-match", "")):
             return Response(status_code=304, headers=headers)
@@ -147,42 +168,35 @@ class _Service:
 
     async def process(self, request: Request) -> Response:
         """Perform a call; nothing of it runs on the event loop but reading its body."""
-        self._readiness.require()
+        if self._is_stopping:
+            raise Busy("the service is stopping", retry_after_s=_RESTART_S)
+        self._runs.require()
         media_type = media_type_of(request.headers.get("content-type", ""))
-        require_media_type(media_type, self._processor.description)
-        with self._pool.place():
-            body = await _body(request, self._limits.body_bytes)
-            payload = Payload(
-                body, media_type, dict(request.query_params), request.headers.get("accept", "")
+        require_media_type(media_type, self._description)
+        is_from_here = _is_from_here(request)
+        if self.jobs.takes(request.headers):
+            payload = await self._payload(request, media_type)
+            return await self.jobs.process(request, payload, from_here=is_from_here)
+        with self.admission.place():
+            payload = await self._payload(request, media_type)
+            running = self._runs.run(
+                payload, from_here=is_from_here, on_progress=no_progress, on_log=_LOG.info
             )
-            execution = self._execution if _is_from_here(request) else self._from_afar
-            gone = asyncio.ensure_future(_disconnected(request))
-            try:
-                answer = await self._pool.run(partial(execution.answer, payload), gone)
-            finally:
-                gone.cancel()
+            answer = await _unless_gone(request, running)
         return Response(answer.content, media_type=answer.media_type)
+
+    async def _payload(self, request: Request, media_type: str) -> Payload:
+        body = await _body(request, self._limits.body_bytes)
+        accept = request.headers.get("accept", "")
+        return Payload(body, media_type, dict(request.query_params), accept)
 
     def request_body(self) -> dict[str, object]:
         """What `process` takes, for its OpenAPI."""
-        description = self._processor.description
+        description = self._description
         binary = {"schema": {"type": "string", "format": "binary"}}
         content: dict[str, object] = dict.fromkeys(transports(description), binary)
         content["application/json"] = {"schema": {"type": "object"}}
         return {"required": True, "content": content}
-
-
-def _set_up(processor: Processor) -> None:
-    import_module("pesto_runtime.raster.codec")  # GDAL, before the first call waits for it
-    processor.setup()
-
-
-def _require_synchronous(description: Description) -> None:
-    if description.known.asynchronous:
-        raise InvalidContract(
-            f"{description.name} says `asynchronous: true`; jobs are not served, set it to false "
-            "in its description (or a profile of it) to answer calls at once"
-        )
 
 
 def _is_from_here(request: Request) -> bool:
@@ -207,6 +221,24 @@ async def _body(request: Request, most_bytes: int) -> bytes:
         if len(body) > most_bytes:
             raise TooLarge(f"the body has over {most_bytes} bytes, which is the most taken")
     return bytes(body)
+
+
+async def _unless_gone(request: Request, running: Coroutine[object, object, Answer]) -> Answer:
+    """Await a call, or cancel it once its caller has gone.
+
+    Raises:
+        Unreachable: the caller has gone.
+    """
+    work = asyncio.ensure_future(running)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise Unreachable("the caller went away before its answer was there")
+        return work.result()
+    finally:
+        gone.cancel()
+        work.cancel()
 
 
 async def _disconnected(request: Request) -> None:

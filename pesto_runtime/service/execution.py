@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.processor import check_outputs, decode_partial, encode_partial
+from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.images import ImageLoader
 from pesto_runtime.service.inputs import InputReader, Inputs
-from pesto_runtime.service.outputs import Answer, admitted, json_answer, wanted, write_answer
+from pesto_runtime.service.outputs import admitted, json_answer, wanted, write_answer
 from pesto_runtime.service.payload import read_payload
 
 if TYPE_CHECKING:

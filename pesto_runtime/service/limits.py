@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pesto_runtime.raster import Bounds
+if TYPE_CHECKING:
+    from pesto_runtime.raster import Bounds
 
 
 @dataclass(frozen=True)
@@ -39,4 +41,6 @@ class Limits:
     @property
     def bounds(self) -> Bounds:
         """Of one image."""
+        from pesto_runtime.raster import Bounds  # loads numpy, which the server does not need
+
         return Bounds(self.image_bytes, self.image_pixels, self.image_bands)

@@ -21,6 +21,7 @@ from pesto_runtime.errors import (
     UnsupportedMedia,
 )
 from pesto_runtime.hrefs import path_of
+from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 
@@ -40,6 +41,7 @@ _ANSWERS = {
     **_IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
     "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
 }  # fmt: skip
+_SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", _PNG_TYPE: ".png"}
 _BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": _PNG_TYPE, ".npy": NPY_TYPE}
 
 
@@ -58,14 +60,6 @@ class Wanted:
     binary: str | None = None
     image_type: str = TIFF_TYPE
     out: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The bytes of an answer."""
-
-    content: bytes
-    media_type: str
 
 
 def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wanted:
@@ -177,7 +171,8 @@ class _Images:
             is_list = port.kind == "images" and isinstance(value, (list, tuple))
             for each in value if is_list else (value,):  # type: ignore[attr-defined]  # a list is one
                 if isinstance(each, np.ndarray):
-                    yield Part(port.name, self.encoded(port, each, media_type), media_type)
+                    data = self.encoded(port, each, media_type)
+                    yield Part(port.name, data, media_type, port.name + _SUFFIXES[media_type])
                 else:
                     plain: JsonValue = each
                     yield Part(port.name, _json_bytes(plain), JSON_TYPE)
