@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
+from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
 from pesto_runtime.errors import BadRequest, InvalidInput, UnsupportedMedia, shortened
-from pesto_runtime.service.multipart import FORM_TYPE, Part, is_form, read_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
