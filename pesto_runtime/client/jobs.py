@@ -24,7 +24,13 @@ from pesto_runtime.client.steps import (
     misbehaved,
 )
 from pesto_runtime.contract import Job, bad_fields
-from pesto_runtime.errors import InvalidInput, NotReady, ServiceMisbehaved
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    InvalidInput,
+    NotReady,
+    ServiceMisbehaved,
+    error_from_problem,
+)
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -133,6 +139,7 @@ class JobSteps:
             Gone: it was dismissed, or its results are no longer kept.
             PestoError: what it failed with, `Unreachable`, or `ServiceMisbehaved`.
         """
+        _require_success((yield from self.asking(job_id)), self.where)
         path = f"/jobs/{job_id}/results"
         links = self._object((yield from self._exchange(Request("GET", path, {"Accept": JSON}))))
         outputs: dict[str, object] = {}
@@ -244,6 +251,22 @@ class JobSteps:
 def new_key() -> str:
     """A key that nobody else has: a submission sent twice is one job."""
     return secrets.token_hex(16)
+
+
+def _require_success(job: Job, where: str) -> None:
+    """Do nothing where a job has results; its own error is told, not one of asking for them.
+
+    Raises:
+        NotReady: it is not over.
+        PestoError: what it failed with, or that it was dismissed.
+    """
+    if not job.is_over:
+        raise NotReady(f"{where}: job {job.id} is {job.state}, it has no results yet")
+    if job.error is not None:
+        status = job.error.get("status")
+        raise error_from_problem(job.error, status=status if isinstance(status, int) else 500)
+    if job.state != "successful":
+        raise AlgorithmFailed(f"{where}: job {job.id} {job.state}")
 
 
 def _plain_value(reply: Reply, port: Port | None) -> JsonValue:

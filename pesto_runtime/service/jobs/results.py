@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.jobs.states import Result
-from pesto_runtime.service.multipart import Part, is_form, read_parts, write_parts
+from pesto_runtime.client.multipart import Part, is_form, read_parts, write_parts
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 
 if TYPE_CHECKING:
