@@ -107,6 +107,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is not None or sig not in (signal.SIGINT, signal.SIGTERM):
             super().handle_exit(sig, frame)
+            self.force_exit = True
         else:
             self._loop.call_soon_threadsafe(self._begin_draining)
 

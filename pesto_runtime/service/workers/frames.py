@@ -69,7 +69,7 @@ class Unpacker:
 def error_document(error: PestoError, trace: str = "") -> dict[str, JsonValue]:
     """Write an error whole; the trace is for the service's log, never for its caller."""
     return {
-        "slug": error.slug,
+        "slug": _slug(error),
         "detail": error.detail,
         "fields": [[each.pointer, each.detail, each.value] for each in error.fields],
         "retryable": error.retryable,
@@ -92,6 +92,12 @@ def error_of(document: Mapping[str, JsonValue]) -> PestoError:
     if document["trace"]:
         error.add_note(str(document["trace"]))
     return error
+
+
+def _slug(error: PestoError) -> str:
+    """That of the nearest kind which the other side has, too."""
+    kinds = [kind for kind in type(error).__mro__ if issubclass(kind, PestoError)]
+    return next(kind.slug for kind in kinds if kind.__module__ == PestoError.__module__)
 
 
 def _fields(rows: list[JsonValue]) -> Iterator[BadField]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_MOST_FAILURES = 3  # in a row, of a service that was ready before
 _MOST_LINES = 200
 
 
@@ -234,7 +235,8 @@ class Workers:
         if was_ready:
             self._failures += 1
             self._spawn(self._start_another())
-        if self._ready or self._running or (self._all and not was_ready):
+        is_hopeful = self._failures < _MOST_FAILURES if was_ready else bool(self._all)
+        if self._ready or self._running or is_hopeful:
             return
         self._state, self._error = "FAILED", error
         self._tell_end(f"set-up failed: {error}")
