@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.errors import (
     Busy,
     MethodNotAllowed,
     NotFound,
     PestoError,
-    TooLarge,
     Unreachable,
 )
 from pesto_runtime.hrefs import is_loopback
@@ -26,11 +26,11 @@ from pesto_runtime.service.admission import Admission
 from pesto_runtime.service.documents import PREFIX, Documents
 from pesto_runtime.service.jobs import Desk, JobEndpoints, JobOptions
 from pesto_runtime.service.limits import Limits
-from pesto_runtime.service.multipart import media_type_of
 from pesto_runtime.service.operations import add_operations
 from pesto_runtime.service.payload import Payload, require_media_type, transports
 from pesto_runtime.service.problems import problem_response
 from pesto_runtime.service.runs import no_progress
+from pesto_runtime.service.streaming import PieceWise, body_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -183,10 +183,10 @@ class _Service:
                 payload, from_here=is_from_here, on_progress=no_progress, on_log=_LOG.info
             )
             answer = await _unless_gone(request, running)
-        return Response(answer.content, media_type=answer.media_type)
+        return PieceWise(answer.content, media_type=answer.media_type)
 
     async def _payload(self, request: Request, media_type: str) -> Payload:
-        body = await _body(request, self._limits.body_bytes)
+        body = await body_of(request, self._limits.body_bytes)
         accept = request.headers.get("accept", "")
         return Payload(body, media_type, dict(request.query_params), accept)
 
@@ -209,18 +209,6 @@ def _is_from_here(request: Request) -> bool:
     names = [request.url.hostname, *([urlsplit(origin).hostname] if origin else [])]
     is_carried = any(each in request.headers for each in _CARRIED)
     return not is_carried and all(is_loopback(name or "") for name in names)
-
-
-async def _body(request: Request, most_bytes: int) -> bytes:
-    told = request.headers.get("content-length", "")
-    if told.isdigit() and int(told) > most_bytes:
-        raise TooLarge(f"the body has {told} bytes; at most {most_bytes} are taken")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most_bytes:
-            raise TooLarge(f"the body has over {most_bytes} bytes, which is the most taken")
-    return bytes(body)
 
 
 async def _unless_gone(request: Request, running: Coroutine[object, object, Answer]) -> Answer:

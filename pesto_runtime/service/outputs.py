@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime import raster
+from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.contract import Scale
 from pesto_runtime.errors import (
     ContractBroken,
@@ -22,7 +23,6 @@ from pesto_runtime.errors import (
 )
 from pesto_runtime.hrefs import path_of
 from pesto_runtime.service.answers import Answer
-from pesto_runtime.service.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 
 if TYPE_CHECKING:
