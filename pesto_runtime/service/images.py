@@ -112,9 +112,11 @@ def _from_base64(text: str) -> bytes:
     """Decode in slices: between two of them other threads get a word in."""
     packed = text.translate({10: None, 13: None}) if "\n" in text or "\r" in text else text
     slices = [packed[at : at + _SLICE_CHARS] for at in range(0, len(packed), _SLICE_CHARS)]
+    if any(each.endswith("=") for each in slices[:-1]):
+        raise RasterUnreadable(
+            f"{shortened(text)} is neither base64 (it is padded inside) nor a URI"
+        )
     try:
-        if any(each.endswith("=") for each in slices[:-1]):
-            raise binascii.Error("Excess data after padding")
         return b"".join(binascii.a2b_base64(each, strict_mode=True) for each in slices)
     except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
         raise RasterUnreadable(
