@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.processor import check_outputs, decode_partial, encode_partial
-from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.images import ImageLoader
 from pesto_runtime.service.inputs import InputReader, Inputs
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import CallOptions
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.processor import Processor
+    from pesto_runtime.service.answers import Answer
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.payload import Payload
 

@@ -6,14 +6,16 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from pesto_runtime import log, process, progress
 from pesto_runtime.processor import Named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def late(path: str, seconds: float) -> None:
