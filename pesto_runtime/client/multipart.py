@@ -6,9 +6,9 @@ take 0.4 ms, where a streaming parser that looks at every carriage return takes 
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
-from email.message import Message
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadRequest, shortened
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORM_TYPE = "multipart/form-data"
 
+_PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"]*))', re.DOTALL)
+_ESCAPED = re.compile(r'\\(["\\])')
 _BOUNDARY_CHARS = 70
 _MOST_PARTS = 1000
 _HEAD_BYTES = 8192
@@ -145,7 +147,8 @@ def _headers(head: bytes) -> dict[str, str]:
 
 def _parameter(header: str, name: str) -> str:
     """A parameter of a header, unquoted; empty where it is not there."""
-    message = Message()
-    message["Content-Type"] = header.replace("\r", " ").replace("\n", " ")
-    found = message.get_param(name, "", unquote=True)
-    return found if isinstance(found, str) else found[2]
+    found = next((each for each in _PARAMETER.finditer(header) if each[1].lower() == name), None)
+    if found is None:
+        return ""
+    quoted, bare = found[2], found[3]
+    return bare.strip() if quoted is None else _ESCAPED.sub(r"\1", quoted)
