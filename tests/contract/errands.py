@@ -19,10 +19,14 @@ def append(path: str, line: str) -> None:
 
 
 @process(version="1")
-def errand(path: str, name: str, seconds: float = 0.0) -> Annotated[str, Named("name")]:
-    """Tell a file when it begins and ends."""
+def errand(
+    path: str, name: str, seconds: float = 0.0, gate: str = ""
+) -> Annotated[str, Named("name")]:
+    """Tell a file when it begins and ends; in between, wait for a time or for a file."""
     append(path, f"begin {name}")
     time.sleep(seconds)
+    while gate and not Path(gate).exists():
+        time.sleep(0.01)
     append(path, f"end {name}")
     return name
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.contract, pytest.mark.integration]
 
-RUNNING, QUEUED = 4, 50
+ENDED, RUNNING, QUEUED = 6, 4, 50
 
 
-def submitted(server: Server, path: Path, name: str, seconds: float) -> str:
+def submitted(server: Server, path: Path, name: str, **inputs: object) -> str:
     """Submit an errand under a key of its own; the id of its job."""
-    document = {"path": str(path), "name": name, "seconds": seconds}
+    document = {"path": str(path), "name": name, **inputs}
     answer = server.submit(document, Idempotency_Key=f"key {name}")
     assert answer.status_code == 201
     return str(answer.json()["id"])
@@ -37,31 +37,34 @@ def test_a_killed_service_answers_for_all_jobs_and_runs_none_again(tmp_path: Pat
 
     The controls: some had ended before the kill, and those that ran then did begin twice.
     """
-    path, names = tmp_path / "told", [f"{n:02}" for n in range(RUNNING + QUEUED + 6)]
+    path, gate = tmp_path / "told", tmp_path / "gate"
+    names = [f"{number:02}" for number in range(ENDED + RUNNING + QUEUED)]
     options = ("--workers", str(RUNNING), "--jobs", str(tmp_path / "jobs"))
     with served(ERRANDS + "errand", *options) as server:
-        jobs = {name: submitted(server, path, name, 0.1) for name in names[:6]}
-        until(lambda: len(finished(server, jobs)) == 6)
-        jobs |= {name: submitted(server, path, name, 1.0) for name in names[6:]}
-        until(lambda: len(lines_of(path)) == 2 * 6 + RUNNING)
-        before = finished(server, jobs)
+        ended = {name: submitted(server, path, name) for name in names[:ENDED]}
+        until(lambda: len(finished(server, ended)) == ENDED)
+        held = {name: submitted(server, path, name, gate=str(gate)) for name in names[ENDED:]}
+        until(lambda: len(lines_of(path)) == 2 * ENDED + RUNNING)
         server.process.kill()
         server.process.wait()
-        told = lines_of(path)
-    assert before == set(names[:6])
-    caught = {line[6:] for line in told if line.startswith("begin")} - before
-    assert len(caught) == RUNNING
-    time.sleep(2)
-    assert lines_of(path) == told  # the work died with its service
-    with served(ERRANDS + "errand", *options, "--workers", str(RUNNING)) as server:
-        until(lambda: len(finished(server, jobs)) == len(jobs), within_s=150)
-        for name, job_id in jobs.items():
+    gate.touch()
+    time.sleep(1)
+    told = lines_of(path)
+    assert len(told) == 2 * ENDED + RUNNING  # the work died with its service
+    caught = {line.removeprefix("begin ") for line in told if line.startswith("begin")} - {*ended}
+    with served(ERRANDS + "errand", *options) as server:
+        until(lambda: len(finished(server, held)) == len(held), within_s=100)
+        for name, job_id in (ended | held).items():
             assert server("GET", f"/jobs/{job_id}/results/name").text == name
-            assert submitted(server, path, name, 0.1 if name < "06" else 1.0) == job_id
+            inputs = {} if name in ended else {"gate": str(gate)}
+            assert submitted(server, path, name, **inputs) == job_id
+        time.sleep(0.5)
     counts = Counter(lines_of(path))
     assert {name: counts[f"end {name}"] for name in names} == dict.fromkeys(names, 1)
-    assert {name for name in names if counts[f"begin {name}"] == 2} == caught
-    assert {name for name in names if counts[f"begin {name}"] > 2} == set()
+    assert {name: counts[f"begin {name}"] for name in names} == {
+        name: 1 + (name in caught) for name in names
+    }
+    assert len(caught) == RUNNING
 
 
 def test_interrupted_jobs_fail_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -69,8 +72,8 @@ def test_interrupted_jobs_fail_where_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "told"
     options = ("--workers", "1", "--jobs", str(tmp_path / "jobs"), "--interrupted", "fail")
     with served(ERRANDS + "errand", *options) as server:
-        ran = submitted(server, path, "ran", 60)
-        waited = submitted(server, path, "waited", 0)
+        ran = submitted(server, path, "ran", seconds=60)
+        waited = submitted(server, path, "waited")
         until(lambda: lines_of(path) == ["begin ran"])
         server.process.kill()
         server.process.wait()
@@ -80,7 +83,7 @@ def test_interrupted_jobs_fail_where_that_is_asked_for(tmp_path: Path) -> None:
         assert job["state"] == "failed"
         assert job["error"]["type"] == "urn:pesto:error:job-interrupted"  # type: ignore[index]  # a problem
         assert job["error"]["retryable"] is True  # type: ignore[index]  # a problem
-        assert submitted(server, path, "ran", 0) != ran
+        assert submitted(server, path, "ran") != ran
     assert lines_of(path)[:3] == ["begin ran", "begin waited", "end waited"]
 
 
@@ -89,8 +92,8 @@ def test_a_service_that_is_stopped_hands_its_jobs_on(tmp_path: Path) -> None:
     path = tmp_path / "told"
     options = ("--workers", "1", "--jobs", str(tmp_path / "jobs"))
     with served(ERRANDS + "errand", *options) as server:
-        ran = submitted(server, path, "ran", 1)
-        waited = submitted(server, path, "waited", 0)
+        ran = submitted(server, path, "ran", seconds=1)
+        waited = submitted(server, path, "waited")
         until(lambda: lines_of(path) == ["begin ran"])
         server.process.terminate()
         server.process.wait(20)

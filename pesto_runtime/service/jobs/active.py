@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pesto_runtime.service.jobs.states import Progressed, advance
+from pesto_runtime.service.logs import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pesto_runtime.service.jobs.states import Dismissed, Record
     from pesto_runtime.service.runs import Runs
 
+_LOG = logging.getLogger(__name__)
 _MOST_LINES = 200
 _LINE_CHARS = 2000
 
@@ -105,3 +108,5 @@ class Active:
 
     def _logged(self, line: str) -> None:
         self._log.append(line[:_LINE_CHARS])
+        with bound(job=self.record.id):
+            _LOG.info("%s", line)

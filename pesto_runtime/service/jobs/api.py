@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
 
-from pesto_runtime.errors import Gone, NotFound, PestoError
+from pesto_runtime.errors import Gone, InvalidInput, NotFound, PestoError
 from pesto_runtime.service.documents import PREFIX
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.jobs.asking import asked_of
@@ -24,6 +24,7 @@ from pesto_runtime.service.jobs.orders import Order
 from pesto_runtime.service.jobs.results import shown
 from pesto_runtime.service.jobs.states import Deleted
 from pesto_runtime.service.payload import JSON_TYPE, RESERVED, read_payload
+from pesto_runtime.service.streaming import PieceWise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pesto_runtime.service.payload import Payload
 
 _JOB = f"{PREFIX}/jobs/{{job_id}}"
+_LOOKED_INTO_BYTES = 8 << 20
 _RESULT = f"{_JOB}/results/{{part:path}}"
 
 
@@ -145,6 +147,8 @@ class JobEndpoints:
             return _json(result.href)
         path = self._desk.folder.result_path(job_id, number)
         if result.media_type != JSON_TYPE:
+            if not path.exists():
+                raise Gone(f"results of job {job_id} were deleted just now")
             return FileResponse(path, media_type=result.media_type)
         data = await asyncio.to_thread(self._desk.folder.read_result, job_id, number)
         as_json = JSON_TYPE in request.headers.get("accept", "")
@@ -174,7 +178,7 @@ class JobEndpoints:
         if any(each.is_deleted for each in record.results):
             raise Gone(f"results of job {record.id}, which this key stands for, were deleted")
         answer = await self._desk.answer(record)
-        return Response(answer.content, media_type=answer.media_type)
+        return PieceWise(answer.content, media_type=answer.media_type)
 
     def _document(
         self,
@@ -209,9 +213,18 @@ def _found(record: Record, part: str) -> tuple[int, Result]:
 
 
 def _lease_in(payload: Payload, description: Description) -> float | None:
-    """The lease in the request itself; its body is looked into only where it speaks of one."""
+    """The lease in the request itself; its body is looked into only where it speaks of one.
+
+    Raises:
+        InvalidInput: that would stop the service from answering others meanwhile.
+    """
     if b"lease_s" not in payload.body and "lease_s" not in payload.query.get(RESERVED, ""):
         return None
+    if len(payload.body) > _LOOKED_INTO_BYTES:
+        raise InvalidInput(
+            f"pesto.lease_s is read of bodies up to {_LOOKED_INTO_BYTES} bytes, this one has "
+            f"{len(payload.body)}; name the lease in the header X-Pesto-Lease"
+        )
     try:
         return read_payload(payload, description, Faults()).options.lease_s
     except PestoError:  # running it says what is wrong with the request

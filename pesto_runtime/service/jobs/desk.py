@@ -46,13 +46,7 @@ class Desk:
     """The jobs of one service."""
 
     def __init__(self, runs: Runs, options: JobOptions, *, at_once: int) -> None:
-        """Take what runs jobs; nothing is opened before `open`.
-
-        Args:
-            runs: What performs calls; it is ready once its state is OK.
-            options: Where jobs are kept, and how long.
-            at_once: Jobs that run at the same time.
-        """
+        """Take what runs jobs, and how many `at_once`; nothing is opened before `open`."""
         self.options = options
         self._runs = runs
         self._at_once = at_once
@@ -201,7 +195,7 @@ class Desk:
         if order.key is not None:
             known = await self._records(JobStore.holding, order.key)
             if known is not None:
-                return same_request(known, digest)
+                return await self.find(same_request(known, digest).id)
         if len(self._waiting) >= self.options.waiting:
             raise Busy(f"{len(self._waiting)} jobs wait; no room for more now", retry_after_s=5)
         job_id = uuid.uuid4().hex
@@ -212,12 +206,12 @@ class Desk:
         except BaseException:
             await asyncio.to_thread(self.folder.delete, job_id)
             raise
-        if taken.id == job_id:
-            self._enqueue(record)
-            self._pump()
-        else:
+        if taken.id != job_id:  # the same key came at the same time
             await asyncio.to_thread(self.folder.delete, job_id)
-        return taken
+            return await self.find(taken.id)
+        self._enqueue(record)
+        self._pump()
+        return record
 
     async def _dismiss(self, job_id: str, why: str) -> Record:
         event = Dismissed(time.time(), why)

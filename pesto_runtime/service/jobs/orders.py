@@ -38,4 +38,6 @@ class Order:
         if boundary:
             body = body.replace(boundary.rstrip('"').encode(), b"")
         head = json.dumps([media_type, sorted(payload.query.items()), payload.accept])
-        return hashlib.sha256(head.encode() + b"\0" + body).hexdigest()
+        digest = hashlib.sha256(head.encode() + b"\0")
+        digest.update(body)
+        return digest.hexdigest()

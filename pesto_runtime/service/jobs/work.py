@@ -20,6 +20,7 @@ from pesto_runtime.service.jobs.states import (
     advance,
 )
 from pesto_runtime.service.jobs.store import JobStore
+from pesto_runtime.service.logs import bound
 
 if TYPE_CHECKING:
     from pesto_runtime.service.jobs.active import Active
@@ -48,6 +49,12 @@ class Work:
 
     async def event_of(self, active: Active) -> Event:
         """Run a job; how that ended."""
+        with bound(job=active.record.id):
+            event = await self._event_of(active)
+            _LOG.info("job ended: %s", type(event).__name__.lower())
+        return event
+
+    async def _event_of(self, active: Active) -> Event:
         try:
             return await self._run(active)
         except PestoError as error:
