@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 _SIZES = struct.Struct("!II")
+_ENCODER = json.JSONEncoder(check_circular=False)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Frame:
 
 def pack(kind: str, head: Mapping[str, JsonValue], body: bytes = b"") -> bytes:
     """Write a frame."""
-    text = json.dumps({"kind": kind, **head}).encode()
+    text = _ENCODER.encode({"kind": kind, **head}).encode()
     return b"".join((_SIZES.pack(len(text), len(body)), text, body))
 
 

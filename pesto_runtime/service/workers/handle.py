@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pesto_runtime.contract import Description
 from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.payload import Payload
 from pesto_runtime.service.runs import Facts, no_log, no_progress
 from pesto_runtime.service.workers.fate import died
 from pesto_runtime.service.workers.frames import Frame, Unpacker, error_of, pack
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.payload import Payload
     from pesto_runtime.service.runs import OnLog, OnProgress
     from pesto_runtime.service.workers.setting import Setting
 
 T = TypeVar("T")
+
+_OF_PAYLOAD = tuple(each.name for each in fields(Payload) if each.name != "body")
+_OF_ANSWER = tuple(each.name for each in fields(Answer) if each.name != "content")
 
 _MODULE = "pesto_runtime.service.workers.process"
 _ON_LOOP_BYTES = 4 << 20  # copying more is left to a thread; 4 MiB take about 1 ms
@@ -168,11 +171,7 @@ class Handle(asyncio.Protocol):
         self.on_lost()
 
     async def _send(self, payload: Payload, *, from_here: bool) -> None:
-        head: dict[str, JsonValue] = {
-            each.name: getattr(payload, each.name)
-            for each in fields(payload)
-            if each.name != "body"
-        }
+        head: dict[str, JsonValue] = {name: getattr(payload, name) for name in _OF_PAYLOAD}
         head["from_here"], head["spilled"], body = from_here, None, payload.body
         if len(body) > INLINE_BYTES:
             await self._copied(len(body), lambda: self._inbox.put(payload.body))
@@ -197,7 +196,7 @@ class Handle(asyncio.Protocol):
         if isinstance(size, int):
             content = await self._copied(size, lambda: self._outbox.take(size))
         self.is_busy = False
-        known = {e.name: frame.head[e.name] for e in fields(Answer) if e.name != "content"}
+        known = {name: frame.head[name] for name in _OF_ANSWER}
         return Answer(content=content, **known)  # type: ignore[arg-type]  # written from an Answer
 
     async def _copied(self, size: int, copy: Callable[[], T]) -> T:
