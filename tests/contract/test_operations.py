@@ -10,6 +10,7 @@ import logging
 import re
 from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -223,3 +224,14 @@ def test_a_raw_call_is_counted_by_its_pixels(serve: Farm) -> None:
     assert answer.content == body
     assert answer.headers["content-length"] == str(len(body))
     assert figures(web)["pesto_response_bytes_total", "process"] - before == len(body)
+
+
+def test_the_contract_page_has_every_endpoint(serve: Farm) -> None:
+    """What the service's OpenAPI lists is a row of the page, as are /docs and /metrics."""
+    text = (Path(__file__).parents[2] / "docs/contract/endpoints.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    paths = json.loads(serve(PROCESSES + "nap")("GET", "/openapi").text)["paths"]
+    assert len(paths) >= 10
+    for path in (*paths, "/docs", "/metrics"):
+        told = path.removeprefix("/api/v1/").replace("{job_id}", "ID").replace("{part}", "NAME")
+        assert any(re.search(rf"[ `]{re.escape(told)}`", row) for row in rows), told
