@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pesto-url", help="a running PESTO 1.7.2 that serves benchmarks/service/project, as http://127.0.0.1:4000")  # fmt: skip  # noqa: E501
     parser.add_argument("--pesto-pid", type=int, help="its process, to tell its CPU from others'")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
+    parser.add_argument("--seconds", type=int, default=3, help="of each run")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "RESULTS.md")
     return parser.parse_args()
