@@ -74,8 +74,8 @@ def _conditions(standings: Standings, *, rounds: int, seconds: float, workers: i
     return f"""\
 wrk with one thread, keep-alive, {seconds:g} s per run, {rounds} rounds; contestants take turns, and
 who begins changes. Ours runs with isolation on and {workers} workers; each has one uvicorn process
-of the same version, on the same machine as wrk. Successes are answers of 2xx: PESTO 1.7.2 answers 429
-while it works. Images are 4 x 627 x 627 uint16, in and out. While a contestant ran, others used
+of the same version, on the same machine as wrk. Successes are answers of 2xx: PESTO 1.7.2 answers
+429 while it works. Images are 4 x 627 x 627 uint16, in and out. While a contestant ran, others used
 {others} of the machine (median; {worst} at worst)."""
 
 
