@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pesto_runtime.errors import PestoError
     from pesto_runtime.flows import flow
     from pesto_runtime.processor import Named, Raster, TileInfo, process
+    from pesto_runtime.processor.progress import log, progress
 
 
 _HOMES = {
@@ -28,7 +29,9 @@ _HOMES = {
     "TileInfo": "processor",
     "Window": "contract",
     "flow": "flows",
+    "log": "processor.progress",
     "process": "processor",
+    "progress": "processor.progress",
 }
 
 __all__ = [
@@ -43,7 +46,9 @@ __all__ = [
     "TileInfo",
     "Window",
     "flow",
+    "log",
     "process",
+    "progress",
 ]
 __version__ = "0.1.0"
 

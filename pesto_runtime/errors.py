@@ -160,6 +160,30 @@ class MethodNotAllowed(PestoError):
     slug, title, status, exit_code = "method-not-allowed", "Method not allowed", 405, 2
 
 
+class Gone(PestoError):
+    """A job was dismissed, or its results are no longer kept."""
+
+    slug, title, status, exit_code = "gone", "Gone", 410, 2
+
+
+class NotReady(PestoError):
+    """A job has no results yet; ask again."""
+
+    slug, title, status, retryable = "not-ready", "Not ready", 404, True
+
+
+class KeyConflict(PestoError):
+    """An Idempotency-Key came again with another request."""
+
+    slug, title, status, exit_code = "key-conflict", "Key conflict", 409, 2
+
+
+class JobInterrupted(PestoError):
+    """The service ended while a job ran, and may not run it again by itself."""
+
+    slug, title, status, retryable = "job-interrupted", "Job interrupted", 503, True
+
+
 class BadRequest(PestoError):
     """The request cannot be understood at all: not JSON, not a known body."""
 

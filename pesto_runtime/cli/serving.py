@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
+
+from pesto_runtime.service.logs import LogFormat  # noqa: TC001  # typer reads it at run time
+
+if TYPE_CHECKING:
+    from pesto_runtime.service import Limits
+
+Again: TypeAlias = Literal["again", "fail"]
 
 
 def serve(
@@ -29,12 +38,64 @@ def serve(
         list[str] | None,
         typer.Option(help="Prefix of hrefs, or folder, that may be read and written."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Calls at once.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes: calls at once.")
+    ] = None,
+    queue: Annotated[int, typer.Option(min=0, help="Calls that may wait; more get 503.")] = 32,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds a call may run before it is stopped.")
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(min=1, help="MiB that a worker may take beyond its idle size.")
+    ] = None,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for an asynchronous process before a link."),
+    ] = 2.0,
+    jobs: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps jobs; else one per process and port of this user."),
+    ] = None,
+    ttl: Annotated[float, typer.Option(min=1, help="Seconds that results of jobs are kept.")] = (
+        86_400.0
+    ),
+    interrupted: Annotated[
+        Again, typer.Option(help="What becomes of jobs that ran when the service was killed.")
+    ] = "again",
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="json writes a line per request too, with its job, tile and trace."),
+    ] = "text",
 ) -> None:
-    """Serve a process under /api/v1: health, describe, version, openapi, process."""
-    from pesto_runtime.processor import load_processor
-    from pesto_runtime.service import Limits, serve
+    """Serve a process under /api/v1: health, describe, version, openapi, process, jobs."""
+    from pesto_runtime.service import JobOptions, serve
+    from pesto_runtime.service.logs import configure
 
+    configure(log_format)
     names = [name for text in profile or [] for name in text.replace(",", " ").split()]
-    processor = load_processor(target, profiles=names)
-    serve(processor, host=host, port=port, allow=allow or [], limits=Limits(workers=workers))
+    limits = _limits(workers, timeout, memory, queue=queue, grace_s=grace)
+    kept = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
+    serve(
+        target,
+        profiles=names,
+        host=host,
+        port=port,
+        allow=allow or [],
+        limits=limits,
+        jobs=kept,
+    )
+
+
+def _limits(
+    workers: int | None, timeout_s: float | None, memory_mib: int | None, *, queue: int,
+    grace_s: float,
+) -> Limits:  # fmt: skip
+    from pesto_runtime.service import Limits
+
+    default = Limits(queue=queue, grace_s=grace_s)
+    return replace(
+        default,
+        workers=default.workers if workers is None else workers,
+        timeout_s=default.timeout_s if timeout_s is None else timeout_s,
+        memory_bytes=None if memory_mib is None else memory_mib << 20,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime import raster
 from pesto_runtime.client.sending import (
@@ -14,7 +14,7 @@ from pesto_runtime.client.sending import (
     has_references,
     request_of,
 )
-from pesto_runtime.client.steps import Patience, exchange, json_of, misbehaved
+from pesto_runtime.client.steps import json_of, misbehaved
 from pesto_runtime.errors import (
     HrefRefused,
     PestoError,
@@ -24,17 +24,21 @@ from pesto_runtime.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from pydantic import JsonValue
 
     from pesto_runtime.client.describing import Described
     from pesto_runtime.client.sending import Call
-    from pesto_runtime.client.steps import Reply, Steps
+    from pesto_runtime.client.steps import Reply, Request, Steps
     from pesto_runtime.contract import Port
+
+    Perform: TypeAlias = Callable[[Request], Steps[dict[str, object]]]
 
 
 def calling(
-    call: Call, described: Described, references: References, *, where: str, patience: Patience
+    call: Call, described: Described, references: References, *, where: str, perform: Perform
 ) -> Steps[dict[str, object]]:
     """Perform a call; an href that the service may not read is read here and sent as pixels.
 
@@ -43,15 +47,14 @@ def calling(
     """
     request = request_of(call, described, references)
     try:
-        reply = yield from exchange(request, where, patience)
+        return (yield from perform(request))
     except (HrefRefused, RasterUnreadable) as error:
         if not has_references(call, references) or _is_about_writing(error):
             raise
         if isinstance(error, HrefRefused):
             references.refuse(call.inputs)
-        request = request_of(call, described, _NoReferences(where, described))
-        reply = yield from exchange(request, where, patience)
-    return read_answer(reply, call, described, where=where)
+    request = request_of(call, described, _NoReferences(where, described))
+    return (yield from perform(request))
 
 
 def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -> dict[str, object]:
@@ -66,7 +69,7 @@ def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -
         port = described.description.outputs[0]
         if reply.media_type != wanted:
             raise misbehaved(reply, where, f"not {wanted}")
-        return {port.name: _image(reply.content, port, where, is_kept_whole=is_kept_whole)}
+        return {port.name: decoded_image(reply.content, port, where, is_kept_whole=is_kept_whole)}
     document = json_of(reply, where)
     if not isinstance(document, dict):
         raise misbehaved(reply, where, "not a JSON object")
@@ -113,12 +116,17 @@ def _decoded(
         raise ServiceMisbehaved(
             f"{where}: output {port.name!r} is {shortened(value)}, which is not base64"
         ) from error
-    return _image(data, port, where, is_kept_whole=is_kept_whole)
+    return decoded_image(data, port, where, is_kept_whole=is_kept_whole)
 
 
-def _image(
+def decoded_image(
     data: bytes, port: Port, where: str, *, is_kept_whole: bool
 ) -> np.ndarray | raster.Image:
+    """Read an image that came: its pixels (band, row, col), or all of it.
+
+    Raises:
+        ServiceMisbehaved: it is none.
+    """
     try:
         image = raster.decode_image(data)
     except RasterUnreadable as error:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 
-from pesto_runtime.client.answering import calling
 from pesto_runtime.client.describing import asking_health, describing
+from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.sending import Call, References
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
+from pesto_runtime.client.tracing import with_trace
 from pesto_runtime.client.transport import (
     reply_of,
     service_url,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.client.describing import Described, Health
     from pesto_runtime.client.steps import Outcome, Steps
-    from pesto_runtime.contract import Description, TileInfo
+    from pesto_runtime.contract import Description, Job, TileInfo
 
 T = TypeVar("T")
 
@@ -115,13 +116,57 @@ class AsyncClient:
         accept: str | None = None,
     ) -> dict[str, object]:
         """Call the process; arguments, answer and errors as `Client.process`."""
-        described = await self.discover()
-        if self._references is None:
-            self._references = References(self.url, described)
         call = Call(inputs, tile, out or {}, partial, finish, accept)
-        return await self._drive(
-            calling(call, described, self._references, where=self.url, patience=self._patience)
+        jobs = await self._jobs()
+        return await self._drive(jobs.performing(call, self._known_references(jobs)))
+
+    async def submit(
+        self,
+        inputs: Mapping[str, object],
+        *,
+        key: str | None = None,
+        lease_s: float | None = None,
+        tile: TileInfo | None = None,
+        out: Mapping[str, str] | None = None,
+        partial: bool = False,
+        finish: Mapping[str, JsonValue] | None = None,
+    ) -> Job:
+        """Submit a call as a job; arguments, answer and errors as `Client.submit`."""
+        call = Call(inputs, tile, out or {}, partial, finish)
+        jobs = await self._jobs()
+        steps = jobs.submitting(
+            call, self._known_references(jobs), key=key or new_key(), lease_s=lease_s
         )
+        return await self._drive(steps)
+
+    async def status(self, job_id: str) -> Job:
+        """A job as it is now; as `Client.status`."""
+        return await self._drive((await self._jobs()).asking(job_id))
+
+    async def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """A job once it is over; as `Client.wait`."""
+        return await self._drive((await self._jobs()).waiting(job_id, timeout_s=timeout_s))
+
+    async def result(self, job_id: str, *, accept: str | None = None) -> dict[str, object]:
+        """What a job left; as `Client.result`."""
+        return await self._drive((await self._jobs()).fetching(job_id, accept=accept))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop a job where it runs; as `Client.cancel`."""
+        return await self._drive((await self._jobs()).cancelling(job_id))
+
+    async def find(self, key: str) -> Job | None:
+        """The job that a key stands for; as `Client.find`."""
+        return await self._drive((await self._jobs()).finding(key))
+
+    async def _jobs(self) -> JobSteps:
+        long_poll_s = min(LONG_POLL_S, self._timeout_s / 2)
+        return JobSteps(await self.discover(), self.url, self._patience, long_poll_s)
+
+    def _known_references(self, jobs: JobSteps) -> References:
+        if self._references is None:
+            self._references = References(self.url, jobs.described)
+        return self._references
 
     async def _drive(self, steps: Steps[T]) -> T:
         outcome: Outcome = None
@@ -141,7 +186,7 @@ class AsyncClient:
             response = await self._http.request(
                 request.method,
                 self.url + request.path,
-                headers=dict(request.headers),
+                headers=with_trace(request.headers),
                 params=dict(request.query) or None,
                 content=request.content or None,
             )

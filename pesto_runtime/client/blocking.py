@@ -10,10 +10,11 @@ from weakref import WeakValueDictionary
 
 import httpx
 
-from pesto_runtime.client.answering import calling
 from pesto_runtime.client.describing import asking_health, describing
+from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.sending import Call, References
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
+from pesto_runtime.client.tracing import with_trace
 from pesto_runtime.client.transport import (
     reply_of,
     service_url,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.client.describing import Described, Health
     from pesto_runtime.client.steps import Outcome, Steps
-    from pesto_runtime.contract import Description, TileInfo
+    from pesto_runtime.contract import Description, Job, TileInfo
 
 T = TypeVar("T")
 
@@ -158,13 +159,82 @@ class Client:
         Raises:
             PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
         """
-        described = self.described
-        if self._references is None:
-            self._references = References(self.url, described)
         call = Call(inputs, tile, out or {}, partial, finish, accept)
-        return self._drive(
-            calling(call, described, self._references, where=self.url, patience=self._patience)
+        return self._drive(self._jobs.performing(call, self._known_references()))
+
+    def submit(
+        self,
+        inputs: Mapping[str, object],
+        *,
+        key: str | None = None,
+        lease_s: float | None = None,
+        tile: TileInfo | None = None,
+        out: Mapping[str, str] | None = None,
+        partial: bool = False,
+        finish: Mapping[str, JsonValue] | None = None,
+    ) -> Job:
+        """Submit a call as a job, and do not wait for it; other arguments as of `process`.
+
+        Args:
+            inputs: As of `process`.
+            key: The same key and call is the same job, whoever submits it, and whenever; a key
+                of its own where it is None.
+            lease_s: Seconds without anybody asking after which the service dismisses the job.
+            tile: As of `process`.
+            out: As of `process`.
+            partial: As of `process`.
+            finish: As of `process`.
+
+        Raises:
+            KeyConflict: the key came before with another call.
+            PestoError: what else the service answered, `Unreachable`, or `ServiceMisbehaved`.
+        """
+        call = Call(inputs, tile, out or {}, partial, finish)
+        steps = self._jobs.submitting(
+            call, self._known_references(), key=key or new_key(), lease_s=lease_s
         )
+        return self._drive(steps)
+
+    def status(self, job_id: str) -> Job:
+        """A job as it is now; raises `NotFound` where there is none."""
+        return self._drive(self._jobs.asking(job_id))
+
+    def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """A job once it is over, however it ended.
+
+        Raises:
+            NotReady: it is not over in time.
+            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+        """
+        return self._drive(self._jobs.waiting(job_id, timeout_s=timeout_s))
+
+    def result(self, job_id: str, *, accept: str | None = None) -> dict[str, object]:
+        """What a job left, as `process` answers it.
+
+        Raises:
+            NotReady: it is not over.
+            Gone: it was dismissed, or its results are no longer kept.
+            PestoError: what it failed with.
+        """
+        return self._drive(self._jobs.fetching(job_id, accept=accept))
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job where it runs, and have what it left forgotten; raises `NotFound`."""
+        return self._drive(self._jobs.cancelling(job_id))
+
+    def find(self, key: str) -> Job | None:
+        """The job that a key stands for, after whoever submitted it has died."""
+        return self._drive(self._jobs.finding(key))
+
+    @property
+    def _jobs(self) -> JobSteps:
+        long_poll_s = min(LONG_POLL_S, self._timeout_s / 2)
+        return JobSteps(self.described, self.url, self._patience, long_poll_s)
+
+    def _known_references(self) -> References:
+        if self._references is None:
+            self._references = References(self.url, self.described)
+        return self._references
 
     def _drive(self, steps: Steps[T]) -> T:
         outcome: Outcome = None
@@ -184,7 +254,7 @@ class Client:
             response = self._http.request(
                 request.method,
                 self.url + request.path,
-                headers=dict(request.headers),
+                headers=with_trace(request.headers),
                 params=dict(request.query) or None,
                 content=request.content or None,
             )

@@ -1,21 +1,22 @@
 """A call written as a request: each image by the cheapest way that both sides can.
 
-That is a reference, else a binary body, else base64. Measured on 640 x 640 x 4 uint16: .npy codes
-in 5 ms and decodes in 0.1 ms, GeoTIFF (deflate) in 23 and 12 ms, so .npy wherever the pixels are
-all that must arrive.
+That is a reference, else a binary body or a form of binary parts, else base64. Measured on 640 x
+640 x 4 uint16: .npy codes in 5 ms and decodes in 0.1 ms, GeoTIFF (deflate) in 23 and 12 ms, so .npy
+wherever the pixels are all that must arrive.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
 from pesto_runtime import raster
+from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
@@ -126,8 +127,12 @@ def request_of(call: Call, described: Described, references: References) -> Requ
             images[name] = _sent(port, value, references)
         else:
             others[name] = value  # type: ignore[assignment]  # the caller's JSON; dumps judges it
-    raw = _raw_request(call, described, images, others)
-    return raw or _json_request(call, described, images, others)
+    request = (
+        _raw_request(call, described, images, others)
+        or _form_request(call, described, images, others)
+        or _json_request(call, described, images, others)
+    )
+    return replace(request, headers={**request.headers, **_tile_header(call.tile)})
 
 
 def accepted(call: Call, described: Described) -> str:
@@ -195,6 +200,39 @@ def _raw_request(
         return None
     headers = {"Content-Type": fits[0], "Accept": accepted(call, described)}
     return Request("POST", "/process", headers, query, raster.encode_image(image, fits[0]))
+
+
+def _form_request(
+    call: Call,
+    described: Described,
+    images: Mapping[str, Sent | list[Sent]],
+    others: Mapping[str, JsonValue],
+) -> Request | None:
+    """The request with a part per input; None where no pixels are sent, or forms are not taken."""
+    several = {name: each if isinstance(each, list) else [each] for name, each in images.items()}
+    has_pixels = any(isinstance(each, raster.Image) for found in several.values() for each in found)
+    if FORM_TYPE not in described.transports or not has_pixels:
+        return None
+    parts = [Part(name, _dumped(value).encode(), JSON) for name, value in others.items()]
+    for name, found in several.items():
+        parts += [_image_part(name, each, call.tile) for each in found] or [Part(name, b"[]", JSON)]
+    if call.options:
+        parts.append(Part("pesto", _dumped(call.options).encode(), JSON))
+    content, media_type = write_parts(parts)
+    headers = {"Content-Type": media_type, "Accept": accepted(call, described)}
+    return Request("POST", "/process", headers, content=content)
+
+
+def _image_part(name: str, image: Sent, tile: TileInfo | None) -> Part:
+    if not isinstance(image, raster.Image):
+        return Part(name, _dumped(_as_json(image)).encode(), JSON)
+    media_type = _binary_types(image, tile)[0]
+    return Part(name, raster.encode_image(image, media_type), media_type, name)
+
+
+def _tile_header(tile: TileInfo | None) -> dict[str, str]:
+    """What a service's log calls the tile by: the window that is kept of it."""
+    return {} if tile is None else {"X-Pesto-Tile": ",".join(str(each) for each in tile.write)}
 
 
 def _binary_types(image: raster.Image, tile: TileInfo | None) -> tuple[str, ...]:

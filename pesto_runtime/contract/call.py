@@ -83,6 +83,8 @@ class CallOptions(Value):
         partial: Answer a reduce's partial.
         finish: A merged partial; answer the outputs that it finishes to.
         roi: PESTO's own window option, passed through.
+        lease_s: Seconds without anybody asking after which the job that this call becomes is
+            dismissed; None for never.
     """
 
     tile: TileInfo | None = None
@@ -90,13 +92,14 @@ class CallOptions(Value):
     partial: bool = False
     finish: dict[str, JsonValue] | None = None
     roi: dict[str, JsonValue] | None = None
+    lease_s: float | None = Field(default=None, gt=0)
 
 
 Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
-class Job(ClosedValue):
-    """One accepted execution."""
+class Job(Value):
+    """One accepted execution; `jobID`, `status` and `type` say it as OGC API Processes does."""
 
     id: str
     key: str | None = Field(default=None, description="the Idempotency-Key it came with")
@@ -104,4 +107,21 @@ class Job(ClosedValue):
     progress: float = Field(default=0, ge=0, le=100, description="percent")
     error: dict[str, JsonValue] | None = Field(default=None, description="a problem document")
     lease_until: Moment | None = None
-    outputs: dict[str, str] = Field(default_factory=dict, description="output name -> href")
+    outputs: dict[str, str | tuple[str, ...]] = Field(
+        default_factory=dict, description="output name -> href, or hrefs of a list of images"
+    )
+    created: Moment | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    expires: Moment | None = Field(default=None, description="when its results are deleted")
+    log: tuple[str, ...] = Field(default=(), description="last lines that the algorithm wrote")
+    job_id: str | None = Field(default=None, alias="jobID")
+    process_id: str | None = Field(default=None, alias="processID")
+    status: str | None = None
+    type: Literal["process"] = "process"
+    message: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state not in ("accepted", "running")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pesto_runtime.raster.blocks import BlockCodec
+    from pesto_runtime.raster.bounds import Bounds
     from pesto_runtime.raster.codec import decode_image, encode_image
     from pesto_runtime.raster.cog import write_cog
     from pesto_runtime.raster.colours import RAMPS, Colour, Ramp
@@ -40,6 +41,7 @@ _HOMES = {
     "Ramp": "colours",
     "file_sha256": "product",
     "BlockCodec": "blocks",
+    "Bounds": "bounds",
     "Image": "image",
     "Layout": "product",
     "RasterReader": "read",
@@ -63,6 +65,7 @@ __all__ = [
     "RAMPS",
     "BandFacts",
     "BlockCodec",
+    "Bounds",
     "Colour",
     "Georeference",
     "Image",

@@ -19,7 +19,8 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from pesto_runtime.contract import NUMERIC_DTYPES
-from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge, UnsupportedMedia
+from pesto_runtime.errors import InvalidInput, RasterUnreadable, UnsupportedMedia
+from pesto_runtime.raster.bounds import UNBOUNDED, Bounds
 from pesto_runtime.raster.image import Image
 from pesto_runtime.raster.metadata import crs_text
 from pesto_runtime.raster.read import DRIVERS, band_numbers, raster_settings
@@ -73,7 +74,7 @@ def decode_image(
     *,
     media_type: str | None = None,
     bands: Sequence[int | str] | None = None,
-    max_bytes: int | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> Image:
     """Read an image from bytes, whatever of the known formats they hold.
 
@@ -81,12 +82,12 @@ def decode_image(
         data: A whole file.
         media_type: What the sender says it is; only `application/x-npy` is held against it.
         bands: 1-based numbers or names, in the order wanted; None for all.
-        max_bytes: Most bytes of pixels, decoded; None for any.
+        bounds: Most that it may have; asked before a pixel is decoded.
 
     Raises:
         RasterUnreadable: empty, truncated, corrupt, or none of the formats.
         InvalidInput: a band is not there.
-        TooLarge: over `max_bytes`.
+        TooLarge: over the bounds.
     """
     if not data:
         raise RasterUnreadable("the image is empty (0 bytes)")
@@ -94,9 +95,9 @@ def decode_image(
     if media_type == NPY and not is_npy:
         raise RasterUnreadable(f"the bytes sent as {NPY} are not a .npy file")
     if is_npy:
-        return _from_npy(data, bands)
+        return _from_npy(data, bands, bounds)
     with raster_settings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-        return _from_raster(data, bands, max_bytes=max_bytes)
+        return _from_raster(data, bands, bounds)
 
 
 def _to_npy(pixels: np.ndarray) -> bytes:
@@ -105,7 +106,7 @@ def _to_npy(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _from_npy(data: bytes, bands: Sequence[int | str] | None) -> Image:
+def _from_npy(data: bytes, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
     pixels = _npy_array(data)
     if pixels.ndim == 2:
         pixels = pixels[np.newaxis]
@@ -114,6 +115,7 @@ def _from_npy(data: bytes, bands: Sequence[int | str] | None) -> Image:
             f"the .npy holds an array of shape {pixels.shape} and dtype {pixels.dtype}; "
             f"an image is (band, row, col) of {', '.join(NUMERIC_DTYPES)}"
         )
+    bounds.require(pixels.shape, pixels.dtype.name)
     names = (None,) * len(pixels)
     if bands is not None:
         pixels = pixels[[n - 1 for n in band_numbers(names, bands)]]
@@ -188,12 +190,12 @@ def _tell(dataset: DatasetWriter, image: Image) -> None:
         dataset.update_tags(**image.tags)
 
 
-def _from_raster(data: bytes, bands: Sequence[int | str] | None, *, max_bytes: int | None) -> Image:
+def _from_raster(data: bytes, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
     reasons = []
     for driver in DRIVERS:
         try:
             with MemoryFile(data) as memory, memory.open(driver=driver) as dataset:
-                return _image(dataset, bands, max_bytes=max_bytes)
+                return _image(dataset, bands, bounds)
         except RasterioError as error:
             reasons.append(f"{driver}: {error.__cause__ or error}")
     raise RasterUnreadable(
@@ -208,19 +210,12 @@ def _telling(reasons: Iterable[str]) -> str:
     return _MEMORY_NAME.sub("image", next(told, "none of them knows the format"))[:200]
 
 
-def _image(
-    dataset: DatasetReader, bands: Sequence[int | str] | None, *, max_bytes: int | None
-) -> Image:
+def _image(dataset: DatasetReader, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
     dtypes = sorted(set(dataset.dtypes))
     if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
         raise RasterUnreadable(f"the image has bands of dtype {', '.join(dtypes)}")
     numbers = band_numbers(dataset.descriptions, bands)
-    size = dataset.width * dataset.height * len(numbers) * np.dtype(dtypes[0]).itemsize
-    if max_bytes is not None and size > max_bytes:
-        raise TooLarge(
-            f"the image has {dataset.width} x {dataset.height} pixels of {len(numbers)} bands, "
-            f"{size} bytes decoded; at most {max_bytes} are taken"
-        )
+    bounds.require((len(numbers), dataset.height, dataset.width), dtypes[0])
     places = [number - 1 for number in numbers]
     is_placed = not dataset.transform.is_identity
     return Image(

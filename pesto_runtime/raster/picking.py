@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pesto_runtime.raster.bounds import UNBOUNDED
 from pesto_runtime.raster.read import RasterReader, band_numbers, raster_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pesto_runtime.contract import RasterContract, Window
+    from pesto_runtime.raster.bounds import Bounds
     from pesto_runtime.raster.image import Image
 
 
@@ -49,6 +51,7 @@ def read_for(
     window: Window | None = None,
     bands: Sequence[int | str] | None = None,
     pick_window: Callable[[int, int], Window] | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> Image:
     """Read a window of a raster, and of its bands only those that a port takes.
 
@@ -58,14 +61,19 @@ def read_for(
         window: None for all of it.
         bands: Names or 1-based numbers that overrule the port's names.
         pick_window: Called with width and height where `window` is None.
+        bounds: Most that the window may have.
 
     Raises:
         InvalidInput: the window is not inside the raster, or a band is not there.
         RasterUnreadable: the raster cannot be read.
+        TooLarge: over the bounds.
     """
     with raster_settings(), RasterReader(href) as reader:
         scene = reader.scene
         if window is None and pick_window is not None:
             window = pick_window(scene.width, scene.height)
         wanted = names_to_pick(scene.bands, contract) if bands is None else bands
+        width, height = (scene.width, scene.height) if window is None else window[2:]
+        count = len(scene.bands if wanted is None else wanted)
+        bounds.require((count, height, width), scene.dtype)
         return reader.image(window, bands=wanted)

@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pesto_runtime.service.app import create_app
+    from pesto_runtime.service.jobs import JobOptions
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.server import serve
+    from pesto_runtime.service.threads import InThread
+    from pesto_runtime.service.workers import Workers
 
-_HOMES = {"Limits": "limits", "create_app": "app", "serve": "server"}
+_HOMES = {
+    "InThread": "threads",
+    "JobOptions": "jobs.options",
+    "Limits": "limits",
+    "Workers": "workers",
+    "create_app": "app",
+    "serve": "server",
+}
 
-__all__ = ["Limits", "create_app", "serve"]
+__all__ = ["InThread", "JobOptions", "Limits", "Workers", "create_app", "serve"]
 
 
 def __getattr__(name: str) -> object:

@@ -6,66 +6,67 @@ import asyncio
 import json
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from functools import partial
-from importlib import import_module
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
+from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.errors import (
-    InvalidContract,
+    Busy,
     MethodNotAllowed,
     NotFound,
     PestoError,
-    TooLarge,
+    Unreachable,
 )
 from pesto_runtime.hrefs import is_loopback
+from pesto_runtime.service.admission import Admission
 from pesto_runtime.service.documents import PREFIX, Documents
-from pesto_runtime.service.execution import Execution
+from pesto_runtime.service.jobs import Desk, JobEndpoints, JobOptions
 from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.operations import add_operations
 from pesto_runtime.service.payload import Payload, require_media_type, transports
-from pesto_runtime.service.pool import WorkPool
 from pesto_runtime.service.problems import problem_response
-from pesto_runtime.service.readiness import Readiness
+from pesto_runtime.service.runs import no_progress
+from pesto_runtime.service.streaming import PieceWise, body_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from pesto_runtime.contract import Description
-    from pesto_runtime.hrefs import Gate
-    from pesto_runtime.processor import Processor
+    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.runs import Runs
 
 _LOG = logging.getLogger(__name__)
 _CARRIED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+_WATCH_AFTER_S = 0.05
+_LOOK_S = 0.05  # how often a drain looks whether the last call has ended
+_RESTART_S = 5.0  # a guess at how long until another service answers here
 _OPENAPI_PATH = f"{PREFIX}/openapi"
 
 
 def create_app(
-    processor: Processor,
+    runs: Runs,
     *,
-    gate: Gate,
     limits: Limits | None = None,
+    jobs: JobOptions | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """Make the web application of one processor.
+    """Make the web application of one process.
 
     Args:
-        processor: What it serves; its set-up runs when the application starts.
-        gate: What hrefs in requests pass.
-        limits: Sizes, threads and queue.
+        runs: What performs its calls, loaded; its set-up runs when the application starts.
+        limits: Sizes, workers and queue.
+        jobs: How jobs are kept.
         on_ready: Called once the set-up is done.
-
-    Raises:
-        InvalidContract: the process cannot be served.
     """
-    _require_synchronous(processor.description)
-    service = _Service(processor, gate, limits or Limits(), on_ready)
+    description = runs.facts.description
+    service = _Service(runs, limits or Limits(), jobs or JobOptions(), on_ready)
     app = FastAPI(
-        title=processor.description.name,
-        version=processor.description.version,
+        title=description.name,
+        version=description.version,
         lifespan=service.lifespan,
         docs_url=None,
         redoc_url=None,
@@ -85,6 +86,18 @@ def create_app(
         openapi_extra={"requestBody": service.request_body()},
     )
     app.add_api_route(_OPENAPI_PATH, partial(_openapi, app), methods=["GET"])
+    # FastAPI's route above is in the OpenAPI document; this one answers, in half the time
+    app.router.routes.insert(0, Route(f"{PREFIX}/process", service.process, methods=["POST"]))
+    app.state.drain = service.drain
+    app.state.desk = service.desk
+    service.jobs.add_to(app)
+    add_operations(
+        app,
+        description,
+        queue=service.admission,
+        jobs=service.desk.counts,
+        build=runs.facts.build,
+    )
     app.add_exception_handler(PestoError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _bug)
@@ -92,39 +105,52 @@ def create_app(
 
 
 class _Service:
-    """The endpoints of one processor."""
+    """The endpoints of one process."""
 
     def __init__(
-        self, processor: Processor, gate: Gate, limits: Limits, on_ready: Callable[[], None]
+        self, runs: Runs, limits: Limits, jobs: JobOptions, on_ready: Callable[[], None]
     ) -> None:
-        self._processor = processor
+        self._runs = runs
         self._limits = limits
-        self._documents = Documents.of(processor)
-        self._execution = Execution.of(processor, gate, limits)
-        self._from_afar = Execution.of(processor, replace(gate, loopback=False), limits)
-        self._pool = WorkPool(limits.workers, limits.queue)
-        self._readiness = Readiness(partial(_set_up, processor), on_ready=on_ready)
+        self._description = runs.facts.description
+        self._documents = Documents.of(runs.facts)
+        self.admission = Admission(limits.workers, limits.queue)
+        self.desk = Desk(runs, jobs, at_once=limits.workers)
+        self.jobs = JobEndpoints(self.desk, self._description, grace_s=limits.grace_s)
+        self._on_ready = on_ready
+        self._is_stopping = False
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        self._readiness.start()
+        await self.desk.open()
+        self._runs.start(self._on_ready)
         yield
-        self._pool.close()
+        await self.desk.close()
+        await self._runs.close()
+
+    async def drain(self) -> None:
+        """Take no more calls, and wait for the end of those that run or wait."""
+        self._is_stopping = True
+        self.desk.pause()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.drain_s
+        while (self.admission.admitted or self.desk.running) and loop.time() < deadline:  # noqa: ASYNC110  # two counts
+            await asyncio.sleep(_LOOK_S)
 
     async def health(self, request: Request) -> Response:
         """Answer OK when ready, even if busy."""
-        state = self._readiness.state
+        state = "STOPPING" if self._is_stopping else self._runs.state
         status = 200 if state == "OK" else 503
         if "application/json" not in request.headers.get("accept", ""):
             return Response(state, status, media_type="text/plain")
         document = {
             "state": state,
             "queue": {
-                "admitted": self._pool.admitted,
-                "workers": self._pool.workers,
-                "capacity": self._pool.capacity,
+                "admitted": self.admission.admitted,
+                "workers": self.admission.workers,
+                "capacity": self.admission.capacity,
             },
-            "setup": list(self._readiness.log),
+            "setup": list(self._runs.setup_log),
         }
         return Response(json.dumps(document), status, media_type="application/json")
 
@@ -132,8 +158,8 @@ class _Service:
         """Answer the description."""
         headers = {
             "ETag": self._documents.etag,
-            "Accept-Post": ", ".join(transports(self._processor.description)),
-            "X-Pesto-Build": self._processor.build,
+            "Accept-Post": ", ".join(transports(self._description)),
+            "X-Pesto-Build": self._runs.facts.build,
         }
         if self._documents.is_known(request.headers.get("if-none-match", "")):
             return Response(status_code=304, headers=headers)
@@ -146,42 +172,35 @@ class _Service:
 
     async def process(self, request: Request) -> Response:
         """Perform a call; nothing of it runs on the event loop but reading its body."""
-        self._readiness.require()
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        require_media_type(media_type, self._processor.description)
-        with self._pool.place():
-            body = await _body(request, self._limits.body_bytes)
-            payload = Payload(
-                body, media_type, dict(request.query_params), request.headers.get("accept", "")
+        if self._is_stopping:
+            raise Busy("the service is stopping", retry_after_s=_RESTART_S)
+        self._runs.require()
+        media_type = media_type_of(request.headers.get("content-type", ""))
+        require_media_type(media_type, self._description)
+        is_from_here = _is_from_here(request)
+        if self.jobs.takes(request.headers):
+            payload = await self._payload(request, media_type)
+            return await self.jobs.process(request, payload, from_here=is_from_here)
+        with self.admission.place():
+            payload = await self._payload(request, media_type)
+            running = self._runs.run(
+                payload, from_here=is_from_here, on_progress=no_progress, on_log=_LOG.info
             )
-            execution = self._execution if _is_from_here(request) else self._from_afar
-            gone = asyncio.ensure_future(_disconnected(request))
-            try:
-                answer = await self._pool.run(partial(execution.answer, payload), gone)
-            finally:
-                gone.cancel()
-        return Response(answer.content, media_type=answer.media_type)
+            answer = await _unless_gone(request, running)
+        return PieceWise(answer.content, media_type=answer.media_type)
+
+    async def _payload(self, request: Request, media_type: str) -> Payload:
+        body = await body_of(request, self._limits.body_bytes)
+        accept = request.headers.get("accept", "")
+        return Payload(body, media_type, dict(request.query_params), accept)
 
     def request_body(self) -> dict[str, object]:
         """What `process` takes, for its OpenAPI."""
-        description = self._processor.description
+        description = self._description
         binary = {"schema": {"type": "string", "format": "binary"}}
         content: dict[str, object] = dict.fromkeys(transports(description), binary)
         content["application/json"] = {"schema": {"type": "object"}}
         return {"required": True, "content": content}
-
-
-def _set_up(processor: Processor) -> None:
-    import_module("pesto_runtime.raster.codec")  # GDAL, before the first call waits for it
-    processor.setup()
-
-
-def _require_synchronous(description: Description) -> None:
-    if description.known.asynchronous:
-        raise InvalidContract(
-            f"{description.name} says `asynchronous: true`; jobs are not served, set it to false "
-            "in its description (or a profile of it) to answer calls at once"
-        )
 
 
 def _is_from_here(request: Request) -> bool:
@@ -190,22 +209,68 @@ def _is_from_here(request: Request) -> bool:
     A proxy on this machine, or a browser that runs somebody's page (which may even have pointed
     its own name here), carries requests of others: local files are not for them.
     """
-    origin = request.headers.get("origin")
-    names = [request.url.hostname, *([urlsplit(origin).hostname] if origin else [])]
-    is_carried = any(each in request.headers for each in _CARRIED)
-    return not is_carried and all(is_loopback(name or "") for name in names)
+    headers = request.headers
+    is_carried = any(each in headers for each in _CARRIED)
+    return not is_carried and _are_loopback(headers.get("host"), headers.get("origin"))
 
 
-async def _body(request: Request, most_bytes: int) -> bytes:
-    told = request.headers.get("content-length", "")
-    if told.isdigit() and int(told) > most_bytes:
-        raise TooLarge(f"the body has {told} bytes; at most {most_bytes} are taken")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most_bytes:
-            raise TooLarge(f"the body has over {most_bytes} bytes, which is the most taken")
-    return bytes(body)
+@lru_cache(maxsize=256)
+def _are_loopback(host: str | None, origin: str | None) -> bool:
+    """Whether a service that is called so, by a page from there, is called on this machine."""
+    urls = [f"//{host or ''}", *([] if origin is None else [origin])]
+    return all(is_loopback(_host_name(url)) for url in urls)
+
+
+def _host_name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+async def _unless_gone(request: Request, running: Awaitable[Answer]) -> Answer:
+    """Await a call here, and have it cancelled once its caller has gone.
+
+    The watch begins a moment later: most calls are over by then, and need no second task.
+
+    Raises:
+        Unreachable: the caller has gone.
+    """
+    watch = _Watch(request, asyncio.current_task())
+    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, watch.begin)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if not watch.saw_leaving:
+            raise
+        raise Unreachable("the caller went away before its answer was there") from None
+    finally:
+        timer.cancel()
+        watch.end()
+
+
+class _Watch:
+    """Cancels a task when the caller of its request has gone."""
+
+    def __init__(self, request: Request, task: asyncio.Task[object] | None) -> None:
+        self._request, self._task = request, task
+        self._watching: asyncio.Task[None] | None = None
+        self.saw_leaving = False
+
+    def begin(self) -> None:
+        self._watching = asyncio.ensure_future(self._watch())
+
+    def end(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        if self.saw_leaving and self._task is not None:
+            self._task.uncancel()
+
+    async def _watch(self) -> None:
+        await _disconnected(self._request)
+        self.saw_leaving = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def _disconnected(request: Request) -> None:

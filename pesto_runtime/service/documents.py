@@ -11,7 +11,7 @@ import pesto_runtime
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from pesto_runtime.processor import Processor
+    from pesto_runtime.service.runs import Facts
 
 PREFIX = "/api/v1"
 
@@ -45,18 +45,18 @@ class Documents:
     version: bytes
 
     @classmethod
-    def of(cls, processor: Processor) -> Documents:
-        """Write the documents of a processor."""
-        document = processor.description.to_json()
+    def of(cls, facts: Facts) -> Documents:
+        """Write the documents of a facts."""
+        document = facts.description.to_json()
         document.pop("_links", None)
         version: dict[str, JsonValue] = {
-            "version": processor.description.version,
-            **processor.version_document,
+            "version": facts.description.version,
+            **facts.version_document,
             "__packaging": f"packaged with pesto-workflows {pesto_runtime.__version__}",
         }
         return cls(
             description=json.dumps(document, ensure_ascii=False).encode()[:-1],
-            etag=f'"{processor.description.digest}"',
+            etag=f'"{facts.description.digest}"',
             version=json.dumps(version).encode(),
         )
 

@@ -9,13 +9,14 @@ from pesto_runtime.processor import check_outputs, decode_partial, encode_partia
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.images import ImageLoader
 from pesto_runtime.service.inputs import InputReader, Inputs
-from pesto_runtime.service.outputs import Answer, admitted, json_answer, wanted, write_answer
+from pesto_runtime.service.outputs import admitted, json_answer, wanted, write_answer
 from pesto_runtime.service.payload import read_payload
 
 if TYPE_CHECKING:
     from pesto_runtime.contract import CallOptions
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.processor import Processor
+    from pesto_runtime.service.answers import Answer
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.payload import Payload
 
@@ -37,7 +38,7 @@ class Execution:
     @classmethod
     def of(cls, processor: Processor, gate: Gate, limits: Limits) -> Execution:
         """Make the execution of a processor; compiles its schema."""
-        loader = ImageLoader(gate, limits.image_bytes)
+        loader = ImageLoader(gate, limits.bounds)
         return cls(processor, gate, InputReader(processor.description, loader))
 
     def answer(self, payload: Payload) -> Answer:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pesto_runtime.raster import Image
     from pesto_runtime.service.faults import Faults
     from pesto_runtime.service.images import ImageLoader
-    from pesto_runtime.service.payload import Call
+    from pesto_runtime.service.payload import Call, InputValue
     from pesto_runtime.service.roi import RegionOfInterest
 
 _IMAGES = ("image", "images")
@@ -65,9 +65,7 @@ class InputReader:
                 (`HrefRefused`, `RasterUnreadable`, `TooLarge`), that kind.
         """
         roi = self._roi(call, faults)
-        known = {
-            p.name: call.values[p.name] for p in self._description.inputs if p.name in call.values
-        }
+        known = _known(self._description, call.values)
         self._judge(known, faults)
         images: dict[str, list[Image]] = {}
         for port in self._images:
@@ -87,7 +85,7 @@ class InputReader:
             faults.add_error("", error)
             return None
 
-    def _judge(self, known: Mapping[str, JsonValue | RawImage], faults: Faults) -> None:
+    def _judge(self, known: Mapping[str, InputValue], faults: Faults) -> None:
         for port in self._description.inputs:
             if port.required and port.name not in known:
                 faults.add(f"/{port.name}", f"is required; {_wanted(port)}")
@@ -97,7 +95,7 @@ class InputReader:
             faults.add(pointer, _told(inner), inner.instance)
 
     def _load(
-        self, port: Port, value: JsonValue | RawImage, roi: RegionOfInterest | None, faults: Faults
+        self, port: Port, value: InputValue, roi: RegionOfInterest | None, faults: Faults
     ) -> list[Image]:
         if port.kind == "images" and not isinstance(value, list):
             faults.add(f"/{port.name}", "must be a list of images", value)
@@ -117,9 +115,7 @@ class InputReader:
         return found
 
 
-def _known(
-    description: Description, values: Mapping[str, JsonValue | RawImage]
-) -> dict[str, JsonValue | RawImage]:
+def _known(description: Description, values: Mapping[str, InputValue]) -> dict[str, InputValue]:
     """Values of inputs; others are ignored as PESTO does, and so is null for an optional image."""
     return {
         port.name: values[port.name]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pesto_runtime.raster import Bounds
 
 
 @dataclass(frozen=True)
@@ -13,11 +17,30 @@ class Limits:
     Attributes:
         body_bytes: Largest request body.
         image_bytes: Largest image, decoded; a small file can hold a huge one.
+        image_pixels: Most pixels (width times height) of one image.
+        image_bands: Most bands of one image.
         workers: Calls that run at the same time.
         queue: Calls that may wait beside them; the next one is answered 503.
+        timeout_s: Longest that a call may run; a worker that takes longer is killed.
+        memory_bytes: Address space that a worker may take on top of what it has when idle.
+        grace_s: How long an asynchronous call that was not asked to be one waits for its end.
+        drain_s: How long running calls may take to end once the service is told to stop.
     """
 
     body_bytes: int = 512 << 20
     image_bytes: int = 4 << 30
+    image_pixels: int = 1 << 32
+    image_bands: int = 4096
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     queue: int = 32
+    timeout_s: float | None = 3600
+    memory_bytes: int | None = None
+    grace_s: float = 2
+    drain_s: float = 30
+
+    @property
+    def bounds(self) -> Bounds:
+        """Of one image."""
+        from pesto_runtime.raster import Bounds  # loads numpy, which the server does not need
+
+        return Bounds(self.image_bytes, self.image_pixels, self.image_bands)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime import raster
+from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.contract import Scale
 from pesto_runtime.errors import (
     ContractBroken,
@@ -21,10 +22,11 @@ from pesto_runtime.errors import (
     UnsupportedMedia,
 )
 from pesto_runtime.hrefs import path_of
+from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
     from pesto_runtime.service.inputs import Inputs
 
 _PNG_TYPE = "image/png"
+_IMAGE_TYPES = {each: each for each in (TIFF_TYPE, NPY_TYPE, _PNG_TYPE)}
+_ANSWERS = {
+    **_IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
+    "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
+}  # fmt: skip
+_SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", _PNG_TYPE: ".png"}
 _BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": _PNG_TYPE, ".npy": NPY_TYPE}
 
 
@@ -43,21 +51,15 @@ class Wanted:
 
     Attributes:
         media_type: Of the answer.
-        binary: Name of the image output that the answer is; None for JSON.
+        binary: Name of the image output that the answer is; None for JSON and forms.
+        image_type: Of the images in a form.
         out: Output name -> admitted href to write to.
     """
 
     media_type: str = JSON_TYPE
     binary: str | None = None
+    image_type: str = TIFF_TYPE
     out: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The bytes of an answer."""
-
-    content: bytes
-    media_type: str
 
 
 def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wanted:
@@ -66,9 +68,11 @@ def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wan
     Raises:
         UnsupportedMedia: one image is asked for, and the process has none or several.
     """
-    media_type = JSON_TYPE if out else _preferred(accept)
+    media_type = (not out and _preferred(accept)) or JSON_TYPE
     if media_type == JSON_TYPE:
         return Wanted(out=out)
+    if media_type == FORM_TYPE:
+        return Wanted(FORM_TYPE, image_type=_preferred(accept, _IMAGE_TYPES) or TIFF_TYPE)
     images = [port.name for port in description.outputs if port.kind == "image"]
     if len(images) != 1:
         raise UnsupportedMedia(
@@ -113,10 +117,11 @@ def write_answer(
         if port is None or not isinstance(pixels, np.ndarray):
             raise ContractBroken(f"{description.name} answered no image {how.binary!r}")
         return Answer(images.encoded(port, pixels, how.media_type), how.media_type)
+    answered = [port for port in description.outputs if port.name in outputs]
+    if how.media_type == FORM_TYPE:
+        return Answer(*write_parts(images.parts(answered, outputs, how.image_type)))
     document: dict[str, JsonValue] = {}
-    for port in description.outputs:
-        if port.name not in outputs:
-            continue
+    for port in answered:
         href = how.out.get(port.name)
         if href is None:
             document[port.name] = images.to_json(port, outputs[port.name])
@@ -132,11 +137,15 @@ def json_answer(document: Mapping[str, JsonValue]) -> Answer:
     Raises:
         ContractBroken: a number is not finite.
     """
+    return Answer(_json_bytes(document), JSON_TYPE)
+
+
+def _json_bytes(document: object) -> bytes:
     try:
         text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except ValueError as error:
         raise ContractBroken(f"an output is not JSON: {error}") from error
-    return Answer(text.encode(), JSON_TYPE)
+    return text.encode()
 
 
 class _Images:
@@ -152,6 +161,21 @@ class _Images:
             return [self.to_json(port, each) for each in value]
         plain: JsonValue = value  # type: ignore[assignment]  # the processor has made it JSON
         return plain
+
+    def parts(
+        self, ports: Iterable[Port], outputs: Mapping[str, object], media_type: str
+    ) -> Iterator[Part]:
+        """A part per output, and per image of a list."""
+        for port in ports:
+            value = outputs[port.name]
+            is_list = port.kind == "images" and isinstance(value, (list, tuple))
+            for each in value if is_list else (value,):  # type: ignore[attr-defined]  # a list is one
+                if isinstance(each, np.ndarray):
+                    data = self.encoded(port, each, media_type)
+                    yield Part(port.name, data, media_type, port.name + _SUFFIXES[media_type])
+                else:
+                    plain: JsonValue = each
+                    yield Part(port.name, _json_bytes(plain), JSON_TYPE)
 
     def file(self, port: Port, value: object, href: str) -> bytes:
         if isinstance(value, np.ndarray):
@@ -212,17 +236,15 @@ class _Images:
         return raster.rescaled(moved, float(scale.x), float(scale.y))
 
 
-def _preferred(accept: str) -> str:
-    """The first of the media types with the highest weight that can be answered; JSON if none."""
+def _preferred(accept: str, among: Mapping[str, str] = _ANSWERS) -> str | None:
+    """The first of the media types with the highest weight that can be answered."""
     weighted = []
     for part in accept.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
         weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         weighted.append((name, _number(weight)))
-    answers = {"image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE}
-    answers |= {each: each for each in (JSON_TYPE, TIFF_TYPE, NPY_TYPE, _PNG_TYPE)}
-    possible = [(weight, answers[name]) for name, weight in weighted if name in answers and weight]
-    return max(possible, key=lambda each: each[0])[1] if possible else JSON_TYPE
+    possible = [(weight, among[name]) for name, weight in weighted if name in among and weight]
+    return max(possible, key=lambda each: each[0])[1] if possible else None
 
 
 def _number(text: str) -> float:

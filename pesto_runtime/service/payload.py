@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
+from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
 from pesto_runtime.errors import BadRequest, InvalidInput, UnsupportedMedia, shortened
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 JSON_TYPE = "application/json"
 NPY_TYPE = "application/x-npy"
 TIFF_TYPE = "image/tiff"
+BYTES_TYPE = "application/octet-stream"
 RESERVED = "pesto"
 
 # PESTO never looks at the media type, and curl's default is a form: all of these carry its JSON.
@@ -37,13 +39,16 @@ class RawImage:
     media_type: str
 
 
+InputValue: TypeAlias = "JsonValue | RawImage | list[RawImage | JsonValue]"
+
+
 @dataclass(frozen=True)
 class Payload:
     """A request as it came.
 
     Attributes:
         body: All of it.
-        media_type: Of the body, lower case, without parameters.
+        media_type: Of the body, lower case, without parameters but for a form's boundary.
         query: Query parameters.
         accept: The `Accept` header.
     """
@@ -58,15 +63,15 @@ class Payload:
 class Call:
     """What a request asks for: input values, not yet validated, and options."""
 
-    values: Mapping[str, JsonValue | RawImage]
+    values: Mapping[str, InputValue]
     options: CallOptions
 
 
 def transports(description: Description) -> tuple[str, ...]:
     """Media types of bodies that the process takes, as `Accept-Post` tells them."""
     if raw_image_port(description) is None:
-        return (JSON_TYPE,)
-    return (JSON_TYPE, TIFF_TYPE, NPY_TYPE)
+        return (JSON_TYPE, FORM_TYPE)
+    return (JSON_TYPE, TIFF_TYPE, NPY_TYPE, FORM_TYPE)
 
 
 def raw_image_port(description: Description) -> Port | None:
@@ -81,7 +86,7 @@ def require_media_type(media_type: str, description: Description) -> None:
     Raises:
         UnsupportedMedia: the process takes no such body; names those that it takes.
     """
-    if _is_json(media_type):
+    if _is_json(media_type) or is_form(media_type):
         return
     if _is_image(media_type) and raw_image_port(description) is not None:
         return
@@ -99,18 +104,58 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
         UnsupportedMedia: the process takes no such body.
     """
     require_media_type(payload.media_type, description)
+    if is_form(payload.media_type):
+        parts = read_parts(payload.body, payload.media_type)
+        return _form_call(parts, description, faults)
     port = raw_image_port(description)
     if port is None or not _is_image(payload.media_type):
         document = _json_object(payload.body)
         return Call(document, _options(document.pop(RESERVED, None), faults))
-    values: dict[str, JsonValue | RawImage] = {
-        name: _query_value(description, name, text)
+    values: dict[str, InputValue] = {
+        name: _text_value(description.input(name), text)
         for name, text in payload.query.items()
         if name != RESERVED
     }
     values[port.name] = RawImage(payload.body, payload.media_type)
     options = payload.query.get(RESERVED)
     return Call(values, _options(options and _json(options, "?pesto"), faults))
+
+
+def _form_call(parts: list[Part], description: Description, faults: Faults) -> Call:
+    """A part per input; parts of one name are the images of a list, in their order."""
+    values: dict[str, InputValue] = {}
+    lists: dict[str, list[RawImage | JsonValue]] = {}
+    options: JsonValue = None
+    for part in parts:
+        port = description.input(part.name)
+        if part.name == RESERVED:
+            options = _json(part.data, "the part 'pesto'")
+        elif port is None:
+            continue  # ignored, as in JSON
+        elif port.kind == "images":
+            value = _part_value(part, port, faults)
+            lists.setdefault(part.name, []).extend(value if isinstance(value, list) else [value])
+        elif part.name in values:
+            faults.add(f"/{part.name}", "is there twice; only a list of images has several parts")
+        else:
+            values[part.name] = _part_value(part, port, faults)
+    return Call({**values, **lists}, _options(options, faults))
+
+
+def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
+    """An image where it says so, or is a file for an image; JSON where it says so; else text."""
+    takes_images = port.kind in ("image", "images")
+    is_bytes = part.media_type == BYTES_TYPE or bool(part.filename and not part.media_type)
+    if takes_images and (is_bytes or _is_image(part.media_type)):
+        return RawImage(part.data, part.media_type or BYTES_TYPE)
+    if part.media_type == JSON_TYPE:
+        return _json(part.data, f"the part {part.name!r}")
+    try:
+        text = part.data.decode()
+    except UnicodeDecodeError:
+        faults.add(f"/{part.name}", f"is no text, and {part.media_type or 'bytes'} is not taken")
+        return None
+    return text if takes_images else _text_value(port, text)
 
 
 def _is_json(media_type: str) -> bool:
@@ -142,9 +187,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _query_value(description: Description, name: str, text: str) -> JsonValue:
+def _text_value(port: Port | None, text: str) -> JsonValue:
     """A string stays one where the schema says so; other values are JSON, else strings."""
-    port = description.input(name)
     if port is not None and port.schema.get("type") == "string":
         return text
     try:

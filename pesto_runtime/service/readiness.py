@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import AlgorithmFailed, Busy, PestoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LOG = logging.getLogger(__name__)
+    from pesto_runtime.service.runs import State
 
-State: TypeAlias = Literal["STARTING", "OK", "FAILED"]
+_LOG = logging.getLogger(__name__)
 
 
 class Readiness:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.contract.web import Web
 
 TIFF, NPY, PROBLEM = "image/tiff", "application/x-npy", "application/problem+json"
+FORM = "multipart/form-data"
 PROCESSES = "tests/contract/processes.py:"
 COVER = "examples/cloud_cover.py:cloud_cover"
 PROJECT = "tests/data/pesto_project"

@@ -17,6 +17,7 @@ from pesto_runtime.processor import load_processor
 from pesto_runtime.raster import Image, decode_image, encode_image
 from tests.contract.calls import (
     COVER,
+    FORM,
     NPY,
     PROCESSES,
     PROJECT,
@@ -157,12 +158,13 @@ def test_a_service_describes_itself(serve: Farm) -> None:
     processor = load_processor(PROCESSES + "same")
     assert document == processor.description.to_json()
     assert answer.headers["etag"] == f'"{Description.parse(answer.json()).digest}"'
-    assert answer.headers["accept-post"] == f"application/json, {TIFF}, {NPY}"
+    assert answer.headers["accept-post"] == f"application/json, {TIFF}, {NPY}, {FORM}"
     assert answer.headers["x-pesto-build"] == processor.build
     known = web("GET", "/describe", headers={"If-None-Match": answer.headers["etag"]})
     assert (known.status_code, known.content) == (304, b"")
     assert web("GET", "/describe", headers={"If-None-Match": '"other"'}).status_code == 200
-    assert serve(PROCESSES + "nap")("GET", "/describe").headers["accept-post"] == "application/json"
+    bare = serve(PROCESSES + "nap")("GET", "/describe")
+    assert bare.headers["accept-post"] == f"application/json, {FORM}"
 
 
 def test_version_and_openapi_are_as_pesto_has_them(serve: Farm) -> None:

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.contract import Description
-from pesto_runtime.errors import InvalidContract
-from pesto_runtime.hrefs import Gate, file_href
-from pesto_runtime.processor import load_processor
+from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster import Image, encode_image
-from pesto_runtime.service import Limits, create_app
+from pesto_runtime.service import Limits
 from tests.contract.calls import (
     COVER,
     NPY,
@@ -151,7 +148,7 @@ def test_a_caller_from_elsewhere_reads_no_local_file(
     ("method", "path", "options", "status"),
     [
         ("GET", "/nosuch", {}, 404),
-        ("POST", "/jobs", {}, 404),
+        ("POST", "/jobs", {}, 405),
         ("GET", "/process", {}, 405),
         ("POST", "/health", {}, 405),
         ("POST", "/process", {"content": b"not json"}, 400),
@@ -260,21 +257,3 @@ def test_a_service_whose_set_up_failed_says_so() -> None:
         assert "model.onnx" in health.json()["setup"][-1]
         answer = post(web, {"number": 1})
         assert (answer.status_code, answer.json()["retryable"]) == (500, False)
-
-
-def test_an_asynchronous_process_is_refused_before_it_is_served() -> None:
-    """There are no jobs to answer it with; the message says what to change."""
-
-    class Asynchronous:
-        """A processor whose description asks for jobs."""
-
-        def __init__(self) -> None:
-            self.inner = load_processor(PROCESSES + "nap")
-            document = self.inner.description.to_json() | {"asynchronous": True}
-            self.description = Description.parse(document)
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.inner, name)
-
-    with pytest.raises(InvalidContract, match="asynchronous"):
-        create_app(Asynchronous(), gate=Gate(loopback=True))  # type: ignore[arg-type]  # it delegates

@@ -16,7 +16,7 @@ import httpx
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import Limits, create_app
+from pesto_runtime.service import InThread, Limits, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
 _SERVE = """
 import sys
-from pesto_runtime.processor import load_processor
 from pesto_runtime.service import Limits, serve
 target, body, workers, queue, *allow = sys.argv[1:]
 limits = Limits(body_bytes=int(body), workers=int(workers), queue=int(queue))
-serve(load_processor(target), port=0, allow=allow, limits=limits)
+serve(target, port=0, allow=allow, limits=limits)
 """
 
 
@@ -87,7 +86,8 @@ def ready(web: Web, state: str = "OK") -> None:
 @contextmanager
 def in_process(target: str, allow: Sequence[str], limits: Limits) -> Iterator[Web]:
     """Serve in this process, over ASGI."""
-    app = create_app(load_processor(target), gate=Gate(True, tuple(allow)), limits=limits)
+    runs = InThread(load_processor(target), gate=Gate(True, tuple(allow)), limits=limits)
+    app = create_app(runs, limits=limits)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

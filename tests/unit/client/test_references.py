@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pesto_runtime.client import Described
-from pesto_runtime.client.answering import calling
+from pesto_runtime.client.jobs import JobSteps
 from pesto_runtime.client.sending import Call, References
 from pesto_runtime.client.steps import Patience, Reply, Request, advance
 from pesto_runtime.contract import Description, ImageReference
@@ -64,7 +64,7 @@ def test_an_href_is_sent_only_where_it_can_mean_the_same(
 def played(references: References, href: str, replies: list[Reply]) -> list[Request]:
     """Call once with a reference; what was sent."""
     call = Call({"image": ImageReference(href=href)})
-    steps = calling(call, OURS, references, where=HERE, patience=Patience())
+    steps = JobSteps(OURS, HERE, Patience()).performing(call, references)
     sent: list[Request] = []
     step, result = advance(steps, None)
     while isinstance(step, Request):

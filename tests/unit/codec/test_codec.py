@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge, UnsupportedMedia
-from pesto_runtime.raster import Image, decode_image, encode_image
+from pesto_runtime.raster import Bounds, Image, decode_image, encode_image
 from pesto_runtime.raster.picking import picked_for
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ def test_a_small_file_of_a_huge_image_is_refused_before_it_is_decoded() -> None:
         ):
             pass
         data = bytes(memory.getbuffer())
-    with pytest.raises(TooLarge, match="268435456 bytes decoded; at most 1000000"):
-        decode_image(data, max_bytes=1_000_000)
+    with pytest.raises(TooLarge, match="268435456 bytes decoded; at most 1000000 bytes"):
+        decode_image(data, bounds=Bounds(byte_count=1_000_000))
 
 
 @pytest.mark.parametrize("media_type", [TIFF, NPY])

@@ -78,9 +78,11 @@ def test_a_raw_body_is_the_only_image_and_the_query_the_rest() -> None:
 
 def test_binary_bodies_are_offered_only_where_they_can_be_taken() -> None:
     """With two images nobody knows which one a body is."""
-    assert transports(ONE) == ("application/json", "image/tiff", "application/x-npy")
-    assert transports(TWO) == ("application/json",)
-    with pytest.raises(UnsupportedMedia, match="two takes application/json, not 'image/tiff'"):
+    form = "multipart/form-data"
+    assert transports(ONE) == ("application/json", "image/tiff", "application/x-npy", form)
+    assert transports(TWO) == ("application/json", form)
+    taken = f"two takes application/json, {form}, not 'image/tiff'"
+    with pytest.raises(UnsupportedMedia, match=taken):
         read_payload(payload(b"II*", "image/tiff"), TWO, Faults())
 
 

@@ -1,0 +1,1 @@
+"""The algorithm that all contestants of the service's benchmark run."""

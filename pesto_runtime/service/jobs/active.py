@@ -1,0 +1,112 @@
+"""A job that is not over, in memory: how far it is, who waits for it, and what stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pesto_runtime.service.jobs.states import Progressed, advance
+from pesto_runtime.service.logs import bound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.jobs.orders import Order
+    from pesto_runtime.service.jobs.states import Dismissed, Record
+    from pesto_runtime.service.runs import Runs
+
+_LOG = logging.getLogger(__name__)
+_MOST_LINES = 200
+_LINE_CHARS = 2000
+
+
+class Active:
+    """One job on the event loop.
+
+    Attributes:
+        record: As it is kept; progress and log lines come to it when it ends.
+        dismissal: Why it is to end, as soon as that is known.
+        ended: Set once its end is kept.
+        lease_until: When it is dismissed unless somebody asks for it; None for never.
+        is_unsaved: Whether its end could not be kept yet.
+    """
+
+    def __init__(self, record: Record) -> None:
+        """Take a job up; its lease begins anew."""
+        self.record = record
+        self.dismissal: Dismissed | None = None
+        self.ended = asyncio.Event()
+        self.is_unsaved = False
+        self.lease_until: float | None = None
+        self._log: deque[str] = deque(maxlen=_MOST_LINES)
+        self._work: asyncio.Task[Answer] | None = None
+        self._is_stopped = False
+        self._watchers = 0
+        self.seen()
+
+    def seen(self) -> Record:
+        """The job as it is now, for somebody who asks: that renews its lease."""
+        if self.record.lease_s is not None and not self.record.is_over:
+            self.lease_until = time.time() + self.record.lease_s
+        return replace(self.record, log=tuple(self._log)) if self._log else self.record
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Renew the lease for as long as somebody waits."""
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            self.seen()
+
+    def has_lapsed(self, now: float) -> bool:
+        """Whether nobody has asked for it for too long; told once."""
+        if self.lease_until is None or self._watchers or self.lease_until > now:
+            return False
+        self.lease_until = None
+        return not self.record.is_over
+
+    async def work(self, runs: Runs, order: Order) -> Answer | None:
+        """Run it; None where it was stopped.
+
+        Raises:
+            PestoError: what running it raised.
+        """
+        if self._is_stopped:
+            return None
+        self._work = asyncio.ensure_future(
+            runs.run(
+                order.payload,
+                from_here=order.from_here,
+                on_progress=self._progressed,
+                on_log=self._logged,
+            )
+        )
+        await asyncio.wait({self._work})
+        return None if self._work.cancelled() else self._work.result()
+
+    def stop(self) -> None:
+        """Stop its work, now or as soon as it would begin."""
+        self._is_stopped = True
+        if self._work is not None:
+            self._work.cancel()
+
+    def settled(self, record: Record) -> Record:
+        """Take its last record, log and all."""
+        self.record = replace(record, log=tuple(self._log))
+        return self.record
+
+    def _progressed(self, done: float, total: float) -> None:
+        self.record = advance(self.record, Progressed(100.0 * done / total), 0.0)
+
+    def _logged(self, line: str) -> None:
+        self._log.append(line[:_LINE_CHARS])
+        with bound(job=self.record.id):
+            _LOG.info("%s", line)

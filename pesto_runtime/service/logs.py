@@ -1,0 +1,77 @@
+"""Log lines as text for people, or as one JSON object each with their job, tile and trace."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+LogFormat: TypeAlias = Literal["text", "json"]
+
+_FIELDS: ContextVar[Mapping[str, str | int | float]] = ContextVar("log_fields", default={})  # noqa: B039  # never changed
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_OWN = "pesto_runtime"
+
+
+@contextmanager
+def bound(**fields: str | float | None) -> Iterator[None]:
+    """Add fields to every line that is logged inside, in this task or thread; None adds nothing.
+
+    >>> with bound(job="42", tile=None):
+    ...     dict(fields_now())
+    {'job': '42'}
+    """
+    added = {name: value for name, value in fields.items() if value is not None}
+    token = _FIELDS.set({**_FIELDS.get(), **added})
+    try:
+        yield
+    finally:
+        _FIELDS.reset(token)
+
+
+def fields_now() -> Mapping[str, str | int | float]:
+    """The fields that a line logged here and now would have."""
+    return _FIELDS.get()
+
+
+def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
+    """Send all log lines of this process to standard error, in one form; call it once, early.
+
+    Args:
+        log_format: `json` also has a line per request; `text` only what somebody must look at.
+        stream: Where to, other than standard error.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    is_json = log_format == "json"
+    handler.setFormatter(JsonLines() if is_json else logging.Formatter(_TEXT))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(_OWN).setLevel(logging.INFO if is_json else logging.WARNING)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, and the fields of `bound`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        document: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_FIELDS.get(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False, default=str)

@@ -1,0 +1,125 @@
+"""Calls in threads of this process: for tests, and for code that is known to behave.
+
+A thread cannot be stopped: a call that is cancelled is dropped only while it still waits, and else
+keeps its place until it ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pesto_runtime.processor.progress import listening
+from pesto_runtime.service.execution import Execution
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.readiness import Readiness
+from pesto_runtime.service.runs import Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pesto_runtime.hrefs import Gate
+    from pesto_runtime.processor import Processor
+    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.payload import Payload
+    from pesto_runtime.service.runs import OnLog, OnProgress, State
+
+
+class InThread:
+    """Performs calls in threads; implements `Runs`."""
+
+    def __init__(self, processor: Processor, *, gate: Gate, limits: Limits | None = None) -> None:
+        """Take the processor; it is set up once it is started."""
+        bounds = limits or Limits()
+        self.facts = Facts(processor.description, processor.build, processor.version_document)
+        self._processor = processor
+        self._here = Execution.of(processor, gate, bounds)
+        self._afar = Execution.of(processor, replace(gate, loopback=False), bounds)
+        self._threads = ThreadPoolExecutor(bounds.workers, thread_name_prefix="pesto-work")
+        self._readiness = Readiness(partial(_set_up, processor), on_ready=lambda: None)
+        self.busy = 0
+
+    @property
+    def state(self) -> State:
+        """Whether calls can run yet."""
+        return self._readiness.state
+
+    @property
+    def setup_log(self) -> tuple[str, ...]:
+        """What happened since the start."""
+        return self._readiness.log
+
+    def require(self) -> None:
+        """Do nothing when ready.
+
+        Raises:
+            Busy: the set-up still runs.
+            AlgorithmFailed: the set-up failed.
+        """
+        self._readiness.require()
+
+    async def load(self) -> Facts:
+        """Answer what is served; it is loaded already."""
+        return self.facts
+
+    def start(self, on_ready: Callable[[], None]) -> None:
+        """Begin the set-up in a thread of its own."""
+        self._readiness = Readiness(partial(_set_up, self._processor), on_ready=on_ready)
+        self._readiness.start()
+
+    async def run(
+        self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
+    ) -> Answer:
+        """Perform a call in the next free thread.
+
+        Raises:
+            PestoError: the request, the algorithm or the answer is at fault.
+        """
+        self.require()
+        execution = self._here if from_here else self._afar
+        loop = asyncio.get_running_loop()
+        listener = _Listener(loop, on_progress, on_log)
+        future = self._threads.submit(_heard, listener, partial(execution.answer, payload))
+        self.busy += 1
+        waiting = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await asyncio.wait([waiting])
+            raise
+        finally:
+            self.busy -= 1
+
+    async def close(self) -> None:
+        """Drop the calls that wait; those that run end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """Hands on what an algorithm tells to the event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    on_progress: OnProgress
+    on_log: OnLog
+
+    def progress(self, done: float, total: float) -> None:
+        self.loop.call_soon_threadsafe(self.on_progress, done, total)
+
+    def log(self, text: str) -> None:
+        self.loop.call_soon_threadsafe(self.on_log, text)
+
+
+def _heard(listener: _Listener, work: Callable[[], Answer]) -> Answer:
+    with listening(listener):
+        return work()
+
+
+def _set_up(processor: Processor) -> None:
+    import_module("pesto_runtime.raster.codec")  # GDAL, before the first call waits for it
+    processor.setup()

@@ -1,0 +1,154 @@
+"""What runs in a worker: `python -m pesto_runtime.service.workers.process SOCKET INBOX OUTBOX PID`.
+
+It performs one call after the other, from the bytes of the request to those of the answer.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import traceback
+from dataclasses import fields, replace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pesto_runtime.errors import AlgorithmFailed, PestoError
+from pesto_runtime.processor.progress import listening
+from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.workers.fate import die_with, limit_memory
+from pesto_runtime.service.workers.frames import Frame, Unpacker, error_document, pack
+from pesto_runtime.service.workers.mailbox import INLINE_BYTES, Mailbox
+from pesto_runtime.service.workers.setting import Setting
+from pesto_runtime.service.workers.telling import Teller, redirect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.processor import Processor
+    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.execution import Execution
+
+_READ_BYTES = 1 << 18
+
+
+class Worker:
+    """One worker's side of the conversation."""
+
+    def __init__(self, channel: socket.socket, inbox: Mailbox, outbox: Mailbox) -> None:
+        """Take over what it was started with."""
+        self._channel, self._inbox, self._outbox = channel, inbox, outbox
+        self._gate = threading.Lock()
+        self._teller = Teller(self.send)
+
+    def send(self, kind: str, head: Mapping[str, JsonValue], body: bytes = b"") -> None:
+        """Send a frame; safe in any thread."""
+        frame = pack(kind, head, body)
+        with self._gate:
+            self._channel.sendall(frame)
+
+    def serve(self) -> None:
+        """Load, set up, and answer calls until the service is gone."""
+        frames = self._frames()
+        setting = Setting.of(next(frames).head)
+        sys.path[:] = setting.path
+        redirect(self._teller)
+        with listening(self._teller, everywhere=True):
+            try:
+                here, afar = self._ready(setting)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # the service tells whatever it was
+                self._fail(error)
+                return
+            for frame in frames:
+                self._perform(here if frame.head["from_here"] else afar, frame)
+
+    def _ready(self, setting: Setting) -> tuple[Execution, Execution]:
+        execution_of = import_module("pesto_runtime.service.execution").Execution.of
+        processor = _loaded(setting)
+        facts: dict[str, JsonValue] = {
+            "description": processor.description.to_json(),
+            "build": processor.build,
+            "version_document": dict(processor.version_document),
+        }
+        self.send("loaded", facts)
+        import_module("pesto_runtime.raster.codec")  # GDAL, before the first call waits for it
+        processor.setup()
+        far_gate = replace(setting.gate, loopback=False)
+        both = tuple(
+            execution_of(processor, gate, setting.limits) for gate in (setting.gate, far_gate)
+        )
+        if setting.limits.memory_bytes is not None:
+            limit_memory(setting.limits.memory_bytes)
+        self.send("ready", {})
+        return both[0], both[1]
+
+    def _perform(self, execution: Execution, frame: Frame) -> None:
+        self._teller.begin()
+        try:
+            answer = execution.answer(self._payload(frame))
+            self._reply(answer)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of the process: it goes on
+            self._fail(error)
+
+    def _payload(self, frame: Frame) -> Payload:
+        spilled = frame.head["spilled"]
+        body = self._inbox.take(spilled) if isinstance(spilled, int) else frame.body
+        known = {
+            each.name: frame.head[each.name] for each in fields(Payload) if each.name != "body"
+        }
+        return Payload(body=body, **known)  # type: ignore[arg-type]  # written from a Payload
+
+    def _reply(self, answer: Answer) -> None:
+        head: dict[str, JsonValue] = {
+            each.name: getattr(answer, each.name)
+            for each in fields(answer)
+            if each.name != "content"
+        }
+        if len(answer.content) <= INLINE_BYTES:
+            self.send("answer", {**head, "spilled": None}, answer.content)
+            return
+        self._outbox.put(answer.content)
+        self.send("answer", {**head, "spilled": len(answer.content)})
+
+    def _fail(self, error: BaseException) -> None:
+        trace = "".join(traceback.format_exception(error))
+        self.send("failed", error_document(_told(error), trace))
+
+    def _frames(self) -> Iterator[Frame]:
+        unpacker = Unpacker()
+        while data := self._channel.recv(_READ_BYTES):
+            yield from unpacker.feed(data)
+
+
+def main() -> None:
+    """Serve calls on inherited descriptors."""
+    channel, inbox, outbox, parent = (int(text) for text in sys.argv[1:])
+    die_with(parent)
+    for descriptor in (channel, inbox, outbox):
+        os.set_inheritable(descriptor, False)  # what an algorithm starts must not hold them open
+    os.dup2(2, 1)  # what bypasses Python goes to the service's log
+    faulthandler.enable(file=2)
+    worker = Worker(socket.socket(fileno=channel), Mailbox(inbox), Mailbox(outbox))
+    worker.serve()
+
+
+def _loaded(setting: Setting) -> Processor:
+    from pesto_runtime.processor import load_processor
+
+    return load_processor(setting.target, profiles=setting.profiles)
+
+
+def _told(error: BaseException) -> PestoError:
+    if isinstance(error, PestoError):
+        return error
+    if isinstance(error, MemoryError):
+        return AlgorithmFailed(f"memory ran out: {error}" if str(error) else "memory ran out")
+    return PestoError(f"internal error: {type(error).__name__}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The algorithm of a small PESTO project that answers with jobs."""

@@ -1,0 +1,93 @@
+"""Forms come back as they were written, whoever wrote them, and broken ones are told."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pesto_runtime.client.multipart import Part, is_form, media_type_of, read_parts, write_parts
+from pesto_runtime.errors import BadRequest
+
+NAMES = st.text(
+    st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp", "Zs")), min_size=1, max_size=12
+)
+PARTS = st.lists(
+    st.builds(
+        Part,
+        name=NAMES,
+        data=st.binary(max_size=200) | st.sampled_from([b"\r\n", b"--", b"\r\n--x", b"\r\n\r\n"]),
+        media_type=st.sampled_from(["", "image/tiff", "application/json"]),
+        filename=st.sampled_from(["", "a.tif", 'q"u\\o.te']),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(PARTS)
+def test_what_is_written_is_read(parts: list[Part]) -> None:
+    """Names, bytes, media types and file names, whatever the bytes look like."""
+    body, content_type = write_parts(parts)
+    assert read_parts(body, media_type_of(content_type)) == parts
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n", b"\r\n--", b"a" * 100_000, b"--frontier"])
+def test_what_httpx_writes_is_read(data: bytes) -> None:
+    """A client that is not ours."""
+    form = {"n": "5"}
+    image = {"image": ("a.tif", data, "image/tiff")}
+    request = httpx.Request("POST", "http://localhost", data=form, files=image)
+    parts = read_parts(request.read(), media_type_of(request.headers["content-type"]))
+    assert parts == [Part("n", b"5"), Part("image", data, "image/tiff", "a.tif")]
+
+
+def test_a_preamble_and_padding_are_skipped() -> None:
+    """What the standard lets be there: text before the first boundary, blanks after one."""
+    body = (
+        b"hello\r\n--x  \r\ncontent-disposition: form-data; name=a\r\n\r\n1\r\n--x--\r\nbye\r\n--x"
+    )
+    assert read_parts(body, 'multipart/form-data; boundary="x"') == [Part("a", b"1")]
+
+
+def test_a_line_that_only_begins_like_the_boundary_is_content_when_no_line_end_is_before_it() -> (
+    None
+):
+    """The delimiter is a line of its own; the control has the line end, and is cut."""
+    head = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+    media_type = 'multipart/form-data; boundary="x"'
+    assert read_parts(head + b"1--x--\r\n--x--", media_type)[0].data == b"1--x--"
+    assert read_parts(head + b"1\r\n--x--\r\n--x--", media_type)[0].data == b"1"
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "told"),
+    [
+        (b"--x--", "multipart/form-data", "needs a boundary"),
+        (b"--x--", f'multipart/form-data; boundary="{"y" * 71}"', "needs a boundary"),
+        (b"", 'multipart/form-data; boundary="x"', "not in it"),
+        (b"--x", 'multipart/form-data; boundary="x"', "cut short"),
+        (b"--x\r\n", 'multipart/form-data; boundary="x"', "cut short"),
+        (b"--x\r\n" + b"h" * 9000 + b"\r\n\r\n1\r\n--x--", 'multipart/form-data; boundary="x"',
+         "no headers"),
+        (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 1001 + b"--x--",
+         'multipart/form-data; boundary="x"', "over 1000 parts"),
+    ],
+)  # fmt: skip
+def test_what_is_no_form_is_told(body: bytes, media_type: str, told: str) -> None:
+    """Cut anywhere, or without end."""
+    assert is_form(media_type)
+    with pytest.raises(BadRequest, match=told):
+        read_parts(body, media_type)
+
+
+def test_other_media_types_lose_their_parameters() -> None:
+    """Only a form needs one of them; its boundary keeps its case."""
+    assert media_type_of("Application/JSON; charset=utf-8") == "application/json"
+    assert (
+        media_type_of("multipart/FORM-data;BOUNDARY=AbC") == 'multipart/form-data; boundary="AbC"'
+    )
+    assert not is_form("multipart/mixed")
+    assert media_type_of("") == ""

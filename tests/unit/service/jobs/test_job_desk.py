@@ -1,0 +1,160 @@
+"""The desk of jobs on an event loop, with threads that run them: what must hold in every race."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_runtime.errors import Busy
+from pesto_runtime.hrefs import Gate
+from pesto_runtime.processor import load_processor
+from pesto_runtime.service import InThread, JobOptions, Limits
+from pesto_runtime.service.jobs import Desk
+from pesto_runtime.service.jobs.orders import Order
+from pesto_runtime.service.payload import Payload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+ERRAND = "tests/contract/errands.py:errand"
+
+
+@asynccontextmanager
+async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[Desk]:
+    """A desk over one thread, ready."""
+    limits = Limits(workers=1)
+    runs = InThread(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
+    desk = Desk(runs, JobOptions(folder=root / "jobs", waiting=waiting), at_once=1)
+    await desk.open()
+    runs.start(lambda: None)
+    await until(lambda: runs.state == "OK")
+    try:
+        yield desk
+    finally:
+        await desk.close()
+        await runs.close()
+
+
+def order(root: Path, name: str, seconds: float = 0.0, **changes: object) -> Order:
+    """An errand."""
+    body = json.dumps({"path": str(root / "told"), "name": name, "seconds": seconds}).encode()
+    payload = Payload(body, "application/json", {}, "")
+    return Order(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
+
+
+def told(root: Path) -> list[str]:
+    """What the errands left."""
+    path = root / "told"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
+
+
+def test_too_many_jobs_that_wait_are_refused(tmp_path: Path) -> None:
+    """Busy, to be asked again; what is refused leaves nothing behind."""
+
+    async def main() -> None:
+        async with opened(tmp_path, waiting=2) as desk:
+            await desk.submit(order(tmp_path, "a", 0.5))
+            await until(lambda: desk.running == 1)
+            waits = [await desk.submit(order(tmp_path, name)) for name in "bc"]
+            with pytest.raises(Busy, match="2 jobs wait"):
+                await desk.submit(order(tmp_path, "d"))
+            assert desk.counts() == {"accepted": 2, "running": 1}
+            for each in waits:
+                assert (await desk.wait(each.id, 10)).state == "successful"
+
+    asyncio.run(main())
+    assert told(tmp_path) == [f"{what} {name}" for name in "abc" for what in ("begin", "end")]
+
+
+def test_a_submission_whose_caller_goes_is_a_job_or_none(tmp_path: Path) -> None:
+    """Whenever it goes: no files without a record, no record without files."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as desk:
+            for turns in range(12):
+                caller = asyncio.create_task(desk.submit(order(tmp_path, f"n{turns}")))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                caller.cancel()
+                await asyncio.gather(caller, return_exceptions=True)
+            last = await desk.submit(order(tmp_path, "last"))
+            await desk.wait(last.id, 10)
+            kept = await desk.kept()
+            files = {path.name for path in (tmp_path / "jobs" / "files").iterdir()}
+            assert files == set(kept)
+            assert {(await desk.wait(each, 10)).state for each in kept} == {"successful"}
+            assert len(kept) > 1
+
+    asyncio.run(main())
+
+
+def test_dismissing_a_job_of_a_thread_drops_it_though_it_goes_on(tmp_path: Path) -> None:
+    """A thread cannot be stopped; what it answers is dropped, and the job stays dismissed."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as desk:
+            runs = await desk.submit(order(tmp_path, "a", 0.5, key="k"))
+            waits = await desk.submit(order(tmp_path, "b"))
+            await until(lambda: told(tmp_path) == ["begin a"])
+            both = await asyncio.gather(*(desk.dismiss(runs.id, "test") for _ in range(3)))
+            assert {each.state for each in both} == {"dismissed"}
+            assert (await desk.wait(waits.id, 10)).state == "successful"
+            assert (await desk.find(runs.id)).state == "dismissed"
+
+    asyncio.run(main())
+    assert told(tmp_path)[:2] == ["begin a", "end a"]
+
+
+def test_an_end_that_cannot_be_kept_is_told_and_kept_later(tmp_path: Path) -> None:
+    """As on a full disk: who waits is answered, and the record is there as soon as it can be."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as desk:
+            job = await desk.submit(order(tmp_path, "a", 0.5))
+            await until(lambda: told(tmp_path) == ["begin a"])
+            with closing(sqlite3.connect(tmp_path / "jobs" / "jobs.sqlite")) as db:
+                db.execute("ALTER TABLE jobs RENAME TO away")
+                assert (await desk.wait(job.id, 10)).state == "successful"
+                await asyncio.sleep(0.6)
+                db.execute("ALTER TABLE away RENAME TO jobs")
+                query = "SELECT state FROM jobs"
+                await until(lambda: db.execute(query).fetchone() == ("successful",))
+            assert (await desk.find(job.id)).state == "successful"
+
+    asyncio.run(main())
+    assert told(tmp_path) == ["begin a", "end a"]
+
+
+def test_what_a_closed_desk_leaves_is_taken_up(tmp_path: Path) -> None:
+    """What ran and what waited, in their order; what had ended is still known."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as desk:
+            done = await desk.submit(order(tmp_path, "a"))
+            await desk.wait(done.id, 10)
+            rest = [await desk.submit(order(tmp_path, name, 0.3)) for name in "bcd"]
+            await until(lambda: "begin b" in told(tmp_path))
+        async with opened(tmp_path) as desk:
+            assert (await desk.find(done.id)).state == "successful"
+            ended = [await desk.wait(each.id, 10) for each in rest]
+            assert [each.state for each in ended] == ["successful"] * 3
+            assert [each.crashes for each in ended] == [0, 0, 0]
+            moments = [each.started or 0 for each in ended]
+            assert moments == sorted(moments)
+
+    asyncio.run(main())
+    ends = [line for line in told(tmp_path) if line.startswith("end")]
+    assert [ends[0], *ends[-2:]] == ["end a", "end c", "end d"]

@@ -1,0 +1,79 @@
+"""Frames and mailboxes: what is put in comes out, however it is cut on its way."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_runtime.errors import BadField, Busy, GridMismatch, PestoError
+from pesto_runtime.service.workers.frames import Unpacker, error_document, error_of, pack
+from pesto_runtime.service.workers.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 8, 9, 1000])
+def test_frames_survive_any_cut(piece: int) -> None:
+    """Three frames, cut into pieces of any size, are the same three."""
+    sent: list[tuple[str, dict[str, JsonValue], bytes]] = [
+        ("log", {"line": "é"}, b""),
+        ("answer", {"spilled": None}, b"\0\1" * 50),
+        ("x", {}, b""),
+    ]
+    stream = b"".join(pack(kind, head, body) for kind, head, body in sent)
+    unpacker = Unpacker()
+    found = [
+        frame
+        for start in range(0, len(stream), piece)
+        for frame in unpacker.feed(stream[start : start + piece])
+    ]
+    assert [(each.kind, each.body) for each in found] == [(kind, body) for kind, _, body in sent]
+    assert found[0].head["line"] == "é"
+    assert list(unpacker.feed(stream[:-1]))[:1] != found[2:]  # a frame that lacks a byte waits
+
+
+class Derived(GridMismatch):
+    """An error that only its author knows."""
+
+    slug = "mine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PestoError("plain"),
+        Busy("later", retry_after_s=2.5),
+        GridMismatch("x" * 5000, fields=[BadField("/a", "b" * 900, "c"), BadField("", "d")]),
+    ],
+)
+def test_an_error_is_the_same_on_the_other_side(error: PestoError) -> None:
+    """Whole: nothing is cut, as it would be of a stranger's problem document."""
+    back = error_of(error_document(error, "where"))
+    assert type(back) is type(error)
+    assert (back.detail, back.fields, back.retry_after_s, back.retryable) == (
+        error.detail, error.fields, error.retry_after_s, error.retryable,
+    )  # fmt: skip
+    assert str(back) == str(error)
+    assert back.__notes__ == ["where"]
+
+
+def test_an_authors_own_error_becomes_the_one_it_was_derived_from() -> None:
+    """The service does not have the author's classes."""
+    assert type(error_of(error_document(Derived("no")))) is GridMismatch
+
+
+def test_a_mailbox_gives_large_memory_back() -> None:
+    """9 MiB are let go of, 1 MiB is kept; two that share a descriptor see the same bytes."""
+    mailbox = Mailbox.create()
+    other = Mailbox(os.dup(mailbox.descriptor))
+    for size, kept in ((9 << 20, 0), (1 << 20, 1 << 20)):
+        mailbox.put(b"a" * size)
+        assert other.take(size) == b"a" * size
+        assert os.fstat(mailbox.descriptor).st_size == kept
+    with pytest.raises(EOFError, match="not 2097152"):
+        other.take(2 << 20)
+    mailbox.close()
+    other.close()

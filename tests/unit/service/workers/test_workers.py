@@ -1,0 +1,201 @@
+"""Workers, asked without HTTP: what is heard, what is waited for, what setting up tells."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_runtime.errors import AlgorithmFailed, InvalidInput, NotFound, PestoError
+from pesto_runtime.hrefs import Gate
+from pesto_runtime.service import Limits, Workers
+from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.runs import no_log, no_progress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from pesto_runtime.service.answers import Answer
+
+HAZARDS = "tests/contract/hazards.py:"
+SET_UP = """
+import os, pesto_runtime
+def prepare():
+    print("a model is loaded")
+    pesto_runtime.log("and warmed up")
+    {then}
+@pesto_runtime.process(version="1", setup=prepare)
+def ready(number: float) -> float:
+    return number
+"""
+
+
+@asynccontextmanager
+async def working(target: str, *, count: int = 1) -> AsyncIterator[Workers]:
+    """Workers that are ready, or failed."""
+    limits = Limits(workers=count)
+    workers = Workers(target, gate=Gate(True), limits=limits)
+    await workers.load()
+    workers.start(lambda: None)
+    try:
+        async with asyncio.timeout(20):
+            while workers.state == "STARTING":  # noqa: ASYNC110  # a failure calls nobody
+                await asyncio.sleep(0.01)
+        yield workers
+    finally:
+        await workers.close()
+
+
+def payload(**inputs: object) -> Payload:
+    """A call with JSON."""
+    return Payload(json.dumps(inputs).encode(), "application/json", {}, "")
+
+
+async def ask(workers: Workers, **inputs: object) -> Answer:
+    """Call, and hear nothing."""
+    return await workers.run(
+        payload(**inputs), from_here=True, on_progress=no_progress, on_log=no_log
+    )
+
+
+def test_what_an_algorithm_tells_arrives_in_its_order() -> None:
+    """Printed, logged, from threads; progress as it goes, the last one always."""
+    lines: list[str] = []
+    progress: list[tuple[float, float]] = []
+
+    async def scene() -> None:
+        async with working(HAZARDS + "chatter") as workers:
+            answer = await workers.run(
+                payload(lines=2),
+                from_here=True,
+                on_progress=lambda done, total: progress.append((done, total)),
+                on_log=lines.append,
+            )
+            assert json.loads(answer.content) == {"told": 2}
+
+    asyncio.run(scene())
+    assert lines == ["printed 0", "printed 1", "told", "in two", "from a thread"]
+    assert progress == [(1.0, 4.0), (4.0, 4.0)]
+
+
+def test_a_flood_of_lines_is_cut() -> None:
+    """The service keeps a bounded number, and says that there were more."""
+    lines: list[str] = []
+
+    async def scene() -> None:
+        async with working(HAZARDS + "chatter") as workers:
+            await workers.run(
+                payload(lines=5000), from_here=True, on_progress=no_progress, on_log=lines.append
+            )
+            again: list[str] = []
+            await workers.run(
+                payload(lines=1), from_here=True, on_progress=no_progress, on_log=again.append
+            )
+            assert again[0] == "printed 0"  # the next call counts anew
+
+    asyncio.run(scene())
+    assert len(lines) == 2000
+    assert lines[-1] == "over 2000 lines; no more are kept"
+
+
+@pytest.mark.parametrize("size", [10, 65_536, 1 << 20, 9 << 20])
+def test_bytes_of_any_size_come_back_as_they_went(size: int) -> None:
+    """Through the pipe and through memory, one after the other; 9 MiB are given back after."""
+    text = "".join(chr(32 + index % 90) for index in range(size)).replace('"', "'")
+
+    async def scene() -> None:
+        async with working(HAZARDS + "echo") as workers:
+            for times in (1, 2):
+                answer = await ask(workers, text=text[: size // times], times=times)
+                assert json.loads(answer.content) == {"text": text[: size // times] * times}
+
+    asyncio.run(scene())
+
+
+def test_a_refused_request_is_the_same_error_as_in_a_thread() -> None:
+    """Kind, text and every field; the worker goes on."""
+
+    async def scene() -> InvalidInput:
+        async with working(HAZARDS + "echo") as workers:
+            with pytest.raises(InvalidInput) as caught:
+                await ask(workers, text=5, times="many")
+            before = workers.process_ids
+            await ask(workers, text="a")
+            assert workers.process_ids == before
+            return caught.value
+
+    error = asyncio.run(scene())
+    assert [field.pointer for field in error.fields] == ["/text", "/times"]
+    assert not error.retryable
+
+
+def test_a_cancelled_call_waiting_for_its_turn_costs_no_worker(tmp_path: Path) -> None:
+    """Only cancelling the one that runs kills a process; its control does."""
+
+    async def scene() -> None:
+        async with working(HAZARDS + "hazard") as workers:
+            (worker,) = workers.process_ids
+            late = {"how": "late", "path": f"{tmp_path}/a", "seconds": 0.5}
+            running = asyncio.ensure_future(ask(workers, **late))
+            waiting = asyncio.ensure_future(ask(workers, how="tell"))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            assert json.loads((await running).content) == {"worker": worker}
+            control = asyncio.ensure_future(ask(workers, **late))
+            await asyncio.sleep(0.1)
+            control.cancel()
+            answer = await ask(workers, how="tell")
+            assert json.loads(answer.content) != {"worker": worker}
+
+    asyncio.run(scene())
+
+
+def test_set_up_is_told_line_by_line(tmp_path: Path) -> None:
+    """What the author's set-up prints and logs is in the set-up log; it ends with its time."""
+    (tmp_path / "ready.py").write_text(SET_UP.format(then=""))
+
+    async def scene() -> tuple[str, ...]:
+        async with working(f"{tmp_path}/ready.py:ready") as workers:
+            assert workers.state == "OK"
+            return workers.setup_log
+
+    began, *lines, ended = asyncio.run(scene())
+    assert began == "set-up began"
+    assert lines == ["a model is loaded", "and warmed up"]
+    assert ended.startswith("set-up done after ")
+
+
+@pytest.mark.parametrize(
+    ("then", "told"), [("raise OSError('no model')", "no model"), ("os._exit(4)", "exit status 4")]
+)
+def test_a_set_up_that_fails_is_told_to_every_caller(then: str, told: str, tmp_path: Path) -> None:
+    """Raised or died: not retryable, and nothing is left that runs."""
+    (tmp_path / "ready.py").write_text(SET_UP.format(then=then))
+
+    async def scene() -> None:
+        async with working(f"{tmp_path}/ready.py:ready", count=2) as workers:
+            assert workers.state == "FAILED"
+            assert told in workers.setup_log[-1]
+            with pytest.raises(AlgorithmFailed, match=told) as caught:
+                await ask(workers, number=1)
+            assert not caught.value.retryable
+            assert workers.process_ids == ()
+
+    asyncio.run(scene())
+
+
+def test_a_target_that_cannot_be_loaded_is_refused_before_it_is_served() -> None:
+    """The error is the loader's own, and its workers are gone."""
+
+    async def scene() -> PestoError:
+        workers = Workers(HAZARDS + "nobody", gate=Gate(True), limits=Limits(workers=2))
+        with pytest.raises(NotFound) as caught:
+            await workers.load()
+        assert workers.process_ids == ()
+        return caught.value
+
+    assert "hazards.py:chatter" in str(asyncio.run(scene()))
