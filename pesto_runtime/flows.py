@@ -80,6 +80,8 @@ class Flow:
         """
         if not self.steps:
             raise InvalidPipeline(f"write({path!r}): nothing is made yet; call then() first")
+        if Path(path).suffix not in (".tif", ".json"):
+            raise InvalidPipeline(f"write({path!r}): an image is a .tif, a value a .json")
         if Path(path).name != path:
             raise InvalidPipeline(
                 f"write({path!r}) takes the name of a file; its folder is given to run()"
@@ -95,6 +97,8 @@ class Flow:
             InvalidPipeline: a port is not clear, nothing is written, or a name is used twice.
             PestoError: a target cannot be loaded, or a service does not answer.
         """
+        if not any(step.writes for step in self.steps):
+            raise InvalidPipeline("the flow writes nothing: call write('NAME.tif') after a then()")
         services: dict[str, JsonValue] = {}
         stages: list[JsonValue] = []
         outputs: dict[str, JsonValue] = {}

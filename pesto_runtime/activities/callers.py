@@ -47,6 +47,7 @@ class LocalCaller:
     """Calls the author's code in this process."""
 
     processor: Processor
+    description: Description
 
     @property
     def takes_references(self) -> bool:
@@ -54,8 +55,10 @@ class LocalCaller:
         return False
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
-        """Answer the outputs."""
-        return self.processor.run(inputs, tile=tile)
+        """Answer the outputs, held to their contract as those of a service are."""
+        outputs = self.processor.run(inputs, tile=tile)
+        check_outputs(self.description, inputs, outputs)
+        return outputs
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None
@@ -153,7 +156,7 @@ def _made(service: Service) -> Caller:
     if not service.is_remote:
         processor = load_processor(service.targets[0])
         processor.setup()
-        return LocalCaller(processor)
+        return LocalCaller(processor, Description.parse(service.description))
     from pesto_runtime.client import Client, Described
 
     description = Description.parse(service.description)

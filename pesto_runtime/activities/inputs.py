@@ -16,7 +16,7 @@ from pesto_runtime.tiling import covering_window
 if TYPE_CHECKING:
     from pesto_runtime.activities.context import RunContext
     from pesto_runtime.contract import Scene
-    from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.pipeline import BoundStage, RasterType
     from pesto_runtime.tiling import Size, StepWindows
 
 
@@ -98,21 +98,44 @@ def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Windo
     )
 
 
-def trimmed(
-    value: object, windows: StepWindows, pad: Padding, *, scale: Scale, name: str
-) -> Pixels:
-    """The part of an output that is right, its margin and padding cut off.
+def typed(value: object, made: RasterType, *, name: str) -> np.ndarray:
+    """An output, held to the type that the plan gave it: bands and dtype.
+
+    What a contract leaves open is as in the stage's first image.
 
     Raises:
-        ContractBroken: not an array, or not the whole window it was given times its scale.
+        ContractBroken: not an array (band, row, col), or of other bands or another dtype.
+    """
+    if not isinstance(value, np.ndarray) or value.ndim != 3:
+        got = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+        raise ContractBroken(f"{name} must be an array (band, row, col), got {got}")
+    if made.bands is not None and value.shape[0] != len(made.bands):
+        raise ContractBroken(
+            f"{name} must have {len(made.bands)} bands, got {value.shape[0]}; what `bands` does "
+            "not declare is as in the stage's first image"
+        )
+    if made.dtype and value.dtype.name not in made.dtype:
+        raise ContractBroken(
+            f"{name} must be {' or '.join(made.dtype)}, got {value.dtype.name}: convert it by "
+            "`.astype`, or declare its `dtype` (undeclared is as in the stage's first image)"
+        )
+    return value
+
+
+def trimmed(
+    value: np.ndarray, windows: StepWindows, pad: Padding, *, scale: Scale, name: str
+) -> Pixels:
+    """The part of an output (band, row, col) that is right, its margin and padding cut off.
+
+    Raises:
+        ContractBroken: not the whole window it was given times its scale.
     """
     width, height = pad.grown(windows.read)
     expected = (int(height * scale.y), int(width * scale.x))
-    if not isinstance(value, np.ndarray) or value.ndim != 3 or value.shape[1:] != expected:
-        got = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+    if value.shape[1:] != expected:
         raise ContractBroken(
             f"{name} must have {expected[0]} rows and {expected[1]} columns (the whole window it "
-            f"was given, margin included, times its scale), got {got}"
+            f"was given, margin included, times its scale), got {list(value.shape[1:])}"
         )
     top, left = int(pad.top * scale.y), int(pad.left * scale.x)
     made = windows.makes

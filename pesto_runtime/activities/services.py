@@ -160,7 +160,7 @@ def _catalog(path: Path) -> dict[str, Entry]:
             raise InvalidInput(f"{path} holds no NAME@VERSION.json; fill it by `pesto discover`")
         return _one_of_each(path, [_catalogued(file) for file in files])
     document = _read(path)
-    return {name: _entry(value, path) for name, value in document.items()}
+    return {name: _entry(name, value, path) for name, value in document.items()}
 
 
 def _one_of_each(folder: Path, entries: list[tuple[str, Entry]]) -> dict[str, Entry]:
@@ -173,11 +173,12 @@ def _one_of_each(folder: Path, entries: list[tuple[str, Entry]]) -> dict[str, En
     return dict(entries)
 
 
-def _entry(value: JsonValue, file: Path) -> Entry:
+def _entry(name: str, value: JsonValue, file: Path) -> Entry:
     """A target, a list of URLs, or `{"url": …, "overlay": …}`."""
     if isinstance(value, dict):
-        return Entry(_targets(value.get("url")), file.resolve().parent, _overlay(value, file))
-    return Entry(_targets(value), file.resolve().parent)
+        targets = _targets(value.get("url"), f"{file}, service {name!r}")
+        return Entry(targets, file.resolve().parent, _overlay(value, file))
+    return Entry(_targets(value, f"{file}, service {name!r}"), file.resolve().parent)
 
 
 def _overlay(document: Mapping[str, JsonValue], file: Path) -> Mapping[str, JsonValue] | None:
@@ -210,8 +211,9 @@ def _read(path: Path) -> dict[str, JsonValue]:
     return document
 
 
-def _targets(value: object) -> tuple[str, ...]:
+def _targets(value: object, where: str = "") -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else value
     if isinstance(found, (list, tuple)) and found and all(isinstance(each, str) for each in found):
         return tuple(found)
-    raise InvalidInput(f"{shortened(value)} is neither a target, nor a URL, nor a list of URLs")
+    told = f"{shortened(value)} is neither a target, nor a URL, nor a list of URLs"
+    raise InvalidInput(f"{where}: {told}" if where else told)

@@ -81,6 +81,13 @@ def _refuse_unknown(
         for port in description.outputs
         if port.kind == "image" and port.required and port.name not in keep
     ]
+    faults += [
+        BadField(f"/outputs/{name}", f"an image is written as .tif or .png, not {path.suffix!r}")
+        for name, path in keep.items()
+        if (port := description.output(name)) is not None
+        and port.kind == "image"
+        and path.suffix not in (".tif", ".tiff", ".png")
+    ]
     if faults:
         raise InvalidInput.of(description.name, faults)
 

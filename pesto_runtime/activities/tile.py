@@ -13,6 +13,7 @@ from pesto_runtime.activities.inputs import (
     stage_reference,
     tile_info,
     trimmed,
+    typed,
     written,
 )
 from pesto_runtime.errors import PestoError
@@ -167,9 +168,9 @@ class TileRunner:
                 values[name] = outputs.get(port)
                 continue
             try:
-                held[name] = trimmed(
-                    outputs.get(port), windows, pad, scale=self._scale(stage), name=name
-                )
+                array = typed(outputs.get(port), made, name=name)
+                scale = self._scale(stage)
+                held[name] = trimmed(array, windows, pad, scale=scale, name=name)
             except PestoError as error:
                 raise StageFailed(stage.id, error) from error
         return values

@@ -75,4 +75,4 @@ def translated(error: Exception, where: str, timeout_s: float) -> PestoError:
         return ServiceMisbehaved(f"{where} answered a body that cannot be decoded: {told}")
     if isinstance(error, httpx.RemoteProtocolError) and not any(each in told for each in _GONE):
         return ServiceMisbehaved(f"{where} answered something that is not HTTP: {shortened(told)}")
-    return Unreachable(f"{where}: {told}")
+    return Unreachable(f"{where}: {told}; does the service run there?")

@@ -74,6 +74,7 @@ class LocalEngine:
             if request.fresh:
                 _forget(planned, workspace)
             elif finished := finished_result(folder, planned.plan.run, as_cog=request.as_cog):
+                watcher.warn("already complete: nothing was computed; --fresh computes it again")
                 return finished
             try:
                 result = _Run(planned, request, watcher).run(workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadField, shortened
@@ -50,7 +51,9 @@ def edge_warnings(
             where, f"the bands of {reference} have no names: taken in order as {', '.join(names)}"
         )
     wanted = port.raster.nodata
-    if wanted is not None and given.nodata is not None and wanted != given.nodata:
+    if wanted is None or given.nodata is None or (isnan(wanted) and isnan(given.nodata)):
+        return
+    if wanted != given.nodata:
         yield BadField(
             where, f"nodata of {reference} is {given.nodata:g}, the port expects {wanted:g}"
         )

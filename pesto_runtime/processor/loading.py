@@ -130,7 +130,7 @@ def _executed(path: Path) -> ModuleType:
 
 
 def _load_module(name: str, base: Path) -> _Loaded:
-    absent = NotFound(f"{name}: there is no such module; {_FORMS}")
+    absent = NotFound(f"{name}: there is no such module; {_FORMS}, and a service is http://…")
     if not all(part.isidentifier() for part in name.split(".")):
         raise absent
     sys.path.insert(0, str(base))

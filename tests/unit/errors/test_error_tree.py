@@ -49,6 +49,10 @@ TABLE = {
     "StoreRefused": ("store-refused", 409, 2, False),
     "Interrupted": ("interrupted", 503, 130, False),
     "RunFailed": ("run-failed", 500, 1, False),
+    "Gone": ("gone", 410, 2, False),
+    "NotReady": ("not-ready", 404, 1, True),
+    "KeyConflict": ("key-conflict", 409, 2, False),
+    "JobInterrupted": ("job-interrupted", 503, 1, True),
 }
 MEGABYTES = "x" * 10_000_000
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the local engine against peers on the same work: `python -m benchmarks`."""

@@ -1,0 +1,51 @@
+"""This project: the job as a pipeline of one stage, run by the local engine within the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from benchmarks.contestants.child import Task, run
+from pesto_runtime.contract import Pipeline
+from pesto_runtime.engines import RunRequest, Silence, load_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def prepare(task: Task) -> Callable[[], None]:
+    """Nothing is made ready: loading the process, planning and publishing are timed."""
+    return lambda: _run(task)
+
+
+def _run(task: Task) -> None:
+    request = RunRequest(
+        pipeline=_pipeline(task),
+        base=Path.cwd(),
+        inputs={"scene": task.scene},
+        folder=Path(task.out),
+        workers=task.workers,
+        executor=cast("Literal['threads', 'processes']", task.variant),
+        tile=task.tile or None,
+    )
+    result = load_engine("local").run(request, watcher=Silence())
+    if result["status"] != "COMPLETE":
+        raise SystemExit(f"the run is {result['status']}")
+
+
+def _pipeline(task: Task) -> Pipeline:
+    job = task.job
+    name = job.process
+    return Pipeline.parse(
+        {
+            "name": name,
+            "inputs": {"scene": "image"},
+            "services": {name: f"benchmarks.processes:{name}"},
+            "stages": [{"id": "only", "process": name, "inputs": {"image": "$inputs.scene"}}],
+            "outputs": {"product": f"$only.{job.port}"},
+        }
+    )
+
+
+if __name__ == "__main__":
+    run(prepare)

@@ -1,0 +1,174 @@
+"""Results as Markdown: the machine, a table for each job, and how to read them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from statistics import median
+from typing import TYPE_CHECKING
+
+import rasterio
+
+from benchmarks.arena import WORKERS, core_count
+from benchmarks.jobs import JOBS
+from benchmarks.peers import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from benchmarks.arena import Results, Standing
+
+_HEAD = (
+    "contestant",
+    "seconds min / median / max",
+    "with start-up",
+    "CPU s",
+    "x limit",
+    "EOScale's best / this",
+    "peak MB",
+    "others",
+    "identical",
+)
+_LIMIT, _HAND, _PEER, _OURS = "limit", "hand-written threads", "EOScale", "pesto"
+
+
+def markdown(results: Results) -> str:
+    """The whole report."""
+    parts = [
+        "# Benchmarks",
+        "Written by `python -m benchmarks` (`make bench`). Ratios matter, not seconds.",
+        _machine(),
+        _conditions(results),
+        *(_section(letter, standings) for letter, standings in results.standings.items()),
+        "## Reading",
+        "\n".join(f"- {line}" for line in _reading(results)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def all_identical(results: Results) -> bool:
+    """Whether every figure has a passing control: right answers, and a comparison that can fail."""
+    each = [one.identical for jobs in results.standings.values() for one in jobs.values()]
+    return all(each) and results.control > 0
+
+
+def _machine() -> str:
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "rasterio"))
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {core_count()} cores, {ram:.0f} GiB, "
+        f"Python {platform.python_version()}, {libraries} (GDAL {rasterio.__gdal_version__}), "
+        f"EOScale {VERSION}, pesto-workflows {version('pesto-workflows')}."
+    )
+
+
+def _conditions(results: Results) -> str:
+    return f"""\
+Scenes of {results.size} x {results.size} pixels, uint16, blocks 512, deflate 6, predictor 2, which
+compress 2:1; products likewise. {WORKERS} workers, page cache warm. Contestants take turns, a fresh
+process each, {results.rounds} timed rounds; ratios are taken within a round: median (min-max).
+
+- `seconds`: of the work, ours until its report is written; `with start-up`: of the whole process.
+- `limit`: reads the scene and writes the ready answer with GDAL's threads, computes nothing.
+- `EOScale's best / this`: above 1 is faster than the fastest EOScale of the round.
+- `peak`: highest sum of PSS over the process tree, sampled every 50 ms in an untimed round.
+- `others`: the most of the machine that was busy with something else during a run; where that was
+  over 10 %, the run may have been taken again, and the least disturbed one counts.
+- `identical`: every answer of every round equals the job done on the whole array, bit for bit. The
+  same comparison finds {results.control} wrong pixels where job A has a margin of 11, not 12."""
+
+
+def _section(letter: str, standings: Mapping[str, Standing]) -> str:
+    rows = [_HEAD, ("---",) * len(_HEAD), *(_row(name, standings) for name in standings)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"## {letter}: {JOBS[letter].title}\n\n{table}"
+
+
+def _row(name: str, standings: Mapping[str, Standing]) -> tuple[str, ...]:
+    standing = standings[name]
+    if not standing.identical:
+        return (name, *("not reported",) * (len(_HEAD) - 2), "NO")
+    is_limit = name == _LIMIT
+    seconds = _seconds(standing)
+    whole = median(run.whole_seconds for run in standing.runs)
+    peak = standing.peak_bytes
+    return (
+        name,
+        f"{min(seconds):.2f} / {median(seconds):.2f} / {max(seconds):.2f}",
+        "-" if is_limit else f"{whole:.2f}",
+        f"{median(run.cpu_seconds for run in standing.runs):.1f}",
+        _ratio(seconds, _seconds(standings[_LIMIT])),
+        "-" if is_limit else _ratio(_peers_best(standings), seconds),
+        "-" if is_limit or peak is None else f"{peak / 1e6:.0f}",
+        f"{max(run.others for run in standing.runs):.0%}",
+        "yes",
+    )
+
+
+def _seconds(standing: Standing) -> list[float]:
+    return [run.seconds for run in standing.runs]
+
+
+def _peers_best(standings: Mapping[str, Standing]) -> list[float]:
+    """Seconds of the fastest EOScale of every round; empty where none took part."""
+    peers = [_seconds(s) for name, s in standings.items() if name.startswith(_PEER) and s.identical]
+    return [min(each) for each in zip(*peers, strict=True)]
+
+
+def _pairs(first: list[float], second: list[float]) -> list[float]:
+    return [a / b for a, b in zip(first, second, strict=False)]
+
+
+def _ratio(first: list[float], second: list[float]) -> str:
+    pairs = _pairs(first, second)
+    if not pairs:
+        return "-"
+    return f"{median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})"
+
+
+def _reading(results: Results) -> Iterator[str]:
+    for letter, all_standings in results.standings.items():
+        standings = {name: each for name, each in all_standings.items() if each.identical}
+        if {_LIMIT, _HAND} <= set(standings) and any(n.startswith(_OURS) for n in standings):
+            yield f"{letter}: {_compared(standings)}"
+    runs = [run for jobs in results.standings.values() for each in jobs.values()
+            for run in each.runs]  # fmt: skip
+    noise = [run.others for run in runs]
+    yield (
+        f"Noise: others used {median(noise):.0%} of the machine while a contestant ran (median), "
+        f"{max(noise):.0%} at worst."
+    )
+    yield (
+        "Ours alone keeps every block as it is done, so that a killed run resumes, writes one "
+        "canonical file, hashes it, and draws a report with previews."
+    )
+
+
+def _compared(standings: Mapping[str, Standing]) -> str:
+    name = _fastest(standings, _OURS)
+    ours = _seconds(standings[name])
+    after = median(run.after_seconds for run in standings[name].runs)
+    told = [
+        f"{name} takes {median(_pairs(ours, _seconds(standings[_LIMIT]))):.2f} x the limit",
+        f"{median(_pairs(ours, _seconds(standings[_HAND]))):.2f} x the hand-written threads",
+    ]
+    if peers := _peers_best(standings):
+        told += [
+            f"is {median(_pairs(peers, ours)):.2f} times as fast as the best EOScale",
+            f"has {_memory(standings, name)} of the leanest one's memory",
+        ]
+    return ", ".join(told) + f"; {after:.2f} s of it go to the report, after the product is there."
+
+
+def _fastest(standings: Mapping[str, Standing], prefix: str) -> str:
+    names = [name for name in standings if name.startswith(prefix)]
+    return min(names, key=lambda name: median(_seconds(standings[name])))
+
+
+def _memory(standings: Mapping[str, Standing], name: str) -> str:
+    peers = [each.peak_bytes for peer, each in standings.items() if peer.startswith(_PEER)]
+    least = min((peak for peak in peers if peak), default=0)
+    ours = standings[name].peak_bytes
+    return f"{ours / least:.0%}" if ours and least else "an unknown part"
