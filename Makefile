@@ -32,6 +32,7 @@ layers: $(VENV)/.dev
 
 bench: $(VENV)/.dev  ## Benchmarks against peers; writes benchmarks/RESULTS.md.
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.service
 
 docs: $(VENV)/.dev  ## The snippets of README and docs, run.
 	$(BIN)/pytest tests/docs

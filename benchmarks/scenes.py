@@ -39,6 +39,7 @@ def scene(folder: Path, name: str, *, size: int) -> Path:
     """
     path = folder / f"{name}-{size}.tif"
     if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         _write(part, BANDS[name], size)
         part.replace(path)

@@ -32,6 +32,7 @@ _HEAD = (
     "identical",
 )
 _LIMIT, _HAND, _PEER, _OURS = "limit", "hand-written threads", "EOScale", "pesto"
+_THREADED = "GDAL threads"
 
 
 def markdown(results: Results) -> str:
@@ -73,6 +74,7 @@ process each, {results.rounds} timed rounds; ratios are taken within a round: me
 - `seconds`: of the work, ours until its report is written; `with start-up`: of the whole process.
 - `limit`: reads the scene and writes the ready answer with GDAL's threads, computes nothing.
 - `EOScale's best / this`: above 1 is faster than the fastest EOScale of the round.
+- `EOScale, … GDAL threads`: with GDAL_NUM_THREADS set, which EOScale leaves to its user.
 - `peak`: highest sum of PSS over the process tree, sampled every 50 ms in an untimed round.
 - `others`: the most of the machine that was busy with something else during a run; where that was
   over 10 %, the run may have been taken again, and the least disturbed one counts.
@@ -155,8 +157,10 @@ def _compared(standings: Mapping[str, Standing]) -> str:
         f"{median(_pairs(ours, _seconds(standings[_HAND]))):.2f} x the hand-written threads",
     ]
     if peers := _peers_best(standings):
+        plain = {peer: each for peer, each in standings.items() if not peer.endswith(_THREADED)}
         told += [
-            f"is {median(_pairs(peers, ours)):.2f} times as fast as the best EOScale",
+            f"is {median(_pairs(_peers_best(plain), ours)):.2f} times as fast as EOScale",
+            f"{median(_pairs(peers, ours)):.2f} times as fast as EOScale with GDAL threads",
             f"has {_memory(standings, name)} of the leanest one's memory",
         ]
     return ", ".join(told) + f"; {after:.2f} s of it go to the report, after the product is there."
