@@ -1,6 +1,7 @@
 """A function is held to its contract as a service is, and to what a plan made of it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from pesto_runtime.errors import ContractBroken
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import run_local
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 MODULE = """
 from typing import Annotated
@@ -68,7 +72,7 @@ def test_what_is_as_declared_is_published(tmp_path: Path) -> None:
 def done(tmp_path: Path, process: str, *, tile: int) -> np.ndarray:
     (tmp_path / "code.py").write_text(MODULE)
     scene = write_scene(tmp_path / "scene.tif", noise(90, 70, bands=3))
-    document = {
+    document: dict[str, JsonValue] = {
         "name": "held",
         "inputs": {"image": "image"},
         "services": {process: f"{tmp_path}/code.py:{process}"},
