@@ -118,10 +118,9 @@ def process(chunk: Chunk, *, watch: Watch | None = None) -> ChunkResult:
 
 
 def _runner(context: RunContext, stages: PhaseStages, sources: Sources) -> TileRunner:
-    size = next(((s.width, s.height) for s in context.plan.scenes.values()), (0, 0))
     return TileRunner(
         context=context,
-        chain=phase_chain(stages, context.types, size),
+        chain=phase_chain(stages, context.types, context.plan.size),
         stages=stages.stages,
         sources=sources,
         parameters={stage.id: context.parameters(stage) for stage in stages.stages},

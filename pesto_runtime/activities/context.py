@@ -136,14 +136,13 @@ def context_of(plan: Plan) -> RunContext:
     facts = Facts(descriptions, scenes=plan.scenes, parameters=plan.parameters)
     checked = check(pipeline, facts)
     checked.require(pipeline.name)
-    size = next(((scene.width, scene.height) for scene in plan.scenes.values()), (0, 0))
     return RunContext(
         plan=plan,
         store=open_store(plan.store),
         stages={stage.id: stage for stage in checked.stages},
         types=checked.types,
         phases=phases_of(checked.stages, pipeline.outputs.values()),
-        sizes=sizes_of(checked.types, size),
+        sizes=sizes_of(checked.types, plan.size),
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from pesto_runtime.activities.callers import caller_for, close_callers
 from pesto_runtime.activities.discovery import find
-from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
 from pesto_runtime.hrefs import file_href, looks_like_href
 from pesto_runtime.processor import encode_value
@@ -57,7 +56,7 @@ def call_once(
     }
     first = next(iter(images.values()), None)
     try:
-        outputs = caller_for(found.service).run(inputs, tile=_tile(first) if first else None)
+        outputs = caller_for(found.service).run(inputs, tile=first.whole_tile if first else None)
     finally:
         close_callers()
     return _kept(description, outputs, keep, first)
@@ -130,20 +129,6 @@ def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) ->
         tags=dict(first.tags) if first and same_grid else {},
     )
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
-
-
-def _tile(image: Image) -> TileInfo:
-    _, rows, cols = image.pixels.shape
-    whole = Window(0, 0, cols, rows)
-    return TileInfo(
-        read=whole,
-        write=whole,
-        scene_size=(cols, rows),
-        crs=image.crs,
-        transform=image.transform,
-        nodata=image.nodata,
-        tags=dict(image.tags),
-    )
 
 
 def _href(text: str) -> str:

@@ -116,6 +116,11 @@ class Plan(ClosedValue):
     phases: tuple[Phase, ...]
     store: str
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the grid that all scenes share; (0, 0) where there is none."""
+        return next(((scene.width, scene.height) for scene in self.scenes.values()), (0, 0))
+
 
 class Chunk(ClosedValue):
     """What crosses a task boundary: where the plan is, and which chunks of it."""

@@ -233,7 +233,7 @@ class _Run:
                 result=result,
                 pipeline=plan.pipeline,
                 tiles=tuple(tile_records(self._context)),
-                size=next(((s.width, s.height) for s in plan.scenes.values()), (0, 0)),
+                size=plan.size,
                 scenes={name: scene.href for name, scene in plan.scenes.items()},
                 folder=folder,
             ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from pesto_runtime.contract import TileInfo, Window
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -36,6 +38,21 @@ class Image:
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole_tile(self) -> TileInfo:
+        """The tile that is this whole image, with nothing of a scene around it."""
+        _, rows, cols = self.pixels.shape
+        whole = Window(0, 0, cols, rows)
+        return TileInfo(
+            read=whole,
+            write=whole,
+            scene_size=(cols, rows),
+            crs=self.crs,
+            transform=self.transform,
+            nodata=self.nodata,
+            tags=dict(self.tags),
+        )
 
 
 def shifted(transform: Transform, col_off: float, row_off: float) -> Transform:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
+import numpy as np
 from rasterio.io import MemoryFile
 
 from pesto_runtime.contract import PRODUCT_FORMAT
@@ -76,7 +77,7 @@ class Product:
 
 def product_header(layout: Layout) -> bytes:
     """Make the part of the file before its blocks, all of GDAL's making."""
-    raw = layout.width * layout.height * layout.count * _itemsize(layout.dtype)
+    raw = layout.width * layout.height * layout.count * np.dtype(layout.dtype).itemsize
     options = creation_options(layout.dtype)
     with MemoryFile() as memory:
         with memory.open(
@@ -251,7 +252,3 @@ def _journal_lines(journal: Path) -> list[object]:
 def _is_there(file: BinaryIO, entry: _Entry) -> bool:
     file.seek(entry.offset)
     return hashlib.sha256(file.read(entry.size)).hexdigest() == entry.sha256
-
-
-def _itemsize(dtype: str) -> int:
-    return int("".join(c for c in dtype if c.isdigit())) // 8

@@ -9,7 +9,6 @@ import numpy as np
 from jsonschema import Draft6Validator
 from jsonschema.exceptions import best_match
 
-from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.errors import InvalidInput, PestoError, shortened
 from pesto_runtime.service.payload import RawImage
 from pesto_runtime.service.roi import parse_roi
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Port
+    from pesto_runtime.contract import Description, Port, TileInfo
     from pesto_runtime.raster import Image
     from pesto_runtime.service.faults import Faults
     from pesto_runtime.service.images import ImageLoader
@@ -75,7 +74,7 @@ class InputReader:
         _judge_tile(call.options.tile, first, faults)
         faults.raise_any(f"inputs of {self._description.name!r}")
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
-        tile = call.options.tile or (None if first is None else _tile_of(first))
+        tile = call.options.tile or (None if first is None else first.whole_tile)
         return Inputs({**known, **arrays}, tile, first, roi)
 
     def _roi(self, call: Call, faults: Faults) -> RegionOfInterest | None:
@@ -174,20 +173,6 @@ def _judge_tile(tile: TileInfo | None, first: Image | None, faults: Faults) -> N
             f"{height} (width x height)",
             list(tile.read),
         )
-
-
-def _tile_of(image: Image) -> TileInfo:
-    _, height, width = image.pixels.shape
-    whole = Window(0, 0, width, height)
-    return TileInfo(
-        read=whole,
-        write=whole,
-        scene_size=(width, height),
-        crs=image.crs,
-        transform=image.transform,
-        nodata=image.nodata,
-        tags=dict(image.tags),
-    )
 
 
 def _arrays(port: Port, images: Mapping[str, list[Image]]) -> np.ndarray | list[np.ndarray]:
