@@ -40,12 +40,14 @@ docs: $(VENV)/.dev  ## The snippets of README and docs, run.
 schemas: $(VENV)/.dev  ## Write schemas/ anew from the models.
 	$(BIN)/python -m pesto_runtime.schema schemas
 
-pins: $(VENV)/.dev  ## Pin what is installed anew.
-	$(BIN)/uv pip compile -q --no-emit-index-url --no-emit-find-links --no-header --universal --python-version 3.11 pyproject.toml -o requirements/base.txt
-	$(BIN)/uv pip compile -q --no-emit-index-url --no-emit-find-links --no-header --universal --python-version 3.11 pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
+pins: $(VENV)/.dev  ## Pin what is installed anew: one set of versions that every extra can live with.
+	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
+	$(COMPILE) -c requirements/dev.txt -o requirements/base.txt
 
 clean:  ## Remove what make made.
 	rm -rf $(VENV) out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+COMPILE := $(BIN)/uv pip compile -q --no-emit-index-url --no-emit-find-links --no-header --universal --python-version 3.11 pyproject.toml
 
 # uv is several times faster than pip; both install the same pins.
 ifdef UV
