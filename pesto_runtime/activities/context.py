@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pesto_runtime.contract import Description, Pipeline, Plan, Reference, bad_fields
+from pesto_runtime.contract import Chunk, Description, Pipeline, Plan, Reference, bad_fields
 from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.pipeline import BoundStage, Facts, PhaseStages, RasterType, check, phases_of
 from pesto_runtime.pipeline import raster_sizes as sizes_of
@@ -87,6 +87,29 @@ def save_plan(plan: Plan) -> str:
     name = f"{_PLANS}/{plan.run}-{hashlib.sha256(data).hexdigest()[:8]}.json"
     store.put(name, data)
     return store.href(name)
+
+
+def begin_run(plan: Plan) -> str:
+    """Put a plan into its run store, and forget what earlier attempts told of their tiles.
+
+    Returns:
+        The plan's href: all that a task has to be told of it.
+
+    Raises:
+        StoreFailed: the store cannot be written.
+    """
+    href = save_plan(plan)
+    load_context(href).forget_manifests()
+    return href
+
+
+def chunks_of(plan_href: str, number: int) -> list[Chunk]:
+    """What the tasks of a phase are given, one each; none for a phase without tiles."""
+    phase = load_context(plan_href).plan.phases[number]
+    return [
+        Chunk(plan=plan_href, phase=number, start=index, stop=index + 1)
+        for index in range(len(phase.chunks))
+    ]
 
 
 def forget_run(plan: Plan) -> None:

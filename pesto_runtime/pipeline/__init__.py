@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, Facts, check
-from pesto_runtime.pipeline.phases import PhaseStages, phases_of, rasters_made, steps_of
+from pesto_runtime.pipeline.phases import (
+    PhaseStages,
+    phases_of,
+    rasters_made,
+    read_later,
+    steps_of,
+)
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType
@@ -28,5 +34,6 @@ __all__ = [
     "raster_bytes",
     "raster_sizes",
     "rasters_made",
+    "read_later",
     "steps_of",
 ]
