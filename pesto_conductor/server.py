@@ -26,6 +26,7 @@ from pesto_runtime.errors import InvalidInput, RunFailed, StoreRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import TextIOWrapper
 
     from pesto_conductor.provision import Told
 
@@ -99,6 +100,28 @@ def up(folder: Path | None = None, *, port: int = 0, told: Told = silent) -> Ser
     return running
 
 
+@contextmanager
+def borrowed(folder: Path | None = None, *, told: Told = silent) -> Iterator[Server]:
+    """The server of a folder while the block runs, started if need be.
+
+    Whoever is the last to give it back stops it, unless somebody asked to keep it.
+    """
+    folder = (folder or data_folder()).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "borrowed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            yield up(folder, told=told)
+        finally:
+            if not (folder / "kept").exists() and _is_alone_with(lock):
+                down(folder)
+
+
+def keep(folder: Path | None = None) -> None:
+    """Let the server of a folder run until it is told to stop, whoever borrowed it."""
+    ((folder or data_folder()).resolve() / "kept").touch()
+
+
 def down(folder: Path | None = None) -> Server | None:
     """Stop the server of a folder, and only that; answers what ran, None if nothing did.
 
@@ -116,6 +139,7 @@ def down(folder: Path | None = None) -> Server | None:
         if _has_ended(folder, running):
             break
     shutil.rmtree(folder / "tmp", ignore_errors=True)
+    (folder / "kept").unlink(missing_ok=True)
     return running
 
 
@@ -130,6 +154,14 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _is_alone_with(lock: TextIOWrapper) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _start(folder: Path, port: int, told: Told) -> Server:
