@@ -1,4 +1,4 @@
-"""End a run: its outputs and report where they were asked for, its store let go of.
+"""End a run: its outputs and its report where they were asked for.
 
 What every engine does last, whatever process it does it in.
 """
@@ -33,10 +33,9 @@ def end_run(
     record: RunRecord,
     *,
     as_cog: bool,
-    keep: bool,
     watcher: Watcher,
 ) -> dict[str, JsonValue]:
-    """Publish a run into a folder that is locked, write its report, and forget it if complete.
+    """Publish a run into a folder that is locked, and write its report.
 
     Returns:
         What `result.json` holds.
@@ -60,8 +59,6 @@ def end_run(
         write_report(folder / "report.html", report)
     except StoreFailed as error:  # the outputs are all there
         watcher.warn(str(error))
-    if result["status"] == "COMPLETE" and not keep:
-        workspace.forget(plan)
     return result
 
 
@@ -90,4 +87,8 @@ def publish_run(
             if finished is None:
                 raise
             return finished
-        return end_run(plan_href, workspace, record, as_cog=as_cog, keep=keep, watcher=watcher)
+        plan = load_context(plan_href).plan
+        result = end_run(plan_href, workspace, record, as_cog=as_cog, watcher=watcher)
+        if result["status"] == "COMPLETE" and not keep:
+            workspace.forget(plan)
+    return result

@@ -75,9 +75,12 @@ class LocalEngine:
                 watcher.warn("already complete: nothing was computed; --fresh computes it again")
                 return finished
             try:
-                return _Run(planned.plan, request, watcher).run(workspace)
+                result = _Run(planned.plan, request, watcher).run(workspace)
             finally:
                 close_callers()
+            if result["status"] == "COMPLETE" and not request.keep:
+                _forget(planned.plan, workspace)
+        return result
 
 
 def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
@@ -126,14 +129,7 @@ class _Run:
                 self._run_chunks(number, len(phases[number].chunks))
                 close_phase(self._href, number)
             seconds.append(time.perf_counter() - begun)
-        return end_run(
-            self._href,
-            workspace,
-            record,
-            as_cog=request.as_cog,
-            keep=request.keep,
-            watcher=self._watcher,
-        )
+        return end_run(self._href, workspace, record, as_cog=request.as_cog, watcher=self._watcher)
 
     def _run_chunks(self, phase: int, count: int) -> None:
         """Run a phase's chunks, rebuilding a pool that breaks."""
