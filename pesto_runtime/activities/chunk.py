@@ -23,6 +23,7 @@ from pesto_runtime.activities.pixels import Sources, picked_bands
 from pesto_runtime.activities.records import TileRecord, Watch
 from pesto_runtime.activities.standing import is_blocked
 from pesto_runtime.activities.tile import StageFailed, TileRunner, in_stage
+from pesto_runtime.client.giving_up import given_up_when
 from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -103,9 +104,11 @@ def process(
     bands = _needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
     parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
-    with raster_settings(), Lanes(lambda: _runner(context, stages, bands, parameters),
-                                  threads) as lanes:  # fmt: skip
-        run = _Chunks(context, stages, bands, lanes, watch or Watch())
+    watch = watch or Watch()
+    with raster_settings(), given_up_when(watch.should_stop), Lanes(
+        lambda: _runner(context, stages, bands, parameters), threads
+    ) as lanes:  # fmt: skip
+        run = _Chunks(context, stages, bands, lanes, watch)
         for window in windows:
             _run_chunk(run, window, tile=phase.tile)
     result = _kept(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -88,7 +89,7 @@ class Lanes:
         waiting: set[Future[Tried]] = set()
         for window, wanted in tiles:
             look()
-            waiting.add(self._pool.submit(self._try, window, wanted))
+            waiting.add(self._pool.submit(copy_context().run, self._try, window, wanted))
             while len(waiting) >= len(self.runners):
                 yield from _done(waiting, look)
         while waiting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self, TypeVar
 from weakref import WeakValueDictionary
@@ -11,6 +10,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from pesto_runtime.client.describing import asking_health, describing
+from pesto_runtime.client.giving_up import pause, watch_connection
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.sending import Call, References
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
@@ -249,7 +249,7 @@ class Client:
                 with self._turn if step.alone else nullcontext():
                     outcome = self._send(step)
             elif isinstance(step, Wait):
-                time.sleep(step.seconds)
+                pause(step.seconds)
                 outcome = None
             else:
                 return result  # type: ignore[return-value]  # without a step there is a result
@@ -262,6 +262,7 @@ class Client:
                 headers=with_trace(request.headers),
                 params=dict(request.query) or None,
                 content=request.content or None,
+                extensions={"trace": watch_connection},
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return translated(error, self.url, self._timeout_s)

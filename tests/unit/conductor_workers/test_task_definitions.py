@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -15,7 +17,10 @@ from pesto_conductor.taskdefs import (
 from pesto_runtime.contract import Description
 from pesto_runtime.schema import schema_faults
 
-CHUNK = {"plan": "file:///p", "phase": 0, "start": 0, "stop": 1}
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+CHUNK: dict[str, JsonValue] = {"plan": "file:///p", "phase": 0, "start": 0, "stop": 1}
 OBJECT = {"type": "object", "properties": {}}
 
 
@@ -45,7 +50,7 @@ def test_a_task_of_a_service_is_a_chunk_or_a_call() -> None:
     assert definition.to_json()["inputTemplate"] == {"service": ["http://a", "http://b"]}
     assert definition.to_json()["concurrentExecLimit"] == 3
     schema = task_definition(definition.name).input_schema
-    service = {"service": ["http://a"]}
+    service: dict[str, JsonValue] = {"service": ["http://a"]}
     assert not list(schema_faults(schema, {**CHUNK, **service}))
     assert not list(schema_faults(schema, {"values": {"scene": "file:///s"}, **service}))
     assert list(schema_faults(schema, {**CHUNK, **service, "stopp": 2}))
