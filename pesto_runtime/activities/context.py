@@ -120,7 +120,7 @@ def forget_run(plan: Plan) -> None:
     """
     store, keys = open_store(plan.store), set(plan.keys.values())
     for key in keys:
-        for folder in ("blocks", "holes", "partials"):
+        for folder in ("blocks", "holes", "partials", "unfinished"):
             store.delete(list(store.names(f"{folder}/{key}")))
     for folder, known in (("scalars", keys), ("rasters", keys), (_PLANS, {plan.run})):
         names = [name for name in store.names(folder) if _stem(name) in known]

@@ -67,12 +67,13 @@ def begun(
     given: Mapping[str, str],
     *,
     options: tuple[str, ...] = (),
+    tile: int = 200,
 ) -> str:
     """The href of a plan whose store is an output folder's own; about six chunks a phase."""
     model = Pipeline.parse(document)
     services = resolve_services(model, base=folder, options=options)
     inputs = read_inputs(model, given)
-    sizing = Sizing(workers=2, tile=200)
+    sizing = Sizing(workers=2, tile=tile)
     made = plan(model, services, inputs, store=run_store(folder), sizing=sizing)
     return begin_run(made.plan)
 
@@ -135,15 +136,17 @@ def test_what_cannot_be_made_for_holes_is_told_as_the_local_engine_tells_it(
     assert sha256_of(tmp_path / "tasks" / "kept.tif") == here.sha256("kept")
 
 
-def test_a_chunk_that_has_to_be_whole_fails_with_what_and_where(tmp_path: Path) -> None:
-    """The other tiles are kept: once the cause is gone, one tile alone is computed."""
+@pytest.mark.parametrize("tile_again", [200, 333])
+def test_a_chunk_that_has_to_be_whole_fails_with_what_and_where(
+    tmp_path: Path, tile_again: int
+) -> None:
+    """The other tiles are kept: once the cause is gone, the failed pixels alone are computed."""
     pixels = noise(1100, 600) % 200
     pixels[0, 300, 300] = MARKER
     scene, broken = write_scene(tmp_path / "s.tif", pixels), tmp_path / "broken"
     broken.touch()
-    given = {"scene": str(scene), "broken": str(broken)}
-    href = begun(BROKEN, tmp_path / "out", given)
-    chunk = chunks_of(href, 0)[0]
+    given, folder = {"scene": str(scene), "broken": str(broken)}, tmp_path / "out"
+    (chunk, *others) = chunks_of(begun(BROKEN, folder, given), 0)
     with pytest.raises(TilesFailed) as caught:
         process(chunk, holes="fail")
     told = str(caught.value)
@@ -153,8 +156,16 @@ def test_a_chunk_that_has_to_be_whole_fails_with_what_and_where(tmp_path: Path) 
     assert not caught.value.retryable
     assert process(chunk, holes="keep").holes == 1
     broken.unlink()
-    again = process(chunk, holes="fail")
-    assert (again.tiles + again.reused, again.holes) == (9, 0)
+    href = begun(BROKEN, folder, given, tile=tile_again)
+    again = process(chunks_of(href, 0)[0], holes="fail")
+    assert (again.tiles, again.reused, again.holes) == {200: (1, 8, 0), 333: (4, 0, 0)}[tile_again]
+    assert all(process(each).holes == 0 for each in others)
+    there = Done(folder, driven(href, folder))
+    here = run_local(BROKEN, tmp_path / "local", given)
+    assert [there.sha256(each) for each in ("kept", "ranked")] == [
+        here.sha256(each) for each in ("kept", "ranked")
+    ]
+    assert there.value("mean") == here.value("mean")
 
 
 @pytest.mark.parametrize(("threads", "most"), [(4, 4), (1, 1)])
