@@ -19,8 +19,19 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.airflow_standalone import Airflow
+
 DATA = Path(__file__).parents[1] / "data"
 REQUIREMENTS = ("processing-factory==1.7.2", "setuptools<80", "six")
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """A real Airflow over the DAG files of the repository; 20 s to start, one for all tests."""
+    from tests.support.airflow_standalone import shared_airflow
+
+    with shared_airflow(tmp_path_factory.mktemp("airflow")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
