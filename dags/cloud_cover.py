@@ -22,7 +22,7 @@ def cloud_cover() -> None:
     """Plan, map the chunks of each phase, publish into the folder."""
     pesto_pipeline(
         HERE / "../workflows/cloud_cover.json",
-        services=HERE / "catalog",
+        services=HERE / "catalog/in_worker",
         inputs={"scene": "{{ params.scene }}"},
         folder="{{ params.folder }}",
     )
