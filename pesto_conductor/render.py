@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pesto_conductor.taskdefs import GPU_DOMAIN
 from pesto_conductor.workflows import Rendered
 from pesto_runtime.activities import resolve_services, shape
 
@@ -53,7 +54,9 @@ def render(request: RenderRequest) -> dict[str, JsonValue]:
         defaults["max_tasks"] = request.max_tasks
     if request.tile is not None:
         defaults["tile"] = request.tile
-    return Rendered(pipeline, shape(pipeline, services), defaults).definition()
+    wants_gpu = any(found.description.known.resources.gpu for found in services.found.values())
+    domains = {"pesto_process": GPU_DOMAIN} if wants_gpu else {}
+    return Rendered(pipeline, shape(pipeline, services), defaults, domains).definition()
 
 
 def chosen_services(pipeline: Pipeline, services: Services, *, base: Path) -> dict[str, JsonValue]:

@@ -116,12 +116,28 @@ class Conductor:
         return _object(self._ask("POST", "/workflow/test", body=request))
 
     def start(
-        self, name: str, inputs: Document, *, version: int | None = None, correlation: str = ""
+        self,
+        name: str,
+        inputs: Document,
+        *,
+        version: int | None = None,
+        domains: Mapping[str, str] | None = None,
+        correlation: str = "",
     ) -> str:
-        """Start a workflow; answers its id."""
+        """Start a workflow; answers its id.
+
+        Args:
+            name: Of its definition.
+            inputs: Its input.
+            version: Of its definition; the newest by default.
+            domains: Task type -> domain: workers of this domain alone take such tasks.
+            correlation: Name to find it by, of the caller's choice.
+        """
         request: Document = {"name": name, "input": inputs}
         if version is not None:
             request["version"] = version
+        if domains:
+            request["taskToDomain"] = dict(domains)
         if correlation:
             request["correlationId"] = correlation
         return str(self._ask("POST", "/workflow", body=request))
@@ -130,6 +146,15 @@ class Conductor:
         """A workflow, with its tasks or without them."""
         path = f"/workflow/{identity}"
         return _object(self._ask("GET", path, query={"includeTasks": str(tasks).lower()}))
+
+    def definition(self, name: str, *, version: int | None = None) -> Document:
+        """A registered workflow definition; the newest version by default.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        query = {} if version is None else {"version": str(version)}
+        return _object(self._ask("GET", f"/metadata/workflow/{name}", query=query))
 
     def search(self, query: str = "", *, size: int = 20) -> list[Document]:
         """Newest workflows, in short, that a query finds: `workflowType = 'x'`."""

@@ -36,7 +36,6 @@ _PLAN_SETTINGS: dict[str, Document] = {
     "holes": {"enum": ["fail", "keep"], "description": "What a failed tile does to its task."},
     "concurrency": {"type": "integer", "minimum": 1, "description": "Tiles of a chunk at once."},
     "fresh": {"type": "boolean", "description": "Forget what earlier runs left."},
-    "plan": {"type": "string", "description": "A plan that is already made, to run that."},
 }
 _PUBLISH_SETTINGS: dict[str, Document] = {
     "as_cog": {"type": "boolean", "description": "Make images cloud-optimised."},
@@ -54,11 +53,13 @@ class Rendered:
         pipeline: The pipeline.
         shape: Its phases.
         defaults: Inputs that whoever starts it need not give.
+        domains: Task type -> domain that its tasks belong in.
     """
 
     pipeline: Pipeline
     shape: Sequence[PhaseShape]
     defaults: Mapping[str, JsonValue] = field(default_factory=dict)
+    domains: Mapping[str, str] = field(default_factory=dict)
 
     def definition(self) -> Document:
         """The workflow definition.
@@ -84,6 +85,7 @@ class Rendered:
                 "name": f"{pipeline.name}_input", "version": 1, "type": "JSON", "data": schema,
             },
             "enforceSchema": True,
+            **({"metadata": {"taskToDomain": dict(self.domains)}} if self.domains else {}),
             "tasks": list(self._tasks()),
             "outputParameters": {
                 name: f"${{publish.output.{name}}}"
@@ -110,14 +112,14 @@ def failure_definition() -> Document:
     """The workflow that Conductor starts when one of ours has failed."""
     return {
         "name": FAILURE,
-        "description": "Stops what a failed workflow left running; all that it made is kept.",
+        "description": "Tells what a failed workflow left for retry; deletes it only if asked to.",
         "version": 1,
         "schemaVersion": 2,
         "ownerEmail": _OWNER,
         "timeoutPolicy": "ALERT_ONLY",
         "timeoutSeconds": 0,
         "restartable": True,
-        "inputParameters": ["workflowId", "reason"],
+        "inputParameters": ["workflowId", "reason", "forget"],
         "tasks": [
             _simple(
                 "pesto_cleanup",
@@ -125,10 +127,11 @@ def failure_definition() -> Document:
                 {
                     "workflow": "${workflow.input.workflowId}",
                     "reason": "${workflow.input.reason}",
+                    "forget": "${workflow.input.forget}",
                 },
             )
         ],
-        "outputParameters": {"cancelled": "${cleanup.output.cancelled}"},
+        "outputParameters": {"forgotten": "${cleanup.output.forgotten}"},
     }
 
 
