@@ -83,6 +83,12 @@ class Conductor:
         """Make task definitions known; later ones of a name replace earlier ones."""
         self._ask("POST", "/metadata/taskdefs", body=list(definitions))
 
+    def task_types(self) -> list[str]:
+        """Names of the task definitions that it knows."""
+        found = self._ask("GET", "/metadata/taskdefs")
+        known = found if isinstance(found, list) else []
+        return [str(each["name"]) for each in known if isinstance(each, dict)]
+
     def register_workflows(self, definitions: Sequence[Document]) -> None:
         """Make workflow definitions known; they replace those of the same name and version."""
         self._ask("PUT", "/metadata/workflow", body=list(definitions))
@@ -121,6 +127,7 @@ class Conductor:
         inputs: Document,
         *,
         version: int | None = None,
+        definition: Document | None = None,
         domains: Mapping[str, str] | None = None,
         correlation: str = "",
     ) -> str:
@@ -130,12 +137,15 @@ class Conductor:
             name: Of its definition.
             inputs: Its input.
             version: Of its definition; the newest by default.
+            definition: Itself, where it is not registered.
             domains: Task type -> domain: workers of this domain alone take such tasks.
             correlation: Name to find it by, of the caller's choice.
         """
         request: Document = {"name": name, "input": inputs}
         if version is not None:
             request["version"] = version
+        if definition is not None:
+            request["workflowDef"] = definition
         if domains:
             request["taskToDomain"] = dict(domains)
         if correlation:
