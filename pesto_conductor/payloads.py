@@ -9,7 +9,6 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
-from pesto_runtime.contract import ChunkResult
 from pesto_runtime.contract.raster import ClosedValue
 
 Targets: TypeAlias = str | list[str]
@@ -39,8 +38,9 @@ class PlanInput(ClosedValue):
     )
     inputs: dict[str, JsonValue] = Field(description="Input name -> href, or a value.")
     folder: str = Field(min_length=1, description="Where the outputs go.")
-    services: dict[str, Targets] | None = Field(
-        default=None, description="Process name -> target, URL or URLs; before the pipeline's own."
+    services: dict[str, Targets | dict[str, JsonValue]] | None = Field(
+        default=None,
+        description="Process name -> target, URL, URLs, or {url, overlay}; before the pipeline's.",
     )
     store: str | None = Field(default=None, description="Run store; the folder's own if absent.")
     workers: int | None = Field(default=None, ge=1, description="Chunks that will run at once.")
@@ -72,12 +72,6 @@ class PlanOutput(ClosedValue):
     started: str = Field(description="When: ISO 8601.")
     tiles: int
     chunks: list[list[ChunkInput]] = Field(description="By phase; none for a single call.")
-
-
-class ChunkOutput(ChunkResult):
-    """What came of a chunk; `index` is its place in the fan-out."""
-
-    index: int = 0
 
 
 class ServiceChunkInput(ChunkInput):
@@ -174,5 +168,4 @@ class CleanupInput(ClosedValue):
 class CleanupOutput(ClosedValue):
     """What was cleaned up."""
 
-    cancelled: int = Field(description="Sub-workflows and tasks that still ran.")
-    forgotten: bool
+    forgotten: bool = Field(description="Whether the run store was emptied; else `retry` resumes.")

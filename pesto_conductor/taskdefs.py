@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pesto_conductor import payloads
+from pesto_runtime.contract import ChunkResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -204,7 +205,7 @@ _DEFINITIONS: dict[str, TaskDefinition] = {
         _verb("plan", "Check a pipeline against its inputs, and cut it into chunks.",
               (payloads.PlanInput, payloads.PlanOutput)),
         _verb("process", "Run the tiles of a chunk, and keep their blocks.",
-              (payloads.ChunkInput, payloads.ChunkOutput), timeout_s=24 * _HOUR_S),
+              (payloads.ChunkInput, ChunkResult), timeout_s=24 * _HOUR_S),
         _verb("close", "Make what a phase owes once its chunks are done.",
               (payloads.CloseInput, payloads.CloseOutput), timeout_s=6 * _HOUR_S),
         _verb("mosaic", "Put the blocks of a raster together into one file.",
@@ -224,6 +225,6 @@ _SERVICE = TaskDefinition(
     PREFIX,
     "A chunk, or a call, of one service.",
     _either("service_input", payloads.ServiceChunkInput, payloads.CallInput),
-    _either("service_output", payloads.ChunkOutput, payloads.CallOutput),
+    _either("service_output", ChunkResult, payloads.CallOutput),
     timeout_s=24 * _HOUR_S,
 )

@@ -126,6 +126,7 @@ def forget_run(plan: Plan) -> None:
         names = [name for name in store.names(folder) if _stem(name) in known]
         store.delete(names)
     store.delete(list(store.names(f"manifests/{plan.run}")))
+    load_context.cache_clear()  # a process that outlives the run must not find its plan
 
 
 def _stem(name: str) -> str:
