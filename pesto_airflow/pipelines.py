@@ -10,7 +10,7 @@ from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -73,6 +73,11 @@ def know_pipeline(
     _require_all(model, Path(services))
     found = resolve_services(model, base=place, catalog=Path(services), ask=False)
     return KnownPipeline(model, shape(model, found), found.descriptions)
+
+
+def map_task_id(stages: Sequence[str], reduces: Sequence[str]) -> str:
+    """What the mapped task of a phase is called: after its stages."""
+    return "_".join(("map", *(stages or reduces)))
 
 
 def _require_all(pipeline: Pipeline, folder: Path) -> None:

@@ -150,6 +150,13 @@ class AirflowApi:
         answer = self._ask("GET", f"{path}?map_index={task.map_index}&full_content=true")
         return "\n".join(_log_line(each) for each in _list(answer, "content"))
 
+    def reason(self, dag_id: str, run_id: str, task: TaskRun) -> str:
+        """What the last try of a task failed with; empty where its log does not say."""
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.tries}"
+        answer = self._ask("GET", f"{path}?map_index={task.map_index}&full_content=true")
+        raised = [error for entry in _list(answer, "content") for error in _errors(entry)]
+        return str(raised[0].get("exc_value", "")) if raised else ""
+
     def xcoms(self, dag_id: str, run_id: str, task: TaskRun) -> dict[str, JsonValue]:
         """What a task left for others, by key."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/xcomEntries"
@@ -236,6 +243,10 @@ def _task(document: Mapping[str, JsonValue]) -> TaskRun:
         pid=None if pid is None else int(str(pid)),
         seconds=None if seconds is None else float(str(seconds)),
     )
+
+
+def _errors(entry: Mapping[str, JsonValue]) -> Sequence[dict[str, JsonValue]]:
+    return _list(entry, "error_detail") if entry.get("error_detail") else []
 
 
 def _log_line(entry: Mapping[str, JsonValue]) -> str:

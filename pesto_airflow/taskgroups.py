@@ -13,7 +13,7 @@ from pesto_airflow.operators.close import PestoClosePhaseOperator
 from pesto_airflow.operators.map import PestoMapOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.publish import PestoPublishOperator
-from pesto_airflow.pipelines import KnownPipeline, know_pipeline
+from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
 from pesto_airflow.placement import GPU_POOL, Placement, placement
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
@@ -144,7 +144,7 @@ def _add_phase(
         before >> closing
         return closing
     mapped = PestoMapOperator.partial(
-        task_id="_".join(("map", *(phase.stages or phase.reduces))),
+        task_id=map_task_id(phase.stages, phase.reduces),
         plan=href,
         phase=phase.number,
         holes=holes,

@@ -69,6 +69,7 @@ class RenderRequest:
         catalog: `{name: target}` as JSON, or a folder of saved descriptions.
         max_tasks: Most tasks of a fan-out.
         tile: Side of a tile, pixels; None to size it by memory.
+        out: File that the text is for; what it names is relative to that, where it can be.
     """
 
     pipeline: Pipeline
@@ -77,6 +78,7 @@ class RenderRequest:
     catalog: Path | None = None
     max_tasks: int = 64
     tile: int | None = None
+    out: Path | None = None
 
 
 class Renderer(Protocol):

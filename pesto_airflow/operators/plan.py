@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from airflow.sdk import XComArg
 from pesto_airflow.chunks import next_chunks
 from pesto_airflow.operators.verb import VerbOperator
 from pesto_airflow.pipelines import read_pipeline
+from pesto_airflow.sizing import sizing_for_airflow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-TASK_COST_S = 0.3
 PLAN = "plan"
 
 
@@ -98,7 +97,6 @@ class PestoPlanOperator(VerbOperator):
             resolve_services,
             run_store,
         )
-        from pesto_runtime.local import sizing_of
 
         pipeline, base = read_pipeline(self.pipeline, self.base)
         services = resolve_services(
@@ -107,13 +105,14 @@ class PestoPlanOperator(VerbOperator):
             options=self.service,
             catalog=Path(self.services) if self.services else None,
         )
-        sizing = sizing_of(workers=self.workers, tile=self.tile, max_tasks=self.max_tasks)
         planned = plan(
             pipeline,
             services,
             read_inputs(pipeline, {name: _text(value) for name, value in self.inputs.items()}),
             store=run_store(Path(self.folder), self.store),
-            sizing=replace(sizing, task_cost_s=TASK_COST_S),
+            sizing=sizing_for_airflow(
+                workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
+            ),
         )
         for warning in planned.plan.warnings:
             self.log.warning(warning)

@@ -130,6 +130,7 @@ def render(
         catalog=services,
         max_tasks=max_tasks,
         tile=tile,
+        out=out,
     )
     text = load_renderer(engine).render(request)
     if out is None:
