@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.airflow_standalone import Airflow
+    from tests.support.conductor_workers import Desk
 
 DATA = Path(__file__).parents[1] / "data"
 REQUIREMENTS = ("processing-factory==1.7.2", "setuptools<80", "six")
@@ -32,6 +33,19 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 
     with shared_airflow(tmp_path_factory.mktemp("airflow")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A real Conductor that knows our task types; 20 s to start, one for all tests."""
+    from pesto_conductor.server import borrowed
+    from tests.support.conductor_workers import Desk
+
+    folder = tmp_path_factory.mktemp("conductor")
+    with borrowed(folder):
+        desk = Desk(folder)
+        desk.register()
+        yield desk
 
 
 @pytest.fixture(scope="session")

@@ -182,3 +182,14 @@ def verbose(image: Annotated[np.ndarray, Grey], log: str) -> Annotated[np.ndarra
     with Path(log).open("a") as file:
         file.write("call\n")
     return image.copy()
+
+
+@process(version="1", margin=0)
+def paced(
+    image: Annotated[np.ndarray, Grey], log: str, seconds: float, tile: TileInfo
+) -> Annotated[np.ndarray, Void]:
+    """Write down the window that is asked for, and give its image back after a while."""
+    with Path(log).open("a") as file:
+        file.write(f"{' '.join(map(str, tile.write))}\n")
+    time.sleep(seconds)
+    return image.copy()
