@@ -83,10 +83,10 @@ def register(
         InvalidInput: the lint or the server finds something wrong with one; with every reason.
     """
     known = (*task_definitions(), *tasks)
-    workflows = [failure_definition()]
-    handlers: list[Document] = []
-    for each in (each for found in documents.values() for each in found):
-        (handlers if is_event_handler(each) else workflows).append(each)
+    given = [each for found in documents.values() for each in found]
+    handlers = [each for each in given if is_event_handler(each)]
+    others = [each for each in given if not is_event_handler(each)]
+    workflows = list({str(each["name"]): each for each in (failure_definition(), *others)}.values())
     for source, found in documents.items():
         for document in found:
             require_sound(document, source, known, workflows)

@@ -166,8 +166,8 @@ def _is_alone_with(lock: TextIOWrapper) -> bool:
 
 def _start(folder: Path, port: int, told: Told) -> Server:
     """Start the process; it inherits a locked file, and so holds the lock as long as it lives."""
-    executable, jar = java(), server_jar(told=told)
     port = _port(folder, port)
+    executable, jar = java(), server_jar(told=told)
     (folder / "tmp").mkdir(exist_ok=True)
     with (folder / "server.lock").open("w") as lock, log_of(folder).open("w") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
