@@ -10,7 +10,7 @@ from pesto_airflow.watching import Ended, Watch
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pesto_airflow.catalog import Saved
     from pesto_runtime.client import Client, Described
@@ -51,28 +51,34 @@ class ServiceCall:
 
         return service_url(self.hook.endpoint().url)
 
-    def client(self) -> Client:
+    def client(self, require: Callable[[Described], None] | None = None) -> Client:
         """A client to use in a `with` block, of a service that is what was saved of it.
+
+        Args:
+            require: Raises where what the service is does not do.
 
         Raises:
             InvalidContract: it has changed in a way that breaks what was saved.
             PestoError: it is not there, or does not say what it is.
         """
         client = self.hook.client(described=self._described)
-        if self._described is None:
-            self._described = self._asked(client)
+        try:
+            self._hold(client)
+            if require is not None:
+                require(client.described)
+        except BaseException:
+            client.close()
+            raise
         return client
 
-    def _asked(self, client: Client) -> Described:
-        try:
+    def _hold(self, client: Client) -> None:
+        """Hold the service to what was saved, once."""
+        if self._described is None:
             described = client.described
             if self.saved is not None:
                 for change in require_no_drift(self.saved, described.description, where=client.url):
                     self.hook.log.info("%s changed since it was saved: %s", client.url, change)
-        except BaseException:
-            client.close()
-            raise
-        return described
+            self._described = described
 
 
 def looks_at(client: Client, job_id: str, *, longest_look_s: float) -> Iterator[float | Ended]:

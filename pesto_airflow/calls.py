@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 import rfc8785
 from pydantic import ValidationError
@@ -18,15 +20,22 @@ if TYPE_CHECKING:
     from pesto_runtime.client import Described
     from pesto_runtime.contract import Port
 
+_LABEL_CHARS = 60
+
 
 class TaskRun(Protocol):
     """What is read of a task instance."""
 
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int | None
-    max_tries: int
+    @property
+    def dag_id(self) -> str: ...  # noqa: D102  # as Airflow has it, and all below
+    @property
+    def run_id(self) -> str: ...  # noqa: D102
+    @property
+    def task_id(self) -> str: ...  # noqa: D102
+    @property
+    def map_index(self) -> int | None: ...  # noqa: D102
+    @property
+    def max_tries(self) -> int: ...  # noqa: D102
 
 
 def call_key(task: TaskRun, inputs: Mapping[str, object], out: Mapping[str, str]) -> str:
@@ -93,7 +102,8 @@ def require_jobs(described: Described, mode: str) -> None:
 def prepared(described: Described, inputs: Mapping[str, object]) -> dict[str, object]:
     """Inputs as the client takes them: hrefs of images as references; None is left out.
 
-    A reference that the service may not read is read by the worker, and sent as pixels.
+    A reference that the service may not read is read by the worker, and sent as pixels. A string
+    for a plain PESTO service stays the URI, or the base64, that PESTO takes it for.
 
     Raises:
         InvalidInput: with every image that is neither an href nor `{"href", "window", "bands"}`.
@@ -104,10 +114,27 @@ def prepared(described: Described, inputs: Mapping[str, object]) -> dict[str, ob
         port = described.description.input(name)
         if value is None and not (port is not None and port.required):
             continue
-        ready[name] = _ready(port, value, f"/{name}", faults)
+        is_uri = described.is_plain_pesto and isinstance(value, str)
+        ready[name] = value if is_uri else _ready(port, value, f"/{name}", faults)
     if faults:
         raise InvalidInput.of(f"inputs of {described.description.name!r}", faults)
     return ready
+
+
+def label_of(inputs: Mapping[str, object]) -> str:
+    """A short name for a call: of an image's file where there is one, else of all its inputs.
+
+    >>> label_of({"scene": {"href": "s3://scenes/2024/a.tif"}, "threshold": 0.1})
+    'a.tif'
+    >>> label_of({"path": "/data/told", "count": 3})
+    'path=told, count=3'
+    """
+    for value in inputs.values():
+        href = value.get("href") if isinstance(value, dict) else value
+        if isinstance(href, str) and looks_like_href(href):
+            return PurePosixPath(urlsplit(href).path).name
+    told = (f"{name}={str(value).rpartition('/')[2]}" for name, value in inputs.items())
+    return ", ".join(told)[:_LABEL_CHARS]
 
 
 def _ready(port: Port | None, value: object, where: str, faults: list[BadField]) -> object:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import PurePosixPath
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, cast
-from urllib.parse import urlsplit
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, ResumableJobMixin, conf
 
 from pesto_airflow.calling import ServiceCall, looks_at
-from pesto_airflow.calls import call_key, prepared, require_jobs, require_references
+from pesto_airflow.calls import call_key, label_of, prepared, require_jobs, require_references
 from pesto_airflow.catalog import read_saved
 from pesto_airflow.errors import PestoTryAgain, native_errors
 from pesto_airflow.links import PestoServiceLink
@@ -19,7 +18,6 @@ from pesto_airflow.retry import PestoRetryPolicy
 from pesto_airflow.triggers import PestoJobTrigger
 from pesto_airflow.watching import Ended
 from pesto_runtime.errors import NotFound, PestoError
-from pesto_runtime.hrefs import looks_like_href
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,11 +100,7 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
     @property
     def label(self) -> str:
         """A short name for a mapped task: `map_index_template="{{ task.label }}"`."""
-        for value in self.inputs.values():
-            href = value.get("href") if isinstance(value, dict) else value
-            if isinstance(href, str) and looks_like_href(href):
-                return PurePosixPath(urlsplit(href).path).name
-        return ", ".join(f"{name}={value}" for name, value in self.inputs.items())[:60]
+        return label_of(self.inputs)
 
     def service_url(self) -> str:
         """Address of the service, up to and with `/api/v1`."""
@@ -191,7 +185,8 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
                 return self._fetched(self._job_id)
             self._require_patience(submissions, ended)
             external_id = self.submit_job(context)
-            context["task_state_store"].set(self.external_id_key, external_id)
+            if store := context.get("task_state_store"):
+                store.set(self.external_id_key, external_id)
             self._job_id, _ = _read(external_id)
         raise AssertionError("one submission too many")  # pragma: no cover
 
@@ -208,9 +203,7 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         return self._made
 
     def _client(self) -> Client:
-        client = self._calling.client()
-        require_references(client.described, self.out)
-        return client
+        return self._calling.client(partial(require_references, out=self.out))
 
     def _answered(self, context: Context) -> dict[str, object]:
         with self._client() as client:
