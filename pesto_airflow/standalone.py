@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _START_S = 180.0
-_STOP_S = 5.0
+_STOP_S = 1.0
 _LOG = "standalone.log"
 _TOLD_LINES = 20
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pesto_airflow.chunks import name_of_chunk
-from pesto_airflow.operators.verb import POLICY, RETRIES, VerbOperator
+from pesto_airflow.operators.verb import POLICY, RETRIES, RETRY_DELAY, VerbOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from airflow.sdk import Context, RetryPolicy, XComArg
     from pydantic import JsonValue
@@ -37,13 +38,14 @@ class PestoMapOperator(VerbOperator):
         concurrency: Tiles at once; by default 8 where services are waited for, else 1.
         retries: Tries after the first, where an error says that asking again can help.
         retry_policy: Decides on each failure.
+        retry_delay: Until the next try, where neither the error nor a service says.
         map_index_template: What the grid shows of a chunk.
         kwargs: Any operator's.
     """
 
     template_fields: Sequence[str] = ("plan", "chunk")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # mapped tasks read defaults off this signature
         self,
         *,
         plan: str | XComArg,
@@ -53,12 +55,14 @@ class PestoMapOperator(VerbOperator):
         concurrency: int | None = None,
         retries: int = RETRIES,
         retry_policy: RetryPolicy | None = POLICY,
+        retry_delay: timedelta = RETRY_DELAY,
         map_index_template: str | None = CHUNK_NAME,
         **kwargs: object,
     ) -> None:
         super().__init__(
             retries=retries,
             retry_policy=retry_policy,
+            retry_delay=retry_delay,
             map_index_template=map_index_template,
             **kwargs,
         )

@@ -6,6 +6,7 @@ holds no arithmetic. Every verb may be called twice, so every task may be tried,
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 RETRIES = 2
+RETRY_DELAY = timedelta(seconds=10)
 POLICY = PestoRetryPolicy()
 
 
@@ -27,6 +29,7 @@ class VerbOperator(BaseOperator):
     Args:
         retries: Tries after the first, where an error says that asking again can help.
         retry_policy: Decides on each failure.
+        retry_delay: Until the next try, where neither the error nor a service says.
         kwargs: Any operator's.
     """
 
@@ -35,9 +38,15 @@ class VerbOperator(BaseOperator):
         *,
         retries: int = RETRIES,
         retry_policy: RetryPolicy | None = POLICY,
+        retry_delay: timedelta = RETRY_DELAY,
         **kwargs: object,
     ) -> None:
-        super().__init__(retries=retries, retry_policy=retry_policy, **kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(
+            retries=retries,
+            retry_policy=retry_policy,
+            retry_delay=retry_delay,
+            **kwargs,  # type: ignore[arg-type]  # Airflow checks them
+        )
 
     def execute(self, context: Context) -> JsonValue:
         """Perform the verb.
