@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 _POLL_S = 0.25
-_PAGE = 100
+_PAGE, _TRIES, _TIMEOUT_S = 100, 3, 60.0
 _PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 ENDED = frozenset({"success", "failed"})
 
@@ -123,6 +123,18 @@ class AirflowApi:
         path = f"/dags/{quote(dag_id)}/dagRuns"
         return [str(each["dag_run_id"]) for each in self._pages(path, "dag_runs")]
 
+    def tell_asset(self, name: str, extra: Mapping[str, JsonValue]) -> None:
+        """Say that something new is in an Asset; what waits for it begins.
+
+        Raises:
+            NotFound: no DAG knows the Asset.
+        """
+        known = self._pages(f"/assets?name_pattern={quote(name)}", "assets")
+        ids = [each["id"] for each in known if each["name"] == name]
+        if not ids:
+            raise NotFound(f"{self.url} has no Asset {name!r}")
+        self._ask("POST", "/assets/events", {"asset_id": ids[0], "extra": dict(extra)})
+
     def clear_failed(self, dag_id: str, run_id: str) -> list[tuple[str, int]]:
         """Have failed tasks run again; answers (task, map index) of what was cleared."""
         body: dict[str, JsonValue] = {
@@ -178,13 +190,13 @@ class AirflowApi:
         return httpx.Client(
             base_url=f"{self.url}/api/v2",
             headers={"Authorization": f"Bearer {token}"},
-            timeout=30,
+            timeout=_TIMEOUT_S,
         )
 
     def _ask(
         self, method: str, path: str, body: Mapping[str, JsonValue] | None = None
     ) -> dict[str, JsonValue]:
-        """Ask once.
+        """Ask; a question that changes nothing again, where a busy Airflow did not answer.
 
         Raises:
             NotFound: no such thing.
@@ -193,10 +205,7 @@ class AirflowApi:
         """
         import httpx
 
-        try:
-            reply = self._client.request(method, path, json=body)
-        except httpx.TransportError as error:
-            raise Unreachable(f"Airflow at {self.url} does not answer: {error}") from error
+        reply = self._reply(method, path, body, tries=_TRIES if method == "GET" else 1)
         told = f"{method} {self.url}/api/v2{path}: {reply.status_code} {reply.text[:300]}"
         if reply.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(told)
@@ -206,6 +215,18 @@ class AirflowApi:
             raise Unreachable(told)
         document: dict[str, JsonValue] = reply.json()
         return document
+
+    def _reply(
+        self, method: str, path: str, body: Mapping[str, JsonValue] | None, *, tries: int
+    ) -> httpx.Response:
+        import httpx
+
+        try:
+            return self._client.request(method, path, json=body)
+        except httpx.TransportError as error:
+            if tries > 1:
+                return self._reply(method, path, body, tries=tries - 1)
+            raise Unreachable(f"Airflow at {self.url} does not answer: {error}") from error
 
     def _pages(self, path: str, key: str) -> Iterator[dict[str, JsonValue]]:
         joint, seen = "&" if "?" in path else "?", 0

@@ -12,6 +12,7 @@ import rasterio
 
 from pesto_runtime.contract import Pipeline
 from tests.support.airflow_runs import add_pipeline
+from tests.support.airflow_standalone import until
 from tests.support.commands import saved, served
 from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
 from tests.support.runs import CLOUD_COVER, PROCESSES, SCENE, chain, run_local
@@ -67,6 +68,20 @@ def test_cloud_cover_gives_the_local_engines_bytes(airflow: Airflow, tmp_path: P
     told = airflow.api.xcoms("cloud_cover", run_id, published)["return_value"]
     assert isinstance(told, dict)
     assert told["status"] == "COMPLETE"
+
+
+def test_a_new_scene_begins_a_run(airflow: Airflow, tmp_path: Path) -> None:
+    """`dags/on_new_scene.py`: an event of the Asset says which scene, and where its outputs go."""
+    airflow.api.await_dag("on_new_scene")
+    folder = tmp_path / "out"
+
+    airflow.api.tell_asset("landsat-scenes", {"scene": str(SCENE), "folder": str(folder)})
+
+    until(lambda: airflow.api.runs("on_new_scene"), timeout_s=60)
+    (run_id,) = airflow.api.runs("on_new_scene")
+    state = airflow.api.await_end("on_new_scene", run_id)
+    assert state == "success", airflow.logs("on_new_scene", run_id)
+    assert json.loads((folder / "result.json").read_text())["engine"]["run"] == run_id
 
 
 def empty_scene(path: Path, *, side: int) -> Path:
