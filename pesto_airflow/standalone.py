@@ -178,7 +178,7 @@ def _settings(home: Path, dags: Path, *, port: int, parallelism: int) -> dict[st
         "dag_processor": {
             "refresh_interval": 2,
             "bundle_refresh_check_interval": 1,
-            "min_file_process_interval": 5,
+            "min_file_process_interval": 600,
             "parsing_processes": 1,
         },
     }

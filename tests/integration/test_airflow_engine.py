@@ -1,4 +1,4 @@
-"""`pesto run --engine airflow`: the local engine's bytes; nothing is left of an Airflow it began."""
+"""`pesto run --engine airflow`: the local engine's bytes, and no trace of an Airflow it began."""
 
 from __future__ import annotations
 
