@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_airflow.standalone import free_port
-from pesto_runtime.activities import call_once
-from pesto_runtime.errors import InvalidInput
-from pesto_runtime.hrefs import file_href
 from tests.contract.serving import ERRANDS, Server, lines_of, served
 from tests.support.airflow_standalone import until
 from tests.support.busy import busy_service
-from tests.support.rasters import pixels_of
-from tests.support.runs import ROOT, SCENE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,30 +247,6 @@ def test_a_busy_service_is_left_alone_for_as_long_as_it_asks(calls: Airflow) -> 
     assert 4 <= second - first < 30
     assert 4 <= third - second < 30
     assert calls.task("patient", run_id, "call").tries == 3
-
-
-def test_the_form_of_a_single_call_is_its_input_schema(calls: Airflow, tmp_path: Path) -> None:
-    """Airflow refuses what the schema does; a right call writes the mask, and answers its href."""
-    out = tmp_path / "cloud.tif"
-    options = ("--workers", "1", "--allow", str(tmp_path))
-    with served("examples/cloud_mask.py:cloud_mask", *options) as server:
-        conf: dict[str, JsonValue] = {
-            "service": server.url, "scene": file_href(SCENE), "threshold": 0.02,
-            "out": file_href(out),
-        }  # fmt: skip
-        with pytest.raises(InvalidInput, match="threshold"):
-            calls.api.trigger("single_call", {**conf, "threshold": "high"})
-        with pytest.raises(InvalidInput, match="scene"):
-            calls.api.trigger("single_call", {"service": server.url})
-        run_id, state = calls.run("single_call", conf)
-        assert state == "success", calls.logs("single_call", run_id)
-        task = calls.task("single_call", run_id, "cloud_mask")
-        told = calls.api.xcoms("single_call", run_id, task)["return_value"]
-    assert told == {"cloud": file_href(out)}
-    alone = tmp_path / "alone.tif"
-    given = {"scene": str(SCENE), "threshold": "0.02"}
-    call_once(f"{ROOT}/examples/cloud_mask.py:cloud_mask", given, keep={"cloud": alone})
-    assert (pixels_of(out) == pixels_of(alone)).all()
 
 
 def _looks(server: Server) -> float:
