@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from pesto_conductor import payloads, verbs
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
     from pesto_conductor.verbs import Errand, Verb
 
 T = TypeVar("T", bound=ClosedValue)
+_HEAVY = (
+    "jsonschema.validators",
+    "pesto_runtime.client.blocking",
+    "pesto_runtime.local",
+    "pesto_runtime.runs",
+)
+_loading = Lock()
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Binding:
             ContractBroken: what the verb made does not.
             PestoError: what the verb raises.
         """
+        _load_once()
         document = _plain(given)
         faults = list(schema_faults(self.definition.input_schema, document))
         if faults:
@@ -82,6 +92,13 @@ def binding_of(task_type: str) -> Binding:
 def verb_types() -> tuple[str, ...]:
     """The task types of the verbs."""
     return tuple(_BINDINGS)
+
+
+def _load_once() -> None:
+    """Import what verbs import as they go: many threads that begin at once see half a module."""
+    with _loading:
+        for name in _HEAVY:
+            import_module(name)
 
 
 def _plain(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

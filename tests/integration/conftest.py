@@ -37,11 +37,15 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="session")
 def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A real Conductor that knows our task types; 20 s to start, one for all tests."""
+    """A real Conductor that knows our task types; 20 s to start, one for all tests.
+
+    PESTO_TEST_CONDUCTOR names the data folder of one that runs already.
+    """
     from pesto_conductor.server import borrowed
     from tests.support.conductor_workers import Desk
 
-    folder = tmp_path_factory.mktemp("conductor")
+    named = os.environ.get("PESTO_TEST_CONDUCTOR")
+    folder = Path(named) if named else tmp_path_factory.mktemp("conductor")
     with borrowed(folder):
         desk = Desk(folder)
         desk.register()

@@ -8,7 +8,6 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_conductor.rest import Conductor, is_over
@@ -17,10 +16,12 @@ from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.workflows import Rendered
 from pesto_runtime.activities import resolve_services, shape
 from pesto_runtime.contract import Pipeline
+from pesto_runtime.errors import RunFailed
 from tests.support.commands import PESTO, ROOT, descendants, waited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -73,8 +74,12 @@ class Desk:
         waited(lambda: find(self.folder) is None, 10)
 
     def up(self) -> None:
-        """Start it again."""
-        up(self.folder)
+        """Start it again; a machine that others use takes its time."""
+        try:
+            up(self.folder)
+        except RunFailed:
+            with self.conductor() as conductor:
+                waited(conductor.is_healthy, 120)
 
     def start(
         self,
