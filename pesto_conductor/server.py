@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _PORTS = range(18080, 19080)  # below those that systems hand out to clients
-_BOOT_S, _STOP_S, _POLL_S = 120.0, 15.0, 0.1
+_BOOT_S, _STOP_S, _POLL_S = 300.0, 15.0, 0.1
 _USUAL_BOOT_S = 20.0
 _HEAP = "-Xmx1g"
 
@@ -85,7 +85,7 @@ def up(folder: Path | None = None, *, port: int = 0, told: Told = silent) -> Ser
         InvalidInput: the extra is missing, the port is somebody else's, or the server of this
             folder runs on another port than the one asked for.
         Unreachable: the jar cannot be downloaded.
-        RunFailed: it ended, or is not healthy after 120 s; with the end of its log.
+        RunFailed: it ended, or is not healthy after 300 s; with the end of its log.
     """
     folder = (folder or data_folder()).resolve()
     try:
