@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import pytest
 import typer.main
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import pesto_runtime
 from pesto_runtime.cli.main import app
@@ -175,14 +177,28 @@ def _kinds(kind: type[PestoError]) -> Iterator[type[PestoError]]:
             yield from _kinds(child)
 
 
+@functools.cache
 def _group() -> TyperGroup:
+    """The application with the commands of other packages, as `main` puts it together."""
+    for entry in entry_points(group="pesto.commands"):
+        app.add_typer(entry.load(), name=entry.name)
     command = typer.main.get_command(app)
     assert isinstance(command, TyperGroup)
     return command
 
 
 def _options() -> set[str]:
-    commands = [_group(), *_group().commands.values()]
+    commands = _commands(_group())
     return {option for command in commands for each in command.params for option in each.opts} | {
         "--help"
     }
+
+
+def _commands(group: TyperGroup) -> Iterator[TyperCommand | TyperGroup]:
+    """A group, its commands, and those of groups in it."""
+    yield group
+    for each in group.commands.values():
+        if isinstance(each, TyperGroup):
+            yield from _commands(each)
+        elif isinstance(each, TyperCommand):
+            yield each
