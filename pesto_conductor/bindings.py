@@ -89,11 +89,6 @@ def binding_of(task_type: str) -> Binding:
     return _BINDINGS.get(task_type) or _service(task_type)
 
 
-def verb_types() -> tuple[str, ...]:
-    """The task types of the verbs."""
-    return tuple(_BINDINGS)
-
-
 def _load_once() -> None:
     """Import what verbs import as they go: many threads that begin at once see half a module."""
     with _loading:

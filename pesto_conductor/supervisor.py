@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pesto_conductor.rest import Conductor
-from pesto_conductor.taskdefs import PREFIX
+from pesto_conductor.taskdefs import PREFIX, task_definitions
 from pesto_conductor.worker import FAILED, REFUSED, STOPPED, Settings, work
 from pesto_runtime.errors import InvalidInput
 
@@ -41,7 +41,8 @@ def run(
 
     Args:
         url: Base of its REST interface: `http://HOST:PORT/api`.
-        types: Task types to work on; by default all of ours that the server knows.
+        types: Task types to work on; by default those of the verbs, and those of services that
+            `register --per-service` made known to the server.
         concurrency: Most tasks of a type at once; by default one per core.
         domain: Task domain to work in: `gpu`, say.
         metrics_port: For Prometheus' `/metrics` and for `/health`, on the loopback.
@@ -57,15 +58,20 @@ def run(
     if foreign:
         raise InvalidInput(f"{', '.join(foreign)}: our task types begin with {PREFIX!r}")
     with Conductor(url) as server:
-        server.require()
+        known = server.require().task_types()
     settings = Settings(
         url=url,
-        types=tuple(types or ()),
+        types=tuple(types or _ours(known)),
         concurrency=concurrency or os.cpu_count() or 1,
         domain=domain,
         metrics_port=metrics_port,
     )
     return Supervisor(settings).run()
+
+
+def _ours(known: Sequence[str]) -> tuple[str, ...]:
+    verbs = tuple(each.name for each in task_definitions())
+    return (*verbs, *sorted({each for each in known if each.startswith(PREFIX)} - set(verbs)))
 
 
 @dataclass

@@ -25,15 +25,14 @@ class Settings:
 
     Attributes:
         url: The Conductor's `/api`.
-        types: Task types to work on; all of ours, and those of services that the server knows, if
-            empty.
+        types: Task types to work on.
         concurrency: Most tasks of a type at once.
         domain: Task domain to work in.
         metrics_port: For `/metrics` and `/health`; None for neither.
     """
 
     url: str
-    types: tuple[str, ...] = ()
+    types: tuple[str, ...]
     concurrency: int = 1
     domain: str | None = None
     metrics_port: int | None = None
@@ -63,15 +62,14 @@ async def _work(settings: Settings, alive_fd: int) -> None:
     from pesto_conductor.metrics import Metrics, serve_metrics
     from pesto_conductor.taskqueue import TaskQueue
 
-    types = settings.types or _all_types(settings.url)
-    bindings = [binding_of(each) for each in types]
+    bindings = [binding_of(each) for each in settings.types]
     metrics = Metrics()
     if settings.metrics_port is not None:
         serve_metrics(metrics, settings.metrics_port)
     queue = TaskQueue(settings.url, domain=settings.domain)
     crew = Crew(queue, metrics, settings.concurrency)
     _drain_when_told(crew, alive_fd)
-    _LOG.info("working on %s at %s", ", ".join(types), settings.url)
+    _LOG.info("working on %s at %s", ", ".join(settings.types), settings.url)
     try:
         await crew.run(bindings)
     finally:
@@ -91,14 +89,3 @@ def _drain_when_told(crew: Crew, alive_fd: int) -> None:
         crew.drain()
 
     loop.add_reader(alive_fd, orphaned)
-
-
-def _all_types(url: str) -> tuple[str, ...]:
-    """Those of the verbs, and those that `register --per-service` made known to the server."""
-    from pesto_conductor.bindings import verb_types
-    from pesto_conductor.rest import Conductor
-    from pesto_conductor.taskdefs import PREFIX
-
-    with Conductor(url) as server:
-        known = [name for name in server.task_types() if name.startswith(PREFIX)]
-    return (*verb_types(), *sorted(set(known) - set(verb_types())))
