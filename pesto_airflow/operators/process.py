@@ -93,6 +93,7 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         self.mode: Mode = mode or _default_mode()
         self.lease_s = lease_s
         self._job_id: str | None = None
+        self._left: dict[str, dict[str, object]] = {}
         self._is_killed = False
         self._made: ServiceCall | None = None
         self._place()
@@ -211,8 +212,11 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
             return client.process(ready, out=self.out)
 
     def _fetched(self, job_id: str) -> dict[str, object]:
-        with self._client() as client:
-            return client.result(job_id)
+        """What a job left, fetched once: Airflow's mixin asks after every wait, and again."""
+        if job_id not in self._left:
+            with self._client() as client:
+                self._left[job_id] = client.result(job_id)
+        return self._left[job_id]
 
     def _watched(self, job_id: str) -> Ended:
         with self._client() as client:
