@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from pesto_runtime.activities.context import RunContext, forget_run, load_context, save_plan
     from pesto_runtime.activities.discovery import Found, discover, find
+    from pesto_runtime.activities.merge import merge
     from pesto_runtime.activities.outcome import call, materialise, mosaic, reduce
     from pesto_runtime.activities.planning import (
         Inputs,
@@ -58,6 +59,7 @@ _HOMES = {
     "load_pipeline": "planning",
     "manifests_of": "chunk",
     "materialise": "outcome",
+    "merge": "merge",
     "mosaic": "outcome",
     "plan": "planning",
     "process": "chunk",
@@ -92,6 +94,7 @@ __all__ = [
     "load_pipeline",
     "manifests_of",
     "materialise",
+    "merge",
     "mosaic",
     "plan",
     "process",

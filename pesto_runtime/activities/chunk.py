@@ -19,7 +19,7 @@ from pesto_runtime.activities.context import (
 )
 from pesto_runtime.activities.meter import Meter
 from pesto_runtime.activities.pixels import Sources, picked_bands
-from pesto_runtime.activities.tile import StageFailed, TileRunner, in_stage
+from pesto_runtime.activities.tile import Made, StageFailed, TileRunner, in_stage
 from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -29,7 +29,7 @@ from pesto_runtime.errors import (
     NothingValid,
     TooLarge,
 )
-from pesto_runtime.pipeline import PhaseStages, phase_chain
+from pesto_runtime.pipeline import JsonType, PhaseStages, phase_chain
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster import raster_settings
 from pesto_runtime.tiling import Size, tiles_of
@@ -37,12 +37,11 @@ from pesto_runtime.tiling import Size, tiles_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy as np
     from pydantic import JsonValue
 
 _ATTEMPTS = 3
 _LONGEST_PAUSE_S = 5.0
-_Made: TypeAlias = "tuple[dict[str, np.ndarray], dict[str, object]]"
+_Made: TypeAlias = "tuple[dict[str, Made], dict[str, object]]"
 _A_TILES_OWN_FAULT = (AlgorithmFailed, BadRequest, InvalidInput, NothingValid, TooLarge)
 """Errors that another tile need not have; any other ends the run, which can be resumed."""
 
@@ -204,7 +203,7 @@ def _note_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
 def _has_scalars(run: _Chunks) -> bool:
     """Whether the JSON outputs of a whole stage are there, or it has none."""
     stage = run.stages.stages[0]
-    has_any = any(port.kind != "image" for port in stage.description.outputs)
+    has_any = any(isinstance(made, JsonType) for made in stage.makes.values())
     return not has_any or scalars_name(run.context, stage.id) in run.context.store.names("scalars")
 
 

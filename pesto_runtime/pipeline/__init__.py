@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, Facts, check
-from pesto_runtime.pipeline.phases import PhaseStages, phases_of, rasters_made, steps_of
+from pesto_runtime.pipeline.phases import PhaseStages, grids_made, phases_of, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
-from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType
+from pesto_runtime.pipeline.types import (
+    BoundStage,
+    GridType,
+    JsonType,
+    RasterType,
+    ValueType,
+    VectorType,
+)
 
 __all__ = [
     "MOST_TASKS",
     "BoundStage",
     "Checked",
     "Facts",
+    "GridType",
     "JsonType",
     "PhaseCost",
     "PhaseStages",
     "RasterType",
     "Sizing",
     "ValueType",
+    "VectorType",
     "check",
     "common_size",
+    "grids_made",
     "make_plan",
     "phase_chain",
     "phase_cost",
     "phases_of",
     "raster_bytes",
     "raster_sizes",
-    "rasters_made",
     "steps_of",
 ]
