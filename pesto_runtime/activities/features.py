@@ -153,8 +153,14 @@ def _placed(
         min(max(twice // (2 * UNITS), 0), side - 1)
         for twice, side in zip(point, reversed(placement.size), strict=True)
     )
-    content = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return Feature((point[0], point[1]), content, (row, col))
+    return Feature((point[0], point[1]), _canonical(told, where), (row, col))
+
+
+def _canonical(document: dict[str, JsonValue], where: str) -> str:
+    try:
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, TypeError) as error:  # a service's JSON may hold NaN all the same
+        raise ContractBroken(f"{where} is not JSON: {error}") from error
 
 
 def _moved(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from pesto_runtime.activities.features import DEPTHS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pydantic import JsonValue
 
     from pesto_runtime.raster.image import Transform
@@ -27,6 +30,17 @@ def crs_member(crs: str | None) -> JsonValue:
     code = crs.removeprefix("EPSG:")
     name = _CRS84 if code == "4326" else f"urn:ogc:def:crs:EPSG::{code}"
     return {"type": "name", "properties": {"name": name}}
+
+
+def collection_text(features: Iterable[dict[str, JsonValue]], *, crs: str | None) -> Iterator[str]:
+    """A FeatureCollection bit by bit: its head, then a line for each feature, then its tail.
+
+    Its member `crs` is null, which assumes no CRS, where there is none with an EPSG code.
+    """
+    yield f'{{"type": "FeatureCollection",\n"crs": {json.dumps(crs_member(crs))},\n"features": ['
+    for number, feature in enumerate(features):
+        yield (",\n" if number else "\n") + json.dumps(feature, allow_nan=False)
+    yield "\n]}\n"
 
 
 def located(feature: JsonValue, transform: Transform | None) -> dict[str, JsonValue]:

@@ -6,7 +6,6 @@ in their own order.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from pesto_runtime.activities.context import (
     vector_name,
 )
 from pesto_runtime.activities.gather import decode_block
-from pesto_runtime.activities.geojson import crs_member, located
+from pesto_runtime.activities.geojson import collection_text, crs_member, located
 from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
 from pesto_runtime.raster import file_sha256, rescaled
 from pesto_runtime.tiling import block_window, blocks_of
@@ -61,7 +60,7 @@ def merge(plan_href: str, vector: str, path: Path) -> Merged:
     context = load_context(plan_href)
     holes: list[Window] = []
     features = _located(context, vector, holes)
-    count = write_collection(path, features, crs=_scene_crs(context))
+    count = _write(path, features, crs=_scene_crs(context))
     digest, size = file_sha256(path)
     return Merged(digest, size, count, tuple(holes))
 
@@ -89,30 +88,16 @@ def materialise_vector(plan_href: str, vector: str) -> None:
     context.store.put_json(name, collection)
 
 
-def write_collection(
-    path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | None
-) -> int:
-    """Write features as GeoJSON, a line each, one after another; answers how many.
-
-    The member `crs` is null, which assumes none, where the CRS has no EPSG code.
-
-    Raises:
-        StoreFailed: disk full, or not writable.
-    """
-    count = 0
+def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | None) -> int:
+    """Write features as one GeoJSON file; answers how many."""
+    number = 0
     try:
         with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(
-                f'{{"type": "FeatureCollection",\n"crs": {json.dumps(crs_member(crs))},\n'
-                '"features": ['
-            )
-            for count, feature in enumerate(features, start=1):  # how many is the answer
-                file.write("\n" if count == 1 else ",\n")
-                file.write(json.dumps(feature, allow_nan=False))
-            file.write("\n]}\n")
+            for number, text in enumerate(collection_text(features, crs=crs)):  # noqa: B007  # counts
+                file.write(text)
     except OSError as error:
         raise StoreFailed(f"{path}: {error.strerror or error}") from error
-    return count
+    return number - 1  # the head is 0, the tail the last
 
 
 def _located(

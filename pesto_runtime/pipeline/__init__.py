@@ -13,6 +13,7 @@ from pesto_runtime.pipeline.types import (
     RasterType,
     ValueType,
     VectorType,
+    image_scale,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "check",
     "common_size",
     "grids_made",
+    "image_scale",
     "make_plan",
     "phase_chain",
     "phase_cost",
