@@ -1,10 +1,11 @@
 """Features of a tile: read from the GeoJSON that a process gave, and put in their place for good.
 
-Coordinates become whole multiples of 1/1024 pixel of the grid that the whole scene shares. Adding
-a window's offset to them is then exact, so that a feature has the same coordinates, the same owner
-and the same bytes whichever window it was found in. Coordinates that differ by a float's last bits
-from window to window (10 1/3 in one, 210 1/3 in another) come out equal too: a ratio of numbers
-below some millions is farther than that from where the rounding turns, or exactly there in both.
+Positions become whole multiples of 2**-20 pixel of the grid that the whole scene shares. Adding a
+window's offset to them is then exact, so that a feature has the same owner whichever window it was
+found in. Positions that a float's last bits tell apart (10 1/3 in one window, 210 1/3 in another)
+come out equal: a ratio of numbers below some 100 000 is farther than that from where the rounding
+turns, or exactly there in both. What is written are multiples of 1/1024 pixel, so that it takes
+more noise than that, and rarely then, to see in which window a feature was found.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Window
     from pesto_runtime.tiling import BlockIndex, Size
 
-UNITS = 1024
-"""Steps of a coordinate per pixel."""
+FINE = 1 << 20
+"""Steps of a position per pixel, where it is decided who owns it."""
+
+UNITS = 1 << 10
+"""Steps of a coordinate per pixel, where it is written."""
 
 _FARTHEST = 1 << 31
 DEPTHS: Mapping[str, int] = {
@@ -67,25 +71,21 @@ class Feature:
     else: that needs no division, and neither a ring's first vertex nor its direction moves it.
 
     Attributes:
-        point: The representative point (row, col), in 1/2048 pixel, which no centre is between.
+        point: The representative point (row, col), in steps of 1/1024 pixel.
         content: The feature as JSON, keys sorted; coordinates in pixels of the grid.
         pixel: The pixel (row, col) that owns it.
+        is_beyond: Whether it lies outside the grid; the nearest pixel owns it then.
     """
 
     point: tuple[int, int]
     content: str
     pixel: tuple[int, int]
+    is_beyond: bool = False
 
     @property
     def block(self) -> BlockIndex:
         """The product block (row, col) that holds it."""
         return (self.pixel[0] // BLOCK, self.pixel[1] // BLOCK)
-
-    @property
-    def is_beyond(self) -> bool:
-        """Whether its point lies outside the grid."""
-        row, col = self.point
-        return (row // (2 * UNITS), col // (2 * UNITS)) != self.pixel
 
     def is_within(self, window: Window) -> bool:
         """Whether a window of the grid owns it; of windows that do not overlap, one does."""
@@ -148,12 +148,15 @@ def _placed(
         raise ContractBroken(f"{where}/geometry has no coordinates, and so no place")
     told = {key: value for key, value in document.items() if key not in _OF_A_WINDOW}
     told["geometry"] = {"type": kind, "coordinates": moved}
-    point = tuple(min(axis) + max(axis) for axis in zip(*corners, strict=True))
-    row, col = (
-        min(max(twice // (2 * UNITS), 0), side - 1)
-        for twice, side in zip(point, reversed(placement.size), strict=True)
-    )
-    return Feature((point[0], point[1]), _canonical(told, where), (row, col))
+    row, col = (min(axis) + max(axis) for axis in zip(*corners, strict=True))
+    pixel = (row // (2 * FINE), col // (2 * FINE))
+    owner = (_within(pixel[0], placement.size[1]), _within(pixel[1], placement.size[0]))
+    point = (_written(row // 2), _written(col // 2))
+    return Feature(point, _canonical(told, where), owner, pixel != owner)
+
+
+def _within(index: int, count: int) -> int:
+    return min(max(index, 0), count - 1)
 
 
 def _canonical(document: dict[str, JsonValue], where: str) -> str:
@@ -166,23 +169,28 @@ def _canonical(document: dict[str, JsonValue], where: str) -> str:
 def _moved(
     value: object, depth: int, placement: Placement, corners: list[tuple[int, int]], where: str
 ) -> JsonValue:
-    """Coordinates in the grid; every position (row, col) of them is noted, in units."""
+    """Coordinates in the grid; every position of them is noted, (row, col), in steps."""
     if not isinstance(value, list):
         raise ContractBroken(f"{where}: {shortened(value)} is no list of coordinates")
     if depth:
         return [_moved(each, depth - 1, placement, corners, where) for each in value]
     if len(value) < 2 or not all(map(_is_near, value)):
         raise ContractBroken(f"{where}: {shortened(value)} is no position [x, y] in pixels")
-    x = round(value[0] * UNITS) + placement.col_off * UNITS
-    y = round(value[1] * UNITS) + placement.row_off * UNITS
+    x = round(value[0] * FINE) + placement.col_off * FINE
+    y = round(value[1] * FINE) + placement.row_off * FINE
     corners.append((y, x))
-    return [_in_pixels(x), _in_pixels(y), *value[2:]]
+    return [_in_pixels(_written(x)), _in_pixels(_written(y)), *value[2:]]
 
 
 def _is_near(number: object) -> bool:
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         return False
     return abs(number) < _FARTHEST  # not so of not-a-number either
+
+
+def _written(fine: int) -> int:
+    """A position in the steps in which it is written; halves go up."""
+    return (2 * fine * UNITS + FINE) // (2 * FINE)
 
 
 def _in_pixels(units: int) -> float:
