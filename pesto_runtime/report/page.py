@@ -137,7 +137,7 @@ def _attention(run: RunFacts, data: ReportData) -> str:
     ]
     points += [
         f"Output <b>{text(name)}</b> has {wording.plural(output.blocks_with_holes, 'block')} "
-        "with holes, filled with nodata."
+        f"with holes{', filled with nodata' if output.is_image else ': features are missing'}."
         for name, output in run.outputs.items()
         if output.blocks_with_holes
     ]
@@ -156,6 +156,8 @@ def _attention(run: RunFacts, data: ReportData) -> str:
 def _values(run: RunFacts) -> str:
     short, long_ = [], []
     for name, output in run.outputs.items():
+        if output.features is not None:
+            short.append((name, wording.count(output.features), "features"))
         if not output.is_value:
             continue
         words = wording.value(output.value)
@@ -180,7 +182,7 @@ def _subjects(run: RunFacts, data: ReportData) -> list[Subject]:
     outputs = [
         Subject(name, "Output", data.folder / output.path, "viridis")
         for name, output in run.outputs.items()
-        if not output.is_value
+        if output.is_image
     ]
     return [*scenes, *outputs]
 
