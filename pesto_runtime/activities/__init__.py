@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from pesto_runtime.activities.context import RunContext, forget_run, load_context, save_plan
     from pesto_runtime.activities.discovery import Found, discover, find
-    from pesto_runtime.activities.merge import merge
+    from pesto_runtime.activities.merging import merge
     from pesto_runtime.activities.outcome import call, materialise, mosaic, reduce
     from pesto_runtime.activities.planning import (
         Inputs,
@@ -59,7 +59,7 @@ _HOMES = {
     "load_pipeline": "planning",
     "manifests_of": "chunk",
     "materialise": "outcome",
-    "merge": "merge",
+    "merge": "merging",
     "mosaic": "outcome",
     "plan": "planning",
     "process": "chunk",

@@ -21,7 +21,7 @@ from pesto_runtime.activities.context import (
     spoilt_name,
     stage_manifest_name,
 )
-from pesto_runtime.activities.merge import materialise_vector
+from pesto_runtime.activities.merging import materialise_vector
 from pesto_runtime.activities.meter import Meter
 from pesto_runtime.activities.tile import in_stage
 from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed

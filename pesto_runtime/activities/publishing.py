@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.activities.chunk import manifests_of
 from pesto_runtime.activities.context import RunContext, load_context
 from pesto_runtime.activities.holes import hole_features
-from pesto_runtime.activities.merge import merge
+from pesto_runtime.activities.merging import merge
 from pesto_runtime.activities.outcome import mosaic
 from pesto_runtime.activities.versions import cpu_features, versions
 from pesto_runtime.contract import Hole, Pipeline, parse_binding

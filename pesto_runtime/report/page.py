@@ -19,6 +19,7 @@ from pesto_runtime.report.holes import read_holes
 from pesto_runtime.report.markup import facts as fact_list
 from pesto_runtime.report.markup import section, text
 from pesto_runtime.report.pipeline_svg import pipeline_svg
+from pesto_runtime.report.points import vector_figures
 from pesto_runtime.report.previews import Subject, gallery
 from pesto_runtime.report.tilemap import layers_of, tile_maps
 
@@ -58,6 +59,7 @@ def render(data: ReportData) -> str:
         _attention(run, data),
         section("Results", _values(run), anchor="results"),
         section("Images", gallery(_subjects(run, data)), anchor="images"),
+        section("Features", _vectors(run, data), anchor="features"),
         section("Pipeline", pipeline_svg(data.pipeline, run), anchor="pipeline"),
         section("Tiles", _tiles(run, data), anchor="tiles"),
         section(
@@ -185,6 +187,15 @@ def _subjects(run: RunFacts, data: ReportData) -> list[Subject]:
         if output.is_image
     ]
     return [*scenes, *outputs]
+
+
+def _vectors(run: RunFacts, data: ReportData) -> str:
+    files = {
+        name: data.folder / output.path
+        for name, output in run.outputs.items()
+        if output.features is not None
+    }
+    return vector_figures(files, next(iter(data.scenes.values()), ""))
 
 
 def _tiles(run: RunFacts, data: ReportData) -> str:
