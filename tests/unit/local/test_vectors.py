@@ -327,3 +327,17 @@ def test_a_vector_is_no_image(tmp_path: Path, scene: Path) -> None:
     )
     with pytest.raises(InvalidPipeline, match=r"\$found.boxes is a vector, but the port takes an"):
         run_local(document, tmp_path / "out", {"scene": scene})
+
+
+def test_a_complete_run_leaves_nothing_in_a_store_of_its_own(tmp_path: Path, scene: Path) -> None:
+    """Features of blocks and merged vectors are the run's, wherever they are kept."""
+    document = counted("boxes")
+    document["outputs"] = {"count": "$many.count", "boxes": "$found.boxes"}
+    document["stages"] = document["stages"][:2]  # type: ignore[index]  # a list
+    kept = run_local(document, tmp_path / "kept", {"scene": scene},
+                     store=(tmp_path / "store").as_uri(), keep=True)  # fmt: skip
+    folders = {name.partition("/")[0] for name in tree(tmp_path / "store")}
+    assert {"features", "vectors"} <= folders
+    (kept.folder / "result.json").unlink()
+    run_local(document, tmp_path / "kept", {"scene": scene}, store=(tmp_path / "store").as_uri())
+    assert tree(tmp_path / "store") == set()
