@@ -9,4 +9,71 @@ def get_provider_info() -> dict[str, object]:
         "package-name": "pesto-workflows",
         "name": "PESTO workflows",
         "description": "Chains PESTO services over whole scenes, tiled, as mapped tasks.",
+        "integrations": [
+            {
+                "integration-name": "PESTO",
+                "external-doc-url": "https://github.com/AirbusDefenceAndSpace/pesto",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": _modules("hooks"),
+        "operators": _modules("operators.discover", "operators.process"),
+        "sensors": _modules("sensors"),
+        "triggers": _modules("triggers"),
+        "connection-types": [_connection_type()],
+        "extra-links": ["pesto_airflow.links.PestoServiceLink"],
+        "task-decorators": [{"name": "pesto", "class-name": "pesto_airflow.decorators.pesto_task"}],
     }
+
+
+def _modules(*names: str) -> list[dict[str, object]]:
+    modules = [f"pesto_airflow.{name}" for name in names]
+    return [{"integration-name": "PESTO", "python-modules": modules}]
+
+
+def _connection_type() -> dict[str, object]:
+    return {
+        "connection-type": "pesto",
+        "hook-class-name": "pesto_airflow.hooks.PestoHook",
+        "hook-name": "PESTO service",
+        "ui-field-behaviour": {
+            "hidden-fields": ["extra"],
+            "relabeling": {
+                "host": "URL or host",
+                "schema": "Scheme",
+                "password": "Password, or bearer token where there is no login",
+            },
+            "placeholders": {
+                "host": "http://cloud-mask:8000",
+                "schema": "http, or https",
+                "port": "8000",
+            },
+        },
+        "conn-fields": {
+            "timeout": _field(
+                "Timeout (s)",
+                "Seconds without a byte after which an answer is given up; 300 where empty.",
+                {"type": ["number", "null"], "exclusiveMinimum": 0},
+            ),
+            "retries": _field(
+                "Retries",
+                "Times a call is sent again after no answer, before the task fails; 3 where empty.",
+                {"type": ["integer", "null"], "minimum": 0},
+            ),
+            "patience": _field(
+                "Patience (s)",
+                "Seconds to wait in all while the service is busy, before the task gives its slot "
+                "back and is retried; 60 where empty.",
+                {"type": ["number", "null"], "minimum": 0},
+            ),
+            "verify": _field(
+                "Verify certificate",
+                "true, false, or the path of a file of authorities to trust.",
+                {"type": ["string", "null"]},
+            ),
+        },
+    }
+
+
+def _field(label: str, description: str, schema: dict[str, object]) -> dict[str, object]:
+    return {"label": label, "description": description, "schema": schema}

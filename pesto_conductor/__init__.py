@@ -1,1 +1,1 @@
-"""Conductor side of pesto-workflows: workers of the verbs, workflow definitions, a server for trials."""
+"""Conductor side of pesto-workflows: workers of the verbs, definitions, a server for trials."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from pesto_runtime.errors import InvalidInput
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Pipeline
 
 GROUP = "pesto.engines"
+RENDERERS = "pesto.renderers"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,40 @@ class RunRequest:
     keep: bool = False
     fresh: bool = False
     as_cog: bool = False
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """A pipeline, to be written down as what an orchestrator reads.
+
+    Attributes:
+        pipeline: What to render.
+        path: Its file, as it was given.
+        services: `NAME=TARGET_OR_URL` or URLs, as on the command line.
+        catalog: `{name: target}` as JSON, or a folder of saved descriptions.
+        max_tasks: Most tasks of a fan-out.
+        tile: Side of a tile, pixels; None to size it by memory.
+        out: File that the text is for; what it names is relative to that, where it can be.
+    """
+
+    pipeline: Pipeline
+    path: Path
+    services: tuple[str, ...] = ()
+    catalog: Path | None = None
+    max_tasks: int = 64
+    tile: int | None = None
+    out: Path | None = None
+
+
+class Renderer(Protocol):
+    """Writes pipelines down for an orchestrator."""
+
+    def render(self, request: RenderRequest) -> str:
+        """Answer a file's text: a DAG in Python, or a workflow as JSON.
+
+        Raises:
+            PestoError: the pipeline does not check, or a service does not say what it is.
+        """
 
 
 class Watcher(Protocol):
@@ -98,11 +133,30 @@ def load_engine(name: str) -> Engine:
     """Find an engine by name.
 
     Raises:
-        InvalidInput: none of this name is installed; names those that are.
+        InvalidInput: none of this name is installed; names those that are, or the extra to install.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return cast("Engine", _loaded(GROUP, name))
+
+
+def load_renderer(name: str) -> Renderer:
+    """Find what writes pipelines down for an engine, by its name.
+
+    Raises:
+        InvalidInput: none of this name is installed; names those that are, or the extra to install.
+    """
+    return cast("Renderer", _loaded(RENDERERS, name))
+
+
+def _loaded(group: str, name: str) -> object:
+    found = {entry.name: entry for entry in entry_points(group=group)}
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
         raise InvalidInput(f"engine {name!r} is not installed; there are: {known}")
-    engine: Engine = found[name].load()
-    return engine
+    try:
+        loaded: object = found[name].load()
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"engine {name!r} needs {error.name}, which is not installed: "
+            f"pip install 'pesto-workflows[{name}]'"
+        ) from error
+    return loaded

@@ -274,6 +274,12 @@ class Interrupted(PestoError):
     slug, title, status, exit_code = "interrupted", "Interrupted", 503, 130
 
 
+class TilesFailed(PestoError):
+    """Tiles of a chunk failed for good; the others are kept."""
+
+    slug, title, status = "tiles-failed", "Tiles failed", 500
+
+
 class RunFailed(PestoError):
     """A run ended without its outputs; the reasons are in its detail."""
 

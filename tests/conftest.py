@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pesto_runtime import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,5 +29,4 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     def write_report(path: Path, _data: object) -> None:
         path.write_text("<!doctype html>")
 
-    engine = import_module("pesto_runtime.local.engine")  # its package has an `engine` of its own
-    monkeypatch.setattr(engine, "write_report", write_report)
+    monkeypatch.setattr(runs, "write_report", write_report)

@@ -11,53 +11,68 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pesto_runtime.activities.callers import close_callers
-    from pesto_runtime.activities.chunk import (
-        TileRecord,
-        Watch,
-        manifests_of,
-        process,
-        tile_records,
+    from pesto_runtime.activities.checking import (
+        Inputs,
+        PhaseShape,
+        check_pipeline,
+        load_pipeline,
+        shape,
     )
-    from pesto_runtime.activities.context import RunContext, forget_run, load_context, save_plan
+    from pesto_runtime.activities.chunk import process
+    from pesto_runtime.activities.context import (
+        RunContext,
+        begin_run,
+        chunks_of,
+        forget_run,
+        load_context,
+        save_plan,
+    )
     from pesto_runtime.activities.discovery import Found, discover, find
     from pesto_runtime.activities.merging import merge
-    from pesto_runtime.activities.outcome import call, materialise, mosaic, reduce
+    from pesto_runtime.activities.outcome import call, close_phase, materialise, mosaic, reduce
     from pesto_runtime.activities.planning import (
-        Inputs,
         PhaseEstimate,
         Planned,
-        check_pipeline,
         count_tiles,
-        load_pipeline,
         plan,
         read_inputs,
     )
     from pesto_runtime.activities.publishing import RunRecord, finished_result, publish
+    from pesto_runtime.activities.records import TileRecord, Watch, manifests_of, tile_records
     from pesto_runtime.activities.services import Services, resolve_services
     from pesto_runtime.activities.single import call_once
+    from pesto_runtime.activities.standing import is_blocked
+    from pesto_runtime.activities.workspace import Workspace, locked_workspace, run_store
 
 _HOMES = {
     "Found": "discovery",
-    "Inputs": "planning",
+    "Inputs": "checking",
     "PhaseEstimate": "planning",
+    "PhaseShape": "checking",
     "Planned": "planning",
     "RunContext": "context",
     "RunRecord": "publishing",
     "Services": "services",
-    "TileRecord": "chunk",
-    "Watch": "chunk",
+    "TileRecord": "records",
+    "Watch": "records",
+    "Workspace": "workspace",
+    "begin_run": "context",
     "call": "outcome",
     "call_once": "single",
-    "check_pipeline": "planning",
+    "check_pipeline": "checking",
+    "chunks_of": "context",
     "close_callers": "callers",
+    "close_phase": "outcome",
     "count_tiles": "planning",
     "discover": "discovery",
     "find": "discovery",
-    "forget_run": "context",
     "finished_result": "publishing",
+    "forget_run": "context",
+    "is_blocked": "standing",
     "load_context": "context",
-    "load_pipeline": "planning",
-    "manifests_of": "chunk",
+    "load_pipeline": "checking",
+    "locked_workspace": "workspace",
+    "manifests_of": "records",
     "materialise": "outcome",
     "merge": "merging",
     "mosaic": "outcome",
@@ -67,31 +82,40 @@ _HOMES = {
     "read_inputs": "planning",
     "reduce": "outcome",
     "resolve_services": "services",
+    "run_store": "workspace",
     "save_plan": "context",
-    "tile_records": "chunk",
+    "shape": "checking",
+    "tile_records": "records",
 }
 
 __all__ = [
     "Found",
     "Inputs",
     "PhaseEstimate",
+    "PhaseShape",
     "Planned",
     "RunContext",
     "RunRecord",
     "Services",
     "TileRecord",
     "Watch",
+    "Workspace",
+    "begin_run",
     "call",
     "call_once",
     "check_pipeline",
+    "chunks_of",
     "close_callers",
+    "close_phase",
     "count_tiles",
     "discover",
     "find",
     "finished_result",
     "forget_run",
+    "is_blocked",
     "load_context",
     "load_pipeline",
+    "locked_workspace",
     "manifests_of",
     "materialise",
     "merge",
@@ -102,7 +126,9 @@ __all__ = [
     "read_inputs",
     "reduce",
     "resolve_services",
+    "run_store",
     "save_plan",
+    "shape",
     "tile_records",
 ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.activities.collect import Collector
 from pesto_runtime.activities.context import (
@@ -17,9 +17,13 @@ from pesto_runtime.activities.context import (
     manifest_name,
     scalars_name,
 )
+from pesto_runtime.activities.lanes import Lanes, Tried, attempted
 from pesto_runtime.activities.meter import Meter
 from pesto_runtime.activities.pixels import Sources, picked_bands
-from pesto_runtime.activities.tile import Made, StageFailed, TileRunner, in_stage
+from pesto_runtime.activities.records import TileRecord, Watch
+from pesto_runtime.activities.standing import is_blocked
+from pesto_runtime.activities.tile import StageFailed, TileRunner, in_stage
+from pesto_runtime.client.giving_up import given_up_when
 from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -27,6 +31,7 @@ from pesto_runtime.errors import (
     Interrupted,
     InvalidInput,
     NothingValid,
+    TilesFailed,
     TooLarge,
 )
 from pesto_runtime.pipeline import JsonType, PhaseStages, phase_chain
@@ -35,43 +40,12 @@ from pesto_runtime.raster import raster_settings
 from pesto_runtime.tiling import Size, tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from pydantic import JsonValue
 
-_ATTEMPTS = 3
-_LONGEST_PAUSE_S = 5.0
-_Made: TypeAlias = "tuple[dict[str, Made], dict[str, object]]"
+_MOST_TOLD = 3
 _A_TILES_OWN_FAULT = (AlgorithmFailed, BadRequest, InvalidInput, NothingValid, TooLarge)
 """Errors that another tile need not have; any other ends the run, which can be resumed."""
-
-
-@dataclass(frozen=True, slots=True)
-class TileRecord:
-    """What became of a tile.
-
-    Attributes:
-        window: In the grid of the scenes, pixels.
-        seconds: That it took; 0 for one that was reused.
-        state: `done`, `reused` (all its blocks were there) or `hole`.
-    """
-
-    window: Window
-    seconds: float
-    state: str
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who looks on while a chunk runs.
-
-    Attributes:
-        on_tile: Told of every tile when it is done.
-        should_stop: Asked before every tile; True ends the chunk, what is whole being kept.
-    """
-
-    on_tile: Callable[[TileRecord], None] = lambda _record: None
-    should_stop: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -80,92 +54,131 @@ class _Chunks:
 
     context: RunContext
     stages: PhaseStages
-    runner: TileRunner
+    bands: Mapping[str, tuple[int, ...]]
+    lanes: Lanes
     watch: Watch
+    meter: Meter = field(default_factory=Meter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
     blocks: int = 0
 
+    def note(self, window: Window, seconds: float, state: str) -> None:
+        """Keep and tell what became of a tile."""
+        self.records.append(TileRecord(window, seconds, state))
+        self.watch.on_tile(self.records[-1])
 
-def process(chunk: Chunk, *, watch: Watch | None = None) -> ChunkResult:
-    """Run chunks `start` to `stop` of a phase.
+    def look(self) -> None:
+        """See whether to go on.
+
+        Raises:
+            Interrupted: the watch said stop.
+        """
+        if self.watch.should_stop():
+            raise Interrupted("stopped between tiles; the same command resumes the run")
+
+
+def process(
+    chunk: Chunk,
+    *,
+    watch: Watch | None = None,
+    threads: int = 1,
+    holes: Literal["keep", "fail"] = "keep",
+) -> ChunkResult:
+    """Run chunks `start` to `stop` of a phase; nothing where an earlier phase has holes.
+
+    Args:
+        chunk: Which.
+        watch: Who looks on.
+        threads: Tiles at once: more than one where services are waited for.
+        holes: Whether a tile that failed for good is kept as a hole, or fails the chunk once its
+            other tiles are done.
 
     Raises:
         Interrupted: the watch said stop; whole blocks are kept.
+        TilesFailed: there are holes, and `holes` is `fail`; asked again, only they are computed.
         PestoError: what no tile can be blamed for: a raster that cannot be read, a service that
             is not there or breaks its contract, a store that cannot be written.
     """
     context = load_context(chunk.plan)
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
-    sources = Sources(context, _needed_bands(context, stages))
-    with raster_settings():
-        runner = _runner(context, stages, sources)
-        run = _Chunks(context, stages, runner, watch or Watch())
-        for window in phase.chunks[chunk.start : chunk.stop]:
+    bands = _needed_bands(context, stages)
+    windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
+    parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
+    watch = watch or Watch()
+    with raster_settings(), given_up_when(watch.should_stop), Lanes(
+        lambda: _runner(context, stages, bands, parameters), threads
+    ) as lanes:  # fmt: skip
+        run = _Chunks(context, stages, bands, lanes, watch)
+        for window in windows:
             _run_chunk(run, window, tile=phase.tile)
-    manifest = manifest_name(context, chunk.phase, chunk.start, chunk.stop)
-    context.store.put_json(manifest, _manifest(run))
-    states = [record.state for record in run.records]
-    return ChunkResult(
-        manifest=context.store.href(manifest),
-        tiles=states.count("done"),
-        reused=states.count("reused"),
-        holes=len(run.holes),
-        blocks=run.blocks,
-        bytes_read=sources.bytes_read,
-    )
+    result = _kept(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
+    if run.holes and holes == "fail":
+        raise _failed(run)
+    return result
 
 
-def _runner(context: RunContext, stages: PhaseStages, sources: Sources) -> TileRunner:
+def _runner(
+    context: RunContext,
+    stages: PhaseStages,
+    bands: Mapping[str, tuple[int, ...]],
+    parameters: Mapping[str, Mapping[str, object]],
+) -> TileRunner:
     return TileRunner(
         context=context,
         chain=phase_chain(stages, context.types, context.plan.size),
         stages=stages.stages,
-        sources=sources,
-        parameters={stage.id: context.parameters(stage) for stage in stages.stages},
+        sources=Sources(context, bands),
+        parameters=parameters,
         meter=Meter(),
     )
 
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
-    bands = run.runner.sources.bands
     collector = Collector.of(
-        run.context, run.stages, chunk, source_bands=bands, meter=run.runner.meter
+        run.context, run.stages, chunk, source_bands=run.bands, meter=run.meter
     )
-    run_tile = _run_whole if run.stages.kind == "whole" else _run_tile
-    for window in tiles_of(chunk, tile):
-        if run.watch.should_stop():
-            raise Interrupted("stopped between tiles; the same command resumes the run")
-        begun = time.perf_counter()
-        state = run_tile(run, collector, window)
-        seconds = 0.0 if state == "reused" else time.perf_counter() - begun
-        run.records.append(TileRecord(window, seconds, state))
-        run.watch.on_tile(run.records[-1])
+    if run.stages.kind == "whole":
+        _run_whole(run, collector, chunk)
+    else:
+        for tried in run.lanes.run(_to_do(run, collector, tiles_of(chunk, tile)), look=run.look):
+            begun = time.perf_counter()
+            state = _taken(run, collector, tried)
+            run.note(tried.window, tried.seconds + time.perf_counter() - begun, state)
     run.blocks += collector.blocks
 
 
-def _run_tile(run: _Chunks, collector: Collector, window: Window) -> str:
-    wanted = collector.wanted(window)
-    if not wanted:
-        return "reused"
-    try:
-        arrays, _ = _attempted(lambda: run.runner.run(wanted))
-    except StageFailed as failure:
-        _note_hole(run, failure, window)
-        collector.spoil(wanted)
+def _to_do(
+    run: _Chunks, collector: Collector, windows: Iterable[Window]
+) -> Iterator[tuple[Window, Mapping[str, Window]]]:
+    """The tiles that touch a missing block, and what is wanted of them."""
+    for window in windows:
+        wanted = collector.wanted(window)
+        if wanted:
+            yield window, wanted
+        else:
+            run.note(window, 0.0, "reused")
+
+
+def _taken(run: _Chunks, collector: Collector, tried: Tried) -> str:
+    if isinstance(tried.made, StageFailed):
+        _note_hole(run, tried.made, tried.window)
+        collector.spoil(tried.wanted)
         return "hole"
     try:
-        collector.add(wanted, arrays)
+        collector.add(tried.wanted, tried.made)
     except StageFailed as failure:  # of a reduce: the pixels themselves are right
-        _note_hole(run, failure, window)
+        _note_hole(run, failure, tried.window)
     return "done"
 
 
-def _run_whole(run: _Chunks, collector: Collector, window: Window) -> str:
+def _run_whole(run: _Chunks, collector: Collector, window: Window) -> None:
+    run.look()
+    begun = time.perf_counter()
     if collector.is_complete and _has_scalars(run):
-        return "reused"
+        run.note(window, 0.0, "reused")
+        return
     try:
-        arrays, values = _attempted(run.runner.run_whole)
+        arrays, values = attempted(run.lanes.runners[0].run_whole)
     except StageFailed as failure:
         raise in_stage(failure.error, failure.stage, window) from failure
     collector.add(collector.wanted(window), arrays)
@@ -173,19 +186,36 @@ def _run_whole(run: _Chunks, collector: Collector, window: Window) -> str:
     if outputs:
         name = scalars_name(run.context, run.stages.stages[0].id)
         run.context.store.put_json(name, dict(outputs))
-    return "done"
+    run.note(window, time.perf_counter() - begun, "done")
 
 
-def _attempted(call: Callable[[], _Made]) -> _Made:
-    """Try a tile again while asking again can help; what is already done of its chunk stays."""
-    for attempt in range(1, _ATTEMPTS):
-        try:
-            return call()
-        except StageFailed as failure:
-            if not failure.error.retryable:
-                raise
-            time.sleep(min(failure.error.retry_after_s or 0.2 * 2**attempt, _LONGEST_PAUSE_S))
-    return call()
+def _kept(run: _Chunks, manifest: str) -> ChunkResult:
+    """Write the manifest, and say where it is and what it counts."""
+    runners = run.lanes.runners
+    for runner in runners:
+        run.meter.add(runner.meter)
+    states = [record.state for record in run.records]
+    result = ChunkResult(
+        manifest=run.context.store.href(manifest),
+        tiles=states.count("done"),
+        reused=states.count("reused"),
+        holes=len(run.holes),
+        blocks=run.blocks,
+        bytes_read=sum(runner.sources.bytes_read for runner in runners),
+    )
+    run.context.store.put_json(manifest, _manifest(run, result))
+    return result
+
+
+def _failed(run: _Chunks) -> TilesFailed:
+    """The error that tells of holes: how many, and the first of them."""
+    told = [str(hole.error["detail"]) for hole in run.holes[:_MOST_TOLD]]
+    more = len(run.holes) - len(told)
+    lines = [*told, f"and {more} more"] if more else told
+    return TilesFailed(
+        f"{len(run.holes)} of {len(run.records)} tiles failed; the others are kept, and asked "
+        "again only these are computed:" + "".join(f"\n  {line}" for line in lines)
+    )
 
 
 def _note_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
@@ -223,30 +253,12 @@ def _needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[i
     }
 
 
-def _manifest(run: _Chunks) -> dict[str, object]:
+def _manifest(run: _Chunks, result: ChunkResult) -> dict[str, object]:
     return {
         "tiles": [
             [*record.window, round(record.seconds, 4), record.state] for record in run.records
         ],
         "holes": [hole.model_dump(mode="json") for hole in run.holes],
-        **run.runner.meter.manifest(),
+        "bytes_read": result.bytes_read,
+        **run.meter.manifest(),
     }
-
-
-def manifests_of(context: RunContext) -> Iterator[dict[str, JsonValue]]:
-    """Every manifest that the chunks of a run left."""
-    for name in sorted(context.store.names(f"manifests/{context.plan.run}")):
-        document = context.store.get_json(name)
-        if isinstance(document, dict):
-            yield dict(document)
-
-
-def tile_records(context: RunContext) -> Iterator[TileRecord]:
-    """What became of every tile of a run, phase after phase."""
-    for manifest in manifests_of(context):
-        tiles = manifest.get("tiles")
-        for tile in tiles if isinstance(tiles, list) else []:
-            if isinstance(tile, list):
-                *window, seconds, state = tile
-                numbers = [int(str(number)) for number in window]
-                yield TileRecord(Window(*numbers), float(str(seconds)), str(state))

@@ -18,6 +18,7 @@ from pesto_runtime.activities.gather import FeatureBlock, Gatherer
 from pesto_runtime.activities.inputs import stage_array, tile_info
 from pesto_runtime.activities.pixels import Pixels
 from pesto_runtime.activities.tile import StageFailed
+from pesto_runtime.activities.unfinished import keep_unfinished, unfinished_blocks
 from pesto_runtime.errors import PestoError
 from pesto_runtime.pipeline import VectorType
 from pesto_runtime.raster import BlockCodec
@@ -139,6 +140,8 @@ class Collector:
                 self._keep(name, block)
 
     def _keep(self, name: str, block: Block) -> None:
+        if block.has_hole and name in self.context.plan.keys:
+            keep_unfinished(self.context, name, block)
         if block.index in self.missing.get(name, ()):
             codec = BlockCodec(block.pixels.shape[0], block.pixels.dtype.name)
             place = spoilt_name if block.has_hole else block_name
@@ -200,4 +203,5 @@ def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> se
 def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> Assembler:
     made = context.raster_type(name)
     dtype = made.dtype[0] if len(made.dtype) == 1 else ""
-    return Assembler(name, context.sizes[name], blocks, dtype, made.nodata)
+    begun = unfinished_blocks(context, name, blocks)
+    return Assembler(name, context.sizes[name], blocks, dtype, made.nodata, begun)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pesto_runtime.contract import Description, Pipeline, Plan, Reference, bad_fields
+from pesto_runtime.contract import Chunk, Description, Pipeline, Plan, Reference, bad_fields
 from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.pipeline import (
     BoundStage,
@@ -107,6 +107,29 @@ def save_plan(plan: Plan) -> str:
     return store.href(name)
 
 
+def begin_run(plan: Plan) -> str:
+    """Put a plan into its run store, and forget what earlier attempts told of their tiles.
+
+    Returns:
+        The plan's href: all that a task has to be told of it.
+
+    Raises:
+        StoreFailed: the store cannot be written.
+    """
+    href = save_plan(plan)
+    load_context(href).forget_manifests()
+    return href
+
+
+def chunks_of(plan_href: str, number: int) -> list[Chunk]:
+    """What the tasks of a phase are given, one each; none for a phase without tiles."""
+    phase = load_context(plan_href).plan.phases[number]
+    return [
+        Chunk(plan=plan_href, phase=number, start=index, stop=index + 1)
+        for index in range(len(phase.chunks))
+    ]
+
+
 def forget_run(plan: Plan) -> None:
     """Delete what runs of this plan left in their store; blocks of other keys stay.
 
@@ -115,13 +138,14 @@ def forget_run(plan: Plan) -> None:
     """
     store, keys = open_store(plan.store), set(plan.keys.values())
     for key in keys:
-        for folder in ("blocks", "features", "holes", "partials"):
+        for folder in ("blocks", "features", "holes", "partials", "unfinished"):
             store.delete(list(store.names(f"{folder}/{key}")))
     made = [(folder, keys) for folder in ("scalars", "rasters", "vectors")]
     for folder, known in (*made, (_PLANS, {plan.run})):
         names = [name for name in store.names(folder) if _stem(name) in known]
         store.delete(names)
     store.delete(list(store.names(f"manifests/{plan.run}")))
+    load_context.cache_clear()  # a process that outlives the run must not find its plan
 
 
 def _stem(name: str) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Service
 from pesto_runtime.errors import InvalidContract, InvalidInput, StoreRefused
-from pesto_runtime.processor import load_processor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,30 +73,45 @@ def discover(urls: Sequence[str], folder: Path) -> list[Path]:
         InvalidInput: a file that is there is not JSON.
     """
     found = [(url, find((url,))) for url in urls]
+    return [
+        save_description(folder, url, each.said, each.service.transports) for url, each in found
+    ]
+
+
+def save_description(folder: Path, url: str, said: Description, transports: Sequence[str]) -> Path:
+    """Save what a service says of itself as `NAME@VERSION.json`; an overlay in that file stays.
+
+    Args:
+        folder: Made where it is missing.
+        url: Where the service is.
+        said: What it says.
+        transports: Media types that it takes; none of PESTO 1.7.2.
+
+    Raises:
+        StoreRefused: the folder cannot be written.
+        InvalidContract: its name or version cannot be part of a file's name.
+        InvalidInput: a file that is there is not JSON.
+    """
+    file = f"{said.name}@{said.version}.json"
+    if Path(file).name != file:
+        raise InvalidContract(f"{url} calls itself {file[:-5]!r}, which cannot be a file's name")
+    path = folder / file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_saved(folder, url, each) for url, each in found]
+        document: dict[str, JsonValue] = {"url": url, "digest": said.digest, **_overlay_of(path)}
+        document["transports"] = list(transports)
+        document["description"] = said.to_json()
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(document, indent=2) + "\n")
+        part.replace(path)
     except OSError as error:
         raise StoreRefused(f"{folder}: {error.strerror or error}") from error
+    return path
 
 
 def is_url(target: str) -> bool:
     """Whether a target is a service's URL."""
     return target.startswith(("http://", "https://"))
-
-
-def _saved(folder: Path, url: str, found: Found) -> Path:
-    file = f"{found.said.name}@{found.said.version}.json"
-    if Path(file).name != file:
-        raise InvalidContract(f"{url} calls itself {file[:-5]!r}, which cannot be a file's name")
-    path = folder / file
-    document: dict[str, JsonValue] = {"url": url, "digest": found.said.digest, **_overlay_of(path)}
-    document["transports"] = list(found.service.transports)
-    document["description"] = found.said.to_json()
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(document, indent=2) + "\n")
-    part.replace(path)
-    return path
 
 
 def _overlay_of(path: Path) -> dict[str, JsonValue]:
@@ -114,6 +128,8 @@ def _overlay_of(path: Path) -> dict[str, JsonValue]:
 def _loaded(
     target: str, base: Path | None
 ) -> tuple[Description, str, tuple[str, ...], tuple[str, ...]]:
+    from pesto_runtime.processor import load_processor
+
     processor = load_processor(target, base=base)
     return processor.description, processor.build, (), (_absolute(target, base),)
 

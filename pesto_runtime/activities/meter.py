@@ -37,6 +37,16 @@ class Meter:
                 cpu_seconds=so_far.cpu_seconds + time.thread_time() - cpu,
             )
 
+    def add(self, other: Meter) -> None:
+        """Add what another thread measured."""
+        for stage_id, cost in other.costs.items():
+            so_far = self.costs.get(stage_id, StageCost())
+            self.costs[stage_id] = StageCost(
+                calls=so_far.calls + cost.calls,
+                seconds=so_far.seconds + cost.seconds,
+                cpu_seconds=so_far.cpu_seconds + cost.cpu_seconds,
+            )
+
     def manifest(self) -> dict[str, object]:
         """The costs, as a manifest tells them."""
         return {"stages": {name: cost.model_dump() for name, cost in self.costs.items()}}

@@ -23,9 +23,10 @@ from pesto_runtime.activities.context import (
 )
 from pesto_runtime.activities.merging import materialise_vector
 from pesto_runtime.activities.meter import Meter
+from pesto_runtime.activities.standing import blocks_missing, blocks_there, is_blocked
 from pesto_runtime.activities.tile import in_stage
 from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
-from pesto_runtime.pipeline import VectorType
+from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster import (
     BandFacts,
@@ -73,8 +74,7 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
     """
     context = load_context(plan_href)
     layout = _layout(context, raster)
-    folder = f"blocks/{context.plan.keys[raster]}"
-    there = {_index(name) for name in context.store.names(folder)}
+    there = blocks_there(context, raster)
     size = context.sizes[raster]
     holes = tuple(index for index in blocks_of(size) if index not in there)
     if holes and layout.nodata is None:
@@ -155,6 +155,31 @@ def call(plan_href: str, stage_id: str) -> None:
     _finish(context, stage, lambda caller: caller.run(inputs, tile=None))
 
 
+def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
+    """Do what a phase owes once its chunks are done; call what has no image.
+
+    The rasters that later phases read are put together, and the phase's reduces are folded; what
+    has holes is left out.
+
+    Returns:
+        Ids of stages that could not be made.
+
+    Raises:
+        PestoError: a process refuses to finish, or the store cannot be written.
+    """
+    context = load_context(plan_href)
+    phase = context.phases[number]
+    if is_blocked(context, number):
+        return tuple(stage.id for stage in (*phase.stages, *phase.reduces))
+    if phase.kind == "call":
+        call(plan_href, phase.stages[0].id)
+        return ()
+    for raster in read_later(context.phases, number):
+        if not blocks_missing(context, raster):
+            materialise(plan_href, raster)
+    return tuple(stage.id for stage in phase.reduces if not reduce(plan_href, stage.id))
+
+
 def _finish(
     context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
 ) -> None:
@@ -209,8 +234,3 @@ def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
     shape = (layout.count, window.height, window.width)
     codec = BlockCodec(layout.count, layout.dtype)
     return codec.compress(np.full(shape, layout.nodata, layout.dtype))
-
-
-def _index(name: str) -> BlockIndex:
-    row, col = name.rsplit("/", 2)[1:]
-    return (int(row), int(col))

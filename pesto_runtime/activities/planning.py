@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pesto_runtime.activities.checking import Inputs, check_pipeline
 from pesto_runtime.contract import Pipeline, Plan
-from pesto_runtime.errors import InvalidInput, InvalidPipeline
+from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import file_href, looks_like_href
 from pesto_runtime.pipeline import (
-    Facts,
     PhaseCost,
     Sizing,
-    check,
     make_plan,
     phase_cost,
     phases_of,
@@ -30,22 +29,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.activities.services import Services
-    from pesto_runtime.contract import Phase, Scene
-    from pesto_runtime.errors import BadField
+    from pesto_runtime.contract import Phase
     from pesto_runtime.pipeline import Checked
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a pipeline is run on.
-
-    Attributes:
-        scenes: Image input -> facts of its raster.
-        parameters: Other input -> value.
-    """
-
-    scenes: Mapping[str, Scene]
-    parameters: Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -82,47 +67,6 @@ class Planned:
     plan: Plan
     checked: Checked
     estimates: tuple[PhaseEstimate, ...]
-
-    @property
-    def warnings(self) -> tuple[BadField, ...]:
-        """What will run, but deserves a look."""
-        return self.checked.warnings
-
-
-def load_pipeline(path: Path) -> Pipeline:
-    """Read a pipeline's file.
-
-    Raises:
-        InvalidInput: it is not there, or not JSON.
-        InvalidPipeline: it does not fit the schema; with every wrong field.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} is not JSON: {error}") from error
-    try:
-        return Pipeline.parse(document)
-    except InvalidPipeline as error:
-        raise InvalidPipeline.of(str(path), error.fields) from error
-
-
-def check_pipeline(
-    pipeline: Pipeline, services: Services, *, inputs: Inputs | None = None
-) -> Checked:
-    """Type-check a pipeline against what its services say, and against inputs where given."""
-    return check(
-        pipeline,
-        Facts(
-            descriptions=services.descriptions,
-            digests=services.digests,
-            plain=services.plain,
-            scenes=inputs.scenes if inputs else {},
-            parameters=inputs.parameters if inputs else None,
-            offered=services.offered,
-        ),
-    )
 
 
 def read_inputs(pipeline: Pipeline, given: Mapping[str, str]) -> Inputs:
@@ -165,6 +109,8 @@ def plan(
         store=store,
         sizing=sizing,
     )
+    warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
+    made = made.model_copy(update={"warnings": warnings})
     return Planned(made, checked, _estimates(made, checked))
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities.chunk import manifests_of
 from pesto_runtime.activities.context import RunContext, load_context
 from pesto_runtime.activities.holes import hole_features
 from pesto_runtime.activities.merging import merge
 from pesto_runtime.activities.outcome import mosaic
+from pesto_runtime.activities.records import manifests_of
+from pesto_runtime.activities.standing import unmade_stages
 from pesto_runtime.activities.versions import cpu_features, versions
 from pesto_runtime.contract import Hole, Pipeline, parse_binding
 from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
@@ -24,7 +26,7 @@ from pesto_runtime.pipeline import RasterType, VectorType
 from pesto_runtime.raster import file_sha256, write_cog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence, Set
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -32,35 +34,26 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Reference
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunRecord:
-    """What an engine knows of a run beside its plan.
+    """What an engine knows of a run beside its plan; all else is in the run store.
 
     Attributes:
         engine: Name and settings of the engine, and its id of the run.
         started: When.
-        chunks: Tasks that ran.
-        tiles: Tiles computed.
-        reused: Tiles that were not, as all their blocks were there.
-        bytes_read: Bytes of pixels read.
-        phase_seconds: Of every phase that ran.
-        warnings: What deserves a look.
-        unmade: Stages that were not made, as what they read has holes.
+        phase_seconds: Of every phase that ran, where the engine has measured them.
     """
 
     engine: Mapping[str, JsonValue]
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    chunks: int = 0
-    tiles: int = 0
-    reused: int = 0
-    bytes_read: int = 0
-    phase_seconds: list[float] = field(default_factory=list)
-    warnings: tuple[str, ...] = ()
-    unmade: set[str] = field(default_factory=set)
+    phase_seconds: Sequence[float] = ()
 
 
 _HOLES, _RESULT = "holes.geojson", "result.json"
 _SUFFIXES = (".tif", ".json", ".geojson")
+_LOST = (
+    ": did somebody clean it, or another run in it end? the same command makes again what is gone"
+)
 
 
 @dataclass(frozen=True)
@@ -91,8 +84,12 @@ def publish(
     manifests = list(manifests_of(context))
     holes = [Hole.model_validate(each) for m in manifests for each in _list(m, "holes")]
     bindings = Pipeline.parse(context.plan.pipeline).outputs
-    wanted = _references(bindings, unmade=record.unmade)
-    if not wanted or (holes and not record.tiles and not record.reused):
+    unmade = unmade_stages(context)
+    if unmade and not holes:
+        raise RunFailed(f"{', '.join(sorted(unmade))} left nothing in the run store{_LOST}")
+    wanted = _references(bindings, unmade=unmade)
+    tally = _tally(manifests)
+    if not wanted or (holes and not tally["done"] and not tally["reused"]):
         raise RunFailed(f"no output could be made{_because(holes)}")
     try:
         made = {
@@ -115,7 +112,7 @@ def publish(
     return result
 
 
-def _references(bindings: Mapping[str, str], *, unmade: set[str]) -> dict[str, Reference]:
+def _references(bindings: Mapping[str, str], *, unmade: Set[str]) -> dict[str, Reference]:
     """Output -> what it is bound to, where its stage was made."""
     found = {name: parse_binding(binding) for name, binding in bindings.items()}
     return {name: each for name, each in found.items() if each and each.owner not in unmade}
@@ -125,10 +122,7 @@ def _refuse_lost_blocks(made: Mapping[str, _Output]) -> None:
     """Fail where blocks are gone though no tile failed: a product of nodata would be COMPLETE."""
     lost = [name for name, output in made.items() if output.told.get("blocks_with_holes")]
     if lost:
-        raise RunFailed(
-            f"blocks of {', '.join(lost)} are gone from the run store: did somebody clean it, or "
-            "another run in it end? the same command makes them again"
-        )
+        raise RunFailed(f"blocks of {', '.join(lost)} are gone from the run store{_LOST}")
 
 
 def _because(holes: list[Hole]) -> str:
@@ -215,6 +209,7 @@ def _result(
     ended = datetime.now(UTC)
     outputs = Pipeline.parse(plan.pipeline).outputs
     skipped = sorted(set(outputs) - set(made))
+    tally = _tally(manifests)
     return {
         "status": "PARTIAL" if holes or skipped else "COMPLETE",
         "pipeline": str(plan.pipeline["name"]),
@@ -226,14 +221,14 @@ def _result(
             **{n: {"href": s.href, "identity": s.identity} for n, s in plan.scenes.items()},
             **plan.parameters,
         },
-        "tiles": {"computed": record.tiles, "reused": record.reused, "holes": len(holes)},
-        "chunks": record.chunks,
-        "bytes_read": record.bytes_read,
+        "tiles": {"computed": tally["done"], "reused": tally["reused"], "holes": len(holes)},
+        "chunks": sum("tiles" in manifest for manifest in manifests),
+        "bytes_read": sum(int(str(each.get("bytes_read", 0))) for each in manifests),
         "phases": _phases(context, record),
         "stages": _stages(context, manifests),
         "outputs": {name: output.told for name, output in made.items()},
         "skipped": list(skipped),
-        "warnings": list(record.warnings),
+        "warnings": list(plan.warnings),
         "versions": dict(versions()),
         "cpu": list(cpu_features()),
     }
@@ -274,6 +269,16 @@ def _stages(context: RunContext, manifests: list[dict[str, JsonValue]]) -> dict[
             "cpu_seconds": round(sum(float(str(cost["cpu_seconds"])) for cost in costs), 4),
         }
     return told
+
+
+def _tally(manifests: Iterable[Mapping[str, JsonValue]]) -> Counter[str]:
+    """State of a tile -> how many."""
+    return Counter(
+        str(tile[-1])
+        for manifest in manifests
+        for tile in _list(manifest, "tiles")
+        if isinstance(tile, list)
+    )
 
 
 def _list(document: Mapping[str, JsonValue], key: str) -> list[JsonValue]:

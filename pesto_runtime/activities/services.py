@@ -79,6 +79,7 @@ def resolve_services(
     base: Path,
     options: Sequence[str] = (),
     catalog: Path | None = None,
+    chosen: Mapping[str, JsonValue] | None = None,
     ask: bool = True,
 ) -> Services:
     """Find what runs every process of a pipeline.
@@ -89,6 +90,7 @@ def resolve_services(
         options: `NAME=TARGET_OR_URL` or `URL`, as on the command line; they come first. A name
             given several times lists replicas.
         catalog: `{name: TARGET}` as JSON, or a folder that `pesto discover` wrote.
+        chosen: As a catalog's `{name: TARGET}`, relative to `base`; before those of a catalog.
         ask: Whether to ask services that a catalog describes; False takes its word.
 
     Raises:
@@ -98,6 +100,9 @@ def resolve_services(
     """
     entries = {name: Entry(_targets(value), base) for name, value in pipeline.services.items()}
     entries |= _catalog(catalog) if catalog else {}
+    entries |= {
+        name: _entry(name, value, base / "services") for name, value in (chosen or {}).items()
+    }
     entries |= _options(options)
     needed = {stage.process for stage in pipeline.stages}
     found = {}

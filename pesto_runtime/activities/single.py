@@ -17,7 +17,7 @@ from pesto_runtime.processor import encode_value
 from pesto_runtime.raster import Image, encode_image, read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -27,15 +27,20 @@ _TIFF, _PNG = "image/tiff", "image/png"
 
 
 def call_once(
-    target: str, given: Mapping[str, str], *, keep: Mapping[str, Path]
+    target: str | Sequence[str],
+    given: Mapping[str, str],
+    *,
+    keep: Mapping[str, Path],
+    stays_open: bool = False,
 ) -> dict[str, JsonValue]:
     """Call a target or a service.
 
     Args:
-        target: A target, or a service's URL.
+        target: A target, a service's URL, or those of its replicas.
         given: Input name -> text: path or href of an image, JSON for all else, or a plain string.
         keep: Output name -> file to write it to: a GeoTIFF, a `.png`, a vector's `.geojson` in the
             CRS of the first image, or JSON as it was answered.
+        stays_open: Whether connections are kept for the next call, until `close_callers`.
 
     Returns:
         JSON outputs by name; for those that were written, the path.
@@ -44,7 +49,7 @@ def call_once(
         InvalidInput: an input or output that the process does not have, or an image without a path.
         PestoError: the call failed; nothing is written then.
     """
-    found = find((target,))
+    found = find((target,) if isinstance(target, str) else target)
     description = found.description
     _refuse_unknown(description, given, keep)
     images = {
@@ -60,7 +65,8 @@ def call_once(
     try:
         outputs = caller_for(found.service).run(inputs, tile=first.whole_tile if first else None)
     finally:
-        close_callers()
+        if not stays_open:
+            close_callers()
     return _kept(description, outputs, keep, first)
 
 

@@ -36,6 +36,7 @@ app.command()(discovering.discover)
 app.command()(calling.process)
 app.command()(running.check)
 app.command()(running.plan)
+app.command()(running.render)
 app.command()(running.run)
 
 

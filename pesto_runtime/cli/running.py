@@ -1,4 +1,4 @@
-"""`pesto check`, `pesto plan` and `pesto run`: pipelines."""
+"""`pesto check`, `plan`, `render` and `run`: pipelines."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pesto_runtime.cli.options import (
     pairs,
 )
 from pesto_runtime.cli.showing import show_plan, show_result, show_warnings
+from pesto_runtime.errors import StoreFailed
 
 _REFUSED, _PARTIAL = 2, 3
 
@@ -107,13 +108,55 @@ def plan(
         show_plan(planned, workers=count)
 
 
+def render(
+    pipeline: PipelineFile,
+    engine: Annotated[str, typer.Option(help="Who is to read it: airflow or conductor.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="File to write; standard output if absent.")
+    ] = None,
+    service: ServiceTexts = None,
+    services: CatalogPath = None,
+    tile: Tile = None,
+    max_tasks: MaxTasks = 64,
+) -> None:
+    """Write a pipeline down for an orchestrator: a DAG file, or workflow JSON."""
+    from pesto_runtime.activities import load_pipeline
+    from pesto_runtime.engines import RenderRequest, load_renderer
+
+    request = RenderRequest(
+        pipeline=load_pipeline(pipeline),
+        path=pipeline,
+        services=tuple(service or ()),
+        catalog=services,
+        max_tasks=max_tasks,
+        tile=tile,
+        out=out,
+    )
+    text = load_renderer(engine).render(request)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        _write(out, text)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}") from error
+
+
 def run(
     pipeline: PipelineFile,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the outputs.")],
     inputs: InputTexts = None,
     service: ServiceTexts = None,
     services: CatalogPath = None,
-    engine: Annotated[str, typer.Option(help="What runs it: local.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="What runs it: local, airflow or conductor.")
+    ] = "local",
     tile: Tile = None,
     workers: Workers = None,
     executor: Annotated[

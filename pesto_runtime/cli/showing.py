@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.activities import Planned
-    from pesto_runtime.errors import BadField
 
 _MIB = 1 << 20
 
 
-def show_warnings(warnings: Sequence[BadField]) -> None:
+def show_warnings(warnings: Sequence[object]) -> None:
     """Tell warnings on stderr."""
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -26,7 +25,7 @@ def show_warnings(warnings: Sequence[BadField]) -> None:
 
 def show_plan(planned: Planned, *, workers: int) -> None:
     """Tell what every phase will take; nominal figures."""
-    show_warnings(planned.warnings)
+    show_warnings(planned.plan.warnings)
     seconds = memory = 0.0
     for number, (phase, cost) in enumerate(
         zip(planned.plan.phases, planned.estimates, strict=True), start=1

@@ -19,7 +19,7 @@ from pesto_runtime.client.transport import (
     timeouts,
     translated,
     trusts_environment,
-    verifies,
+    verifying,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class AsyncClient:
         timeout_s: float = 300.0,
         retries: int = 3,
         patience_s: float = 600.0,
+        headers: Mapping[str, str] | None = None,
+        verify: bool | str = True,
     ) -> None:
         """Name a service; nothing is sent yet.
 
@@ -54,6 +56,8 @@ class AsyncClient:
             timeout_s: Seconds without a byte after which an answer is given up.
             retries: Times a call is sent again after no answer.
             patience_s: Seconds to wait in all while it is busy.
+            headers: Sent with every request: credentials, say.
+            verify: Whether its certificate is verified; a path names the authorities to trust.
 
         Raises:
             InvalidInput: not an http(s) URL.
@@ -68,7 +72,8 @@ class AsyncClient:
         self._http = httpx.AsyncClient(
             timeout=timeouts(timeout_s),
             trust_env=trusts_environment(self.url),
-            verify=verifies(self.url),
+            verify=verifying(self.url, verify),
+            headers=headers,
         )
 
     async def __aenter__(self) -> Self:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self, TypeVar
 from weakref import WeakValueDictionary
@@ -11,6 +10,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from pesto_runtime.client.describing import asking_health, describing
+from pesto_runtime.client.giving_up import pause, watch_connection
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.sending import Call, References
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
@@ -21,7 +21,7 @@ from pesto_runtime.client.transport import (
     timeouts,
     translated,
     trusts_environment,
-    verifies,
+    verifying,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Client:
         timeout_s: float = 300.0,
         retries: int = 3,
         patience_s: float = 600.0,
+        headers: Mapping[str, str] | None = None,
+        verify: bool | str = True,
     ) -> None:
         """Name a service; nothing is sent yet.
 
@@ -62,6 +64,8 @@ class Client:
             timeout_s: Seconds without a byte after which an answer is given up.
             retries: Times a call is sent again after no answer.
             patience_s: Seconds to wait in all while it is busy.
+            headers: Sent with every request: credentials, say.
+            verify: Whether its certificate is verified; a path names the authorities to trust.
 
         Raises:
             InvalidInput: not an http(s) URL.
@@ -76,7 +80,8 @@ class Client:
         self._http = httpx.Client(
             timeout=timeouts(timeout_s),
             trust_env=trusts_environment(self.url),
-            verify=verifies(self.url),
+            verify=verifying(self.url, verify),
+            headers=headers,
         )
 
     def __enter__(self) -> Self:
@@ -244,7 +249,7 @@ class Client:
                 with self._turn if step.alone else nullcontext():
                     outcome = self._send(step)
             elif isinstance(step, Wait):
-                time.sleep(step.seconds)
+                pause(step.seconds)
                 outcome = None
             else:
                 return result  # type: ignore[return-value]  # without a step there is a result
@@ -257,6 +262,7 @@ class Client:
                 headers=with_trace(request.headers),
                 params=dict(request.query) or None,
                 content=request.content or None,
+                extensions={"trace": watch_connection},
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return translated(error, self.url, self._timeout_s)

@@ -103,7 +103,8 @@ def exchange(request: Request, where: str, patience: Patience) -> Steps[Reply]:
             wait_s = error.retry_after_s or _backoff(busy)
             waited_s += wait_s
             if waited_s > patience.patience_s:
-                raise Busy(f"{error.detail}; given up, {patience.patience_s} s are all we wait")
+                told = f"{error.detail}; given up, {patience.patience_s} s are all we wait"
+                raise Busy(told, retry_after_s=error.retry_after_s)
         else:
             lost += 1
             wait_s = _backoff(lost)

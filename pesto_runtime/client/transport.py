@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -51,9 +52,21 @@ def trusts_environment(where: str) -> bool:
     return not is_loopback(urlsplit(where).hostname or "")
 
 
-def verifies(where: str) -> bool:
-    """Whether there are certificates to verify; loading ours takes 20 ms, plain http need not."""
-    return where.startswith("https://")
+def verifying(where: str, verify: bool | str) -> bool | ssl.SSLContext:
+    """How certificates are verified; loading ours takes 20 ms, plain http need not.
+
+    Raises:
+        InvalidInput: the file of authorities to trust cannot be read.
+    """
+    if not where.startswith("https://"):
+        return False
+    if isinstance(verify, bool):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:
+        told = error.strerror or error
+        raise InvalidInput(f"{shortened(verify)} holds no certificates to trust: {told}") from error
 
 
 def reply_of(response: httpx.Response) -> Reply:

@@ -104,6 +104,7 @@ class Plan(ClosedValue):
         keys: Value (`$stage.output`) or stage id -> what its blocks are filed under.
         phases: In order.
         store: Base href of the run store.
+        warnings: What will run, but deserves a look.
     """
 
     format: Literal[1] = 1
@@ -115,6 +116,7 @@ class Plan(ClosedValue):
     keys: dict[str, str]
     phases: tuple[Phase, ...]
     store: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

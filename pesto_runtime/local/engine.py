@@ -9,36 +9,34 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TYPE_CHECKING
 
 from pesto_runtime.activities import (
-    Planned,
     RunRecord,
-    call,
+    begin_run,
     close_callers,
+    close_phase,
     count_tiles,
     finished_result,
     forget_run,
+    is_blocked,
     load_context,
-    materialise,
+    locked_workspace,
     plan,
-    publish,
     read_inputs,
-    reduce,
     resolve_services,
-    save_plan,
-    tile_records,
+    run_store,
 )
-from pesto_runtime.contract import Chunk, ChunkResult
-from pesto_runtime.errors import Interrupted, PestoError, RunFailed, StoreFailed
+from pesto_runtime.contract import Chunk
+from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.local.executors import Processes, Threads, Workers
-from pesto_runtime.local.workspace import Workspace, locked_workspace
 from pesto_runtime.pipeline import Sizing
-from pesto_runtime.report import ReportData, write_report
+from pesto_runtime.runs import end_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pydantic import JsonValue
 
+    from pesto_runtime.activities import Workspace
+    from pesto_runtime.contract import ChunkResult, Plan
     from pesto_runtime.engines import RunRequest, Watcher
 
 _MOST_REBUILDS = 3
@@ -67,21 +65,21 @@ class LocalEngine:
         inputs = read_inputs(pipeline, request.inputs)
         sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
         with locked_workspace(folder) as workspace:
-            store = request.store or workspace.store
+            store = run_store(folder, request.store)
             planned = plan(pipeline, services, inputs, store=store, sizing=sizing)
-            for warning in (*services.changed, *planned.warnings):
-                watcher.warn(str(warning))
+            for warning in planned.plan.warnings:
+                watcher.warn(warning)
             if request.fresh:
-                _forget(planned, workspace)
+                _forget(planned.plan, workspace)
             elif finished := finished_result(folder, planned.plan.run, as_cog=request.as_cog):
                 watcher.warn("already complete: nothing was computed; --fresh computes it again")
                 return finished
             try:
-                result = _Run(planned, request, watcher).run(workspace)
+                result = _Run(planned.plan, request, watcher).run(workspace)
             finally:
                 close_callers()
             if result["status"] == "COMPLETE" and not request.keep:
-                _forget(planned, workspace)
+                _forget(planned.plan, workspace)
         return result
 
 
@@ -93,91 +91,54 @@ def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
     )
 
 
-def _forget(planned: Planned, workspace: Workspace) -> None:
-    if planned.plan.store != workspace.store:
-        forget_run(planned.plan)
+def _forget(plan: Plan, workspace: Workspace) -> None:
+    if plan.store != workspace.store:
+        forget_run(plan)
     workspace.clear()
 
 
 class _Run:
     """One run, while it goes."""
 
-    def __init__(self, planned: Planned, request: RunRequest, watcher: Watcher) -> None:
-        self._planned = planned
+    def __init__(self, plan: Plan, request: RunRequest, watcher: Watcher) -> None:
+        self._plan = plan
         self._request = request
         self._watcher = watcher
-        self._href = save_plan(planned.plan)
+        self._href = begin_run(plan)
         self._context = load_context(self._href)
         threads = request.executor == "threads"
         self._workers: Workers = Threads(request.workers) if threads else Processes(request.workers)
-        self._tainted: set[str] = set()
-        self._record = RunRecord(
+
+    def run(self, workspace: Workspace) -> dict[str, JsonValue]:
+        """Run every phase, then publish."""
+        phases, request = self._plan.phases, self._request
+        seconds: list[float] = []
+        record = RunRecord(
             engine={
                 "name": "local",
                 "run": uuid.uuid4().hex[:12],
                 "executor": request.executor,
                 "workers": request.workers,
             },
-            warnings=tuple(str(warning) for warning in planned.warnings),
+            phase_seconds=seconds,
         )
-
-    def run(self, workspace: Workspace) -> dict[str, JsonValue]:
-        """Run every phase, then publish."""
-        phases = self._planned.plan.phases
         self._watcher.begin(sum(count_tiles(phase) for phase in phases))
-        self._context.forget_manifests()
         for number in range(len(phases)):
             begun = time.perf_counter()
-            self._run_phase(number)
-            self._record.phase_seconds.append(time.perf_counter() - begun)
-        result = publish(
-            self._href,
-            workspace.folder,
-            workspace=workspace.path,
-            record=self._record,
-            as_cog=self._request.as_cog,
-        )
-        try:
-            self._write_report(workspace.folder, result)
-        except StoreFailed as error:  # the outputs are all there
-            self._watcher.warn(str(error))
-        return result
+            if not is_blocked(self._context, number):
+                self._run_chunks(number, len(phases[number].chunks))
+                close_phase(self._href, number)
+            seconds.append(time.perf_counter() - begun)
+        return end_run(self._href, workspace, record, as_cog=request.as_cog, watcher=self._watcher)
 
-    def _run_phase(self, number: int) -> None:
-        phase, stages = self._planned.plan.phases[number], self._context.phases[number]
-        members = (*stages.stages, *stages.reduces)
-        needed = {reference.owner for stage in members for reference in stage.values.values()}
-        if self._tainted & set(phase.sources) or self._record.unmade & needed:
-            self._record.unmade.update(stage.id for stage in members)
-            self._tainted.update(phase.writes)
-            return
-        if phase.kind == "call":
-            call(self._href, phase.stages[0])
-            return
-        if self._run_chunks(number, len(phase.chunks)):
-            self._tainted.update(phase.writes)
-        for name in self._read_later(number) - self._tainted:
-            materialise(self._href, name)
-        for stage in stages.reduces:
-            if not reduce(self._href, stage.id):
-                self._record.unmade.add(stage.id)
-
-    def _read_later(self, number: int) -> set[str]:
-        later = self._planned.plan.phases[number + 1 :]
-        return set(self._planned.plan.phases[number].writes) & {
-            name for phase in later for name in phase.sources
-        }
-
-    def _run_chunks(self, phase: int, count: int) -> int:
-        """Run a phase's chunks, rebuilding a pool that breaks; answers the number of holes."""
-        holes, waiting, rebuilds = 0, set(range(count)), 0
+    def _run_chunks(self, phase: int, count: int) -> None:
+        """Run a phase's chunks, rebuilding a pool that breaks."""
+        waiting, rebuilds = set(range(count)), 0
         while waiting:
             before = len(waiting)
             try:
-                for number, result in self._fan_out(phase, waiting):
+                for number in self._fan_out(phase, waiting):
                     waiting.discard(number)
-                    holes += result.holes
-                    self._count(result)
             except BrokenExecutor as error:
                 rebuilds = 0 if len(waiting) < before else rebuilds + 1
                 if rebuilds > _MOST_REBUILDS:
@@ -186,9 +147,8 @@ class _Run:
                         "algorithm crashes, or memory runs out; run fewer --workers, or smaller "
                         "tiles; the same command resumes the run"
                     ) from error
-        return holes
 
-    def _fan_out(self, phase: int, numbers: set[int]) -> Iterator[tuple[int, ChunkResult]]:
+    def _fan_out(self, phase: int, numbers: set[int]) -> Iterator[int]:
         executor = self._workers.executor()
         try:
             waiting = {
@@ -209,32 +169,13 @@ class _Run:
             executor.shutdown(cancel_futures=True)
             self._tell()
 
-    def _gather(self, waiting: dict[Future[ChunkResult], int]) -> Iterator[tuple[int, ChunkResult]]:
+    def _gather(self, waiting: dict[Future[ChunkResult], int]) -> Iterator[int]:
         while waiting:
             done, _ = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             self._tell()
             for future in done:
-                yield waiting.pop(future), future.result()
+                future.result()
+                yield waiting.pop(future)
 
     def _tell(self) -> None:
         self._watcher.advance(len(self._workers.told()))
-
-    def _count(self, result: ChunkResult) -> None:
-        self._record.chunks += 1
-        self._record.tiles += result.tiles
-        self._record.reused += result.reused
-        self._record.bytes_read += result.bytes_read
-
-    def _write_report(self, folder: Path, result: dict[str, JsonValue]) -> None:
-        plan = self._planned.plan
-        write_report(
-            folder / "report.html",
-            ReportData(
-                result=result,
-                pipeline=plan.pipeline,
-                tiles=tuple(tile_records(self._context)),
-                size=plan.size,
-                scenes={name: scene.href for name, scene in plan.scenes.items()},
-                folder=folder,
-            ),
-        )

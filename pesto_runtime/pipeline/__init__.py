@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, Facts, check
-from pesto_runtime.pipeline.phases import PhaseStages, grids_made, phases_of, steps_of
+from pesto_runtime.pipeline.phases import (
+    PhaseStages,
+    grids_made,
+    phases_of,
+    read_later,
+    steps_of,
+)
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
@@ -39,5 +45,6 @@ __all__ = [
     "phases_of",
     "raster_bytes",
     "raster_sizes",
+    "read_later",
     "steps_of",
 ]

@@ -69,6 +69,12 @@ def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[Pha
     )
 
 
+def read_later(phases: Sequence[PhaseStages], number: int) -> tuple[str, ...]:
+    """Rasters of a phase that a later one reads."""
+    wanted = {name for phase in phases[number + 1 :] for name in phase.sources}
+    return tuple(name for name in phases[number].writes if name in wanted)
+
+
 def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
     """Map stages as geometry sees them."""
     return tuple(

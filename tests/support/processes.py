@@ -182,3 +182,26 @@ def verbose(image: Annotated[np.ndarray, Grey], log: str) -> Annotated[np.ndarra
     with Path(log).open("a") as file:
         file.write("call\n")
     return image.copy()
+
+
+@process(version="1", margin=0)
+def paced(
+    image: Annotated[np.ndarray, Grey], log: str, seconds: float, tile: TileInfo
+) -> Annotated[np.ndarray, Void]:
+    """Write down the window that is asked for, and give its image back after a while."""
+    with Path(log).open("a") as file:
+        file.write(f"{' '.join(map(str, tile.write))}\n")
+    time.sleep(seconds)
+    return image.copy()
+
+
+@process(version="1", margin=0)
+def watched(
+    image: Annotated[np.ndarray, Grey], tile: TileInfo, broken: str, log: str
+) -> Annotated[np.ndarray, Void]:
+    """Give the image back, and tell a file the window; fail at the marker while a file exists."""
+    with Path(log).open("a") as file:
+        file.write(f"{tile.read.col_off},{tile.read.row_off}\n")
+    if (image == MARKER).any() and Path(broken).exists():
+        raise ZeroDivisionError("float division by zero")
+    return image.copy()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesto_runtime.activities.assemble import Assembler, Block
+from pesto_runtime.activities.assemble import Assembler, Block, without
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken
 from pesto_runtime.tiling import blocks_of, blocks_touching, tiles_of, whole
@@ -92,3 +92,19 @@ def test_a_dtype_that_the_contract_does_not_say_is_refused() -> None:
     """Casting in silence would hide a broken contract."""
     with pytest.raises(ContractBroken, match=r"\$s.image must be uint8.*float32"):
         list(assembler((10, 10)).add(Window(0, 0, 10, 10), noise(10, 10, dtype="float32")))
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.tuples(*[st.integers(0, 9)] * 4), st.tuples(*[st.integers(0, 9)] * 4))
+def test_what_is_around_a_hole_and_the_hole_are_the_window(
+    first: tuple[int, int, int, int], second: tuple[int, int, int, int]
+) -> None:
+    """Painted pixel by pixel: every one once, none twice."""
+    window = Window(*first[:2], first[2] + 1, first[3] + 1)
+    hole = window.intersection(Window(*second))
+    painted = np.zeros((20, 20), int)
+    for part in (*without(window, hole), hole):
+        painted[part.slices] += 1
+    expected = np.zeros((20, 20), int)
+    expected[window.slices] = 1
+    assert np.array_equal(painted, expected)

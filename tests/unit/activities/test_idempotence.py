@@ -18,7 +18,7 @@ from pesto_runtime.activities import (
     resolve_services,
     save_plan,
 )
-from pesto_runtime.activities.chunk import TileRecord, Watch
+from pesto_runtime.activities.records import TileRecord, Watch
 from pesto_runtime.contract import Chunk, Pipeline
 from pesto_runtime.errors import Interrupted, NotFound, RunFailed
 from pesto_runtime.pipeline import Sizing
@@ -122,7 +122,8 @@ def test_a_chunk_that_is_stopped_keeps_its_whole_blocks(tmp_path: Path, plan_hre
 def test_blocks_that_vanish_are_never_published_as_nodata(tmp_path: Path, *, lost: bool) -> None:
     """No tile failed, so the product would be told COMPLETE; with all blocks (control) it is."""
     href = planned(tmp_path, chain("above", level=100))
-    record = RunRecord(engine={}, tiles=process(chunk(href, 0, 6)).tiles)
+    record = RunRecord(engine={})
+    process(chunk(href, 0, 6))
     (tmp_path / "work").mkdir()
     if lost:
         next(path for path in (tmp_path / "store" / "blocks").rglob("0") if path.is_file()).unlink()

@@ -48,6 +48,7 @@ TABLE = {
     "StoreFailed": ("store-failed", 507, 1, False),
     "StoreRefused": ("store-refused", 409, 2, False),
     "Interrupted": ("interrupted", 503, 130, False),
+    "TilesFailed": ("tiles-failed", 500, 1, False),
     "RunFailed": ("run-failed", 500, 1, False),
     "Gone": ("gone", 410, 2, False),
     "NotReady": ("not-ready", 404, 1, True),

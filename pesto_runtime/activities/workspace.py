@@ -8,6 +8,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pesto_runtime.activities.context import forget_run
 from pesto_runtime.errors import StoreRefused
 from pesto_runtime.hrefs import file_href
 
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pesto_runtime.contract import Plan
+
 _FOLDER = ".pesto"
+
+
+def run_store(folder: Path, store: str | None = None) -> str:
+    """Base href of the run store of an output folder: its own, or the one that was asked for."""
+    return store or Workspace(folder).store
 
 
 class Workspace:
@@ -44,6 +52,16 @@ class Workspace:
     def is_empty(self) -> bool:
         """Whether nothing but the lock is left in it."""
         return all(entry.name == "lock" for entry in self.path.iterdir())
+
+    def forget(self, plan: Plan) -> None:
+        """Forget one run, and clear the folder where nothing else is kept in it.
+
+        Raises:
+            StoreFailed: the run store cannot be written.
+        """
+        forget_run(plan)
+        if not any(path.is_file() and path.name != "lock" for path in self.path.rglob("*")):
+            self.clear()
 
     def remove(self) -> None:
         """Delete it; the lock is still held by this process."""

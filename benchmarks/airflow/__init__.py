@@ -1,0 +1,1 @@
+"""What Airflow adds to a run: our chunks against a mapped task per tile, and the local engine."""

@@ -1,0 +1,55 @@
+"""The figures as a page."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from benchmarks.airflow.contest import CHUNKS, HERE, PER_TILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.airflow.contest import Round
+
+_HEAD = """# What Airflow adds
+
+One scene of N tiles of 512 pixels, one stage that costs a millisecond or two a tile, on one
+`airflow standalone` (LocalExecutor with four workers, SQLite). *Added* is the wall time over the
+local engine's, from the trigger to the end of the run, divided by N. Medians of {rounds} rounds;
+ratios are of the same round. All products are the same bytes: {identical}. Starting Airflow took
+{start_s:.0f} s, which `pesto run --engine airflow` pays where none is there.
+
+| tiles | local engine | chunks (tasks) | task per tile (tasks) | added | added | ratio |
+|---|---|---|---|---|---|---|
+"""
+
+
+def markdown(rounds: Sequence[Round], *, start_s: float) -> str:
+    """A page of Markdown; a round whose products differ has no figures."""
+    identical = all(each.identical for each in rounds)
+    sizes = sorted({each.tiles for each in rounds})
+    head = _HEAD.format(
+        rounds=len(rounds) // len(sizes), identical="yes" if identical else "NO", start_s=start_s
+    )
+    return head + "".join(_row([r for r in rounds if r.tiles == size]) for size in sizes)
+
+
+def _row(rounds: Sequence[Round]) -> str:
+    if not all(each.identical for each in rounds):
+        return f"| {rounds[0].tiles} | | | | | | NO |\n"
+
+    def median(of: Callable[[Round], float]) -> float:
+        return statistics.median(map(of, rounds))
+
+    tasks = rounds[0].tasks
+    cells = [
+        str(rounds[0].tiles),
+        f"{median(lambda each: each.seconds[HERE]):.1f} s",
+        f"{median(lambda each: each.seconds[CHUNKS]):.1f} s ({tasks[CHUNKS]})",
+        f"{median(lambda each: each.seconds[PER_TILE]):.1f} s ({tasks[PER_TILE]})",
+        f"{median(lambda each: each.added_ms(CHUNKS)):.0f} ms",
+        f"{median(lambda each: each.added_ms(PER_TILE)):.0f} ms",
+        f"{median(lambda each: each.ratio):.1f}",
+    ]
+    return f"| {' | '.join(cells)} |\n"

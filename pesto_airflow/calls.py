@@ -1,0 +1,155 @@
+"""One call, made ready: inputs as the client takes them, its key, and what it may not answer."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import rfc8785
+from pydantic import ValidationError
+
+from pesto_runtime.contract import ImageReference, bad_fields
+from pesto_runtime.errors import BadField, InvalidInput
+from pesto_runtime.hrefs import looks_like_href
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pesto_runtime.client import Described
+    from pesto_runtime.contract import Port
+
+_LABEL_CHARS = 60
+
+
+class TaskRun(Protocol):
+    """What is read of a task instance."""
+
+    @property
+    def dag_id(self) -> str: ...  # noqa: D102  # as Airflow has it, and all below
+    @property
+    def run_id(self) -> str: ...  # noqa: D102
+    @property
+    def task_id(self) -> str: ...  # noqa: D102
+    @property
+    def map_index(self) -> int | None: ...  # noqa: D102
+    @property
+    def max_tries(self) -> int: ...  # noqa: D102
+
+
+def call_key(task: TaskRun, inputs: Mapping[str, object], out: Mapping[str, str]) -> str:
+    """The Idempotency-Key of a task's call: the same for every try, so that none runs it twice.
+
+    Airflow counts `max_tries` up when somebody clears the task, and never when it retries it: so a
+    retry finds the job that is there, and a clear has it computed anew.
+
+    Raises:
+        InvalidInput: the inputs are no JSON.
+    """
+    told = [
+        task.dag_id, task.run_id, task.task_id, task.map_index, task.max_tries, dict(inputs),
+        dict(out),
+    ]  # fmt: skip
+    try:
+        return hashlib.sha256(rfc8785.dumps(told)).hexdigest()  # type: ignore[arg-type]  # it judges
+    except rfc8785.CanonicalizationError as error:
+        raise InvalidInput(f"the inputs are not JSON: {error}") from error
+
+
+def require_references(described: Described, out: Mapping[str, str]) -> None:
+    """Refuse a call whose answer would hold pixels: only references and JSON cross a task boundary.
+
+    Raises:
+        InvalidInput: with every output that is an image and has no href to be written to, and every
+            href for what is no output.
+    """
+    description = described.description
+    names = ", ".join(port.name for port in description.outputs) or "none"
+    way_out = (
+        "a plain PESTO service cannot write it; make it a stage of a pipeline"
+        if described.is_plain_pesto
+        else "name where the service writes it: out={{{name!r}: 's3://bucket/{name}.tif'}}"
+    )
+    faults = [
+        BadField(f"/out/{port.name}", "is an image: " + way_out.format(name=port.name))
+        for port in description.outputs
+        if port.kind in ("image", "images") and port.name not in out
+    ]
+    faults += [
+        BadField(f"/out/{name}", f"is no output; there are {names}")
+        for name in out
+        if description.output(name) is None
+    ]
+    if faults:
+        raise InvalidInput.of(f"outputs of {description.name!r}", faults)
+
+
+def require_jobs(described: Described, mode: str) -> None:
+    """Refuse a mode that submits jobs to a service that has none.
+
+    Raises:
+        InvalidInput: it is a plain PESTO service of a process that is not asynchronous.
+    """
+    description = described.description
+    if described.is_plain_pesto and not description.known.asynchronous:
+        raise InvalidInput(
+            f"{description.name} is a PESTO service without jobs, so mode={mode!r} has nothing to "
+            "wait for; use mode='sync'"
+        )
+
+
+def prepared(described: Described, inputs: Mapping[str, object]) -> dict[str, object]:
+    """Inputs as the client takes them: hrefs of images as references; None is left out.
+
+    A reference that the service may not read is read by the worker, and sent as pixels. A string
+    for a plain PESTO service stays the URI, or the base64, that PESTO takes it for.
+
+    Raises:
+        InvalidInput: with every image that is neither an href nor `{"href", "window", "bands"}`.
+    """
+    faults: list[BadField] = []
+    ready: dict[str, object] = {}
+    for name, value in inputs.items():
+        port = described.description.input(name)
+        if value is None and not (port is not None and port.required):
+            continue
+        is_uri = described.is_plain_pesto and isinstance(value, str)
+        ready[name] = value if is_uri else _ready(port, value, f"/{name}", faults)
+    if faults:
+        raise InvalidInput.of(f"inputs of {described.description.name!r}", faults)
+    return ready
+
+
+def label_of(inputs: Mapping[str, object]) -> str:
+    """A short name for a call: of an image's file where there is one, else of all its inputs.
+
+    >>> label_of({"scene": {"href": "s3://scenes/2024/a.tif"}, "threshold": 0.1})
+    'a.tif'
+    >>> label_of({"path": "/data/told", "count": 3})
+    'path=told, count=3'
+    """
+    for value in inputs.values():
+        href = value.get("href") if isinstance(value, dict) else value
+        if isinstance(href, str) and looks_like_href(href):
+            return PurePosixPath(urlsplit(href).path).name
+    told = (f"{name}={str(value).rpartition('/')[2]}" for name, value in inputs.items())
+    return ", ".join(told)[:_LABEL_CHARS]
+
+
+def _ready(port: Port | None, value: object, where: str, faults: list[BadField]) -> object:
+    if port is None or port.kind not in ("image", "images"):
+        return value
+    if port.kind == "images" and isinstance(value, (list, tuple)):
+        return [_reference(each, f"{where}/{at}", faults) for at, each in enumerate(value)]
+    return _reference(value, where, faults)
+
+
+def _reference(value: object, where: str, faults: list[BadField]) -> object:
+    if isinstance(value, str):
+        return ImageReference(href=value) if looks_like_href(value) else value
+    try:
+        return ImageReference.model_validate(value)
+    except ValidationError as error:
+        faults += bad_fields(error, prefix=where, value=value)
+        return value

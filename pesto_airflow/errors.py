@@ -1,0 +1,72 @@
+"""An error of ours as Airflow understands it: fail at once, or try again and when."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from pesto_runtime.errors import Interrupted, PestoError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import JsonValue
+
+
+class PestoTaskFailed(AirflowFailException):
+    """Asking again cannot help: the task fails, whatever retries it has left.
+
+    Attributes:
+        problem: The error as a problem document.
+    """
+
+    def __init__(self, detail: str, *, problem: dict[str, JsonValue] | None = None) -> None:
+        super().__init__(detail)
+        self.problem = problem or {}
+
+
+class PestoTryAgain(AirflowException):
+    """Asking again may help: the task is retried, if it has retries left.
+
+    Attributes:
+        problem: The error as a problem document.
+        retry_after_s: Seconds that the service asked to be left alone; None where it did not say.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        problem: dict[str, JsonValue] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = problem or {}
+        self.retry_after_s = retry_after_s
+
+
+def airflow_error(error: PestoError) -> PestoTaskFailed | PestoTryAgain:
+    """What a task raises for an error of ours.
+
+    `retryable` decides, never the status. A run that somebody interrupted is one to go on with.
+    """
+    told = f"{error.title}: {error}"
+    if error.retryable or isinstance(error, Interrupted):
+        return PestoTryAgain(told, problem=error.to_problem(), retry_after_s=error.retry_after_s)
+    return PestoTaskFailed(told, problem=error.to_problem())
+
+
+@contextmanager
+def native_errors() -> Iterator[None]:
+    """Raise errors of ours in the block as Airflow's.
+
+    Raises:
+        PestoTaskFailed: of an error that is not retryable.
+        PestoTryAgain: of one that is.
+    """
+    try:
+        yield
+    except PestoError as error:
+        raise airflow_error(error) from error

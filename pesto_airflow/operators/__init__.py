@@ -1,0 +1,1 @@
+"""Operators: a verb each, for any service."""

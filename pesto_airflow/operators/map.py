@@ -1,0 +1,120 @@
+"""Run one chunk of a phase: many tiles in one task, so that Airflow's price is paid once for all.
+
+The run store is the checkpoint, as every whole block is in it: the task keeps no state of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pesto_airflow.chunks import name_of_chunk
+from pesto_airflow.operators.verb import POLICY, RETRIES, RETRY_DELAY, VerbOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from airflow.sdk import Context, RetryPolicy, XComArg
+    from pydantic import JsonValue
+
+    from pesto_runtime.activities import TileRecord
+
+REMOTE_TILES_AT_ONCE = 8
+CHUNK_NAME = "{{ task.chunk_name }}"
+
+
+class PestoMapOperator(VerbOperator):
+    """Computes the tiles of one chunk whose blocks are missing; answers counts.
+
+    Tried or cleared again, it asks only for what is not there: a chunk of a hundred tiles one of
+    which failed costs one call. Killed, it stops between tiles.
+
+    Args:
+        plan: Href of the plan.
+        chunk: Which chunk; `expand` over what the plan operator answers.
+        phase: Number of the phase.
+        holes: `fail`: the task is red where a tile failed for good, all others being kept.
+            `keep`: it is green, and the run ends PARTIAL with the hole listed.
+        concurrency: Tiles at once; by default 8 where services are waited for, else 1.
+        retries: Tries after the first, where an error says that asking again can help.
+        retry_policy: Decides on each failure.
+        retry_delay: Until the next try, where neither the error nor a service says.
+        map_index_template: What the grid shows of a chunk.
+        kwargs: Any operator's.
+    """
+
+    template_fields: Sequence[str] = ("plan", "chunk")
+
+    def __init__(  # noqa: PLR0913  # mapped tasks read defaults off this signature
+        self,
+        *,
+        plan: str | XComArg,
+        chunk: int | XComArg,
+        phase: int = 0,
+        holes: Literal["fail", "keep"] = "fail",
+        concurrency: int | None = None,
+        retries: int = RETRIES,
+        retry_policy: RetryPolicy | None = POLICY,
+        retry_delay: timedelta = RETRY_DELAY,
+        map_index_template: str | None = CHUNK_NAME,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(
+            retries=retries,
+            retry_policy=retry_policy,
+            retry_delay=retry_delay,
+            map_index_template=map_index_template,
+            **kwargs,
+        )
+        self.plan = plan
+        self.chunk = chunk
+        self.phase = phase
+        self.holes = holes
+        self.concurrency = concurrency
+        self._is_stopped = False
+
+    @property
+    def chunk_name(self) -> str:
+        """The chunk's index and window."""
+        return name_of_chunk(str(self.plan), self.phase, int(str(self.chunk)))
+
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # the plan says it all
+        """Run the chunk; answers counts of tiles, holes, blocks and bytes.
+
+        Raises:
+            TilesFailed: tiles failed for good, and `holes` is `fail`.
+            Interrupted: the task was told to stop.
+            PestoError: what no tile can be blamed for.
+        """
+        from pesto_runtime.activities import Watch, close_callers, process
+        from pesto_runtime.contract import Chunk
+
+        plan, index = str(self.plan), int(str(self.chunk))
+        done = process(
+            Chunk(plan=plan, phase=self.phase, start=index, stop=index + 1),
+            watch=Watch(on_tile=self._tell, should_stop=lambda: self._is_stopped),
+            threads=self.concurrency or _tiles_at_once(plan, self.phase),
+            holes=self.holes,
+        )
+        close_callers()
+        counts: dict[str, JsonValue] = done.model_dump(mode="json", exclude={"manifest"})
+        return counts
+
+    def on_kill(self) -> None:
+        """Stop before the next tile; what is whole is kept."""
+        self._is_stopped = True
+
+    def _tell(self, record: TileRecord) -> None:
+        window = record.window
+        place = (window.col_off, window.row_off, window.width, window.height)
+        self.log.info("tile %s %s in %.2f s", place, record.state, record.seconds)
+
+
+def _tiles_at_once(plan: str, phase: int) -> int:
+    """One where the worker itself computes; several where it waits for services."""
+    from pesto_runtime.activities import load_context
+
+    context = load_context(plan)
+    named = [stage.stage.process for stage in context.phases[phase].stages]
+    remote = named and all(context.plan.services[name].is_remote for name in named)
+    return REMOTE_TILES_AT_ONCE if remote else 1

@@ -1,0 +1,155 @@
+"""Write a pipeline down as the DAG file that one would commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from keyword import iskeyword
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, TypeAlias
+
+from pesto_airflow.pipelines import know_pipeline
+from pesto_runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pesto_runtime.contract import Pipeline
+    from pesto_runtime.engines import RenderRequest
+
+_Call: TypeAlias = "str | tuple[str, Mapping[str, str], str]"
+"""An expression as it is; or what opens it, its parts by what precedes each, what closes it."""
+
+_DAGS, _MAX_TASKS, _COLUMNS = Path("dags"), 64, 100
+_DAG = Template('''\
+"""Pipeline `$name`: every chunk of the scene a mapped task."""
+
+from pathlib import Path
+
+from airflow.sdk import Param, dag
+
+from pesto_airflow import pesto_pipeline
+
+HERE = Path(__file__).parent
+
+
+@dag(
+    schedule=None,
+    max_active_runs=1,
+    tags=["pesto"],
+    params={
+$params
+    },
+)
+def $function() -> None:
+    """Plan, map the chunks of each phase, publish into the folder."""
+    pesto_pipeline(
+$arguments
+    )
+
+
+$function()
+''')
+
+
+class AirflowRenderer:
+    """Renders DAG files."""
+
+    def render(self, request: RenderRequest) -> str:
+        """Answer a DAG file's text, formatted as ruff would.
+
+        The files that it names are relative to its own folder: that of the request's `out`, or
+        `dags/` here.
+
+        Raises:
+            InvalidInput: a process has no saved description.
+            InvalidPipeline: the pipeline does not check; with every error.
+        """
+        if request.catalog is None or request.services:
+            raise InvalidInput(
+                "a DAG file reads saved descriptions alone: save them by `pesto discover URL… "
+                "--save DIR`, and give --services DIR in place of -s"
+            )
+        pipeline = know_pipeline(request.path, request.catalog).pipeline
+        function = _identifier(pipeline.name)
+        return _DAG.substitute(
+            name=pipeline.name,
+            function=function,
+            params="\n".join(_lines(_params(pipeline), indent=8)),
+            arguments="\n".join(_lines(_arguments(request, pipeline, request.catalog), indent=8)),
+        )
+
+
+def _arguments(request: RenderRequest, pipeline: Pipeline, catalog: Path) -> dict[str, _Call]:
+    folder = (request.out.parent if request.out else _DAGS).resolve()
+    inputs = {f'"{name}": ': f'"{_template(name, kind)}"' for name, kind in pipeline.inputs.items()}
+    found: dict[str, _Call] = {
+        "": _relative(request.path, folder),
+        "services=": _relative(catalog, folder),
+        "inputs=": ("{", inputs, "}"),
+        "folder=": f'"{_template(_folder_param(pipeline), "string")}"',
+    }
+    if request.tile is not None:
+        found["tile="] = str(request.tile)
+    if request.max_tasks != _MAX_TASKS:
+        found["max_tasks="] = str(request.max_tasks)
+    return found
+
+
+def _params(pipeline: Pipeline) -> dict[str, _Call]:
+    found: dict[str, _Call] = {}
+    for name, kind in pipeline.inputs.items():
+        told = {"type=": json.dumps("string" if kind == "image" else kind)}
+        if kind == "image":
+            told |= {"minLength=": "1", "title=": json.dumps(f"{name}: path or href of an image")}
+        found[f'"{name}": '] = ("Param(", told, ")")
+    found[f'"{_folder_param(pipeline)}": '] = (
+        "Param(",
+        {"type=": '"string"', "minLength=": "1", "title=": '"folder for the outputs"'},
+        ")",
+    )
+    return found
+
+
+def _lines(parts: Mapping[str, _Call], *, indent: int) -> Iterator[str]:
+    """Each part on a line of its own, or on several where it is too long for one."""
+    margin = " " * indent
+    for key, value in parts.items():
+        if isinstance(value, str):
+            yield f"{margin}{key}{value},"
+            continue
+        opening, inner, closing = value
+        flat = ", ".join(f"{name}{each}" for name, each in inner.items())
+        line = f"{margin}{key}{opening}{flat}{closing},"
+        if len(line) <= _COLUMNS:
+            yield line
+            continue
+        yield f"{margin}{key}{opening}"
+        yield from _lines(inner, indent=indent + 4)
+        yield f"{margin}{closing},"
+
+
+def _template(name: str, kind: str) -> str:
+    """How a task reads a param: text as it is, all else as JSON."""
+    place = f"params.{name}" if name.isidentifier() else f"params['{name}']"
+    return f"{{{{ {place} }}}}" if kind in ("image", "string") else f"{{{{ {place} | tojson }}}}"
+
+
+def _folder_param(pipeline: Pipeline) -> str:
+    return "output_folder" if "folder" in pipeline.inputs else "folder"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path from the DAG file's folder; both move together, as one repository does."""
+    return f'HERE / "{Path(os.path.relpath(path.resolve(), folder)).as_posix()}"'
+
+
+def _identifier(name: str) -> str:
+    """A pipeline's name as a function's, and so the DAG's id."""
+    found = re.sub(r"\W", "_", name).lower()
+    return f"{found}_" if iskeyword(found) else found
+
+
+renderer = AirflowRenderer()

@@ -1,0 +1,180 @@
+"""A whole pipeline as one task group: plan, each phase's chunks mapped and closed, publish.
+
+Built from saved descriptions: reading a DAG file asks no service and loads no process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from airflow.sdk import Asset, TaskGroup
+
+from pesto_airflow.operators.close import PestoClosePhaseOperator
+from pesto_airflow.operators.map import PestoMapOperator
+from pesto_airflow.operators.plan import PestoPlanOperator
+from pesto_airflow.operators.publish import PestoPublishOperator
+from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
+from pesto_airflow.placement import GPU_POOL, Placement, placement
+from pesto_runtime.contract import Pipeline
+from pesto_runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_airflow.operators.verb import VerbOperator
+    from pesto_runtime.activities import PhaseShape
+
+
+class GroupSettings(TypedDict, total=False):
+    """What a group may be told beside its pipeline.
+
+    Attributes:
+        base: What the pipeline's own targets are relative to; its file's folder by default.
+        store: Base href of the run store, where that is not in the output folder.
+        tile: Side of a tile, pixels; absent to size it by memory.
+        max_tasks: Most mapped tasks of a phase, 64 by default, never above 256.
+        workers: Mapped tasks that run at once on one machine, 4 by default.
+        concurrency: Tiles at once in a task; by default 8 where services are waited for, else 1.
+        pool: Pool of all mapped tasks; by default `pesto_gpu` for those whose processes want one.
+        gpu_queue: Queue of mapped tasks whose processes want a GPU.
+        max_active_tasks: Most mapped tasks of a phase at once, in one run.
+        assets: Output name -> Asset; by default `PIPELINE.OUTPUT` for each.
+        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        keep: Whether to keep the run store of a complete run.
+    """
+
+    base: str | Path | None
+    store: str | None
+    tile: int | None
+    max_tasks: int
+    workers: int
+    concurrency: int | None
+    pool: str | None
+    gpu_queue: str | None
+    max_active_tasks: int | None
+    assets: Mapping[str, Asset]
+    as_cog: bool
+    keep: bool
+
+
+def pesto_pipeline(
+    pipeline: str | Path | Mapping[str, JsonValue] | Pipeline,
+    *,
+    folder: str,
+    services: str | Path,
+    inputs: Mapping[str, JsonValue] | None = None,
+    scene: str | None = None,
+    group_id: str | None = None,
+    holes: Literal["fail", "keep"] = "fail",
+    **settings: Unpack[GroupSettings],
+) -> TaskGroup:
+    """Make the tasks of a pipeline.
+
+    Its last task, `publish`, answers `{"status": …, "outputs": {name: href}}`.
+
+    Args:
+        pipeline: Its file, or its JSON.
+        folder: Where the outputs go; templated. One folder holds one run at a time.
+        services: Folder of saved descriptions, one of each process; each live service is held
+            to its description before the first tile.
+        inputs: Input name -> path or href of an image, or a value; templated.
+        scene: The same for the one input named `scene`.
+        group_id: Of the task group; the pipeline's name by default.
+        holes: `fail`: a chunk with a tile that failed for good is red, and clearing it asks for
+            that tile alone. `keep`: the run ends PARTIAL.
+        settings: As `GroupSettings`.
+
+    Raises:
+        InvalidInput: a process has no saved description, or an input is not given.
+        InvalidPipeline: the pipeline does not check; with every error.
+    """
+    known = know_pipeline(pipeline, services, settings.get("base"))
+    given = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
+    _require_inputs(known.pipeline, given)
+    with TaskGroup(group_id or known.pipeline.name, tooltip=known.pipeline.description) as group:
+        planned = PestoPlanOperator(
+            task_id="plan",
+            pipeline=pipeline.to_json() if isinstance(pipeline, Pipeline) else pipeline,
+            inputs=given,
+            folder=folder,
+            services=services,
+            base=settings.get("base"),
+            store=settings.get("store"),
+            tile=settings.get("tile"),
+            max_tasks=settings.get("max_tasks", 64),
+            workers=settings.get("workers", 4),
+        )
+        last: VerbOperator = planned
+        for phase in known.phases:
+            last = _add_phase(phase, planned, last, known=known, holes=holes, settings=settings)
+        published = PestoPublishOperator(
+            task_id="publish",
+            plan=planned.href,
+            folder=folder,
+            assets=settings.get("assets", _assets(known.pipeline)),
+            as_cog=settings.get("as_cog", False),
+            keep=settings.get("keep", False),
+        )
+        last >> published
+    return group
+
+
+def _add_phase(
+    phase: PhaseShape,
+    planned: PestoPlanOperator,
+    before: VerbOperator,
+    *,
+    known: KnownPipeline,
+    holes: Literal["fail", "keep"],
+    settings: GroupSettings,
+) -> VerbOperator:
+    """Map a phase's chunks, where it has any, and close it; answers the task that ends it.
+
+    The task before answers which chunks there are: Airflow maps over returned values only.
+    """
+    href, ends = planned.href, phase.reduces or phase.stages
+    verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
+    closing = PestoClosePhaseOperator(
+        task_id="_".join((verb, *ends)), plan=href, phase=phase.number
+    )
+    if not phase.fans_out:
+        before >> closing
+        return closing
+    mapped = PestoMapOperator.partial(
+        task_id=map_task_id(phase.stages, phase.reduces),
+        plan=href,
+        phase=phase.number,
+        holes=holes,
+        concurrency=settings.get("concurrency"),
+        max_active_tis_per_dagrun=settings.get("max_active_tasks"),
+        **_placed(phase, known, settings),
+    ).expand(chunk=before.output)
+    mapped >> closing
+    return closing
+
+
+def _placed(phase: PhaseShape, known: KnownPipeline, settings: GroupSettings) -> Placement:
+    """Pool and queue of a phase's mapped tasks: what any of its processes wants."""
+    pool, gpu_queue = settings.get("pool"), settings.get("gpu_queue")
+    chosen: Placement = {"pool": pool} if pool else {}
+    for stage in known.pipeline.stages:
+        if stage.id in (*phase.stages, *phase.reduces):
+            wanted = known.descriptions[stage.process]
+            chosen |= placement(wanted, gpu_pool=pool or GPU_POOL, gpu_queue=gpu_queue)
+    return chosen
+
+
+def _assets(pipeline: Pipeline) -> dict[str, Asset]:
+    """One for each output: what is written where is only known when it is."""
+    return {name: Asset(f"{pipeline.name}.{name}") for name in pipeline.outputs}
+
+
+def _require_inputs(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> None:
+    unknown, missing = set(given) - set(pipeline.inputs), set(pipeline.inputs) - set(given)
+    told = [f"{name!r} is not given" for name in sorted(missing)]
+    told += [f"it has no input {name!r}" for name in sorted(unknown)]
+    if told:
+        raise InvalidInput(f"pipeline {pipeline.name!r}: {', '.join(told)}")

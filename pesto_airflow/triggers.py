@@ -1,0 +1,134 @@
+"""What waits in the triggerer, so that no worker has to: for a job, for a service to be ready."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from pesto_airflow.hooks import PestoHook
+from pesto_airflow.watching import Ended, Watch
+from pesto_runtime.errors import NotFound, PestoError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.client import AsyncClient
+    from pesto_runtime.contract import Job
+
+
+class PestoJobTrigger(BaseTrigger):
+    """Waits for a job's end; each look renews its lease. Marking the task failed cancels the job.
+
+    It holds ids and a connection's name, never credentials: Airflow keeps it in its database.
+    """
+
+    def __init__(
+        self, job_id: str, *, service: str | None, pesto_conn_id: str | None, poll_s: float
+    ) -> None:
+        """Name a job.
+
+        Args:
+            job_id: As the service calls it.
+            service: As of `PestoHook`.
+            pesto_conn_id: As of `PestoHook`.
+            poll_s: Longest time between two looks, seconds.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
+        self.job_id = job_id
+        self.service = service
+        self.pesto_conn_id = pesto_conn_id
+        self.poll_s = poll_s
+
+    def serialize(self) -> tuple[str, dict[str, object]]:
+        """How it is made again, by another triggerer."""
+        return (
+            "pesto_airflow.triggers.PestoJobTrigger",
+            {
+                "job_id": self.job_id,
+                "service": self.service,
+                "pesto_conn_id": self.pesto_conn_id,
+                "poll_s": self.poll_s,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Fire once, with an `Ended`."""
+        watch = Watch(longest_look_s=self.poll_s)
+        async with await self._hook.aclient() as client:
+            while True:
+                verdict = watch.told(await self._look(client))
+                if isinstance(verdict, Ended):
+                    yield _event({"job_id": self.job_id, **verdict.to_json()})
+                    return
+                await asyncio.sleep(verdict)
+
+    async def on_kill(self) -> None:
+        """Cancel the job: somebody marked the task failed, or cleared it."""
+        async with await self._hook.aclient() as client:
+            try:
+                await client.cancel(self.job_id)
+            except NotFound:
+                self.log.info("job %s is gone already", self.job_id)
+            except PestoError as error:
+                self.log.warning("job %s goes on until its lease ends: %s", self.job_id, error)
+
+    @property
+    def _hook(self) -> PestoHook:
+        return PestoHook(self.pesto_conn_id, service=self.service)
+
+    async def _look(self, client: AsyncClient) -> Job | PestoError:
+        try:
+            return await client.status(self.job_id)
+        except PestoError as error:
+            self.log.info("job %s: %s", self.job_id, error)
+            return error
+
+
+class PestoHealthTrigger(BaseTrigger):
+    """Waits for a service to be ready."""
+
+    def __init__(self, *, service: str | None, pesto_conn_id: str | None, poll_s: float) -> None:
+        """Name a service, as `PestoHook` does, and the seconds between two looks."""
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
+        self.service = service
+        self.pesto_conn_id = pesto_conn_id
+        self.poll_s = poll_s
+
+    def serialize(self) -> tuple[str, dict[str, object]]:
+        """How it is made again, by another triggerer."""
+        return (
+            "pesto_airflow.triggers.PestoHealthTrigger",
+            {
+                "service": self.service,
+                "pesto_conn_id": self.pesto_conn_id,
+                "poll_s": self.poll_s,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Fire once, with `{"health": …}`: `OK`, or `FAILED` where waiting cannot help."""
+        hook = PestoHook(self.pesto_conn_id, service=self.service)
+        async with await hook.aclient() as client:
+            while True:
+                health = await _health(client)
+                if health in ("OK", "FAILED"):
+                    yield _event({"health": health})
+                    return
+                await asyncio.sleep(self.poll_s)
+
+
+async def _health(client: AsyncClient) -> str:
+    try:
+        return await client.health()
+    except PestoError as error:
+        if not error.retryable:
+            raise
+        return "UNREACHABLE"
+
+
+def _event(told: dict[str, JsonValue]) -> TriggerEvent:
+    return TriggerEvent(told)  # type: ignore[no-untyped-call]  # Airflow's

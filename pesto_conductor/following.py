@@ -1,0 +1,164 @@
+"""Follow a workflow until it ends: its tiles, its failures, and a push when the server forgets it.
+
+Once in a while a server finishes every task and does not look at the workflow again before its next
+sweep, up to a minute later. Whoever follows asks it to look.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pesto_conductor.rest import is_over
+from pesto_runtime.errors import RunFailed, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_conductor.rest import Conductor
+    from pesto_runtime.engines import Watcher
+
+    Document = dict[str, JsonValue]
+
+_OPEN = frozenset({"SCHEDULED", "IN_PROGRESS"})
+_WAITS_FOR_OTHERS = frozenset({"JOIN", "EXCLUSIVE_JOIN", "DO_WHILE", "FORK", "FORK_JOIN_DYNAMIC"})
+_FIRST_POLL_S, _LAST_POLL_S = 0.1, 1.0
+_AWAY_S = 120.0
+_REASONS = 5
+
+
+def follow(
+    conductor: Conductor,
+    identity: str,
+    watcher: Watcher,
+    *,
+    look: Callable[[], None] = lambda: None,
+) -> Document:
+    """Follow a workflow until it has ended, well or not; answers it.
+
+    A server that is away is waited for, 120 s at most: it keeps what was done.
+
+    Args:
+        conductor: The server.
+        identity: Id of the workflow.
+        watcher: Told of its tiles, and those of its sub-workflows.
+        look: Called between two looks; what it raises ends the following.
+
+    Raises:
+        Unreachable: the server has been away for 120 s.
+    """
+    following = _Following(conductor, watcher)
+    pause, last_seen = _FIRST_POLL_S, time.monotonic()
+    while True:
+        look()
+        try:
+            workflow = following.look(identity)
+            last_seen = time.monotonic()
+        except Unreachable:
+            if time.monotonic() - last_seen > _AWAY_S:
+                raise
+        else:
+            if is_over(workflow):
+                return workflow
+        time.sleep(pause)
+        pause = min(1.5 * pause, _LAST_POLL_S)
+
+
+def tasks_of(workflow: Mapping[str, JsonValue]) -> list[Document]:
+    """Tasks of a workflow, each attempt one, in the order in which they were made."""
+    tasks = workflow.get("tasks")
+    return [each for each in tasks if isinstance(each, dict)] if isinstance(tasks, list) else []
+
+
+def is_open(task: Mapping[str, JsonValue]) -> bool:
+    """Whether a task waits for a worker, or has one."""
+    return task.get("status") in _OPEN
+
+
+def output_of(task: Mapping[str, JsonValue]) -> Document:
+    """What a task answered so far."""
+    output = task.get("outputData")
+    return output if isinstance(output, dict) else {}
+
+
+def is_stalled(workflow: Mapping[str, JsonValue]) -> bool:
+    """Whether a workflow runs, and nothing in it does but tasks that wait for others."""
+    return not is_over(workflow) and not any(
+        is_open(task) and task.get("taskType") not in _WAITS_FOR_OTHERS
+        for task in tasks_of(workflow)
+    )
+
+
+def failure_of(workflow: Mapping[str, JsonValue]) -> RunFailed:
+    """Why a workflow failed: each task that did, by its own reason."""
+    failed = [
+        f"  {task.get('referenceTaskName')}: {task.get('reasonForIncompletion') or 'no reason'}"
+        for task in tasks_of(workflow)
+        if str(task.get("status")).startswith(("FAILED", "TIMED_OUT")) and not task.get("retried")
+    ]
+    reasons = failed[:_REASONS] or [f"  {workflow.get('reasonForIncompletion') or 'no reason'}"]
+    more = [f"  ... and {len(failed) - _REASONS} more"] if len(failed) > _REASONS else []
+    head = f"workflow {workflow.get('workflowId')} ended as {workflow.get('status')}:"
+    return RunFailed("\n".join((head, *reasons, *more)))
+
+
+class _Following:
+    """What is remembered from look to look."""
+
+    def __init__(self, conductor: Conductor, watcher: Watcher) -> None:
+        self._conductor = conductor
+        self._watcher = watcher
+        self._stalled: set[str] = set()
+        self._ended: dict[str, Document] = {}
+        self._total = self._done = 0
+
+    def look(self, identity: str) -> Document:
+        """Look once; answers the workflow."""
+        family = list(self._family(identity))
+        self._tell(family)
+        self._push({str(each["workflowId"]) for each in family if is_stalled(each)})
+        return family[0]
+
+    def _family(self, identity: str) -> Iterator[Document]:
+        """A workflow, then those that it started and waits for."""
+        workflow = self._ended.get(identity) or self._conductor.workflow(identity)
+        if is_over(workflow):
+            self._ended[identity] = workflow
+        yield workflow
+        for task in tasks_of(workflow):
+            child = task.get("subWorkflowId") or output_of(task).get("subWorkflowId")
+            if task.get("taskType") == "SUB_WORKFLOW" and isinstance(child, str):
+                yield from self._family(child)
+
+    def _tell(self, family: list[Document]) -> None:
+        outputs = [
+            (task.get("taskDefName"), output_of(task))
+            for workflow in family
+            for task in tasks_of(workflow)
+            if not task.get("retried")
+        ]
+        total = sum(_count(output, "tiles") for name, output in outputs if name == "pesto_plan")
+        done = sum(
+            _count(output, "tiles") + _count(output, "reused")
+            for name, output in outputs
+            if name != "pesto_plan" and "manifest" in output
+        )
+        if total > self._total:
+            self._watcher.begin(total)
+            self._total = total
+        if done > self._done:
+            self._watcher.advance(done - self._done)
+            self._done = done
+
+    def _push(self, stalled: set[str]) -> None:
+        """Ask the server to look at what was stalled at two looks running."""
+        for identity in stalled & self._stalled:
+            self._conductor.decide(identity)
+        self._stalled = stalled
+
+
+def _count(output: Mapping[str, JsonValue], name: str) -> int:
+    value = output.get(name)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,119 @@
+"""What a worker tells of itself: Prometheus metrics and `/health`, on a port of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+from pesto_runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PATIENCE_S = 30.0
+_SECONDS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
+
+
+class Metrics:
+    """Counts of one worker process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._heard = time.monotonic()
+        self._polls = Counter(
+            "pesto_worker_polls", "Polls by outcome.", ["type", "outcome"], registry=self.registry
+        )
+        self._in_hand = Gauge(
+            "pesto_worker_tasks_in_hand", "Tasks now.", ["type"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "pesto_worker_task_seconds", "Seconds of an attempt.", ["type", "status"],
+            registry=self.registry, buckets=_SECONDS,
+        )  # fmt: skip
+        self._tiles = Counter(
+            "pesto_worker_tiles", "Tiles by what became of them.", ["state"],
+            registry=self.registry,
+        )  # fmt: skip
+        Gauge(
+            "pesto_worker_silence_seconds", "Since the server last answered.",
+            registry=self.registry,
+        ).set_function(lambda: self.silence_s)  # fmt: skip
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the server last answered."""
+        return time.monotonic() - self._heard
+
+    def polled(self, task_type: str, *, answered: bool) -> None:
+        """Count a poll."""
+        self._polls.labels(task_type, "answered" if answered else "failed").inc()
+        if answered:
+            self._heard = time.monotonic()
+
+    def began(self, task_type: str) -> None:
+        """Count a task that was taken."""
+        self._in_hand.labels(task_type).inc()
+
+    def ended(
+        self, task_type: str, status: str, *, seconds: float, tiles: Mapping[str, int]
+    ) -> None:
+        """Count a task that is no longer in hand."""
+        self._in_hand.labels(task_type).dec()
+        self._seconds.labels(task_type, status).observe(seconds)
+        for state, count in tiles.items():
+            self._tiles.labels(state).inc(count)
+
+    def health(self) -> tuple[int, dict[str, object]]:
+        """HTTP status and document: well as long as the server was heard of lately."""
+        is_well = self.silence_s < _PATIENCE_S
+        state = "OK" if is_well else "SERVER LOST"
+        return 200 if is_well else 503, {"state": state, "silence_s": round(self.silence_s, 1)}
+
+
+def serve_metrics(metrics: Metrics, port: int, *, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """Answer `/metrics` and `/health` from a thread, until the server is shut down.
+
+    Raises:
+        InvalidInput: the port cannot be had.
+    """
+
+    class Handler(_Handler):
+        told = metrics
+
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise InvalidInput(f"metrics port {port}: {error.strerror}; choose another") from error
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="pesto-metrics", daemon=True).start()
+    return server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    told: Metrics
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/health"):
+            status, document = self.told.health()
+            self._send(status, "application/json", json.dumps(document).encode())
+        elif self.path.startswith("/metrics"):
+            encode, media_type = choose_encoder(self.headers.get("Accept", ""))
+            self._send(200, media_type, encode(self.told.registry))
+        else:
+            self._send(404, "text/plain", b"there are /metrics and /health\n")
+
+    def _send(self, status: int, media_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: a probe comes every few seconds."""

@@ -1,0 +1,111 @@
+"""Expressions of a workflow definition, and whether a JSON schema has the field that one reads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pesto_runtime.errors import json_pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic import JsonValue
+
+# `$${` is how Conductor writes a literal `${`.
+_EXPRESSION = re.compile(r"(?<!\$)\$\{([^{}]*)\}")
+_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\*)\]|\['(?P<quoted>[^']*)'\]")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One `${…}`.
+
+    Attributes:
+        text: What stands between the braces.
+        pointer: JSON pointer to the string that holds it.
+        steps: Names and indices that it goes through; the first is a reference or `workflow`.
+    """
+
+    text: str
+    pointer: str
+    steps: tuple[str, ...]
+
+    @property
+    def owner(self) -> str:
+        """The task reference that it reads, or `workflow`."""
+        return self.steps[0] if self.steps else ""
+
+
+def expressions(value: JsonValue, *, pointer: str = "") -> Iterator[Expression]:
+    """Every expression in the strings of a value.
+
+    >>> [each.steps for each in expressions({"a": ["${plan.output.chunks[0]}", "$${x}"]})]
+    [('plan', 'output', 'chunks', '0')]
+    """
+    if isinstance(value, str):
+        for found in _EXPRESSION.finditer(value):
+            yield Expression(found[1], pointer, _steps(found[1]))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from expressions(each, pointer=pointer + json_pointer(index))
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from expressions(each, pointer=pointer + json_pointer(key))
+
+
+def missing_field(schema: JsonValue, steps: tuple[str, ...]) -> str | None:
+    """Follow steps through a JSON schema; answers what is wrong with the first that leads nowhere.
+
+    A schema that says nothing of a field, or `additionalProperties` that allow it, lets it pass.
+
+    >>> missing_field({"properties": {"tiles": {"type": "integer"}}}, ("tile",))
+    "has no field 'tile'; there are: tiles"
+    """
+    here: JsonValue = schema
+    for step in steps:
+        here = _resolved(here, schema)
+        if not isinstance(here, dict):
+            return None
+        if step.isdigit() or step == "*":
+            if here.get("type") in ("object", "string", "integer", "number", "boolean"):
+                return f"is no array: [{step}] leads nowhere"
+            here = here.get("items", True)
+            continue
+        properties = here.get("properties")
+        if isinstance(properties, dict) and step in properties:
+            here = properties[step]
+        elif here.get("additionalProperties", not properties) is False:
+            known = ", ".join(properties) if isinstance(properties, dict) else "none"
+            return f"has no field {step!r}; there are: {known}"
+        else:
+            here = here.get("additionalProperties", True)
+    return None
+
+
+def _steps(text: str) -> tuple[str, ...]:
+    return tuple(
+        found["name"] or found["index"] or found["quoted"] or "" for found in _STEP.finditer(text)
+    )
+
+
+def _resolved(schema: JsonValue, root: JsonValue) -> JsonValue:
+    """A schema without its `$ref`, and the one kind of a nullable one."""
+    if isinstance(schema, dict) and isinstance(root, dict):
+        target = schema.get("$ref")
+        if isinstance(target, str):
+            definitions = root.get("$defs")
+            name = target.rpartition("/")[2]
+            return definitions.get(name) if isinstance(definitions, dict) else True
+        kinds = _kinds(schema)
+        if len(kinds) == 1:
+            return _resolved(kinds[0], root)
+    return schema
+
+
+def _kinds(schema: Mapping[str, JsonValue]) -> list[JsonValue]:
+    options = schema.get("anyOf")
+    return (
+        [each for each in options if each != {"type": "null"}] if isinstance(options, list) else []
+    )

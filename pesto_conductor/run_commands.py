@@ -1,0 +1,156 @@
+"""`pesto conductor start`, `status`, `retry`, `stop`: workflows that run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from pesto_conductor.where import conductor_url
+from pesto_runtime.cli.options import AsJson, CatalogPath, InputTexts, ServiceTexts, pairs
+from pesto_runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+    from rich.table import Table
+
+    from pesto_conductor.rest import Conductor
+
+    Document = dict[str, JsonValue]
+
+_WIDTH = 120
+
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Conductor's /api; CONDUCTOR_SERVER_URL or ours by default."),
+]
+Wait: TypeAlias = Annotated[bool, typer.Option("--wait", help="Follow it to its end.")]
+Identity: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="A workflow's id.")]
+
+
+def start(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_FILE", help="A registered workflow; or a definition or a pipeline."
+        ),
+    ],
+    inputs: InputTexts = None,
+    service: ServiceTexts = None,
+    services: CatalogPath = None,
+    wait: Wait = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a workflow; a file is registered first."""
+    from pesto_conductor.starting import start as begin
+
+    texts = pairs(inputs, option="-i")
+    with _conductor(url) as conductor:
+        definition = _definition(conductor, what, tuple(service or ()), services)
+        identity = begin(conductor, definition, texts)
+        if not wait:
+            typer.echo(json.dumps({"workflowId": identity}) if as_json else identity)
+            return
+        _follow(conductor, identity, as_json=as_json)
+
+
+def status(
+    workflow: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="A workflow's id; the newest if absent.")
+    ] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="What workers logged, too.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the newest workflows; or one, task by task."""
+    from pesto_conductor.following import tasks_of
+    from pesto_conductor.status import tasks_table, workflow_text, workflows_table
+
+    with _conductor(url) as conductor:
+        if workflow is None:
+            found = conductor.search()
+            _echo_json([*found]) if as_json else _print(workflows_table(found))
+            return
+        document = conductor.workflow(workflow)
+        if as_json:
+            _echo_json(document)
+            return
+        typer.echo(workflow_text(document))
+        _print(tasks_table(document))
+        for task in tasks_of(document) if logs else []:
+            for line in conductor.logs(str(task["taskId"])):
+                typer.echo(f"{task.get('referenceTaskName')}: {line}")
+
+
+def retry(workflow: Identity, wait: Wait = False, url: Url = None, as_json: AsJson = False) -> None:
+    """Run again what failed of a workflow, and go on from there."""
+    with _conductor(url) as conductor:
+        conductor.retry(workflow)
+        if wait:
+            _follow(conductor, workflow, as_json=as_json)
+
+
+def stop(
+    workflow: Identity,
+    reason: Annotated[str, typer.Option(help="Why.")] = "stopped by pesto conductor stop",
+    url: Url = None,
+) -> None:
+    """End a workflow now; what it made is kept."""
+    with _conductor(url) as conductor:
+        conductor.terminate(workflow, reason=reason)
+
+
+def _conductor(url: str | None) -> Conductor:
+    from pesto_conductor.rest import Conductor
+
+    return Conductor(conductor_url(url)).require()
+
+
+def _definition(
+    conductor: Conductor, what: str, services: tuple[str, ...], catalog: Path | None
+) -> Document:
+    """The definition of a name; or of a file, which is registered."""
+    from pesto_conductor.deploy import read_definitions, register
+
+    path = Path(what)
+    if path.suffix != ".json" and not path.exists():
+        return conductor.definition(what)
+    found = read_definitions(path, services=services, catalog=catalog)
+    workflows = [each for each in found if "tasks" in each]
+    if len(workflows) != 1:
+        raise InvalidInput(f"{path} holds {len(workflows)} workflows; register it, start by name")
+    register(conductor, {str(path): found})
+    return workflows[0]
+
+
+def _follow(conductor: Conductor, identity: str, *, as_json: bool) -> None:
+    from pesto_conductor.following import failure_of, follow
+    from pesto_runtime.cli.progress import progress
+
+    hidden = as_json or not sys.stderr.isatty()
+    with progress(identity[:8], hidden=hidden) as watcher:
+        ended = follow(conductor, identity, watcher)
+    if ended.get("status") != "COMPLETED":
+        raise failure_of(ended)
+    output = ended.get("output")
+    if as_json:
+        _echo_json({"workflowId": identity, "output": output})
+        return
+    typer.echo(f"COMPLETED {identity}")
+    for name, each in output.items() if isinstance(output, dict) else []:
+        typer.echo(f"  {name:<12} {each if isinstance(each, str) else json.dumps(each)}")
+
+
+def _echo_json(value: JsonValue) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _print(table: Table) -> None:
+    """Print a table; a narrow terminal breaks its lines, and loses nothing of an id."""
+    from rich.console import Console
+
+    Console(width=max(Console().width, _WIDTH)).print(table)

@@ -1,0 +1,245 @@
+"""What a worker does for a task of each type: the verbs of the runtime, bound to their payloads.
+
+Every one blocks, is idempotent, and is called in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from pesto_conductor import payloads
+from pesto_runtime.errors import NotFound
+from pesto_runtime.hrefs import file_href, looks_like_href, path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.activities import RunContext, Watch
+    from pesto_runtime.contract import ChunkResult
+    from pesto_runtime.contract.raster import ClosedValue
+
+CALLS_AT_ONCE = 8
+"""Tiles of a chunk at once where services are waited for, if a task does not say."""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a verb knows of its task beside its input.
+
+    Attributes:
+        server: URL of the Conductor.
+        workflow: Id of the workflow that the task belongs to.
+        watch: Who looks on.
+        say: Writes a line to the task's log.
+    """
+
+    server: str
+    workflow: str
+    watch: Watch
+    say: Callable[[str], None]
+
+
+Verb: TypeAlias = "Callable[[ClosedValue, Errand], ClosedValue]"
+
+
+def discover(asked: payloads.DiscoverInput, _errand: Errand) -> payloads.DiscoverOutput:
+    """Ask services what they are, and save their descriptions where a catalog is named."""
+    from pesto_runtime.activities import discover as save
+    from pesto_runtime.activities import find
+
+    found = {url: find((url,)) for url in asked.urls}
+    if asked.catalog is not None:
+        save(asked.urls, _path(asked.catalog))
+    return payloads.DiscoverOutput(
+        services={each.said.name: url for url, each in found.items()},
+        digests={each.said.name: each.said.digest for each in found.values()},
+    )
+
+
+def plan(asked: payloads.PlanInput, errand: Errand) -> payloads.PlanOutput:
+    """Check a pipeline against its inputs, cut it up, and put the plan into the run store."""
+    from pesto_runtime import activities
+    from pesto_runtime.contract import Pipeline
+    from pesto_runtime.local import sizing_of
+
+    started = datetime.now(UTC)
+    pipeline, base = Pipeline.parse(asked.pipeline), Path(asked.base or ".").resolve()
+    services = activities.resolve_services(
+        pipeline, base=base, chosen=asked.model_dump()["services"]
+    )
+    made = activities.plan(
+        pipeline,
+        services,
+        activities.read_inputs(pipeline, _texts(asked.inputs)),
+        store=activities.run_store(_path(asked.folder), asked.store),
+        sizing=sizing_of(
+            workers=asked.workers or 1, tile=asked.tile, max_tasks=asked.max_tasks or 64
+        ),
+    )
+    for warning in made.plan.warnings:
+        errand.say(warning)
+    if asked.fresh:
+        activities.forget_run(made.plan)
+    href = activities.begin_run(made.plan)
+    return payloads.PlanOutput(
+        plan=href,
+        run=made.plan.run,
+        started=started.isoformat(),
+        tiles=sum(activities.count_tiles(phase) for phase in made.plan.phases),
+        chunks=[_chunks(href, number, asked) for number in range(len(made.plan.phases))],
+    )
+
+
+def process(asked: payloads.ChunkInput, errand: Errand) -> ChunkResult:
+    """Run the tiles of a chunk."""
+    from pesto_runtime import activities
+    from pesto_runtime.contract import Chunk
+
+    context = activities.load_context(asked.plan)
+    chunk = Chunk(plan=asked.plan, phase=asked.phase, start=asked.start, stop=asked.stop)
+    return activities.process(
+        chunk,
+        watch=errand.watch,
+        threads=asked.concurrency or _tiles_at_once(context, asked.phase),
+        holes=asked.holes or "fail",
+    )
+
+
+def close(asked: payloads.CloseInput, _errand: Errand) -> payloads.CloseOutput:
+    """Make what a phase owes once its chunks are done."""
+    from pesto_runtime.activities import close_phase
+
+    return payloads.CloseOutput(unmade=list(close_phase(asked.plan, asked.phase)))
+
+
+def mosaic(asked: payloads.MosaicInput, _errand: Errand) -> payloads.MosaicOutput:
+    """Write a raster to a file."""
+    from pesto_runtime.activities import mosaic as write
+
+    path = _path(asked.path)
+    made = write(asked.plan, asked.raster, path)
+    return payloads.MosaicOutput(
+        href=file_href(path), sha256=made.product.sha256, holes=len(made.holes)
+    )
+
+
+def reduce(asked: payloads.ReduceInput, _errand: Errand) -> payloads.ReduceOutput:
+    """Fold the partials of a stage."""
+    from pesto_runtime.activities import reduce as fold
+
+    return payloads.ReduceOutput(made=fold(asked.plan, asked.stage))
+
+
+def call(asked: payloads.CallInput, _errand: Errand) -> payloads.CallOutput:
+    """Call one process once."""
+    from pesto_runtime.activities import call_once
+
+    keep = {name: _path(path) for name, path in (asked.keep or {}).items()}
+    outputs = call_once(asked.service, _texts(asked.values), keep=keep, stays_open=True)
+    return payloads.CallOutput(outputs=outputs)
+
+
+def publish(asked: payloads.PublishInput, errand: Errand) -> payloads.PublishOutput:
+    """End a run: its outputs and its report where they were asked for."""
+    from pesto_runtime.activities import RunRecord
+    from pesto_runtime.engines import Silence
+    from pesto_runtime.runs import publish_run
+
+    folder = _path(asked.folder)
+    started = datetime.fromisoformat(asked.started) if asked.started else datetime.now(UTC)
+    record = RunRecord(engine={"name": "conductor", "run": errand.workflow}, started=started)
+    result = publish_run(
+        asked.plan, folder, record, watcher=Silence(),
+        as_cog=asked.as_cog or False, keep=asked.keep or False,
+    )  # fmt: skip
+    return payloads.PublishOutput.model_validate(
+        {
+            "status": result["status"],
+            "result": file_href(folder / "result.json"),
+            "outputs": _told(result["outputs"], folder),
+            "tiles": result["tiles"],
+        }
+    )
+
+
+def cleanup(asked: payloads.CleanupInput, errand: Errand) -> payloads.CleanupOutput:
+    """Forget a failed run where that was asked for; Conductor itself cancels what still ran."""
+    from pesto_runtime.activities import forget_run, load_context
+
+    href = asked.plan or _plan_of(errand.server, asked.workflow)
+    if not asked.forget:
+        errand.say(f"kept for `retry`: {href or 'nothing was planned'}")
+        return payloads.CleanupOutput(forgotten=False)
+    if href is not None:
+        try:
+            forget_run(load_context(href).plan)
+        except NotFound:
+            errand.say(f"{href} is gone already")
+    return payloads.CleanupOutput(forgotten=True)
+
+
+def serve(
+    asked: payloads.ServiceChunkInput | payloads.CallInput, errand: Errand
+) -> ChunkResult | payloads.CallOutput:
+    """What a task in the queue of one service asks for: a chunk, or a call."""
+    return call(asked, errand) if isinstance(asked, payloads.CallInput) else process(asked, errand)
+
+
+def _chunks(href: str, phase: int, asked: payloads.PlanInput) -> list[payloads.ChunkInput]:
+    from pesto_runtime.activities import chunks_of
+
+    return [
+        payloads.ChunkInput(
+            **each.model_dump(), holes=asked.holes or "fail", concurrency=asked.concurrency
+        )
+        for each in chunks_of(href, phase)
+    ]
+
+
+def _tiles_at_once(context: RunContext, phase: int) -> int:
+    """Several where services are waited for; one where this process computes."""
+    services = context.plan.services
+    members = context.phases[phase].stages
+    is_remote = any(services[stage.stage.process].is_remote for stage in members)
+    return CALLS_AT_ONCE if is_remote else 1
+
+
+def _plan_of(server: str, workflow: str) -> str | None:
+    """The plan of a workflow, which its first task answered; None where it never did."""
+    from pesto_conductor.rest import Conductor
+
+    with Conductor(server) as conductor:
+        tasks = conductor.workflow(workflow).get("tasks")
+    for task in tasks if isinstance(tasks, list) else []:
+        output = task.get("outputData") if isinstance(task, dict) else None
+        if isinstance(output, dict) and isinstance(output.get("plan"), str):
+            return str(output["plan"])
+    return None
+
+
+def _texts(values: Mapping[str, JsonValue]) -> dict[str, str]:
+    """Values as a command line has them: strings as they are, all else as JSON."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+    }
+
+
+def _told(outputs: JsonValue, folder: Path) -> dict[str, JsonValue]:
+    """Output -> href of its file, or its bare value."""
+    told: dict[str, JsonValue] = {}
+    for name, output in outputs.items() if isinstance(outputs, dict) else ():
+        if isinstance(output, dict):
+            is_value = "value" in output
+            told[name] = output["value"] if is_value else file_href(folder / str(output["path"]))
+    return told
+
+
+def _path(text: str) -> Path:
+    return path_of(text) if looks_like_href(text) else Path(text)

@@ -1,0 +1,214 @@
+"""A pipeline as a workflow definition: plan, then phase after phase fan out and join, then publish.
+
+A chunk travels as an href and two indices, its result as an href and counts: a JOIN of 256 of them
+stays under 64 KB. No task is optional: Conductor would complete a workflow that has holes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pesto_runtime.errors import InvalidPipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.activities import PhaseShape
+    from pesto_runtime.contract import Pipeline
+
+    Document = dict[str, JsonValue]
+
+FAILURE = "pesto_failure"
+"""The workflow that cleans up after one that failed."""
+
+_OWNER = "pesto@example.com"
+_HREF: Document = {"type": "string", "format": "uri-reference"}
+_PLAN_SETTINGS: dict[str, Document] = {
+    "base": {"type": "string", "description": "Folder that relative targets are relative to."},
+    "services": {"type": "object", "description": "Process name -> target, URL or URLs."},
+    "store": {"type": "string", "description": "Run store; the folder's own if absent."},
+    "workers": {"type": "integer", "minimum": 1, "description": "Chunks that run at once."},
+    "max_tasks": {"type": "integer", "minimum": 1, "maximum": 256, "description": "Most chunks."},
+    "tile": {"type": "integer", "minimum": 1, "description": "Side of a tile, pixels."},
+    "holes": {"enum": ["fail", "keep"], "description": "What a failed tile does to its task."},
+    "concurrency": {"type": "integer", "minimum": 1, "description": "Tiles of a chunk at once."},
+    "fresh": {"type": "boolean", "description": "Forget what earlier runs left."},
+}
+_PUBLISH_SETTINGS: dict[str, Document] = {
+    "as_cog": {"type": "boolean", "description": "Make images cloud-optimised."},
+    "keep": {"type": "boolean", "description": "Keep the run store of a complete run."},
+}
+_FOLDER: Document = {**_HREF, "description": "Where the outputs go; workers must reach it."}
+_TYPES: dict[str, Document] = {"image": {**_HREF, "description": "An image: path or href."}}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a pipeline is rendered with.
+
+    Attributes:
+        pipeline: The pipeline.
+        shape: Its phases.
+        defaults: Inputs that whoever starts it need not give.
+        domains: Task type -> domain that its tasks belong in.
+    """
+
+    pipeline: Pipeline
+    shape: Sequence[PhaseShape]
+    defaults: Mapping[str, JsonValue] = field(default_factory=dict)
+    domains: Mapping[str, str] = field(default_factory=dict)
+
+    def definition(self) -> Document:
+        """The workflow definition.
+
+        Raises:
+            InvalidPipeline: an input has the name of a setting of the run.
+        """
+        pipeline = self.pipeline
+        schema = _input_schema(pipeline)
+        return {
+            "name": pipeline.name,
+            "description": pipeline.description or f"Runs the pipeline {pipeline.name}.",
+            "version": 1,
+            "schemaVersion": 2,
+            "ownerEmail": _OWNER,
+            "timeoutPolicy": "ALERT_ONLY",
+            "timeoutSeconds": 0,
+            "restartable": True,
+            "failureWorkflow": FAILURE,
+            "inputParameters": list(_inputs(pipeline)),
+            "inputTemplate": dict(self.defaults),
+            "inputSchema": {
+                "name": f"{pipeline.name}_input", "version": 1, "type": "JSON", "data": schema,
+            },
+            "enforceSchema": True,
+            **({"metadata": {"taskToDomain": dict(self.domains)}} if self.domains else {}),
+            "tasks": list(self._tasks()),
+            "outputParameters": {
+                name: f"${{publish.output.{name}}}"
+                for name in ("status", "result", "outputs", "tiles")
+            },
+        }  # fmt: skip
+
+    def _tasks(self) -> Iterator[JsonValue]:
+        yield _plan_task(self.pipeline)
+        for phase in self.shape:
+            yield from _phase_tasks(phase)
+        yield _simple(
+            "pesto_publish",
+            "publish",
+            {
+                "plan": "${plan.output.plan}",
+                "started": "${plan.output.started}",
+                **_from_input(("folder", *_PUBLISH_SETTINGS)),
+            },
+        )
+
+
+def failure_definition() -> Document:
+    """The workflow that Conductor starts when one of ours has failed."""
+    return {
+        "name": FAILURE,
+        "description": "Tells what a failed workflow left for retry; deletes it only if asked to.",
+        "version": 1,
+        "schemaVersion": 2,
+        "ownerEmail": _OWNER,
+        "timeoutPolicy": "ALERT_ONLY",
+        "timeoutSeconds": 0,
+        "restartable": True,
+        "inputParameters": ["workflowId", "reason", "forget"],
+        "tasks": [
+            _simple(
+                "pesto_cleanup",
+                "cleanup",
+                {
+                    "workflow": "${workflow.input.workflowId}",
+                    "reason": "${workflow.input.reason}",
+                    "forget": "${workflow.input.forget}",
+                },
+            )
+        ],
+        "outputParameters": {"forgotten": "${cleanup.output.forgotten}"},
+    }
+
+
+def _plan_task(pipeline: Pipeline) -> Document:
+    return _simple(
+        "pesto_plan",
+        "plan",
+        {
+            "pipeline": _escaped(pipeline.to_json()),
+            "inputs": _from_input(pipeline.inputs),
+            **_from_input(("folder", *_PLAN_SETTINGS)),
+        },
+    )
+
+
+def _phase_tasks(phase: PhaseShape) -> Iterator[Document]:
+    number, members = phase.number, ", ".join((*phase.stages, *phase.reduces))
+    if phase.fans_out:
+        yield {
+            "name": "fan_out",
+            "taskReferenceName": f"fan_out_{number}",
+            "type": "FORK_JOIN_DYNAMIC",
+            "description": members,
+            "inputParameters": {
+                "forkTaskName": "pesto_process",
+                "forkTaskInputs": f"${{plan.output.chunks[{number}]}}",
+            },
+        }
+        yield {
+            "name": "join", "taskReferenceName": f"join_{number}", "type": "JOIN", "joinOn": [],
+        }  # fmt: skip
+    if not phase.fans_out or phase.reduces or phase.rasters:
+        inputs: Document = {"plan": "${plan.output.plan}", "phase": number}
+        owed = ", ".join((*phase.rasters, *phase.reduces)) or members
+        yield {**_simple("pesto_close", f"close_{number}", inputs), "description": owed}
+
+
+def _simple(name: str, reference: str, inputs: Document) -> Document:
+    return {
+        "name": name, "taskReferenceName": reference, "type": "SIMPLE", "inputParameters": inputs,
+    }  # fmt: skip
+
+
+def _from_input(names: Iterable[str]) -> Document:
+    return {name: f"${{workflow.input.{name}}}" for name in names}
+
+
+def _inputs(pipeline: Pipeline) -> tuple[str, ...]:
+    return (*pipeline.inputs, "folder", *_PLAN_SETTINGS, *_PUBLISH_SETTINGS)
+
+
+def _input_schema(pipeline: Pipeline) -> Document:
+    settings = {"folder": _FOLDER, **_PLAN_SETTINGS, **_PUBLISH_SETTINGS}
+    taken = sorted(set(pipeline.inputs) & set(settings))
+    if taken:
+        raise InvalidPipeline(
+            f"{pipeline.name}: input {', '.join(taken)} has the name of a setting of the workflow; "
+            "name it otherwise"
+        )
+    given: Document = {
+        name: _TYPES.get(kind, {"type": kind}) for name, kind in pipeline.inputs.items()
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {**given, **settings},
+        "required": [*pipeline.inputs, "folder"],
+        "additionalProperties": False,
+    }
+
+
+def _escaped(value: JsonValue) -> JsonValue:
+    """Keep Conductor from reading `${` in a pipeline's literals as an expression of its own."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, list):
+        return [_escaped(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _escaped(each) for key, each in value.items()}
+    return value

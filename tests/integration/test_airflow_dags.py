@@ -1,0 +1,57 @@
+"""Every DAG of `dags/`, run by `dag.test()`: no scheduler, no server, the right bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.rasters import sha256_of
+from tests.support.runs import CLOUD_COVER, ROOT, SCENE, Done, run_local
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+TEST_DAG = """
+import json, runpy, sys
+from airflow.utils.db import initdb
+
+initdb()
+dag_id, conf = sys.argv[1:]
+dag = runpy.run_path(f"dags/{dag_id}.py")[dag_id]()
+run = dag.test(run_conf=json.loads(conf))
+print("STATE", run.state)
+"""
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """What the local engine makes of the scene."""
+    folder = tmp_path_factory.mktemp("local") / "out"
+    return run_local(json.loads(CLOUD_COVER.read_text()), folder, {"scene": SCENE})
+
+
+@pytest.mark.parametrize("dag_id", ["cloud_cover", "chain"])
+def test_a_dag_of_the_repository_runs_by_itself(tmp_path: Path, local: Done, dag_id: str) -> None:
+    """Green in one process, with the local engine's mask."""
+    conf: dict[str, JsonValue] = {"scene": str(SCENE), "folder": str(tmp_path / "out")}
+    settings = {
+        "AIRFLOW_HOME": str(tmp_path / "home"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", TEST_DAG, dag_id, json.dumps(conf)],
+        cwd=ROOT, env={**os.environ, **settings},
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert "STATE success" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert sha256_of(tmp_path / "out" / "mask.tif") == local.sha256("mask")

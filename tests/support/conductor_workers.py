@@ -1,0 +1,204 @@
+"""A real Conductor, workers of ours as processes, and pipelines run by them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pesto_conductor.rest import Conductor, is_over
+from pesto_conductor.server import Server, find, up
+from pesto_conductor.taskdefs import task_definitions
+from pesto_conductor.workflows import Rendered
+from pesto_runtime.activities import resolve_services, shape
+from pesto_runtime.contract import Pipeline
+from pesto_runtime.errors import RunFailed
+from tests.support.commands import PESTO, ROOT, descendants, waited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    Document = dict[str, JsonValue]
+
+RESPONSE_TIMEOUT_S = 6
+"""Of task definitions in tests: a killed worker's tasks come back so soon."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A Conductor that tests share, by its data folder.
+
+    Attributes:
+        folder: Where it keeps everything.
+    """
+
+    folder: Path
+
+    @property
+    def server(self) -> Server:
+        """The server that runs now."""
+        found = find(self.folder)
+        assert found is not None, "the shared Conductor does not run"
+        return found
+
+    @property
+    def url(self) -> str:
+        """Base of its REST interface."""
+        return self.server.url
+
+    @contextmanager
+    def conductor(self) -> Iterator[Conductor]:
+        """A client of it."""
+        with Conductor(self.url) as conductor:
+            yield conductor
+
+    def register(self) -> None:
+        """Make our task types known, impatient ones."""
+        tasks = [
+            replace(each, response_timeout_s=RESPONSE_TIMEOUT_S) for each in task_definitions()
+        ]
+        with self.conductor() as conductor:
+            conductor.register_tasks([each.to_json() for each in tasks])
+
+    def kill(self) -> None:
+        """SIGKILL the server."""
+        pid = self.server.pid
+        os.kill(pid, signal.SIGKILL)
+        waited(lambda: find(self.folder) is None, 10)
+
+    def up(self) -> None:
+        """Start it again; a machine that others use takes its time."""
+        try:
+            up(self.folder)
+        except RunFailed:
+            with self.conductor() as conductor:
+                waited(conductor.is_healthy, 120)
+
+    def start(
+        self,
+        document: Mapping[str, JsonValue],
+        inputs: Mapping[str, JsonValue],
+        *,
+        domains: Mapping[str, str] | None = None,
+        base: Path = ROOT,
+    ) -> str:
+        """Start a pipeline as a rendered workflow; answers the workflow's id."""
+        pipeline = Pipeline.parse(dict(document))
+        services = resolve_services(pipeline, base=base)
+        defaults: Document = {"base": str(base)}
+        definition = Rendered(pipeline, shape(pipeline, services), defaults).definition()
+        definition.pop("failureWorkflow", None)
+        with self.conductor() as conductor:
+            return conductor.start(
+                str(definition["name"]), dict(inputs), definition=definition, domains=domains
+            )
+
+    def workflow(self, identity: str) -> Document:
+        """A workflow with its tasks."""
+        with self.conductor() as conductor:
+            return conductor.workflow(identity)
+
+    def tasks(self, identity: str, task_type: str = "pesto_process") -> list[Document]:
+        """Every attempt at the tasks of a type, in a workflow."""
+        found = self.workflow(identity)["tasks"]
+        assert isinstance(found, list)
+        every = [each for each in found if isinstance(each, dict)]
+        return [each for each in every if each.get("taskType") == task_type]
+
+    def ended(self, identity: str, timeout_s: float = 60) -> Document:
+        """A workflow once it is over; it is nudged now and then."""
+        deadline, nudged = time.monotonic() + timeout_s, time.monotonic()
+        with self.conductor() as conductor:
+            while True:
+                workflow = conductor.workflow(identity)
+                if is_over(workflow):
+                    return workflow
+                assert time.monotonic() < deadline, _standing(workflow)
+                if time.monotonic() - nudged > 2:
+                    conductor.decide(identity)
+                    nudged = time.monotonic()
+                time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker of ours, and the process that supervises it.
+
+    Attributes:
+        process: The supervisor.
+        log: What both wrote.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def family(self) -> set[int]:
+        """Pids of the supervisor and of all below it."""
+        return {self.process.pid, *descendants(self.process.pid)}
+
+    @property
+    def child(self) -> int:
+        """Pid of the worker process itself."""
+        (found,) = descendants(self.process.pid)
+        return found
+
+    @property
+    def said(self) -> str:
+        """Its log."""
+        return self.log.read_text()
+
+
+@contextmanager
+def conductor_worker(
+    url: str, folder: Path, *options: object, at_once: int = 2
+) -> Iterator[Worker]:
+    """A worker while the block runs, once it polls."""
+    log = folder / f"worker-{time.monotonic_ns()}.log"
+    words = ["conductor", "worker", "--url", url, "--concurrency", at_once, *options]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [*PESTO, *map(str, words)], cwd=ROOT, stdout=output, stderr=output,
+            start_new_session=True,
+        ) as process,
+    ):  # fmt: skip
+        worker = Worker(process, log)
+        try:
+            waited(lambda: "working on" in worker.said or process.poll() is not None)
+            assert process.poll() is None, worker.said
+            yield worker
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(8)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def windows(log: Path) -> list[str]:
+    """Windows that `paced` was asked for, in order; one line per call."""
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def repeated(calls: Sequence[str]) -> int:
+    """How many calls were not the first of their window."""
+    return len(calls) - len(set(calls))
+
+
+def _standing(workflow: Document) -> str:
+    tasks = workflow.get("tasks")
+    told = [
+        f"{each.get('referenceTaskName')} {each.get('status')} {each.get('reasonForIncompletion')}"
+        for each in (tasks if isinstance(tasks, list) else [])
+        if isinstance(each, dict)
+    ]
+    return "\n".join([f"workflow is {workflow.get('status')}", *told])

@@ -1,0 +1,83 @@
+"""The hook against real services: the test button, the verbs, and credentials on every request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from pesto_airflow.hooks import PestoHook
+from pesto_airflow.standalone import free_port
+from tests.contract.serving import Server, lines_of
+from tests.support.busy import busy_service
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, **fields: object) -> PestoHook:
+    """A hook of a connection as an environment variable has it."""
+    document = json.dumps({"conn_type": "pesto", **fields})
+    monkeypatch.setenv("AIRFLOW_CONN_SERVICE", document)
+    return PestoHook("service")
+
+
+def test_the_test_button_tells_which_service_answers(
+    monkeypatch: pytest.MonkeyPatch, errands: Server
+) -> None:
+    """Its name, version and health; or why there is none."""
+    assert connect(monkeypatch, host=errands.url).test_connection() == (True, "errand 1: OK")
+    nobody = connect(monkeypatch, host="127.0.0.1", port=free_port(), extra={"retries": 0})
+    is_right, told = nobody.test_connection()
+    assert not is_right
+    assert "unreachable" in told
+    is_right, told = connect(monkeypatch).test_connection()
+    assert not is_right
+    assert "/host" in told
+
+
+def test_each_verb_is_one_call(errands: Server, tmp_path: Path) -> None:
+    """By the URL alone, without any connection."""
+    hook, path = PestoHook(None, service=errands.url), str(tmp_path / "told")
+    assert hook.health() == "OK"
+    assert hook.describe().name == "errand"
+    assert hook.process({"path": path, "name": "a"}) == {"name": "a"}
+    inputs = {"path": path, "name": "b"}
+    job = hook.submit(inputs, key=f"key {path}", lease_s=60)
+    assert hook.submit(inputs, key=f"key {path}", lease_s=60).id == job.id
+    with hook.client() as client:
+        client.wait(job.id)
+    assert hook.status(job.id).state == "successful"
+    assert hook.result(job.id) == {"name": "b"}
+    assert hook.cancel(job.id).state == "dismissed"
+    assert lines_of(tmp_path / "told") == ["begin a", "end a", "begin b", "end b"]
+
+
+def test_credentials_are_sent_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By both clients; the control, without a password, sends none."""
+    with busy_service(times=0, retry_after=1) as service:
+        at: dict[str, object] = {"host": "127.0.0.1", "port": service.port}
+        connect(monkeypatch, **at).describe()
+        assert "authorization" not in service.headers
+        hook = connect(monkeypatch, **at, password="token")  # noqa: S106  # nobody's
+        hook.describe()
+        assert service.headers["authorization"] == "Bearer token"
+        hook.process({"path": "/a", "name": "a"})
+        assert service.headers["authorization"] == "Bearer token"
+        service.headers = {}
+
+        async def describe() -> str:
+            async with await hook.aclient() as client:
+                return (await client.describe()).name
+
+        assert asyncio.run(describe()) == "errand"
+        assert service.headers["authorization"] == "Bearer token"
+
+
+def test_a_connection_that_is_not_there_is_airflows_to_tell() -> None:
+    """Nothing falls back on anything."""
+    with pytest.raises(AirflowNotFoundException):
+        PestoHook("absent").endpoint()

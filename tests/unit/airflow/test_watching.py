@@ -1,0 +1,76 @@
+"""What each look at a job means; told without a clock, a network or an Airflow."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pesto_airflow.watching import MOST_LOSSES, Ended, Watch
+from pesto_runtime.contract import Job
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    Busy,
+    Gone,
+    InvalidInput,
+    NotFound,
+    Unreachable,
+)
+
+RUNNING = Job(id="1", state="running")
+
+
+def test_looks_grow_rarer_up_to_the_longest() -> None:
+    """Short jobs are seen at once, long ones cost little."""
+    watch = Watch(longest_look_s=5)
+    looks = [watch.told(RUNNING) for _ in range(30)]
+    assert looks[0] == 0.25
+    assert looks == sorted(looks)  # type: ignore[type-var]  # numbers: it goes on
+    assert looks[-1] == 5
+
+
+def test_silence_is_borne_for_a_while_and_forgiven_by_an_answer() -> None:
+    """A service that is started again goes on; one that never answers fails the job."""
+    watch = Watch(longest_look_s=5)
+    for _ in range(2):
+        for _ in range(MOST_LOSSES):
+            assert not isinstance(watch.told(Unreachable("refused")), Ended)
+        watch.told(RUNNING)
+    for _ in range(MOST_LOSSES):
+        watch.told(Unreachable("refused"))
+    ended = watch.told(Unreachable("refused"))
+    assert isinstance(ended, Ended)
+    with pytest.raises(Unreachable, match="refused"):
+        ended.require_success()
+
+
+def test_a_busy_service_is_asked_again_when_it_said() -> None:
+    """Retry-After is longer than our own look."""
+    assert Watch(longest_look_s=5).told(Busy("full", retry_after_s=17)) == 17
+
+
+@pytest.mark.parametrize(
+    ("news", "fate"),
+    [
+        (Job(id="1", state="successful"), "successful"),
+        (Job(id="1", state="failed", error=AlgorithmFailed("x").to_problem()), "failed"),
+        (Job(id="1", state="dismissed", error=Gone("lease").to_problem()), "lost"),
+        (NotFound("there is no job 1"), "lost"),
+        (InvalidInput("401"), "failed"),
+    ],
+)
+def test_every_end_has_one_meaning(news: Job | InvalidInput, fate: str) -> None:
+    """And it survives the JSON of a trigger's event."""
+    ended = Watch(longest_look_s=5).told(news)
+    assert isinstance(ended, Ended)
+    assert ended.fate == fate
+    assert Ended.parse(json.loads(json.dumps(ended.to_json()))) == ended
+
+
+def test_a_failed_job_raises_its_own_error() -> None:
+    """With what the service said of retrying."""
+    problem = {**AlgorithmFailed("division by zero").to_problem(), "retryable": True}
+    with pytest.raises(AlgorithmFailed, match="division by zero") as caught:
+        Ended("failed", problem).require_success()
+    assert caught.value.retryable
+    Ended("successful").require_success()

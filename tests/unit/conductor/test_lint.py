@@ -1,0 +1,178 @@
+"""The lint: what Conductor lets pass, and what would become null in the middle of a run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_conductor.lint import lint
+from pesto_conductor.taskdefs import task_definitions
+from tests.support.runs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    Document = dict[str, JsonValue]
+
+FOLDER = ROOT / "workflows" / "conductor"
+FILES = sorted(FOLDER.glob("*.json"))
+
+
+def read(path: Path) -> Document:
+    document: Document = json.loads(path.read_text())
+    return document
+
+
+def faults(document: Document) -> list[str]:
+    """What the lint says, knowing all committed workflows."""
+    found = lint(document, tasks=task_definitions(), workflows=[read(path) for path in FILES])
+    return [str(each) for each in found]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_committed_definitions_have_no_faults(path: Path) -> None:
+    """Every file of workflows/conductor passes."""
+    assert faults(read(path)) == []
+
+
+def test_there_are_definitions_to_lint() -> None:
+    """The control of the test above: the folder is not empty."""
+    assert len(FILES) >= 8
+
+
+# What is written wrongly -> what the lint must say of it.
+MISSPELT = [
+    ("plan.output.chunks[0]", "plan.output.chunk[0]", "has no field 'chunk'"),
+    ("plan.output.chunks[0]", "plan.output.plan[0]", "is no array"),
+    ("${plan.output.plan}", "${plans.output.plan}", "no task before it is called"),
+    ("${plan.output.plan}", "${publish.output.result}", "no task before it is called"),
+    ("${plan.output.plan}", "${plan.outputs.plan}", "must go on with .output or .input"),
+    ("${publish.output.result}", "${publish.output.results}", "has no field 'results'"),
+    ("${workflow.input.folder}", "${workflow.input.foldr}", "not one of the inputParameters"),
+    ("${workflow.input.folder}", "${workflow.inputs.folder}", "which no workflow has"),
+    ('"pesto_process"', '"pesto_proces"', "no task type 'pesto_proces'"),
+    ('"pesto_publish"', '"pesto_publsh"', "no task type 'pesto_publsh'"),
+    ('"phase": 0', '"phase": "first"', "must be integer"),
+    ('"phase": 0', '"phases": 0', "no such input"),
+    ('"phase": 0', '"phases": 0', "needs phase"),
+    ('"taskReferenceName"', '"taskRefName"', "unexpected"),
+    ('"type": "JOIN"', '"type": "JION"', "must be one of"),
+    ('"joinOn": []', '"joinon": []', "unexpected"),
+    ('"joinOn": []', '"joinOn": [], "joinMode": "SYNCH"', "must be one of"),
+    ('"joinOn": []', '"joinOn": [], "optional": true', "False was expected"),
+    ('"timeoutPolicy": "ALERT_ONLY"', '"timeoutPolicy": "ALERT"', "must be one of"),
+    ('"forkTaskInputs"', '"forkTaskInput"', "'forkTaskInputs' is a required property"),
+    ('"taskReferenceName": "publish"', '"taskReferenceName": "plan"', "stands twice"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "told"), MISSPELT)
+def test_what_is_misspelt_is_told(right: str, wrong: str, told: str) -> None:
+    """One planted mistake at a time in the rendered workflow; the lint names it."""
+    text = (FOLDER / "cloud_cover.json").read_text()
+    assert right in text
+    found = faults(json.loads(text.replace(right, wrong)))
+    assert any(told in each for each in found), found
+
+
+def task(reference: str, reads: str = "x", **more: JsonValue) -> Document:
+    return {
+        "name": "pesto_call",
+        "taskReferenceName": reference,
+        "type": "SIMPLE",
+        "inputParameters": {"service": reads, "values": {}},
+        **more,
+    }
+
+
+def workflow(*tasks: Document, **outputs: JsonValue) -> Document:
+    return {
+        "name": "w",
+        "version": 1,
+        "schemaVersion": 2,
+        "ownerEmail": "a@b",
+        "timeoutPolicy": "ALERT_ONLY",
+        "timeoutSeconds": 0,
+        "inputParameters": ["flag"],
+        "tasks": [*tasks],
+        "outputParameters": outputs,
+    }
+
+
+def switch(*branch: Document, default: tuple[Document, ...] = ()) -> Document:
+    return {
+        "name": "s",
+        "taskReferenceName": "s",
+        "type": "SWITCH",
+        "evaluatorType": "value-param",
+        "expression": "flag",
+        "inputParameters": {"flag": "${workflow.input.flag}"},
+        "decisionCases": {"yes": [*branch]},
+        "defaultCase": [*default],
+    }
+
+
+def test_a_branch_reads_what_ran_before_it_and_in_it() -> None:
+    """Inside a branch, its own earlier tasks are sure to have run."""
+    inside = switch(task("b", "${a.output.outputs.x}"), task("c", "${b.output.outputs.x}"))
+    assert faults(workflow(task("a"), inside)) == []
+
+
+def test_a_task_after_a_switch_may_not_read_a_branch() -> None:
+    """It would be given null; the outputs of the workflow, where null says so, may."""
+    branch = switch(task("b"))
+    assert faults(workflow(branch, b="${b.output.outputs.x}")) == []
+    (fault,) = faults(workflow(branch, task("c", "${b.output.outputs.x}")))
+    assert "may not have run" in fault
+
+
+def test_branches_of_a_fork_are_sure_to_have_run_after_it_and_do_not_see_each_other() -> None:
+    """FORK_JOIN runs all of them, at once."""
+
+    def forked(*branches: Document) -> Document:
+        return {"name": "f", "taskReferenceName": "f", "type": "FORK_JOIN",
+                "forkTasks": [[each] for each in branches]}  # fmt: skip
+
+    join: Document = {
+        "name": "j", "taskReferenceName": "j", "type": "JOIN", "joinOn": ["a", "b"],
+    }  # fmt: skip
+    after = task("c", "${a.output.outputs.x}${j.output.b.outputs}")
+    assert faults(workflow(forked(task("a"), task("b")), join, after)) == []
+    (fault,) = faults(workflow(forked(task("a"), task("b", "${a.output.outputs.x}")), join))
+    assert "no task before it" in fault
+    (fault,) = faults(workflow(forked(task("a"), task("b")), join, task("c", "${j.output.d}")))
+    assert "has no field 'd'" in fault
+
+
+def test_outputs_of_a_known_sub_workflow_are_known() -> None:
+    """Those of cloud-cover are outputs, result, status and tiles."""
+    sub: Document = {
+        "name": "sub",
+        "taskReferenceName": "sub",
+        "type": "SUB_WORKFLOW",
+        "subWorkflowParam": {"name": "cloud-cover", "version": 1},
+    }
+    assert faults(workflow(sub, x="${sub.output.outputs.cover}")) == []
+    (fault,) = faults(workflow(sub, x="${sub.output.cover}"))
+    assert "has no field 'cover'" in fault
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"active"', '"actve"'),
+        ('"conductor:announce-scene:new_scene"', '"announce-scene"'),
+        ('"action": "start_workflow"', '"action": "start_workflw"'),
+        ('"input"', '"inputs"'),
+    ],
+)
+def test_event_handlers_are_closed_too(right: str, wrong: str) -> None:
+    """A handler with a misspelt key would never fire."""
+    text = (FOLDER / "on_new_scene.json").read_text()
+    assert right in text
+    assert faults(json.loads(text)) == []
+    assert faults(json.loads(text.replace(right, wrong))) != []

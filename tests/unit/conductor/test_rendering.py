@@ -1,0 +1,175 @@
+"""Rendering: the same pipeline, the same file; phase after phase; nothing large in it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_conductor.lint import lint
+from pesto_conductor.render import render, renderer
+from pesto_conductor.taskdefs import task_definitions
+from pesto_conductor.workflows import failure_definition
+from pesto_runtime.activities import discover
+from pesto_runtime.contract import ChunkResult, Pipeline
+from pesto_runtime.engines import RenderRequest, load_renderer
+from pesto_runtime.errors import InvalidPipeline
+from tests.support.commands import pesto, saved, served
+from tests.support.runs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    Document = dict[str, JsonValue]
+
+COVER = ROOT / "workflows" / "cloud_cover.json"
+RENDERED = ROOT / "workflows" / "conductor"
+PROCESSES = ROOT / "tests" / "support" / "processes.py"
+
+
+def rendered(document: Document, folder: Path) -> Document:
+    """A pipeline's definition; it must lint."""
+    path = saved(folder / "pipeline.json", document)
+    made = render(RenderRequest(Pipeline.parse(document), path))
+    assert lint(made, tasks=task_definitions()) == ()
+    return made
+
+
+def pipeline(*stages: tuple[str, str, Document], outputs: Document) -> Document:
+    """A pipeline over one image of stages (id, process of tests/support, inputs)."""
+    return {
+        "name": "p",
+        "inputs": {"scene": "image"},
+        "services": {process: f"{PROCESSES}:{process}" for _, process, _ in stages},
+        "stages": [{"id": i, "process": process, "inputs": ins} for i, process, ins in stages],
+        "outputs": outputs,
+    }
+
+
+def references(definition: Document) -> list[str]:
+    tasks = definition["tasks"]
+    assert isinstance(tasks, list)
+    return [str(each["taskReferenceName"]) for each in tasks if isinstance(each, dict)]
+
+
+def test_the_committed_workflow_is_what_render_writes(tmp_path: Path) -> None:
+    """`pesto render` from the root of the repository gives the committed bytes."""
+    made = tmp_path / "made.json"
+    done = pesto("render", "workflows/cloud_cover.json", "--engine", "conductor", "-o", made)
+    assert done.returncode == 0, done.stderr
+    assert made.read_text() == (RENDERED / "cloud_cover.json").read_text()
+
+
+def test_the_committed_failure_workflow_is_ours() -> None:
+    """The workflow that cleans up stands beside the others."""
+    assert json.loads((RENDERED / "pesto_failure.json").read_text()) == failure_definition()
+
+
+def test_rendering_is_found_by_the_name_of_the_engine() -> None:
+    """The entry point leads to this renderer."""
+    assert load_renderer("conductor") is renderer
+
+
+def test_a_map_alone_needs_no_closing(tmp_path: Path) -> None:
+    """Nothing is owed after the chunks but the outputs, which publish makes."""
+    made = rendered(
+        pipeline(("a", "grow", {"image": "$inputs.scene"}), outputs={"image": "$a.image"}), tmp_path
+    )
+    assert references(made) == ["plan", "fan_out_0", "join_0", "publish"]
+
+
+def test_a_value_of_the_whole_scene_begins_a_phase(tmp_path: Path) -> None:
+    """Map and reduce, then a map that needs the reduce's value: two fan-outs, one close between."""
+    made = rendered(
+        pipeline(
+            ("a", "grow", {"image": "$inputs.scene"}),
+            ("m", "mean", {"image": "$a.image"}),
+            ("b", "above", {"image": "$a.image", "level": "$m.mean"}),
+            outputs={"image": "$b.image"},
+        ),
+        tmp_path,
+    )
+    assert references(made) == [
+        "plan", "fan_out_0", "join_0", "close_0", "fan_out_1", "join_1", "publish",
+    ]  # fmt: skip
+
+
+def test_a_stage_without_images_is_closed_without_a_fan_out(tmp_path: Path) -> None:
+    """A call has no chunks: its phase is one task."""
+    document: Document = json.loads(COVER.read_text())
+    services, stages = document["services"], document["stages"]
+    assert isinstance(services, dict)
+    assert isinstance(stages, list)
+    folder = ROOT / "examples"
+    absolute: Document = {
+        name: str(target).replace("../examples", str(folder)) for name, target in services.items()
+    }
+    document["services"] = absolute | {"verdict": f"{folder}/verdict.py:verdict"}
+    stages.append({"id": "say", "process": "verdict", "inputs": {"fraction": "$cover.fraction"}})
+    document["outputs"] = {"verdict": "$say.verdict"}
+    made = rendered(document, tmp_path)
+    assert references(made) == ["plan", "fan_out_0", "join_0", "close_0", "close_1", "publish"]
+
+
+def test_no_task_is_optional() -> None:
+    """An optional task completes with errors, and its workflow completes over the hole."""
+    assert '"optional"' not in renderer.render(RenderRequest(_cover(), COVER))
+
+
+def test_literals_of_a_pipeline_are_not_read_as_expressions(tmp_path: Path) -> None:
+    """`${` in a literal is Conductor's own syntax; it is escaped as Conductor escapes it."""
+    document: Document = {
+        "name": "p",
+        "services": {"verdict": f"{ROOT}/examples/verdict.py:verdict"},
+        "stages": [{"id": "v", "process": "verdict", "inputs": {"fraction": 0.5}}],
+        "outputs": {"verdict": "$v.verdict"},
+        "description": "costs ${workflow.input.folder}",
+    }
+    assert "$${workflow.input.folder}" in json.dumps(rendered(document, tmp_path)["tasks"])
+
+
+def test_an_input_named_like_a_setting_is_refused(tmp_path: Path) -> None:
+    """`folder` is where the outputs go."""
+    document = pipeline(
+        ("a", "grow", {"image": "$inputs.folder"}), outputs={"image": "$a.image"}
+    ) | {"inputs": {"folder": "image"}}
+    with pytest.raises(InvalidPipeline, match="folder has the name of a setting"):
+        rendered(document, tmp_path)
+
+
+def test_services_of_a_catalog_go_into_the_definition_and_none_is_asked(tmp_path: Path) -> None:
+    """Discovered, then gone: rendering takes the catalog's word; URL and overlay go along."""
+    with served(f"{PROCESSES}:grow") as url:
+        discover([url], tmp_path / "catalog")
+    (file,) = (tmp_path / "catalog").iterdir()
+    overlay: Document = {"title": "Grown"}
+    saved(file, {**json.loads(file.read_text()), "overlay": overlay})
+    document = pipeline(
+        ("a", "grow", {"image": "$inputs.scene"}), outputs={"image": "$a.image"}
+    ) | {"services": {}}
+    request = RenderRequest(
+        Pipeline.parse(document), tmp_path / "p.json", catalog=tmp_path / "catalog"
+    )
+    defaults = render(request)["inputTemplate"]
+    assert isinstance(defaults, dict)
+    assert defaults["services"] == {"grow": {"url": [url], "overlay": overlay}}
+
+
+def test_a_join_of_256_chunks_stays_under_64_kb() -> None:
+    """A chunk's result is an href and counts, even where the counts are large."""
+    href = f"s3://{'bucket' * 5}/products/.pesto/manifests/{'0' * 32}/0-255.json"
+    most = 10**6
+    result = ChunkResult(
+        manifest=href, tiles=most, reused=most, holes=most, blocks=most, bytes_read=10**12
+    )
+    join = {f"_fan_out_0_pesto_process_{n}": result.model_dump(mode="json") for n in range(256)}
+    size = len(json.dumps(join, separators=(",", ":")))
+    assert size > 256 * len(href)  # the control: the results are in it
+    assert size < 64 * 1024
+
+
+def _cover() -> Pipeline:
+    return Pipeline.parse(json.loads(COVER.read_text()))

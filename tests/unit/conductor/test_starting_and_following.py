@@ -1,0 +1,203 @@
+"""Inputs from a command line; and a workflow followed on a server that plays one move at a time."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_conductor.following import failure_of, follow
+from pesto_conductor.rest import Conductor
+from pesto_conductor.starting import domains_of, read_inputs
+from pesto_runtime.engines import Silence
+from pesto_runtime.errors import InvalidInput, RunFailed
+from tests.support.runs import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    Document = dict[str, JsonValue]
+
+RENDERED: Document = json.loads((ROOT / "workflows" / "conductor" / "cloud_cover.json").read_text())
+BY_HAND: Document = json.loads((ROOT / "workflows" / "conductor" / "cloud_gate.json").read_text())
+
+
+def test_paths_become_hrefs_and_numbers_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rendered workflow says which of its inputs are paths."""
+    monkeypatch.chdir(tmp_path)
+    texts = {"scene": "s.tif", "folder": "s3://b/out", "tile": "256", "keep": "true"}
+    assert read_inputs(RENDERED, texts) == {
+        "scene": f"file://{tmp_path}/s.tif",
+        "folder": "s3://b/out",
+        "tile": 256,
+        "keep": True,
+    }
+
+
+def test_every_wrong_input_is_told_at_once() -> None:
+    """One unknown, one missing, one of the wrong type, one too large."""
+    texts = {"scen": "s.tif", "folder": "out", "tile": "wide", "max_tasks": "257"}
+    with pytest.raises(InvalidInput) as told:
+        read_inputs(RENDERED, texts)
+    text = str(told.value)
+    assert "4 errors" in text
+    for part in ("'scen'", "'scene' is a required", "/tile", "/max_tasks"):
+        assert part in text
+
+
+def test_a_workflow_without_a_schema_takes_the_inputs_that_it_names() -> None:
+    """JSON where a text is JSON, else the text."""
+    assert read_inputs(BY_HAND, {"scene": "s.tif", "limit": "0.5"}) == {
+        "scene": "s.tif",
+        "limit": 0.5,
+    }
+    with pytest.raises(InvalidInput, match="'limits'"):
+        read_inputs(BY_HAND, {"limits": "0.5"})
+
+
+def test_domains_stand_in_the_metadata() -> None:
+    """Where a pipeline wants a GPU, rendering puts them there; the scene of Landsat wants none."""
+    domains: Document = {"taskToDomain": {"pesto_process": "gpu"}}
+    assert domains_of({"metadata": domains}) == {"pesto_process": "gpu"}
+    assert domains_of(RENDERED) == {}
+
+
+def task(name: str, status: str, kind: str = "SIMPLE", **output: JsonValue) -> Document:
+    return {"referenceTaskName": name, "taskDefName": f"pesto_{name}", "taskType": kind,
+            "status": status, "outputData": output}  # fmt: skip
+
+
+def workflow(status: str, *tasks: Document) -> Document:
+    return {"workflowId": "w", "status": status, "tasks": [*tasks]}
+
+
+@contextmanager
+def playing(*moves: Document) -> Iterator[tuple[Conductor, list[str]]]:
+    """A server that shows a workflow move by move; the last comes only once it is asked to decide.
+
+    Answers a client, and a list of the paths that were put.
+    """
+    shown = iter(moves[:-1])
+    decided: list[str] = []
+
+    class Play(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(next(shown, moves[-1] if decided else moves[-2]))
+
+        def do_PUT(self) -> None:
+            decided.append(self.path)
+            self.answer({})
+
+        def answer(self, document: Document) -> None:
+            body = json.dumps(document).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Play) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Conductor(f"http://127.0.0.1:{server.server_port}/api") as conductor:
+            yield conductor, decided
+        server.shutdown()
+
+
+class Counting(Silence):
+    """Counts tiles."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def begin(self, tiles: int) -> None:
+        """Told how many there are."""
+        self.total = tiles
+
+    def advance(self, tiles: int) -> None:
+        """Told of more."""
+        self.done += tiles
+
+
+PLAN = task("plan", "COMPLETED", tiles=5)
+JOIN = task("join", "IN_PROGRESS", "JOIN")
+
+
+def chunk(status: str, tiles: int, reused: int = 0) -> Document:
+    return task("process", status, manifest="m", tiles=tiles, reused=reused)
+
+
+@pytest.mark.timeout(20)
+def test_a_workflow_that_stalls_after_its_join_is_woken() -> None:
+    """All tasks are done and nothing follows: the server is asked to look, and goes on."""
+    stalled = workflow("RUNNING", PLAN, chunk("COMPLETED", 5), JOIN)
+    with playing(stalled, workflow("COMPLETED")) as (conductor, decided):
+        assert follow(conductor, "w", Silence())["status"] == "COMPLETED"
+    assert set(decided) == {"/api/workflow/decide/w"}
+
+
+@pytest.mark.timeout(20)
+def test_a_workflow_with_a_task_in_hand_is_not_woken() -> None:
+    """The control: as long as somebody works, nobody asks."""
+    busy = [workflow("RUNNING", PLAN, chunk("IN_PROGRESS", 1), JOIN)] * 4
+    with playing(*busy, workflow("COMPLETED"), workflow("COMPLETED")) as (conductor, decided):
+        follow(conductor, "w", Silence())
+    assert decided == []
+
+
+@pytest.mark.timeout(20)
+def test_tiles_are_told_as_they_are_done() -> None:
+    """Those of chunks that are under way too, each once; reused ones count."""
+    moves = (
+        workflow("RUNNING", task("plan", "IN_PROGRESS")),
+        workflow("RUNNING", PLAN, chunk("IN_PROGRESS", 1)),
+        workflow("RUNNING", PLAN, chunk("COMPLETED", 2, 1), chunk("IN_PROGRESS", 1)),
+        workflow("COMPLETED", PLAN, chunk("COMPLETED", 2, 1), chunk("COMPLETED", 2)),
+    )
+    watcher = Counting()
+    with playing(*moves, moves[-1]) as (conductor, _):
+        follow(conductor, "w", watcher)
+    assert (watcher.total, watcher.done) == (5, 5)
+
+
+@pytest.mark.timeout(20)
+def test_what_looks_on_can_end_the_following() -> None:
+    """A run whose workers have ended does not wait for ever."""
+
+    def look() -> None:
+        raise RunFailed("nobody works")
+
+    with (
+        playing(workflow("RUNNING", PLAN), workflow("RUNNING")) as (conductor, _),
+        pytest.raises(RunFailed, match="nobody works"),
+    ):
+        follow(conductor, "w", Silence(), look=look)
+
+
+def test_a_failure_tells_the_reason_of_each_task_that_failed() -> None:
+    """Not of attempts that were tried again, nor of what was cancelled for it."""
+
+    def ended(name: str, status: str, reason: str, *, retried: bool = False) -> Document:
+        return {**task(name, status), "reasonForIncompletion": reason, "retried": retried}
+
+    failed = workflow(
+        "FAILED",
+        ended("a", "FAILED", "busy", retried=True),
+        ended("b", "FAILED_WITH_TERMINAL_ERROR", "tile (0, 0): too bright"),
+        ended("c", "CANCELED", "another failed"),
+    )
+    text = str(failure_of(failed))
+    assert "b: tile (0, 0): too bright" in text
+    assert "busy" not in text
+    assert "another failed" not in text

@@ -1,0 +1,75 @@
+"""Task definitions: what Conductor is told of every task type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from pesto_conductor.taskdefs import (
+    GPU_DOMAIN,
+    service_definition,
+    task_definition,
+    task_definitions,
+    task_domains,
+)
+from pesto_runtime.contract import Description
+from pesto_runtime.schema import schema_faults
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+CHUNK: dict[str, JsonValue] = {"plan": "file:///p", "phase": 0, "start": 0, "stop": 1}
+OBJECT = {"type": "object", "properties": {}}
+
+
+def described(name: str = "cloud-mask", **more: object) -> Description:
+    return Description.parse(
+        {"name": name, "version": "1", "input": OBJECT, "output": OBJECT, **more}
+    )
+
+
+@pytest.mark.parametrize("definition", task_definitions(), ids=lambda each: each.name)
+def test_every_verb_has_limits_retries_and_valid_schemas(definition) -> None:
+    """Both schemas are schemas, the silence allowed is shorter than the attempt."""
+    document = definition.to_json()
+    assert document["retryLogic"] == "EXPONENTIAL_BACKOFF"
+    assert 0 < document["responseTimeoutSeconds"] < document["timeoutSeconds"]
+    for side in ("inputSchema", "outputSchema"):
+        assert document[side]["type"] == "JSON"
+        Draft202012Validator.check_schema(document[side]["data"])
+    assert document["inputKeys"]
+    assert document["outputKeys"]
+
+
+def test_a_task_of_a_service_is_a_chunk_or_a_call() -> None:
+    """One type for both, with the service filled in by the definition; a typo is neither."""
+    definition = service_definition(described(), ["http://a", "http://b"], at_once=3)
+    assert definition.name == "pesto_cloud_mask"
+    assert definition.to_json()["inputTemplate"] == {"service": ["http://a", "http://b"]}
+    assert definition.to_json()["concurrentExecLimit"] == 3
+    schema = task_definition(definition.name).input_schema
+    service: dict[str, JsonValue] = {"service": ["http://a"]}
+    assert not list(schema_faults(schema, {**CHUNK, **service}))
+    assert not list(schema_faults(schema, {"values": {"scene": "file:///s"}, **service}))
+    assert list(schema_faults(schema, {**CHUNK, **service, "stopp": 2}))
+    assert list(schema_faults(schema, service))
+
+
+def test_a_service_that_wants_a_gpu_is_started_in_the_domain_of_gpus() -> None:
+    """And one that does not is not."""
+    gpu = service_definition(described("ships", resources={"gpu": 1}), ["http://a"])
+    plain = service_definition(described("sieve", resources={"gpu": 0}), ["http://a"])
+    assert task_domains([gpu, plain]) == {"pesto_ships": GPU_DOMAIN}
+
+
+def test_a_service_named_as_a_verb_does_not_take_the_queue_of_the_verb() -> None:
+    """A process may be called `merge` or `plan`."""
+    assert service_definition(described("plan"), ["http://a"]).name == "pesto_plan_service"
+
+
+def test_a_foreign_task_type_is_not_ours() -> None:
+    """Workers do not poll for what they cannot do."""
+    with pytest.raises(KeyError):
+        task_definition("send_mail")
