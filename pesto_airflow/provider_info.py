@@ -17,7 +17,17 @@ def get_provider_info() -> dict[str, object]:
             }
         ],
         "hooks": _modules("hooks"),
-        "operators": _modules("operators.discover", "operators.process"),
+        "operators": _modules(
+            "operators.call",
+            "operators.close",
+            "operators.discover",
+            "operators.map",
+            "operators.mosaic",
+            "operators.plan",
+            "operators.process",
+            "operators.publish",
+            "operators.reduce",
+        ),
         "sensors": _modules("sensors"),
         "triggers": _modules("triggers"),
         "connection-types": [_connection_type()],

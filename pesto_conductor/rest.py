@@ -28,6 +28,35 @@ def is_over(workflow: Mapping[str, JsonValue]) -> bool:
     return workflow.get("status") in _ENDED
 
 
+def made_up_run(
+    definition: Document,
+    inputs: Document,
+    outputs: Mapping[str, Document],
+    *,
+    children: Mapping[str, Document] | None = None,
+) -> Document:
+    """What to ask for, to have a definition run without workers.
+
+    Args:
+        definition: The workflow.
+        inputs: Its input.
+        outputs: Task reference -> what the task is to answer.
+        children: Reference of a SUB_WORKFLOW -> the same for its own definition.
+    """
+    mocks: Document = {
+        reference: [{"status": "COMPLETED", "output": output}]
+        for reference, output in outputs.items()
+    }
+    return {
+        "name": definition["name"],
+        "version": definition.get("version", 1),
+        "input": inputs,
+        "workflowDef": definition,
+        "taskRefToMockOutput": mocks,
+        "subWorkflowTestRequest": dict(children or {}),
+    }
+
+
 class Conductor:
     """A Conductor server.
 
@@ -101,24 +130,8 @@ class Conductor:
         """
         self._ask("POST", "/metadata/workflow/validate", body=definition)
 
-    def test(
-        self, definition: Document, *, inputs: Document, outputs: Mapping[str, Sequence[Document]]
-    ) -> Document:
-        """Run a definition without workers, on made-up outputs.
-
-        Args:
-            definition: The workflow.
-            inputs: Its input.
-            outputs: Task reference -> output of each attempt.
-        """
-        mocks: Document = {
-            reference: [{"status": "COMPLETED", "output": output} for output in each]
-            for reference, each in outputs.items()
-        }
-        request: Document = {
-            "name": definition["name"], "version": definition.get("version", 1),
-            "input": inputs, "workflowDef": definition, "taskRefToMockOutput": mocks,
-        }  # fmt: skip
+    def test(self, request: Document) -> Document:
+        """Run a definition without workers, on made-up outputs, as `made_up_run` asks for it."""
         return _object(self._ask("POST", "/workflow/test", body=request))
 
     def start(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import tests.support.airflow_home  # noqa: F401  # before any test imports Airflow
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

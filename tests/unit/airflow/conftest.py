@@ -1,15 +1,12 @@
-"""Airflow writes into its home when it is imported: give it one before any test imports it."""
+"""A home for Airflow, and a service for its tests."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-if "AIRFLOW_HOME" not in os.environ:
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+import tests.support.airflow_home  # noqa: F401  # before any test imports Airflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -56,6 +56,14 @@ def test_everything_that_the_document_names_is_there() -> None:
             assert hasattr(import_module(module), last), name
 
 
+def test_every_operator_is_listed() -> None:
+    """A module of operators that Airflow is not told of would be missing from its lists."""
+    folder = Path(pesto_airflow.__file__).parent / "operators"
+    modules = {f"pesto_airflow.operators.{path.stem}" for path in folder.glob("*.py")}
+    listed = set(named_in(INFO["operators"]))
+    assert listed == modules - {f"pesto_airflow.operators.{each}" for each in ("__init__", "verb")}
+
+
 def test_the_document_imports_nothing() -> None:
     """Airflow reads it in every process: only the standard library is loaded with it."""
     tree = ast.parse(Path(provider_info.__file__).read_text())
