@@ -144,7 +144,7 @@ def test_holes_without_nodata_publish_nothing(tmp_path: Path, scene: Path, broke
     broken.unlink()
     done = run_local(document, tmp_path / "out", {"scene": scene})
     assert done.result["status"] == "COMPLETE"
-    assert done.tiles[0] == 3
+    assert done.tiles[0] == 1
 
 
 def test_nothing_but_holes_publishes_nothing(tmp_path: Path, broken: Path) -> None:
