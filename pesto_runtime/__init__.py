@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Margin, Pipeline, Window
     from pesto_runtime.errors import PestoError
     from pesto_runtime.flows import flow
-    from pesto_runtime.processor import Named, Raster, TileInfo, process
+    from pesto_runtime.processor import Named, Raster, TileInfo, Vector, process
     from pesto_runtime.processor.progress import log, progress
 
 
@@ -27,6 +27,7 @@ _HOMES = {
     "Pipeline": "contract",
     "Raster": "processor",
     "TileInfo": "processor",
+    "Vector": "processor",
     "Window": "contract",
     "flow": "flows",
     "log": "processor.progress",
@@ -44,6 +45,7 @@ __all__ = [
     "Pipeline",
     "Raster",
     "TileInfo",
+    "Vector",
     "Window",
     "flow",
     "log",

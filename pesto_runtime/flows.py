@@ -73,15 +73,17 @@ class Flow:
         return replace(self, steps=(*self.steps, _Step(process, output, inputs)))
 
     def write(self, path: str, *, output: str | None = None) -> Flow:
-        """Keep an output of the last step: `mask.tif` for an image, `cover.json` for a value.
+        """Keep an output of the last step: image as .tif, vector as .geojson, value as .json.
 
         Raises:
             InvalidPipeline: nothing was made yet, or the path is not the plain name of a file.
         """
         if not self.steps:
             raise InvalidPipeline(f"write({path!r}): nothing is made yet; call then() first")
-        if Path(path).suffix not in (".tif", ".json"):
-            raise InvalidPipeline(f"write({path!r}): an image is a .tif, a value a .json")
+        if Path(path).suffix not in (".tif", ".geojson", ".json"):
+            raise InvalidPipeline(
+                f"write({path!r}): an image is a .tif, a vector a .geojson, a value a .json"
+            )
         if Path(path).name != path:
             raise InvalidPipeline(
                 f"write({path!r}) takes the name of a file; its folder is given to run()"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MODELS: Mapping[str, type[BaseModel]] = {
     "describe": contract.DescriptionDocument,
     "x-raster": contract.RasterContract,
+    "x-vector": contract.VectorContract,
     "image": contract.Image,
     "imageCapabilities": contract.ImageCapabilities,
     "inputCapabilities": contract.InputCapabilities,

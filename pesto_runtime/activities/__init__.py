@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         save_plan,
     )
     from pesto_runtime.activities.discovery import Found, discover, find
+    from pesto_runtime.activities.merging import merge
     from pesto_runtime.activities.outcome import call, close_phase, materialise, mosaic, reduce
     from pesto_runtime.activities.planning import (
         PhaseEstimate,
@@ -73,6 +74,7 @@ _HOMES = {
     "locked_workspace": "workspace",
     "manifests_of": "records",
     "materialise": "outcome",
+    "merge": "merging",
     "mosaic": "outcome",
     "plan": "planning",
     "process": "chunk",
@@ -116,6 +118,7 @@ __all__ = [
     "locked_workspace",
     "manifests_of",
     "materialise",
+    "merge",
     "mosaic",
     "plan",
     "process",

@@ -34,7 +34,7 @@ from pesto_runtime.errors import (
     TilesFailed,
     TooLarge,
 )
-from pesto_runtime.pipeline import PhaseStages, phase_chain
+from pesto_runtime.pipeline import JsonType, PhaseStages, phase_chain
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster import raster_settings
 from pesto_runtime.tiling import Size, tiles_of
@@ -233,7 +233,7 @@ def _note_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
 def _has_scalars(run: _Chunks) -> bool:
     """Whether the JSON outputs of a whole stage are there, or it has none."""
     stage = run.stages.stages[0]
-    has_any = any(port.kind != "image" for port in stage.description.outputs)
+    has_any = any(isinstance(made, JsonType) for made in stage.makes.values())
     return not has_any or scalars_name(run.context, stage.id) in run.context.store.names("scalars")
 
 

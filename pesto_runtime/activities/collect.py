@@ -1,4 +1,4 @@
-"""What a chunk keeps: compressed blocks of rasters, and partials of reduces, as they come whole."""
+"""What a chunk keeps as it comes whole: blocks of rasters, features of blocks, partials."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from typing import TYPE_CHECKING, Self
 
 from pesto_runtime.activities.assemble import Assembler, Block
 from pesto_runtime.activities.callers import caller_for
-from pesto_runtime.activities.context import RunContext, block_name, partial_name, spoilt_name
+from pesto_runtime.activities.context import (
+    RunContext,
+    block_name,
+    feature_name,
+    partial_name,
+    spoilt_name,
+)
+from pesto_runtime.activities.gather import FeatureBlock, Gatherer
 from pesto_runtime.activities.inputs import stage_array, tile_info
 from pesto_runtime.activities.pixels import Pixels
 from pesto_runtime.activities.tile import StageFailed
 from pesto_runtime.activities.unfinished import keep_unfinished, unfinished_blocks
 from pesto_runtime.errors import PestoError
+from pesto_runtime.pipeline import VectorType
 from pesto_runtime.raster import BlockCodec
 from pesto_runtime.tiling import BlockIndex, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
     from pesto_runtime.activities.meter import Meter
+    from pesto_runtime.activities.tile import Made
     from pesto_runtime.contract import Window
     from pesto_runtime.pipeline import BoundStage, PhaseStages
 
@@ -34,8 +41,9 @@ class Collector:
         context: Of the run.
         reduces: Reduces that read the phase's rasters.
         source_bands: Source -> the bands that its arrays hold; absent for all.
-        missing: Raster, or reduce's id -> blocks (row, col) that the store does not have.
+        missing: Raster, vector, or reduce's id -> blocks (row, col) that the store does not have.
         assemblers: Raster -> where its tiles are put together.
+        gatherers: Vector -> where the features of its tiles are put together.
         meter: Of the chunk.
         blocks: Blocks written so far.
     """
@@ -45,6 +53,7 @@ class Collector:
     source_bands: Mapping[str, tuple[int, ...]]
     missing: Mapping[str, set[BlockIndex]]
     assemblers: Mapping[str, Assembler]
+    gatherers: Mapping[str, Gatherer]
     meter: Meter
     blocks: int = 0
     _waiting: dict[tuple[str, BlockIndex], dict[str, Pixels]] = field(default_factory=dict)
@@ -60,21 +69,30 @@ class Collector:
         meter: Meter,
     ) -> Self:
         """Look up what a chunk is missing."""
+        vectors = {name for name in stages.writes if isinstance(context.types[name], VectorType)}
         missing = {
-            raster: _missing(context, chunk, raster, f"blocks/{context.plan.keys[raster]}")
-            for raster in stages.writes
+            name: _missing(
+                context,
+                chunk,
+                name,
+                f"{'features' if name in vectors else 'blocks'}/{context.plan.keys[name]}",
+            )
+            for name in stages.writes
         }
         for stage in stages.reduces:
             folder = f"partials/{context.plan.keys[stage.id]}"
             missing[stage.id] = _missing(context, chunk, _first_raster(stage), folder)
         wanted: dict[str, set[BlockIndex]] = {
-            raster: set(missing[raster]) for raster in stages.writes
+            raster: set(missing[raster]) for raster in stages.writes if raster not in vectors
         }
         for stage in stages.reduces:
             for reference in stage.rasters.values():
                 wanted.setdefault(str(reference), set()).update(missing[stage.id])
         assemblers = {name: _assembler(context, name, blocks) for name, blocks in wanted.items()}
-        return cls(context, stages.reduces, source_bands, missing, assemblers, meter)
+        gatherers = {
+            name: Gatherer(name, context.sizes[name], set(missing[name])) for name in vectors
+        }
+        return cls(context, stages.reduces, source_bands, missing, assemblers, gatherers, meter)
 
     @property
     def is_complete(self) -> bool:
@@ -82,19 +100,19 @@ class Collector:
         return not any(self.missing.values())
 
     def wanted(self, window: Window) -> dict[str, Window]:
-        """Raster -> the window of it that a tile has to make; empty where all blocks are there.
+        """What a tile has to make: raster or vector -> window; empty where all blocks are there.
 
         Args:
             window: The tile, in the grid of the scenes.
         """
+        takers: dict[str, Assembler | Gatherer] = {**self.assemblers, **self.gatherers}
         windows = {
-            name: scaled_window(window, self.context.raster_type(name).scale)
-            for name in self.assemblers
+            name: scaled_window(window, self.context.grid_type(name).scale) for name in takers
         }
-        return {name: each for name, each in windows.items() if self.assemblers[name].wants(each)}
+        return {name: each for name, each in windows.items() if takers[name].wants(each)}
 
-    def add(self, wanted: Mapping[str, Window], arrays: Mapping[str, np.ndarray]) -> None:
-        """Take a tile's pixels, and keep every block that is whole now.
+    def add(self, wanted: Mapping[str, Window], made: Mapping[str, Made]) -> None:
+        """Take a tile's pixels and features, and keep every block that is whole now.
 
         Raises:
             StageFailed: a reduce failed on a block.
@@ -102,12 +120,21 @@ class Collector:
             StoreFailed: a block cannot be kept.
         """
         for name, window in wanted.items():
-            for block in self.assemblers[name].add(window, arrays[name]):
+            given = made[name]
+            if isinstance(given, tuple):
+                for gathered in self.gatherers[name].add(window, given):
+                    self._keep_features(name, gathered)
+                continue
+            for block in self.assemblers[name].add(window, given):
                 self._keep(name, block)
 
     def spoil(self, wanted: Mapping[str, Window]) -> None:
         """Take note that a tile failed: its pixels are a hole."""
         for name, window in wanted.items():
+            if name in self.gatherers:
+                for gathered in self.gatherers[name].spoil(window):
+                    self._keep_features(name, gathered)
+                continue
             bands = self.context.raster_type(name).bands or (None,)
             for block in self.assemblers[name].spoil(window, bands=len(bands)):
                 self._keep(name, block)
@@ -124,6 +151,11 @@ class Collector:
         if not block.has_hole:
             for stage in self.reduces:
                 self._reduce(stage, name, block)
+
+    def _keep_features(self, name: str, block: FeatureBlock) -> None:
+        place = spoilt_name if block.has_hole else feature_name
+        self.context.store.put(place(self.context, name, block.index), block.encode())
+        self.blocks += not block.has_hole
 
     def _reduce(self, stage: BoundStage, name: str, block: Block) -> None:
         """Take a reduce's partial of a block once all its rasters are there."""
@@ -159,7 +191,7 @@ def _first_raster(stage: BoundStage) -> str:
 
 def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> set[BlockIndex]:
     """Blocks of a chunk that the store has nothing of in a folder `…/ROW/COL`."""
-    window = scaled_window(chunk, context.raster_type(raster).scale)
+    window = scaled_window(chunk, context.grid_type(raster).scale)
     expected = set(blocks_touching(window))
     there = set()
     for row in {row for row, _ in expected}:

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 
 from pesto_runtime.contract import Chunk, Description, Pipeline, Plan, Reference, bad_fields
 from pesto_runtime.errors import InvalidInput, NotFound
-from pesto_runtime.pipeline import BoundStage, Facts, PhaseStages, RasterType, check, phases_of
+from pesto_runtime.pipeline import (
+    BoundStage,
+    Facts,
+    JsonType,
+    PhaseStages,
+    RasterType,
+    VectorType,
+    check,
+    phases_of,
+)
 from pesto_runtime.pipeline import raster_sizes as sizes_of
 from pesto_runtime.store import Store, open_store
 
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.pipeline import ValueType
+    from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import Size
 
 _PLANS = "plans"
@@ -36,7 +45,7 @@ class RunContext:
         stages: Stage id -> stage, bound and typed.
         types: `$owner.port` -> type of the value.
         phases: As the plan has them, with their stages.
-        sizes: Raster -> width and height of its grid.
+        sizes: Raster or vector -> width and height of its grid.
     """
 
     plan: Plan
@@ -50,17 +59,26 @@ class RunContext:
         """The type of a raster by its reference."""
         found = self.types[name]
         if not isinstance(found, RasterType):
-            raise InvalidInput(f"{name} is a JSON value, not a raster")
+            raise InvalidInput(f"{name} is no raster")
+        return found
+
+    def grid_type(self, name: str) -> GridType:
+        """The type of a raster or a vector by its reference."""
+        found = self.types[name]
+        if isinstance(found, JsonType):
+            raise InvalidInput(f"{name} is a JSON value, neither a raster nor a vector")
         return found
 
     def value(self, reference: Reference) -> JsonValue:
-        """A JSON value of the run: a parameter, or what a finished stage made.
+        """A JSON value of the run: a parameter, what a finished stage made, or a merged vector.
 
         Raises:
             NotFound: the stage that makes it has not finished.
         """
         if reference.is_input:
             return self.plan.parameters[reference.port]
+        if isinstance(self.types.get(str(reference)), VectorType):
+            return self.store.get_json(vector_name(self, str(reference)))
         outputs = self.store.get_json(scalars_name(self, reference.owner))
         if not isinstance(outputs, dict) or reference.port not in outputs:
             raise NotFound(f"{reference} was not made by its stage")
@@ -120,9 +138,10 @@ def forget_run(plan: Plan) -> None:
     """
     store, keys = open_store(plan.store), set(plan.keys.values())
     for key in keys:
-        for folder in ("blocks", "holes", "partials", "unfinished"):
+        for folder in ("blocks", "features", "holes", "partials", "unfinished"):
             store.delete(list(store.names(f"{folder}/{key}")))
-    for folder, known in (("scalars", keys), ("rasters", keys), (_PLANS, {plan.run})):
+    made = [(folder, keys) for folder in ("scalars", "rasters", "vectors")]
+    for folder, known in (*made, (_PLANS, {plan.run})):
         names = [name for name in store.names(folder) if _stem(name) in known]
         store.delete(names)
     store.delete(list(store.names(f"manifests/{plan.run}")))
@@ -175,6 +194,11 @@ def block_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
     return f"blocks/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
 
 
+def feature_name(context: RunContext, vector: str, index: tuple[int, int]) -> str:
+    """Where the features that a block (row, col) owns are kept."""
+    return f"features/{context.plan.keys[vector]}/{index[0]}/{index[1]}"
+
+
 def spoilt_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
     """Where a block (row, col) that has a hole is kept, for the product alone."""
     return f"holes/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
@@ -193,6 +217,11 @@ def scalars_name(context: RunContext, stage_id: str) -> str:
 def raster_name(context: RunContext, raster: str) -> str:
     """Where a raster that a later phase reads is kept."""
     return f"rasters/{context.plan.keys[raster]}.tif"
+
+
+def vector_name(context: RunContext, vector: str) -> str:
+    """Where a vector that a later phase takes as a value is kept."""
+    return f"vectors/{context.plan.keys[vector]}.json"
 
 
 def manifest_name(context: RunContext, phase: int, start: int, stop: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pesto_runtime.activities.geojson import crs_member
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -23,9 +25,9 @@ def hole_features(holes: Sequence[Hole], scenes: Mapping[str, Scene]) -> dict[st
         "type": "FeatureCollection",
         "features": [_feature(hole, scene) for hole in holes],
     }
-    if scene is not None and scene.crs is not None and scene.crs.startswith("EPSG:"):
-        name = "urn:ogc:def:crs:EPSG::" + scene.crs.removeprefix("EPSG:")
-        document["crs"] = {"type": "name", "properties": {"name": name}}
+    crs = crs_member(scene.crs if scene else None)
+    if crs is not None:
+        document["crs"] = crs
     return document
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pesto_runtime.activities.features import Placement
 from pesto_runtime.activities.pixels import Pixels, picked_bands, scene_of
 from pesto_runtime.contract import ImageReference, RasterContract, Scale, TileInfo, Window
 from pesto_runtime.errors import ContractBroken
@@ -57,6 +58,25 @@ def padding_of(stage: BoundStage, windows: StepWindows, grid: Size) -> Padding:
         right=0 if read.col_stop < grid[0] else margin.right,
         bottom=0 if read.row_stop < grid[1] else margin.bottom,
         left=0 if read.col_off else _up(margin.left, align),
+    )
+
+
+def placement_of(stage: BoundStage, windows: StepWindows, pad: Padding, *, scale: Scale, size: Size
+                 ) -> Placement:  # fmt: skip
+    """Where the pixels of a stage's vectors lie, for a tile.
+
+    Args:
+        stage: That makes them.
+        windows: Of the tile.
+        pad: Put around what the stage was given.
+        scale: Of the stage.
+        size: Width and height of the grid of the vectors.
+    """
+    return Placement(
+        col_off=windows.makes.col_off - int(pad.left * scale.x),
+        row_off=windows.makes.row_off - int(pad.top * scale.y),
+        size=size,
+        is_mirrored=any(_contract(stage, port).edge == "reflect" for port in stage.rasters),
     )
 
 

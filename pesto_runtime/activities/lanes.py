@@ -17,12 +17,10 @@ from pesto_runtime.activities.tile import StageFailed, TileRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    import numpy as np
-
+    from pesto_runtime.activities.tile import Made
     from pesto_runtime.contract import Window
 
-Made: TypeAlias = "tuple[dict[str, np.ndarray], dict[str, object]]"
-"""Raster -> array (band, row, col), and `$stage.port` -> JSON value."""
+_Outputs: TypeAlias = "tuple[dict[str, Made], dict[str, object]]"
 
 _ATTEMPTS = 3
 _LONGEST_PAUSE_S = 5.0
@@ -37,13 +35,13 @@ class Tried:
         window: The tile, in the grid of the scenes.
         wanted: Raster -> the window of it that was to be made.
         seconds: That it took.
-        made: Raster -> array (band, row, col); or why it failed for good.
+        made: Raster -> array (band, row, col), vector -> features; or why it failed for good.
     """
 
     window: Window
     wanted: Mapping[str, Window]
     seconds: float
-    made: Mapping[str, np.ndarray] | StageFailed
+    made: Mapping[str, Made] | StageFailed
 
 
 class Lanes:
@@ -97,7 +95,7 @@ class Lanes:
 
     def _try(self, window: Window, wanted: Mapping[str, Window]) -> Tried:
         runner, begun = self._free.get(), time.perf_counter()
-        made: Mapping[str, np.ndarray] | StageFailed
+        made: Mapping[str, Made] | StageFailed
         try:
             made, _ = attempted(lambda: runner.run(wanted))
         except StageFailed as failure:
@@ -107,7 +105,7 @@ class Lanes:
         return Tried(window, wanted, time.perf_counter() - begun, made)
 
 
-def attempted(call: Callable[[], Made]) -> Made:
+def attempted(call: Callable[[], _Outputs]) -> _Outputs:
     """Try a tile again while asking again can help; what is already done of its chunk stays.
 
     Raises:

@@ -21,11 +21,12 @@ from pesto_runtime.activities.context import (
     spoilt_name,
     stage_manifest_name,
 )
+from pesto_runtime.activities.merging import materialise_vector
 from pesto_runtime.activities.meter import Meter
 from pesto_runtime.activities.standing import blocks_missing, blocks_there, is_blocked
 from pesto_runtime.activities.tile import in_stage
 from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
-from pesto_runtime.pipeline import read_later
+from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster import (
     BandFacts,
@@ -90,7 +91,7 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
 
 
 def materialise(plan_href: str, raster: str) -> None:
-    """Put a raster together inside the run store, for a later phase to read; once.
+    """Put a raster or a vector together inside the run store, for a later phase to read; once.
 
     Raises:
         RunFailed: it has holes.
@@ -98,6 +99,9 @@ def materialise(plan_href: str, raster: str) -> None:
         InvalidInput: the store is not a local folder.
     """
     context = load_context(plan_href)
+    if isinstance(context.types[raster], VectorType):
+        materialise_vector(plan_href, raster)
+        return
     path = context.store.path(raster_name(context, raster))
     if path.exists():
         return

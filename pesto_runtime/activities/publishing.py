@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.activities.context import RunContext, load_context
 from pesto_runtime.activities.holes import hole_features
+from pesto_runtime.activities.merging import merge
 from pesto_runtime.activities.outcome import mosaic
 from pesto_runtime.activities.records import manifests_of
 from pesto_runtime.activities.standing import unmade_stages
 from pesto_runtime.activities.versions import cpu_features, versions
 from pesto_runtime.contract import Hole, Pipeline, parse_binding
 from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
-from pesto_runtime.pipeline import RasterType
+from pesto_runtime.pipeline import RasterType, VectorType
 from pesto_runtime.raster import file_sha256, write_cog
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class RunRecord:
 
 
 _HOLES, _RESULT = "holes.geojson", "result.json"
+_SUFFIXES = (".tif", ".json", ".geojson")
 _LOST = (
     ": did somebody clean it, or another run in it end? the same command makes again what is gone"
 )
@@ -170,6 +172,8 @@ def _made(
             "blocks_with_holes": len(whole.holes),
         }
         return _Output(part, told)
+    if isinstance(context.types[str(reference)], VectorType):
+        return _made_vector(plan_href, str(reference), workspace / f"{name}.geojson")
     try:
         value = context.value(reference)
     except NotFound as error:
@@ -179,6 +183,18 @@ def _made(
     part.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     return _Output(part, {"path": part.name, "sha256": digest, "value": value})
+
+
+def _made_vector(plan_href: str, vector: str, part: Path) -> _Output:
+    merged = merge(plan_href, vector, part)
+    told: dict[str, JsonValue] = {
+        "path": part.name,
+        "sha256": merged.sha256,
+        "bytes": merged.size,
+        "features": merged.features,
+        "blocks_with_holes": len(merged.holes),
+    }
+    return _Output(part, told)
 
 
 def _result(
@@ -277,7 +293,7 @@ def _written(path: Path, document: dict[str, JsonValue]) -> Path:
 
 def _stale(folder: Path, skipped: set[str], *, holes: bool) -> list[Path]:
     """What an earlier run left that would be believed to be of this one."""
-    names = [f"{name}{suffix}" for name in sorted(skipped) for suffix in (".tif", ".json")]
+    names = [f"{name}{suffix}" for name in sorted(skipped) for suffix in _SUFFIXES]
     return [folder / name for name in (*names, *(() if holes else (_HOLES,)))]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pesto_runtime.activities.callers import caller_for, close_callers
 from pesto_runtime.activities.discovery import find
+from pesto_runtime.activities.whole import whole_collection
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
 from pesto_runtime.hrefs import file_href, looks_like_href
 from pesto_runtime.processor import encode_value
@@ -37,7 +38,8 @@ def call_once(
     Args:
         target: A target, a service's URL, or those of its replicas.
         given: Input name -> text: path or href of an image, JSON for all else, or a plain string.
-        keep: Output name -> file to write it to: a GeoTIFF, a `.png`, or JSON.
+        keep: Output name -> file to write it to: a GeoTIFF, a `.png`, a vector's `.geojson` in the
+            CRS of the first image, or JSON as it was answered.
         stays_open: Whether connections are kept for the next call, until `close_callers`.
 
     Returns:
@@ -114,12 +116,20 @@ def _kept(
         elif value is not None and port.kind != "images":
             told[port.name] = encode_value(port.name, value)
             if path is not None:
-                files[path] = json.dumps(told[port.name], indent=2).encode()
+                files[path] = _text(description, port, told[port.name], first, path).encode()
         if path is not None:
             told[port.name] = str(path)
     for path, data in files.items():
         _write(path, data)
     return told
+
+
+def _text(
+    description: Description, port: Port, value: JsonValue, first: Image | None, path: Path
+) -> str:
+    if port.kind == "vector" and path.suffix == ".geojson" and first is not None:
+        return whole_collection(description, port, value, first)
+    return json.dumps(value, indent=2)
 
 
 def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.activities.callers import caller_for
+from pesto_runtime.activities.features import Feature, read_features
 from pesto_runtime.activities.inputs import (
     padding_of,
+    placement_of,
     stage_array,
     stage_reference,
     tile_info,
@@ -17,7 +19,7 @@ from pesto_runtime.activities.inputs import (
     written,
 )
 from pesto_runtime.errors import PestoError
-from pesto_runtime.pipeline import BoundStage, RasterType
+from pesto_runtime.pipeline import BoundStage, RasterType, VectorType
 from pesto_runtime.tiling import StepWindows, scaled_window, whole
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from pesto_runtime.activities.pixels import Pixels, Sources
     from pesto_runtime.contract import Scale, Window
     from pesto_runtime.tiling import Chain, Size
+
+
+Made: TypeAlias = "np.ndarray | tuple[Feature, ...]"
+"""What a tile makes: an array (band, row, col) of a raster, or features of a vector."""
 
 
 class StageFailed(Exception):  # an event on its way to a hole or out of the run
@@ -74,12 +80,13 @@ class TileRunner:
     parameters: Mapping[str, Mapping[str, object]]
     meter: Meter
 
-    def run(self, wanted: Mapping[str, Window]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-        """Make the wanted windows of rasters.
+    def run(self, wanted: Mapping[str, Window]) -> tuple[dict[str, Made], dict[str, object]]:
+        """Make the wanted windows of rasters and vectors.
 
         Returns:
-            Raster -> array (band, row, col) of its wanted window, and `$stage.port` -> value of
-            every JSON output, of which only a whole stage's mean anything.
+            Raster -> array (band, row, col) of its wanted window, vector -> the features found,
+            those in the margin too; and `$stage.port` -> value of every JSON output, of which only
+            a whole stage's mean anything.
 
         Raises:
             StageFailed: a stage failed.
@@ -89,22 +96,24 @@ class TileRunner:
         live = [stage for stage in self.stages if stage.id in windows.steps]
         to_read = Counter(str(each) for stage in live for each in stage.rasters.values())
         held: dict[str, Pixels] = {}
+        made: dict[str, Made] = {}
         values: dict[str, object] = {}
         for stage in live:
             outputs = self._perform(stage, windows.steps[stage.id], held, windows.sources)
+            made |= self._features(stage, windows.steps[stage.id], outputs)
             values |= self._keep(stage, windows.steps[stage.id], outputs, held)
             for reference in stage.rasters.values():
                 to_read[str(reference)] -= 1
                 if not to_read[str(reference)] and str(reference) not in wanted:
                     held.pop(str(reference), None)
-        arrays = {
+        made |= {
             name: self._held(name, held, windows.sources).crop(window).array
             for name, window in wanted.items()
-            if window.pixels
+            if window.pixels and name not in made
         }
-        return arrays, values
+        return made, values
 
-    def run_whole(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    def run_whole(self) -> tuple[dict[str, Made], dict[str, object]]:
         """Run the one stage of a whole phase on its whole rasters; answers as `run` does.
 
         Raises:
@@ -117,8 +126,9 @@ class TileRunner:
         windows = StepWindows(read, makes, makes)
         outputs = self._perform(stage, windows, {}, dict.fromkeys(self.chain.sizes, read))
         held: dict[str, Pixels] = {}
+        made: dict[str, Made] = dict(self._features(stage, windows, outputs))
         values = self._keep(stage, windows, outputs, held)
-        return {name: pixels.array for name, pixels in held.items()}, values
+        return made | {name: pixels.array for name, pixels in held.items()}, values
 
     def _held(self, name: str, held: dict[str, Pixels], sources: Mapping[str, Window]) -> Pixels:
         if name not in held:
@@ -164,6 +174,8 @@ class TileRunner:
         values: dict[str, object] = {}
         for port, made in stage.makes.items():
             name = stage.reference(port)
+            if isinstance(made, VectorType):
+                continue
             if not isinstance(made, RasterType):
                 values[name] = outputs.get(port)
                 continue
@@ -174,6 +186,28 @@ class TileRunner:
             except PestoError as error:
                 raise StageFailed(stage.id, error) from error
         return values
+
+    def _features(
+        self, stage: BoundStage, windows: StepWindows, outputs: Mapping[str, object]
+    ) -> dict[str, Made]:
+        """The features of every vector that a stage made, in their place in the scene's grid."""
+        scale = self._scale(stage)
+        pad = padding_of(stage, windows, self._grid(stage))
+        found: dict[str, Made] = {}
+        for port in stage.description.outputs:
+            name = stage.reference(port.name)
+            if not isinstance(stage.makes[port.name], VectorType):
+                continue
+            size = self.context.sizes[name]
+            place = placement_of(stage, windows, pad, scale=scale, size=size)
+            geometries = port.vector.geometry if port.vector else ()
+            try:
+                found[name] = read_features(
+                    outputs.get(port.name), place, geometries=geometries, name=name
+                )
+            except PestoError as error:
+                raise StageFailed(stage.id, error) from error
+        return found
 
     def _scale(self, stage: BoundStage) -> Scale:
         return next(step.scale for step in self.chain.steps if step.name == stage.id)

@@ -52,6 +52,8 @@ def _show(description: Description) -> None:
 def _port(port: Port) -> str:
     if port.raster is None:
         kind = port.kind if port.kind != "json" else str(port.schema.get("type", "any"))
+        if port.vector is not None and port.vector.geometry:
+            kind += f": {', '.join(port.vector.geometry)}"
         default = f", default {port.schema['default']!r}" if port.has_default else ""
         return f"{kind}{default}" + ("" if port.required or default else ", optional")
     facts = {"bands": port.raster.bands, **port.raster.to_json()}

@@ -57,6 +57,8 @@ def show_result(result: Mapping[str, JsonValue], folder: Path) -> None:
     for name, output in outputs.items():
         if isinstance(output, dict):
             told = output["value"] if "value" in output else f"sha256 {output['sha256']}"
+            if "features" in output:
+                told = f"{output['features']} features, {told}"
             typer.echo(f"  {name:<12} {folder / str(output['path'])}  {told}")
     if result["status"] != "COMPLETE":
         names = result["skipped"]

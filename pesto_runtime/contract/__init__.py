@@ -45,9 +45,11 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
+from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 
 __all__ = [
     "BLOCK",
+    "GEOMETRIES",
     "NUMERIC_DTYPES",
     "PRODUCT_FORMAT",
     "CallOptions",
@@ -81,6 +83,7 @@ __all__ = [
     "TileLimits",
     "Tileable",
     "Tolerance",
+    "VectorContract",
     "Window",
     "bad_fields",
     "digest",

@@ -18,6 +18,7 @@ from pydantic import Field, JsonValue, ValidationError
 from pesto_runtime.contract.faults import bad_fields
 from pesto_runtime.contract.geometry import Margin
 from pesto_runtime.contract.raster import RasterContract, Value
+from pesto_runtime.contract.vector import VectorContract
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Port:
         schema: Its JSON schema, as the description has it.
         required: Whether a call must bind it; outputs are never required.
         raster: Its raster contract; None where the description has none.
+        vector: Its vector contract; None for what is no vector.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Port:
     schema: Mapping[str, JsonValue]
     required: bool
     raster: RasterContract | None
+    vector: VectorContract | None = None
 
     @property
     def has_default(self) -> bool:
@@ -235,12 +238,18 @@ def _ports(
             faults.append(BadField(where, "must be a JSON schema object", shortened(body)))
             continue
         try:
-            raster = _raster_of(body, padding)
+            ports.append(_port(name, body, padding, required=name in required_names))
         except ValidationError as error:
-            faults.extend(bad_fields(error, prefix=f"{where}/x-raster", value=body["x-raster"]))
-            continue
-        ports.append(Port(name, _kind(body, raster), body, name in required_names, raster))
+            key = "x-raster" if "x-raster" in body else "x-vector"
+            faults.extend(bad_fields(error, prefix=f"{where}/{key}", value=body[key]))
     return tuple(ports), faults
+
+
+def _port(name: str, body: Mapping[str, JsonValue], padding: int | None, *, required: bool) -> Port:
+    raster = _raster_of(body, padding)
+    kind = _kind(body, raster)
+    vector = VectorContract.model_validate(body["x-vector"]) if kind == "vector" else None
+    return Port(name, kind, body, required, raster, vector)
 
 
 def _raster_of(body: Mapping[str, JsonValue], padding: int | None) -> RasterContract | None:

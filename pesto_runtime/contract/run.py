@@ -74,8 +74,8 @@ class Phase(ClosedValue):
         kind: `map` (tiles), `whole` (one call on whole rasters) or `call` (no raster at all).
         stages: Ids of the map stages, or of the one whole or call stage, in order.
         reduces: Ids of reduce stages that read the phase's blocks.
-        sources: Rasters that it reads: `$inputs.x`, or rasters of earlier phases.
-        writes: Rasters whose blocks it keeps.
+        sources: Rasters that it reads: `$inputs.x`, or rasters and vectors of earlier phases.
+        writes: Rasters and vectors whose blocks it keeps.
         size: Width and height of the grid that tiles divide, pixels.
         tile: Width and height of a tile, pixels.
         chunks: Rectangles of whole product blocks, row-major.

@@ -5,35 +5,46 @@ from __future__ import annotations
 from pesto_runtime.pipeline.check import Checked, Facts, check
 from pesto_runtime.pipeline.phases import (
     PhaseStages,
+    grids_made,
     phases_of,
-    rasters_made,
     read_later,
     steps_of,
 )
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
-from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType
+from pesto_runtime.pipeline.types import (
+    BoundStage,
+    GridType,
+    JsonType,
+    RasterType,
+    ValueType,
+    VectorType,
+    image_scale,
+)
 
 __all__ = [
     "MOST_TASKS",
     "BoundStage",
     "Checked",
     "Facts",
+    "GridType",
     "JsonType",
     "PhaseCost",
     "PhaseStages",
     "RasterType",
     "Sizing",
     "ValueType",
+    "VectorType",
     "check",
     "common_size",
+    "grids_made",
+    "image_scale",
     "make_plan",
     "phase_chain",
     "phase_cost",
     "phases_of",
     "raster_bytes",
     "raster_sizes",
-    "rasters_made",
     "read_later",
     "steps_of",
 ]

@@ -20,7 +20,7 @@ from pesto_runtime.pipeline.types import (
     RasterType,
     StageKind,
     ValueType,
-    output_type,
+    output_types,
 )
 from pesto_runtime.schema import schema_faults
 
@@ -79,12 +79,8 @@ def bind_stage(
     bound.errors += _missing(stage, description, where)
     kind = _kind(description, bound.rasters)
     first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
-    made = {
-        port.name: output_type(
-            port, first if isinstance(first, RasterType) else None, per_tile=kind == "map"
-        )
-        for port in description.outputs
-    }
+    given = first if isinstance(first, RasterType) else None
+    made = output_types(description, given, kind=kind)
     bound_stage = BoundStage(
         stage, description, kind, bound.rasters, bound.values, bound.literals, made
     )

@@ -6,7 +6,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadField, shortened
-from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType
+from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType, VectorType
 from pesto_runtime.schema import why_not_accepted
 
 if TYPE_CHECKING:
@@ -25,18 +25,24 @@ def edge_faults(
         told = "the port takes a list of images, which a pipeline cannot bind: call it outside one"
         yield BadField(where, told, str(reference))
     elif isinstance(given, RasterType) != (port.kind == "image"):
-        made = "an image" if isinstance(given, RasterType) else "a JSON value"
+        made = _word(given)
         taken = "an image" if port.kind == "image" else "a JSON value"
         yield BadField(where, f"{reference} is {made}, but the port takes {taken}", str(reference))
     elif isinstance(given, JsonType) and given.per_tile:
         yield BadField(where, f"{reference} {PER_TILE}", str(reference))
-    elif isinstance(given, JsonType):
+    elif not isinstance(given, RasterType):
         reason = why_not_accepted(port.schema, given.schema)
         if reason:
             yield BadField(where, f"{reference} does not fit: {reason}", str(reference))
     elif port.raster is not None:
         yield from _dtype_faults(given, port.raster, reference, where)
         yield from _band_faults(given, port.raster, reference, where)
+
+
+def _word(given: ValueType) -> str:
+    if isinstance(given, VectorType):
+        return "a vector"
+    return "an image" if isinstance(given, RasterType) else "a JSON value"
 
 
 def edge_warnings(

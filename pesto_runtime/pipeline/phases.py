@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pesto_runtime.contract import Scale
-from pesto_runtime.pipeline.types import BoundStage, RasterType
+from pesto_runtime.pipeline.types import BoundStage, RasterType, VectorType, image_scale
 from pesto_runtime.tiling import Step
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ class PhaseStages:
         kind: `map`, `whole` or `call`.
         stages: Map stages in order, or the one whole or call stage.
         reduces: Reduces that read the phase's rasters.
-        sources: Rasters read from outside the phase.
-        writes: Rasters to keep, for an output or for a later phase.
+        sources: Rasters and vectors read from outside the phase.
+        writes: Rasters and vectors to keep, for an output or for a later phase.
     """
 
     kind: Literal["map", "whole", "call"]
@@ -53,8 +52,19 @@ def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[Pha
         groups += [("whole", [stage]) for stage in here if stage.kind == "whole"]
         tiled = [stage for stage in here if stage.kind in ("map", "reduce")]
         groups += [("map", tiled)] if tiled else []
+    vectors = {
+        stage.reference(port)
+        for stage in stages
+        for port, made in stage.makes.items()
+        if isinstance(made, VectorType)
+    }
     return tuple(
-        _phase(kind, members, wanted | _read_by(other for _, g in groups[n + 1 :] for other in g))
+        _phase(
+            kind,
+            members,
+            wanted | _read_by(other for _, g in groups[n + 1 :] for other in g),
+            vectors,
+        )
         for n, (kind, members) in enumerate(groups)
     )
 
@@ -71,31 +81,27 @@ def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
         Step(
             name=stage.id,
             reads=tuple(str(reference) for reference in stage.rasters.values()),
-            makes=rasters_made(stage),
+            makes=grids_made(stage),
             margin=stage.description.margin,
             align=math.lcm(*(_align(stage, port) for port in stage.rasters)),
-            scale=_scale(stage),
+            scale=image_scale(stage.description),
         )
         for stage in stages
     )
 
 
-def rasters_made(stage: BoundStage) -> tuple[str, ...]:
-    """References to the rasters that a stage makes."""
+def grids_made(stage: BoundStage) -> tuple[str, ...]:
+    """References to what a stage makes on a grid: rasters and vectors."""
     return tuple(
-        stage.reference(port) for port, made in stage.makes.items() if isinstance(made, RasterType)
+        stage.reference(port)
+        for port, made in stage.makes.items()
+        if isinstance(made, (RasterType, VectorType))
     )
 
 
 def _align(stage: BoundStage, name: str) -> int:
     port = stage.description.input(name)
     return port.raster.align if port is not None and port.raster is not None else 1
-
-
-def _scale(stage: BoundStage) -> Scale:
-    """Of its image outputs, which share one grid."""
-    rasters = [port.raster for port in stage.description.outputs if port.kind == "image"]
-    return next((raster.scale for raster in rasters if raster is not None), Scale())
 
 
 def _levels(stages: Sequence[BoundStage]) -> Mapping[str, int]:
@@ -122,19 +128,24 @@ def _fuses(maker: BoundStage, reader: BoundStage) -> bool:
 
 
 def _read_by(stages: Iterable[BoundStage]) -> set[str]:
-    return {str(reference) for stage in stages for reference in stage.rasters.values()}
+    return {
+        str(reference)
+        for stage in stages
+        for reference in (*stage.rasters.values(), *stage.values.values())
+    }
 
 
 def _phase(
-    kind: Literal["map", "whole", "call"], members: list[BoundStage], wanted: set[str]
+    kind: Literal["map", "whole", "call"],
+    members: list[BoundStage],
+    wanted: set[str],
+    vectors: set[str],
 ) -> PhaseStages:
-    made = [name for stage in members if stage.kind != "reduce" for name in rasters_made(stage)]
-    sources = dict.fromkeys(
-        str(reference)
-        for stage in members
-        for reference in stage.rasters.values()
-        if str(reference) not in made
-    )
+    made = [name for stage in members if stage.kind != "reduce" for name in grids_made(stage)]
+    read = [str(each) for stage in members for each in stage.rasters.values()]
+    read += [str(each) for stage in members for each in stage.values.values()
+             if str(each) in vectors]  # fmt: skip
+    sources = dict.fromkeys(name for name in read if name not in made)
     return PhaseStages(
         kind=kind,
         stages=tuple(stage for stage in members if stage.kind != "reduce"),

@@ -9,7 +9,7 @@ from pesto_runtime.errors import GridMismatch
 from pesto_runtime.pipeline.keys import run_key, value_keys
 from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
 from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
-from pesto_runtime.pipeline.types import RasterType, ValueType
+from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType
 from pesto_runtime.tiling import Chain, Size, chunk_quantum, chunks_of, scaled_size, whole
 
 if TYPE_CHECKING:
@@ -87,18 +87,19 @@ def common_size(scenes: Mapping[str, Scene]) -> Size:
 
 
 def raster_sizes(types: Mapping[str, ValueType], size: Size) -> dict[str, Size]:
-    """Width and height of every raster of a pipeline whose scenes are of this size."""
+    """Width and height of the grid of every raster and vector over scenes of this size."""
     return {
         name: scaled_size(size, each.scale)
         for name, each in types.items()
-        if isinstance(each, RasterType)
+        if not isinstance(each, JsonType)
     }
 
 
 def phase_chain(stages: PhaseStages, types: Mapping[str, ValueType], size: Size) -> Chain:
     """The geometry of a map phase over scenes of this size."""
     sizes = raster_sizes(types, size)
-    return Chain.over({name: sizes[name] for name in stages.sources}, steps_of(stages.stages))
+    rasters = [name for name in stages.sources if isinstance(types[name], RasterType)]
+    return Chain.over({name: sizes[name] for name in rasters}, steps_of(stages.stages))
 
 
 def _require_one_grid(checked: Checked, size: Size) -> None:
@@ -144,7 +145,7 @@ def _planned(
     chain = phase_chain(stages, types, size)
     cost = phase_cost(stages, types, size, remote=remote)
     tile = tile_size(stages, chain, cost, types=types, size=size, sizing=sizing)
-    kept = [each for name in chain.sizes if isinstance(each := types[name], RasterType)]
+    kept = [each for name in chain.sizes if not isinstance(each := types[name], JsonType)]
     quantum = chunk_quantum([each.scale for each in kept])
     chunks = chunks_of(size, quantum=quantum, at_most=sizing.chunk_count(cost.seconds))
     widest = (max(chunk.width for chunk in chunks), max(chunk.height for chunk in chunks))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.pipeline.types import RasterType
+from pesto_runtime.pipeline.types import JsonType, RasterType
 from pesto_runtime.tiling import Chain, Size, scaled_window, tile_quantum, whole
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def tile_size(
     Raises:
         InvalidInput: not even 64 x 64 pixels fit.
     """
-    scales = [each.scale for each in types.values() if isinstance(each, RasterType)]
+    scales = [each.scale for each in types.values() if not isinstance(each, JsonType)]
     quantum = tile_quantum(scales, [step.align for step in chain.steps])
     if sizing.tile is not None:
         return _rounded(sizing.tile, quantum)
@@ -170,7 +170,7 @@ def _read_size(chain: Chain, tile: Size, size: Size, *, types: Mapping[str, Valu
     wanted = {
         name: scaled_window(window, each.scale)
         for name, each in types.items()
-        if isinstance(each, RasterType) and name in chain.sizes
+        if not isinstance(each, JsonType) and name in chain.sizes
     }
     windows = chain.windows(wanted)
     reads = [*windows.sources.values(), *(step.read for step in windows.steps.values())]

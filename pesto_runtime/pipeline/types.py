@@ -1,4 +1,4 @@
-"""What flows along a binding: a raster of known bands and dtype, or a JSON value."""
+"""What flows along a binding: a raster of known bands and dtype, a vector, or a JSON value."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ class RasterType:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorType:
+    """Features made tile by tile, or on a whole raster: a FeatureCollection once they are merged.
+
+    Attributes:
+        schema: Of the collection.
+        scale: Pixels of their grid per pixel of the pipeline's scenes.
+    """
+
+    schema: Mapping[str, JsonValue]
+    scale: Scale = Scale()
+
+
+@dataclass(frozen=True, slots=True)
 class JsonType:
     """A JSON value.
 
@@ -45,7 +58,8 @@ class JsonType:
     per_tile: bool = False
 
 
-ValueType: TypeAlias = RasterType | JsonType
+GridType: TypeAlias = RasterType | VectorType
+ValueType: TypeAlias = GridType | JsonType
 
 
 @dataclass(frozen=True)
@@ -85,12 +99,30 @@ def scene_type(scene: Scene) -> RasterType:
     return RasterType(scene.bands, (scene.dtype,), scene.nodata)
 
 
-def output_type(port: Port, first: RasterType | None, *, per_tile: bool) -> ValueType:
-    """The type of an output; what its contract leaves open is as the first image input has it."""
+def image_scale(description: Description) -> Scale:
+    """Output pixels per input pixel of a process: of its image outputs, which share one grid."""
+    rasters = [port.raster for port in description.outputs if port.kind == "image"]
+    return next((raster.scale for raster in rasters if raster is not None), Scale())
+
+
+def output_types(
+    description: Description, first: RasterType | None, *, kind: StageKind
+) -> dict[str, ValueType]:
+    """Output -> its type; what its contract leaves open is as the first image input has it."""
+    given = first or RasterType()
+    scale = given.scale * image_scale(description)
+    return {
+        port.name: VectorType(port.schema, scale)
+        if port.kind == "vector" and kind in ("map", "whole")
+        else _output_type(port, given, per_tile=kind == "map")
+        for port in description.outputs
+    }
+
+
+def _output_type(port: Port, given: RasterType, *, per_tile: bool) -> ValueType:
     if port.kind != "image":
         return JsonType(port.schema, per_tile)
     raster = port.raster or RasterContract()
-    given = first or RasterType()
     return replace(
         given,
         bands=given.bands if raster.bands is None else _bands(raster),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pesto_runtime.contract import TileInfo
-from pesto_runtime.processor.annotations import Named, Raster
+from pesto_runtime.processor.annotations import Named, Raster, Vector
 from pesto_runtime.processor.authoring import FunctionContract, contract_of, process
 from pesto_runtime.processor.checking import check_outputs
 from pesto_runtime.processor.function import FunctionProcessor
@@ -21,6 +21,7 @@ __all__ = [
     "ProjectProcessor",
     "Raster",
     "TileInfo",
+    "Vector",
     "check_outputs",
     "contract_of",
     "decode_partial",

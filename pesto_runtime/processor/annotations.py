@@ -1,4 +1,4 @@
-"""What an author writes inside `Annotated[...]`: a raster contract, or the name of an output."""
+"""What an author writes inside `Annotated[...]`: a raster or vector contract, an output's name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from pesto_runtime.contract import RasterContract, bad_fields
+from pesto_runtime.contract import RasterContract, VectorContract, bad_fields
 from pesto_runtime.errors import InvalidContract
 
 if TYPE_CHECKING:
@@ -78,3 +78,34 @@ class Raster:
             raise InvalidContract.of(
                 "Raster(...)", bad_fields(error, value=self.declared)
             ) from error
+
+
+@dataclass(frozen=True)
+class Vector:
+    """What a vector output holds: a GeoJSON FeatureCollection, in pixels of the window given.
+
+    `Annotated[dict, Vector(name="ships", geometry="Point")]`; x is the column, y the row, (0, 0)
+    the top left corner of the window, margin included.
+
+    Attributes:
+        name: Name of the output.
+        geometry: One GeoJSON type of geometry or several; absent for any.
+    """
+
+    name: str | None = None
+    geometry: str | Sequence[str] | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # as a Raster's
+
+    def contract(self) -> VectorContract:
+        """The value that goes into the description.
+
+        Raises:
+            InvalidContract: there is no such geometry.
+        """
+        declared = {} if self.geometry is None else {"geometry": self.geometry}
+        try:
+            return VectorContract.model_validate(declared)
+        except ValidationError as error:
+            raise InvalidContract.of("Vector(...)", bad_fields(error, value=declared)) from error

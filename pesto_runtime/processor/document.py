@@ -81,7 +81,7 @@ def _side(
 
 def _property(port: PortSpec, schema: JsonValue) -> JsonValue:
     body: dict[str, JsonValue]
-    if port.kind == "json":
+    if port.kind in ("json", "vector"):
         body = dict(schema) if isinstance(schema, dict) else {}
     else:
         body = reference("Image" if port.kind == "image" else "Images")
@@ -91,6 +91,8 @@ def _property(port: PortSpec, schema: JsonValue) -> JsonValue:
         body["default"] = port.default
     if port.raster is not None:
         body["x-raster"] = port.raster.to_json()
+    if port.vector is not None:
+        body["x-vector"] = port.vector.to_json()
     return body
 
 

@@ -180,7 +180,7 @@ def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterat
     pointer = f"/{port.name}"
     if value is None and port.optional:
         arguments[port.name] = None
-    elif port.kind == "json":
+    elif port.kind in ("json", "vector"):
         yield from _read_json(port, value, arguments)
     elif port.kind == "image":
         faults = list(image_faults(pointer, value, port.raster))

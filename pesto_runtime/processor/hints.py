@@ -31,7 +31,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidContract
-from pesto_runtime.processor.annotations import Named, Raster
+from pesto_runtime.processor.annotations import Named, Raster, Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,10 +80,16 @@ class Hint:
         return next((each for each in self.metadata if isinstance(each, Raster)), None)
 
     @property
+    def vector(self) -> Vector | None:
+        """The `Vector` of the hint."""
+        return next((each for each in self.metadata if isinstance(each, Vector)), None)
+
+    @property
     def name(self) -> str | None:
         """The name that the hint gives an output."""
         named = next((each.name for each in self.metadata if isinstance(each, Named)), None)
-        return named or (self.raster.name if self.raster else None)
+        described = self.raster or self.vector
+        return named or (described.name if described else None)
 
     @property
     def text(self) -> str:

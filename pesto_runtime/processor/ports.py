@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import typing_extensions
 from pydantic import TypeAdapter, ValidationError
 
-from pesto_runtime.contract import RasterContract, TileInfo
+from pesto_runtime.contract import RasterContract, TileInfo, VectorContract
 from pesto_runtime.errors import InvalidContract, PestoError, shortened
 from pesto_runtime.processor.hints import Hint, adapter_of, hints_of
 from pesto_runtime.processor.values import encode_value
@@ -35,7 +35,7 @@ class PortSpec:
 
     Attributes:
         name: Of the port.
-        kind: `image`, `images`, or `json` for any other value.
+        kind: `image`, `images`, `vector` (GeoJSON), or `json` for any other value.
         text: Its description; empty where there is none.
         required: Whether a call must give it.
         optional: Whether None is allowed.
@@ -43,10 +43,11 @@ class PortSpec:
         adapter: How pydantic reads its values; None for images.
         default: What an absent one means, as JSON; only where `has_default`.
         has_default: Whether the description tells a default.
+        vector: Its vector contract; None for what is no vector.
     """
 
     name: str
-    kind: Literal["image", "images", "json"]
+    kind: Literal["image", "images", "vector", "json"]
     text: str
     required: bool
     optional: bool = False
@@ -54,6 +55,7 @@ class PortSpec:
     adapter: TypeAdapter[object] | None = None
     default: JsonValue = None
     has_default: bool = False
+    vector: VectorContract | None = None
 
     @property
     def raster(self) -> RasterContract | None:
@@ -234,14 +236,27 @@ def _port(name: str, hint: Hint, what: str) -> PortSpec:
     if image is None:
         if hint.raster:
             raise InvalidContract(f"{what}: Raster is for np.ndarray or list[np.ndarray]")
-        adapter = adapter_of(hint.whole, what)
-        return PortSpec(name, "json", hint.text, required=True, optional=hint.optional,
-                        adapter=adapter)  # fmt: skip
+        adapter, vector = adapter_of(hint.whole, what), _vector(hint, what)
+        return PortSpec(name, "vector" if vector else "json", hint.text, required=True,
+                        optional=hint.optional, adapter=adapter, vector=vector)  # fmt: skip
+    if hint.vector:
+        raise InvalidContract(f"{what}: Vector is for dict, a FeatureCollection; not for an array")
     declared = dict(_declared((hint, image), what)) or None
     return PortSpec(
         name, "image" if hint.is_array else "images", hint.text or image.text,
         required=True, optional=hint.optional, declared=declared,
     )  # fmt: skip
+
+
+def _vector(hint: Hint, what: str) -> VectorContract | None:
+    if hint.vector is None:
+        return None
+    if hint.optional:
+        raise InvalidContract(f"{what}: a vector is never None; no features are an empty list")
+    try:
+        return hint.vector.contract()
+    except InvalidContract as error:
+        raise InvalidContract(f"{what}: {error.detail}", fields=error.fields) from error
 
 
 def _declared(hints: tuple[Hint, Hint], what: str) -> Iterator[tuple[str, object]]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port, TileInfo
 
 T = TypeVar("T")
+_IMAGES = ("image", "images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ class ProjectProcessor:
         return {
             port.name: _output(port, given[port.name])
             for port in self.description.outputs
-            if port.name in given and not (given[port.name] is None and port.kind != "json")
+            if port.name in given and not (given[port.name] is None and port.kind in _IMAGES)
         }
 
     def partial(

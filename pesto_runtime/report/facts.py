@@ -42,18 +42,24 @@ class StageFacts(_Facts):
 
 
 class OutputFacts(_Facts):
-    """An output's file; or its value, where it is not an image."""
+    """An output's file, with the count of a vector's features; or a value."""
 
     path: str = ""
     sha256: str = ""
     bytes: int | None = None
     blocks_with_holes: int = 0
+    features: int | None = None
     value: JsonValue = None
 
     @property
     def is_value(self) -> bool:
         """Whether it is a JSON value; null is one too."""
         return "value" in self.model_fields_set
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image: neither a JSON value nor a vector."""
+        return not self.is_value and self.features is None
 
 
 class RunFacts(_Facts):

@@ -19,6 +19,7 @@ from pesto_runtime.report.holes import read_holes
 from pesto_runtime.report.markup import facts as fact_list
 from pesto_runtime.report.markup import section, text
 from pesto_runtime.report.pipeline_svg import pipeline_svg
+from pesto_runtime.report.points import vector_figures
 from pesto_runtime.report.previews import Subject, gallery
 from pesto_runtime.report.tilemap import layers_of, tile_maps
 
@@ -58,6 +59,7 @@ def render(data: ReportData) -> str:
         _attention(run, data),
         section("Results", _values(run), anchor="results"),
         section("Images", gallery(_subjects(run, data)), anchor="images"),
+        section("Features", _vectors(run, data), anchor="features"),
         section("Pipeline", pipeline_svg(data.pipeline, run), anchor="pipeline"),
         section("Tiles", _tiles(run, data), anchor="tiles"),
         section(
@@ -137,7 +139,7 @@ def _attention(run: RunFacts, data: ReportData) -> str:
     ]
     points += [
         f"Output <b>{text(name)}</b> has {wording.plural(output.blocks_with_holes, 'block')} "
-        "with holes, filled with nodata."
+        f"with holes{', filled with nodata' if output.is_image else ': features are missing'}."
         for name, output in run.outputs.items()
         if output.blocks_with_holes
     ]
@@ -156,6 +158,8 @@ def _attention(run: RunFacts, data: ReportData) -> str:
 def _values(run: RunFacts) -> str:
     short, long_ = [], []
     for name, output in run.outputs.items():
+        if output.features is not None:
+            short.append((name, wording.count(output.features), "features"))
         if not output.is_value:
             continue
         words = wording.value(output.value)
@@ -180,9 +184,18 @@ def _subjects(run: RunFacts, data: ReportData) -> list[Subject]:
     outputs = [
         Subject(name, "Output", data.folder / output.path, "viridis")
         for name, output in run.outputs.items()
-        if not output.is_value
+        if output.is_image
     ]
     return [*scenes, *outputs]
+
+
+def _vectors(run: RunFacts, data: ReportData) -> str:
+    files = {
+        name: data.folder / output.path
+        for name, output in run.outputs.items()
+        if output.features is not None
+    }
+    return vector_figures(files, next(iter(data.scenes.values()), ""))
 
 
 def _tiles(run: RunFacts, data: ReportData) -> str:

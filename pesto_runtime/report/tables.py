@@ -10,7 +10,7 @@ from pesto_runtime.report import wording
 from pesto_runtime.report.markup import code, table, text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -91,18 +91,24 @@ def _shortened(words: str) -> str:
 
 
 def outputs_table(outputs: Mapping[str, OutputFacts]) -> str:
-    """The files, and the sums to check them by."""
+    """The files, and the sums to check them by; of vectors, how many features."""
+    has_vectors = any(output.features is not None for output in outputs.values())
     rows = [
         [
             text(name),
             link(output.path),
             f'<code class="sum">{text(output.sha256)}</code>',
-            "–" if output.bytes is None else wording.size(output.bytes),
+            *([_or_dash(output.features, wording.count)] if has_vectors else []),
+            _or_dash(output.bytes, wording.size),
         ]
         for name, output in outputs.items()
     ]
-    head = ("Output", "File", "SHA-256", "Size")
-    return table("Outputs", head, rows, numeric=1) if rows else ""
+    head = ("Output", "File", "SHA-256", *(["Features"] if has_vectors else []), "Size")
+    return table("Outputs", head, rows, numeric=1 + has_vectors) if rows else ""
+
+
+def _or_dash(amount: int | None, words: Callable[[int], str]) -> str:
+    return "–" if amount is None else words(amount)
 
 
 def versions_line(facts: RunFacts) -> str:

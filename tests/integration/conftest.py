@@ -57,6 +57,13 @@ def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 @pytest.fixture(scope="session")
 def real_pesto() -> Iterator[str]:
     """URL of a PESTO 1.7.2 service of `tests/data/pesto_margin_project`."""
+    with served_by_pesto("pesto_margin_project") as url:
+        yield url
+
+
+@contextmanager
+def served_by_pesto(project: str) -> Iterator[str]:
+    """A PESTO 1.7.2 service of a project of `tests/data`; answers its URL."""
     unshare = shutil.which("unshare")
     if os.geteuid() != 0 or unshare is None or shutil.which("mount") is None:
         pytest.skip("PESTO reads /etc/pesto: supplying it needs root, unshare and mount")
@@ -64,7 +71,7 @@ def real_pesto() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as work:
         command = [
             unshare, "--mount", str(python), str(DATA / "real_pesto_server.py"),
-            str(DATA / "pesto_margin_project"), work,
+            str(DATA / project), work,
         ]  # fmt: skip
         with _server(command, Path(work) / "log") as url:
             yield url

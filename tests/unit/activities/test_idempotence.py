@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from pesto_runtime.activities import (
     RunRecord,
     load_context,
+    merge,
     mosaic,
     plan,
     process,
@@ -139,3 +140,21 @@ def test_a_plan_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     with pytest.raises(NotFound):
         load_context(f"{(tmp_path / 'store').as_uri()}/plans/none.json")
+
+
+def test_merging_twice_writes_the_same_bytes(tmp_path: Path) -> None:
+    """Also after every chunk was run again, in another order."""
+    found = stage("found", "boxes", image="$inputs.scene")
+    document = pipeline(found, outputs={"boxes": "$found.boxes"})
+    detections = Path(__file__).parents[2] / "support" / "detections.py"
+    plan_href = planned(tmp_path, {**document, "services": {"boxes": f"{detections}:boxes"}})
+    made = []
+    for number, order in enumerate(((0, 1, 2, 3, 4, 5), (5, 3, 1, 0, 2, 4))):
+        for start in order:
+            process(chunk(plan_href, start, start + 1))
+        path = tmp_path / f"{number}.geojson"
+        made.append(merge(plan_href, "$found.boxes", path))
+        assert sha256_of(path) == made[-1].sha256
+        assert path.stat().st_size == made[-1].size
+    assert made[0] == made[1]
+    assert made[0].holes == ()

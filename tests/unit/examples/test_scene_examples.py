@@ -259,15 +259,16 @@ def test_the_examples_declare_what_a_planner_needs():
     }  # fmt: skip
 
 
-def test_the_workflow_binds_ports_that_the_examples_have():
+@pytest.mark.parametrize("name", ["cloud_cover", "cloud_boxes"])
+def test_the_workflow_binds_ports_that_the_examples_have(name):
     """Service targets are relative to the file; every input and output exists."""
-    file = ROOT / "workflows" / "cloud_cover.json"
+    file = ROOT / "workflows" / f"{name}.json"
     pipeline = Pipeline.model_validate(json.loads(file.read_text()))
-    for name, target in json.loads(file.read_text())["services"].items():
+    for process, target in json.loads(file.read_text())["services"].items():
         description = load_processor(target, base=file.parent).description
-        assert description.name == name
+        assert description.name == process
         for stage in pipeline.stages:
-            if stage.process == name:
+            if stage.process == process:
                 assert all(description.input(port) for port in stage.inputs)
 
 

@@ -259,3 +259,14 @@ def test_a_report_is_written_whole_or_not_at_all(run: ReportData, tmp_path: Path
     assert not list(tmp_path.glob("*.part"))
     with pytest.raises(StoreFailed):
         write_report(tmp_path / "none" / "report.html", run)
+
+
+def test_a_vector_is_a_count_and_a_file_not_a_picture(run: ReportData) -> None:
+    """No image is looked for in it; a run without vectors (control) has no such column."""
+    ships: JsonValue = {"path": "ships.geojson", "sha256": "ab" * 32, "features": 1234}
+    told = {**RESULT, "outputs": {"ships": ships}}
+    shown = Page(render(replace(run, result=told)))
+    assert "ships 1234 features" in shown.words
+    assert "Features" in shown.words
+    assert "No preview" not in shown.words
+    assert "Features" not in Page(render(run)).words

@@ -38,6 +38,8 @@ MUTATIONS: list[tuple[str, int, str, JsonValue]] = [
     ("x-raster", 1, "/nodata", "none"),
     ("x-raster", 2, "/align", 0),
     ("x-raster", 3, "/scale", [2]),
+    ("x-vector", 1, "/geometry", "Circle"),
+    ("x-vector", 2, "/geometry", ["Polygon", 5]),
     ("image", 0, "/window", [0, 0, 0, 512]),
     ("image", 0, "/resolution", 0),
     ("image", 1, "/href", 5),
