@@ -67,9 +67,11 @@ class Conductor:
     def __init__(self, url: str) -> None:
         import httpx
 
+        from pesto_runtime.client.transport import trusts_environment
+
         self.url = url.rstrip("/")
         timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
-        self._http = httpx.Client(timeout=timeout)
+        self._http = httpx.Client(timeout=timeout, trust_env=trusts_environment(self.url))
 
     def __enter__(self) -> Self:
         return self

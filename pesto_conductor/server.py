@@ -73,12 +73,15 @@ def find(folder: Path | None = None) -> Server | None:
     return known if known is not None and _is_locked(folder) else None
 
 
-def up(folder: Path | None = None, *, port: int = 0, told: Told = silent) -> Server:
+def up(
+    folder: Path | None = None, *, port: int = 0, told: Told = silent, keep: bool = True
+) -> Server:
     """Start a server and wait until it is healthy; answers the one that runs, if one does.
 
     Args:
         folder: Where it keeps everything; the user's data folder by default.
         port: Where it listens; 0 for the port it had before, or a free one.
+        keep: Whether it stays until it is told to stop, whoever borrows it.
         told: Told how the download and the start go.
 
     Raises:
@@ -92,6 +95,8 @@ def up(folder: Path | None = None, *, port: int = 0, told: Told = silent) -> Ser
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             running = find(folder) or _start(folder, port, told)
+            if keep:
+                (folder / "kept").touch()
     except OSError as error:
         raise StoreRefused(f"{folder} cannot hold a server: {error}") from error
     if port not in (0, running.port):
@@ -111,15 +116,11 @@ def borrowed(folder: Path | None = None, *, told: Told = silent) -> Iterator[Ser
     with (folder / "borrowed.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         try:
-            yield up(folder, told=told)
+            yield up(folder, told=told, keep=False)
         finally:
-            if not (folder / "kept").exists() and _is_alone_with(lock):
-                down(folder)
-
-
-def keep(folder: Path | None = None) -> None:
-    """Let the server of a folder run until it is told to stop, whoever borrowed it."""
-    ((folder or data_folder()).resolve() / "kept").touch()
+            with _alone(folder):  # nobody asks to keep it between the look and the end
+                if not (folder / "kept").exists() and _is_alone_with(lock):
+                    down(folder)
 
 
 def down(folder: Path | None = None) -> Server | None:
@@ -168,6 +169,7 @@ def _start(folder: Path, port: int, told: Told) -> Server:
     """Start the process; it inherits a locked file, and so holds the lock as long as it lives."""
     port = _port(folder, port)
     executable, jar = java(), server_jar(told=told)
+    (folder / "kept").unlink(missing_ok=True)  # of one that was killed
     (folder / "tmp").mkdir(exist_ok=True)
     with (folder / "server.lock").open("w") as lock, log_of(folder).open("w") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -37,7 +37,6 @@ def up(
     """Start it, download it first if need be, and wait until it is healthy."""
     with waiting(hidden=as_json or not sys.stderr.isatty()) as told:
         running = server.up(data, port=port, told=told)
-    server.keep(data)
     _show(running, as_json=as_json)
 
 
