@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pesto_airflow.operators.close import PestoClosePhaseOperator
     from pesto_airflow.operators.discover import PestoDiscoverOperator
     from pesto_airflow.operators.map import PestoMapOperator
+    from pesto_airflow.operators.merge import PestoMergeOperator
     from pesto_airflow.operators.mosaic import PestoMosaicOperator
     from pesto_airflow.operators.plan import PestoPlanOperator
     from pesto_airflow.operators.process import PestoProcessOperator
@@ -30,6 +31,7 @@ _HOMES = {
     "PestoHealthSensor": "sensors",
     "PestoHook": "hooks",
     "PestoMapOperator": "operators.map",
+    "PestoMergeOperator": "operators.merge",
     "PestoMosaicOperator": "operators.mosaic",
     "PestoPlanOperator": "operators.plan",
     "PestoProcessOperator": "operators.process",
@@ -51,6 +53,7 @@ __all__ = [
     "PestoHealthSensor",
     "PestoHook",
     "PestoMapOperator",
+    "PestoMergeOperator",
     "PestoMosaicOperator",
     "PestoPlanOperator",
     "PestoProcessOperator",

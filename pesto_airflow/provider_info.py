@@ -22,6 +22,7 @@ def get_provider_info() -> dict[str, object]:
             "operators.close",
             "operators.discover",
             "operators.map",
+            "operators.merge",
             "operators.mosaic",
             "operators.plan",
             "operators.process",
