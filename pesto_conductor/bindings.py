@@ -122,6 +122,7 @@ _BINDINGS = {
         _bound("process", verbs.process, payloads.ChunkInput),
         _bound("close", verbs.close, payloads.CloseInput),
         _bound("mosaic", verbs.mosaic, payloads.MosaicInput),
+        _bound("merge", verbs.merge, payloads.MergeInput),
         _bound("reduce", verbs.reduce, payloads.ReduceInput),
         _bound("call", verbs.call, payloads.CallInput),
         _bound("publish", verbs.publish, payloads.PublishInput),

@@ -128,6 +128,23 @@ class MosaicOutput(ClosedValue):
     holes: int = Field(description="Blocks that are not there whole.")
 
 
+class MergeInput(ClosedValue):
+    """A vector of a plan to write to a file."""
+
+    plan: str
+    vector: str = Field(description="Its reference: `$stage.port`.")
+    path: str
+
+
+class MergeOutput(ClosedValue):
+    """A vector that was written."""
+
+    href: str
+    sha256: str
+    features: int
+    holes: int = Field(description="Blocks that are not there whole.")
+
+
 class ReduceInput(ClosedValue):
     """A stage of a plan that folds blocks to values."""
 

@@ -210,6 +210,8 @@ _DEFINITIONS: dict[str, TaskDefinition] = {
               (payloads.CloseInput, payloads.CloseOutput), timeout_s=6 * _HOUR_S),
         _verb("mosaic", "Put the blocks of a raster together into one file.",
               (payloads.MosaicInput, payloads.MosaicOutput), timeout_s=6 * _HOUR_S),
+        _verb("merge", "Join the features of a vector's blocks in one file.",
+              (payloads.MergeInput, payloads.MergeOutput), timeout_s=6 * _HOUR_S),
         _verb("reduce", "Fold the partials of the blocks of a scene to values.",
               (payloads.ReduceInput, payloads.ReduceOutput)),
         _verb("call", "Call one process once, outside any plan.",

@@ -129,6 +129,17 @@ def mosaic(asked: payloads.MosaicInput, _errand: Errand) -> payloads.MosaicOutpu
     )
 
 
+def merge(asked: payloads.MergeInput, _errand: Errand) -> payloads.MergeOutput:
+    """Write a vector to a file."""
+    from pesto_runtime.activities import merge as write
+
+    path = _path(asked.path)
+    made = write(asked.plan, asked.vector, path)
+    return payloads.MergeOutput(
+        href=file_href(path), sha256=made.sha256, features=made.features, holes=len(made.holes)
+    )
+
+
 def reduce(asked: payloads.ReduceInput, _errand: Errand) -> payloads.ReduceOutput:
     """Fold the partials of a stage."""
     from pesto_runtime.activities import reduce as fold
