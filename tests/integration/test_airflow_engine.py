@@ -69,10 +69,10 @@ def test_holes_are_those_of_the_local_engine(there: Airflow, tmp_path: Path) -> 
     pixels[0, 300, 700] = MARKER
     scene = write_scene(tmp_path / "s.tif", pixels)
     document = chain("fragile", broken=str(scene))
-    local = run_local(document, tmp_path / "local", {"scene": scene}, tile=TILE)
+    local = run_local(document, tmp_path / "local", {"scene": scene}, tile=TILE, max_tasks=4)
     path = saved(tmp_path / "p.json", document)
 
-    done = pesto(*run_words(path, scene, tmp_path / "out", "--tile", TILE))
+    done = pesto(*run_words(path, scene, tmp_path / "out", "--tile", TILE, "--max-tasks", 4))
 
     assert done.returncode == 3, done.stderr
     assert result_of(tmp_path / "out")["tiles"] == local.result["tiles"]
