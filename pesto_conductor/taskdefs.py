@@ -28,6 +28,9 @@ _RESPONSE_TIMEOUT_S = 30
 _HOUR_S = 3600
 _RETRIES = 5
 _RETRY_DELAY_S = 2
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_NULL: dict[str, JsonValue] = {"type": "null"}
+_WORDS = ("title", "description")
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,6 @@ class TaskDefinition:
             "timeoutPolicy": "RETRY",
             "timeoutSeconds": self.timeout_s,
             "responseTimeoutSeconds": self.response_timeout_s,
-            "inputKeys": _keys(self.input_schema),
-            "outputKeys": _keys(self.output_schema),
             "inputSchema": _schema_definition(f"{self.name}_input", self.input_schema),
             "outputSchema": _schema_definition(f"{self.name}_output", self.output_schema),
             "enforceSchema": True,
@@ -146,15 +147,32 @@ def _title(description: Description) -> str:
 
 
 def _schema(model: type[BaseModel]) -> dict[str, JsonValue]:
+    """A model's schema in few words: every task of a fan-out carries it three times over.
+
+    Null is left out of it, as a worker takes what Conductor makes null for absent.
+    """
+    schema = _few_words(model.model_json_schema(by_alias=True))
+    return {"$schema": _DIALECT, **schema} if isinstance(schema, dict) else {}
+
+
+def _few_words(value: JsonValue) -> JsonValue:
+    if isinstance(value, list):
+        return [_few_words(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    options = value.get("anyOf")
+    given = [each for each in options if each != _NULL] if isinstance(options, list) else []
+    if len(given) == 1 and isinstance(given[0], dict):
+        value = {**given[0], **{key: each for key, each in value.items() if key != "anyOf"}}
+    elif given:
+        value = {**value, "anyOf": given}
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **model.model_json_schema(by_alias=True),
+        key: {name: _few_words(each) for name, each in part.items()}
+        if key in ("properties", "$defs") and isinstance(part, dict)
+        else _few_words(part)
+        for key, part in value.items()
+        if key not in _WORDS and not (key == "default" and part is None)
     }
-
-
-def _keys(schema: Mapping[str, JsonValue]) -> list[JsonValue]:
-    properties = schema.get("properties")
-    return list(properties) if isinstance(properties, dict) else []
 
 
 def _schema_definition(name: str, schema: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -173,7 +191,7 @@ def _verb(
     )
 
 
-def _either(name: str, *models: type[BaseModel]) -> dict[str, JsonValue]:
+def _either(*models: type[BaseModel]) -> dict[str, JsonValue]:
     """A schema of any of several objects; its properties are told, so that keys can be looked up.
 
     Conductor merges a definition's defaults into every input: `service` may stand in any.
@@ -188,8 +206,7 @@ def _either(name: str, *models: type[BaseModel]) -> dict[str, JsonValue]:
         properties |= dict.fromkeys(named, True) if isinstance(named, dict) else {}
     options: list[JsonValue] = [{**schema} for schema in schemas]
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": name,
+        "$schema": _DIALECT,
         "type": "object",
         "properties": properties,
         "anyOf": options,
@@ -226,7 +243,7 @@ _DEFINITIONS: dict[str, TaskDefinition] = {
 _SERVICE = TaskDefinition(
     PREFIX,
     "A chunk, or a call, of one service.",
-    _either("service_input", payloads.ServiceChunkInput, payloads.CallInput),
-    _either("service_output", ChunkResult, payloads.CallOutput),
+    _either(payloads.ServiceChunkInput, payloads.CallInput),
+    _either(ChunkResult, payloads.CallOutput),
     timeout_s=24 * _HOUR_S,
 )

@@ -6,6 +6,7 @@ Every one blocks, is idempotent, and is called in a thread.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,7 +80,9 @@ def plan(asked: payloads.PlanInput, errand: Errand) -> payloads.PlanOutput:
         activities.read_inputs(pipeline, _texts(asked.inputs)),
         store=activities.run_store(_path(asked.folder), asked.store),
         sizing=sizing_of(
-            workers=asked.workers or 1, tile=asked.tile, max_tasks=asked.max_tasks or 64
+            workers=asked.workers or os.cpu_count() or 1,
+            tile=asked.tile,
+            max_tasks=asked.max_tasks or 64,
         ),
     )
     for warning in made.plan.warnings:

@@ -39,8 +39,7 @@ def test_every_verb_has_limits_retries_and_valid_schemas(definition) -> None:
     for side in ("inputSchema", "outputSchema"):
         assert document[side]["type"] == "JSON"
         Draft202012Validator.check_schema(document[side]["data"])
-    assert document["inputKeys"]
-    assert document["outputKeys"]
+        assert document[side]["data"]["properties"]
 
 
 def test_a_task_of_a_service_is_a_chunk_or_a_call() -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of Conductor: what its tasks add, and what our workers add to those."""
