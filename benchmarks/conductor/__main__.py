@@ -174,8 +174,8 @@ def _spread(seconds: list[float]) -> str:
 def _markdown(rows: list[Row], options: argparse.Namespace) -> str:
     told = (
         f"`python -m benchmarks.conductor --rounds {options.rounds}`; Conductor on SQLite, its "
-        "workers and services on one machine. Seconds are min / median / max of a fan-out, from its "
-        "first task scheduled to its last ended. When this was written, others used "
+        "workers and services on one machine. Seconds are min / median / max of a fan-out, from "
+        "its first task scheduled to its last ended. When this was written, others used "
         f"{busy_share(2):.0%} of the machine."
     )
     table = [
