@@ -16,6 +16,7 @@ from pesto_runtime.errors import BadField, InvalidInput, shortened
 from pesto_runtime.processor.entry import Entry, load_entry
 from pesto_runtime.processor.failure import author_code
 from pesto_runtime.processor.modules import ModuleSpace
+from pesto_runtime.processor.named_keys import named_part
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
 from pesto_runtime.processor.supplied import supplied_modules
 from pesto_runtime.processor.values import (
@@ -130,7 +131,7 @@ class ProjectProcessor:
         for port in self.description.inputs:
             if port.name in inputs:
                 faults.extend(self._faults(port, inputs[port.name]))
-                values[port.name] = _own_copy(inputs[port.name])
+                values[port.name] = _taken(port, inputs[port.name])
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:
@@ -170,6 +171,12 @@ def load_project(
         entry = load_entry(directory, files.description)
     identity = build or project_build(directory, profiles)
     return ProjectProcessor(files, identity, entry, space)
+
+
+def _taken(port: Port, value: object) -> object:
+    """The project's own copy of a value, without the keys that its schema does not name."""
+    own = _own_copy(value)
+    return named_part(own, dict(port.schema)) if port.kind == "json" else own
 
 
 def _own_copy(value: object) -> object:

@@ -85,6 +85,13 @@ def create_app(
         response_class=Response,
         openapi_extra={"requestBody": service.request_body()},
     )
+    app.add_api_route(
+        f"{PREFIX}/jobs",
+        service.process,
+        methods=["POST"],
+        response_class=Response,
+        openapi_extra={"requestBody": service.request_body()},
+    )
     app.add_api_route(_OPENAPI_PATH, partial(_openapi, app), methods=["GET"])
     # FastAPI's route above is in the OpenAPI document; this one answers, in half the time
     app.router.routes.insert(0, Route(f"{PREFIX}/process", service.process, methods=["POST"]))

@@ -51,8 +51,8 @@ class Documents:
         document.pop("_links", None)
         version: dict[str, JsonValue] = {
             "version": facts.description.version,
-            **facts.version_document,
             "__packaging": f"packaged with pesto-workflows {pesto_runtime.__version__}",
+            **facts.version_document,
         }
         return cls(
             description=json.dumps(document, ensure_ascii=False).encode()[:-1],

@@ -156,8 +156,10 @@ class JobEndpoints:
         return Response(content, media_type=media_type)
 
     async def delete_result(self, job_id: str, part: str) -> Response:
-        """Delete one thing that a job left; the job stays what it is."""
+        """Delete one thing that a job left, or once more; the job stays what it is."""
         record = await self._desk.find(job_id)
+        if any(each.part == part and each.is_deleted for each in record.results):
+            return _json({})
         number, result = _found(record, part)
         await self._desk.change(job_id, Deleted(result.part))
         await asyncio.to_thread(self._desk.folder.delete_result, job_id, number)
