@@ -103,6 +103,7 @@ class Worker:
         return Payload(body=body, **known)  # type: ignore[arg-type]  # written from a Payload
 
     def _reply(self, answer: Answer) -> None:
+        self._teller.end()
         head: dict[str, JsonValue] = {
             each.name: getattr(answer, each.name)
             for each in fields(answer)
@@ -115,6 +116,7 @@ class Worker:
         self.send("answer", {**head, "spilled": len(answer.content)})
 
     def _fail(self, error: BaseException) -> None:
+        self._teller.end()
         trace = "".join(traceback.format_exception(error))
         self.send("failed", error_document(_told(error), trace))
 
