@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from pesto_runtime.errors import BadField, InvalidInput, shortened
 from pesto_runtime.processor.entry import Entry, load_entry
 from pesto_runtime.processor.failure import author_code
+from pesto_runtime.processor.judging import Judge
 from pesto_runtime.processor.modules import ModuleSpace
 from pesto_runtime.processor.named_keys import named_part
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
@@ -148,11 +150,12 @@ class ProjectProcessor:
         elif port.kind == "images":
             yield BadField(pointer, "must be a list of arrays (band, row, col)", shortened(value))
         else:
-            yield from _schema_faults(port, self._definitions, value)
+            yield from self._judges[port.name].faults(value)
 
-    @property
-    def _definitions(self) -> JsonValue:
-        return self.description.known.input.get("definitions", {})
+    @cached_property
+    def _judges(self) -> dict[str, Judge]:
+        definitions = self.description.known.input.get("definitions", {})
+        return {port.name: Judge.of(port, definitions) for port in self.description.inputs}
 
 
 def load_project(
@@ -185,15 +188,6 @@ def _own_copy(value: object) -> object:
     if isinstance(value, (list, tuple)) and any(isinstance(each, np.ndarray) for each in value):
         return [_own_copy(each) for each in value]
     return copy.deepcopy(value)
-
-
-def _schema_faults(port: Port, definitions: JsonValue, value: object) -> Iterator[BadField]:
-    from jsonschema import Draft6Validator
-
-    validator = Draft6Validator({**port.schema, "definitions": definitions})
-    for error in validator.iter_errors(value):
-        pointer = "".join(f"/{part}" for part in (port.name, *error.absolute_path))
-        yield BadField(pointer, error.message[:200], shortened(error.instance))
 
 
 def _output(port: Port, value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pesto_runtime
@@ -60,6 +61,7 @@ class Documents:
             version=json.dumps(version).encode(),
         )
 
+    @lru_cache(maxsize=16)  # noqa: B019  # there is one per service  # addresses of it, by its callers
     def describe(self, base_url: str) -> bytes:
         """The description with links below the address that the caller used."""
         links = {

@@ -9,6 +9,7 @@ import numpy as np
 from jsonschema import Draft6Validator
 from jsonschema.exceptions import best_match
 
+from pesto_runtime.contract.plain import surely_fits
 from pesto_runtime.errors import InvalidInput, PestoError, shortened
 from pesto_runtime.service.payload import RawImage
 from pesto_runtime.service.roi import parse_roi
@@ -54,7 +55,9 @@ class InputReader:
         self._description = description
         self._loader = loader
         self._images = [port for port in description.inputs if port.kind in _IMAGES]
-        self._validator = Draft6Validator(_schema_of_others(description))
+        self._image_names = {port.name for port in self._images}
+        schema = _schema_of_others(description)
+        self._validator, self._surely_fits = Draft6Validator(schema), surely_fits(schema)
 
     def read(self, call: Call, faults: Faults) -> Inputs:
         """Validate all, read all images; what was wrong before is told with what is wrong here.
@@ -88,6 +91,9 @@ class InputReader:
         for port in self._description.inputs:
             if port.required and port.name not in known:
                 faults.add(f"/{port.name}", f"is required; {_wanted(port)}")
+        others = {name: known[name] for name in known if name not in self._image_names}
+        if self._surely_fits(others):
+            return
         for error in self._validator.iter_errors(known):
             inner = best_match([error]) or error  # of an anyOf, what is wrong with the nearest
             pointer = "".join(f"/{_escaped(str(part))}" for part in inner.absolute_path)

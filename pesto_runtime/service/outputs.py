@@ -6,6 +6,7 @@ import base64
 import json
 import uuid
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ _ANSWERS = {
     **_IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
     "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
 }  # fmt: skip
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", _PNG_TYPE: ".png"}
 _BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": _PNG_TYPE, ".npy": NPY_TYPE}
 
@@ -68,7 +70,7 @@ def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wan
     Raises:
         UnsupportedMedia: one image is asked for, and the process has none or several.
     """
-    media_type = (not out and _preferred(accept)) or JSON_TYPE
+    media_type = JSON_TYPE if out else _answer_type(accept)
     if media_type == JSON_TYPE:
         return Wanted(out=out)
     if media_type == FORM_TYPE:
@@ -142,7 +144,7 @@ def json_answer(document: Mapping[str, JsonValue]) -> Answer:
 
 def _json_bytes(document: object) -> bytes:
     try:
-        text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = _ENCODER.encode(document)
     except ValueError as error:
         raise ContractBroken(f"an output is not JSON: {error}") from error
     return text.encode()
@@ -169,6 +171,8 @@ class _Images:
         for port in ports:
             value = outputs[port.name]
             is_list = port.kind == "images" and isinstance(value, (list, tuple))
+            if is_list and not value:
+                yield Part(port.name, b"[]", JSON_TYPE)
             for each in value if is_list else (value,):  # type: ignore[attr-defined]  # a list is one
                 if isinstance(each, np.ndarray):
                     data = self.encoded(port, each, media_type)
@@ -234,6 +238,11 @@ class _Images:
             return None
         moved = raster.shifted(tile.transform, tile.read.col_off, tile.read.row_off)
         return raster.rescaled(moved, float(scale.x), float(scale.y))
+
+
+@lru_cache(maxsize=64)
+def _answer_type(accept: str) -> str:
+    return _preferred(accept) or JSON_TYPE
 
 
 def _preferred(accept: str, among: Mapping[str, str] = _ANSWERS) -> str | None:

@@ -75,7 +75,7 @@ def test_what_an_algorithm_tells_arrives_in_its_order() -> None:
                 on_progress=lambda done, total: progress.append((done, total)),
                 on_log=lines.append,
             )
-            assert json.loads(answer.content) == {"told": 2}
+            assert json.loads(answer.whole()) == {"told": 2}
 
     asyncio.run(scene())
     assert lines == ["printed 0", "printed 1", "told", "in two", "from a thread"]
@@ -111,7 +111,7 @@ def test_bytes_of_any_size_come_back_as_they_went(size: int) -> None:
         async with working(HAZARDS + "echo") as workers:
             for times in (1, 2):
                 answer = await ask(workers, text=text[: size // times], times=times)
-                assert json.loads(answer.content) == {"text": text[: size // times] * times}
+                assert json.loads(answer.whole()) == {"text": text[: size // times] * times}
 
     asyncio.run(scene())
 
@@ -144,12 +144,12 @@ def test_a_cancelled_call_waiting_for_its_turn_costs_no_worker(tmp_path: Path) -
             waiting = asyncio.ensure_future(ask(workers, how="tell"))
             await asyncio.sleep(0.1)
             waiting.cancel()
-            assert json.loads((await running).content) == {"worker": worker}
+            assert json.loads((await running).whole()) == {"worker": worker}
             control = asyncio.ensure_future(ask(workers, **late))
             await asyncio.sleep(0.1)
             control.cancel()
             answer = await ask(workers, how="tell")
-            assert json.loads(answer.content) != {"worker": worker}
+            assert json.loads(answer.whole()) != {"worker": worker}
 
     asyncio.run(scene())
 
