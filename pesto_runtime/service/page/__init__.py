@@ -95,9 +95,10 @@ def _form(description: Description) -> str:
 
 
 def _ports(heading: str, ports: tuple[Port, ...]) -> str:
+    is_output = heading == "Outputs"
     rows = "".join(
         f"<tr{_nodata(port)}><th scope=row><code>{escape(port.name)}</code></th>"
-        f"<td>{escape(port.kind)}{'' if port.required or heading == 'Outputs' else ', optional'}</td>"
+        f"<td>{escape(port.kind)}{'' if port.required or is_output else ', optional'}</td>"
         f"<td>{shown_schema(port)}</td></tr>"
         for port in ports
     )
