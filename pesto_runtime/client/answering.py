@@ -60,7 +60,8 @@ def calling(
     try:
         return (yield from perform(write(references)))
     except (HrefRefused, RasterUnreadable) as error:
-        if not any(has_references(each, references) for each in calls) or _is_about_writing(error):
+        refers = any(has_references(each.inputs, references) for each in calls)
+        if not refers or _is_about_writing(error):
             raise
         if isinstance(error, HrefRefused):
             for each in calls:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pesto_runtime.client.describing import Described
-    from pesto_runtime.client.sending import Call
 
 _REFERABLE = ("file", "http", "https", "s3", "gs", "az")
 
@@ -39,10 +38,10 @@ class References:
         self._refused.update(urlsplit(href).scheme.lower() for href in hrefs)
 
 
-def has_references(call: Call, references: References) -> bool:
-    """Whether the call would send an href."""
+def has_references(inputs: Mapping[str, object], references: References) -> bool:
+    """Whether a call with these inputs would send an href."""
     return any(
         isinstance(value, ImageReference) and references.admits(value.href)
-        for each in call.inputs.values()
+        for each in inputs.values()
         for value in (each if isinstance(each, (list, tuple)) else (each,))
     )
