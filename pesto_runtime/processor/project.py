@@ -20,6 +20,7 @@ from pesto_runtime.processor.judging import Judge
 from pesto_runtime.processor.modules import ModuleSpace
 from pesto_runtime.processor.named_keys import named_part
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
+from pesto_runtime.processor.protocol import Given
 from pesto_runtime.processor.supplied import supplied_modules
 from pesto_runtime.processor.values import (
     encode_value,
@@ -83,7 +84,7 @@ class ProjectProcessor:
         """Answer the outputs that the project gives; those it did not declare are dropped.
 
         A PESTO project knows nothing of tiles: `tile` is not passed on. It may write into its
-        inputs, as it always could: they are its own copies.
+        inputs, as it always could: they are its own copies, unless they were given away.
 
         Raises:
             InvalidInput: with every input that does not fit its schema.
@@ -133,7 +134,7 @@ class ProjectProcessor:
         for port in self.description.inputs:
             if port.name in inputs:
                 faults.extend(self._faults(port, inputs[port.name]))
-                values[port.name] = _taken(port, inputs[port.name])
+                values[port.name] = _taken(port, inputs)
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:
@@ -176,10 +177,18 @@ def load_project(
     return ProjectProcessor(files, identity, entry, space)
 
 
-def _taken(port: Port, value: object) -> object:
+def _taken(port: Port, inputs: Mapping[str, object]) -> object:
     """The project's own copy of a value, without the keys that its schema does not name."""
+    value = inputs[port.name]
+    if isinstance(inputs, Given) and _is_writeable(value):
+        return value
     own = _own_copy(value)
     return named_part(own, dict(port.schema)) if port.kind == "json" else own
+
+
+def _is_writeable(value: object) -> bool:
+    arrays = value if isinstance(value, list) and value else [value]
+    return all(isinstance(each, np.ndarray) and each.flags.writeable for each in arrays)
 
 
 def _own_copy(value: object) -> object:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.client.multipart import FORM_TYPE
-from pesto_runtime.processor import check_outputs, decode_partial, encode_partial
+from pesto_runtime.client.tracing import traced
+from pesto_runtime.processor import Given, check_outputs, decode_partial, encode_partial
 from pesto_runtime.service.batches import all_ready, answer_of, is_batch, read_batch
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.images import ImageLoader
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from pesto_runtime.service.outputs import Wanted
     from pesto_runtime.service.payload import Call, Payload
 
+    OnTile: TypeAlias = Callable[[str], None]
+
+
+def no_tile(_tile: str) -> None:
+    """Ignore which tile a call is about."""
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -47,19 +54,35 @@ class Execution:
     def of(cls, processor: Processor, gate: Gate, limits: Limits) -> Execution:
         """Make the execution of a processor; compiles its schema."""
         loader = ImageLoader(gate, limits.bounds)
-        return cls(processor, gate, InputReader(processor.description, loader))
+        reader = InputReader(processor.description, loader, together=limits.bounds_of_request)
+        return cls(processor, gate, reader)
 
-    def answer(self, payload: Payload) -> Answer:
-        """Perform a call, or one after the other those of a batch.
+    def answer(self, payload: Payload, *, on_tile: OnTile = no_tile) -> Answer:
+        """Perform a call, or one after the other those of a batch, as part of its trace.
+
+        Args:
+            payload: The request; its body is let go once it is read.
+            on_tile: Called with the tile that the request says it is about, as logs show it.
 
         Raises:
             PestoError: the request, the algorithm or the answer is at fault.
         """
+        if not payload.trace:
+            return self._answer(payload, on_tile)
+        with traced(payload.trace):
+            return self._answer(payload, on_tile)
+
+    def _answer(self, payload: Payload, on_tile: OnTile) -> Answer:
         if is_batch(payload):
             return self._batch(payload)
         faults = Faults()
         call = read_payload(payload, self.processor.description, faults)
-        return self._prepared(payload.accept, call, faults)()
+        if call.options.tile is not None:
+            on_tile(",".join(str(each) for each in call.options.tile.write))
+        ready = self._prepared(payload.accept, call, faults)
+        del call  # and with it the body
+        payload.let_go()
+        return ready()
 
     def _batch(self, payload: Payload) -> Answer:
         """All payloads are judged before the first of them runs."""
@@ -90,7 +113,7 @@ class Execution:
 
     def _finish(self, merged: Mapping[str, JsonValue], how: Wanted) -> Answer:
         outputs = self.processor.finish(decode_partial(merged))
-        none = Inputs({}, None, None, None)
+        none = Inputs(Given(), None, None, None)
         return write_answer(self.processor.description, outputs, none, how)
 
     def _partial(self, inputs: Inputs) -> Answer:
@@ -99,6 +122,7 @@ class Execution:
     def _run(self, inputs: Inputs, how: Wanted) -> Answer:
         outputs = self.processor.run(inputs.values, tile=inputs.tile)
         check_outputs(self.processor.description, inputs.values, outputs)
+        inputs.values.clear()  # their memory goes before that of the answer is taken
         return write_answer(self.processor.description, outputs, inputs, how)
 
     def _judge_reduce(self, options: CallOptions, faults: Faults) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -89,10 +88,10 @@ class Observing:
                       extra={"fields": fields})  # fmt: skip
 
 
-def _bound_to(headers: Mapping[str, str], trace: Trace | None) -> AbstractContextManager[None]:
+def _bound_to(headers: Mapping[str, str], trace: Trace | None) -> bound:
     """Have log lines say whose request they are about, where it says so itself."""
     if trace is None and _TELLING.isdisjoint(headers):
-        return nullcontext()
+        return bound()
     return bound(
         trace_id=trace and trace.trace_id,
         span_id=trace and trace.span_id,

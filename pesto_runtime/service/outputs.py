@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pesto_runtime.errors import (
 from pesto_runtime.hrefs import path_of
 from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
+from pesto_runtime.service.writing import AnswerWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,9 +104,9 @@ def admitted(
 
 
 def write_answer(
-    description: Description, outputs: Mapping[str, object], inputs: Inputs, how: Wanted
+    description: Description, outputs: dict[str, object], inputs: Inputs, how: Wanted
 ) -> Answer:
-    """Write the outputs as wanted; an output that the description does not know is left out.
+    """Write the outputs as wanted, and take them; one that the description does not know is left.
 
     Raises:
         ContractBroken: the output asked for is not there, or a number is not finite.
@@ -118,19 +118,32 @@ def write_answer(
         pixels, port = outputs.get(how.binary), description.output(how.binary)
         if port is None or not isinstance(pixels, np.ndarray):
             raise ContractBroken(f"{description.name} answered no image {how.binary!r}")
-        return Answer(images.encoded(port, pixels, how.media_type), how.media_type)
+        outputs.pop(how.binary)
+        return _written(images.pieces(port, pixels, how.media_type), how.media_type)
     answered = [port for port in description.outputs if port.name in outputs]
     if how.media_type == FORM_TYPE:
         return Answer(*write_parts(images.parts(answered, outputs, how.image_type)))
-    document: dict[str, JsonValue] = {}
-    for port in answered:
+    writer = AnswerWriter()
+    for index, port in enumerate(answered):
+        writer.write(b"," if index else b"{")
+        writer.write(_json_bytes(port.name) + b":")
+        value = outputs.pop(port.name)  # its memory goes with it
         href = how.out.get(port.name)
         if href is None:
-            document[port.name] = images.to_json(port, outputs[port.name])
+            images.write_json(writer, port, value)
         else:
-            _write(href, images.file(port, outputs[port.name], href))
-            document[port.name] = href
-    return json_answer(document)
+            _write(href, images.file(port, value, href))
+            writer.write(_json_bytes(href))
+        del value
+    writer.write(b"}" if answered else b"{}")
+    return writer.answer(JSON_TYPE)
+
+
+def _written(pieces: Iterable[bytes | memoryview], media_type: str) -> Answer:
+    writer = AnswerWriter()
+    for piece in pieces:
+        writer.write(piece)
+    return writer.answer(media_type)
 
 
 def json_answer(document: Mapping[str, JsonValue]) -> Answer:
@@ -156,13 +169,19 @@ class _Images:
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
 
-    def to_json(self, port: Port, value: object) -> JsonValue:
+    def write_json(self, writer: AnswerWriter, port: Port, value: object) -> None:
         if isinstance(value, np.ndarray):
-            return self._base64(port, value)
-        if port.kind == "images" and isinstance(value, (list, tuple)):
-            return [self.to_json(port, each) for each in value]
-        plain: JsonValue = value  # type: ignore[assignment]  # the processor has made it JSON
-        return plain
+            writer.write(b'"')
+            writer.write_base64(self._as_pesto(port, value))
+            writer.write(b'"')
+        elif port.kind == "images" and isinstance(value, (list, tuple)):
+            writer.write(b"[")
+            for index, each in enumerate(value):
+                writer.write(b"," if index else b"")
+                self.write_json(writer, port, each)
+            writer.write(b"]")
+        else:
+            writer.write(_json_bytes(value))
 
     def parts(
         self, ports: Iterable[Port], outputs: Mapping[str, object], media_type: str
@@ -192,13 +211,17 @@ class _Images:
     def encoded(self, port: Port, pixels: np.ndarray, media_type: str) -> bytes:
         return raster.encode_image(self._image(port, self._trimmed(port, pixels)), media_type)
 
-    def _base64(self, port: Port, pixels: np.ndarray) -> str:
+    def pieces(
+        self, port: Port, pixels: np.ndarray, media_type: str
+    ) -> Iterator[bytes | memoryview]:
+        return raster.image_pieces(self._image(port, self._trimmed(port, pixels)), media_type)
+
+    def _as_pesto(self, port: Port, pixels: np.ndarray) -> Iterator[bytes | memoryview]:
         """PESTO's PNG where it answers one; everywhere else all that is known survives."""
         is_plain = (
             port.raster is None and len(pixels) <= 3 and pixels.dtype in (np.uint8, np.uint16)
         )
-        data = self.encoded(port, pixels, _PNG_TYPE if is_plain else TIFF_TYPE)
-        return base64.b64encode(data).decode("ascii")
+        return self.pieces(port, pixels, _PNG_TYPE if is_plain else TIFF_TYPE)
 
     def _trimmed(self, port: Port, pixels: np.ndarray) -> np.ndarray:
         roi = self._inputs.roi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
@@ -11,9 +12,11 @@ from pydantic import ValidationError
 from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
 from pesto_runtime.errors import BadRequest, InvalidInput, UnsupportedMedia, shortened
+from pesto_runtime.service.long_texts import LongText, read_long_json, restored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from mmap import mmap
     from typing import NoReturn
 
     from pydantic import JsonValue
@@ -37,11 +40,11 @@ _READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-fo
 class RawImage:
     """An image as the body of a request."""
 
-    data: bytes
+    data: bytes | mmap
     media_type: str
 
 
-InputValue: TypeAlias = "JsonValue | RawImage | list[RawImage | JsonValue]"
+InputValue: TypeAlias = "JsonValue | RawImage | LongText | list[RawImage | LongText | JsonValue]"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Payload:
     accept: str
     spool: Spool | None = None
     trace: str = ""
+
+    def let_go(self) -> None:
+        """Need the body no more; what was read of it stays."""
+        if self.spool is not None:
+            self.spool.close()
 
     def whole(self) -> bytes:
         """The body, wherever it is."""
@@ -115,19 +123,57 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
     """
     require_media_type(payload.media_type, description)
     if is_form(payload.media_type):
-        parts = read_parts(payload.whole(), payload.media_type)
-        return form_call(parts, description, faults)
+        body = payload.whole()
+        payload.let_go()
+        return form_call(read_parts(body, payload.media_type), description, faults)
     port = raw_image_port(description)
     if port is None or not is_image_type(payload.media_type):
-        return json_call(read_json(payload.whole(), "the body"), faults)
+        if payload.spool is None:
+            return json_call(read_json(payload.body, "the body"), faults)
+        return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
         name: _text_value(description.input(name), text)
         for name, text in payload.query.items()
         if name != RESERVED
     }
-    values[port.name] = RawImage(payload.whole(), payload.media_type)
+    values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
     return Call(values, _options(options and read_json(options, "?pesto"), faults))
+
+
+def _raw_image(payload: Payload) -> RawImage:
+    """The body as an image; only .npy can stay where it is, other files are decoded anyway."""
+    spool, media_type = payload.spool, payload.media_type
+    if spool is not None and media_type == NPY_TYPE:
+        return RawImage(spool.mapped(), media_type)
+    image = RawImage(payload.whole(), media_type)
+    payload.let_go()
+    return image
+
+
+def _long_json_call(spool: Spool, description: Description, faults: Faults) -> Call:
+    """What a large JSON object asks for; images in it are not copied."""
+    document, texts = read_long_json(spool, partial(read_json, what="the body"))
+    if not texts or not isinstance(document, dict):
+        return json_call(restored(document, texts), faults)
+    images = {port.name for port in description.inputs if port.kind in ("image", "images")}
+    small = {name: restored(each, texts) for name, each in document.items() if name not in images}
+    call = json_call(small, faults)
+    large = {name: _with_texts(document[name], texts) for name in images if name in document}
+    return Call({**call.values, **large}, call.options)
+
+
+def _with_texts(value: JsonValue, texts: Mapping[str, LongText]) -> InputValue:
+    """An image, or a list of them, as it stands in the body."""
+    if isinstance(value, str) and value in texts:
+        return texts[value]
+    if isinstance(value, list):
+        several: list[RawImage | LongText | JsonValue] = []
+        for each in value:
+            is_long = isinstance(each, str) and each in texts
+            several.append(texts[str(each)] if is_long else restored(each, texts))
+        return several
+    return restored(value, texts)
 
 
 def json_call(document: JsonValue, faults: Faults) -> Call:
@@ -147,7 +193,7 @@ def json_call(document: JsonValue, faults: Faults) -> Call:
 def form_call(parts: list[Part], description: Description, faults: Faults) -> Call:
     """What a form asks for: parts of one name are the images of a list, in their order."""
     values: dict[str, InputValue] = {}
-    lists: dict[str, list[RawImage | JsonValue]] = {}
+    lists: dict[str, list[RawImage | LongText | JsonValue]] = {}
     options: JsonValue = None
     for part in parts:
         port = description.input(part.name)

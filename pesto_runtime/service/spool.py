@@ -6,6 +6,7 @@ ends. `multiprocessing.shared_memory` has names, which a kill -9 leaves behind.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import tempfile
@@ -71,7 +72,14 @@ class Spool:
 
     def whole(self) -> bytes:
         """A copy of all bytes."""
-        return b"".join(self.pieces())
+        copy = io.BytesIO()  # gives its bytes away without copying them again
+        for piece in self.pieces():
+            copy.write(piece)
+        return copy.getvalue()
+
+    def shared(self) -> mmap.mmap:
+        """The bytes themselves; what is done to the map is done to the file."""
+        return mmap.mmap(self.descriptor, self.size)
 
     def mapped(self) -> mmap.mmap:
         """The bytes themselves; they stay as long as the map, or an array over it, is held.

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description
 from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.logs import also
 from pesto_runtime.service.runs import Facts, no_log, no_progress
 from pesto_runtime.service.spool import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.channel import open_channel, received, send
@@ -62,6 +64,7 @@ class Handle:
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._number = 0
+        self._context = copy_context()
         self._is_late = False
         self._body: Spool | None = None
         self._spool: Spool | None = None
@@ -125,6 +128,7 @@ class Handle:
         """
         self.is_busy = True
         self._number += 1
+        self._context = copy_context()
         self._is_late = False
         self._on_progress, self._on_log = on_progress, on_log
         try:
@@ -187,13 +191,15 @@ class Handle:
     def _heard(self, frame: Frame) -> None:
         kind, head = frame.kind, frame.head
         if kind == "log":
-            self._on_log(str(head["line"]))
+            self._context.run(self._on_log, str(head["line"]))
         elif kind == "progress":
             done, total = head["done"], head["total"]
             if isinstance(done, float) and isinstance(total, float):
                 self._on_progress(done, total)
         elif kind == "begun":
             self._let_body_go()
+        elif kind == "about":
+            self._context.run(also, tile=str(head["tile"]))
         else:
             if self._spool is not None:
                 size = head["spilled"]

@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pesto_runtime.client.tracing import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
 from pesto_runtime.processor.progress import listening
 from pesto_runtime.service.spool import INLINE_BYTES, Spool
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from pesto_runtime.service.payload import Payload
 
 
+_TRACEPARENT = "TRACEPARENT"
+_TRACE_OF_SERVICE = os.environ.get(_TRACEPARENT)
+
+
 class Worker:
     """One worker's side of the conversation."""
 
@@ -51,6 +56,7 @@ class Worker:
         """Take over what it was started with."""
         self._channel, self._mark = channel, mark
         self._spool: Spool | None = None
+        self._trace = ""
         self._gate = threading.Lock()
         self._teller = Teller(self.send)
 
@@ -110,9 +116,25 @@ class Worker:
         self._mark.set(frame.number)
         self._teller.begin()
         try:
-            self._reply(execution.answer(self._payload(frame)))
+            payload = self._payload(frame)
+            self._trace_as(payload.trace)
+            self._reply(execution.answer(payload, on_tile=self._tell_tile))
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of the process: it goes on
             self._fail(error)
+
+    def _tell_tile(self, tile: str) -> None:
+        self.send("about", {"tile": tile})
+
+    def _trace_as(self, trace: str) -> None:
+        """Have what an algorithm starts or calls belong to the trace of its call."""
+        if trace == self._trace:
+            return
+        self._trace = trace
+        told = trace if Trace.parse(trace) else _TRACE_OF_SERVICE
+        if told is None:
+            os.environ.pop(_TRACEPARENT, None)
+        else:
+            os.environ[_TRACEPARENT] = told
 
     def _payload(self, frame: Frame) -> Payload:
         spool, self._spool = self._spool, None
