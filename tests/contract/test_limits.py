@@ -19,7 +19,7 @@ from pesto_runtime.hrefs import file_href
 from pesto_runtime.service import Limits
 from tests.contract.calls import FORM, NPY, PROBLEM, PROCESSES, TIFF, npy, pointers, post, post_raw
 from tests.contract.transports import post_form
-from tests.contract.web import WAYS, Farm, by_uvicorn
+from tests.contract.web import WAYS, Farm, by_uvicorn, in_process, ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +132,26 @@ def test_too_many_bands_are_refused(serve: Farm) -> None:
     assert "at most 4096 bands are taken" in answer.text
     within = post_raw(web, npy(np.zeros((4096, 1, 1), np.uint8)), NPY)
     assert within.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [({"request_bytes": 1999}, "at most 999 bytes"), ({"request_pixels": 1999}, "999 pixels")],
+)
+def test_images_of_a_request_have_a_bound_together(limit: dict[str, int], told: str) -> None:
+    """Each fits alone; the second is refused for what the first has taken. The control fits."""
+    image = npy(np.zeros((1, 20, 50), np.uint8))
+    parts: list[tuple[str, object]] = [("before", ("a", image, NPY)), ("after", ("b", image, NPY))]
+    with in_process(COUNTS + "differ", [], Limits(workers=1, **limit)) as web:
+        ready(web)
+        answer = post_form(web, parts)
+        assert (answer.status_code, pointers(answer)) == (413, ["/after"])
+        assert told in answer.text
+        assert "images before it in this request have 1000 pixels, 1000 bytes" in answer.text
+    within = {name: most + 1 for name, most in limit.items()}
+    with in_process(COUNTS + "differ", [], Limits(workers=1, **within)) as web:
+        ready(web)
+        assert post_form(web, parts).status_code == 200
 
 
 def post_chunks(web: Web, count: int) -> httpx.Response:

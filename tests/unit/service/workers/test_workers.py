@@ -12,6 +12,7 @@ import pytest
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.service import Limits, Workers
+from pesto_runtime.service.logs import bound, fields_now
 from pesto_runtime.service.payload import Payload
 from pesto_runtime.service.runs import no_log, no_progress
 
@@ -80,6 +81,28 @@ def test_what_an_algorithm_tells_arrives_in_its_order() -> None:
     asyncio.run(scene())
     assert lines == ["printed 0", "printed 1", "told", "in two", "from a thread"]
     assert progress == [(1.0, 4.0), (4.0, 4.0)]
+
+
+def test_what_a_call_says_of_its_tile_is_in_the_lines_about_it() -> None:
+    """Those that the algorithm told while it ran, and those that follow; not in the next call's."""
+    seen: list[object] = []
+    tile = {"read": [0, 0, 8, 8], "write": [1, 1, 6, 6], "scene_size": [8, 8]}
+
+    async def scene() -> None:
+        async with working(HAZARDS + "chatter") as workers:
+            for options in ({"tile": tile}, {}):
+                with bound(job="7"):
+                    await workers.run(
+                        payload(lines=1, pesto=options),
+                        from_here=True,
+                        on_progress=no_progress,
+                        on_log=lambda _line: seen.append(dict(fields_now())),
+                    )
+                    seen.append(dict(fields_now()))
+
+    asyncio.run(scene())
+    told, silent = {"job": "7", "tile": "1,1,6,6"}, {"job": "7"}
+    assert seen == [told] * 5 + [silent] * 5
 
 
 def test_a_flood_of_lines_is_cut() -> None:
