@@ -235,7 +235,7 @@ class AlgorithmFailed(PestoError):
 class ContractBroken(PestoError):
     """A process answered something else than its contract says."""
 
-    slug, title, status = "contract-broken", "The process broke its contract", 502
+    slug, title, status = "contract-broken", "The process broke its contract", 500
 
 
 class ServiceMisbehaved(PestoError):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.service.bodies import Body
     from benchmarks.service.servers import Server
 
-_EVERY_S = 0.01
+_EVERY_S = 0.002
 _SETTLED_S = 1.0
 
 
@@ -40,12 +40,12 @@ def memory_of(server: Server, bodies: dict[str, Body]) -> Memory:
 
 
 def _peak(server: Server, body: Body) -> int:
-    idle = sum(server.pss_bytes().values())
+    idle = server.memory_bytes()
     stop, found = threading.Event(), [0]
 
     def watch() -> None:
         while not stop.wait(_EVERY_S):
-            found[0] = max(found[0], sum(server.pss_bytes().values()))
+            found[0] = max(found[0], server.memory_bytes())
 
     watching = threading.Thread(target=watch)
     watching.start()

@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 PROJECT = HERE / "project"
 _READY_S = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class Server:
     def pss_bytes(self) -> dict[int, int]:
         """Proportional set size by process: what is shared is counted once over all."""
         return {pid: _pss(pid) for pid in self.pids}
+
+    def memory_bytes(self) -> int:
+        """What its processes hold of their own, and memory without a name, mapped or not.
+
+        Files are left out, which are shared with everybody; this is quick to ask.
+        """
+        nameless = {key: size for pid in self.pids for key, size in _nameless(pid)}
+        return sum(_own_bytes(pid) for pid in self.pids) + sum(nameless.values())
 
     def cpu_s(self) -> float:
         """CPU seconds spent so far by the processes that live."""
@@ -120,6 +129,27 @@ def _tree(pid: int) -> Iterator[int]:
 def _pss(pid: int) -> int:
     lines = _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
+
+def _own_bytes(pid: int) -> int:
+    fields = _read(Path(f"/proc/{pid}/statm")).split()
+    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES if fields else 0
+
+
+def _nameless(pid: int) -> Iterator[tuple[int, int]]:
+    """Inode and bytes of the files in memory that a process holds open or maps."""
+    for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
+        if "/memfd:" in line:
+            span, _, _, _, inode, _ = line.split(maxsplit=5)
+            begin, end = (int(each, 16) for each in span.split("-"))
+            yield int(inode), end - begin
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            if "/memfd:" in str(link.readlink()):
+                found = link.stat()
+                yield found.st_ino, found.st_blocks * 512
+        except OSError:  # it was closed just now
+            continue
 
 
 def _cpu_s(pid: int) -> float:

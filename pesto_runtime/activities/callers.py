@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from pesto_runtime.activities.gathering import Gatherer
 from pesto_runtime.contract import Description, Service
 from pesto_runtime.processor import check_outputs, encode_partial, load_processor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -85,6 +86,7 @@ class RemoteCaller:
         self._ours = ours
         self._in_flight = [0] * len(clients)
         self._lock = threading.Lock()
+        self._gathered = Gatherer(self._answers, most=description.max_batch_size)
 
     @property
     def takes_references(self) -> bool:
@@ -92,11 +94,19 @@ class RemoteCaller:
         return self._ours
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
-        """Answer the outputs."""
-        with self._client() as client:
-            outputs = client.process(inputs, tile=tile if self._ours else None)
+        """Answer the outputs; of a batched process, calls of several threads share a request."""
+        call = (inputs, tile if self._ours else None)
+        is_batched = self._description.max_batch_size > 1
+        outputs = self._gathered(call) if is_batched else self._answers([call])[0]
         check_outputs(self._description, inputs, outputs)
         return outputs
+
+    def _answers(
+        self, calls: Sequence[tuple[Mapping[str, object], TileInfo | None]]
+    ) -> list[dict[str, object]]:
+        inputs, tiles = zip(*calls, strict=True)
+        with self._client() as client:
+            return client.process_many(inputs, tiles=tiles)
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None

@@ -43,7 +43,8 @@ def serve(
     ] = None,
     queue: Annotated[int, typer.Option(min=0, help="Calls that may wait; more get 503.")] = 32,
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds a call may run before it is stopped.")
+        float | None,
+        typer.Option(min=0, help="Seconds a call may run before it is stopped; 0 for any time."),
     ] = None,
     memory: Annotated[
         int | None, typer.Option(min=1, help="MiB that a worker may take beyond its idle size.")
@@ -96,6 +97,6 @@ def _limits(
     return replace(
         default,
         workers=default.workers if workers is None else workers,
-        timeout_s=default.timeout_s if timeout_s is None else timeout_s,
+        timeout_s=default.timeout_s if timeout_s is None else timeout_s or None,
         memory_bytes=None if memory_mib is None else memory_mib << 20,
     )

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import binascii
-from typing import TYPE_CHECKING, TypeAlias
+import json
+from typing import TYPE_CHECKING, TypeVar
 
 from pesto_runtime import raster
-from pesto_runtime.client.sending import (
-    JSON,
-    TIFF,
-    References,
-    accepted,
-    has_references,
-    request_of,
-)
+from pesto_runtime.client.multipart import FORM_TYPE, media_type_of, read_parts
+from pesto_runtime.client.references import References, has_references
+from pesto_runtime.client.sending import JSON, NPY, TIFF, accepted
 from pesto_runtime.client.steps import json_of, misbehaved
 from pesto_runtime.errors import (
+    BadRequest,
     HrefRefused,
     PestoError,
     RasterUnreadable,
@@ -24,37 +21,52 @@ from pesto_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from pydantic import JsonValue
 
     from pesto_runtime.client.describing import Described
+    from pesto_runtime.client.multipart import Part
     from pesto_runtime.client.sending import Call
     from pesto_runtime.client.steps import Reply, Request, Steps
     from pesto_runtime.contract import Port
 
-    Perform: TypeAlias = Callable[[Request], Steps[dict[str, object]]]
+T = TypeVar("T")
 
 
 def calling(
-    call: Call, described: Described, references: References, *, where: str, perform: Perform
-) -> Steps[dict[str, object]]:
-    """Perform a call; an href that the service may not read is read here and sent as pixels.
+    calls: Sequence[Call],
+    described: Described,
+    references: References,
+    *,
+    where: str,
+    write: Callable[[References], Request],
+    perform: Callable[[Request], Steps[T]],
+) -> Steps[T]:
+    """Perform calls; an href that the service may not read is read here and sent as pixels.
+
+    Args:
+        calls: In one request.
+        described: What the service says of itself.
+        references: What it may be sent.
+        where: Its address.
+        write: Writes the request.
+        perform: Sends it, and reads the answer.
 
     Raises:
         PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
     """
-    request = request_of(call, described, references)
     try:
-        return (yield from perform(request))
+        return (yield from perform(write(references)))
     except (HrefRefused, RasterUnreadable) as error:
-        if not has_references(call, references) or _is_about_writing(error):
+        refers = any(has_references(each.inputs, references) for each in calls)
+        if not refers or _is_about_writing(error):
             raise
         if isinstance(error, HrefRefused):
-            references.refuse(call.inputs)
-    request = request_of(call, described, _NoReferences(where, described))
-    return (yield from perform(request))
+            for each in calls:
+                references.refuse(each.inputs)
+    return (yield from perform(write(_NoReferences(where, described))))
 
 
 def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -> dict[str, object]:
@@ -63,25 +75,78 @@ def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -
     Raises:
         ServiceMisbehaved: the answer is not what was asked for.
     """
+    if reply.media_type == FORM_TYPE:
+        return outputs_of_parts(parts_of(reply, where), call, described, where=where)
     wanted = accepted(call, described)
-    is_kept_whole = call.accept == TIFF
-    if wanted != JSON:
+    if wanted in (NPY, TIFF):
         port = described.description.outputs[0]
         if reply.media_type != wanted:
             raise misbehaved(reply, where, f"not {wanted}")
+        is_kept_whole = call.accept == TIFF
         return {port.name: decoded_image(reply.content, port, where, is_kept_whole=is_kept_whole)}
     document = json_of(reply, where)
     if not isinstance(document, dict):
         raise misbehaved(reply, where, "not a JSON object")
+    return outputs_of_json(document, call, described, where=where)
+
+
+def outputs_of_json(
+    document: Mapping[str, JsonValue], call: Call, described: Described, *, where: str
+) -> dict[str, object]:
+    """Read the outputs in a JSON object.
+
+    Raises:
+        ServiceMisbehaved: one of them is not what it is to be.
+    """
     outputs: dict[str, object] = dict(document)
     if call.partial:
         return outputs
     for port in described.description.outputs:
         if port.name in document and port.name not in call.out:
+            is_kept_whole = call.accept == TIFF
             outputs[port.name] = _value(
                 document[port.name], port, where, is_kept_whole=is_kept_whole
             )
     return outputs
+
+
+def outputs_of_parts(
+    parts: Sequence[Part], call: Call, described: Described, *, where: str
+) -> dict[str, object]:
+    """Read the outputs in the parts of a form: one each, and one per image of a list.
+
+    Raises:
+        ServiceMisbehaved: one of them is not what it is to be.
+    """
+    outputs: dict[str, object] = {}
+    for part in parts:
+        port = described.description.output(part.name)
+        if part.media_type == JSON:
+            outputs[part.name] = _json_of_part(part, where)
+            continue
+        if port is None:
+            raise ServiceMisbehaved(f"{where} answered an output {part.name!r} that it has not")
+        image = decoded_image(part.data, port, where, is_kept_whole=call.accept == TIFF)
+        several = outputs.setdefault(part.name, []) if port.kind == "images" else None
+        if isinstance(several, list):
+            several.append(image)
+        else:
+            outputs[part.name] = image
+    return outputs
+
+
+def parts_of(reply: Reply, where: str) -> list[Part]:
+    """Take an answered form apart.
+
+    Raises:
+        ServiceMisbehaved: it is none.
+    """
+    if reply.content.startswith(b"--") and reply.content.count(b"\r\n") == 1:
+        return []  # of no outputs: its last boundary alone
+    try:
+        return read_parts(reply.content, media_type_of(reply.headers.get("content-type", "")))
+    except BadRequest as error:
+        raise misbehaved(reply, where, f"a form that cannot be read ({error.detail})") from error
 
 
 class _NoReferences(References):
@@ -101,6 +166,14 @@ def _value(value: JsonValue, port: Port, where: str, *, is_kept_whole: bool) -> 
     if port.kind == "images" and isinstance(value, list):
         return [_decoded(each, port, where, is_kept_whole=is_kept_whole) for each in value]
     return _decoded(value, port, where, is_kept_whole=is_kept_whole)
+
+
+def _json_of_part(part: Part, where: str) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(part.data)
+    except ValueError as error:
+        raise ServiceMisbehaved(f"{where}: output {part.name!r} is not JSON: {error}") from error
+    return value
 
 
 def _decoded(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 
+from pesto_runtime.client.batching import performing_many
 from pesto_runtime.client.describing import asking_health, describing
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
-from pesto_runtime.client.sending import Call, References
+from pesto_runtime.client.references import References
+from pesto_runtime.client.sending import Call
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
 from pesto_runtime.client.tracing import with_trace
 from pesto_runtime.client.transport import (
@@ -23,7 +25,7 @@ from pesto_runtime.client.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -124,6 +126,19 @@ class AsyncClient:
         call = Call(inputs, tile, out or {}, partial, finish, accept)
         jobs = await self._jobs()
         return await self._drive(jobs.performing(call, self._known_references(jobs)))
+
+    async def process_many(
+        self,
+        inputs: Sequence[Mapping[str, object]],
+        *,
+        tiles: Sequence[TileInfo | None] | None = None,
+        accept: str | None = None,
+    ) -> list[dict[str, object]]:
+        """Call the process for each of several inputs; as `Client.process_many`."""
+        known = [None] * len(inputs) if tiles is None else tiles
+        calls = [Call(each, tile, accept=accept) for each, tile in zip(inputs, known, strict=True)]
+        jobs = await self._jobs()
+        return await self._drive(performing_many(jobs, calls, self._known_references(jobs)))
 
     async def submit(
         self,

@@ -9,10 +9,12 @@ from weakref import WeakValueDictionary
 
 import httpx
 
+from pesto_runtime.client.batching import performing_many
 from pesto_runtime.client.describing import asking_health, describing
 from pesto_runtime.client.giving_up import pause, watch_connection
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
-from pesto_runtime.client.sending import Call, References
+from pesto_runtime.client.references import References
+from pesto_runtime.client.sending import Call
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
 from pesto_runtime.client.tracing import with_trace
 from pesto_runtime.client.transport import (
@@ -25,7 +27,7 @@ from pesto_runtime.client.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -166,6 +168,30 @@ class Client:
         """
         call = Call(inputs, tile, out or {}, partial, finish, accept)
         return self._drive(self._jobs.performing(call, self._known_references()))
+
+    def process_many(
+        self,
+        inputs: Sequence[Mapping[str, object]],
+        *,
+        tiles: Sequence[TileInfo | None] | None = None,
+        accept: str | None = None,
+    ) -> list[dict[str, object]]:
+        """Call the process for each of several inputs; one request does where it is batched.
+
+        Args:
+            inputs: Of each call, as of `process`.
+            tiles: Of each call.
+            accept: As of `process`.
+
+        Returns:
+            The outputs of each, in their order.
+
+        Raises:
+            PestoError: of the first request that fails; pointers begin with `/INDEX`.
+        """
+        known = [None] * len(inputs) if tiles is None else tiles
+        calls = [Call(each, tile, accept=accept) for each, tile in zip(inputs, known, strict=True)]
+        return self._drive(performing_many(self._jobs, calls, self._known_references()))
 
     def submit(
         self,

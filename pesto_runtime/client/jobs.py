@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from pesto_runtime.client.answering import calling, decoded_image, read_answer
+from pesto_runtime.client.multipart import FORM_TYPE
 from pesto_runtime.client.sending import JSON, TIFF, accepted, request_of
 from pesto_runtime.client.steps import (
     Patience,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.client.describing import Described
-    from pesto_runtime.client.sending import Call, References
+    from pesto_runtime.client.references import References
+    from pesto_runtime.client.sending import Call
     from pesto_runtime.client.steps import Reply, Steps
     from pesto_runtime.contract import Port
 
@@ -48,7 +50,6 @@ _ID = re.compile(r"/jobs/(\w+)/status$")
 _STATES: dict[str, Literal["running", "successful", "failed"]] = {
     "RUNNING": "running", "DONE": "successful", "FAILED": "failed"
 }  # fmt: skip
-_FORM = "multipart/form-data"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,14 @@ class JobSteps:
             PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
         """
         is_job = self.described.description.known.asynchronous
-        perform = partial(self._through_a_job if is_job else self._answering, call)
-        return calling(call, self.described, references, where=self.where, perform=perform)
+        return calling(
+            [call],
+            self.described,
+            references,
+            where=self.where,
+            write=partial(request_of, call, self.described),
+            perform=partial(self._through_a_job if is_job else self._answering, call),
+        )
 
     def submitting(
         self, call: Call, references: References, *, key: str, lease_s: float | None
@@ -195,10 +202,8 @@ class JobSteps:
 
     def _keyed(self, request: Request, call: Call, key: str) -> Request:
         """A request under a key; images are kept with their georeference, and not in base64."""
-        kinds = {port.kind for port in self.described.description.outputs}
-        accept = TIFF if accepted(call, self.described) != JSON else JSON
-        if accept == JSON and kinds & {"image", "images"} and not (call.out or call.partial):
-            accept = _FORM
+        wanted = accepted(call, self.described)
+        accept = wanted if wanted in (JSON, FORM_TYPE) else TIFF
         headers = {**request.headers, "Accept": accept, "Idempotency-Key": key}
         return replace(request, headers=headers)
 

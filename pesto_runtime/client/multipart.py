@@ -1,7 +1,7 @@
 """multipart/form-data read and written as bytes; it knows nothing of inputs or images.
 
 A body is in memory already when it is read, so parts are found by searching for the boundary: 3 MiB
-take 0.4 ms, where a streaming parser that looks at every carriage return takes tens.
+take 0.4 ms, where a streaming parser that looks at every carriage return takes 4 ms.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import base64
 import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
-from pesto_runtime.hrefs import is_loopback
 from pesto_runtime.raster.picking import picked_for, read_for
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.client.describing import Described
+    from pesto_runtime.client.references import References
     from pesto_runtime.contract import Description, Port
 
 NPY = "application/x-npy"
@@ -36,7 +36,6 @@ TIFF = "image/tiff"
 JSON = "application/json"
 _QUERY_CHARS = 7000
 """Longest query, encoded: proxies take 8 KiB of request line."""
-_REFERABLE = ("file", "http", "https", "s3", "gs", "az")
 
 Sent: TypeAlias = "raster.Image | ImageReference | str"
 
@@ -76,35 +75,46 @@ class Call:
         return options
 
 
-class References:
-    """Which hrefs a service may be sent: not those of a scheme that it has refused."""
+@dataclass(frozen=True)
+class Outgoing:
+    """A call with its images ready to be sent.
 
-    def __init__(self, where: str, described: Described) -> None:
-        """Start from where the service is: local files are for a service on this machine."""
-        self._is_ours = not described.is_plain_pesto
-        self._is_here = is_loopback(urlsplit(where).hostname or "")
-        self._refused: set[str] = set()
+    Attributes:
+        call: As its caller means it.
+        images: Input name -> image, or list of images, in the form in which it is sent.
+        others: The other inputs.
+    """
 
-    def admits(self, href: str) -> bool:
-        """Whether to send this href rather than what it names."""
-        scheme = urlsplit(href).scheme.lower()
-        if not self._is_ours or scheme in self._refused or scheme not in _REFERABLE:
-            return False
-        return scheme != "file" or self._is_here
+    call: Call
+    images: Mapping[str, Sent | list[Sent]]
+    others: Mapping[str, JsonValue]
 
-    def refuse(self, inputs: Mapping[str, object]) -> None:
-        """Remember that the service refused the references of a call."""
-        hrefs = (each.href for each in inputs.values() if isinstance(each, ImageReference))
-        self._refused.update(urlsplit(href).scheme.lower() for href in hrefs)
+    @property
+    def has_pixels(self) -> bool:
+        """Whether any image is sent as pixels."""
+        several = (each if isinstance(each, list) else [each] for each in self.images.values())
+        return any(isinstance(each, raster.Image) for found in several for each in found)
 
+    def parts(self) -> list[Part]:
+        """A part per input, and per image of a list."""
+        parts = [Part(name, dumped(value).encode(), JSON) for name, value in self.others.items()]
+        for name, image in self.images.items():
+            several = image if isinstance(image, list) else [image]
+            found = [_image_part(name, each, self.call.tile) for each in several]
+            parts += found or [Part(name, b"[]", JSON)]
+        if self.call.options:
+            parts.append(Part("pesto", dumped(self.call.options).encode(), JSON))
+        return parts
 
-def has_references(call: Call, references: References) -> bool:
-    """Whether the call would send an href."""
-    return any(
-        isinstance(value, ImageReference) and references.admits(value.href)
-        for each in call.inputs.values()
-        for value in (each if isinstance(each, (list, tuple)) else (each,))
-    )
+    def document(self, *, knows_options: bool) -> dict[str, JsonValue]:
+        """A JSON object, pixels in base64."""
+        document: dict[str, JsonValue] = dict(self.others)
+        for name, image in self.images.items():
+            several = isinstance(image, list)
+            document[name] = [_as_json(each) for each in image] if several else _as_json(image)  # type: ignore[arg-type, union-attr]  # told apart by `several`
+        if self.call.options and knows_options:
+            document["pesto"] = self.call.options
+        return document
 
 
 def request_of(call: Call, described: Described, references: References) -> Request:
@@ -115,33 +125,54 @@ def request_of(call: Call, described: Described, references: References) -> Requ
             option that a plain PESTO service does not know.
         RasterUnreadable: an image that has to be sent cannot be read here.
     """
-    description = described.description
+    outgoing = outgoing_of(call, described, references)
+    request = (
+        _raw_request(outgoing, described)
+        or _form_request(outgoing, described)
+        or _json_request(outgoing, described)
+    )
+    return replace(request, headers={**request.headers, **_tile_header(call.tile)})
+
+
+def outgoing_of(call: Call, described: Described, references: References) -> Outgoing:
+    """Tell the images of a call from its other inputs, and how each of them is sent.
+
+    Raises:
+        InvalidInput: an input that the process does not have, a value that is no image, or an
+            option that a plain PESTO service does not know.
+        RasterUnreadable: an image that has to be sent cannot be read here.
+    """
     _require_known(call, described)
     images: dict[str, Sent | list[Sent]] = {}
     others: dict[str, JsonValue] = {}
     for name, value in call.inputs.items():
-        port = description.input(name)
+        port = described.description.input(name)
         if port is not None and port.kind == "images" and isinstance(value, (list, tuple)):
             images[name] = [_sent(port, each, references) for each in value]
         elif port is not None and port.kind == "image" and value is not None:
             images[name] = _sent(port, value, references)
         else:
             others[name] = value  # type: ignore[assignment]  # the caller's JSON; dumps judges it
-    request = (
-        _raw_request(call, described, images, others)
-        or _form_request(call, described, images, others)
-        or _json_request(call, described, images, others)
-    )
-    return replace(request, headers={**request.headers, **_tile_header(call.tile)})
+    return Outgoing(call, images, others)
 
 
 def accepted(call: Call, described: Described) -> str:
-    """The media type to ask for: one binary image where nothing else is to come back."""
+    """The media type to ask for: one binary image where it is all that comes back, else a form."""
     ports = described.description.outputs
-    is_one_image = len(ports) == 1 and ports[0].kind == "image"
-    if described.is_plain_pesto or not is_one_image or call.out or call.partial:
+    has_images = any(each.kind in ("image", "images") for each in ports)
+    if described.is_plain_pesto or not has_images or call.out or call.partial:
         return JSON
-    return TIFF if call.accept == TIFF else NPY
+    if len(ports) == 1 and ports[0].kind == "image":
+        return TIFF if call.accept == TIFF else NPY
+    return FORM_TYPE if FORM_TYPE in described.transports else JSON
+
+
+def accept_header(call: Call, described: Described) -> str:
+    """What to ask for, and how the images in a form are to be coded."""
+    wanted = accepted(call, described)
+    if wanted != FORM_TYPE:
+        return wanted
+    return f"{FORM_TYPE}, {TIFF if call.accept == TIFF else NPY};q=0.5"
 
 
 def _require_known(call: Call, described: Described) -> None:
@@ -179,13 +210,9 @@ def _sent(port: Port, value: object, references: References) -> Sent:
     )
 
 
-def _raw_request(
-    call: Call,
-    described: Described,
-    images: Mapping[str, Sent | list[Sent]],
-    others: Mapping[str, JsonValue],
-) -> Request | None:
+def _raw_request(outgoing: Outgoing, described: Described) -> Request | None:
     """The request with its one image as the body; None where it cannot be one."""
+    call, images = outgoing.call, outgoing.images
     ports = described.description.image_inputs
     image = next(iter(images.values()), None)
     if len(ports) != 1 or len(images) != 1 or not isinstance(image, raster.Image):
@@ -193,39 +220,28 @@ def _raw_request(
     if next(iter(images)) != ports[0].name:
         return None
     fits = [each for each in _binary_types(image, call.tile) if each in described.transports]
-    query = {name: _as_text(described.description, name, each) for name, each in others.items()}
+    described_as = described.description
+    query = {name: _as_text(described_as, name, each) for name, each in outgoing.others.items()}
     if call.options:
-        query["pesto"] = _dumped(call.options)
+        query["pesto"] = dumped(call.options)
     if not fits or len(urlencode(query)) > _QUERY_CHARS:
         return None
-    headers = {"Content-Type": fits[0], "Accept": accepted(call, described)}
+    headers = {"Content-Type": fits[0], "Accept": accept_header(call, described)}
     return Request("POST", "/process", headers, query, raster.encode_image(image, fits[0]))
 
 
-def _form_request(
-    call: Call,
-    described: Described,
-    images: Mapping[str, Sent | list[Sent]],
-    others: Mapping[str, JsonValue],
-) -> Request | None:
+def _form_request(outgoing: Outgoing, described: Described) -> Request | None:
     """The request with a part per input; None where no pixels are sent, or forms are not taken."""
-    several = {name: each if isinstance(each, list) else [each] for name, each in images.items()}
-    has_pixels = any(isinstance(each, raster.Image) for found in several.values() for each in found)
-    if FORM_TYPE not in described.transports or not has_pixels:
+    if FORM_TYPE not in described.transports or not outgoing.has_pixels:
         return None
-    parts = [Part(name, _dumped(value).encode(), JSON) for name, value in others.items()]
-    for name, found in several.items():
-        parts += [_image_part(name, each, call.tile) for each in found] or [Part(name, b"[]", JSON)]
-    if call.options:
-        parts.append(Part("pesto", _dumped(call.options).encode(), JSON))
-    content, media_type = write_parts(parts)
-    headers = {"Content-Type": media_type, "Accept": accepted(call, described)}
+    content, media_type = write_parts(outgoing.parts())
+    headers = {"Content-Type": media_type, "Accept": accept_header(outgoing.call, described)}
     return Request("POST", "/process", headers, content=content)
 
 
 def _image_part(name: str, image: Sent, tile: TileInfo | None) -> Part:
     if not isinstance(image, raster.Image):
-        return Part(name, _dumped(_as_json(image)).encode(), JSON)
+        return Part(name, dumped(_as_json(image)).encode(), JSON)
     media_type = _binary_types(image, tile)[0]
     return Part(name, raster.encode_image(image, media_type), media_type, name)
 
@@ -241,26 +257,10 @@ def _binary_types(image: raster.Image, tile: TileInfo | None) -> tuple[str, ...]
     return (TIFF,) if knows and tile is None else (NPY, TIFF)
 
 
-def _json_request(
-    call: Call,
-    described: Described,
-    images: Mapping[str, Sent | list[Sent]],
-    others: Mapping[str, JsonValue],
-) -> Request:
-    document: dict[str, JsonValue] = dict(others)
-    for name, image in images.items():
-        several = isinstance(image, list)
-        document[name] = [_as_json(each) for each in image] if several else _as_json(image)  # type: ignore[arg-type, union-attr]  # told apart by `several`
-    if call.options and not described.is_plain_pesto:
-        document["pesto"] = call.options
-    headers = {"Content-Type": JSON, "Accept": accepted(call, described)}
-    return Request(
-        "POST",
-        "/process",
-        headers,
-        content=_dumped(document).encode(),
-        alone=described.is_plain_pesto,
-    )
+def _json_request(outgoing: Outgoing, described: Described) -> Request:
+    headers = {"Content-Type": JSON, "Accept": accept_header(outgoing.call, described)}
+    content = dumped(outgoing.document(knows_options=not described.is_plain_pesto)).encode()
+    return Request("POST", "/process", headers, content=content, alone=described.is_plain_pesto)
 
 
 def _as_json(image: Sent) -> JsonValue:
@@ -277,10 +277,11 @@ def _as_text(description: Description, name: str, value: JsonValue) -> str:
     port = description.input(name)
     if port is not None and port.schema.get("type") == "string" and isinstance(value, str):
         return value
-    return _dumped(value)
+    return dumped(value)
 
 
-def _dumped(value: JsonValue) -> str:
+def dumped(value: JsonValue) -> str:
+    """Write JSON; raises `InvalidInput` for what is none."""
     try:
         return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:

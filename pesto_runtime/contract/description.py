@@ -28,6 +28,8 @@ Tileable: TypeAlias = Literal["map", "reduce", "whole"]
 Fold: TypeAlias = Literal["sum", "min", "max", "concat"]
 PortKind: TypeAlias = Literal["image", "images", "vector", "json"]
 
+_UNSAID_BATCH = 16
+"""What a batched process takes at once that does not say: images of all are in memory together."""
 _PADDED_TEMPLATES = ("tile-object-detection", "tile-change-detection")
 
 
@@ -37,6 +39,9 @@ class Resources(Value):
     cpu: float | None = Field(default=None, ge=0, description="cores")
     gpu: float | None = Field(default=None, ge=0, description="devices")
     ram: float | None = Field(default=None, ge=0, description="GiB")
+    max_batch_size: int | None = Field(
+        default=None, ge=1, description="payloads that one request may carry, where batched"
+    )
 
 
 class DescriptionDocument(Value):
@@ -48,7 +53,7 @@ class DescriptionDocument(Value):
     description: str = ""
     resources: Resources = Resources()
     asynchronous: bool = False
-    batched: bool = False
+    batched: bool = Field(default=False, description="Takes a JSON array of payloads, too.")
     releases_gil: bool = False
     tileable: Tileable | None = Field(
         default=None,
@@ -156,6 +161,17 @@ class Description:
     def folds(self) -> Mapping[str, Fold]:
         """Keys of a reduce's partial, and how each folds; empty for other processes."""
         return self.known.x_reduce or {}
+
+    @cached_property
+    def max_batch_size(self) -> int:
+        """Payloads that one request may carry; 1 where the process is not batched."""
+        if not self.known.batched:
+            return 1
+        configured = (self.known.config or {}).get("max_batch_size")
+        declared = self.known.resources.max_batch_size
+        if declared is None and isinstance(configured, int) and configured >= 1:
+            declared = configured
+        return declared or _UNSAID_BATCH
 
     @cached_property
     def digest(self) -> str:

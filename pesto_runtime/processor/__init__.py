@@ -10,12 +10,13 @@ from pesto_runtime.processor.function import FunctionProcessor
 from pesto_runtime.processor.loading import load_processor
 from pesto_runtime.processor.partials import decode_partial, encode_partial, fold
 from pesto_runtime.processor.project import ProjectProcessor
-from pesto_runtime.processor.protocol import Processor
+from pesto_runtime.processor.protocol import Given, Processor
 from pesto_runtime.processor.values import encode_value
 
 __all__ = [
     "FunctionContract",
     "FunctionProcessor",
+    "Given",
     "Named",
     "Processor",
     "ProjectProcessor",

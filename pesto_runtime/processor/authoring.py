@@ -127,6 +127,8 @@ def _refuse_options(options: ProcessOptions, title: str) -> None:
             f"{title}: a reduce has both, and {lacking!r} is missing; write "
             '@process(reduce={"total": "sum"}, finish=f) with f(partial) -> the outputs'
         )
+    if "max_batch_size" in options and not options.get("batched"):
+        raise InvalidContract(f"{title}: max_batch_size is for a process with batched=True")
     for option in ("finish", "setup"):
         if option in options and not callable(options[option]):
             raise InvalidContract(f"{title}: {option} must be a function")

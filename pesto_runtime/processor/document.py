@@ -44,7 +44,7 @@ def describe(
         "description": inspect.getdoc(function) or "",
         "organization": options.get("organization", ""),
         "email": options.get("email", ""),
-        "resources": dict(options.get("resources", {})),
+        "resources": _resources(options),
         "asynchronous": False,
     }
     if "keywords" in options:
@@ -60,6 +60,13 @@ def describe(
     document["input"] = _side(inputs, "validation", f"{name} input")
     document["output"] = _side(outputs, "serialization", f"{name} output")
     return document
+
+
+def _resources(options: ProcessOptions) -> dict[str, JsonValue]:
+    resources: dict[str, JsonValue] = dict(options.get("resources", {}))
+    if "max_batch_size" in options:
+        resources["max_batch_size"] = options["max_batch_size"]
+    return resources
 
 
 def _side(

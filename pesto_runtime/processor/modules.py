@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.errors import InvalidContract
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import ModuleType
 
 _turn = threading.Condition(threading.RLock())
@@ -34,6 +34,9 @@ class ModuleSpace:
         self._names = {*_importable(root), *(name.partition(".")[0] for name in self._modules)}
         self._claimed: set[str] = set()
         self._hidden: dict[str, ModuleType] = {}
+        self._seen: str | None = None
+        self._left: tuple[str, int] | None = None
+        self._folder = str(root)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -44,12 +47,8 @@ class ModuleSpace:
         """
         entry = (self, threading.get_ident())
         with _turn:
-            if any(space is not self and thread == entry[1] for space, thread in _active):
-                raise InvalidContract(
-                    f"{self.root}: cannot be loaded while the code of {_active[0][0].root} loads "
-                    "or runs; load it before"
-                )
-            _turn.wait_for(lambda: not _active or _active[0][0] is self)
+            if _active:
+                self._wait(entry[1])
             if not _active:
                 self._enter()
             _active.append(entry)
@@ -67,16 +66,30 @@ class ModuleSpace:
         files = (_file(module) for module in self._modules.values())
         return sorted({file for file in files if file and file.is_relative_to(self.root)})
 
+    def _wait(self, thread: int) -> None:
+        if any(space is not self and each == thread for space, each in _active):
+            raise InvalidContract(
+                f"{self.root}: cannot be loaded while the code of {_active[0][0].root} loads "
+                "or runs; load it before"
+            )
+        _turn.wait_for(lambda: not _active or _active[0][0] is self)
+
     def _enter(self) -> None:
-        self._claimed = {name for name in self._names if not self._is_shared(name)}
-        self._hidden = self._taken()
+        if (_newest(), len(sys.modules)) != self._left:
+            claimed = {name for name in self._names if not self._is_shared(name)}
+            if claimed != self._claimed:
+                self._claimed, self._seen = claimed, None
+        self._hidden = self._taken(self._hidden)
         sys.modules.update(self._modules)
-        sys.path.insert(0, str(self.root))
+        self._seen = _newest()
+        sys.path.insert(0, self._folder)
 
     def _leave(self) -> None:
-        self._modules = self._taken()
+        self._modules = self._taken(self._modules)
         sys.modules.update(self._hidden)
-        sys.path.remove(str(self.root))
+        self._seen = _newest()
+        self._left = (self._seen, len(sys.modules))
+        sys.path.remove(self._folder)
 
     def _is_shared(self, name: str) -> bool:
         """Whether the process at large already has this very module of the directory."""
@@ -84,9 +97,28 @@ class ModuleSpace:
         file = _file(module) if module else None
         return file is not None and file.is_relative_to(self.root)
 
-    def _taken(self) -> dict[str, ModuleType]:
-        names = [name for name in sys.modules if name.partition(".")[0] in self._claimed]
-        return {name: sys.modules.pop(name) for name in names}
+    def _taken(self, known: Iterable[str]) -> dict[str, ModuleType]:
+        """Take the claimed modules out: those known, and what came after the newest one seen."""
+        names = dict.fromkeys((*known, *_since(self._seen)))
+        claimed = [name for name in names if name.partition(".")[0] in self._claimed]
+        return {name: sys.modules.pop(name) for name in claimed if name in sys.modules}
+
+
+def _newest() -> str:
+    """The module that came last into this process."""
+    return next(reversed(sys.modules))
+
+
+def _since(seen: str | None) -> list[str]:
+    """Modules that came after one, which a dict keeps in their order; all where it is gone.
+
+    A process has hundreds, a call that imports nothing finds none of them new.
+    """
+    if _newest() == seen:
+        return []
+    names = list(sys.modules)  # at once: other threads import meanwhile
+    names.reverse()
+    return names[: names.index(seen)] if seen in sys.modules else names
 
 
 def _importable(root: Path) -> Iterator[str]:

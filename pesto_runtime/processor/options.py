@@ -15,7 +15,8 @@ class ProcessOptions(TypedDict, total=False):
 
     `margin` and `align` hold for every image input without its own. `reduce` gives a fold per key
     of the partial that the function returns; `finish(partial)` then gives the outputs. `setup`
-    runs once, before the service says that it is ready.
+    runs once, before the service says that it is ready. `batched` lets a request carry up to
+    `max_batch_size` calls (16); the function is called for one after the other.
     """
 
     name: str
@@ -32,5 +33,6 @@ class ProcessOptions(TypedDict, total=False):
     tileable: Tileable
     releases_gil: bool
     batched: bool
+    max_batch_size: int
     resources: Mapping[str, float]
     setup: Callable[[], object]

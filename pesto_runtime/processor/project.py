@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -15,8 +16,11 @@ import numpy as np
 from pesto_runtime.errors import BadField, InvalidInput, shortened
 from pesto_runtime.processor.entry import Entry, load_entry
 from pesto_runtime.processor.failure import author_code
+from pesto_runtime.processor.judging import Judge
 from pesto_runtime.processor.modules import ModuleSpace
+from pesto_runtime.processor.named_keys import named_part
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
+from pesto_runtime.processor.protocol import Given
 from pesto_runtime.processor.supplied import supplied_modules
 from pesto_runtime.processor.values import (
     encode_value,
@@ -81,7 +85,7 @@ class ProjectProcessor:
         """Answer the outputs that the project gives; those it did not declare are dropped.
 
         A PESTO project knows nothing of tiles: `tile` is not passed on. It may write into its
-        inputs, as it always could: they are its own copies.
+        inputs, as it always could: they are its own copies, unless they were given away.
 
         Raises:
             InvalidInput: with every input that does not fit its schema.
@@ -131,7 +135,7 @@ class ProjectProcessor:
         for port in self.description.inputs:
             if port.name in inputs:
                 faults.extend(self._faults(port, inputs[port.name]))
-                values[port.name] = _own_copy(inputs[port.name])
+                values[port.name] = _taken(port, inputs)
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:
@@ -148,11 +152,12 @@ class ProjectProcessor:
         elif port.kind == "images":
             yield BadField(pointer, "must be a list of arrays (band, row, col)", shortened(value))
         else:
-            yield from _schema_faults(port, self._definitions, value)
+            yield from self._judges[port.name].faults(value)
 
-    @property
-    def _definitions(self) -> JsonValue:
-        return self.description.known.input.get("definitions", {})
+    @cached_property
+    def _judges(self) -> dict[str, Judge]:
+        definitions = self.description.known.input.get("definitions", {})
+        return {port.name: Judge.of(port, definitions) for port in self.description.inputs}
 
 
 def load_project(
@@ -173,21 +178,26 @@ def load_project(
     return ProjectProcessor(files, identity, entry, space)
 
 
+def _taken(port: Port, inputs: Mapping[str, object]) -> object:
+    """The project's own copy of a value, without the keys that its schema does not name."""
+    value = inputs[port.name]
+    if isinstance(inputs, Given) and _is_writeable(value):
+        return value
+    own = _own_copy(value)
+    return named_part(own, dict(port.schema)) if port.kind == "json" else own
+
+
+def _is_writeable(value: object) -> bool:
+    arrays = value if isinstance(value, list) and value else [value]
+    return all(isinstance(each, np.ndarray) and each.flags.writeable for each in arrays)
+
+
 def _own_copy(value: object) -> object:
     if isinstance(value, np.ndarray):
         return np.array(value, order="C", copy=True)
     if isinstance(value, (list, tuple)) and any(isinstance(each, np.ndarray) for each in value):
         return [_own_copy(each) for each in value]
     return copy.deepcopy(value)
-
-
-def _schema_faults(port: Port, definitions: JsonValue, value: object) -> Iterator[BadField]:
-    from jsonschema import Draft6Validator
-
-    validator = Draft6Validator({**port.schema, "definitions": definitions})
-    for error in validator.iter_errors(value):
-        pointer = "".join(f"/{part}" for part in (port.name, *error.absolute_path))
-        yield BadField(pointer, error.message[:200], shortened(error.instance))
 
 
 def _output(port: Port, value: object) -> object:

@@ -21,6 +21,8 @@ _TEXTS = ("title", "family", "description", "organization", "email")
 _IF_GIVEN = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce")
 _RESERVED = ("required", "definition", "$schema", "title", "type", "content", "definitions",
              "description")  # fmt: skip
+_PACKAGING = "packaged with PESTO v1.7.2"
+"""The format that a project's files are in, in the words that PESTO's clients know."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def read_project(directory: Path, profiles: Sequence[str] = ()) -> ProjectFiles:
         directory,
         tuple(profiles),
         Description.parse(_document(api, said)),
-        {"version": version, **api.read("version", optional=True)},
+        {"version": version, "__packaging": _PACKAGING, **api.read("version", optional=True)},
         "-".join([str(built), *profiles]),
     )
 

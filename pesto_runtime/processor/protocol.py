@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description, TileInfo
 
 
+class Given(dict[str, object]):
+    """Inputs that are given away: who runs them may keep their arrays, and write into them."""
+
+
 @runtime_checkable
 class Processor(Protocol):
     """Performs one process; safe to call from several threads."""

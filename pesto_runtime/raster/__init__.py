@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pesto_runtime.raster.blocks import BlockCodec
     from pesto_runtime.raster.bounds import Bounds
-    from pesto_runtime.raster.codec import decode_image, encode_image
+    from pesto_runtime.raster.codec import decode_image, encode_image, image_pieces
     from pesto_runtime.raster.cog import write_cog
     from pesto_runtime.raster.colours import RAMPS, Colour, Ramp
     from pesto_runtime.raster.image import Image, rescaled, shifted
@@ -52,6 +52,7 @@ _HOMES = {
     "limit_cache": "read",
     "write_cog": "cog",
     "encode_image": "codec",
+    "image_pieces": "codec",
     "raster_settings": "read",
     "read_image": "read",
     "read_preview": "preview",
@@ -80,6 +81,7 @@ __all__ = [
     "encode_image",
     "file_sha256",
     "gdal_version",
+    "image_pieces",
     "limit_cache",
     "raster_settings",
     "read_image",

@@ -26,7 +26,8 @@ from pesto_runtime.raster.metadata import crs_text
 from pesto_runtime.raster.read import DRIVERS, band_numbers, raster_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from mmap import mmap
 
     from rasterio.io import DatasetReader, DatasetWriter
 
@@ -36,6 +37,7 @@ NPY = "application/x-npy"
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADER_BYTES = 10_000
+_NPY_HEAD_BYTES = 70_000  # with the version, and as long as a header of version 1 can be
 _MEMORY_NAME = re.compile(r"(/vsimem/[0-9a-f-]+/)?[0-9a-f]{8}-[0-9a-f-]{27}\.\w+")
 _PNG_DTYPES = ("uint8", "uint16")
 _FIRST_INEXACT_NODATA = 1e17
@@ -43,7 +45,20 @@ _FIRST_INEXACT_NODATA = 1e17
 
 
 def encode_image(image: Image, media_type: str) -> bytes:
-    """Write an image as bytes.
+    """Write an image as bytes; see `image_pieces`, which copies less.
+
+    Raises:
+        UnsupportedMedia: a media type that is not written.
+        InvalidInput: the format cannot hold this image.
+    """
+    file = io.BytesIO()
+    for piece in image_pieces(image, media_type):
+        file.write(piece)  # at once: the next one may take its memory
+    return file.getvalue()
+
+
+def image_pieces(image: Image, media_type: str) -> Iterator[bytes | memoryview]:
+    """Write an image piece by piece; each may be looked at until the next one is asked for.
 
     Args:
         image: Pixels (band, row, col) and what is known of them.
@@ -61,16 +76,17 @@ def encode_image(image: Image, media_type: str) -> bytes:
             f"(band, row, col) of {', '.join(NUMERIC_DTYPES)} with at least one pixel"
         )
     if media_type == NPY:
-        return _to_npy(pixels)
-    if media_type == PNG:
-        return _to_png(pixels)
-    if media_type == TIFF:
-        return _to_tiff(image)
-    raise UnsupportedMedia(f"images are written as {TIFF}, {PNG} or {NPY}, not {media_type}")
+        yield from _to_npy(pixels)
+    elif media_type == PNG:
+        yield from _to_png(pixels)
+    elif media_type == TIFF:
+        yield from _to_tiff(image)
+    else:
+        raise UnsupportedMedia(f"images are written as {TIFF}, {PNG} or {NPY}, not {media_type}")
 
 
 def decode_image(
-    data: bytes,
+    data: bytes | mmap,
     *,
     media_type: str | None = None,
     bands: Sequence[int | str] | None = None,
@@ -79,7 +95,7 @@ def decode_image(
     """Read an image from bytes, whatever of the known formats they hold.
 
     Args:
-        data: A whole file.
+        data: A whole file; the pixels of a mapped .npy stay where they are.
         media_type: What the sender says it is; only `application/x-npy` is held against it.
         bands: 1-based numbers or names, in the order wanted; None for all.
         bounds: Most that it may have; asked before a pixel is decoded.
@@ -97,16 +113,18 @@ def decode_image(
     if is_npy:
         return _from_npy(data, bands, bounds)
     with raster_settings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-        return _from_raster(data, bands, bounds)
+        return _from_raster(bytes(data), bands, bounds)
 
 
-def _to_npy(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    npy.write_array(file, np.ascontiguousarray(pixels), allow_pickle=False)
-    return file.getvalue()
+def _to_npy(pixels: np.ndarray) -> Iterator[bytes | memoryview]:
+    array = np.ascontiguousarray(pixels)
+    head = io.BytesIO()
+    npy.write_array_header_1_0(head, npy.header_data_from_array_1_0(array))
+    yield head.getvalue()
+    yield array.reshape(-1).view(np.uint8).data
 
 
-def _from_npy(data: bytes, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
+def _from_npy(data: bytes | mmap, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
     pixels = _npy_array(data)
     if pixels.ndim == 2:
         pixels = pixels[np.newaxis]
@@ -123,9 +141,9 @@ def _from_npy(data: bytes, bands: Sequence[int | str] | None, bounds: Bounds) ->
     return Image(np.ascontiguousarray(native), bands=(None,) * len(native))
 
 
-def _npy_array(data: bytes) -> np.ndarray:
+def _npy_array(data: bytes | mmap) -> np.ndarray:
     """The array of a .npy file; it looks into `data`, no pixel is copied."""
-    file = io.BytesIO(data)
+    file = io.BytesIO(data[:_NPY_HEAD_BYTES])
     try:
         major, _ = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
@@ -137,25 +155,25 @@ def _npy_array(data: bytes) -> np.ndarray:
         raise RasterUnreadable(f"the .npy cannot be read: {error}") from error
 
 
-def _to_png(pixels: np.ndarray) -> bytes:
+def _to_png(pixels: np.ndarray) -> Iterator[bytes | memoryview]:
     if pixels.dtype.name not in _PNG_DTYPES or len(pixels) > 4:
         raise InvalidInput(
             f"PNG holds up to 4 bands of {' or '.join(_PNG_DTYPES)}, "
             f"not {len(pixels)} of {pixels.dtype}; ask for {TIFF}"
         )
-    return _written(Image(pixels), driver="PNG", zlevel=1)
+    yield from _written(Image(pixels), driver="PNG", zlevel=1)
 
 
-def _to_tiff(image: Image) -> bytes:
+def _to_tiff(image: Image) -> Iterator[bytes | memoryview]:
     nodata, dtype = image.nodata, image.pixels.dtype.name
     if nodata is not None and "int64" in dtype and abs(nodata) >= _FIRST_INEXACT_NODATA:
         raise InvalidInput(f"GeoTIFF cannot hold nodata {nodata} of {dtype} exactly")
-    return _written(
+    yield from _written(
         image, driver="GTiff", compress="deflate", zlevel=1, bigtiff="IF_SAFER", interleave="band"
     )
 
 
-def _written(image: Image, **options: str | int) -> bytes:
+def _written(image: Image, **options: str | int) -> Iterator[bytes | memoryview]:
     bands, height, width = image.pixels.shape
     try:
         with raster_settings(), MemoryFile() as memory:
@@ -171,7 +189,7 @@ def _written(image: Image, **options: str | int) -> bytes:
             ) as dataset:
                 dataset.write(image.pixels)
                 _tell(dataset, image)
-            return bytes(memory.getbuffer())
+            yield memory.getbuffer()
     except (RasterioError, CRSError, ValueError) as error:
         raise InvalidInput(
             f"the image cannot be written as {options['driver']}: {error}"

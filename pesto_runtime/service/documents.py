@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pesto_runtime
@@ -51,8 +52,8 @@ class Documents:
         document.pop("_links", None)
         version: dict[str, JsonValue] = {
             "version": facts.description.version,
-            **facts.version_document,
             "__packaging": f"packaged with pesto-workflows {pesto_runtime.__version__}",
+            **facts.version_document,
         }
         return cls(
             description=json.dumps(document, ensure_ascii=False).encode()[:-1],
@@ -60,6 +61,7 @@ class Documents:
             version=json.dumps(version).encode(),
         )
 
+    @lru_cache(maxsize=16)  # noqa: B019  # there is one per service  # addresses of it, by its callers
     def describe(self, base_url: str) -> bytes:
         """The description with links below the address that the caller used."""
         links = {

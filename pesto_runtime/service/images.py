@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ from pesto_runtime.contract import ImageReference, Window, bad_fields
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
 from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.picking import picked_for, read_for
+from pesto_runtime.service.long_texts import LongText
 from pesto_runtime.service.payload import RawImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from mmap import mmap
 
     from pydantic import JsonValue
 
@@ -71,7 +74,9 @@ class ImageLoader:
             image = self._referred(ImageReference(href=value), contract, pick_window)
             pick_window = None
         elif isinstance(value, str):
-            image = self._decoded(_from_base64(value), contract)
+            image = self._decoded(_from_base64(_sliced(value), value), contract)
+        elif isinstance(value, LongText):
+            image = self._decoded(_from_base64(value.consumed(), value.begins), contract)
         else:
             raise InvalidInput(f"must be an image; {_FORMS}")
         if pick_window is not None:
@@ -80,7 +85,7 @@ class ImageLoader:
         return image
 
     def _decoded(
-        self, data: bytes, contract: RasterContract | None, *, media_type: str | None = None
+        self, data: bytes | mmap, contract: RasterContract | None, *, media_type: str | None = None
     ) -> raster.Image:
         image = raster.decode_image(data, media_type=media_type, bounds=self.bounds)
         return picked_for(image, contract)
@@ -108,20 +113,29 @@ def _reference(value: dict[str, JsonValue]) -> ImageReference:
         raise InvalidInput(_FORMS, fields=bad_fields(error, value=value)) from error
 
 
-def _from_base64(text: str) -> bytes:
-    """Decode in slices: between two of them other threads get a word in."""
+def _sliced(text: str) -> Iterator[bytes]:
+    """Base64 in slices, without the line ends that may be in it."""
     packed = text.translate({10: None, 13: None}) if "\n" in text or "\r" in text else text
-    slices = [packed[at : at + _SLICE_CHARS] for at in range(0, len(packed), _SLICE_CHARS)]
-    if any(each.endswith("=") for each in slices[:-1]):
-        raise RasterUnreadable(
-            f"{shortened(text)} is neither base64 (it is padded inside) nor a URI"
-        )
+    for at in range(0, len(packed), _SLICE_CHARS):
+        yield packed[at : at + _SLICE_CHARS].encode()
+
+
+def _from_base64(slices: Iterable[bytes], text: str) -> bytes:
+    """Decode slice by slice: between two of them other threads get a word in."""
+    decoded, is_padded = io.BytesIO(), False  # gives its bytes away without copying them
     try:
-        return b"".join(binascii.a2b_base64(each, strict_mode=True) for each in slices)
-    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
+        for each in slices:
+            if is_padded:
+                raise RasterUnreadable(
+                    f"{shortened(text)} is neither base64 (it is padded inside) nor a URI"
+                )
+            decoded.write(binascii.a2b_base64(each, strict_mode=True))
+            is_padded = each.endswith(b"=")
+    except ValueError as error:
         raise RasterUnreadable(
             f"{shortened(text)} is neither base64 ({error}) nor a URI such as file:///data/a.tif"
         ) from error
+    return decoded.getvalue()
 
 
 def _cropped(image: raster.Image, window: Window) -> raster.Image:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jsonschema import Draft6Validator
 from jsonschema.exceptions import best_match
 
-from pesto_runtime.errors import InvalidInput, PestoError, shortened
+from pesto_runtime.contract.plain import surely_fits
+from pesto_runtime.errors import InvalidInput, PestoError, TooLarge, shortened
+from pesto_runtime.processor import Given
+from pesto_runtime.service.allowance import Allowance
+from pesto_runtime.service.long_texts import LongText
 from pesto_runtime.service.payload import RawImage
 from pesto_runtime.service.roi import parse_roi
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jsonschema import ValidationError
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Port, TileInfo
-    from pesto_runtime.raster import Image
+    from pesto_runtime.contract import Description, Port, RasterContract, TileInfo
+    from pesto_runtime.raster import Bounds, Image
     from pesto_runtime.service.faults import Faults
-    from pesto_runtime.service.images import ImageLoader
+    from pesto_runtime.service.images import ImageLoader, PickWindow
     from pesto_runtime.service.payload import Call, InputValue
     from pesto_runtime.service.roi import RegionOfInterest
 
@@ -34,13 +39,14 @@ class Inputs:
     """What the processor is called with.
 
     Attributes:
-        values: Input name -> read-only array (band, row, col), list of them, or JSON value.
+        values: Input name -> array (band, row, col), list of them, or JSON value; given away
+            to whoever runs them.
         tile: Where the pixels lie: the caller's, else that of the first image.
-        first: The first image input; None where there is none.
+        first: What is known of the first image input, without its pixels; None for none.
         roi: PESTO's own window option.
     """
 
-    values: Mapping[str, object]
+    values: Given
     tile: TileInfo | None
     first: Image | None
     roi: RegionOfInterest | None
@@ -49,12 +55,23 @@ class Inputs:
 class InputReader:
     """Reads the inputs of one process; its schema is compiled once."""
 
-    def __init__(self, description: Description, loader: ImageLoader) -> None:
-        """Compile the description's schema, images left out: they are judged by being read."""
+    def __init__(
+        self, description: Description, loader: ImageLoader, *, together: Bounds | None = None
+    ) -> None:
+        """Compile the description's schema, images left out: they are judged by being read.
+
+        Args:
+            description: Of the process.
+            loader: Reads images, each within its bounds.
+            together: Bounds of all images of a request; None for none.
+        """
+        self._together = together
         self._description = description
         self._loader = loader
         self._images = [port for port in description.inputs if port.kind in _IMAGES]
-        self._validator = Draft6Validator(_schema_of_others(description))
+        self._image_names = {port.name for port in self._images}
+        schema = _schema_of_others(description)
+        self._validator, self._surely_fits = Draft6Validator(schema), surely_fits(schema)
 
     def read(self, call: Call, faults: Faults) -> Inputs:
         """Validate all, read all images; what was wrong before is told with what is wrong here.
@@ -66,16 +83,20 @@ class InputReader:
         roi = self._roi(call, faults)
         known = _known(self._description, call.values)
         self._judge(known, faults)
+        allowance = Allowance(self._loader.bounds, self._together)
         images: dict[str, list[Image]] = {}
         for port in self._images:
             if port.name in known:
-                images[port.name] = self._load(port, known[port.name], roi, faults)
+                pick = roi.window if roi is not None and port.name in roi.target_in else None
+                read = partial(self._read, allowance, port.raster, pick_window=pick)
+                images[port.name] = _several(port, known[port.name], read, faults)
         first = next((image for several in images.values() for image in several), None)
         _judge_tile(call.options.tile, first, faults)
         faults.raise_any(f"inputs of {self._description.name!r}")
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
         tile = call.options.tile or (None if first is None else first.whole_tile)
-        return Inputs({**known, **arrays}, tile, first, roi)
+        about = None if first is None else _without_pixels(first)
+        return Inputs(Given({**known, **arrays}), tile, about, roi)
 
     def _roi(self, call: Call, faults: Faults) -> RegionOfInterest | None:
         try:
@@ -88,30 +109,53 @@ class InputReader:
         for port in self._description.inputs:
             if port.required and port.name not in known:
                 faults.add(f"/{port.name}", f"is required; {_wanted(port)}")
+        others = {name: known[name] for name in known if name not in self._image_names}
+        if self._surely_fits(others):
+            return
         for error in self._validator.iter_errors(known):
             inner = best_match([error]) or error  # of an anyOf, what is wrong with the nearest
             pointer = "".join(f"/{_escaped(str(part))}" for part in inner.absolute_path)
             faults.add(pointer, _told(inner), inner.instance)
 
-    def _load(
-        self, port: Port, value: InputValue, roi: RegionOfInterest | None, faults: Faults
-    ) -> list[Image]:
-        if port.kind == "images" and not isinstance(value, list):
-            faults.add(f"/{port.name}", "must be a list of images", value)
-            return []
-        several = value if port.kind == "images" and isinstance(value, list) else [value]
-        pick_window = roi.window if roi is not None and port.name in roi.target_in else None
-        found = []
-        for index, each in enumerate(several):
-            pointer = f"/{port.name}" + (f"/{index}" if port.kind == "images" else "")
-            try:
-                image = self._loader.load(each, port.raster, pick_window=pick_window)
-            except PestoError as error:
-                shown = each.media_type if isinstance(each, RawImage) else each
-                faults.add_error(pointer, error, shown)
-            else:
-                found.append(image)
-        return found
+    def _read(
+        self,
+        allowance: Allowance,
+        contract: RasterContract | None,
+        value: InputValue,
+        *,
+        pick_window: PickWindow | None,
+    ) -> Image:
+        loader = replace(self._loader, bounds=allowance.bounds)
+        try:
+            image = loader.load(value, contract, pick_window=pick_window)
+        except TooLarge as error:
+            raise TooLarge(f"{error.detail}{allowance.told}") from error
+        allowance.take(image)
+        return image
+
+
+def _several(
+    port: Port, value: InputValue, read: Callable[[InputValue], Image], faults: Faults
+) -> list[Image]:
+    """The images of one input; what is wrong with any goes to the faults."""
+    if port.kind == "images" and not isinstance(value, list):
+        faults.add(f"/{port.name}", "must be a list of images", value)
+        return []
+    found = []
+    is_list = port.kind == "images" and isinstance(value, list)
+    for index, each in enumerate(value if is_list else [value]):  # type: ignore[arg-type]  # it is one
+        pointer = f"/{port.name}" + (f"/{index}" if port.kind == "images" else "")
+        try:
+            found.append(read(each))
+        except PestoError as error:
+            faults.add_error(pointer, error, _shown(each))
+    return found
+
+
+def _shown(value: InputValue) -> object:
+    if isinstance(value, LongText):
+        return value.begins
+    return value.media_type if isinstance(value, RawImage) else value
 
 
 def _known(description: Description, values: Mapping[str, InputValue]) -> dict[str, InputValue]:
@@ -176,11 +220,10 @@ def _judge_tile(tile: TileInfo | None, first: Image | None, faults: Faults) -> N
 
 
 def _arrays(port: Port, images: Mapping[str, list[Image]]) -> np.ndarray | list[np.ndarray]:
-    found = [_read_only(image.pixels) for image in images[port.name]]
+    found = [np.ascontiguousarray(image.pixels) for image in images[port.name]]
     return found if port.kind == "images" else found[0]
 
 
-def _read_only(pixels: np.ndarray) -> np.ndarray:
-    array = np.ascontiguousarray(pixels)
-    array.setflags(write=False)
-    return array
+def _without_pixels(image: Image) -> Image:
+    """All but the pixels, whose memory goes with the arrays that were given away."""
+    return replace(image, pixels=np.empty((len(image.pixels), 0, 0), image.pixels.dtype))

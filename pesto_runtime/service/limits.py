@@ -19,6 +19,8 @@ class Limits:
         image_bytes: Largest image, decoded; a small file can hold a huge one.
         image_pixels: Most pixels (width times height) of one image.
         image_bands: Most bands of one image.
+        request_bytes: All images of one request, decoded.
+        request_pixels: Most pixels (width times height) of all images of one request.
         workers: Calls that run at the same time.
         queue: Calls that may wait beside them; the next one is answered 503.
         timeout_s: Longest that a call may run; a worker that takes longer is killed.
@@ -31,6 +33,8 @@ class Limits:
     image_bytes: int = 4 << 30
     image_pixels: int = 1 << 32
     image_bands: int = 4096
+    request_bytes: int = 8 << 30
+    request_pixels: int = 1 << 33
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     queue: int = 32
     timeout_s: float | None = 3600
@@ -44,3 +48,10 @@ class Limits:
         from pesto_runtime.raster import Bounds  # loads numpy, which the server does not need
 
         return Bounds(self.image_bytes, self.image_pixels, self.image_bands)
+
+    @property
+    def bounds_of_request(self) -> Bounds:
+        """Of all images of one request together."""
+        from pesto_runtime.raster import Bounds  # as above
+
+        return Bounds(self.request_bytes, self.request_pixels)

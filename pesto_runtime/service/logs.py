@@ -5,35 +5,51 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 LogFormat: TypeAlias = Literal["text", "json"]
 
-_FIELDS: ContextVar[Mapping[str, str | int | float]] = ContextVar("log_fields", default={})  # noqa: B039  # never changed
+_FIELDS: ContextVar[Mapping[str, str | int | float]] = ContextVar(
+    "log_fields", default=MappingProxyType({})
+)
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _OWN = "pesto_runtime"
 
 
-@contextmanager
-def bound(**fields: str | float | None) -> Iterator[None]:
+class bound:  # noqa: N801  # it is used as a function
     """Add fields to every line that is logged inside, in this task or thread; None adds nothing.
 
     >>> with bound(job="42", tile=None):
+    ...     also(tile="0,0,8,8", job="43")
     ...     dict(fields_now())
-    {'job': '42'}
+    {'job': '42', 'tile': '0,0,8,8'}
     """
-    added = {name: value for name, value in fields.items() if value is not None}
-    token = _FIELDS.set({**_FIELDS.get(), **added})
-    try:
-        yield
-    finally:
-        _FIELDS.reset(token)
+
+    __slots__ = ("_fields", "_token")
+
+    def __init__(self, **fields: str | float | None) -> None:
+        added = {name: value for name, value in fields.items() if value is not None}
+        self._fields: dict[str, str | int | float] = {**_FIELDS.get(), **added}
+
+    def __enter__(self) -> None:
+        self._token = _FIELDS.set(self._fields)
+
+    def __exit__(self, *_: object) -> None:
+        _FIELDS.reset(self._token)
+
+
+def also(**fields: str | float) -> None:
+    """Add fields that are not there yet to those of the innermost `bound`, until it ends."""
+    known = _FIELDS.get()
+    if isinstance(known, dict):
+        for name, value in fields.items():
+            known.setdefault(name, value)
 
 
 def fields_now() -> Mapping[str, str | int | float]:

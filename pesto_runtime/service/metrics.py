@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,6 +43,16 @@ class Queue(Protocol):
         """Most that are admitted."""
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """The figures of one endpoint and status; finding them takes longer than counting."""
+
+    requests: Counter
+    seconds: Histogram
+    bytes_in: Counter
+    bytes_out: Counter
+
+
 class Metrics:
     """The figures of one service; several services in one process share nothing."""
 
@@ -58,6 +70,7 @@ class Metrics:
             jobs: Jobs by state, asked at each reading.
             about: Labels of `pesto_service_info`: the process, its version and build.
         """
+        self._counted: dict[tuple[str, int], _Counted] = {}
         self._registry = CollectorRegistry()
         self._registry.register(_Now(queue, jobs, about or {}))
         self._requests = Counter(
@@ -79,16 +92,27 @@ class Metrics:
 
     def count(self, endpoint: str, status: int, *, seconds: float, sizes: tuple[int, int]) -> None:
         """Count an answered request; `sizes` are the bytes of its body and of its answer."""
-        self._requests.labels(endpoint, str(status)).inc()
-        self._seconds.labels(endpoint).observe(seconds)
-        self._bytes_in.labels(endpoint).inc(sizes[0])
-        self._bytes_out.labels(endpoint).inc(sizes[1])
+        counted = self._counted.get((endpoint, status)) or self._counter_of(endpoint, status)
+        counted.requests.inc()
+        counted.seconds.observe(seconds)
+        counted.bytes_in.inc(sizes[0])
+        counted.bytes_out.inc(sizes[1])
+
+    def _counter_of(self, endpoint: str, status: int) -> _Counted:
+        counted = self._counted[endpoint, status] = _Counted(
+            self._requests.labels(endpoint, str(status)),
+            self._seconds.labels(endpoint),
+            self._bytes_in.labels(endpoint),
+            self._bytes_out.labels(endpoint),
+        )
+        return counted
 
     def text(self) -> bytes:
         """All figures, as Prometheus reads them."""
         return generate_latest(self._registry)
 
 
+@lru_cache(maxsize=256)
 def endpoint_of(path: str) -> str:
     """The endpoint that a path belongs to; one name for all that are none of ours.
 

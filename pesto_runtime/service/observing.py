@@ -7,13 +7,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
-
-from pesto_runtime.client.tracing import HEADER, traced
+from pesto_runtime.client.tracing import HEADER, Trace, traced
+from pesto_runtime.service.callers import headers_of
 from pesto_runtime.service.logs import bound
 from pesto_runtime.service.metrics import endpoint_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from pesto_runtime.service.metrics import Metrics
@@ -22,9 +23,11 @@ _LOG = logging.getLogger(__name__)
 _QUIET = ("health", "metrics")
 """Asked every few seconds by machines; a line each would bury the others."""
 _SHOWN = 200
+_TILE, _CORRELATION = "x-pesto-tile", "x-correlation-id"
+_TELLING = frozenset({_TILE, _CORRELATION})
 
 
-@dataclass
+@dataclass(slots=True)
 class _Seen:
     """What one request has come to so far."""
 
@@ -52,7 +55,7 @@ class Observing:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        seen, headers = _Seen(), Headers(scope=scope)
+        seen, headers = _Seen(), headers_of(scope)
 
         async def receiving() -> Message:
             message = await receive()
@@ -65,15 +68,7 @@ class Observing:
             seen.bytes_out += len(message.get("body", b""))
             await send(message)
 
-        with (
-            traced(headers.get(HEADER)) as trace,
-            bound(
-                trace_id=trace and trace.trace_id,
-                span_id=trace and trace.span_id,
-                tile=_shown(headers.get("x-pesto-tile")),
-                correlation_id=_shown(headers.get("x-correlation-id")),
-            ),
-        ):
+        with traced(headers.get(HEADER)) as trace, _bound_to(headers, trace):
             try:
                 await self._app(scope, receiving, sending)
             finally:
@@ -91,6 +86,18 @@ class Observing:
             }  # fmt: skip
             _LOG.info("%s %s %d", scope["method"], scope["path"], seen.status,
                       extra={"fields": fields})  # fmt: skip
+
+
+def _bound_to(headers: Mapping[str, str], trace: Trace | None) -> bound:
+    """Have log lines say whose request they are about, where it says so itself."""
+    if trace is None and _TELLING.isdisjoint(headers):
+        return bound()
+    return bound(
+        trace_id=trace and trace.trace_id,
+        span_id=trace and trace.span_id,
+        tile=_shown(headers.get(_TILE)),
+        correlation_id=_shown(headers.get(_CORRELATION)),
+    )
 
 
 def _shown(header: str | None) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from pesto_runtime.errors import (
 from pesto_runtime.hrefs import path_of
 from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
+from pesto_runtime.service.writing import AnswerWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,7 @@ _ANSWERS = {
     **_IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
     "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
 }  # fmt: skip
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", _PNG_TYPE: ".png"}
 _BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": _PNG_TYPE, ".npy": NPY_TYPE}
 
@@ -68,7 +70,7 @@ def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wan
     Raises:
         UnsupportedMedia: one image is asked for, and the process has none or several.
     """
-    media_type = (not out and _preferred(accept)) or JSON_TYPE
+    media_type = JSON_TYPE if out else _answer_type(accept)
     if media_type == JSON_TYPE:
         return Wanted(out=out)
     if media_type == FORM_TYPE:
@@ -102,9 +104,9 @@ def admitted(
 
 
 def write_answer(
-    description: Description, outputs: Mapping[str, object], inputs: Inputs, how: Wanted
+    description: Description, outputs: dict[str, object], inputs: Inputs, how: Wanted
 ) -> Answer:
-    """Write the outputs as wanted; an output that the description does not know is left out.
+    """Write the outputs as wanted, and take them; one that the description does not know is left.
 
     Raises:
         ContractBroken: the output asked for is not there, or a number is not finite.
@@ -116,19 +118,32 @@ def write_answer(
         pixels, port = outputs.get(how.binary), description.output(how.binary)
         if port is None or not isinstance(pixels, np.ndarray):
             raise ContractBroken(f"{description.name} answered no image {how.binary!r}")
-        return Answer(images.encoded(port, pixels, how.media_type), how.media_type)
+        outputs.pop(how.binary)
+        return _written(images.pieces(port, pixels, how.media_type), how.media_type)
     answered = [port for port in description.outputs if port.name in outputs]
     if how.media_type == FORM_TYPE:
         return Answer(*write_parts(images.parts(answered, outputs, how.image_type)))
-    document: dict[str, JsonValue] = {}
-    for port in answered:
+    writer = AnswerWriter()
+    for index, port in enumerate(answered):
+        writer.write(b"," if index else b"{")
+        writer.write(_json_bytes(port.name) + b":")
+        value = outputs.pop(port.name)  # its memory goes with it
         href = how.out.get(port.name)
         if href is None:
-            document[port.name] = images.to_json(port, outputs[port.name])
+            images.write_json(writer, port, value)
         else:
-            _write(href, images.file(port, outputs[port.name], href))
-            document[port.name] = href
-    return json_answer(document)
+            _write(href, images.file(port, value, href))
+            writer.write(_json_bytes(href))
+        del value
+    writer.write(b"}" if answered else b"{}")
+    return writer.answer(JSON_TYPE)
+
+
+def _written(pieces: Iterable[bytes | memoryview], media_type: str) -> Answer:
+    writer = AnswerWriter()
+    for piece in pieces:
+        writer.write(piece)
+    return writer.answer(media_type)
 
 
 def json_answer(document: Mapping[str, JsonValue]) -> Answer:
@@ -142,7 +157,7 @@ def json_answer(document: Mapping[str, JsonValue]) -> Answer:
 
 def _json_bytes(document: object) -> bytes:
     try:
-        text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = _ENCODER.encode(document)
     except ValueError as error:
         raise ContractBroken(f"an output is not JSON: {error}") from error
     return text.encode()
@@ -154,13 +169,19 @@ class _Images:
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
 
-    def to_json(self, port: Port, value: object) -> JsonValue:
+    def write_json(self, writer: AnswerWriter, port: Port, value: object) -> None:
         if isinstance(value, np.ndarray):
-            return self._base64(port, value)
-        if port.kind == "images" and isinstance(value, (list, tuple)):
-            return [self.to_json(port, each) for each in value]
-        plain: JsonValue = value  # type: ignore[assignment]  # the processor has made it JSON
-        return plain
+            writer.write(b'"')
+            writer.write_base64(self._as_pesto(port, value))
+            writer.write(b'"')
+        elif port.kind == "images" and isinstance(value, (list, tuple)):
+            writer.write(b"[")
+            for index, each in enumerate(value):
+                writer.write(b"," if index else b"")
+                self.write_json(writer, port, each)
+            writer.write(b"]")
+        else:
+            writer.write(_json_bytes(value))
 
     def parts(
         self, ports: Iterable[Port], outputs: Mapping[str, object], media_type: str
@@ -169,6 +190,8 @@ class _Images:
         for port in ports:
             value = outputs[port.name]
             is_list = port.kind == "images" and isinstance(value, (list, tuple))
+            if is_list and not value:
+                yield Part(port.name, b"[]", JSON_TYPE)
             for each in value if is_list else (value,):  # type: ignore[attr-defined]  # a list is one
                 if isinstance(each, np.ndarray):
                     data = self.encoded(port, each, media_type)
@@ -188,13 +211,17 @@ class _Images:
     def encoded(self, port: Port, pixels: np.ndarray, media_type: str) -> bytes:
         return raster.encode_image(self._image(port, self._trimmed(port, pixels)), media_type)
 
-    def _base64(self, port: Port, pixels: np.ndarray) -> str:
+    def pieces(
+        self, port: Port, pixels: np.ndarray, media_type: str
+    ) -> Iterator[bytes | memoryview]:
+        return raster.image_pieces(self._image(port, self._trimmed(port, pixels)), media_type)
+
+    def _as_pesto(self, port: Port, pixels: np.ndarray) -> Iterator[bytes | memoryview]:
         """PESTO's PNG where it answers one; everywhere else all that is known survives."""
         is_plain = (
             port.raster is None and len(pixels) <= 3 and pixels.dtype in (np.uint8, np.uint16)
         )
-        data = self.encoded(port, pixels, _PNG_TYPE if is_plain else TIFF_TYPE)
-        return base64.b64encode(data).decode("ascii")
+        return self.pieces(port, pixels, _PNG_TYPE if is_plain else TIFF_TYPE)
 
     def _trimmed(self, port: Port, pixels: np.ndarray) -> np.ndarray:
         roi = self._inputs.roi
@@ -234,6 +261,11 @@ class _Images:
             return None
         moved = raster.shifted(tile.transform, tile.read.col_off, tile.read.row_off)
         return raster.rescaled(moved, float(scale.x), float(scale.y))
+
+
+@lru_cache(maxsize=64)
+def _answer_type(accept: str) -> str:
+    return _preferred(accept) or JSON_TYPE
 
 
 def _preferred(accept: str, among: Mapping[str, str] = _ANSWERS) -> str | None:

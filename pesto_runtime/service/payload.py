@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
@@ -11,15 +12,18 @@ from pydantic import ValidationError
 from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
 from pesto_runtime.errors import BadRequest, InvalidInput, UnsupportedMedia, shortened
+from pesto_runtime.service.long_texts import LongText, read_long_json, restored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from mmap import mmap
     from typing import NoReturn
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.service.faults import Faults
+    from pesto_runtime.service.spool import Spool
 
 JSON_TYPE = "application/json"
 NPY_TYPE = "application/x-npy"
@@ -28,6 +32,7 @@ BYTES_TYPE = "application/octet-stream"
 RESERVED = "pesto"
 
 # PESTO never looks at the media type, and curl's default is a form: all of these carry its JSON.
+_NO_OPTIONS = CallOptions()
 _READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-form-urlencoded")
 
 
@@ -35,11 +40,11 @@ _READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-fo
 class RawImage:
     """An image as the body of a request."""
 
-    data: bytes
+    data: bytes | mmap
     media_type: str
 
 
-InputValue: TypeAlias = "JsonValue | RawImage | list[RawImage | JsonValue]"
+InputValue: TypeAlias = "JsonValue | RawImage | LongText | list[RawImage | LongText | JsonValue]"
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,29 @@ class Payload:
     """A request as it came.
 
     Attributes:
-        body: All of it.
+        body: All of it, unless it is in a spool.
         media_type: Of the body, lower case, without parameters but for a form's boundary.
         query: Query parameters.
         accept: The `Accept` header.
+        spool: Where a large body is; None for others.
+        trace: The `traceparent` that it came with; empty for none.
     """
 
     body: bytes
     media_type: str
     query: Mapping[str, str]
     accept: str
+    spool: Spool | None = None
+    trace: str = ""
+
+    def let_go(self) -> None:
+        """Need the body no more; what was read of it stays."""
+        if self.spool is not None:
+            self.spool.close()
+
+    def whole(self) -> bytes:
+        """The body, wherever it is."""
+        return self.body if self.spool is None else self.spool.whole()
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,7 @@ def require_media_type(media_type: str, description: Description) -> None:
     """
     if _is_json(media_type) or is_form(media_type):
         return
-    if _is_image(media_type) and raw_image_port(description) is not None:
+    if is_image_type(media_type) and raw_image_port(description) is not None:
         return
     raise UnsupportedMedia(
         f"{description.name} takes {', '.join(transports(description))}, "
@@ -105,31 +123,82 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
     """
     require_media_type(payload.media_type, description)
     if is_form(payload.media_type):
-        parts = read_parts(payload.body, payload.media_type)
-        return _form_call(parts, description, faults)
+        body = payload.whole()
+        payload.let_go()
+        return form_call(read_parts(body, payload.media_type), description, faults)
     port = raw_image_port(description)
-    if port is None or not _is_image(payload.media_type):
-        document = _json_object(payload.body)
-        return Call(document, _options(document.pop(RESERVED, None), faults))
+    if port is None or not is_image_type(payload.media_type):
+        if payload.spool is None:
+            return json_call(read_json(payload.body, "the body"), faults)
+        return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
         name: _text_value(description.input(name), text)
         for name, text in payload.query.items()
         if name != RESERVED
     }
-    values[port.name] = RawImage(payload.body, payload.media_type)
+    values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
-    return Call(values, _options(options and _json(options, "?pesto"), faults))
+    return Call(values, _options(options and read_json(options, "?pesto"), faults))
 
 
-def _form_call(parts: list[Part], description: Description, faults: Faults) -> Call:
-    """A part per input; parts of one name are the images of a list, in their order."""
+def _raw_image(payload: Payload) -> RawImage:
+    """The body as an image; only .npy can stay where it is, other files are decoded anyway."""
+    spool, media_type = payload.spool, payload.media_type
+    if spool is not None and media_type == NPY_TYPE:
+        return RawImage(spool.mapped(), media_type)
+    image = RawImage(payload.whole(), media_type)
+    payload.let_go()
+    return image
+
+
+def _long_json_call(spool: Spool, description: Description, faults: Faults) -> Call:
+    """What a large JSON object asks for; images in it are not copied."""
+    document, texts = read_long_json(spool, partial(read_json, what="the body"))
+    if not texts or not isinstance(document, dict):
+        return json_call(restored(document, texts), faults)
+    images = {port.name for port in description.inputs if port.kind in ("image", "images")}
+    small = {name: restored(each, texts) for name, each in document.items() if name not in images}
+    call = json_call(small, faults)
+    large = {name: _with_texts(document[name], texts) for name in images if name in document}
+    return Call({**call.values, **large}, call.options)
+
+
+def _with_texts(value: JsonValue, texts: Mapping[str, LongText]) -> InputValue:
+    """An image, or a list of them, as it stands in the body."""
+    if isinstance(value, str) and value in texts:
+        return texts[value]
+    if isinstance(value, list):
+        several: list[RawImage | LongText | JsonValue] = []
+        for each in value:
+            is_long = isinstance(each, str) and each in texts
+            several.append(texts[str(each)] if is_long else restored(each, texts))
+        return several
+    return restored(value, texts)
+
+
+def json_call(document: JsonValue, faults: Faults) -> Call:
+    """What a JSON object asks for.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if not isinstance(document, dict):
+        raise BadRequest(
+            f"the body is a JSON object with an input per key, not {shortened(document)}"
+        )
+    values = {name: each for name, each in document.items() if name != RESERVED}
+    return Call(values, _options(document.get(RESERVED), faults))
+
+
+def form_call(parts: list[Part], description: Description, faults: Faults) -> Call:
+    """What a form asks for: parts of one name are the images of a list, in their order."""
     values: dict[str, InputValue] = {}
-    lists: dict[str, list[RawImage | JsonValue]] = {}
+    lists: dict[str, list[RawImage | LongText | JsonValue]] = {}
     options: JsonValue = None
     for part in parts:
         port = description.input(part.name)
         if part.name == RESERVED:
-            options = _json(part.data, "the part 'pesto'")
+            options = read_json(part.data, "the part 'pesto'")
         elif port is None:
             continue  # ignored, as in JSON
         elif port.kind == "images":
@@ -146,10 +215,10 @@ def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
     """An image where it says so, or is a file for an image; JSON where it says so; else text."""
     takes_images = port.kind in ("image", "images")
     is_bytes = part.media_type == BYTES_TYPE or bool(part.filename and not part.media_type)
-    if takes_images and (is_bytes or _is_image(part.media_type)):
+    if takes_images and (is_bytes or is_image_type(part.media_type)):
         return RawImage(part.data, part.media_type or BYTES_TYPE)
     if part.media_type == JSON_TYPE:
-        return _json(part.data, f"the part {part.name!r}")
+        return read_json(part.data, f"the part {part.name!r}")
     try:
         text = part.data.decode()
     except UnicodeDecodeError:
@@ -162,22 +231,19 @@ def _is_json(media_type: str) -> bool:
     return media_type in _READ_AS_JSON or media_type.endswith("+json")
 
 
-def _is_image(media_type: str) -> bool:
+def is_image_type(media_type: str) -> bool:
+    """Whether a body of this type is an image."""
     return media_type == NPY_TYPE or media_type.startswith("image/")
 
 
-def _json_object(body: bytes) -> dict[str, JsonValue]:
-    document = _json(body, "the body")
-    if not isinstance(document, dict):
-        raise BadRequest(
-            f"the body is a JSON object with an input per key, not {shortened(document)}"
-        )
-    return document
+def read_json(text: bytes | str, what: str) -> JsonValue:
+    """Read JSON, and nothing beside it.
 
-
-def _json(text: bytes | str, what: str) -> JsonValue:
+    Raises:
+        BadRequest: it is none; `what` says what it is.
+    """
     try:
-        document: JsonValue = json.loads(text, parse_constant=_refuse_constant)
+        document: JsonValue = _DECODER.decode(_text(text))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"{what} is not JSON: {error}; it begins {shortened(text)}") from error
     return document
@@ -187,12 +253,20 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _text(data: bytes | str) -> str:
+    """JSON is UTF-8; what else the standard library takes for it is taken here, too."""
+    return data if isinstance(data, str) else data.decode(json.detect_encoding(data))
+
+
 def _text_value(port: Port | None, text: str) -> JsonValue:
     """A string stays one where the schema says so; other values are JSON, else strings."""
     if port is not None and port.schema.get("type") == "string":
         return text
     try:
-        value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
+        value: JsonValue = _DECODER.decode(text)
     except ValueError:
         return text
     return value
@@ -200,7 +274,7 @@ def _text_value(port: Port | None, text: str) -> JsonValue:
 
 def _options(document: JsonValue, faults: Faults) -> CallOptions:
     if document is None:
-        return CallOptions()
+        return _NO_OPTIONS
     try:
         return CallOptions.model_validate(document)
     except ValidationError as error:
@@ -208,4 +282,4 @@ def _options(document: JsonValue, faults: Faults) -> CallOptions:
             faults.add_field(field)
     except InvalidInput as error:  # a window says itself what is wrong with it
         faults.add_error(f"/{RESERVED}", error)
-    return CallOptions()
+    return _NO_OPTIONS

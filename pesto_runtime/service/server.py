@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvicorn
+import uvloop
 
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate
@@ -56,7 +58,8 @@ def serve(
     bounds = limits or Limits()
     with _listening(host, port) as listening:
         workers = Workers(target, profiles, gate=Gate.bound_to(host, allow), limits=bounds)
-        asyncio.run(_serve(workers, bounds, _kept(jobs or JobOptions(), port), listening))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(workers, bounds, _kept(jobs or JobOptions(), port), listening))
 
 
 async def _serve(
@@ -80,9 +83,13 @@ async def _serve(
             log_config=None,
             log_level="warning",
             lifespan="on",
+            http="httptools",
+            ws="none",
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
             timeout_keep_alive=75,
         )
+        gc.collect()
+        gc.freeze()  # what is here now stays; looking through it would hold up calls
         await _Server(config, app.state.drain).serve(sockets=[listening])
     finally:
         await workers.close()

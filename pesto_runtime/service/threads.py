@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.processor.progress import listening
 from pesto_runtime.service.execution import Execution
 from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.logs import also
 from pesto_runtime.service.readiness import Readiness
 from pesto_runtime.service.runs import Facts
 
@@ -83,7 +85,8 @@ class InThread:
         execution = self._here if from_here else self._afar
         loop = asyncio.get_running_loop()
         listener = _Listener(loop, on_progress, on_log)
-        future = self._threads.submit(_heard, listener, partial(execution.answer, payload))
+        work = partial(execution.answer, payload, on_tile=_tell_tile)
+        future = self._threads.submit(copy_context().run, _heard, listener, work)
         self.busy += 1
         waiting = asyncio.wrap_future(future)
         try:
@@ -113,6 +116,10 @@ class _Listener:
 
     def log(self, text: str) -> None:
         self.loop.call_soon_threadsafe(self.on_log, text)
+
+
+def _tell_tile(tile: str) -> None:
+    also(tile=tile)
 
 
 def _heard(listener: _Listener, work: Callable[[], Answer]) -> Answer:

@@ -1,11 +1,13 @@
 """Processes that show on the wire what a service did with a call."""
 
+import subprocess
 import time
 from typing import Annotated
 
 import numpy as np
 
 from pesto_runtime import Raster, TileInfo, process
+from pesto_runtime.client.tracing import HEADER, with_trace
 from pesto_runtime.processor import Named
 
 Two = Raster(bands=["red", "nir"])
@@ -54,6 +56,14 @@ def wrong(how: str) -> Annotated[float, Named("number")]:
     if how == "raise":
         raise KeyError("no such thing")
     return float(how)
+
+
+@process(version="1")
+def kin() -> Annotated[dict[str, str], Named("kin")]:
+    """Tell which trace this work is part of, for its own calls and for what it starts."""
+    child = subprocess.run(["/usr/bin/env"], capture_output=True, text=True, check=True)
+    variables = dict(line.split("=", 1) for line in child.stdout.splitlines() if "=" in line)
+    return {"call": with_trace({}).get(HEADER, ""), "child": variables.get("TRACEPARENT", "")}
 
 
 def break_down() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -216,24 +217,28 @@ def shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm"))  # noqa: PTH208, S108  # names alone
 
 
-def mailboxes(process_id: int) -> list[int]:
+def spools(process_id: int) -> list[int]:
     """Sizes of the memory without a name that a process holds."""
     held = Path(f"/proc/{process_id}/fd").iterdir()
-    return [each.stat().st_size for each in held if "pesto-mailbox" in str(each.readlink())]
+    return [each.stat().st_size for each in held if "pesto-spool" in str(each.readlink())]
 
 
 def test_nothing_is_left_of_a_service_that_is_killed() -> None:
-    """Large bodies went through memory, and kill -9 leaves neither memory nor processes."""
+    """Large bodies go through memory, and kill -9 leaves neither memory nor processes."""
     before = shared_memory()
     text = "0123456789abcdef" * (1 << 16)
     with served("echo", workers=2) as service:
         answer = service.post({"text": text, "times": 3})
         assert answer.json() == {"text": text * 3}
-        assert max(mailboxes(service.process.pid)) > 3 * len(text)
         workers = service.workers()
         assert len(workers) == 2
         assert all(lives(each) for each in workers)
-        service.process.kill()
+        parts = urlsplit(service.url)
+        with socket.create_connection((parts.hostname, parts.port)) as caller:
+            head = f"POST /api/v1/process HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            caller.sendall(f"{head}Content-Length: {2 * len(text)}\r\n\r\n{text}".encode())
+            eventually(lambda: spools(service.process.pid) == [len(text)])
+            service.process.kill()
         eventually(lambda: not any(lives(each) for each in workers))
     assert shared_memory() <= before
 

@@ -281,7 +281,7 @@ def test_a_deleted_result_is_gone_and_the_job_still_done(project: Server) -> Non
         ("GET", "/jobs/{gone}/results", 410),
         ("GET", "/jobs/{gone}/results/text", 410),
         ("PUT", "/jobs/{done}", 405),
-        ("POST", "/jobs", 405),
+        ("PUT", "/jobs", 405),
     ],
 )
 def test_what_is_not_there_is_a_problem(

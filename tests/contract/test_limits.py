@@ -19,7 +19,7 @@ from pesto_runtime.hrefs import file_href
 from pesto_runtime.service import Limits
 from tests.contract.calls import FORM, NPY, PROBLEM, PROCESSES, TIFF, npy, pointers, post, post_raw
 from tests.contract.transports import post_form
-from tests.contract.web import WAYS, Farm, by_uvicorn
+from tests.contract.web import WAYS, Farm, by_uvicorn, in_process, ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +34,9 @@ pytestmark = [pytest.mark.contract, pytest.mark.integration]
 COUNTS = "tests/contract/band_counts.py:"
 BODY_BYTES = 30_000_000
 ANSWER_BYTES = 4096
-GENEROUS_S = 5.0
-"""Five times what is promised: the machines that run tests are shared."""
+PROMISED_S = 1.0
+TIMES = 3
+"""The machines that run tests are shared: the quickest of some times is the service's own."""
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -65,12 +66,14 @@ def test_thirty_megabytes_without_a_key_are_refused_in_few_words(serve: Farm) ->
     text = base64.b64encode(image[: BODY_BYTES * 3 // 4]).decode()
     form: list[tuple[str, object]] = [("befor", ("a.npy", image, NPY))]
     for document in (text, None):
-        began = time.perf_counter()
-        answer = post(web, {"befor": document}) if document else post_form(web, form)
-        seconds = time.perf_counter() - began
-        assert pointers(answer) == ["/after", "/before"]
-        assert len(answer.content) < ANSWER_BYTES
-        assert seconds < GENEROUS_S
+        seconds = []
+        for _ in range(TIMES):
+            began = time.perf_counter()
+            answer = post(web, {"befor": document}) if document else post_form(web, form)
+            seconds.append(time.perf_counter() - began)
+            assert pointers(answer) == ["/after", "/before"]
+            assert len(answer.content) < ANSWER_BYTES
+        assert min(seconds) < PROMISED_S
 
 
 def test_a_big_body_with_its_keys_is_answered(serve: Farm) -> None:
@@ -110,7 +113,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(serve: Farm, tmp_p
         assert answer.status_code == 413
         assert "100000 x 100000 pixels of 1 bands, 10000000000 bytes decoded" in answer.text
         assert answer.headers["content-type"] == PROBLEM
-    assert time.perf_counter() - began < GENEROUS_S
+    assert time.perf_counter() - began < 5 * PROMISED_S
     assert _resident_bytes(web) - before < 300e6
 
 
@@ -129,6 +132,26 @@ def test_too_many_bands_are_refused(serve: Farm) -> None:
     assert "at most 4096 bands are taken" in answer.text
     within = post_raw(web, npy(np.zeros((4096, 1, 1), np.uint8)), NPY)
     assert within.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [({"request_bytes": 1999}, "at most 999 bytes"), ({"request_pixels": 1999}, "999 pixels")],
+)
+def test_images_of_a_request_have_a_bound_together(limit: dict[str, int], told: str) -> None:
+    """Each fits alone; the second is refused for what the first has taken. The control fits."""
+    image = npy(np.zeros((1, 20, 50), np.uint8))
+    parts: list[tuple[str, object]] = [("before", ("a", image, NPY)), ("after", ("b", image, NPY))]
+    with in_process(COUNTS + "differ", [], Limits(workers=1, **limit)) as web:
+        ready(web)
+        answer = post_form(web, parts)
+        assert (answer.status_code, pointers(answer)) == (413, ["/after"])
+        assert told in answer.text
+        assert "images before it in this request have 1000 pixels, 1000 bytes" in answer.text
+    within = {name: most + 1 for name, most in limit.items()}
+    with in_process(COUNTS + "differ", [], Limits(workers=1, **within)) as web:
+        ready(web)
+        assert post_form(web, parts).status_code == 200
 
 
 def post_chunks(web: Web, count: int) -> httpx.Response:

@@ -22,8 +22,17 @@ from pesto_runtime.client.tracing import traced
 from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.service import Limits
 from pesto_runtime.service.logs import JsonLines
-from tests.contract.calls import NPY, PROCESSES, npy, post, post_raw
-from tests.contract.web import WAYS, Farm, by_uvicorn
+from tests.contract.calls import (
+    NPY,
+    PROCESSES,
+    image_of,
+    npy,
+    picked,
+    post,
+    post_raw,
+    tile_of,
+)
+from tests.contract.web import WAYS, Farm, Socket, by_uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +138,29 @@ def test_a_line_per_call_has_its_trace_and_tile(tmp_path_factory: pytest.TempPat
     assert (bad["status"], bad["correlation_id"]) == (422, "c" * 200)
     assert "trace_id" not in bad
     assert "tile" not in bad
+
+
+def test_an_algorithm_works_under_the_trace_of_its_call(serve: Farm) -> None:
+    """Its own calls carry it, and in a worker what it starts; a call without one has none."""
+    web = serve(PROCESSES + "kin")
+    in_worker = isinstance(web, Socket)
+    for header, expected in ((PARENT, PARENT), ("nonsense", ""), (PARENT, PARENT), (None, "")):
+        told = post(web, {}, **({} if header is None else {"traceparent": header})).json()["kin"]
+        assert told == {"call": expected, "child": expected if in_worker else ""}
+
+
+def test_the_tile_of_a_body_is_in_the_line_too(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without a header; one that has a header keeps it, and one without either has none."""
+    image = image_of()
+    with ExitStack() as stack, lines_of_log() as lines:
+        web = Farm("in-process", tmp_path_factory.mktemp("log"), stack)(PROCESSES + "same")
+        body = npy(picked(image))
+        post_raw(web, body, NPY, pesto=tile_of(image))
+        headers = {"Content-Type": NPY, "X-Pesto-Tile": "mine"}
+        web("POST", "/process", content=body, headers=headers, params={"pesto": tile_of(image)})
+        post_raw(web, body, NPY)
+    tiles = [each.get("tile") for each in lines if each.get("path") == "/api/v1/process"]
+    assert tiles == ["0,0,6,5", "mine", None]
 
 
 def test_the_client_sends_its_trace_and_tile_on(capfd: pytest.CaptureFixture[str]) -> None:

@@ -168,10 +168,12 @@ def test_a_service_describes_itself(serve: Farm) -> None:
 
 
 def test_version_and_openapi_are_as_pesto_has_them(serve: Farm) -> None:
-    """JSON with the version and the packager; YAML as text."""
+    """JSON with the version and the packaging: PESTO's format, or a function; YAML as text."""
     web = serve(PROJECT)
     version = web("GET", "/version").json()
-    assert version["__packaging"].startswith("packaged with pesto-workflows ")
+    assert version["__packaging"] == "packaged with PESTO v1.7.2"
+    ours = serve(PROCESSES + "nap")("GET", "/version").json()
+    assert ours["__packaging"].startswith("packaged with pesto-workflows ")
     assert version["version"] == load_processor(PROJECT).description.version
     openapi = web("GET", "/openapi")
     assert openapi.headers["content-type"].startswith("text/plain")

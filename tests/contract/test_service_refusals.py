@@ -148,11 +148,12 @@ def test_a_caller_from_elsewhere_reads_no_local_file(
     ("method", "path", "options", "status"),
     [
         ("GET", "/nosuch", {}, 404),
-        ("POST", "/jobs", {}, 405),
+        ("PUT", "/jobs", {}, 405),
         ("GET", "/process", {}, 405),
         ("POST", "/health", {}, 405),
         ("POST", "/process", {"content": b"not json"}, 400),
-        ("POST", "/process", {"json": []}, 400),
+        ("POST", "/process", {"json": 7}, 400),
+        ("POST", "/process", {"json": []}, 422),
         ("POST", "/process", {"content": b"<a/>", "headers": {"Content-Type": "text/xml"}}, 415),
         ("POST", "/process", {"content": b"II*", "headers": {"Content-Type": TIFF}}, 415),
         ("POST", "/process", {"json": {}, "headers": {"Accept": TIFF}}, 415),
@@ -234,7 +235,7 @@ def test_a_reduce_says_what_it_cannot_do(serve: Farm) -> None:
 
 @pytest.mark.parametrize(
     ("how", "status", "told"),
-    [("raise", 500, "KeyError: 'no such thing'"), ("nan", 502, "'number'"), ("inf", 502, "inf")],
+    [("raise", 500, "KeyError: 'no such thing'"), ("nan", 500, "'number'"), ("inf", 500, "inf")],
 )
 def test_a_failing_algorithm_is_told_and_not_retryable(
     serve: Farm, how: str, status: int, told: str

@@ -2,7 +2,8 @@
 
 Run it by the Python of an environment that has `processing-factory`, as root, in a mount namespace
 of its own (`unshare --mount`): PESTO finds a service's description in /etc/pesto, and only there.
-Arguments: project directory, an empty directory to work in. Its first line on stdout is its URL.
+Arguments: project directory, an empty directory to work in, profiles. Its first line on stdout is
+its URL.
 """
 
 # mypy: ignore-errors
@@ -18,7 +19,7 @@ from pathlib import Path
 JOBS = "/tmp/.pesto"  # noqa: S108  # where PESTO keeps its jobs, whatever TMPDIR says
 
 
-def build(project: Path, workspace: Path) -> Path:
+def build(project: Path, workspace: Path, profiles: list[str]) -> Path:
     """Prepare the project as `pesto build` does before it calls docker; answers where."""
     os.environ["PESTO_WORKSPACE"] = str(workspace)
     with contextlib.redirect_stdout(sys.stderr):
@@ -26,7 +27,7 @@ def build(project: Path, workspace: Path) -> Path:
         from pesto.cli.core.build_config import BuildConfig
 
         path = str(project / "pesto" / "build" / "build.json")
-        config = BuildConfig.from_path(path=path, profiles=[], network="host")
+        config = BuildConfig.from_path(path=path, profiles=profiles, network="host")
         builder = Builder(config)
         builder.conf_validation()
         builder.copy_factory_files()
@@ -58,10 +59,10 @@ def mount(*words: object) -> None:
     subprocess.run([command, *map(str, words)], check=True)
 
 
-def main(project: Path, work: Path) -> None:
+def main(project: Path, work: Path, profiles: list[str]) -> None:
     """Build, supply, serve."""
     shutil.copytree(project, work / "project")
-    built = build(work / "project", work / "workspace")
+    built = build(work / "project", work / "workspace", profiles)
     service = only(built, "pesto/api/service.json")
     files = [service.with_name(name) for name in ("service.json", "version.json", "config.json")]
     supply_etc(work / "etc", [*files, only(built, "api_geo_process_v1.0.yaml")])
@@ -80,4 +81,4 @@ def main(project: Path, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), sys.argv[3:])

@@ -19,7 +19,8 @@ import pytest
 import tests.support.airflow_home  # noqa: F401  # before any test imports Airflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from tests.support.airflow_standalone import Airflow
     from tests.support.conductor_workers import Desk
@@ -55,26 +56,33 @@ def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @pytest.fixture(scope="session")
-def real_pesto() -> Iterator[str]:
+def real_pesto(
+    served_by_pesto: Callable[..., AbstractContextManager[str]],
+) -> Iterator[str]:
     """URL of a PESTO 1.7.2 service of `tests/data/pesto_margin_project`."""
-    with served_by_pesto("pesto_margin_project") as url:
+    with served_by_pesto(DATA / "pesto_margin_project") as url:
         yield url
 
 
-@contextmanager
-def served_by_pesto(project: str) -> Iterator[str]:
-    """A PESTO 1.7.2 service of a project of `tests/data`; answers its URL."""
+@pytest.fixture(scope="session")
+def served_by_pesto() -> Callable[..., AbstractContextManager[str]]:
+    """Serves a project, with profiles, by PESTO 1.7.2: the URL of it."""
     unshare = shutil.which("unshare")
     if os.geteuid() != 0 or unshare is None or shutil.which("mount") is None:
         pytest.skip("PESTO reads /etc/pesto: supplying it needs root, unshare and mount")
     python = _environment()
-    with tempfile.TemporaryDirectory() as work:
-        command = [
-            unshare, "--mount", str(python), str(DATA / "real_pesto_server.py"),
-            str(DATA / project), work,
-        ]  # fmt: skip
-        with _server(command, Path(work) / "log") as url:
-            yield url
+
+    @contextmanager
+    def serve(project: Path, *profiles: str) -> Iterator[str]:
+        with tempfile.TemporaryDirectory() as work:
+            command = [
+                unshare, "--mount", str(python), str(DATA / "real_pesto_server.py"),
+                str(project), work, *profiles,
+            ]  # fmt: skip
+            with _server(command, Path(work) / "log") as url:
+                yield url
+
+    return serve
 
 
 @contextmanager

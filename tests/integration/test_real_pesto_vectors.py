@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.integration.conftest import served_by_pesto
 from tests.support.commands import saved
 from tests.support.rasters import UTM, noise, sha256_of, write_scene
 from tests.support.runs import ROOT, run_local
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -50,11 +51,13 @@ def expected() -> list[tuple[float, float, int]]:
     )
 
 
-def test_a_real_pesto_detection_is_tiled_like_any_other(tmp_path: Path) -> None:
+def test_a_real_pesto_detection_is_tiled_like_any_other(
+    tmp_path: Path, served_by_pesto: Callable[..., AbstractContextManager[str]]
+) -> None:
     """The same bytes as the project loaded here, and the points that scipy finds."""
     scene = write_scene(tmp_path / "s.tif", PIXELS)
     sums: list[str] = []
-    with served_by_pesto("pesto_peaks_project") as url:
+    with served_by_pesto(PROJECT) as url:
         for place in (url, str(PROJECT)):
             folder = tmp_path / f"out{len(sums)}"
             entry: JsonValue = {"peaks": {"url": place, "overlay": OVERLAY}}

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from fastapi.responses import FileResponse
 
 from pesto_runtime.errors import Gone, InvalidInput, NotFound, PestoError
+from pesto_runtime.service.batches import is_batch
 from pesto_runtime.service.documents import PREFIX
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.jobs.asking import asked_of
@@ -81,16 +82,26 @@ class JobEndpoints:
         asked = asked_of(headers)
         return asked.at_once or asked.key is not None or self._description.known.asynchronous
 
-    async def process(self, request: Request, payload: Payload, *, from_here: bool) -> Response:
-        """Make a call a job; answer it at once, after a grace, or once it is over.
+    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Record:
+        """Make a call a job; it is kept once this returns.
 
         Raises:
-            PestoError: it cannot be kept, or is over already and has failed.
+            InvalidInput: it is a batch.
+            PestoError: it cannot be kept.
         """
+        if is_batch(payload):
+            raise InvalidInput("a batch is answered at once; submit its payloads one by one")
         asked = asked_of(request.headers)
         lease_s = asked.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
-        record = await self._desk.submit(Order(payload, from_here, asked.key, lease_s))
-        links = Links.below(str(request.base_url))
+        return await self._desk.submit(Order(payload, from_here, asked.key, lease_s))
+
+    async def respond(self, request: Request, record: Record) -> Response:
+        """Answer who has submitted a job: at once, after a grace, or once it is over.
+
+        Raises:
+            PestoError: it is over already and has failed.
+        """
+        asked, links = asked_of(request.headers), Links.below(str(request.base_url))
         if asked.at_once:
             if asked.wait_s:
                 record = await self._desk.wait(record.id, asked.wait_s)
@@ -156,8 +167,10 @@ class JobEndpoints:
         return Response(content, media_type=media_type)
 
     async def delete_result(self, job_id: str, part: str) -> Response:
-        """Delete one thing that a job left; the job stays what it is."""
+        """Delete one thing that a job left, or once more; the job stays what it is."""
         record = await self._desk.find(job_id)
+        if any(each.part == part and each.is_deleted for each in record.results):
+            return _json({})
         number, result = _found(record, part)
         await self._desk.change(job_id, Deleted(result.part))
         await asyncio.to_thread(self._desk.folder.delete_result, job_id, number)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.errors import StoreFailed, StoreRefused
+from pesto_runtime.service.jobs.leftovers import LOCK, sweep_leftovers, temporary_folder
 from pesto_runtime.service.jobs.orders import Order
 from pesto_runtime.service.jobs.results import Piece
 from pesto_runtime.service.payload import Payload
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _DATABASE = "jobs.sqlite"
 _FILES = "files"
-_LOCK = "lock"
 _REQUEST = "request"
 _RESULTS = "results"
 
@@ -53,10 +52,12 @@ class JobFolder:
         """
         with _told(root):
             self._is_ours = root is None
-            self.root = Path(tempfile.mkdtemp(prefix="pesto-jobs-")) if root is None else root
+            if root is None:
+                sweep_leftovers()
+            self.root = temporary_folder() if root is None else root
             self._files = self.root / _FILES
             self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -48,14 +48,14 @@ class Piece:
 def taken_apart(answer: Answer, description: Description) -> tuple[Piece, ...]:
     """The pieces of an answer, in its order."""
     if answer.media_type == JSON_TYPE:
-        document: dict[str, JsonValue] = json.loads(answer.content)
+        document: dict[str, JsonValue] = json.loads(answer.whole())
         found = (_pieces(name, each, description) for name, each in document.items())
         return tuple(piece for pieces in found for piece in pieces)
     if is_form(answer.media_type):
-        parts = read_parts(answer.content, answer.media_type)
+        parts = read_parts(answer.whole(), answer.media_type)
         return tuple(_of_parts(parts, description))
     images = [port.name for port in description.outputs if port.kind == "image"]
-    return (Piece(images[0], answer.content, answer.media_type),)
+    return (Piece(images[0], answer.whole(), answer.media_type),)
 
 
 def put_together(pieces: Sequence[Piece], media_type: str) -> Answer:

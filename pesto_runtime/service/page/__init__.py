@@ -86,7 +86,8 @@ def _form(description: Description) -> str:
     fields = "".join(field_of(port) for port in description.inputs)
     return (
         f'<section><h2>Try it</h2><form id="call" novalidate>{fields}<p class="row">'
-        '<button>Run</button> <label>Answer <select id="answer"><option value="preview">as '
+        '<button id="run">Run</button> <button type="button" id="stop" hidden>Stop</button> '
+        '<label>Answer <select id="answer"><option value="preview">as '
         'pictures and values</option><option value="json">JSON, as PESTO’s clients get it</option>'
         '</select></label> <output id="spent"></output></p></form>'
         '<div id="answers" aria-live="polite"></div></section>'
@@ -94,14 +95,22 @@ def _form(description: Description) -> str:
 
 
 def _ports(heading: str, ports: tuple[Port, ...]) -> str:
+    is_output = heading == "Outputs"
     rows = "".join(
-        f"<tr><th scope=row><code>{escape(port.name)}</code></th><td>{escape(port.kind)}"
-        f"{'' if port.required or heading == 'Outputs' else ', optional'}</td>"
+        f"<tr{_nodata(port)}><th scope=row><code>{escape(port.name)}</code></th>"
+        f"<td>{escape(port.kind)}{'' if port.required or is_output else ', optional'}</td>"
         f"<td>{shown_schema(port)}</td></tr>"
         for port in ports
     )
     body = rows or "<tr><td>none</td></tr>"
     return f"<section><h2>{heading}</h2><table><tbody>{body}</tbody></table></section>"
+
+
+def _nodata(port: Port) -> str:
+    """What the script leaves out of a picture of this output."""
+    if port.raster is None or port.raster.nodata is None:
+        return ""
+    return f' data-port="{escape(port.name)}" data-nodata="{port.raster.nodata:g}"'
 
 
 def _command(description: Description) -> str:

@@ -17,8 +17,10 @@ def field_of(port: Port) -> str:
     """One labelled field; its `data-kind` tells the script how to send it."""
     name = escape(port.name)
     star = ' <b title="required">*</b>' if port.required else ""
-    told = port.schema.get("description") or ""
-    note = f"<small>{escape(str(told))}</small>" if told else ""
+    told = [str(port.schema.get("description") or "")]
+    if port.raster is not None:
+        told.append(_shown_raster(port.raster))
+    note = "".join(f"<small>{escape(each)}</small>" for each in told if each)
     return (
         f'<div class="field" data-name="{name}" data-kind="{_kind(port)}">'
         f'<label for="in-{name}">{name}{star}</label><div>{_control(port, name)}{note}'
@@ -51,8 +53,9 @@ def _control(port: Port, name: str) -> str:
     if port.kind in ("image", "images"):
         several = " multiple" if port.kind == "images" else ""
         return (
-            f'<input type="file" id="in-{name}"{several}> <input class="href" type="text" '
-            f'aria-label="{name}, by reference" placeholder="or file:///… https://…">'
+            f'<div class="image"><input type="file" id="in-{name}"{several}> <input class="href" '
+            f'type="text" aria-label="{name}, by reference" placeholder="or file:///… https://…">'
+            "</div>"
         )
     options = port.schema.get("enum")
     if port.schema.get("type") == "boolean":

@@ -32,8 +32,9 @@ function gathered() {
 }
 
 const ARRAYS = {
-  u1: Uint8Array, i1: Int8Array, u2: Uint16Array, i2: Int16Array, u4: Uint32Array, i4: Int32Array,
-  u8: BigUint64Array, i8: BigInt64Array, f4: Float32Array, f8: Float64Array,
+  u1: ["uint8", Uint8Array], i1: ["int8", Int8Array], u2: ["uint16", Uint16Array], i2: ["int16", Int16Array],
+  u4: ["uint32", Uint32Array], i4: ["int32", Int32Array], u8: ["uint64", BigUint64Array], i8: ["int64", BigInt64Array],
+  f4: ["float32", Float32Array], f8: ["float64", Float64Array],
 };
 
 function readNpy(buffer) {
@@ -44,21 +45,23 @@ function readNpy(buffer) {
   const head = new TextDecoder().decode(new Uint8Array(buffer, start, size));
   const code = /'descr': '[<|=]([a-z]\d+)'/.exec(head);
   const shape = /'shape': \(([^)]*)\)/.exec(head)[1].split(",").filter((s) => s.trim()).map(Number);
-  const kind = code && ARRAYS[code[1]];
-  return { dtype: code ? code[1] : "?", shape, values: kind ? new kind(buffer.slice(start + size)) : null };
+  const [dtype, kind] = (code && ARRAYS[code[1]]) || [code ? code[1] : "of no dtype shown here", null];
+  return { dtype, shape, values: kind ? new kind(buffer.slice(start + size)) : null };
 }
 
-function range(values, start, stop) {
+function range(values, start, stop, nodata) {
   let least = Infinity, most = -Infinity;
   for (let i = start; i < stop; i++) {
     const value = Number(values[i]);
+    if (value === nodata) continue;
     if (value < least) least = value;
     if (value > most) most = value;
   }
   return [least, most];
 }
 
-function paint(canvas, image) {
+// Bands 1 to 3 as red, green, blue, or band 1 as grey, each from its least to its most value; nodata is see-through.
+function paint(canvas, image, nodata) {
   const [bands, height, width] = image.shape;
   const step = Math.max(1, Math.ceil(Math.max(width, height) / 1024));
   canvas.width = Math.ceil(width / step);
@@ -67,32 +70,58 @@ function paint(canvas, image) {
   const picture = context.createImageData(canvas.width, canvas.height);
   const size = width * height;
   const shown = bands >= 3 ? [0, 1, 2] : [0, 0, 0];
+  const ranges = shown.map((band) => range(image.values, band * size, (band + 1) * size, nodata));
   shown.forEach((band, channel) => {
-    const [least, most] = range(image.values, band * size, (band + 1) * size);
+    const [least, most] = ranges[channel];
     const gain = most > least ? 255 / (most - least) : 0;
     for (let row = 0, at = 0; row < height; row += step) {
       for (let col = 0; col < width; col += step, at += 4) {
-        picture.data[at + channel] = (Number(image.values[band * size + row * width + col]) - least) * gain;
-        picture.data[at + 3] = 255;
+        const value = Number(image.values[band * size + row * width + col]);
+        picture.data[at + channel] = gain ? (value - least) * gain : 127;
+        if (value !== nodata && !Number.isNaN(value)) picture.data[at + 3] = 255;
       }
     }
   });
   context.putImageData(picture, 0, 0);
+  return bands >= 3 ? ranges : ranges.slice(0, 1);
+}
+
+function tellPixel(canvas, line, image) {
+  const [bands, height, width] = image.shape;
+  canvas.addEventListener("pointermove", (event) => {
+    const col = Math.min(width - 1, Math.floor((event.offsetX / canvas.clientWidth) * width));
+    const row = Math.min(height - 1, Math.floor((event.offsetY / canvas.clientHeight) * height));
+    if (col < 0 || row < 0) return;
+    const values = Array.from({ length: Math.min(bands, 8) }, (_, band) => image.values[band * width * height + row * width + col]);
+    line.textContent = `row ${row}, column ${col}: ${values.join(", ")}${bands > 8 ? ", …" : ""}`;
+  });
+  canvas.addEventListener("pointerleave", () => { line.textContent = ""; });
+}
+
+function nodataOf(name) {
+  const row = document.querySelector(`tr[data-port="${CSS.escape(name)}"]`);
+  return row ? Number(row.dataset.nodata) : undefined;
 }
 
 async function showPart(name, value) {
   const figure = make("figure", undefined, $("answers"));
+  const caption = make("figcaption", undefined, figure);
+  make("b", name, caption);
   if (!(value instanceof Blob)) {
-    make("figcaption", name, figure);
     make("pre", value, figure);
     return;
   }
   const image = readNpy(await value.arrayBuffer());
-  const caption = make("figcaption", `${name}: ${image.shape.join(" × ")} (band, row, col), ${image.dtype} `, figure);
-  const link = make("a", "download .npy", caption);
+  const told = make("span", `${image.shape.join(" × ")} (band, row, column), ${image.dtype}`, caption);
+  const link = make("a", "download .npy", (caption.append(" "), caption));
   link.href = URL.createObjectURL(value);
   link.download = name + ".npy";
-  if (image.values) paint(make("canvas", undefined, figure), image);
+  if (!image.values || image.shape.length !== 3) return;
+  const canvas = make("canvas", undefined, figure);
+  const ranges = paint(canvas, image, nodataOf(name));
+  told.textContent += ", " + ranges.map(([least, most]) => (least > most ? "nothing valid" : `${least} to ${most}`)).join(" | ");
+  tellPixel(canvas, make("div", undefined, figure), image);
+  canvas.nextSibling.className = "under";
 }
 
 function shortened(key, value) {
@@ -109,26 +138,43 @@ function showProblem(problem) {
   }
 }
 
+let running = null;
+
+function setRunning(controller) {
+  running = controller;
+  $("run").disabled = Boolean(controller);
+  $("stop").hidden = !controller;
+}
+
 async function call(event) {
   event.preventDefault();
+  if (running) return;
   $("answers").replaceChildren();
   for (const fault of document.querySelectorAll(".field .fault")) fault.hidden = true;
   const accept = $("answer").value === "json" ? "application/json" : "multipart/form-data, application/x-npy;q=0.9";
   const began = performance.now();
-  $("spent").textContent = "running…";
+  const spent = () => `${((performance.now() - began) / 1000).toFixed(1)} s`;
+  const clock = setInterval(() => { $("spent").textContent = `running, ${spent()}`; }, 100);
+  setRunning(new AbortController());
+  let told = "";
   try {
-    const answer = await fetch(new URL("process", api), { method: "POST", body: gathered(), headers: { Accept: accept } });
+    const asked = { method: "POST", body: gathered(), headers: { Accept: accept }, signal: running.signal };
+    const answer = await fetch(new URL("process", api), asked);
     const type = answer.headers.get("Content-Type") || "";
     if (!answer.ok) showProblem(await answer.json());
     else if (type.startsWith("multipart/")) for (const [name, value] of await answer.formData()) await showPart(name, value);
     else make("pre", JSON.stringify(await answer.json(), shortened, 1), $("answers"));
-    $("spent").textContent = `HTTP ${answer.status}, ${Math.round(performance.now() - began)} ms`;
+    told = `HTTP ${answer.status}, ${spent()}`;
   } catch (error) {
-    $("spent").textContent = "";
-    make("p", `no answer: ${error.message}`, $("answers")).className = "bad";
+    if (error.name === "AbortError") told = `stopped after ${spent()}`;
+    else make("p", `no answer: ${error.message}`, $("answers")).className = "bad";
   }
+  clearInterval(clock);
+  setRunning(null);
+  $("spent").textContent = told;
 }
 
+$("stop").addEventListener("click", () => running && running.abort());
 $("command").textContent = $("command").textContent.replace("BASE", location.href.replace(/\/docs.*$/, ""));
 $("call").addEventListener("submit", call);
 showState();

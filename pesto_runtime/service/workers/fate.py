@@ -60,6 +60,15 @@ def died(name: str, code: int) -> AlgorithmFailed:
     return AlgorithmFailed(f"{name}: its worker process {told(code)}")
 
 
+class NotBegun(Exception):  # it never leaves the pool
+    """A worker died before it began the call that it was handed; another one may perform it."""
+
+
+def not_begun(name: str, code: int) -> NotBegun:
+    """What to say of a call whose worker died in the instant it was handed over."""
+    return NotBegun(f"{name}: its worker process {told(code)} before it began this call")
+
+
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_S)

@@ -6,50 +6,48 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-from dataclasses import fields
-from typing import TYPE_CHECKING, TypeVar
+from collections import deque
+from contextvars import copy_context
+from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description
 from pesto_runtime.service.answers import Answer
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.logs import also
 from pesto_runtime.service.runs import Facts, no_log, no_progress
-from pesto_runtime.service.workers.fate import died
-from pesto_runtime.service.workers.frames import Frame, Unpacker, error_of, pack
-from pesto_runtime.service.workers.mailbox import INLINE_BYTES, Mailbox
+from pesto_runtime.service.spool import INLINE_BYTES, Spool
+from pesto_runtime.service.workers.channel import open_channel, received, send
+from pesto_runtime.service.workers.fate import NotBegun, died, not_begun
+from pesto_runtime.service.workers.frames import Frame, Unpacker, call_frame, error_of, pack
+from pesto_runtime.service.workers.mark import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic import JsonValue
-
+    from pesto_runtime.errors import PestoError
+    from pesto_runtime.service.payload import Payload
     from pesto_runtime.service.runs import OnLog, OnProgress
     from pesto_runtime.service.workers.setting import Setting
-
-T = TypeVar("T")
-
-_OF_PAYLOAD = tuple(each.name for each in fields(Payload) if each.name != "body")
-_OF_ANSWER = tuple(each.name for each in fields(Answer) if each.name != "content")
 
 _MODULE = "pesto_runtime.service.workers.process"
 _ON_LOOP_BYTES = 4 << 20  # copying more is left to a thread; 4 MiB take about 1 ms
 
 
-class Handle(asyncio.Protocol):
+class Handle:
     """A worker process; it has one call at a time.
 
     Attributes:
         is_busy: Whether it owes an answer; such a worker can only be waited for, or killed.
+        is_lost: Whether it is known to be gone; one that died just now is not yet.
         on_lost: Called when the process is gone.
     """
 
     def __init__(self, setting: Setting) -> None:
         """Start the process; it loads its target while nobody waits for it yet."""
-        self._socket, theirs = socket.socketpair()
-        self._inbox, self._outbox = Mailbox.create(), Mailbox.create()
-        inherited = (theirs.fileno(), self._inbox.descriptor, self._outbox.descriptor)
+        self._socket, theirs = open_channel()
+        self._mark = Mark.create()
+        inherited = (theirs.fileno(), self._mark.descriptor)
         numbers = [str(number) for number in (*inherited, os.getpid())]
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
@@ -62,12 +60,17 @@ class Handle(asyncio.Protocol):
         self._name = setting.target
         self._facts: Facts | None = None
         self._unpacker = Unpacker()
-        self._replies: asyncio.Queue[Frame | None] = asyncio.Queue()
-        self._transport: asyncio.WriteTransport | None = None
-        self._copying: asyncio.Future[object] | None = None
+        self._replies: deque[Frame] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._number = 0
+        self._context = copy_context()
+        self._is_late = False
+        self._body: Spool | None = None
+        self._spool: Spool | None = None
         self._on_progress: OnProgress = no_progress
         self._on_log: OnLog = no_log
-        self._is_lost = False
+        self.is_lost = False
         self.is_busy = True
         self.on_lost: Callable[[], None] = lambda: None
 
@@ -78,8 +81,8 @@ class Handle(asyncio.Protocol):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked something."""
-        return not self._is_lost and self._process.poll() is None
+        """Whether the process lives."""
+        return not self.is_lost and self._process.poll() is None
 
     async def loaded(self, on_log: OnLog) -> Facts:
         """Wait until its target is loaded.
@@ -90,7 +93,9 @@ class Handle(asyncio.Protocol):
         if self._facts is not None:
             return self._facts
         self._on_log = on_log
-        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._socket)
+        self._socket.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._readable)
         head = (await self._reply()).head
         version = head["version_document"]
         self._facts = Facts(
@@ -117,92 +122,128 @@ class Handle(asyncio.Protocol):
         """Have a call performed; when cancelled, the worker is still busy with it.
 
         Raises:
+            TimeoutError: its time is over; the worker is still busy with it.
+            NotBegun: the worker died before it began the call; another one may perform it.
             PestoError: the request, the algorithm or the answer is at fault, or the worker died.
         """
         self.is_busy = True
+        self._number += 1
+        self._context = copy_context()
+        self._is_late = False
         self._on_progress, self._on_log = on_progress, on_log
-        await self._send(payload, from_here=from_here)
         try:
+            await self._send(payload, from_here=from_here)
             frame = await self._reply()
-            answer = await self._answer(frame)
         finally:
-            self._on_progress, self._on_log = no_progress, no_log
-        return answer
+            self._on_progress, self._on_log, self._body = no_progress, no_log, None
+        self.is_busy = False
+        spool, self._spool = self._spool, None
+        return Answer(frame.body, str(frame.head["media_type"]), spool)
+
+    def expire(self) -> None:
+        """Wait no longer for the answer."""
+        self._is_late = True
+        self._wake()
 
     def kill(self) -> None:
         """End the process and all that it started; `gone` waits for it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        if self._transport is not None:
-            self._transport.close()
-        else:
-            self._socket.close()
+        self._lose()
 
     async def gone(self) -> int:
         """Wait until the process is gone, and give its memory back; answers its return code."""
         code = await asyncio.to_thread(self._process.wait)
-        if self._copying is not None:
-            await asyncio.wait([self._copying])
-        for mailbox in (self._inbox, self._outbox):
-            mailbox.close()
+        self._mark.close()
         return code
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what writes (asyncio calls it)."""
-        if isinstance(transport, asyncio.WriteTransport):
-            self._transport = transport
+    async def _send(self, payload: Payload, *, from_here: bool) -> None:
+        body, spool = payload.body, payload.spool
+        if spool is None and len(body) > INLINE_BYTES:
+            is_quick = len(body) <= _ON_LOOP_BYTES
+            spool = Spool.of(body) if is_quick else await asyncio.to_thread(Spool.of, body)
+        self._body = spool
+        size = None if spool is None else spool.size
+        frame = call_frame(payload, from_here=from_here, number=self._number, spilled=size)
+        if self.is_lost or self._loop is None:
+            return  # asking for the reply tells how it ended
+        with contextlib.suppress(ConnectionError):
+            sent = send(self._socket, frame, spool)
+            if sent < len(frame):
+                await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
 
-    def data_received(self, data: bytes) -> None:
-        """Hand on what the worker says (asyncio calls it)."""
+    def _readable(self) -> None:
+        """Take what the worker says; the event loop calls it."""
+        try:
+            data, spool = received(self._socket)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data, spool = b"", None
+        if not data:
+            self._lose()
+            return
+        if spool is not None:
+            self._spool = spool
         for frame in self._unpacker.feed(data):
-            if frame.kind == "log":
-                self._on_log(str(frame.head["line"]))
-            elif frame.kind == "progress":
-                done, total = frame.head["done"], frame.head["total"]
-                if isinstance(done, float) and isinstance(total, float):
-                    self._on_progress(done, total)
-            else:
-                self._replies.put_nowait(frame)
+            self._heard(frame)
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        """Tell whoever waits (asyncio calls it)."""
-        self._is_lost = True
-        self._replies.put_nowait(None)
+    def _heard(self, frame: Frame) -> None:
+        kind, head = frame.kind, frame.head
+        if kind == "log":
+            self._context.run(self._on_log, str(head["line"]))
+        elif kind == "progress":
+            done, total = head["done"], head["total"]
+            if isinstance(done, float) and isinstance(total, float):
+                self._on_progress(done, total)
+        elif kind == "begun":
+            self._let_body_go()
+        elif kind == "about":
+            self._context.run(also, tile=str(head["tile"]))
+        else:
+            if self._spool is not None:
+                size = head["spilled"]
+                self._spool.size = size if isinstance(size, int) else 0
+            self._replies.append(frame)
+            self._wake()
+
+    def _let_body_go(self) -> None:
+        """The worker has the body; while both held it, its memory could not be given back."""
+        if self._body is not None:
+            self._body.close()
+
+    def _lose(self) -> None:
+        """Tell whoever waits that nothing more will come."""
+        if self.is_lost:
+            return
+        self.is_lost = True
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._wake()
         self.on_lost()
 
-    async def _send(self, payload: Payload, *, from_here: bool) -> None:
-        head: dict[str, JsonValue] = {name: getattr(payload, name) for name in _OF_PAYLOAD}
-        head["from_here"], head["spilled"], body = from_here, None, payload.body
-        if len(body) > INLINE_BYTES:
-            await self._copied(len(body), lambda: self._inbox.put(payload.body))
-            head["spilled"], body = len(body), b""
-        if self._transport is not None:
-            self._transport.write(pack("call", head, body))
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _reply(self) -> Frame:
-        frame = await self._replies.get()
-        if frame is None:
-            self.kill()  # it may live on without its socket
-            code = await asyncio.to_thread(self._process.wait)
-            raise died(self._name, code)
+        while not self._replies:
+            if self.is_lost:
+                raise await self._death()
+            if self._is_late:
+                raise TimeoutError
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        frame = self._replies.popleft()
         if frame.kind == "failed":
             self.is_busy = False
             raise error_of(frame.head)
         return frame
 
-    async def _answer(self, frame: Frame) -> Answer:
-        size = frame.head["spilled"]
-        content = frame.body
-        if isinstance(size, int):
-            content = await self._copied(size, lambda: self._outbox.take(size))
-        self.is_busy = False
-        known = {name: frame.head[name] for name in _OF_ANSWER}
-        return Answer(content=content, **known)  # type: ignore[arg-type]  # written from an Answer
-
-    async def _copied(self, size: int, copy: Callable[[], T]) -> T:
-        """Copy here where that is quick, else beside the event loop, also when cancelled."""
-        if size <= _ON_LOOP_BYTES:
-            return copy()
-        copying = asyncio.ensure_future(asyncio.to_thread(copy))
-        self._copying = copying  # type: ignore[assignment]  # a future of anything
-        return await asyncio.shield(copying)
+    async def _death(self) -> PestoError | NotBegun:
+        """How the worker ended, as an error of what it was asked."""
+        self.kill()  # it may live on without its socket
+        code = await asyncio.to_thread(self._process.wait)
+        is_begun = self._mark.number == self._number
+        return died(self._name, code) if is_begun else not_begun(self._name, code)

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import AlgorithmFailed, Busy, PestoError
-from pesto_runtime.service.workers.fate import told
+from pesto_runtime.service.workers.deadlines import Deadlines
+from pesto_runtime.service.workers.fate import NotBegun, told
 from pesto_runtime.service.workers.handle import Handle
 from pesto_runtime.service.workers.setting import Setting
 
@@ -32,6 +33,7 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _MOST_FAILURES = 3  # in a row, of a service that was ready before
 _MOST_LINES = 200
+_MOST_HANDOVERS = 3
 
 
 class Workers:
@@ -50,11 +52,13 @@ class Workers:
         """
         self._setting = Setting(target, tuple(profiles), gate, limits)
         self._limits = limits
+        self._deadlines = Deadlines(limits.timeout_s)
         self._all = {Handle(self._setting) for _ in range(limits.workers)}
         self._ready: list[Handle] = []
         self._waiting: deque[asyncio.Future[Handle]] = deque()
         self._running: set[Handle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._burials: set[asyncio.Task[None]] = set()
         self._facts: Facts | None = None
         self._error: PestoError | None = None
         self._on_ready: Callable[[], None] = lambda: None
@@ -94,6 +98,11 @@ class Workers:
         """Of the processes that live."""
         return tuple(sorted(each.process_id for each in self._all if each.is_alive))
 
+    @property
+    def running_process_ids(self) -> tuple[int, ...]:
+        """Of the processes that have a call."""
+        return tuple(sorted(each.process_id for each in self._running))
+
     def require(self) -> None:
         """Do nothing when ready.
 
@@ -131,26 +140,50 @@ class Workers:
     ) -> Answer:
         """Perform a call in the next free worker; cancelling it kills that worker.
 
+        A call that a dead worker never began is handed to the next one.
+
         Raises:
             PestoError: the request, the algorithm or the answer is at fault.
+            Busy: one worker after the other died before it began.
             AlgorithmFailed: the worker died, or took longer than it may.
         """
-        handle = await self._take()
-        self._running.add(handle)
-        most_s = self._limits.timeout_s
-        try:
-            async with asyncio.timeout(most_s):
-                return await handle.call(
-                    payload, from_here=from_here, on_progress=on_progress, on_log=on_log
+        died = 0
+        while True:
+            handle = await self._take()
+            try:
+                return await self._run_in(
+                    handle, payload, from_here=from_here, on_progress=on_progress, on_log=on_log
                 )
+            except NotBegun as error:
+                died += 1
+                if died == _MOST_HANDOVERS:
+                    raise Busy(str(error), retry_after_s=1) from error
+                _LOG.warning("%s; another one is handed it", error)
+
+    async def _run_in(
+        self,
+        handle: Handle,
+        payload: Payload,
+        *,
+        from_here: bool,
+        on_progress: OnProgress,
+        on_log: OnLog,
+    ) -> Answer:
+        self._running.add(handle)
+        self._deadlines.watch(handle)
+        try:
+            return await handle.call(
+                payload, from_here=from_here, on_progress=on_progress, on_log=on_log
+            )
         except TimeoutError as error:
             raise AlgorithmFailed(
-                f"{self.facts.description.name}: no answer within {most_s} s, which is the most "
-                "that a call may take here; it was stopped"
+                f"{self.facts.description.name}: no answer within {self._limits.timeout_s} s, "
+                "which is the most that a call may take here; it was stopped"
             ) from error
         finally:
             self._running.discard(handle)
-            if handle.is_busy or not handle.is_alive:
+            self._deadlines.forget(handle)
+            if handle.is_busy or handle.is_lost:
                 self._replace(handle)
             else:
                 self._give(handle)
@@ -158,19 +191,20 @@ class Workers:
     async def close(self) -> None:
         """Kill all workers; calls that still run fail."""
         leaving, self._all = self._all, set()
+        self._deadlines.close()
         for task in self._tasks:
             task.cancel()
         for each in leaving:
             each.kill()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(each.gone() for each in leaving))
+        await asyncio.gather(*(each.gone() for each in leaving), *self._burials)
 
     async def _take(self) -> Handle:
         """The next free worker; callers are served in the order they came."""
         self.require()
         while self._ready:
             handle = self._ready.pop()
-            if handle.is_alive:
+            if not handle.is_lost:
                 return handle
         waiter: asyncio.Future[Handle] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
@@ -201,7 +235,7 @@ class Workers:
         if handle in self._ready:
             self._ready.remove(handle)
         handle.kill()
-        self._spawn(_gone(handle))
+        self._spawn(_gone(handle), self._burials)
 
     async def _start_another(self) -> None:
         if self._failures:
@@ -253,10 +287,15 @@ class Workers:
     def _tell_end(self, line: str) -> None:
         self._tell(f"{line} after {time.monotonic() - self._began:.2f} s")
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(
+        self,
+        work: Coroutine[object, object, None],
+        among: set[asyncio.Task[None]] | None = None,
+    ) -> None:
+        tasks = self._tasks if among is None else among
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
 
 async def _gone(handle: Handle) -> None:

@@ -32,17 +32,29 @@ class Teller:
         self._send = send
         self._lines = 0
         self._next = 0.0
+        self._held: tuple[float, float] | None = None
 
     def begin(self) -> None:
         """Count anew, for the next call."""
-        self._lines, self._next = 0, 0.0
+        self._lines, self._next, self._held = 0, 0.0, None
+
+    def end(self) -> None:
+        """Send what was held back: a call that ends tells how far it came."""
+        if self._held is not None:
+            self._send_progress(*self._held)
 
     def progress(self, done: float, total: float) -> None:
-        """Send it, at most 20 times a second; the end always."""
+        """Send it, at most 20 times a second; the last one always."""
         now = time.monotonic()
         if now >= self._next or done >= total:
             self._next = now + _EVERY_S
-            self._send("progress", {"done": done, "total": total})
+            self._send_progress(done, total)
+        else:
+            self._held = (done, total)
+
+    def _send_progress(self, done: float, total: float) -> None:
+        self._held = None
+        self._send("progress", {"done": done, "total": total})
 
     def log(self, text: str) -> None:
         """Send a line; after many, say that there are more."""

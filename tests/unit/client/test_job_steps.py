@@ -9,7 +9,8 @@ import pytest
 
 from pesto_runtime.client.describing import Described
 from pesto_runtime.client.jobs import JobSteps
-from pesto_runtime.client.sending import Call, References
+from pesto_runtime.client.references import References
+from pesto_runtime.client.sending import Call
 from pesto_runtime.client.steps import Patience, Reply, Request, Wait, advance
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import (

@@ -10,7 +10,8 @@ import pytest
 
 from pesto_runtime.client import Described
 from pesto_runtime.client.jobs import JobSteps
-from pesto_runtime.client.sending import Call, References
+from pesto_runtime.client.references import References
+from pesto_runtime.client.sending import Call
 from pesto_runtime.client.steps import Patience, Reply, Request, advance
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.hrefs import file_href

@@ -41,7 +41,7 @@ TABLE = {
     "GridMismatch": ("grid-mismatch", 422, 2, False),
     "NothingValid": ("nothing-valid", 422, 1, False),
     "AlgorithmFailed": ("algorithm-failed", 500, 1, False),
-    "ContractBroken": ("contract-broken", 502, 1, False),
+    "ContractBroken": ("contract-broken", 500, 1, False),
     "ServiceMisbehaved": ("service-misbehaved", 502, 1, False),
     "Busy": ("busy", 503, 1, True),
     "Unreachable": ("unreachable", 503, 1, True),

@@ -1,15 +1,13 @@
-"""Frames and mailboxes: what is put in comes out, however it is cut on its way."""
+"""Frames: what is put in comes out, however it is cut on its way."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pesto_runtime.errors import BadField, Busy, GridMismatch, PestoError
 from pesto_runtime.service.workers.frames import Unpacker, error_document, error_of, pack
-from pesto_runtime.service.workers.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -63,17 +61,3 @@ def test_an_error_is_the_same_on_the_other_side(error: PestoError) -> None:
 def test_an_authors_own_error_becomes_the_one_it_was_derived_from() -> None:
     """The service does not have the author's classes."""
     assert type(error_of(error_document(Derived("no")))) is GridMismatch
-
-
-def test_a_mailbox_gives_large_memory_back() -> None:
-    """9 MiB are let go of, 1 MiB is kept; two that share a descriptor see the same bytes."""
-    mailbox = Mailbox.create()
-    other = Mailbox(os.dup(mailbox.descriptor))
-    for size, kept in ((9 << 20, 0), (1 << 20, 1 << 20)):
-        mailbox.put(b"a" * size)
-        assert other.take(size) == b"a" * size
-        assert os.fstat(mailbox.descriptor).st_size == kept
-    with pytest.raises(EOFError, match="not 2097152"):
-        other.take(2 << 20)
-    mailbox.close()
-    other.close()

@@ -12,6 +12,7 @@ import pytest
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.service import Limits, Workers
+from pesto_runtime.service.logs import bound, fields_now
 from pesto_runtime.service.payload import Payload
 from pesto_runtime.service.runs import no_log, no_progress
 
@@ -75,11 +76,33 @@ def test_what_an_algorithm_tells_arrives_in_its_order() -> None:
                 on_progress=lambda done, total: progress.append((done, total)),
                 on_log=lines.append,
             )
-            assert json.loads(answer.content) == {"told": 2}
+            assert json.loads(answer.whole()) == {"told": 2}
 
     asyncio.run(scene())
     assert lines == ["printed 0", "printed 1", "told", "in two", "from a thread"]
     assert progress == [(1.0, 4.0), (4.0, 4.0)]
+
+
+def test_what_a_call_says_of_its_tile_is_in_the_lines_about_it() -> None:
+    """Those that the algorithm told while it ran, and those that follow; not in the next call's."""
+    seen: list[object] = []
+    tile = {"read": [0, 0, 8, 8], "write": [1, 1, 6, 6], "scene_size": [8, 8]}
+
+    async def scene() -> None:
+        async with working(HAZARDS + "chatter") as workers:
+            for options in ({"tile": tile}, {}):
+                with bound(job="7"):
+                    await workers.run(
+                        payload(lines=1, pesto=options),
+                        from_here=True,
+                        on_progress=no_progress,
+                        on_log=lambda _line: seen.append(dict(fields_now())),
+                    )
+                    seen.append(dict(fields_now()))
+
+    asyncio.run(scene())
+    told, silent = {"job": "7", "tile": "1,1,6,6"}, {"job": "7"}
+    assert seen == [told] * 5 + [silent] * 5
 
 
 def test_a_flood_of_lines_is_cut() -> None:
@@ -111,7 +134,7 @@ def test_bytes_of_any_size_come_back_as_they_went(size: int) -> None:
         async with working(HAZARDS + "echo") as workers:
             for times in (1, 2):
                 answer = await ask(workers, text=text[: size // times], times=times)
-                assert json.loads(answer.content) == {"text": text[: size // times] * times}
+                assert json.loads(answer.whole()) == {"text": text[: size // times] * times}
 
     asyncio.run(scene())
 
@@ -144,12 +167,12 @@ def test_a_cancelled_call_waiting_for_its_turn_costs_no_worker(tmp_path: Path) -
             waiting = asyncio.ensure_future(ask(workers, how="tell"))
             await asyncio.sleep(0.1)
             waiting.cancel()
-            assert json.loads((await running).content) == {"worker": worker}
+            assert json.loads((await running).whole()) == {"worker": worker}
             control = asyncio.ensure_future(ask(workers, **late))
             await asyncio.sleep(0.1)
             control.cancel()
             answer = await ask(workers, how="tell")
-            assert json.loads(answer.content) != {"worker": worker}
+            assert json.loads(answer.whole()) != {"worker": worker}
 
     asyncio.run(scene())
 
