@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CALLS_AT_ONCE = 8
 """Tiles of a chunk at once where services are waited for, if a task does not say."""
+
+TASK_COST_S = 0.015
+"""What a task costs beside its work: 256 of them took 2.6 to 3.6 s."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,17 @@ def plan(asked: payloads.PlanInput, errand: Errand) -> payloads.PlanOutput:
     services = activities.resolve_services(
         pipeline, base=base, chosen=asked.model_dump()["services"]
     )
+    sizing = sizing_of(
+        workers=asked.workers or os.cpu_count() or 1,
+        tile=asked.tile,
+        max_tasks=asked.max_tasks or 64,
+    )
     made = activities.plan(
         pipeline,
         services,
         activities.read_inputs(pipeline, _texts(asked.inputs)),
         store=activities.run_store(_path(asked.folder), asked.store),
-        sizing=sizing_of(
-            workers=asked.workers or os.cpu_count() or 1,
-            tile=asked.tile,
-            max_tasks=asked.max_tasks or 64,
-        ),
+        sizing=replace(sizing, task_cost_s=TASK_COST_S),
     )
     for warning in made.plan.warnings:
         errand.say(warning)
