@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.activities.callers import caller_for
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pesto_runtime.activities.callers import Caller
     from pesto_runtime.activities.context import RunContext
     from pesto_runtime.activities.meter import Meter
     from pesto_runtime.activities.pixels import Pixels, Sources
@@ -79,6 +80,7 @@ class TileRunner:
     sources: Sources
     parameters: Mapping[str, Mapping[str, object]]
     meter: Meter
+    _callers: dict[str, Caller] = field(default_factory=dict)
 
     def run(self, wanted: Mapping[str, Window]) -> tuple[dict[str, Made], dict[str, object]]:
         """Make the wanted windows of rasters and vectors.
@@ -142,13 +144,16 @@ class TileRunner:
         held: dict[str, Pixels],
         sources: Mapping[str, Window],
     ) -> dict[str, object]:
-        caller = caller_for(self.context.plan.services[stage.stage.process])
+        caller = self._caller(stage)
         pad = padding_of(stage, windows, self._grid(stage))
         inputs: dict[str, object] = dict(self.parameters[stage.id])
         for port, reference in stage.rasters.items():
-            by_reference = caller.takes_references and pad.is_none
-            image = stage_reference(self.context, stage, port, windows.read)
-            if by_reference and image is not None:
+            image = (
+                stage_reference(self.context, stage, port, windows.read)
+                if caller.takes_references and pad.is_none
+                else None
+            )
+            if image is not None:
                 inputs[port] = image
                 self.sources.count_reference(str(reference), image)
             else:
@@ -208,6 +213,12 @@ class TileRunner:
             except PestoError as error:
                 raise StageFailed(stage.id, error) from error
         return found
+
+    def _caller(self, stage: BoundStage) -> Caller:
+        """What performs a stage; looked up once, as the chunk of a tile outlives no `close`."""
+        if stage.id not in self._callers:
+            self._callers[stage.id] = caller_for(self.context.plan.services[stage.stage.process])
+        return self._callers[stage.id]
 
     def _scale(self, stage: BoundStage) -> Scale:
         return next(step.scale for step in self.chain.steps if step.name == stage.id)

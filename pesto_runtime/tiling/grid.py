@@ -39,6 +39,8 @@ def scaled_window(window: Window, scale: Scale) -> Window:
     The output pixel `o` covers the inputs from `o / scale` to `(o + 1) / scale`. Where window
     edges are multiples of the scale's denominators, nothing is rounded.
     """
+    if scale.x == 1 == scale.y:  # nearly always, and Fractions are slow
+        return window
     return Window.spanning(
         math.ceil(window.col_off * scale.x),
         math.ceil(window.row_off * scale.y),
@@ -49,6 +51,8 @@ def scaled_window(window: Window, scale: Scale) -> Window:
 
 def covering_window(window: Window, scale: Scale) -> Window:
     """The input pixels under an output window: the inverse of `scaled_window`, rounded outward."""
+    if scale.x == 1 == scale.y:  # nearly always, and Fractions are slow
+        return window
     return Window.spanning(
         math.floor(window.col_off / scale.x),
         math.floor(window.row_off / scale.y),
