@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import RunContext, Watch
+    from pesto_runtime.activities import Watch
     from pesto_runtime.contract import ChunkResult
     from pesto_runtime.contract.raster import ClosedValue
-
-CALLS_AT_ONCE = 8
-"""Tiles of a chunk at once where services are waited for, if a task does not say."""
 
 TASK_COST_S = 0.015
 """What a task costs beside its work: 256 of them took 2.6 to 3.6 s."""
@@ -113,7 +110,7 @@ def process(asked: payloads.ChunkInput, errand: Errand) -> ChunkResult:
     return activities.process(
         chunk,
         watch=errand.watch,
-        threads=asked.concurrency or _tiles_at_once(context, asked.phase),
+        threads=asked.concurrency or activities.tiles_at_once(context, asked.phase),
         holes=asked.holes or "fail",
     )
 
@@ -218,14 +215,6 @@ def _chunks(href: str, phase: int, asked: payloads.PlanInput) -> list[payloads.C
         )
         for each in chunks_of(href, phase)
     ]
-
-
-def _tiles_at_once(context: RunContext, phase: int) -> int:
-    """Several where services are waited for; one where this process computes."""
-    services = context.plan.services
-    members = context.phases[phase].stages
-    is_remote = any(services[stage.stage.process].is_remote for stage in members)
-    return CALLS_AT_ONCE if is_remote else 1
 
 
 def _plan_of(server: str, workflow: str) -> str | None:

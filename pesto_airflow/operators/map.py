@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from pesto_runtime.activities import TileRecord
 
-REMOTE_TILES_AT_ONCE = 8
 CHUNK_NAME = "{{ task.chunk_name }}"
 
 
@@ -86,14 +85,20 @@ class PestoMapOperator(VerbOperator):
             Interrupted: the task was told to stop.
             PestoError: what no tile can be blamed for.
         """
-        from pesto_runtime.activities import Watch, close_callers, process
+        from pesto_runtime.activities import (
+            Watch,
+            close_callers,
+            load_context,
+            process,
+            tiles_at_once,
+        )
         from pesto_runtime.contract import Chunk
 
         plan, index = str(self.plan), int(str(self.chunk))
         done = process(
             Chunk(plan=plan, phase=self.phase, start=index, stop=index + 1),
             watch=Watch(on_tile=self._tell, should_stop=lambda: self._is_stopped),
-            threads=self.concurrency or _tiles_at_once(plan, self.phase),
+            threads=self.concurrency or tiles_at_once(load_context(plan), self.phase),
             holes=self.holes,
         )
         close_callers()
@@ -108,13 +113,3 @@ class PestoMapOperator(VerbOperator):
         window = record.window
         place = (window.col_off, window.row_off, window.width, window.height)
         self.log.info("tile %s %s in %.2f s", place, record.state, record.seconds)
-
-
-def _tiles_at_once(plan: str, phase: int) -> int:
-    """One where the worker itself computes; several where it waits for services."""
-    from pesto_runtime.activities import load_context
-
-    context = load_context(plan)
-    named = [stage.stage.process for stage in context.phases[phase].stages]
-    remote = named and all(context.plan.services[name].is_remote for name in named)
-    return REMOTE_TILES_AT_ONCE if remote else 1

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         save_plan,
     )
     from pesto_runtime.activities.discovery import Found, discover, find
+    from pesto_runtime.activities.lanes import tiles_at_once
     from pesto_runtime.activities.merging import merge
     from pesto_runtime.activities.outcome import call, close_phase, materialise, mosaic, reduce
     from pesto_runtime.activities.planning import (
@@ -86,6 +87,7 @@ _HOMES = {
     "save_plan": "context",
     "shape": "checking",
     "tile_records": "records",
+    "tiles_at_once": "lanes",
 }
 
 __all__ = [
@@ -130,6 +132,7 @@ __all__ = [
     "save_plan",
     "shape",
     "tile_records",
+    "tiles_at_once",
 ]
 
 

@@ -17,6 +17,7 @@ from pesto_runtime.activities.tile import StageFailed, TileRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from pesto_runtime.activities.context import RunContext
     from pesto_runtime.activities.tile import Made
     from pesto_runtime.contract import Window
 
@@ -25,6 +26,20 @@ _Outputs: TypeAlias = "tuple[dict[str, Made], dict[str, object]]"
 _ATTEMPTS = 3
 _LONGEST_PAUSE_S = 5.0
 _LOOK_S = 0.2
+_WAITED_FOR = 8
+
+
+def tiles_at_once(context: RunContext, number: int) -> int:
+    """Tiles of a phase that one task does well to run at once.
+
+    One where the worker itself computes. Several where it waits for services, and as many as a
+    batched one takes.
+    """
+    stages = context.phases[number].stages
+    services = [context.plan.services[stage.stage.process] for stage in stages]
+    if not any(service.is_remote for service in services):
+        return 1
+    return max(_WAITED_FOR, *(stage.description.max_batch_size for stage in stages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from pesto_runtime.activities import (
     resolve_services,
     run_store,
     shape,
+    tiles_at_once,
 )
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import Silence
@@ -235,3 +236,19 @@ def test_a_shape_from_saved_descriptions_needs_no_pixels_and_no_network(tmp_path
     ]  # fmt: skip
     assert answers[0] == []
     assert "numpy" in answers[1]
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(None, 8), (12, 12)])
+def test_a_task_runs_as_many_tiles_as_its_service_is_worth(
+    tmp_path: Path, *, batch: int | None, expected: int
+) -> None:
+    """Eight where a service is waited for, or a whole batch; one (control) where it computes."""
+    scene = write_scene(tmp_path / "s.tif", noise(64, 64))
+    with fake_service(as_npy) as service:
+        if batch is not None:
+            service.description |= {"batched": True, "resources": {"max_batch_size": batch}}
+        options = (f"grow={service.url}",)
+        href = begun(chain("grow"), tmp_path / "out", {"scene": str(scene)}, options=options)
+        assert tiles_at_once(load_context(href), 0) == expected
+    href = begun(chain("grow"), tmp_path / "here", {"scene": str(scene)})
+    assert tiles_at_once(load_context(href), 0) == 1
