@@ -291,5 +291,6 @@ def test_the_version_document_is_version_json():
     """Free text goes to `/version` as it is."""
     assert load_processor(str(PROJECT)).version_document == {
         "version": "1.2.0",
+        "__packaging": "packaged with PESTO v1.7.2",
         "note": "free text",
     }
