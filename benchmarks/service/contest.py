@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.service import bodies, load
-from benchmarks.service.servers import ours, peer, running
+from benchmarks.service.servers import floor, ours, peer, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.service.servers import Server
 
 OURS, STARLETTE, FASTAPI, PESTO = "pesto-workflows", "Starlette", "FastAPI", "PESTO 1.7.2"
+FLOOR = "echo of a worker"
 CLIENTS = (1, 8)
 
 
@@ -56,9 +57,7 @@ def events(folder: Path) -> tuple[Event, ...]:
     text, reference = bodies.in_base64(image), bodies.by_reference(image, folder)
     peers_form = bodies.form(image, "/form")
     return (
-        Event(
-            "tiny JSON", {OURS: bodies.tiny(), FASTAPI: bodies.tiny(), PESTO: bodies.tiny()}, False
-        ),
+        Event("tiny JSON", dict.fromkeys((OURS, FASTAPI, PESTO, FLOOR), bodies.tiny()), False),
         Event("3 MiB raw .npy", {OURS: raw, STARLETTE: raw}),
         Event("3 MiB multipart", {OURS: form, STARLETTE: peers_form}),
         Event("3 MiB base64 GeoTIFF", {OURS: text, PESTO: text}),
@@ -78,6 +77,7 @@ def hold(
             OURS: stack.enter_context(running(OURS, ours(folder, workers))),
             STARLETTE: stack.enter_context(running(STARLETTE, peer("starlette"))),
             FASTAPI: stack.enter_context(running(FASTAPI, peer("fastapi"))),
+            FLOOR: stack.enter_context(running(FLOOR, floor())),
         }
         if pesto is not None:
             servers[PESTO] = pesto

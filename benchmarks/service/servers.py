@@ -74,6 +74,11 @@ def peer(name: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.service.peers", name, "{port}"]
 
 
+def floor() -> list[str]:
+    """The command of the least that isolation can cost."""
+    return [sys.executable, "-m", "benchmarks.service.floor", "{port}"]
+
+
 @contextmanager
 def running(name: str, command: list[str]) -> Iterator[Server]:
     """Start a contestant, wait until it is healthy, stop it."""

@@ -32,6 +32,7 @@ from pesto_runtime.processor.values import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -103,6 +104,10 @@ class ProjectProcessor:
             for port in self.description.outputs
             if port.name in given and not (given[port.name] is None and port.kind in _IMAGES)
         }
+
+    def settled(self) -> AbstractContextManager[None]:
+        """Keep its modules in place between calls, for a process that serves nothing else."""
+        return self._space.active()
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from pesto_runtime.errors import (
 )
 from pesto_runtime.hrefs import path_of
 from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.negotiation import IMAGE_TYPES, PNG_TYPE, answer_type, preferred
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 from pesto_runtime.service.writing import AnswerWriter
 
@@ -36,15 +36,9 @@ if TYPE_CHECKING:
     from pesto_runtime.service.faults import Faults
     from pesto_runtime.service.inputs import Inputs
 
-_PNG_TYPE = "image/png"
-_IMAGE_TYPES = {each: each for each in (TIFF_TYPE, NPY_TYPE, _PNG_TYPE)}
-_ANSWERS = {
-    **_IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
-    "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
-}  # fmt: skip
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-_SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", _PNG_TYPE: ".png"}
-_BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": _PNG_TYPE, ".npy": NPY_TYPE}
+_SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", PNG_TYPE: ".png"}
+_BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": PNG_TYPE, ".npy": NPY_TYPE}
 
 
 @dataclass(frozen=True)
@@ -70,11 +64,11 @@ def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wan
     Raises:
         UnsupportedMedia: one image is asked for, and the process has none or several.
     """
-    media_type = JSON_TYPE if out else _answer_type(accept)
+    media_type = JSON_TYPE if out else answer_type(accept)
     if media_type == JSON_TYPE:
         return Wanted(out=out)
     if media_type == FORM_TYPE:
-        return Wanted(FORM_TYPE, image_type=_preferred(accept, _IMAGE_TYPES) or TIFF_TYPE)
+        return Wanted(FORM_TYPE, image_type=preferred(accept, IMAGE_TYPES) or TIFF_TYPE)
     images = [port.name for port in description.outputs if port.kind == "image"]
     if len(images) != 1:
         raise UnsupportedMedia(
@@ -123,19 +117,24 @@ def write_answer(
     answered = [port for port in description.outputs if port.name in outputs]
     if how.media_type == FORM_TYPE:
         return Answer(*write_parts(images.parts(answered, outputs, how.image_type)))
+    return _json_written(answered, outputs, images, how.out)
+
+
+def _json_written(
+    ports: list[Port], outputs: dict[str, object], images: _Images, out: Mapping[str, str]
+) -> Answer:
     writer = AnswerWriter()
-    for index, port in enumerate(answered):
+    for index, port in enumerate(ports):
         writer.write(b"," if index else b"{")
         writer.write(_json_bytes(port.name) + b":")
         value = outputs.pop(port.name)  # its memory goes with it
-        href = how.out.get(port.name)
+        href = out.get(port.name)
         if href is None:
             images.write_json(writer, port, value)
         else:
             _write(href, images.file(port, value, href))
             writer.write(_json_bytes(href))
-        del value
-    writer.write(b"}" if answered else b"{}")
+    writer.write(b"}" if ports else b"{}")
     return writer.answer(JSON_TYPE)
 
 
@@ -221,7 +220,7 @@ class _Images:
         is_plain = (
             port.raster is None and len(pixels) <= 3 and pixels.dtype in (np.uint8, np.uint16)
         )
-        return self.pieces(port, pixels, _PNG_TYPE if is_plain else TIFF_TYPE)
+        return self.pieces(port, pixels, PNG_TYPE if is_plain else TIFF_TYPE)
 
     def _trimmed(self, port: Port, pixels: np.ndarray) -> np.ndarray:
         roi = self._inputs.roi
@@ -261,29 +260,6 @@ class _Images:
             return None
         moved = raster.shifted(tile.transform, tile.read.col_off, tile.read.row_off)
         return raster.rescaled(moved, float(scale.x), float(scale.y))
-
-
-@lru_cache(maxsize=64)
-def _answer_type(accept: str) -> str:
-    return _preferred(accept) or JSON_TYPE
-
-
-def _preferred(accept: str, among: Mapping[str, str] = _ANSWERS) -> str | None:
-    """The first of the media types with the highest weight that can be answered."""
-    weighted = []
-    for part in accept.lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        weighted.append((name, _number(weight)))
-    possible = [(weight, among[name]) for name, weight in weighted if name in among and weight]
-    return max(possible, key=lambda each: each[0])[1] if possible else None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
 
 
 def _write(href: str, data: bytes) -> None:

@@ -132,7 +132,12 @@ class Handle:
         self._is_late = False
         self._on_progress, self._on_log = on_progress, on_log
         try:
-            await self._send(payload, from_here=from_here)
+            if payload.spool is None and len(payload.body) <= INLINE_BYTES:
+                await self._write(
+                    call_frame(payload, from_here=from_here, number=self._number, spilled=None)
+                )
+            else:
+                await self._send(payload, from_here=from_here)
             frame = await self._reply()
         finally:
             self._on_progress, self._on_log, self._body = no_progress, no_log, None
@@ -158,13 +163,17 @@ class Handle:
         return code
 
     async def _send(self, payload: Payload, *, from_here: bool) -> None:
+        """Send a call; a spool goes with it where its body is large."""
         body, spool = payload.body, payload.spool
-        if spool is None and len(body) > INLINE_BYTES:
+        if spool is None:
             is_quick = len(body) <= _ON_LOOP_BYTES
             spool = Spool.of(body) if is_quick else await asyncio.to_thread(Spool.of, body)
         self._body = spool
-        size = None if spool is None else spool.size
-        frame = call_frame(payload, from_here=from_here, number=self._number, spilled=size)
+        await self._write(
+            call_frame(payload, from_here=from_here, number=self._number, spilled=spool.size), spool
+        )
+
+    async def _write(self, frame: bytes, spool: Spool | None = None) -> None:
         if self.is_lost or self._loop is None:
             return  # asking for the reply tells how it ended
         with contextlib.suppress(ConnectionError):

@@ -133,7 +133,7 @@ class Workers:
         """Begin the set-up in all workers; `on_ready` is called once the first is done."""
         self._on_ready = on_ready
         for each in self._all:
-            self._spawn(self._set_up(each))
+            _begun(self._set_up(each), self._tasks)
 
     async def run(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
@@ -228,14 +228,14 @@ class Workers:
         if handle not in self._all:
             return
         self._drop(handle)
-        self._spawn(self._start_another())
+        _begun(self._start_another(), self._tasks)
 
     def _drop(self, handle: Handle) -> None:
         self._all.discard(handle)
         if handle in self._ready:
             self._ready.remove(handle)
         handle.kill()
-        self._spawn(_gone(handle), self._burials)
+        _begun(_gone(handle), self._burials)
 
     async def _start_another(self) -> None:
         if self._failures:
@@ -268,7 +268,7 @@ class Workers:
             self._drop(handle)
         if was_ready:
             self._failures += 1
-            self._spawn(self._start_another())
+            _begun(self._start_another(), self._tasks)
         is_hopeful = self._failures < _MOST_FAILURES if was_ready else bool(self._all)
         if self._ready or self._running or is_hopeful:
             return
@@ -287,15 +287,11 @@ class Workers:
     def _tell_end(self, line: str) -> None:
         self._tell(f"{line} after {time.monotonic() - self._began:.2f} s")
 
-    def _spawn(
-        self,
-        work: Coroutine[object, object, None],
-        among: set[asyncio.Task[None]] | None = None,
-    ) -> None:
-        tasks = self._tasks if among is None else among
-        task = asyncio.get_running_loop().create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+
+def _begun(work: Coroutine[object, object, None], among: set[asyncio.Task[None]]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    among.add(task)
+    task.add_done_callback(among.discard)
 
 
 async def _gone(handle: Handle) -> None:

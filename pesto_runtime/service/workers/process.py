@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -87,10 +88,11 @@ class Worker:
             except (Exception, SystemExit) as error:  # noqa: BLE001  # the service tells whatever it was
                 self._fail(error)
                 return
-            gc.collect()
-            gc.freeze()  # what is here now stays; looking through it at every turn takes long
-            for frame in frames:
-                self._perform(here if frame.head["from_here"] else afar, frame)
+            with _settled(here.processor):
+                gc.collect()
+                gc.freeze()  # what is here now stays; looking through it at every turn takes long
+                for frame in frames:
+                    self._perform(here if frame.head["from_here"] else afar, frame)
 
     def _ready(self, setting: Setting) -> tuple[Execution, Execution]:
         execution_of = import_module("pesto_runtime.service.execution").Execution.of
@@ -181,6 +183,12 @@ def _loaded(setting: Setting) -> Processor:
     from pesto_runtime.processor import load_processor
 
     return load_processor(setting.target, profiles=setting.profiles)
+
+
+def _settled(processor: Processor) -> AbstractContextManager[None]:
+    from pesto_runtime.processor import ProjectProcessor
+
+    return processor.settled() if isinstance(processor, ProjectProcessor) else nullcontext()
 
 
 def _told(error: BaseException) -> PestoError:

@@ -292,5 +292,6 @@ def test_the_version_document_is_version_json():
     assert load_processor(str(PROJECT)).version_document == {
         "__packaging": "packaged with PESTO v1.7.2",
         "version": "1.2.0",
+        "__packaging": "packaged with PESTO v1.7.2",
         "note": "free text",
     }
