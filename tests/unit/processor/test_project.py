@@ -290,7 +290,6 @@ def test_the_build_changes_with_code_schemas_and_profiles(tmp_path):
 def test_the_version_document_is_version_json():
     """Free text goes to `/version` as it is, beside the name of the packaging format."""
     assert load_processor(str(PROJECT)).version_document == {
-        "__packaging": "packaged with PESTO v1.7.2",
         "version": "1.2.0",
         "__packaging": "packaged with PESTO v1.7.2",
         "note": "free text",
