@@ -58,9 +58,8 @@ def before_any_command(
 def main() -> None:
     """Run the command line; errors become one message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, _as_interrupt)
-    for entry in entry_points(group="pesto.commands"):
-        app.add_typer(entry.load(), name=entry.name)
     try:
+        _add_groups(sys.argv[1:2])
         app(standalone_mode=True)
     except PestoError as error:
         typer.echo(f"pesto: {error}", err=True)
@@ -72,6 +71,13 @@ def main() -> None:
         if end.code == _INTERRUPTED:
             typer.echo("pesto: interrupted", err=True)
         raise
+
+
+def _add_groups(first: list[str]) -> None:
+    """Add the commands of other packages, where one of them is asked for, or help with all."""
+    for entry in entry_points(group="pesto.commands"):
+        if first in ([], [entry.name]) or first[0].startswith("-"):
+            app.add_typer(entry.load(), name=entry.name)
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
