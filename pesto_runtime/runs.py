@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pesto_runtime.activities import RunRecord
     from pesto_runtime.engines import Watcher
 
+_PATIENCE_S = 60.0
+"""An orchestrator may begin a task anew while the first attempt still publishes."""
+
 
 def end_run(
     plan_href: str,
@@ -75,10 +78,10 @@ def publish_run(
 
     Raises:
         NotFound: there is no such plan, nor a result of its run.
-        StoreRefused: another run is in the folder.
+        StoreRefused: another run stays in the folder.
         PestoError: as `end_run`.
     """
-    with locked_workspace(folder) as workspace:
+    with locked_workspace(folder, patience_s=_PATIENCE_S) as workspace:
         try:
             load_context(plan_href)
         except NotFound:

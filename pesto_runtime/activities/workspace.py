@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pesto_runtime.activities.context import forget_run
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Plan
 
 _FOLDER = ".pesto"
+_LOOK_S = 0.1
 
 
 def run_store(folder: Path, store: str | None = None) -> str:
@@ -70,44 +72,56 @@ class Workspace:
 
 
 @contextmanager
-def locked_workspace(folder: Path) -> Iterator[Workspace]:
+def locked_workspace(folder: Path, *, patience_s: float = 0) -> Iterator[Workspace]:
     """Keep other runs out of a folder until the block ends, and leave nothing empty behind.
 
     The operating system lets go of the lock when a process is killed.
+
+    Args:
+        folder: Of the outputs; made where it is not there.
+        patience_s: Seconds to wait for a run that is in it.
 
     Raises:
         StoreRefused: not a directory, not writable, or another run is in it.
     """
     workspace = Workspace(folder)
     is_new = not folder.exists()
+    handle = _locked(workspace, time.monotonic() + patience_s)
     try:
-        workspace.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(workspace.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreRefused(
-            f"{folder} cannot hold a run: {error.strerror}; choose a directory that is writable"
-        ) from error
-    try:
-        _lock(handle, workspace)
+        yield workspace
+    finally:
         try:
-            yield workspace
-        finally:
             if workspace.is_empty:
                 workspace.remove()
             if is_new and not any(folder.iterdir()):
                 folder.rmdir()
-    finally:
+        finally:
+            os.close(handle)
+
+
+def _locked(workspace: Workspace, deadline: float) -> int:
+    """Open and lock the lock's file, and make sure that it is the one which others will see."""
+    while True:
+        handle = _opened(workspace)
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (workspace.path / "lock").stat().st_ino == os.fstat(handle).st_ino:
+                return handle
         os.close(handle)
+        if time.monotonic() >= deadline:
+            raise StoreRefused(
+                f"{workspace.folder} is in use by another run; wait for it, or choose another "
+                "directory"
+            )
+        time.sleep(_LOOK_S)
 
 
-def _lock(handle: int, workspace: Workspace) -> None:
-    """Take the lock, and make sure that it is the one which others will see."""
+def _opened(workspace: Workspace) -> int:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        seen = (workspace.path / "lock").stat().st_ino == os.fstat(handle).st_ino
-    except (BlockingIOError, FileNotFoundError):
-        seen = False
-    if not seen:
+        workspace.path.mkdir(parents=True, exist_ok=True)
+        return os.open(workspace.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
         raise StoreRefused(
-            f"{workspace.folder} is in use by another run; wait for it, or choose another directory"
-        )
+            f"{workspace.folder} cannot hold a run: {error.strerror}; choose a directory that is "
+            "writable"
+        ) from error

@@ -44,7 +44,7 @@ def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
     PESTO_TEST_CONDUCTOR names the data folder of one that runs already.
     """
-    from pesto_conductor.server import borrowed
+    from pesto_conductor.server import borrowed, down
     from tests.support.conductor_workers import Desk
 
     named = os.environ.get("PESTO_TEST_CONDUCTOR")
@@ -53,6 +53,8 @@ def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         desk = Desk(folder)
         desk.register()
         yield desk
+        if named is None:  # a test that starts a killed server again asks to keep it
+            down(folder)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pesto_runtime.activities import (
     close_phase,
     discover,
     load_context,
+    locked_workspace,
     plan,
     process,
     read_inputs,
@@ -29,7 +30,7 @@ from pesto_runtime.activities import (
 )
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import Silence
-from pesto_runtime.errors import TilesFailed
+from pesto_runtime.errors import StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.runs import publish_run
 from tests.support.fakes import as_npy, fake_service
@@ -120,6 +121,30 @@ def test_the_last_task_done_again_answers_the_same(tmp_path: Path) -> None:
     load_context.cache_clear()
     record = RunRecord(engine={"name": "again"})
     assert publish_run(href, tmp_path / "out", record, watcher=Silence()) == first
+
+
+def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path) -> None:
+    """An orchestrator that heard nothing begins the task anew; the first one (control) is there."""
+    scene, folder = write_scene(tmp_path / "s.tif", noise(700, 600)), tmp_path / "out"
+    href = begun(chain("grow"), folder, {"scene": str(scene)})
+    for chunk in chunks_of(href, 0):
+        process(chunk)
+    inside, leave = threading.Event(), threading.Event()
+
+    def publishing() -> None:
+        with locked_workspace(folder):
+            inside.set()
+            leave.wait(10)
+
+    first = threading.Thread(target=publishing)
+    first.start()
+    inside.wait(10)
+    with pytest.raises(StoreRefused, match="in use"), locked_workspace(folder):
+        pass
+    threading.Timer(0.3, leave.set).start()
+    record = RunRecord(engine={})
+    assert publish_run(href, folder, record, watcher=Silence())["status"] == "COMPLETE"
+    first.join()
 
 
 def test_what_cannot_be_made_for_holes_is_told_as_the_local_engine_tells_it(
