@@ -72,4 +72,12 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        home = import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "airflow":
+            raise
+        from pesto_airflow.installed import NOT_INSTALLED
+
+        raise ImportError(f"{name}: {NOT_INSTALLED}", name=error.name) from None
+    return getattr(home, name)

@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_airflow.following import follow
 from pesto_airflow.freezing import write_catalog
+from pesto_airflow.installed import require_airflow
 from pesto_airflow.rest import AirflowApi
 from pesto_airflow.sizing import sizing_for_airflow
 from pesto_airflow.standalone import running_standalone
@@ -81,7 +82,7 @@ class AirflowEngine:
             watcher.warn("already complete: nothing was computed; --fresh computes it again")
             return finished
         try:
-            with _airflow(request.workers) as place:
+            with _airflow(request) as place:
                 return _run(place, request, services, plan, watcher)
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted; the same command resumes the run") from error
@@ -101,7 +102,14 @@ class _Place:
 
 
 @contextmanager
-def _airflow(workers: int) -> Iterator[_Place]:
+def _airflow(request: RunRequest) -> Iterator[_Place]:
+    """The Airflow that is there; else one of its own, once nothing is in its way.
+
+    Raises:
+        InvalidInput: Airflow is not installed, or only half of one that is there is named.
+        StoreRefused: the output folder cannot hold a run.
+        RunFailed: it did not start.
+    """
     if url := os.environ.get(URL):
         dags = os.environ.get(DAGS)
         if not dags:
@@ -112,10 +120,12 @@ def _airflow(workers: int) -> Iterator[_Place]:
         finally:
             api.close()
         return
-    with tempfile.TemporaryDirectory(prefix="pesto-airflow-") as home:
+    require_airflow()
+    _require_folder(request.folder)
+    with tempfile.TemporaryDirectory(prefix="pesto-airflow-", ignore_cleanup_errors=True) as home:
         dags_folder = Path(home, "dags")
         dags_folder.mkdir()
-        with running_standalone(Path(home), dags_folder, parallelism=workers) as standalone:
+        with running_standalone(Path(home), dags_folder, parallelism=request.workers) as standalone:
             yield _Place(standalone.api, dags_folder)
 
 
@@ -137,7 +147,8 @@ def _run(
         place.api.await_dag(dag_id, timeout_s=_FIND_S)
         run_id = follow(place.api, dag_id, plan, watcher=watcher)
     finally:
-        (place.dags / f"{dag_id}.py").unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what counts
+            (place.dags / f"{dag_id}.py").unlink()
         shutil.rmtree(own, ignore_errors=True)
     return _result(request.folder, run_id)
 
@@ -196,6 +207,14 @@ def _planned(request: RunRequest) -> tuple[Services, Plan]:
         sizing=sizing,
     )
     return services, planned.plan
+
+
+def _require_folder(folder: Path) -> None:
+    """Refuse what the local engine refuses, before half a minute is spent on an Airflow."""
+    from pesto_runtime.activities import locked_workspace
+
+    with locked_workspace(folder):
+        pass
 
 
 def _forget(request: RunRequest, plan: Plan) -> None:

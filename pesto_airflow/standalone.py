@@ -133,8 +133,18 @@ def running_standalone(
     try:
         airflow.start()
         yield airflow
-    finally:
+    except BaseException as error:
+        _stop_after(error, airflow)
+        raise
+    airflow.stop()
+
+
+def _stop_after(error: BaseException, airflow: Standalone) -> None:
+    """Stop it; what goes wrong in that is a note on the error that came first."""
+    try:
         airflow.stop()
+    except OSError as second:
+        error.add_note(f"and Airflow at {airflow.url} could not be stopped: {second}")
 
 
 def free_port() -> int:
@@ -191,7 +201,7 @@ def _settings(home: Path, dags: Path, *, port: int, parallelism: int) -> dict[st
 
 
 def _all_pids() -> Sequence[int]:
-    import psutil  # type: ignore[import-untyped]  # Airflow brings it; it ships no types
+    import psutil  # type: ignore[import-untyped]  # it ships no types
 
     return list(psutil.pids())
 
