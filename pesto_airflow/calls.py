@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -17,8 +18,9 @@ from pesto_runtime.hrefs import looks_like_href
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pesto_airflow.catalog import Saved
     from pesto_runtime.client import Described
-    from pesto_runtime.contract import Port
+    from pesto_runtime.contract import Description, Port
 
 _LABEL_CHARS = 60
 
@@ -64,11 +66,37 @@ def require_references(described: Described, out: Mapping[str, str]) -> None:
         InvalidInput: with every output that is an image and has no href to be written to, and every
             href for what is no output.
     """
-    description = described.description
+    faults = output_faults(described.description, out, is_plain_pesto=described.is_plain_pesto)
+    if faults:
+        raise InvalidInput.of(f"outputs of {described.description.name!r}", faults)
+
+
+def require_known(saved: Saved, inputs: object, out: object) -> None:
+    """Refuse a call that what was saved of its service tells to be wrong, when a DAG is read.
+
+    Only names are looked at, and only where they are there: what is a template, or another task's
+    result, is looked at when the task runs.
+
+    Raises:
+        InvalidInput: with every input that there is not, and all that `require_references` refuses.
+    """
+    faults: list[BadField] = []
+    if isinstance(inputs, dict):
+        faults += _unknown_inputs(saved.description, inputs)
+    if isinstance(out, dict) and not any(_is_template(name) for name in out):
+        faults += output_faults(saved.description, out, is_plain_pesto=saved.is_plain_pesto)
+    if faults:
+        raise InvalidInput.of(f"call of {saved.description.name!r}, {saved.path.name}", faults)
+
+
+def output_faults(
+    description: Description, out: Mapping[str, str], *, is_plain_pesto: bool
+) -> list[BadField]:
+    """Images without an href to be written to, and hrefs for what is no output."""
     names = ", ".join(port.name for port in description.outputs) or "none"
     way_out = (
         "a plain PESTO service cannot write it; make it a stage of a pipeline"
-        if described.is_plain_pesto
+        if is_plain_pesto
         else "name where the service writes it: out={{{name!r}: 's3://bucket/{name}.tif'}}"
     )
     faults = [
@@ -81,8 +109,7 @@ def require_references(described: Described, out: Mapping[str, str]) -> None:
         for name in out
         if description.output(name) is None
     ]
-    if faults:
-        raise InvalidInput.of(f"outputs of {description.name!r}", faults)
+    return faults
 
 
 def require_jobs(described: Described, mode: str) -> None:
@@ -153,3 +180,21 @@ def _reference(value: object, where: str, faults: list[BadField]) -> object:
     except ValidationError as error:
         faults += bad_fields(error, prefix=where, value=value)
         return value
+
+
+def _unknown_inputs(description: Description, inputs: Mapping[str, object]) -> list[BadField]:
+    known = [port.name for port in description.inputs]
+    return [
+        BadField(f"/inputs/{name}", f"is no input; {_meant(name, known)}")
+        for name in inputs
+        if name not in known and not _is_template(name)
+    ]
+
+
+def _meant(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known) or 'none'}"
+
+
+def _is_template(name: object) -> bool:
+    return "{{" in str(name) or "{%" in str(name)

@@ -25,12 +25,14 @@ class Saved:
         url: Where the service was.
         said: The description as the service itself had it.
         description: With the file's overlay merged in.
+        is_plain_pesto: Whether it took base64 alone, as a PESTO service does.
     """
 
     path: Path
     url: str
     said: Description
     description: Description
+    is_plain_pesto: bool = False
 
 
 def read_saved(path: str | Path) -> Saved:
@@ -48,7 +50,8 @@ def read_saved(path: str | Path) -> Saved:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
     said = Description.parse(document["description"])
     description = said.overlaid(overlay) if isinstance(overlay, dict) else said
-    return Saved(file, first, said, description)
+    is_plain = first.startswith("http") and not document.get("transports")
+    return Saved(file, first, said, description, is_plain)
 
 
 def require_no_drift(saved: Saved, live: Description, *, where: str) -> tuple[str, ...]:

@@ -23,6 +23,23 @@ def next_chunks(plan: str, *, after: int) -> list[int]:
     return [chunk.start for chunk in next(filter(None, found), [])]
 
 
+def holes_of_chunk(plan: str, phase: int, index: int) -> list[str]:
+    """Why each tile of a chunk that failed for good did so; empty where none did.
+
+    Raises:
+        NotFound: there is no such plan, or the chunk has not run.
+    """
+    from pesto_runtime.activities import load_context
+    from pesto_runtime.activities.context import manifest_name
+    from pesto_runtime.contract import Hole
+
+    context = load_context(plan)
+    manifest = context.store.get_json(manifest_name(context, phase, index, index + 1))
+    holes = manifest["holes"] if isinstance(manifest, dict) else []
+    found = (Hole.model_validate(each) for each in (holes if isinstance(holes, list) else []))
+    return [str(hole.error["detail"]) for hole in found]
+
+
 def name_of_chunk(plan: str, phase: int, index: int) -> str:
     """What the grid shows of a chunk: its window (col_off, row_off, width, height).
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from pesto_runtime.errors import Interrupted, PestoError
+from pesto_runtime.errors import AlgorithmFailed, Interrupted, PestoError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,8 @@ def airflow_error(error: PestoError) -> PestoTaskFailed | PestoTryAgain:
 def native_errors() -> Iterator[None]:
     """Raise errors of ours in the block as Airflow's.
 
+    Ours are told in one line. Only behind an author's code there is a traceback worth reading.
+
     Raises:
         PestoTaskFailed: of an error that is not retryable.
         PestoTryAgain: of one that is.
@@ -69,4 +71,8 @@ def native_errors() -> Iterator[None]:
     try:
         yield
     except PestoError as error:
-        raise airflow_error(error) from error
+        raise airflow_error(error) from _worth_reading(error)
+
+
+def _worth_reading(error: PestoError) -> PestoError | None:
+    return error if isinstance(error, AlgorithmFailed) else None

@@ -5,7 +5,7 @@ Built from saved descriptions: reading a DAG file asks no service and loads no p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from airflow.sdk import Asset, TaskGroup
 
@@ -15,6 +15,7 @@ from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.publish import PestoPublishOperator
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
 from pesto_airflow.placement import GPU_POOL, Placement, placement
+from pesto_airflow.settings import GroupSettings, settled
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
 
@@ -27,37 +28,7 @@ if TYPE_CHECKING:
     from pesto_airflow.operators.verb import VerbOperator
     from pesto_runtime.activities import PhaseShape
 
-
-class GroupSettings(TypedDict, total=False):
-    """What a group may be told beside its pipeline.
-
-    Attributes:
-        base: What the pipeline's own targets are relative to; its file's folder by default.
-        store: Base href of the run store, where that is not in the output folder.
-        tile: Side of a tile, pixels; absent to size it by memory.
-        max_tasks: Most mapped tasks of a phase, 64 by default, never above 256.
-        workers: Mapped tasks that run at once on one machine, 4 by default.
-        concurrency: Tiles at once in a task; by default 8 where services are waited for, else 1.
-        pool: Pool of all mapped tasks; by default `pesto_gpu` for those whose processes want one.
-        gpu_queue: Queue of mapped tasks whose processes want a GPU.
-        max_active_tasks: Most mapped tasks of a phase at once, in one run.
-        assets: Output name -> Asset; by default `PIPELINE.OUTPUT` for each.
-        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
-        keep: Whether to keep the run store of a complete run.
-    """
-
-    base: str | Path | None
-    store: str | None
-    tile: int | None
-    max_tasks: int
-    workers: int
-    concurrency: int | None
-    pool: str | None
-    gpu_queue: str | None
-    max_active_tasks: int | None
-    assets: Mapping[str, Asset]
-    as_cog: bool
-    keep: bool
+_ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "holes")
 
 
 def pesto_pipeline(
@@ -88,10 +59,12 @@ def pesto_pipeline(
         settings: As `GroupSettings`.
 
     Raises:
-        InvalidInput: a process has no saved description, or an input is not given.
+        InvalidInput: a process has no saved description, an input is not given, or there is no
+            such setting.
         InvalidPipeline: the pipeline does not check; with every error.
     """
-    known = know_pipeline(pipeline, services, settings.get("base"))
+    chosen = settled(settings, arguments=_ARGUMENTS)
+    known = know_pipeline(pipeline, services, chosen["base"])
     given = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
     _require_inputs(known.pipeline, given)
     with TaskGroup(group_id or known.pipeline.name, tooltip=known.pipeline.description) as group:
@@ -101,22 +74,22 @@ def pesto_pipeline(
             inputs=given,
             folder=folder,
             services=services,
-            base=settings.get("base"),
-            store=settings.get("store"),
-            tile=settings.get("tile"),
-            max_tasks=settings.get("max_tasks", 64),
-            workers=settings.get("workers", 4),
+            base=chosen["base"],
+            store=chosen["store"],
+            tile=chosen["tile"],
+            max_tasks=chosen["max_tasks"],
+            workers=chosen["workers"],
         )
         last: VerbOperator = planned
         for phase in known.phases:
-            last = _add_phase(phase, planned, last, known=known, holes=holes, settings=settings)
+            last = _add_phase(phase, planned, last, known=known, holes=holes, settings=chosen)
         published = PestoPublishOperator(
             task_id="publish",
             plan=planned.href,
             folder=folder,
-            assets=settings.get("assets", _assets(known.pipeline)),
-            as_cog=settings.get("as_cog", False),
-            keep=settings.get("keep", False),
+            assets=_assets(known.pipeline) if chosen["assets"] is None else chosen["assets"],
+            as_cog=chosen["as_cog"],
+            keep=chosen["keep"],
         )
         last >> published
     return group
@@ -148,8 +121,8 @@ def _add_phase(
         plan=href,
         phase=phase.number,
         holes=holes,
-        concurrency=settings.get("concurrency"),
-        max_active_tis_per_dagrun=settings.get("max_active_tasks"),
+        concurrency=settings["concurrency"],
+        max_active_tis_per_dagrun=settings["max_active_tasks"],
         **_placed(phase, known, settings),
     ).expand(chunk=before.output)
     mapped >> closing
@@ -158,7 +131,7 @@ def _add_phase(
 
 def _placed(phase: PhaseShape, known: KnownPipeline, settings: GroupSettings) -> Placement:
     """Pool and queue of a phase's mapped tasks: what any of its processes wants."""
-    pool, gpu_queue = settings.get("pool"), settings.get("gpu_queue")
+    pool, gpu_queue = settings["pool"], settings["gpu_queue"]
     chosen: Placement = {"pool": pool} if pool else {}
     for stage in known.pipeline.stages:
         if stage.id in (*phase.stages, *phase.reduces):

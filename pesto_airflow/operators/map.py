@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pesto_airflow.chunks import name_of_chunk
+from pesto_airflow.chunks import holes_of_chunk, name_of_chunk
 from pesto_airflow.operators.verb import POLICY, RETRIES, RETRY_DELAY, VerbOperator
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.activities import TileRecord
 
+MOST_HOLES_TOLD = 10
 CHUNK_NAME = "{{ task.chunk_name }}"
 
 
@@ -102,12 +103,21 @@ class PestoMapOperator(VerbOperator):
             holes=self.holes,
         )
         close_callers()
+        if done.holes:
+            self._tell_holes(holes_of_chunk(plan, self.phase, index))
         counts: dict[str, JsonValue] = done.model_dump(mode="json", exclude={"manifest"})
         return counts
 
     def on_kill(self) -> None:
         """Stop before the next tile; what is whole is kept."""
         self._is_stopped = True
+
+    def _tell_holes(self, reasons: Sequence[str]) -> None:
+        for reason in reasons[:MOST_HOLES_TOLD]:
+            self.log.warning("hole: %s", reason)
+        if len(reasons) > MOST_HOLES_TOLD:
+            more = len(reasons) - MOST_HOLES_TOLD
+            self.log.warning("and %d more holes; holes.geojson will have them all", more)
 
     def _tell(self, record: TileRecord) -> None:
         window = record.window

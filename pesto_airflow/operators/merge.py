@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.places import require_absolute_path
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.hrefs import file_href
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from airflow.sdk import Context, XComArg
     from pydantic import JsonValue
@@ -48,12 +49,13 @@ class PestoMergeOperator(VerbOperator):
         """Write the file; whole, or not at all.
 
         Raises:
+            InvalidInput: the path is relative.
             RunFailed: blocks are missing.
             StoreFailed: disk full, or not writable.
         """
         from pesto_runtime.activities import merge
 
-        path = Path(self.path)
+        path = require_absolute_path("path", self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
         made = merge(str(self.plan), self.vector, part)

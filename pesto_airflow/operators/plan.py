@@ -11,6 +11,7 @@ from airflow.sdk import XComArg
 from pesto_airflow.chunks import next_chunks
 from pesto_airflow.operators.verb import VerbOperator
 from pesto_airflow.pipelines import read_pipeline
+from pesto_airflow.places import require_absolute_images, require_absolute_path
 from pesto_airflow.sizing import sizing_for_airflow
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import Pipeline, Plan
+
 PLAN = "plan"
+_PATIENCE_S = 60.0
+"""The task may be begun anew while an earlier attempt, or its run, still publishes."""
 
 
 class PestoPlanOperator(VerbOperator):
@@ -86,19 +91,26 @@ class PestoPlanOperator(VerbOperator):
         """Plan, keep the plan, and answer the chunks of the first phase that has any.
 
         Raises:
+            InvalidInput: the folder or an image is a relative path.
+            StoreRefused: the folder cannot hold a run.
             InvalidPipeline: it does not check, with every error.
             InvalidContract: a service has changed in a way that breaks what was saved.
             PestoError: an input cannot be read, or a service does not answer.
         """
         from pesto_runtime.activities import (
             begin_run,
+            locked_workspace,
             plan,
             read_inputs,
             resolve_services,
             run_store,
         )
 
+        folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
+        inputs = self._read(pipeline)
+        with locked_workspace(folder, patience_s=_PATIENCE_S):
+            pass  # refused here, not when all tiles are computed
         services = resolve_services(
             pipeline,
             base=base,
@@ -108,17 +120,36 @@ class PestoPlanOperator(VerbOperator):
         planned = plan(
             pipeline,
             services,
-            read_inputs(pipeline, {name: _text(value) for name, value in self.inputs.items()}),
-            store=run_store(Path(self.folder), self.store),
+            read_inputs(pipeline, inputs),
+            store=run_store(folder, self.store),
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
         )
         for warning in planned.plan.warnings:
             self.log.warning(warning)
+        self.log.info("planned %s", _told(planned.plan))
         href = begin_run(planned.plan)
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
+
+    def _read(self, pipeline: Pipeline) -> dict[str, str]:
+        """The inputs as a command line would have them."""
+        inputs = {name: _text(value) for name, value in self.inputs.items()}
+        kinds = pipeline.inputs
+        require_absolute_images({n: text for n, text in inputs.items() if kinds.get(n) == "image"})
+        return inputs
+
+
+def _told(plan: Plan) -> str:
+    """Tiles and chunks of every phase, on one line."""
+    from pesto_runtime.activities import count_tiles
+
+    return "; ".join(
+        f"phase {number} ({', '.join((*phase.stages, *phase.reduces))}): "
+        f"{count_tiles(phase)} tiles in {len(phase.chunks)} chunks"
+        for number, phase in enumerate(plan.phases)
+    )
 
 
 def _text(value: JsonValue) -> str:

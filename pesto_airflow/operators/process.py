@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, cast
 from airflow.sdk import Asset, AssetAlias, BaseOperator, ResumableJobMixin, conf
 
 from pesto_airflow.calling import ServiceCall, looks_at
-from pesto_airflow.calls import call_key, label_of, prepared, require_jobs, require_references
+from pesto_airflow.calls import (
+    call_key,
+    label_of,
+    prepared,
+    require_jobs,
+    require_known,
+    require_references,
+)
 from pesto_airflow.catalog import read_saved
 from pesto_airflow.errors import PestoTryAgain, native_errors
 from pesto_airflow.links import PestoServiceLink
@@ -82,7 +89,8 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
             arguments: Of every operator.
 
         Raises:
-            InvalidInput: `saved` is no saved description.
+            InvalidInput: `saved` is no saved description; or, by what it says, there is no such
+                input or output, or an image output has no href in `out`.
         """
         super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow judges them
         self.inputs = inputs
@@ -269,8 +277,11 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         """Choose what the arguments leave open: retry policy, pool, outlets."""
         if self.retry_policy is None:
             self.retry_policy = PestoRetryPolicy()
-        if self.saved is not None and self.pool == _DEFAULT_POOL:
-            self.pool = placement(read_saved(self.saved).description).get("pool", self.pool)
+        if self.saved is not None:
+            saved = read_saved(self.saved)
+            require_known(saved, self.inputs, self.out)
+            if self.pool == _DEFAULT_POOL:
+                self.pool = placement(saved.description).get("pool", self.pool)
         hrefs = self.out.values() if isinstance(self.out, dict) else ()  # else it is an XComArg
         known = [href for href in hrefs if isinstance(href, str) and "{{" not in href]
         self.outlets = [*self.outlets, *(Asset(href) for href in known)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.places import require_absolute_path
 from pesto_runtime.hrefs import file_href
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from airflow.sdk import Asset, Context, XComArg
     from airflow.sdk.types import Logger
@@ -52,6 +53,7 @@ class PestoPublishOperator(VerbOperator):
         """Publish.
 
         Raises:
+            InvalidInput: the folder is a relative path.
             RunFailed: nothing could be made, or holes have no nodata to stand for them.
             StoreRefused: another run is in the folder.
             StoreFailed: disk full, or not writable.
@@ -59,7 +61,7 @@ class PestoPublishOperator(VerbOperator):
         from pesto_runtime.activities import RunRecord
         from pesto_runtime.runs import publish_run
 
-        run, folder = context["dag_run"], Path(self.folder)
+        run, folder = context["dag_run"], require_absolute_path("folder", self.folder)
         engine: dict[str, JsonValue] = {"name": "airflow", "run": run.run_id, "dag": run.dag_id}
         record = RunRecord(engine=engine, started=run.start_date or datetime.now(UTC))
         result = publish_run(
@@ -74,7 +76,16 @@ class PestoPublishOperator(VerbOperator):
         for name, asset in self.assets.items():
             context["outlet_events"][asset].extra = outputs.get(name, {"skipped": True})
         hrefs: dict[str, JsonValue] = {name: told["href"] for name, told in outputs.items()}
+        self.log.info("%s", _told(result, folder))
         return {"status": result["status"], "outputs": hrefs}
+
+
+def _told(result: Mapping[str, JsonValue], folder: Path) -> str:
+    """What came of a run, on one line."""
+    tiles = result["tiles"]
+    counts = tiles.items() if isinstance(tiles, dict) else ()
+    told = ", ".join(f"{count} {name}" for name, count in counts)
+    return f"{result['status']}: tiles {told}; the outputs are in {folder}"
 
 
 class _Log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from traceback import format_exception
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from pesto_airflow.errors import PestoTaskFailed, PestoTryAgain, airflow_error, native_errors
 from pesto_airflow.retry import PestoRetryPolicy
-from pesto_runtime.errors import Busy, InvalidInput, PestoError, error_from_problem
+from pesto_runtime.errors import AlgorithmFailed, Busy, InvalidInput, PestoError, error_from_problem
 
 if TYPE_CHECKING:
     from airflow.sdk import RetryDecision
@@ -46,14 +47,26 @@ def test_what_the_service_says_overrules_the_status() -> None:
     assert isinstance(airflow_error(never), PestoTaskFailed)
 
 
-def test_the_block_raises_airflows_error_with_ours_as_its_cause() -> None:
-    """All fields are in its text, as the log shows it."""
-    with (
-        pytest.raises(PestoTaskFailed, match="Invalid input: no such band") as caught,
-        native_errors(),
-    ):
-        raise InvalidInput("no such band")
-    assert isinstance(caught.value.__cause__, InvalidInput)
+def raised_for(error: PestoError) -> PestoTaskFailed:
+    """What a block raises that an error of ours ends."""
+    with pytest.raises(PestoTaskFailed) as caught, native_errors():
+        raise error from KeyError("inner")
+    return caught.value
+
+
+def test_an_error_of_ours_is_one_line_of_a_log() -> None:
+    """All is in its text; no chain of tracebacks is shown of how it came about."""
+    told = "".join(format_exception(raised_for(InvalidInput("no such band"))))
+    assert told.splitlines()[-1].endswith("Invalid input: no such band")
+    assert told.count("Traceback") == 1
+    assert "inner" not in told
+
+
+def test_an_authors_traceback_is_kept() -> None:
+    """The control: what an algorithm raised stands in the log, down to the first error."""
+    told = "".join(format_exception(raised_for(AlgorithmFailed("cloud_mask raised"))))
+    assert told.count("Traceback") == 2
+    assert "KeyError: 'inner'" in told
 
 
 def test_a_task_is_tried_again_when_the_service_said() -> None:

@@ -20,6 +20,7 @@ from pesto_airflow.sensors import PestoHealthSensor
 from pesto_airflow.standalone import free_port
 from pesto_airflow.triggers import PestoHealthTrigger, PestoJobTrigger
 from pesto_runtime.contract import Description
+from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import file_href
 from tests.contract.serving import Server, lines_of, served, until
 from tests.support.busy import busy_service
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 MASK = ROOT / "dags" / "catalog" / "cloud-mask@1.0.0.json"
+OUT = {"cloud": "{{ params.out }}"}
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,27 @@ def test_an_image_without_an_href_is_refused_before_the_call(masks: tuple[Server
     assert 'endpoint="process",status="4' not in server("GET", "/metrics").text
 
 
+@pytest.mark.parametrize(
+    ("inputs", "out", "told"),
+    [
+        ({"scen": "s"}, OUT, r"/inputs/scen: is no input; did you mean 'scene'\?"),
+        ({}, {}, r"/out/cloud: is an image: .*out=\{'cloud': "),
+        ({}, {**OUT, "mask": "file:///m.tif"}, "/out/mask: is no output; there are cloud"),
+    ],
+)
+def test_what_was_saved_finds_a_wrong_name_when_the_dag_is_read(
+    inputs: dict[str, object], out: dict[str, str], told: str
+) -> None:
+    """Nobody is asked. The controls: right names, names that are templates, nothing saved."""
+    with pytest.raises(InvalidInput, match=told):
+        PestoProcessOperator(task_id="t", saved=MASK, inputs=inputs, out=out)
+    PestoProcessOperator(task_id="t", saved=MASK, inputs={"scene": "s"}, out=OUT)
+    PestoProcessOperator(
+        task_id="t", saved=MASK, inputs={"{{ name }}": 1}, out={"{{ name }}": "{{ href }}"}
+    )
+    PestoProcessOperator(task_id="t", service="http://127.0.0.1:1", inputs=inputs, out=out)
+
+
 def test_a_service_that_drifted_from_its_pin_is_not_called(
     masks: tuple[Server, Path], tmp_path: Path
 ) -> None:
@@ -118,7 +141,7 @@ def test_a_service_that_drifted_from_its_pin_is_not_called(
     wrong = tmp_path / "cloud-mask@1.0.0.json"
     wrong.write_text(json.dumps(document))
     for call in (
-        PestoProcessOperator(task_id="t", service=server.url, saved=wrong, inputs={}),
+        PestoProcessOperator(task_id="t", service=server.url, saved=wrong, inputs={}, out=OUT),
         PestoDiscoverOperator(task_id="t", service=server.url, pin=wrong),
     ):
         with pytest.raises(AirflowFailException, match="/input/properties/scene/x-raster/margin"):
@@ -257,9 +280,9 @@ def test_a_gpu_in_the_saved_description_chooses_the_pool(tmp_path: Path) -> None
         json.dumps({**json.loads(MASK.read_text()), "overlay": {"resources": {"gpu": 1}}})
     )
     with DAG("d"):
-        chosen = PestoProcessOperator(task_id="a", saved=path, inputs={})
-        own = PestoProcessOperator(task_id="b", saved=path, inputs={}, pool="mine")
-        none = PestoProcessOperator(task_id="c", saved=MASK, inputs={})
+        chosen = PestoProcessOperator(task_id="a", saved=path, inputs={}, out=OUT)
+        own = PestoProcessOperator(task_id="b", saved=path, inputs={}, out=OUT, pool="mine")
+        none = PestoProcessOperator(task_id="c", saved=MASK, inputs={}, out=OUT)
     assert [each.pool for each in (chosen, own, none)] == ["pesto_gpu", "mine", "default_pool"]
     link = PestoServiceLink().get_link(none, ti_key=None)  # type: ignore[arg-type]  # it needs none
     assert link == json.loads(MASK.read_text())["url"] + "/docs"

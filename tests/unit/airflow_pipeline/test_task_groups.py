@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.taskgroups import GroupSettings
+    from pesto_airflow.settings import GroupSettings
 
 TWO_PHASES = pipeline(
     stage("small", "grow", image="$inputs.scene"),

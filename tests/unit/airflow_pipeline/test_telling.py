@@ -1,0 +1,129 @@
+"""What the tasks of a run say in their logs, and what they refuse before any work."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from pesto_airflow import (
+    PestoMapOperator,
+    PestoMergeOperator,
+    PestoMosaicOperator,
+    PestoPlanOperator,
+    PestoPublishOperator,
+)
+from pesto_airflow.operators.map import MOST_HOLES_TOLD
+from pesto_runtime.errors import InvalidInput, StoreRefused
+from tests.support.processes import MARKER
+from tests.support.rasters import noise, write_scene
+from tests.support.runs import CLOUD_COVER, chain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from airflow.sdk import Context
+    from pydantic import JsonValue
+
+    from pesto_airflow.operators.verb import VerbOperator
+
+WIDTH, HEIGHT, TILE = 300, 120, 20
+BAD_TILES = 12
+TILES = (WIDTH // TILE) * (HEIGHT // TILE)
+
+
+@dataclass
+class Task:
+    """What of a task instance and its run is read."""
+
+    run_id: str = "r"
+    dag_id: str = "d"
+    start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
+    pushed: dict[str, str] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: str) -> None:
+        """Keep it."""
+        self.pushed[key] = value
+
+
+def told_by(task: VerbOperator, run: Task) -> list[tuple[str, str]]:
+    """(Level, text) of what a task writes into its log."""
+    with capture_logs() as entries:
+        task.perform(cast("Context", {"ti": run, "dag_run": run, "outlet_events": {}}))
+    return [
+        (entry["log_level"], str(entry["event"]) % entry.get("positional_args", ()))
+        for entry in entries
+    ]
+
+
+def plan_task(
+    folder: Path | str, scene: Path | str, document: Mapping[str, JsonValue]
+) -> PestoPlanOperator:
+    return PestoPlanOperator(
+        task_id="plan", pipeline=document, base=CLOUD_COVER.parent, folder=folder,
+        inputs={"scene": str(scene)}, tile=TILE, max_tasks=1,
+    )  # fmt: skip
+
+
+def test_a_run_with_holes_is_told_task_by_task(tmp_path: Path) -> None:
+    """Tiles and chunks; ten reasons and how many more; the status, the counts, the folder."""
+    pixels = noise(WIDTH, HEIGHT)
+    pixels[0, 10, [10 + TILE * tile for tile in range(BAD_TILES)]] = MARKER
+    scene = write_scene(tmp_path / "s.tif", pixels)
+    run, out = Task(), tmp_path / "out"
+
+    planned = told_by(plan_task(out, scene, chain("fragile", broken=str(scene))), run)
+    href = run.pushed["plan"]
+    mapped = told_by(PestoMapOperator(task_id="m", plan=href, chunk=0, holes="keep"), run)
+    published = told_by(PestoPublishOperator(task_id="p", plan=href, folder=out), run)
+
+    assert planned[-1] == ("info", f"planned phase 0 (s0): {TILES} tiles in 1 chunks")
+    warned = [text for level, text in mapped if level == "warning"]
+    assert len(warned) == MOST_HOLES_TOLD + 1
+    features = json.loads((out / "holes.geojson").read_text())["features"]
+    assert len(features) == BAD_TILES
+    assert all("s0" in text for text in warned[:MOST_HOLES_TOLD])
+    assert warned[-1].startswith(f"and {BAD_TILES - MOST_HOLES_TOLD} more holes")
+    assert published[-1] == (
+        "info",
+        f"PARTIAL: tiles {TILES - BAD_TILES} computed, 0 reused, 12 holes; the outputs are in {out}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "scene", "named"),
+    [("out", "/s.tif", "folder 'out'"), ("/out", "s.tif", "input 'scene' 's.tif'")],
+)
+def test_a_relative_path_is_refused_by_name(folder: str, scene: str, named: str) -> None:
+    """Before anything is read or written; the way out is told."""
+    with pytest.raises(InvalidInput, match=rf"{named} is a relative path.*give an absolute path"):
+        plan_task(folder, scene, chain("grow")).perform(cast("Context", {}))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        PestoPublishOperator(task_id="p", plan="file:///p", folder="out"),
+        PestoMosaicOperator(task_id="m", plan="file:///p", raster="$a.b", path="out/a.tif"),
+        PestoMergeOperator(task_id="v", plan="file:///p", vector="$a.b", path="out/a.geojson"),
+    ],
+    ids=lambda task: type(task).__name__,
+)
+def test_what_writes_refuses_a_relative_path(task: VerbOperator) -> None:
+    """Each operator that is given a place by hand."""
+    context = cast("Context", {"ti": Task(), "dag_run": Task()})
+    with pytest.raises(InvalidInput, match=r"'out.* is a relative path"):
+        task.perform(context)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_by_the_plan(tmp_path: Path) -> None:
+    """A file stands where the folder should be: nothing is planned."""
+    (tmp_path / "out").write_text("")
+    scene = write_scene(tmp_path / "s.tif", noise(40, 40))
+    with pytest.raises(StoreRefused, match="cannot hold a run"):
+        plan_task(tmp_path / "out", scene, chain("grow")).perform(cast("Context", {}))
