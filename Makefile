@@ -30,9 +30,11 @@ types: $(VENV)/.dev
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## Benchmarks against peers; writes benchmarks/RESULTS.md.
+bench: $(VENV)/.dev  ## Benchmarks against peers; writes RESULTS.md into benchmarks/ and its folders.
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.airflow
+	$(BIN)/python -m benchmarks.conductor
 
 docs: $(VENV)/.dev  ## The snippets of README and docs, run.
 	$(BIN)/pytest tests/docs
