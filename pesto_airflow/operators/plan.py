@@ -97,20 +97,25 @@ class PestoPlanOperator(VerbOperator):
             InvalidContract: a service has changed in a way that breaks what was saved.
             PestoError: an input cannot be read, or a service does not answer.
         """
-        from pesto_runtime.activities import (
-            begin_run,
-            locked_workspace,
-            plan,
-            read_inputs,
-            resolve_services,
-            run_store,
-        )
+        from pesto_runtime.activities import begin_run, locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
         inputs = self._read(pipeline)
         with locked_workspace(folder, patience_s=_PATIENCE_S):
-            pass  # refused here, not when all tiles are computed
+            planned = self._planned(pipeline, base, inputs, folder)
+            href = begin_run(planned)
+        for warning in planned.warnings:
+            self.log.warning(warning)
+        self.log.info("planned %s", _told(planned))
+        context["ti"].xcom_push(PLAN, href)
+        return [*next_chunks(href, after=-1)]
+
+    def _planned(
+        self, pipeline: Pipeline, base: Path, inputs: Mapping[str, str], folder: Path
+    ) -> Plan:
+        from pesto_runtime.activities import plan, read_inputs, resolve_services, run_store
+
         services = resolve_services(
             pipeline,
             base=base,
@@ -126,12 +131,7 @@ class PestoPlanOperator(VerbOperator):
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
         )
-        for warning in planned.plan.warnings:
-            self.log.warning(warning)
-        self.log.info("planned %s", _told(planned.plan))
-        href = begin_run(planned.plan)
-        context["ti"].xcom_push(PLAN, href)
-        return [*next_chunks(href, after=-1)]
+        return planned.plan
 
     def _read(self, pipeline: Pipeline) -> dict[str, str]:
         """The inputs as a command line would have them."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -25,7 +27,6 @@ from tests.support.runs import CLOUD_COVER, chain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from airflow.sdk import Context
     from pydantic import JsonValue
@@ -127,3 +128,15 @@ def test_a_folder_that_cannot_be_written_is_refused_by_the_plan(tmp_path: Path) 
     scene = write_scene(tmp_path / "s.tif", noise(40, 40))
     with pytest.raises(StoreRefused, match="cannot hold a run"):
         plan_task(tmp_path / "out", scene, chain("grow")).perform(cast("Context", {}))
+
+
+def test_plans_of_one_folder_may_be_made_at_once(tmp_path: Path) -> None:
+    """Each waits for the lock of the other, and both are there in the end."""
+    scene = write_scene(tmp_path / "s.tif", noise(40, 40))
+    tasks = [plan_task(tmp_path / "out", scene, chain(name)) for name in ("grow", "fragile")]
+    runs = [Task(), Task()]
+    with ThreadPoolExecutor() as pool:
+        contexts = [cast("Context", {"ti": run}) for run in runs]
+        chunks = list(pool.map(lambda task, context: task.perform(context), tasks, contexts))
+    assert chunks == [[0], [0]]
+    assert all(Path(run.pushed["plan"].removeprefix("file://")).exists() for run in runs)
