@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     Document = dict[str, JsonValue]
 
+_FORKS = frozenset({"FORK_JOIN", "FORK_JOIN_DYNAMIC"})
+_JOINS = frozenset({"JOIN", "EXCLUSIVE_JOIN"})
 _SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -75,6 +77,7 @@ def _task_faults(place: Place, known: Mapping[str, TaskDefinition]) -> Iterator[
     task, kind = place.task, place.task.get("type")
     if task.get("taskReferenceName") in place.scope.outputs:
         yield BadField(f"{place.pointer}/taskReferenceName", "stands twice in this workflow")
+    yield from _join_faults(place)
     inputs = task.get("inputParameters")
     given = inputs if isinstance(inputs, dict) else {}
     if kind == "SIMPLE":
@@ -85,12 +88,31 @@ def _task_faults(place: Place, known: Mapping[str, TaskDefinition]) -> Iterator[
         yield BadField(f"{place.pointer}/expression", "names none of the inputParameters")
 
 
+def _join_faults(place: Place) -> Iterator[BadField]:
+    """A JOIN waits for ever for a task that never was; a fork without a JOIN fails at run time."""
+    kind, names = place.task.get("type"), place.task.get("joinOn")
+    if kind in _FORKS and place.follower != "JOIN":
+        yield BadField(place.pointer, f"a {kind} must be followed by a JOIN")
+    if kind not in _JOINS:
+        return
+    known = place.scope.outputs
+    for index, name in enumerate(names if isinstance(names, list) else []):
+        if name not in known:
+            yield BadField(
+                f"{place.pointer}/joinOn" + json_pointer(index),
+                f"no task before it is called {name!r}, and it would wait for ever; "
+                f"there are: {', '.join(known)}",
+            )
+
+
 def _type_faults(
     name: str, known: Mapping[str, TaskDefinition], pointer: str
 ) -> Iterator[BadField]:
     if name.startswith(PREFIX) and name not in known:
         yield BadField(
-            pointer, f"no task type {name!r}; there are: {', '.join(known)}, and one per service"
+            pointer,
+            f"no task type {name!r}; there are: {', '.join(known)}; "
+            "that of a service is added by --per-service URL",
         )
 
 

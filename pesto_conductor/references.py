@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # `$${` is how Conductor writes a literal `${`.
 _EXPRESSION = re.compile(r"(?<!\$)\$\{([^{}]*)\}")
+_BRACE = re.compile(r"(?P<open>(?<!\$)\$\{)|(?P<more>\{)|(?P<close>\})")
 _STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\*)\]|\['(?P<quoted>[^']*)'\]")
 
 
@@ -53,6 +54,34 @@ def expressions(value: JsonValue, *, pointer: str = "") -> Iterator[Expression]:
     elif isinstance(value, dict):
         for key, each in value.items():
             yield from expressions(each, pointer=pointer + json_pointer(key))
+
+
+def unclosed(value: JsonValue, *, pointer: str = "") -> Iterator[str]:
+    """JSON pointers of the strings in a value that begin an expression and do not end it.
+
+    >>> list(unclosed({"a": "${plan.output.plan", "b": "${plan.output.plan}", "c": "$${x"}))
+    ['/a']
+    """
+    if isinstance(value, str):
+        if _ends_inside(value):
+            yield pointer
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from unclosed(each, pointer=pointer + json_pointer(index))
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from unclosed(each, pointer=pointer + json_pointer(key))
+
+
+def _ends_inside(text: str) -> bool:
+    """Whether a text ends within an expression; braces outside of any are text."""
+    depth = 0
+    for brace in _BRACE.finditer(text):
+        if brace["open"] or (brace["more"] and depth):
+            depth += 1
+        elif brace["close"] and depth:
+            depth -= 1
+    return depth > 0
 
 
 def missing_field(schema: JsonValue, steps: tuple[str, ...]) -> str | None:

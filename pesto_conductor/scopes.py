@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pesto_conductor.references import Expression, expressions, missing_field
+from pesto_conductor.references import Expression, expressions, missing_field, unclosed
 from pesto_runtime.errors import BadField, json_pointer
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ class Scope:
     def faults(
         self, value: JsonValue, *, pointer: str, is_certain: bool = True
     ) -> Iterator[BadField]:
-        """Every expression in a value that leads nowhere, or may."""
+        """Every expression in a value that leads nowhere, or may, or has no end."""
+        for where in unclosed(value, pointer=pointer):
+            yield BadField(where, "a ${ has no } after it: Conductor would take it for text")
         for each in expressions(value, pointer=pointer):
             if fault := self._fault(each, is_certain=is_certain):
                 yield BadField(each.pointer, f"${{{each.text}}} {fault}")
@@ -160,12 +162,14 @@ class Place:
         pointer: JSON pointer to it.
         scope: What it may read.
         after: What may be read after it, and after its branches.
+        follower: Type of the task after it in its list; None for the last.
     """
 
     task: Document
     pointer: str
     scope: Scope
     after: Scope
+    follower: str | None
 
     @property
     def reads(self) -> Document:
@@ -175,7 +179,8 @@ class Place:
 
 def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[Place]:
     """Every task in the order in which they run, branches before what follows them."""
-    for index, task in enumerate(tasks if isinstance(tasks, list) else []):
+    listed = tasks if isinstance(tasks, list) else []
+    for index, task in enumerate(listed):
         if not isinstance(task, dict):
             continue
         here, ends = pointer + json_pointer(index), []
@@ -189,7 +194,13 @@ def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[Place]:
         if ends:
             scope = scope.with_branches(ends, all_run=task.get("type") != "SWITCH")
         scope = scope.with_task(task)
-        yield Place(task, here, before, scope)
+        yield Place(task, here, before, scope, _type_of(listed[index + 1 : index + 2]))
+
+
+def _type_of(tasks: list[JsonValue]) -> str | None:
+    """Of the first of some tasks; None where there is none."""
+    first = tasks[0] if tasks else None
+    return str(first.get("type")) if isinstance(first, dict) else None
 
 
 def _branches(task: Document) -> Iterator[tuple[JsonValue, str]]:

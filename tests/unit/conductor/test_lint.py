@@ -66,6 +66,11 @@ MISSPELT = [
     ('"joinOn": []', '"joinOn": [], "optional": true', "False was expected"),
     ('"timeoutPolicy": "ALERT_ONLY"', '"timeoutPolicy": "ALERT"', "must be one of"),
     ('"forkTaskInputs"', '"forkTaskInput"', "'forkTaskInputs' is a required property"),
+    ('"joinOn": []', '"joinOn": ["mosaic"]', "no task before it is called 'mosaic'"),
+    ('"joinOn": []', '"joinOn": ["publish"]', "no task before it is called 'publish'"),
+    ('"type": "JOIN"', '"type": "EXCLUSIVE_JOIN"', "must be followed by a JOIN"),
+    ("${plan.output.plan}", "${plan.output.plan", "has no } after it"),
+    ('"pesto_process"', '"pesto_cloud"', "added by --per-service URL"),
     ('"taskReferenceName": "publish"', '"taskReferenceName": "plan"', "stands twice"),
 ]
 
@@ -77,6 +82,38 @@ def test_what_is_misspelt_is_told(right: str, wrong: str, told: str) -> None:
     assert right in text
     found = faults(json.loads(text.replace(right, wrong)))
     assert any(told in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ('"uri"', '"url"', "'uri' is a required property"),
+        ('"uri"', '"url"', "'url' was unexpected"),
+        ('"accept"', '"acept"', "'acept' was unexpected"),
+        ('{"uri": "${workflow.input.service}/describe"', '{"verb": "x"', "'uri'"),
+    ],
+)
+def test_what_is_misspelt_in_an_http_request_is_told(right: str, wrong: str, told: str) -> None:
+    """Conductor would send it nowhere, or without what the key was meant to say."""
+    text = (FOLDER / "without_workers.json").read_text()
+    assert right in text
+    found = faults(json.loads(text.replace(right, wrong)))
+    assert any(told in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    "text", ["$${plan", "{a: 1", "${a.output.outputs.x} {", "} ${workflow.input.flag}"]
+)
+def test_braces_that_begin_no_expression_are_text(text: str) -> None:
+    """The control of the unclosed one: JQ and scripts are full of braces."""
+    assert faults(workflow(task("a"), task("b", text))) == []
+
+
+def test_a_join_may_not_wait_for_a_task_after_it() -> None:
+    """It would never end; the tests of forks below are the control."""
+    join: Document = {"name": "j", "taskReferenceName": "j", "type": "JOIN", "joinOn": ["a", "b"]}
+    (fault,) = faults(workflow(task("a"), join, task("b")))
+    assert fault.startswith("/tasks/1/joinOn/1: no task before it is called 'b'")
 
 
 def task(reference: str, reads: str = "x", **more: JsonValue) -> Document:
