@@ -52,13 +52,14 @@ def run(
 
     Raises:
         Unreachable: no server answers.
-        InvalidInput: a type is not one of ours.
+        InvalidInput: a type is not one of ours, or the server does not know it.
     """
     foreign = [each for each in types or () if not each.startswith(PREFIX)]
     if foreign:
         raise InvalidInput(f"{', '.join(foreign)}: our task types begin with {PREFIX!r}")
     with Conductor(url) as server:
         known = server.require().task_types()
+    _require_known(types or (), known)
     settings = Settings(
         url=url,
         types=tuple(types or _ours(known)),
@@ -67,6 +68,17 @@ def run(
         metrics_port=metrics_port,
     )
     return Supervisor(settings).run()
+
+
+def _require_known(types: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse types that no task of this server can have: a worker of them would wait for ever."""
+    unknown = [each for each in types if each not in known]
+    if unknown:
+        registered = ", ".join(sorted(each for each in known if each.startswith(PREFIX)))
+        raise InvalidInput(
+            f"the server knows no task type {', '.join(unknown)}; "
+            f"registered are: {registered or 'none, `pesto conductor register` adds them'}"
+        )
 
 
 def _ours(known: Sequence[str]) -> tuple[str, ...]:
