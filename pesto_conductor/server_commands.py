@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from pesto_conductor import server
+from pesto_conductor.where import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,8 @@ def up(
     with waiting(hidden=as_json or not sys.stderr.isatty()) as told:
         running = server.up(data, port=port, told=told)
     _show(running, as_json=as_json)
+    if data is not None and not as_json:  # no command finds by itself what is kept elsewhere
+        typer.echo(f"export {VARIABLE}={running.url}")
 
 
 @app.command()
