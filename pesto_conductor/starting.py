@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import InvalidInput
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pesto_conductor.rest import Conductor
 
     Document = dict[str, JsonValue]
+
+_INPUT = re.compile(r"\$\{workflow\.input\.([^{}.\[\]]+)\}")
 
 
 def start(conductor: Conductor, definition: Document, texts: Mapping[str, str]) -> str:
@@ -43,6 +47,9 @@ def start(conductor: Conductor, definition: Document, texts: Mapping[str, str]) 
 def read_inputs(definition: Mapping[str, JsonValue], texts: Mapping[str, str]) -> Document:
     """Turn texts into the workflow's input: JSON where they are, paths made hrefs.
 
+    A folder that targets are relative to becomes absolute, as workers run elsewhere; so does the
+    definition's own where it lies below the current directory.
+
     Raises:
         InvalidInput: they do not fit the definition; with every reason.
     """
@@ -53,7 +60,33 @@ def read_inputs(definition: Mapping[str, JsonValue], texts: Mapping[str, str]) -
     faults = tuple(schema_faults(schema, inputs))
     if faults:
         raise InvalidInput.of(f"inputs of {definition.get('name')}", faults)
-    return inputs
+    return inputs | _folders(definition, inputs)
+
+
+def _folders(definition: Mapping[str, JsonValue], inputs: Document) -> Document:
+    """Inputs that are `base` of a plan, made absolute; defaults only where they exist here."""
+    template = definition.get("inputTemplate")
+    defaults = template if isinstance(template, dict) else {}
+    made: Document = {}
+    for name in _bases(definition):
+        text = inputs.get(name, defaults.get(name))
+        if not isinstance(text, str) or looks_like_href(text) or Path(text).is_absolute():
+            continue
+        if name in inputs or Path(text).is_dir():
+            made[name] = str(Path(text).resolve())
+    return made
+
+
+def _bases(definition: Mapping[str, JsonValue]) -> list[str]:
+    """Inputs of the workflow that its tasks take for `base`."""
+    tasks = definition.get("tasks")
+    given = [
+        task.get("inputParameters")
+        for task in (tasks if isinstance(tasks, list) else [])
+        if isinstance(task, dict) and task.get("name") == "pesto_plan"
+    ]
+    read = [_INPUT.fullmatch(str(each.get("base"))) for each in given if isinstance(each, dict)]
+    return [found[1] for found in read if found]
 
 
 def domains_of(definition: Mapping[str, JsonValue]) -> dict[str, str]:

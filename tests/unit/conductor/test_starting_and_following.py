@@ -43,6 +43,25 @@ def test_paths_become_hrefs_and_numbers_numbers(
     }
 
 
+def test_a_base_becomes_absolute_and_so_does_its_default_where_it_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers run in other folders. A default that is not here may be where they are."""
+    monkeypatch.chdir(tmp_path)
+    texts = {"scene": "/s.tif", "folder": "/out"}
+    assert "base" not in read_inputs(RENDERED, texts)
+    assert read_inputs(RENDERED, {**texts, "base": "mine"})["base"] == f"{tmp_path}/mine"
+    assert read_inputs(RENDERED, {**texts, "base": "/theirs"})["base"] == "/theirs"
+    (tmp_path / "workflows").mkdir()
+    assert read_inputs(RENDERED, texts)["base"] == f"{tmp_path}/workflows"
+
+
+def test_an_input_called_base_that_no_plan_reads_is_left_alone() -> None:
+    """The control: whoever wrote that workflow means something else by it."""
+    other: Document = {"inputParameters": ["base"], "tasks": [{"name": "pesto_call"}]}
+    assert read_inputs(other, {"base": "mine"}) == {"base": "mine"}
+
+
 def test_every_wrong_input_is_told_at_once() -> None:
     """One unknown, one missing, one of the wrong type, one too large."""
     texts = {"scen": "s.tif", "folder": "out", "tile": "wide", "max_tasks": "257"}
