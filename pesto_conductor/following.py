@@ -27,6 +27,8 @@ _WAITS_FOR_OTHERS = frozenset({"JOIN", "EXCLUSIVE_JOIN", "DO_WHILE", "FORK", "FO
 _FIRST_POLL_S, _LAST_POLL_S = 0.1, 1.0
 _AWAY_S = 120.0
 _REASONS = 5
+_PATIENCE_S = 10.0
+"""Workers poll within a second; a task type that nobody takes for so long has no worker."""
 
 
 def follow(
@@ -35,6 +37,7 @@ def follow(
     watcher: Watcher,
     *,
     look: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Document:
     """Follow a workflow until it has ended, well or not; answers it.
 
@@ -45,11 +48,12 @@ def follow(
         identity: Id of the workflow.
         watcher: Told of its tiles, and those of its sub-workflows.
         look: Called between two looks; what it raises ends the following.
+        say: Told once of each task type that no worker has taken for 10 s.
 
     Raises:
         Unreachable: the server has been away for 120 s.
     """
-    following = _Following(conductor, watcher)
+    following = _Following(conductor, watcher, Untaken(say))
     pause, last_seen = _FIRST_POLL_S, time.monotonic()
     while True:
         look()
@@ -104,11 +108,39 @@ def failure_of(workflow: Mapping[str, JsonValue]) -> RunFailed:
     return RunFailed("\n".join((head, *reasons, *more)))
 
 
+class Untaken:
+    """Says of which task types no worker has taken any task, once they have waited for long.
+
+    Args:
+        say: Told a line for each such type, once.
+        patience_s: How long a type may wait.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, patience_s: float = _PATIENCE_S) -> None:
+        self._say = say
+        self._patience_s = patience_s
+        self._since: dict[str, float] = {}
+        self._said: set[str] = set()
+
+    def look(self, tasks: list[Document]) -> None:
+        """Look at all tasks that there are; a type of which one was taken has a worker."""
+        ours = [task for task in tasks if _is_for_workers(task)]
+        taken = {_type_of(task) for task in ours if not _waits_untouched(task)}
+        waiting = {_type_of(task) for task in ours} - taken
+        now = time.monotonic()
+        self._since = {name: self._since.get(name, now) for name in waiting}
+        for name in sorted(waiting - self._said):
+            if now - self._since[name] >= self._patience_s:
+                self._say(f"no worker has taken {name} yet")
+                self._said.add(name)
+
+
 class _Following:
     """What is remembered from look to look."""
 
-    def __init__(self, conductor: Conductor, watcher: Watcher) -> None:
+    def __init__(self, conductor: Conductor, watcher: Watcher, untaken: Untaken) -> None:
         self._conductor = conductor
+        self._untaken = untaken
         self._watcher = watcher
         self._stalled: set[str] = set()
         self._ended: dict[str, Document] = {}
@@ -118,6 +150,7 @@ class _Following:
         """Look once; answers the workflow."""
         family = list(self._family(identity))
         self._tell(family)
+        self._untaken.look([task for workflow in family for task in tasks_of(workflow)])
         self._push({str(each["workflowId"]) for each in family if is_stalled(each)})
         return family[0]
 
@@ -157,6 +190,19 @@ class _Following:
         for identity in stalled & self._stalled:
             self._conductor.decide(identity)
         self._stalled = stalled
+
+
+def _is_for_workers(task: Mapping[str, JsonValue]) -> bool:
+    """Whether a worker is to do it, not the server: then its type is the name of its definition."""
+    return task.get("taskType") in ("SIMPLE", task.get("taskDefName"))
+
+
+def _waits_untouched(task: Mapping[str, JsonValue]) -> bool:
+    return task.get("status") == "SCHEDULED" and not task.get("pollCount")
+
+
+def _type_of(task: Mapping[str, JsonValue]) -> str:
+    return str(task.get("taskDefName"))
 
 
 def _count(output: Mapping[str, JsonValue], name: str) -> int:

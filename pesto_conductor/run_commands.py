@@ -55,12 +55,14 @@ def start(
         if not wait:
             typer.echo(json.dumps({"workflowId": identity}) if as_json else identity)
             return
+        _note(identity)
         _follow(conductor, identity, as_json=as_json)
 
 
 def status(
     workflow: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A workflow's id; the newest if absent.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="A workflow's id; a list of the newest if absent."),
     ] = None,
     logs: Annotated[bool, typer.Option("--logs", help="What workers logged, too.")] = False,
     url: Url = None,
@@ -132,8 +134,12 @@ def _follow(conductor: Conductor, identity: str, *, as_json: bool) -> None:
     from pesto_runtime.cli.progress import progress
 
     hidden = as_json or not sys.stderr.isatty()
-    with progress(identity[:8], hidden=hidden) as watcher:
-        ended = follow(conductor, identity, watcher)
+    try:
+        with progress(identity[:8], hidden=hidden) as watcher:
+            ended = follow(conductor, identity, watcher, say=_note)
+    except KeyboardInterrupt:
+        _note(f"{identity} still runs; `pesto conductor stop {identity}` ends it")
+        raise
     if ended.get("status") != "COMPLETED":
         raise failure_of(ended)
     output = ended.get("output")
@@ -143,6 +149,11 @@ def _follow(conductor: Conductor, identity: str, *, as_json: bool) -> None:
     typer.echo(f"COMPLETED {identity}")
     for name, each in output.items() if isinstance(output, dict) else []:
         typer.echo(f"  {name:<12} {each if isinstance(each, str) else json.dumps(each)}")
+
+
+def _note(line: str) -> None:
+    """Say something beside the answer, which standard output has for itself."""
+    typer.echo(line, err=True)
 
 
 def _echo_json(value: JsonValue) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor.following import failure_of, follow
+from pesto_conductor import run_commands
+from pesto_conductor.following import Untaken, failure_of, follow
 from pesto_conductor.rest import Conductor
 from pesto_conductor.starting import domains_of, read_inputs
 from pesto_runtime.engines import Silence
@@ -202,6 +203,57 @@ def test_what_looks_on_can_end_the_following() -> None:
         pytest.raises(RunFailed, match="nobody works"),
     ):
         follow(conductor, "w", Silence(), look=look)
+
+
+def waiting(name: str, status: str = "SCHEDULED", polls: int = 0) -> Document:
+    return {**task(name, status, f"pesto_{name}"), "pollCount": polls}
+
+
+def test_a_type_that_no_worker_takes_is_told_once() -> None:
+    """Not at once, and not again."""
+    said: list[str] = []
+    patient, hasty = Untaken(said.append), Untaken(said.append, patience_s=0)
+    patient.look([waiting("plan")])
+    assert said == []
+    for _ in range(2):
+        hasty.look([waiting("plan")])
+    assert said == ["no worker has taken pesto_plan yet"]
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [waiting("process"), waiting("process", "IN_PROGRESS", 1)],
+        [waiting("process"), waiting("process", "COMPLETED", 1)],
+        [waiting("process", polls=1)],
+        [task("http", "SCHEDULED", "HTTP")],
+        [JOIN],
+    ],
+    ids=["its worker is busy", "one is done", "given back", "the server's own", "a join"],
+)
+def test_what_somebody_works_on_is_not_told(tasks: list[Document]) -> None:
+    """The control: tasks of a fan-out wait long for their turn."""
+    said: list[str] = []
+    Untaken(said.append, patience_s=0).look(tasks)
+    assert said == []
+
+
+@pytest.mark.timeout(20)
+def test_an_interrupted_wait_says_that_the_workflow_still_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And how to stop it; the interrupt goes on."""
+
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pesto_conductor.following.time.sleep", interrupt)
+    busy = workflow("RUNNING", waiting("plan"))
+    with playing(busy, busy) as (conductor, _), pytest.raises(KeyboardInterrupt):
+        run_commands._follow(conductor, "w", as_json=True)
+    said = capsys.readouterr()
+    assert said.err == "w still runs; `pesto conductor stop w` ends it\n"
+    assert said.out == ""
 
 
 def test_a_failure_tells_the_reason_of_each_task_that_failed() -> None:
