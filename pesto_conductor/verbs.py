@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_conductor import payloads
-from pesto_runtime.errors import NotFound
+from pesto_runtime.errors import BadField, InvalidInput, NotFound, json_pointer
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def plan(asked: payloads.PlanInput, errand: Errand) -> payloads.PlanOutput:
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.local import sizing_of
 
+    _require_values(asked.inputs)
     started = datetime.now(UTC)
     pipeline, base = Pipeline.parse(asked.pipeline), Path(asked.base or ".").resolve()
     services = activities.resolve_services(
@@ -98,6 +99,21 @@ def plan(asked: payloads.PlanInput, errand: Errand) -> payloads.PlanOutput:
         tiles=sum(activities.count_tiles(phase) for phase in made.plan.phases),
         chunks=[_chunks(href, number, asked) for number in range(len(made.plan.phases))],
     )
+
+
+def _require_values(inputs: Mapping[str, JsonValue]) -> None:
+    """Refuse inputs that Conductor made null: an expression led nowhere, or nobody gave it one.
+
+    Raises:
+        InvalidInput: naming each.
+    """
+    faults = [
+        BadField(json_pointer("inputs", name), f"input {name!r} is missing (null)")
+        for name, value in inputs.items()
+        if value is None
+    ]
+    if faults:
+        raise InvalidInput.of("input of pesto_plan", faults)
 
 
 def process(asked: payloads.ChunkInput, errand: Errand) -> ChunkResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pesto_conductor.bindings import binding_of
@@ -19,6 +21,9 @@ from pesto_runtime.errors import (
     TilesFailed,
     Unreachable,
 )
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,23 @@ def test_input_is_held_to_its_schema_with_every_fault() -> None:
     told = {(each.pointer, each.detail.split(" ")[0]) for each in caught.value.fields}
     assert ("/plan", "must") in told
     assert len(told) == 3, caught.value
+
+
+def test_a_plan_names_each_input_that_is_null() -> None:
+    """As Conductor makes it of an input that was not given; trying again would not help."""
+    lookout = Lookout()
+    errand = Errand("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
+    given: dict[str, JsonValue] = {
+        "pipeline": {}, "folder": "out", "inputs": {"scene": None, "limit": 3, "mask": None},
+    }  # fmt: skip
+    with pytest.raises(InvalidInput) as caught:
+        binding_of("pesto_plan").run(given, errand)
+    assert [str(each) for each in caught.value.fields] == [
+        "/inputs/scene: input 'scene' is missing (null)",
+        "/inputs/mask: input 'mask' is missing (null)",
+    ]
+    assert report_of(caught.value).status == "FAILED_WITH_TERMINAL_ERROR"
+    assert "input 'scene' is missing (null)" in report_of(caught.value).reason
 
 
 def test_a_foreign_task_type_has_no_binding() -> None:
