@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor import server
+from pesto_conductor import server, server_commands
 from pesto_conductor.where import conductor_url
 from pesto_runtime.errors import InvalidInput, Unreachable
 from tests.support.commands import is_alive, pesto
@@ -93,3 +93,19 @@ def test_without_a_name_and_without_ours_there_is_no_url(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     with pytest.raises(Unreachable, match="no Conductor runs here"):
         conductor_url()
+
+
+def test_up_prints_the_export_where_no_command_would_find_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `--data`, for a person; neither for the default folder nor in JSON."""
+    runs = server.Server("http://127.0.0.1:7/api", 7, 1, "0", str(tmp_path))
+    monkeypatch.setattr(server, "up", lambda *_args, **_options: runs)
+    server_commands.up(data=tmp_path)
+    assert capsys.readouterr().out.endswith(
+        "\nexport CONDUCTOR_SERVER_URL=http://127.0.0.1:7/api\n"
+    )
+    server_commands.up()
+    assert "export" not in capsys.readouterr().out
+    server_commands.up(data=tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["url"] == runs.url
