@@ -106,6 +106,6 @@ def test_up_prints_the_export_where_no_command_would_find_the_server(
         "\nexport CONDUCTOR_SERVER_URL=http://127.0.0.1:7/api\n"
     )
     server_commands.up()
-    assert "export" not in capsys.readouterr().out
+    assert "CONDUCTOR_SERVER_URL" not in capsys.readouterr().out
     server_commands.up(data=tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["url"] == runs.url
