@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from pesto_conductor.lint import is_event_handler, lint
 from pesto_conductor.render import render
 from pesto_conductor.taskdefs import service_definition, task_definitions
 from pesto_conductor.workflows import failure_definition
-from pesto_runtime.activities import find, load_pipeline
+from pesto_runtime.activities import find, load_pipeline, read_document
 from pesto_runtime.engines import RenderRequest
 from pesto_runtime.errors import InvalidInput
 
@@ -39,19 +38,15 @@ def read_definitions(
         InvalidInput: it is not there, or neither of these.
         PestoError: a pipeline does not check.
     """
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} is not JSON: {error}") from error
+    document = read_document(path)
     if isinstance(document, dict) and "stages" in document:
         pipeline = load_pipeline(path)
         return [render(RenderRequest(pipeline, path, services=tuple(services), catalog=catalog))]
     found = document if isinstance(document, list) else [document]
-    if not all(isinstance(each, dict) and each.keys() & {"tasks", "event"} for each in found):
+    known = [e for e in found if isinstance(e, dict) and e.keys() & {"tasks", "event"}]
+    if len(known) < len(found):
         raise InvalidInput(f"{path} is no workflow definition, event handler or pipeline")
-    return found
+    return known
 
 
 def service_tasks(urls: Sequence[str]) -> list[TaskDefinition]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pesto_airflow.delivery import delivered
 from pesto_airflow.operators.verb import VerbOperator
-from pesto_airflow.places import require_absolute_path
-from pesto_runtime.errors import RunFailed
 from pesto_runtime.hrefs import file_href
 
 if TYPE_CHECKING:
@@ -55,12 +54,10 @@ class PestoMergeOperator(VerbOperator):
         """
         from pesto_runtime.activities import merge
 
-        path = require_absolute_path("path", self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        made = merge(str(self.plan), self.vector, part)
-        if made.holes and self.holes == "fail":
-            part.unlink()
-            raise RunFailed(f"{self.vector} has {len(made.holes)} holes; mend the chunks first")
-        part.replace(path)
+        path, made = delivered(
+            self.path,
+            lambda part: merge(str(self.plan), self.vector, part),
+            what=self.vector,
+            holes=self.holes,
+        )
         return {"href": file_href(path), "sha256": made.sha256, "features": made.features}

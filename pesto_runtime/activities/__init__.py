@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         save_plan,
     )
     from pesto_runtime.activities.discovery import Found, discover, find
+    from pesto_runtime.activities.documents import read_document
     from pesto_runtime.activities.lanes import tiles_at_once
     from pesto_runtime.activities.merging import merge
     from pesto_runtime.activities.outcome import call, close_phase, materialise, mosaic, reduce
@@ -80,6 +81,7 @@ _HOMES = {
     "plan": "planning",
     "process": "chunk",
     "publish": "publishing",
+    "read_document": "documents",
     "read_inputs": "planning",
     "reduce": "outcome",
     "resolve_services": "services",
@@ -125,6 +127,7 @@ __all__ = [
     "plan",
     "process",
     "publish",
+    "read_document",
     "read_inputs",
     "reduce",
     "resolve_services",

@@ -5,12 +5,12 @@ Imports neither pixels nor network: an orchestrator asks for a shape at every pa
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pesto_runtime.activities.documents import read_document
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import InvalidInput, InvalidPipeline
+from pesto_runtime.errors import InvalidPipeline
 from pesto_runtime.pipeline import Facts, check, phases_of, read_later
 
 if TYPE_CHECKING:
@@ -69,12 +69,7 @@ def load_pipeline(path: Path) -> Pipeline:
         InvalidInput: it is not there, or not JSON.
         InvalidPipeline: it does not fit the schema; with every wrong field.
     """
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} is not JSON: {error}") from error
+    document = read_document(path)
     try:
         return Pipeline.parse(document)
     except InvalidPipeline as error:

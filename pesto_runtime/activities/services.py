@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.activities.discovery import Found, find, is_url
+from pesto_runtime.activities.documents import read_document
 from pesto_runtime.contract import Description, Service, drift
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, shortened
 
@@ -205,12 +205,7 @@ def _catalogued(file: Path) -> tuple[str, Entry]:
 
 
 def _read(path: Path) -> dict[str, JsonValue]:
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} is not JSON: {error}") from error
+    document = read_document(path)
     if not isinstance(document, dict):
         raise InvalidContract(f"{path} must be a JSON object, not {shortened(document)}")
     return document
