@@ -34,12 +34,14 @@ def unfinished_blocks(
     context: RunContext, raster: str, indices: Iterable[BlockIndex]
 ) -> dict[BlockIndex, Block]:
     """The blocks (row, col) that an earlier attempt left with holes; these alone are lacking."""
-    there = set(context.store.names(f"unfinished/{context.plan.keys.get(raster, '-')}"))
-    found = {}
-    for index in indices:
-        if _name(context, raster, index) in there:
-            found[index] = _read(context, raster, index)
-    return found
+    if raster not in context.plan.keys:  # a scene: nobody makes its pixels
+        return {}
+    there = set(context.store.names(f"unfinished/{context.plan.keys[raster]}"))
+    return {
+        index: _read(context, raster, index)
+        for index in indices
+        if _name(context, raster, index) in there
+    }
 
 
 def _read(context: RunContext, raster: str, index: BlockIndex) -> Block:
@@ -49,4 +51,4 @@ def _read(context: RunContext, raster: str, index: BlockIndex) -> Block:
 
 
 def _name(context: RunContext, raster: str, index: BlockIndex) -> str:
-    return f"unfinished/{context.plan.keys.get(raster, '-')}/{index[0]}/{index[1]}"
+    return f"unfinished/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
