@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pesto_airflow.operators.publish import PestoPublishOperator
     from pesto_airflow.operators.reduce import PestoReduceOperator
     from pesto_airflow.params import inputs_of, params_of
-    from pesto_airflow.placement import placement
+    from pesto_airflow.pools import placement
     from pesto_airflow.retry import PestoRetryPolicy
     from pesto_airflow.sensors import PestoHealthSensor
     from pesto_airflow.taskgroups import pesto_pipeline
@@ -42,7 +42,7 @@ _HOMES = {
     "inputs_of": "params",
     "params_of": "params",
     "pesto_pipeline": "taskgroups",
-    "placement": "placement",
+    "placement": "pools",
     "read_saved": "catalog",
 }
 
