@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check lint types layers bench docs schemas pins clean
+.PHONY: help demo setup test check lint types layers bench docs site schemas pins clean
 
 help:  ## Show what there is to make.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -18,7 +18,7 @@ setup: $(VENV)/.dev  ## Everything for working on the project.
 test: $(VENV)/.dev  ## All tests.
 	$(BIN)/pytest
 
-check: lint types layers test  ## What CI runs.
+check: lint types layers site test  ## What CI runs.
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -39,6 +39,9 @@ bench: $(VENV)/.dev  ## Benchmarks against peers; writes RESULTS.md into benchma
 docs: $(VENV)/.dev  ## The snippets of README and docs, run.
 	$(BIN)/pytest tests/docs
 
+site: $(VENV)/.dev  ## The documentation as a site, in site/; fails on a warning or a dead link.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 schemas: $(VENV)/.dev  ## Write schemas/ anew from the models.
 	$(BIN)/python -m pesto_runtime.schema schemas
 
@@ -47,7 +50,7 @@ pins: $(VENV)/.dev  ## Pin what is installed anew: one set of versions that ever
 	$(COMPILE) -c requirements/dev.txt -o requirements/base.txt
 
 clean:  ## Remove what make made.
-	rm -rf $(VENV) out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 COMPILE := $(BIN)/uv pip compile -q --no-emit-index-url --no-emit-find-links --no-header --universal --python-version 3.11 pyproject.toml
 
