@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pesto_airflow.catalog import Saved, read_saved
+    from pesto_airflow.gpu_placement import placement
     from pesto_airflow.hooks import PestoHook
     from pesto_airflow.operators.call import PestoCallOperator
     from pesto_airflow.operators.close import PestoClosePhaseOperator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pesto_airflow.operators.publish import PestoPublishOperator
     from pesto_airflow.operators.reduce import PestoReduceOperator
     from pesto_airflow.params import inputs_of, params_of
-    from pesto_airflow.placement import placement
     from pesto_airflow.retry import PestoRetryPolicy
     from pesto_airflow.sensors import PestoHealthSensor
     from pesto_airflow.taskgroups import pesto_pipeline
@@ -42,7 +42,7 @@ _HOMES = {
     "inputs_of": "params",
     "params_of": "params",
     "pesto_pipeline": "taskgroups",
-    "placement": "placement",
+    "placement": "gpu_placement",
     "read_saved": "catalog",
 }
 
