@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import sys
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
 
 import pesto_airflow
 import pesto_runtime
@@ -21,7 +25,9 @@ if TYPE_CHECKING:
 
 _OURS = re.compile(r"\bpesto_(?:runtime|airflow|conductor)\.(?:[a-z_]+\.)*")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_UNPACKED = re.compile(r"Unpack\[(\w+)\]")
 _INHERITED = ("model_", "_")
+_CONTEXT = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def public() -> dict[str, JsonValue]:
@@ -81,41 +87,64 @@ def _shape(thing: object) -> JsonValue:
         return _signature(thing)
     ours = [each for each in thing.__mro__ if each.__module__.startswith("pesto_")]
     members: dict[str, object] = {}
-    attributes: dict[str, str] = {}
+    attributes: dict[str, object] = {}
     for each in reversed(ours):
         members |= vars(each)
-        attributes |= {
-            name: _text(str(kind)) for name, kind in inspect.get_annotations(each).items()
-        }
-    foreign = [each.__name__ for each in thing.__mro__ if each not in ours]
+        attributes |= inspect.get_annotations(each)
     return {
-        "call": _signature(thing),
-        "is": foreign[0],
-        "attributes": {name: kind for name, kind in attributes.items() if _is_public(name)},
-        "members": {
-            name: _member(member) for name, member in members.items()
-            if _is_public(name) and _member(member)
+        "call": _fields(thing) if issubclass(thing, BaseModel) else _signature(thing),
+        "is": next(each.__name__ for each in thing.__mro__ if each not in ours),
+        "attributes": {
+            name: _text(str(kind)) for name, kind in attributes.items() if _is_public(name)
         },
-    }  # fmt: skip
+        "members": {
+            name: shown
+            for name, member in members.items()
+            if _is_public(name) and (shown := _member(member))
+        },
+    }
+
+
+def _fields(model: type[BaseModel]) -> JsonValue:
+    """What a model is made of; its signature has pydantic's own words, and those change."""
+    return {
+        name: "required"
+        if field.is_required()
+        else repr(field.get_default(call_default_factory=True))
+        for name, field in model.model_fields.items()
+    }
 
 
 def _member(member: object) -> str:
-    if isinstance(member, property):
+    if isinstance(member, (property, cached_property)):
         return "property"
     if isinstance(member, (classmethod, staticmethod)):
         return f"{type(member).__name__} {_signature(member.__func__)}"
-    return _signature(member) if inspect.isfunction(member) else ""
+    is_async = inspect.iscoroutinefunction(member)
+    is_method = inspect.isfunction(member)
+    return ("async " if is_async else "") + _signature(member) if is_method else ""
 
 
 def _is_public(name: str) -> bool:
-    return not name.startswith(_INHERITED)
+    return name in _CONTEXT or not name.startswith(_INHERITED)
 
 
 def _signature(thing: object) -> str:
     try:
-        return _text(str(inspect.signature(thing)))  # type: ignore[arg-type]  # refused below
+        text = _text(str(inspect.signature(thing)))  # type: ignore[arg-type]  # refused below
     except (TypeError, ValueError):
         return type(thing).__name__
+    return _UNPACKED.sub(lambda found: f"Unpack[{_options(found[1])}]", text)
+
+
+def _options(name: str) -> str:
+    """The keyword arguments that a TypedDict of ours stands for."""
+    ours = [each for key, each in sys.modules.items() if key.startswith("pesto_")]
+    found = next(vars(each)[name] for each in ours if name in vars(each))
+    kinds = inspect.get_annotations(found).items()
+    return ", ".join(
+        f"{key}: {_text(getattr(kind, '__forward_arg__', str(kind)))}" for key, kind in kinds
+    )
 
 
 def _text(text: str) -> str:
