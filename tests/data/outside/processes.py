@@ -82,12 +82,11 @@ def fragile(
 
 @process(version="1", margin=0)
 def marks(
-    image: Annotated[np.ndarray, Grey],
-    above: float = 60_000.0,
+    image: Annotated[np.ndarray, Grey], every: int = 499
 ) -> Annotated[dict[str, object], Vector(name="marks", geometry=["Point", "Polygon"])]:
-    """Put a point on every bright pixel of an even row, and a triangle on one of an odd row."""
+    """Put a point (even rows) or a triangle (odd rows) on multiples of a number."""
     features = []
-    for row, col in np.argwhere(image[0] > above).tolist():
+    for row, col in np.argwhere(image[0] % every == 1).tolist():
         corners = [[col, row], [col + 1 / 3, row + 0.7], [col + 0.9, row], [col, row]]
         geometry = (
             {"type": "Polygon", "coordinates": [corners]}

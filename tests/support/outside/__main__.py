@@ -1,4 +1,8 @@
-"""`python -m tests.support.outside [KIND]...`: write the golden files anew, all or these."""
+"""`python -m tests.support.outside [KIND]...`: write the golden files anew, all or these.
+
+Products whose bytes changed are refused until `PRODUCT_FORMAT` is counted up. Where only the frozen
+processes or scenes changed, delete `products.json` first.
+"""
 
 from __future__ import annotations
 

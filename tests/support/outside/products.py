@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ DTYPES = (
     "float32", "float64", "complex64", "complex128",
 )  # fmt: skip
 _PARTIAL = 3
+_VALUES = ("mean.json",)
+_VAGUE = ("report.html", "result.json", "holes.geojson", "lock")
 COUNT_UP = (
     "the bytes of products changed: count PRODUCT_FORMAT up, as it is part of every block key, or "
     "stores that hold old blocks give files of both"
@@ -101,13 +104,19 @@ def _left_by(out: Path) -> dict[str, JsonValue]:
         "files": {name: _frozen(path) for name, path in files.items()},
         "objects": {_undated(name): _frozen(path) for name, path in objects.items()},
         "rasters": {name: _decoded(path) for name, path in files.items() if path.suffix == ".tif"},
+        "vectors": {
+            name: _found(path) for name, path in files.items() if path.suffix == ".geojson"
+        },
+        "values": {
+            name: json.loads(path.read_text()) for name, path in files.items() if name in _VALUES
+        },
     }
 
 
 def _frozen(path: Path) -> str | None:
-    """The sha256 of a file; None for one that holds times or paths."""
-    is_told = path.name in ("report.html", "result.json", "lock")
-    return None if is_told or {"manifests", "plans"} & {*path.parts} else sha256_of(path)
+    """The sha256 of a file; None for one that holds times, paths or messages."""
+    is_vague = path.name in _VAGUE or {"manifests", "plans"} & {*path.parts}
+    return None if is_vague else sha256_of(path)
 
 
 def _undated(name: str) -> str:
@@ -131,6 +140,15 @@ def _decoded(path: Path) -> dict[str, JsonValue]:
             "tags": file.tags(),
             "profile": {key: str(file.profile.get(key)) for key in ("compress", "interleave")},
         }
+
+
+def _found(path: Path) -> dict[str, JsonValue]:
+    """How many features of each geometry a vector has, and the first of them without values."""
+    features = json.loads(path.read_text())["features"]
+    return {
+        "counts": dict(Counter(each["geometry"]["type"] for each in features)),
+        "first": {**features[0], "properties": sorted(features[0]["properties"])},
+    }
 
 
 def decoded_alone(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
