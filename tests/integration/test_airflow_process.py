@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pesto_airflow.rest import TaskRun
     from tests.support.airflow_standalone import Airflow
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(240)]
 
 MODES = ("sync", "durable", "deferrable")
 CALL = """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.support.airflow_standalone import Airflow
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(240)]
 
 MASK = f"{ROOT}/examples/cloud_mask.py:cloud_mask"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.support.conductor_workers import Desk
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.conductor, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

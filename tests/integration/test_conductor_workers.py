@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.support.conductor_workers import Desk, Worker
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.conductor]
 
 MASK = "112762ba9d36"
 """How the sha256 of the mask of the Landsat scene begins, from whichever engine."""

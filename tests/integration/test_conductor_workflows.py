@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Document = dict[str, JsonValue]
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.conductor, pytest.mark.timeout(300)]
 
 FOLDER = ROOT / "workflows" / "conductor"
 EXAMPLES = ROOT / "examples"
