@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 _HEAD = """# Cost of Airflow
 
-One scene of N tiles of 512 pixels and one stage that takes one to two milliseconds per tile, on one
-`airflow standalone` (LocalExecutor with four workers, SQLite). *Added* (first with chunks, then
-with a task per tile) is the wall time from the trigger to the end of the run, minus that of the local
-engine, divided by N. Medians of {rounds} rounds; ratios are of the same round. All products have
-the same bytes: {identical}. Airflow started in {start_s:.0f} s; `pesto run --engine airflow` needs this
-time if no Airflow runs.
+One scene of N tiles of 512 pixels and one stage that takes one to two milliseconds per tile,
+on one `airflow standalone` (LocalExecutor with four workers, SQLite). *Added* (first with
+chunks, then with a task per tile) is the wall time from the trigger to the end of the run,
+minus that of the local engine, divided by N. Medians of {rounds} rounds; ratios are of the
+same round. All products have the same bytes: {identical}. Airflow started in {start_s:.0f} s;
+`pesto run --engine airflow` needs this time if no Airflow runs.
 
 | tiles | local engine | chunks (tasks) | task per tile (tasks) | added | added | ratio |
 |---|---|---|---|---|---|---|
