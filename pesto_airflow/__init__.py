@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pesto_airflow.catalog import Saved, read_saved
-    from pesto_airflow.gpu_placement import placement
     from pesto_airflow.hooks import PestoHook
     from pesto_airflow.operators.call import PestoCallOperator
     from pesto_airflow.operators.close import PestoClosePhaseOperator
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pesto_airflow.operators.publish import PestoPublishOperator
     from pesto_airflow.operators.reduce import PestoReduceOperator
     from pesto_airflow.params import inputs_of, params_of
+    from pesto_airflow.pools import placement
     from pesto_airflow.retry import PestoRetryPolicy
     from pesto_airflow.sensors import PestoHealthSensor
     from pesto_airflow.taskgroups import pesto_pipeline
@@ -42,7 +42,7 @@ _HOMES = {
     "inputs_of": "params",
     "params_of": "params",
     "pesto_pipeline": "taskgroups",
-    "placement": "gpu_placement",
+    "placement": "pools",
     "read_saved": "catalog",
 }
 

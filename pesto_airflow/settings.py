@@ -15,35 +15,32 @@ if TYPE_CHECKING:
 
 
 class GroupSettings(TypedDict, total=False):
-    """What a group may be told beside its pipeline.
-
-    Attributes:
-        base: What the pipeline's own targets are relative to; its file's folder by default.
-        store: Base href of the run store, where that is not in the output folder.
-        tile: Side of a tile, pixels; absent to size it by memory.
-        max_tasks: Most mapped tasks of a phase, never above 256.
-        workers: Mapped tasks that run at once on one machine.
-        concurrency: Tiles at once in a task; by default 8 where services are waited for, else 1.
-        pool: Pool of all mapped tasks; by default `pesto_gpu` for those whose processes want one.
-        gpu_queue: Queue of mapped tasks whose processes want a GPU.
-        max_active_tasks: Most mapped tasks of a phase at once, in one run.
-        assets: Output name -> Asset; by default `PIPELINE.OUTPUT` for each.
-        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
-        keep: Whether to keep the run store of a complete run.
-    """
+    """Settings of a task group beside its pipeline."""
 
     base: str | Path | None
+    """Folder that the pipeline's own targets are relative to; its file's folder by default."""
     store: str | None
+    """Base href of the run store; in the output folder by default."""
     tile: int | None
+    """Side of a tile, pixels; sized by memory by default."""
     max_tasks: int
+    """Most mapped tasks of a phase, never above 256; 64 by default."""
     workers: int
+    """Mapped tasks that run at once on one machine, which share its memory; 4 by default."""
     concurrency: int | None
+    """Tiles at once in a task; by default 8 where all processes are services, else 1."""
     pool: str | None
+    """Pool of all mapped tasks; by default `pesto_gpu` for those whose processes want a GPU."""
     gpu_queue: str | None
+    """Queue of mapped tasks whose processes want a GPU."""
     max_active_tasks: int | None
+    """Most mapped tasks of a phase at once, in one run; no limit by default."""
     assets: Mapping[str, Asset] | None
+    """Output name -> Asset; by default `PIPELINE.OUTPUT` for each."""
     as_cog: bool
+    """Whether image outputs become cloud-optimised GeoTIFFs."""
     keep: bool
+    """Whether to keep the run store of a complete run."""
 
 
 DEFAULTS: GroupSettings = {

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from airflow.sdk import Asset, TaskGroup
 
-from pesto_airflow.gpu_placement import GPU_POOL, Placement, placement
 from pesto_airflow.operators.close import PestoClosePhaseOperator
 from pesto_airflow.operators.map import PestoMapOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.publish import PestoPublishOperator
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
+from pesto_airflow.pools import GPU_POOL, Placement, placement
 from pesto_airflow.settings import GroupSettings, settled
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput

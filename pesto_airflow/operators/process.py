@@ -19,8 +19,8 @@ from pesto_airflow.calls import (
 )
 from pesto_airflow.catalog import read_saved
 from pesto_airflow.errors import PestoTryAgain, native_errors
-from pesto_airflow.gpu_placement import placement
 from pesto_airflow.links import PestoServiceLink
+from pesto_airflow.pools import placement
 from pesto_airflow.retry import PestoRetryPolicy
 from pesto_airflow.triggers import PestoJobTrigger
 from pesto_airflow.watching import Ended

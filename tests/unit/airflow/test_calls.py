@@ -9,7 +9,7 @@ import pytest
 
 from pesto_airflow import calls
 from pesto_airflow.calls import call_key, prepared, require_jobs, require_references
-from pesto_airflow.gpu_placement import placement
+from pesto_airflow.pools import placement
 from pesto_runtime.client.describing import Described
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.errors import InvalidInput
