@@ -115,7 +115,7 @@ def _left_by(out: Path) -> dict[str, JsonValue]:
 
 def _frozen(path: Path) -> str | None:
     """The sha256 of a file; None for one that holds times, paths or messages."""
-    is_vague = path.name in _VAGUE or {"manifests", "plans"} & {*path.parts}
+    is_vague = path.name in _VAGUE or {"manifests", "plans"} & {*path.parts[-3:]}
     return None if is_vague else sha256_of(path)
 
 
