@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pesto_airflow.catalog import read_saved, require_no_drift
 from pesto_airflow.hooks import PestoHook
-from pesto_airflow.watching import Ended, Watch
+from pesto_airflow.watching import Ended, JobPoller
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ServiceCall:
 
 def looks_at(client: Client, job_id: str, *, longest_look_s: float) -> Iterator[float | Ended]:
     """Look at a job at each step: seconds to sleep before the next one, and at last its end."""
-    watch = Watch(longest_look_s=longest_look_s)
+    watch = JobPoller(longest_look_s=longest_look_s)
     while True:
         try:
             verdict = watch.told(client.status(job_id))

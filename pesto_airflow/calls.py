@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LABEL_CHARS = 60
 
 
-class TaskRun(Protocol):
+class TaskInstanceKey(Protocol):
     """What is read of a task instance."""
 
     @property
@@ -40,7 +40,7 @@ class TaskRun(Protocol):
     def max_tries(self) -> int: ...  # noqa: D102
 
 
-def call_key(task: TaskRun, inputs: Mapping[str, object], out: Mapping[str, str]) -> str:
+def call_key(task: TaskInstanceKey, inputs: Mapping[str, object], out: Mapping[str, str]) -> str:
     """The Idempotency-Key of a task's call: the same for every try, so that none runs it twice.
 
     Airflow counts `max_tries` up when somebody clears the task, and never when it retries it: so a

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Window
 
 
-class Made(Protocol):
+class Delivered(Protocol):
     """What a verb tells of the file that it wrote."""
 
     @property
@@ -22,7 +22,7 @@ class Made(Protocol):
         """Windows of blocks that are not there whole."""
 
 
-M = TypeVar("M", bound=Made)
+M = TypeVar("M", bound=Delivered)
 
 
 def delivered(path: str, write: Callable[[Path], M], *, what: str, holes: str) -> tuple[Path, M]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.activities import Services
     from pesto_runtime.contract import Plan
-    from pesto_runtime.engines import RunRequest, Watcher
+    from pesto_runtime.engines import ProgressListener, RunRequest
 
 URL, TOKEN, DAGS = "PESTO_AIRFLOW_URL", "PESTO_AIRFLOW_TOKEN", "PESTO_AIRFLOW_DAGS"
 _FIND_S = 600.0
@@ -57,7 +57,7 @@ run()
 class AirflowEngine:
     """Runs pipelines on Airflow."""
 
-    def run(self, request: RunRequest, *, watcher: Watcher) -> dict[str, JsonValue]:
+    def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
         """Run a pipeline; goes on where an earlier run of the same key stopped.
 
         The Airflow is that of `PESTO_AIRFLOW_URL`, which reads DAG files from `PESTO_AIRFLOW_DAGS`
@@ -130,7 +130,7 @@ def _airflow(request: RunRequest) -> Iterator[_Place]:
 
 
 def _run(
-    place: _Place, request: RunRequest, services: Services, plan: Plan, watcher: Watcher
+    place: _Place, request: RunRequest, services: Services, plan: Plan, watcher: ProgressListener
 ) -> dict[str, JsonValue]:
     """Have one DAG read, triggered and followed; its files go when it ends.
 

@@ -11,14 +11,14 @@ from pesto_runtime.errors import RunFailed
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
-    from pesto_airflow.rest import AirflowApi, TaskRun
+    from pesto_airflow.rest import AirflowApi, TaskInstanceState
     from pesto_runtime.contract import Plan
-    from pesto_runtime.engines import Watcher
+    from pesto_runtime.engines import ProgressListener
 
 _POLL_S = 0.5
 
 
-def follow(api: AirflowApi, dag_id: str, plan: Plan, *, watcher: Watcher) -> str:
+def follow(api: AirflowApi, dag_id: str, plan: Plan, *, watcher: ProgressListener) -> str:
     """Run a pipeline's DAG to its end, and tell the tiles of each chunk when it is done.
 
     Returns:
@@ -44,7 +44,7 @@ def _look_on(
     dag_id: str,
     run_id: str,
     tiles: dict[tuple[str, int], int],
-    watcher: Watcher,
+    watcher: ProgressListener,
 ) -> None:
     told: set[tuple[str, int]] = set()
     while True:
@@ -72,5 +72,5 @@ def _tiles_of_chunks(plan: Plan) -> dict[tuple[str, int], int]:
     }
 
 
-def _chunk(task: TaskRun) -> tuple[str, int]:
+def _chunk(task: TaskInstanceState) -> tuple[str, int]:
     return task.task_id.rpartition(".")[2], task.map_index

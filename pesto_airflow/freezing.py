@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import Found
+    from pesto_runtime.activities import Discovered
 
 
-def write_catalog(found: Iterable[Found], folder: Path) -> None:
+def write_catalog(found: Iterable[Discovered], folder: Path) -> None:
     """Save what runs each process, as `pesto discover` would; targets mean the same anywhere."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in found:

@@ -11,7 +11,7 @@ GPU_POOL = "pesto_gpu"
 """Pool of calls to processes that want a GPU; make it with as many slots as there are devices."""
 
 
-class Placement(TypedDict, total=False):
+class TaskPlacement(TypedDict, total=False):
     """Arguments of an operator."""
 
     pool: str
@@ -20,7 +20,7 @@ class Placement(TypedDict, total=False):
 
 def placement(
     description: Description, *, gpu_pool: str | None = GPU_POOL, gpu_queue: str | None = None
-) -> Placement:
+) -> TaskPlacement:
     """Where calls of a process run; empty for one that wants no GPU (`resources.gpu`).
 
     Args:
@@ -30,7 +30,7 @@ def placement(
     """
     if not description.known.resources.gpu:
         return {}
-    chosen: Placement = {}
+    chosen: TaskPlacement = {}
     if gpu_pool is not None:
         chosen["pool"] = gpu_pool
     if gpu_queue is not None:

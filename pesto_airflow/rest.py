@@ -23,7 +23,7 @@ ENDED = frozenset({"success", "failed"})
 
 
 @dataclass(frozen=True)
-class TaskRun:
+class TaskInstanceState:
     """A task of a run.
 
     Attributes:
@@ -113,7 +113,7 @@ class AirflowApi:
             time.sleep(_POLL_S)
         return state
 
-    def tasks(self, dag_id: str, run_id: str) -> list[TaskRun]:
+    def tasks(self, dag_id: str, run_id: str) -> list[TaskInstanceState]:
         """Every task of a run, mapped ones one by one."""
         path = f"{_run(dag_id, run_id)}/taskInstances"
         return [_task(each) for each in self._pages(path, "task_instances")]
@@ -156,20 +156,20 @@ class AirflowApi:
         else:
             self._ask("PATCH", _run(dag_id, run_id), {"state": state})
 
-    def log(self, dag_id: str, run_id: str, task: TaskRun) -> str:
+    def log(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
         """Log of the last try of a task, as text."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.tries}"
         answer = self._ask("GET", f"{path}?map_index={task.map_index}&full_content=true")
         return "\n".join(_log_line(each) for each in _list(answer, "content"))
 
-    def reason(self, dag_id: str, run_id: str, task: TaskRun) -> str:
+    def reason(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
         """What the last try of a task failed with; empty where its log does not say."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.tries}"
         answer = self._ask("GET", f"{path}?map_index={task.map_index}&full_content=true")
         raised = [error for entry in _list(answer, "content") for error in _errors(entry)]
         return str(raised[0].get("exc_value", "")) if raised else ""
 
-    def xcoms(self, dag_id: str, run_id: str, task: TaskRun) -> dict[str, JsonValue]:
+    def xcoms(self, dag_id: str, run_id: str, task: TaskInstanceState) -> dict[str, JsonValue]:
         """What a task left for others, by key."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/xcomEntries"
         index = f"map_index={task.map_index}"
@@ -253,9 +253,9 @@ def _list(document: Mapping[str, JsonValue], key: str) -> Sequence[dict[str, Jso
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
-def _task(document: Mapping[str, JsonValue]) -> TaskRun:
+def _task(document: Mapping[str, JsonValue]) -> TaskInstanceState:
     pid, seconds = document.get("pid"), document.get("duration")
-    return TaskRun(
+    return TaskInstanceState(
         task_id=str(document["task_id"]),
         map_index=int(str(document["map_index"])),
         name=str(document.get("rendered_map_index") or ""),

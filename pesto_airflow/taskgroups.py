@@ -14,7 +14,7 @@ from pesto_airflow.operators.map import PestoMapOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.publish import PestoPublishOperator
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
-from pesto_airflow.pools import GPU_POOL, Placement, placement
+from pesto_airflow.pools import GPU_POOL, TaskPlacement, placement
 from pesto_airflow.settings import GroupSettings, settled
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.operators.verb import VerbOperator
+    from pesto_airflow.operators.verb import RunOperator
     from pesto_runtime.activities import PhaseShape
 
 _ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "holes")
@@ -80,7 +80,7 @@ def pesto_pipeline(
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
         )
-        last: VerbOperator = planned
+        last: RunOperator = planned
         for phase in known.phases:
             last = _add_phase(phase, planned, last, known=known, holes=holes, settings=chosen)
         published = PestoPublishOperator(
@@ -98,12 +98,12 @@ def pesto_pipeline(
 def _add_phase(
     phase: PhaseShape,
     planned: PestoPlanOperator,
-    before: VerbOperator,
+    before: RunOperator,
     *,
     known: KnownPipeline,
     holes: Literal["fail", "keep"],
     settings: GroupSettings,
-) -> VerbOperator:
+) -> RunOperator:
     """Map a phase's chunks, where it has any, and close it; answers the task that ends it.
 
     The task before answers which chunks there are: Airflow maps over returned values only.
@@ -129,10 +129,10 @@ def _add_phase(
     return closing
 
 
-def _placed(phase: PhaseShape, known: KnownPipeline, settings: GroupSettings) -> Placement:
+def _placed(phase: PhaseShape, known: KnownPipeline, settings: GroupSettings) -> TaskPlacement:
     """Pool and queue of a phase's mapped tasks: what any of its processes wants."""
     pool, gpu_queue = settings["pool"], settings["gpu_queue"]
-    chosen: Placement = {"pool": pool} if pool else {}
+    chosen: TaskPlacement = {"pool": pool} if pool else {}
     for stage in known.pipeline.stages:
         if stage.id in (*phase.stages, *phase.reduces):
             wanted = known.descriptions[stage.process]

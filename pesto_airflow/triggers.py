@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from pesto_airflow.hooks import PestoHook
-from pesto_airflow.watching import Ended, Watch
+from pesto_airflow.watching import Ended, JobPoller
 from pesto_runtime.errors import NotFound, PestoError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PestoJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire once, with an `Ended`."""
-        watch = Watch(longest_look_s=self.poll_s)
+        watch = JobPoller(longest_look_s=self.poll_s)
         async with await self._hook.aclient() as client:
             while True:
                 verdict = watch.told(await self._look(client))

@@ -58,7 +58,7 @@ class Ended:
             raise error_from_problem(problem, status=status if isinstance(status, int) else 500)
 
 
-class Watch:
+class JobPoller:
     """A watch over one job: told what each look brought, it answers what to do next."""
 
     def __init__(self, *, longest_look_s: float) -> None:

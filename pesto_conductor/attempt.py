@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pesto_conductor.errors import Report, report_of
-from pesto_conductor.verbs import Errand
-from pesto_conductor.watch import Lookout
+from pesto_conductor.verbs import TaskContext
+from pesto_conductor.watch import ProgressTracker
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from pesto_conductor.bindings import Binding
+    from pesto_conductor.bindings import TaskBinding
     from pesto_conductor.taskqueue import Assignment, TaskQueue
 
 _LOG = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class Attempt:
     """
 
     assignment: Assignment
-    binding: Binding
+    binding: TaskBinding
     queue: TaskQueue
     is_unwanted: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    lookout: Lookout = field(default_factory=Lookout)
+    lookout: ProgressTracker = field(default_factory=ProgressTracker)
 
     def stop(self) -> None:
         """Ask the verb to end."""
@@ -64,7 +64,7 @@ class Attempt:
 
     def _perform(self) -> Report:
         task = self.assignment
-        errand = Errand(self.queue.url, task.workflow, self.lookout.watch, self.lookout.say)
+        errand = TaskContext(self.queue.url, task.workflow, self.lookout.watch, self.lookout.say)
         try:
             output = self.binding.run(task.input, errand)
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_conductor.taskdefs import TaskDefinition
-    from pesto_conductor.verbs import Errand, Verb
+    from pesto_conductor.verbs import TaskContext, Verb
 
 T = TypeVar("T", bound=ClosedValue)
 _HEAVY = (
@@ -32,7 +32,7 @@ _loading = Lock()
 
 
 @dataclass(frozen=True)
-class Binding:
+class TaskBinding:
     """A task type and what serves it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Binding:
     verb: Verb
     models: tuple[type[ClosedValue], ...]
 
-    def run(self, given: Mapping[str, JsonValue], errand: Errand) -> dict[str, JsonValue]:
+    def run(self, given: Mapping[str, JsonValue], errand: TaskContext) -> dict[str, JsonValue]:
         """Serve one task.
 
         Raises:
@@ -78,7 +78,7 @@ class Binding:
         return next(fitting).model_validate(document)
 
 
-def binding_of(task_type: str) -> Binding:
+def binding_of(task_type: str) -> TaskBinding:
     """What serves a task type.
 
     Raises:
@@ -105,13 +105,13 @@ def _plain(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     }
 
 
-def _bound(name: str, verb: Callable[[T, Errand], ClosedValue], model: type[T]) -> Binding:
-    return Binding(task_definition(PREFIX + name), cast("Verb", verb), (model,))
+def _bound(name: str, verb: Callable[[T, TaskContext], ClosedValue], model: type[T]) -> TaskBinding:
+    return TaskBinding(task_definition(PREFIX + name), cast("Verb", verb), (model,))
 
 
-def _service(task_type: str) -> Binding:
+def _service(task_type: str) -> TaskBinding:
     models = (payloads.ServiceChunkInput, payloads.CallInput)
-    return Binding(task_definition(task_type), cast("Verb", verbs.serve), models)
+    return TaskBinding(task_definition(task_type), cast("Verb", verbs.serve), models)
 
 
 _BINDINGS = {

@@ -17,7 +17,7 @@ _DRAIN_S = 10.0
 _LOG_CHARS = 1500
 
 
-class Companions:
+class RunWorkers:
     """Worker processes of one domain.
 
     Args:

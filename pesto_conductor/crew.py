@@ -21,8 +21,8 @@ from pesto_runtime.errors import InvalidInput, PestoError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pesto_conductor.bindings import Binding
-    from pesto_conductor.metrics import Metrics
+    from pesto_conductor.bindings import TaskBinding
+    from pesto_conductor.metrics import WorkerMetrics
     from pesto_conductor.taskqueue import Assignment, TaskQueue
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.2, 5.0
 
 
 @dataclass
-class Crew:
+class WorkerLoop:
     """Everybody who works in one process.
 
     Attributes:
@@ -42,14 +42,14 @@ class Crew:
     """
 
     queue: TaskQueue
-    metrics: Metrics
+    metrics: WorkerMetrics
     concurrency: int
     _hands: dict[tuple[object, ...], Attempt] = field(default_factory=dict)
     _draining: asyncio.Event = field(default_factory=asyncio.Event)
     _works: set[asyncio.Task[None]] = field(default_factory=set)
     _last_task: float = field(default_factory=time.monotonic)
 
-    async def run(self, bindings: Sequence[Binding]) -> None:
+    async def run(self, bindings: Sequence[TaskBinding]) -> None:
         """Work until `drain`.
 
         Raises:
@@ -89,7 +89,7 @@ class Crew:
             except PestoError as error:
                 _LOG.warning("task %s: %s", attempt.assignment.identity, error)
 
-    async def _poll(self, binding: Binding) -> None:
+    async def _poll(self, binding: TaskBinding) -> None:
         """Poll one task type."""
         slots = asyncio.Semaphore(self.concurrency)
         task_type, backoff_s = binding.definition.name, 0.0
@@ -125,13 +125,13 @@ class Crew:
         except TimeoutError:
             return
 
-    def _begin(self, binding: Binding, task: Assignment, slots: asyncio.Semaphore) -> None:
+    def _begin(self, binding: TaskBinding, task: Assignment, slots: asyncio.Semaphore) -> None:
         work = asyncio.create_task(self._work(binding, task))
         self._works.add(work)
         work.add_done_callback(self._works.discard)
         work.add_done_callback(lambda _work: slots.release())
 
-    async def _work(self, binding: Binding, first: Assignment) -> None:
+    async def _work(self, binding: TaskBinding, first: Assignment) -> None:
         """Perform a task, and the ones that the server answers its result with."""
         task: Assignment | None = first
         while task is not None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from pesto_conductor.companions import Companions
+from pesto_conductor.companions import RunWorkers
 from pesto_conductor.deploy import register
 from pesto_conductor.following import failure_of, follow
 from pesto_conductor.render import chosen_services
@@ -38,8 +38,8 @@ from pesto_runtime.local import sizing_of
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import Inputs, Services
-    from pesto_runtime.engines import RunRequest, Watcher
+    from pesto_runtime.activities import PipelineInputs, Services
+    from pesto_runtime.engines import ProgressListener, RunRequest
 
     Document = dict[str, JsonValue]
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 class ConductorEngine:
     """Runs pipelines as workflows."""
 
-    def run(self, request: RunRequest, *, watcher: Watcher) -> Document:
+    def run(self, request: RunRequest, *, watcher: ProgressListener) -> Document:
         """Run a pipeline; goes on where an earlier run of the same key stopped.
 
         Returns:
@@ -87,7 +87,7 @@ engine = ConductorEngine()
 
 
 def _finished(
-    request: RunRequest, services: Services, inputs: Inputs, watcher: Watcher
+    request: RunRequest, services: Services, inputs: PipelineInputs, watcher: ProgressListener
 ) -> Document | None:
     """Plan the run for what is wrong with it; answers its result where that is there already."""
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
@@ -106,9 +106,9 @@ def _finished(
     return finished
 
 
-def _workers(conductor: Conductor, request: RunRequest) -> Companions:
+def _workers(conductor: Conductor, request: RunRequest) -> RunWorkers:
     processes = request.workers if request.executor == "processes" else 1
-    return Companions(
+    return RunWorkers(
         conductor.url,
         f"run-{uuid.uuid4().hex[:12]}",
         processes=processes,
@@ -116,7 +116,7 @@ def _workers(conductor: Conductor, request: RunRequest) -> Companions:
     )
 
 
-def _input_of(request: RunRequest, services: Services, inputs: Inputs) -> Document:
+def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -> Document:
     """The workflow's input: what was asked, paths made absolute."""
     base = request.base.resolve()
     scenes = {name: scene.href for name, scene in inputs.scenes.items()}
@@ -139,10 +139,10 @@ def _input_of(request: RunRequest, services: Services, inputs: Inputs) -> Docume
 
 def _run(
     conductor: Conductor,
-    workers: Companions,
+    workers: RunWorkers,
     definition: Document,
     given: Document,
-    watcher: Watcher,
+    watcher: ProgressListener,
 ) -> None:
     """Start the workflow and stay until it has ended; it never outlives this."""
     domains = {each.name: workers.domain for each in task_definitions()}

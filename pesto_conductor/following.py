@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_conductor.rest import Conductor
-    from pesto_runtime.engines import Watcher
+    from pesto_runtime.engines import ProgressListener
 
     Document = dict[str, JsonValue]
 
@@ -34,7 +34,7 @@ _PATIENCE_S = 10.0
 def follow(
     conductor: Conductor,
     identity: str,
-    watcher: Watcher,
+    watcher: ProgressListener,
     *,
     look: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda _: None,
@@ -53,7 +53,7 @@ def follow(
     Raises:
         Unreachable: the server has been away for 120 s.
     """
-    following = _Following(conductor, watcher, Untaken(say))
+    following = WorkflowFollower(conductor, watcher, Untaken(say))
     pause, last_seen = _FIRST_POLL_S, time.monotonic()
     while True:
         look()
@@ -135,10 +135,10 @@ class Untaken:
                 self._said.add(name)
 
 
-class _Following:
+class WorkflowFollower:
     """What is remembered from look to look."""
 
-    def __init__(self, conductor: Conductor, watcher: Watcher, untaken: Untaken) -> None:
+    def __init__(self, conductor: Conductor, watcher: ProgressListener, untaken: Untaken) -> None:
         self._conductor = conductor
         self._untaken = untaken
         self._watcher = watcher

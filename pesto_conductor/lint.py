@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_conductor.scopes import Place
+    from pesto_conductor.scopes import TaskPosition
     from pesto_conductor.taskdefs import TaskDefinition
 
     Document = dict[str, JsonValue]
@@ -73,7 +73,7 @@ def _faults(
     yield from scope.faults(outputs, pointer="", is_certain=False)
 
 
-def _task_faults(place: Place, known: Mapping[str, TaskDefinition]) -> Iterator[BadField]:
+def _task_faults(place: TaskPosition, known: Mapping[str, TaskDefinition]) -> Iterator[BadField]:
     task, kind = place.task, place.task.get("type")
     if task.get("taskReferenceName") in place.scope.outputs:
         yield BadField(f"{place.pointer}/taskReferenceName", "stands twice in this workflow")
@@ -88,7 +88,7 @@ def _task_faults(place: Place, known: Mapping[str, TaskDefinition]) -> Iterator[
         yield BadField(f"{place.pointer}/expression", "names none of the inputParameters")
 
 
-def _join_faults(place: Place) -> Iterator[BadField]:
+def _join_faults(place: TaskPosition) -> Iterator[BadField]:
     """A JOIN waits for ever for a task that never was; a fork without a JOIN fails at run time."""
     kind, names = place.task.get("type"), place.task.get("joinOn")
     if kind in _FORKS and place.follower != "JOIN":

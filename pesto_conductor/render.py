@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import Found, Services
+    from pesto_runtime.activities import Discovered, Services
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.engines import RenderRequest
 
@@ -82,7 +82,7 @@ def _absolute(target: str, base: Path) -> str:
     return f"{path.resolve()}{colon}{function if colon else ''}" if path.exists() else target
 
 
-def _catalogued(found: Found) -> JsonValue:
+def _catalogued(found: Discovered) -> JsonValue:
     """As a catalog's JSON names a service."""
     targets = list(found.service.targets)
     if found.description == found.said:

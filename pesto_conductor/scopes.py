@@ -154,7 +154,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Place:
+class TaskPosition:
     """A task, and what may be read around it.
 
     Attributes:
@@ -177,7 +177,7 @@ class Place:
         return {key: value for key, value in self.task.items() if key not in _BRANCHES}
 
 
-def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[Place]:
+def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[TaskPosition]:
     """Every task in the order in which they run, branches before what follows them."""
     listed = tasks if isinstance(tasks, list) else []
     for index, task in enumerate(listed):
@@ -194,7 +194,7 @@ def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[Place]:
         if ends:
             scope = scope.with_branches(ends, all_run=task.get("type") != "SWITCH")
         scope = scope.with_task(task)
-        yield Place(task, here, before, scope, _type_of(listed[index + 1 : index + 2]))
+        yield TaskPosition(task, here, before, scope, _type_of(listed[index + 1 : index + 2]))
 
 
 def _type_of(tasks: list[JsonValue]) -> str | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import TextIOWrapper
 
-    from pesto_conductor.provision import Told
+    from pesto_conductor.provision import DownloadListener
 
 _HOST = "127.0.0.1"
 _PORTS = range(18080, 19080)  # below those that systems hand out to clients
@@ -74,7 +74,7 @@ def find(folder: Path | None = None) -> Server | None:
 
 
 def up(
-    folder: Path | None = None, *, port: int = 0, told: Told = silent, keep: bool = True
+    folder: Path | None = None, *, port: int = 0, told: DownloadListener = silent, keep: bool = True
 ) -> Server:
     """Start a server and wait until it is healthy; answers the one that runs, if one does.
 
@@ -106,7 +106,7 @@ def up(
 
 
 @contextmanager
-def borrowed(folder: Path | None = None, *, told: Told = silent) -> Iterator[Server]:
+def borrowed(folder: Path | None = None, *, told: DownloadListener = silent) -> Iterator[Server]:
     """The server of a folder while the block runs, started if need be.
 
     Whoever is the last to give it back stops it, unless somebody asked to keep it.
@@ -165,7 +165,7 @@ def _is_alone_with(lock: TextIOWrapper) -> bool:
     return True
 
 
-def _start(folder: Path, port: int, told: Told) -> Server:
+def _start(folder: Path, port: int, told: DownloadListener) -> Server:
     """Start the process; it inherits a locked file, and so holds the lock as long as it lives."""
     port = _port(folder, port)
     executable, jar = java(), server_jar(told=told)
@@ -243,7 +243,7 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _wait_until_healthy(server: Server, told: Told) -> None:
+def _wait_until_healthy(server: Server, told: DownloadListener) -> None:
     begun = time.monotonic()
     with Conductor(server.url) as conductor:
         while not conductor.is_healthy():

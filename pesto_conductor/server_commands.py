@@ -17,7 +17,7 @@ from pesto_conductor.where import VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pesto_conductor.provision import Told
+    from pesto_conductor.provision import DownloadListener
 
 _FAILED = 1
 
@@ -69,7 +69,7 @@ def _show(running: server.Server, *, as_json: bool) -> None:
 
 
 @contextmanager
-def waiting(*, hidden: bool) -> Iterator[Told]:
+def waiting(*, hidden: bool) -> Iterator[DownloadListener]:
     """Show a bar for each thing waited for while the block runs; answers who is told."""
     from rich.console import Console
     from rich.progress import Progress

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import Watch
+    from pesto_runtime.activities import TileObserver
     from pesto_runtime.contract import ChunkResult
     from pesto_runtime.contract.raster import ClosedValue
 
@@ -30,7 +30,7 @@ TASK_COST_S = 0.015
 
 
 @dataclass(frozen=True)
-class Errand:
+class TaskContext:
     """What a verb knows of its task beside its input.
 
     Attributes:
@@ -42,14 +42,14 @@ class Errand:
 
     server: str
     workflow: str
-    watch: Watch
+    watch: TileObserver
     say: Callable[[str], None]
 
 
-Verb: TypeAlias = "Callable[[ClosedValue, Errand], ClosedValue]"
+Verb: TypeAlias = "Callable[[ClosedValue, TaskContext], ClosedValue]"
 
 
-def discover(asked: payloads.DiscoverInput, _errand: Errand) -> payloads.DiscoverOutput:
+def discover(asked: payloads.DiscoverInput, _errand: TaskContext) -> payloads.DiscoverOutput:
     """Ask services what they are, and save their descriptions where a catalog is named."""
     from pesto_runtime.activities import discover as save
     from pesto_runtime.activities import find
@@ -63,7 +63,7 @@ def discover(asked: payloads.DiscoverInput, _errand: Errand) -> payloads.Discove
     )
 
 
-def plan(asked: payloads.PlanInput, errand: Errand) -> payloads.PlanOutput:
+def plan(asked: payloads.PlanInput, errand: TaskContext) -> payloads.PlanOutput:
     """Check a pipeline against its inputs, cut it up, and put the plan into the run store."""
     from pesto_runtime import activities
     from pesto_runtime.contract import Pipeline
@@ -116,7 +116,7 @@ def _require_values(inputs: Mapping[str, JsonValue]) -> None:
         raise InvalidInput.of("input of pesto_plan", faults)
 
 
-def process(asked: payloads.ChunkInput, errand: Errand) -> ChunkResult:
+def process(asked: payloads.ChunkInput, errand: TaskContext) -> ChunkResult:
     """Run the tiles of a chunk."""
     from pesto_runtime import activities
     from pesto_runtime.contract import Chunk
@@ -131,14 +131,14 @@ def process(asked: payloads.ChunkInput, errand: Errand) -> ChunkResult:
     )
 
 
-def close(asked: payloads.CloseInput, _errand: Errand) -> payloads.CloseOutput:
+def close(asked: payloads.CloseInput, _errand: TaskContext) -> payloads.CloseOutput:
     """Make what a phase owes once its chunks are done."""
     from pesto_runtime.activities import close_phase
 
     return payloads.CloseOutput(unmade=list(close_phase(asked.plan, asked.phase)))
 
 
-def mosaic(asked: payloads.MosaicInput, _errand: Errand) -> payloads.MosaicOutput:
+def mosaic(asked: payloads.MosaicInput, _errand: TaskContext) -> payloads.MosaicOutput:
     """Write a raster to a file."""
     from pesto_runtime.activities import mosaic as write
 
@@ -149,7 +149,7 @@ def mosaic(asked: payloads.MosaicInput, _errand: Errand) -> payloads.MosaicOutpu
     )
 
 
-def merge(asked: payloads.MergeInput, _errand: Errand) -> payloads.MergeOutput:
+def merge(asked: payloads.MergeInput, _errand: TaskContext) -> payloads.MergeOutput:
     """Write a vector to a file."""
     from pesto_runtime.activities import merge as write
 
@@ -160,14 +160,14 @@ def merge(asked: payloads.MergeInput, _errand: Errand) -> payloads.MergeOutput:
     )
 
 
-def reduce(asked: payloads.ReduceInput, _errand: Errand) -> payloads.ReduceOutput:
+def reduce(asked: payloads.ReduceInput, _errand: TaskContext) -> payloads.ReduceOutput:
     """Fold the partials of a stage."""
     from pesto_runtime.activities import reduce as fold
 
     return payloads.ReduceOutput(made=fold(asked.plan, asked.stage))
 
 
-def call(asked: payloads.CallInput, _errand: Errand) -> payloads.CallOutput:
+def call(asked: payloads.CallInput, _errand: TaskContext) -> payloads.CallOutput:
     """Call one process once."""
     from pesto_runtime.activities import call_once
 
@@ -176,17 +176,17 @@ def call(asked: payloads.CallInput, _errand: Errand) -> payloads.CallOutput:
     return payloads.CallOutput(outputs=outputs)
 
 
-def publish(asked: payloads.PublishInput, errand: Errand) -> payloads.PublishOutput:
+def publish(asked: payloads.PublishInput, errand: TaskContext) -> payloads.PublishOutput:
     """End a run: its outputs and its report where they were asked for."""
     from pesto_runtime.activities import RunRecord
-    from pesto_runtime.engines import Silence
+    from pesto_runtime.engines import SilentListener
     from pesto_runtime.runs import publish_run
 
     folder = _path(asked.folder)
     started = datetime.fromisoformat(asked.started) if asked.started else datetime.now(UTC)
     record = RunRecord(engine={"name": "conductor", "run": errand.workflow}, started=started)
     result = publish_run(
-        asked.plan, folder, record, watcher=Silence(),
+        asked.plan, folder, record, watcher=SilentListener(),
         as_cog=asked.as_cog or False, keep=asked.keep or False,
     )  # fmt: skip
     return payloads.PublishOutput.model_validate(
@@ -199,7 +199,7 @@ def publish(asked: payloads.PublishInput, errand: Errand) -> payloads.PublishOut
     )
 
 
-def cleanup(asked: payloads.CleanupInput, errand: Errand) -> payloads.CleanupOutput:
+def cleanup(asked: payloads.CleanupInput, errand: TaskContext) -> payloads.CleanupOutput:
     """Forget a failed run where that was asked for; Conductor itself cancels what still ran."""
     from pesto_runtime.activities import forget_run, load_context
 
@@ -216,7 +216,7 @@ def cleanup(asked: payloads.CleanupInput, errand: Errand) -> payloads.CleanupOut
 
 
 def serve(
-    asked: payloads.ServiceChunkInput | payloads.CallInput, errand: Errand
+    asked: payloads.ServiceChunkInput | payloads.CallInput, errand: TaskContext
 ) -> ChunkResult | payloads.CallOutput:
     """What a task in the queue of one service asks for: a chunk, or a call."""
     return call(asked, errand) if isinstance(asked, payloads.CallInput) else process(asked, errand)

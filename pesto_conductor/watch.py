@@ -8,13 +8,13 @@ from collections import Counter
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities import Watch
+from pesto_runtime.activities import TileObserver
 
 if TYPE_CHECKING:
     from pesto_runtime.activities import TileRecord
 
 
-class Lookout:
+class ProgressTracker:
     """Of one attempt at a task; between the thread that works and the loop that looks after it."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Lookout:
         self._said: SimpleQueue[str] = SimpleQueue()
         self._stopped = threading.Event()
         self._guard = threading.Lock()
-        self.watch = Watch(self._count, self._stopped.is_set)
+        self.watch = TileObserver(self._count, self._stopped.is_set)
 
     def stop(self) -> None:
         """Ask the work to end: at its next tile, or while it waits for a service."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.activities import RunRecord
-    from pesto_runtime.engines import Watcher
+    from pesto_runtime.engines import ProgressListener
 
 _PATIENCE_S = 60.0
 """An orchestrator may begin a task anew while the first attempt still publishes."""
@@ -36,7 +36,7 @@ def end_run(
     record: RunRecord,
     *,
     as_cog: bool,
-    watcher: Watcher,
+    watcher: ProgressListener,
 ) -> dict[str, JsonValue]:
     """Publish a run into a folder that is locked, and write its report.
 
@@ -70,7 +70,7 @@ def publish_run(
     folder: Path,
     record: RunRecord,
     *,
-    watcher: Watcher,
+    watcher: ProgressListener,
     as_cog: bool = False,
     keep: bool = False,
 ) -> dict[str, JsonValue]:

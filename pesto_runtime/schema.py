@@ -25,7 +25,7 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "describe": contract.DescriptionDocument,
     "x-raster": contract.RasterContract,
     "x-vector": contract.VectorContract,
-    "image": contract.Image,
+    "image": contract.WireImage,
     "imageCapabilities": contract.ImageCapabilities,
     "inputCapabilities": contract.InputCapabilities,
     "pipeline": contract.Pipeline,

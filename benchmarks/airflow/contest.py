@@ -12,7 +12,7 @@ from benchmarks.airflow.work import SIDE, Work
 from pesto_airflow.freezing import write_catalog
 from pesto_runtime.activities import resolve_services
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import RunRequest, Silence
+from pesto_runtime.engines import RunRequest, SilentListener
 from pesto_runtime.local import engine
 
 if TYPE_CHECKING:
@@ -127,5 +127,5 @@ def _local(work: Work, folder: Path) -> float:
         workers=WORKERS,
     )
     begun = time.perf_counter()
-    engine.run(request, watcher=Silence())
+    engine.run(request, watcher=SilentListener())
     return time.perf_counter() - begun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.operators.verb import RunOperator
 from pesto_airflow.values import stage_values
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-class PestoCallOperator(VerbOperator):
+class PestoCallOperator(RunOperator):
     """Performs a stage without images, once; answers its values.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pesto_airflow.chunks import next_chunks
-from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.operators.verb import RunOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-class PestoClosePhaseOperator(VerbOperator):
+class PestoClosePhaseOperator(RunOperator):
     """Folds a phase's reduces, and puts together the rasters that later phases read.
 
     Answers the indices of the next fan-out's chunks, to map over.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pesto_airflow.chunks import holes_of_chunk, name_of_chunk
-from pesto_airflow.operators.verb import POLICY, RETRIES, RETRY_DELAY, VerbOperator
+from pesto_airflow.operators.verb import POLICY, RETRIES, RETRY_DELAY, RunOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ MOST_HOLES_TOLD = 10
 CHUNK_NAME = "{{ task.chunk_name }}"
 
 
-class PestoMapOperator(VerbOperator):
+class PestoMapOperator(RunOperator):
     """Computes the tiles of one chunk whose blocks are missing; answers counts.
 
     Tried or cleared again, it asks only for what is not there: a chunk of a hundred tiles one of
@@ -87,7 +87,7 @@ class PestoMapOperator(VerbOperator):
             PestoError: what no tile can be blamed for.
         """
         from pesto_runtime.activities import (
-            Watch,
+            TileObserver,
             close_callers,
             load_context,
             process,
@@ -98,7 +98,7 @@ class PestoMapOperator(VerbOperator):
         plan, index = str(self.plan), int(str(self.chunk))
         done = process(
             Chunk(plan=plan, phase=self.phase, start=index, stop=index + 1),
-            watch=Watch(on_tile=self._tell, should_stop=lambda: self._is_stopped),
+            watch=TileObserver(on_tile=self._tell, should_stop=lambda: self._is_stopped),
             threads=self.concurrency or tiles_at_once(load_context(plan), self.phase),
             holes=self.holes,
         )

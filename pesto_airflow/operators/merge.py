@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pesto_airflow.delivery import delivered
-from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.operators.verb import RunOperator
 from pesto_runtime.hrefs import file_href
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-class PestoMergeOperator(VerbOperator):
+class PestoMergeOperator(RunOperator):
     """Writes a vector's features, each once, as one file; answers its href, sha256 and count.
 
     Args:

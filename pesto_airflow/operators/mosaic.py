@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pesto_airflow.delivery import delivered
-from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.operators.verb import RunOperator
 from pesto_runtime.hrefs import file_href
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-class PestoMosaicOperator(VerbOperator):
+class PestoMosaicOperator(RunOperator):
     """Writes a raster's blocks, in order, as one file; answers its href and sha256.
 
     Args:

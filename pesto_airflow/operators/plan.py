@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk import XComArg
 
 from pesto_airflow.chunks import next_chunks
-from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.operators.verb import RunOperator
 from pesto_airflow.pipelines import read_pipeline
 from pesto_airflow.places import require_absolute_images, require_absolute_path
 from pesto_airflow.sizing import sizing_for_airflow
@@ -27,7 +27,7 @@ _PATIENCE_S = 60.0
 """The task may be begun anew while an earlier attempt, or its run, still publishes."""
 
 
-class PestoPlanOperator(VerbOperator):
+class PestoPlanOperator(RunOperator):
     """Plans a run, and answers the indices of its first phase's chunks, to map over.
 
     The plan itself is an object in the run store; its href is the XCom `plan`, as `href` here.

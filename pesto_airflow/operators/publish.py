@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.operators.verb import RunOperator
 from pesto_airflow.places import require_absolute_path
 from pesto_runtime.hrefs import file_href
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-class PestoPublishOperator(VerbOperator):
+class PestoPublishOperator(RunOperator):
     """Publishes a run, and answers its status and the href of each output.
 
     Args:

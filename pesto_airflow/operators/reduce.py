@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pesto_airflow.operators.verb import VerbOperator
+from pesto_airflow.operators.verb import RunOperator
 from pesto_airflow.values import stage_values
 from pesto_runtime.errors import RunFailed
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-class PestoReduceOperator(VerbOperator):
+class PestoReduceOperator(RunOperator):
     """Folds a reduce over the whole scene, and answers its values.
 
     Args:

@@ -23,7 +23,7 @@ RETRY_DELAY = timedelta(seconds=10)
 POLICY = PestoRetryPolicy()
 
 
-class VerbOperator(BaseOperator):
+class RunOperator(BaseOperator):
     """Performs a verb; its errors become Airflow's, and its policy follows what they say.
 
     Args:

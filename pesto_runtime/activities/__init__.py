@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pesto_runtime.activities.callers import close_callers
     from pesto_runtime.activities.checking import (
-        Inputs,
         PhaseShape,
+        PipelineInputs,
         check_pipeline,
         load_pipeline,
         shape,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         load_context,
         save_plan,
     )
-    from pesto_runtime.activities.discovery import Found, discover, find
+    from pesto_runtime.activities.discovery import Discovered, discover, find
     from pesto_runtime.activities.documents import read_document
     from pesto_runtime.activities.lanes import tiles_at_once
     from pesto_runtime.activities.merging import merge
@@ -40,15 +40,20 @@ if TYPE_CHECKING:
         read_inputs,
     )
     from pesto_runtime.activities.publishing import RunRecord, finished_result, publish
-    from pesto_runtime.activities.records import TileRecord, Watch, manifests_of, tile_records
+    from pesto_runtime.activities.records import (
+        TileObserver,
+        TileRecord,
+        manifests_of,
+        tile_records,
+    )
     from pesto_runtime.activities.services import Services, resolve_services
     from pesto_runtime.activities.single import call_once
     from pesto_runtime.activities.standing import is_blocked
     from pesto_runtime.activities.workspace import Workspace, locked_workspace, run_store
 
 _HOMES = {
-    "Found": "discovery",
-    "Inputs": "checking",
+    "Discovered": "discovery",
+    "PipelineInputs": "checking",
     "PhaseEstimate": "planning",
     "PhaseShape": "checking",
     "Planned": "planning",
@@ -56,7 +61,7 @@ _HOMES = {
     "RunRecord": "publishing",
     "Services": "services",
     "TileRecord": "records",
-    "Watch": "records",
+    "TileObserver": "records",
     "Workspace": "workspace",
     "begin_run": "context",
     "call": "outcome",
@@ -93,16 +98,16 @@ _HOMES = {
 }
 
 __all__ = [
-    "Found",
-    "Inputs",
+    "Discovered",
     "PhaseEstimate",
     "PhaseShape",
+    "PipelineInputs",
     "Planned",
     "RunContext",
     "RunRecord",
     "Services",
+    "TileObserver",
     "TileRecord",
-    "Watch",
     "Workspace",
     "begin_run",
     "call",

@@ -50,7 +50,7 @@ class Block:
 
 
 @dataclass
-class Assembler:
+class BlockAssembler:
     """Blocks of one raster within one chunk.
 
     Attributes:

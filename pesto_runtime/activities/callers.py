@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pesto_runtime.activities.gathering import Gatherer
+from pesto_runtime.activities.gathering import RequestBatcher
 from pesto_runtime.contract import Description, Service
 from pesto_runtime.processor import check_outputs, encode_partial, load_processor
 
@@ -86,7 +86,7 @@ class RemoteCaller:
         self._ours = ours
         self._in_flight = [0] * len(clients)
         self._lock = threading.Lock()
-        self._gathered = Gatherer(self._answers, most=description.max_batch_size)
+        self._gathered = RequestBatcher(self._answers, most=description.max_batch_size)
 
     @property
     def takes_references(self) -> bool:

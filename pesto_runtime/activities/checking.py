@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.activities.documents import read_document
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidPipeline
-from pesto_runtime.pipeline import Facts, check, phases_of, read_later
+from pesto_runtime.pipeline import KnownFacts, check, phases_of, read_later
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class PipelineInputs:
     """What a pipeline is run on.
 
     Attributes:
@@ -77,12 +77,12 @@ def load_pipeline(path: Path) -> Pipeline:
 
 
 def check_pipeline(
-    pipeline: Pipeline, services: Services, *, inputs: Inputs | None = None
+    pipeline: Pipeline, services: Services, *, inputs: PipelineInputs | None = None
 ) -> Checked:
     """Type-check a pipeline against what its services say, and against inputs where given."""
     return check(
         pipeline,
-        Facts(
+        KnownFacts(
             descriptions=services.descriptions,
             digests=services.digests,
             plain=services.plain,

@@ -10,17 +10,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pesto_runtime.activities.collect import Collector
-from pesto_runtime.activities.context import (
-    RunContext,
-    load_context,
-    manifest_name,
-    scalars_name,
-)
-from pesto_runtime.activities.lanes import Lanes, Tried, attempted
-from pesto_runtime.activities.meter import Meter
+from pesto_runtime.activities.collect import ChunkWriter
+from pesto_runtime.activities.context import RunContext, load_context, manifest_name, scalars_name
+from pesto_runtime.activities.lanes import TileOutcome, TileRunners, attempted
+from pesto_runtime.activities.meter import CostMeter
 from pesto_runtime.activities.pixels import Sources, picked_bands
-from pesto_runtime.activities.records import TileRecord, Watch
+from pesto_runtime.activities.records import TileObserver, TileRecord
 from pesto_runtime.activities.standing import is_blocked
 from pesto_runtime.activities.tile import StageFailed, TileRunner, in_stage
 from pesto_runtime.client.giving_up import given_up_when
@@ -55,9 +50,9 @@ class _Chunks:
     context: RunContext
     stages: PhaseStages
     bands: Mapping[str, tuple[int, ...]]
-    lanes: Lanes
-    watch: Watch
-    meter: Meter = field(default_factory=Meter)
+    lanes: TileRunners
+    watch: TileObserver
+    meter: CostMeter = field(default_factory=CostMeter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
     blocks: int = 0
@@ -80,7 +75,7 @@ class _Chunks:
 def process(
     chunk: Chunk,
     *,
-    watch: Watch | None = None,
+    watch: TileObserver | None = None,
     threads: int = 1,
     holes: Literal["keep", "fail"] = "keep",
 ) -> ChunkResult:
@@ -104,8 +99,8 @@ def process(
     bands = _needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
     parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
-    watch = watch or Watch()
-    with raster_settings(), given_up_when(watch.should_stop), Lanes(
+    watch = watch or TileObserver()
+    with raster_settings(), given_up_when(watch.should_stop), TileRunners(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as lanes:  # fmt: skip
         run = _Chunks(context, stages, bands, lanes, watch)
@@ -129,12 +124,12 @@ def _runner(
         stages=stages.stages,
         sources=Sources(context, bands),
         parameters=parameters,
-        meter=Meter(),
+        meter=CostMeter(),
     )
 
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
-    collector = Collector.of(
+    collector = ChunkWriter.of(
         run.context, run.stages, chunk, source_bands=run.bands, meter=run.meter
     )
     if run.stages.kind == "whole":
@@ -148,7 +143,7 @@ def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
 
 
 def _to_do(
-    run: _Chunks, collector: Collector, windows: Iterable[Window]
+    run: _Chunks, collector: ChunkWriter, windows: Iterable[Window]
 ) -> Iterator[tuple[Window, Mapping[str, Window]]]:
     """The tiles that touch a missing block, and what is wanted of them."""
     for window in windows:
@@ -159,7 +154,7 @@ def _to_do(
             run.note(window, 0.0, "reused")
 
 
-def _taken(run: _Chunks, collector: Collector, tried: Tried) -> str:
+def _taken(run: _Chunks, collector: ChunkWriter, tried: TileOutcome) -> str:
     if isinstance(tried.made, StageFailed):
         _note_hole(run, tried.made, tried.window)
         collector.spoil(tried.wanted)
@@ -171,7 +166,7 @@ def _taken(run: _Chunks, collector: Collector, tried: Tried) -> str:
     return "done"
 
 
-def _run_whole(run: _Chunks, collector: Collector, window: Window) -> None:
+def _run_whole(run: _Chunks, collector: ChunkWriter, window: Window) -> None:
     run.look()
     begun = time.perf_counter()
     if collector.is_complete and _has_scalars(run):

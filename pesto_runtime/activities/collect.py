@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from pesto_runtime.activities.assemble import Assembler, Block
+from pesto_runtime.activities.assemble import Block, BlockAssembler
 from pesto_runtime.activities.callers import caller_for
 from pesto_runtime.activities.context import (
     RunContext,
@@ -14,7 +14,7 @@ from pesto_runtime.activities.context import (
     partial_name,
     spoilt_name,
 )
-from pesto_runtime.activities.gather import FeatureBlock, Gatherer
+from pesto_runtime.activities.gather import FeatureBlock, FeatureBlocks
 from pesto_runtime.activities.inputs import stage_array, tile_info
 from pesto_runtime.activities.pixels import Pixels
 from pesto_runtime.activities.tile import StageFailed
@@ -27,14 +27,14 @@ from pesto_runtime.tiling import BlockIndex, blocks_touching, scaled_window
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime.activities.meter import Meter
+    from pesto_runtime.activities.meter import CostMeter
     from pesto_runtime.activities.tile import Made
     from pesto_runtime.contract import Window
     from pesto_runtime.pipeline import BoundStage, PhaseStages
 
 
 @dataclass
-class Collector:
+class ChunkWriter:
     """Takes a chunk's tiles and keeps what the run is missing of them.
 
     Attributes:
@@ -52,9 +52,9 @@ class Collector:
     reduces: tuple[BoundStage, ...]
     source_bands: Mapping[str, tuple[int, ...]]
     missing: Mapping[str, set[BlockIndex]]
-    assemblers: Mapping[str, Assembler]
-    gatherers: Mapping[str, Gatherer]
-    meter: Meter
+    assemblers: Mapping[str, BlockAssembler]
+    gatherers: Mapping[str, FeatureBlocks]
+    meter: CostMeter
     blocks: int = 0
     _waiting: dict[tuple[str, BlockIndex], dict[str, Pixels]] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ class Collector:
         chunk: Window,
         *,
         source_bands: Mapping[str, tuple[int, ...]],
-        meter: Meter,
+        meter: CostMeter,
     ) -> Self:
         """Look up what a chunk is missing."""
         vectors = {name for name in stages.writes if isinstance(context.types[name], VectorType)}
@@ -90,7 +90,7 @@ class Collector:
                 wanted.setdefault(str(reference), set()).update(missing[stage.id])
         assemblers = {name: _assembler(context, name, blocks) for name, blocks in wanted.items()}
         gatherers = {
-            name: Gatherer(name, context.sizes[name], set(missing[name])) for name in vectors
+            name: FeatureBlocks(name, context.sizes[name], set(missing[name])) for name in vectors
         }
         return cls(context, stages.reduces, source_bands, missing, assemblers, gatherers, meter)
 
@@ -105,7 +105,7 @@ class Collector:
         Args:
             window: The tile, in the grid of the scenes.
         """
-        takers: dict[str, Assembler | Gatherer] = {**self.assemblers, **self.gatherers}
+        takers: dict[str, BlockAssembler | FeatureBlocks] = {**self.assemblers, **self.gatherers}
         windows = {
             name: scaled_window(window, self.context.grid_type(name).scale) for name in takers
         }
@@ -200,8 +200,8 @@ def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> se
     return expected - there
 
 
-def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> Assembler:
+def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> BlockAssembler:
     made = context.raster_type(name)
     dtype = made.dtype[0] if len(made.dtype) == 1 else ""
     begun = unfinished_blocks(context, name, blocks)
-    return Assembler(name, context.sizes[name], blocks, dtype, made.nodata, begun)
+    return BlockAssembler(name, context.sizes[name], blocks, dtype, made.nodata, begun)

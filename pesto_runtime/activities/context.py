@@ -13,8 +13,8 @@ from pesto_runtime.contract import Chunk, Description, Pipeline, Plan, Reference
 from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.pipeline import (
     BoundStage,
-    Facts,
     JsonType,
+    KnownFacts,
     PhaseStages,
     RasterType,
     VectorType,
@@ -176,7 +176,7 @@ def context_of(plan: Plan) -> RunContext:
     descriptions = {
         name: Description.parse(service.description) for name, service in plan.services.items()
     }
-    facts = Facts(descriptions, scenes=plan.scenes, parameters=plan.parameters)
+    facts = KnownFacts(descriptions, scenes=plan.scenes, parameters=plan.parameters)
     checked = check(pipeline, facts)
     checked.require(pipeline.name)
     return RunContext(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
+class Discovered:
     """A process and what runs it.
 
     Attributes:
@@ -41,7 +41,7 @@ def find(
     *,
     base: Path | None = None,
     overlay: Mapping[str, JsonValue] | None = None,
-) -> Found:
+) -> Discovered:
     """Ask a target, or the replicas of a service, what it is.
 
     Args:
@@ -60,7 +60,7 @@ def find(
     service = Service(
         targets=places, description=description.to_json(), build=build, transports=transports
     )
-    return Found(service, description, said)
+    return Discovered(service, description, said)
 
 
 def discover(urls: Sequence[str], folder: Path) -> list[Path]:

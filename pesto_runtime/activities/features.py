@@ -46,7 +46,7 @@ _OF_A_WINDOW = ("bbox", "crs")
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class WindowPlacement:
     """Where the window that a process was given lies.
 
     Attributes:
@@ -94,7 +94,7 @@ class Feature:
 
 
 def read_features(
-    collection: object, placement: Placement, *, geometries: tuple[str, ...] = (), name: str
+    collection: object, placement: WindowPlacement, *, geometries: tuple[str, ...] = (), name: str
 ) -> tuple[Feature, ...]:
     """Put the features of a FeatureCollection in their place.
 
@@ -126,7 +126,7 @@ def read_features(
 
 
 def _placed(
-    document: object, placement: Placement, geometries: tuple[str, ...], where: str
+    document: object, placement: WindowPlacement, geometries: tuple[str, ...], where: str
 ) -> Feature:
     geometry = document.get("geometry") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(geometry, dict):
@@ -167,7 +167,11 @@ def _canonical(document: dict[str, JsonValue], where: str) -> str:
 
 
 def _moved(
-    value: object, depth: int, placement: Placement, corners: list[tuple[int, int]], where: str
+    value: object,
+    depth: int,
+    placement: WindowPlacement,
+    corners: list[tuple[int, int]],
+    where: str,
 ) -> JsonValue:
     """Coordinates in the grid; every position of them is noted, (row, col), in steps."""
     if not isinstance(value, list):

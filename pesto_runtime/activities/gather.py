@@ -45,7 +45,7 @@ def decode_block(data: bytes) -> list[JsonValue]:
 
 
 @dataclass
-class Gatherer:
+class FeatureBlocks:
     """Blocks of one vector within one chunk.
 
     Attributes:

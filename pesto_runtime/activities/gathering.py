@@ -29,7 +29,7 @@ class _Group(Generic[C, R]):
     is_over: threading.Event = field(default_factory=threading.Event)
 
 
-class Gatherer(Generic[C, R]):
+class RequestBatcher(Generic[C, R]):
     """Performs calls in groups; safe to call from several threads."""
 
     def __init__(self, perform: Callable[[Sequence[C]], Sequence[R]], *, most: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.activities.features import Placement
+from pesto_runtime.activities.features import WindowPlacement
 from pesto_runtime.activities.pixels import Pixels, picked_bands, scene_of
 from pesto_runtime.contract import ImageReference, RasterContract, Scale, TileInfo, Window
 from pesto_runtime.errors import ContractBroken
@@ -62,7 +62,7 @@ def padding_of(stage: BoundStage, windows: StepWindows, grid: Size) -> Padding:
 
 
 def placement_of(stage: BoundStage, windows: StepWindows, pad: Padding, *, scale: Scale, size: Size
-                 ) -> Placement:  # fmt: skip
+                 ) -> WindowPlacement:  # fmt: skip
     """Where the pixels of a stage's vectors lie, for a tile.
 
     Args:
@@ -72,7 +72,7 @@ def placement_of(stage: BoundStage, windows: StepWindows, pad: Padding, *, scale
         scale: Of the stage.
         size: Width and height of the grid of the vectors.
     """
-    return Placement(
+    return WindowPlacement(
         col_off=windows.makes.col_off - int(pad.left * scale.x),
         row_off=windows.makes.row_off - int(pad.top * scale.y),
         size=size,

@@ -43,7 +43,7 @@ def tiles_at_once(context: RunContext, number: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TileOutcome:
     """What came of a tile.
 
     Attributes:
@@ -59,7 +59,7 @@ class Tried:
     made: Mapping[str, Made] | StageFailed
 
 
-class Lanes:
+class TileRunners:
     """Runs tiles in one thread, or in several at once: for services, which are waited for."""
 
     def __init__(self, make_runner: Callable[[], TileRunner], count: int) -> None:
@@ -84,7 +84,7 @@ class Lanes:
 
     def run(
         self, tiles: Iterable[tuple[Window, Mapping[str, Window]]], *, look: Callable[[], None]
-    ) -> Iterator[Tried]:
+    ) -> Iterator[TileOutcome]:
         """Run tiles, and yield each when it is done.
 
         Args:
@@ -99,7 +99,7 @@ class Lanes:
                 look()
                 yield self._try(window, wanted)
             return
-        waiting: set[Future[Tried]] = set()
+        waiting: set[Future[TileOutcome]] = set()
         for window, wanted in tiles:
             look()
             waiting.add(self._pool.submit(copy_context().run, self._try, window, wanted))
@@ -108,7 +108,7 @@ class Lanes:
         while waiting:
             yield from _done(waiting, look)
 
-    def _try(self, window: Window, wanted: Mapping[str, Window]) -> Tried:
+    def _try(self, window: Window, wanted: Mapping[str, Window]) -> TileOutcome:
         runner, begun = self._free.get(), time.perf_counter()
         made: Mapping[str, Made] | StageFailed
         try:
@@ -117,7 +117,7 @@ class Lanes:
             made = failure
         finally:
             self._free.put(runner)
-        return Tried(window, wanted, time.perf_counter() - begun, made)
+        return TileOutcome(window, wanted, time.perf_counter() - begun, made)
 
 
 def attempted(call: Callable[[], _Outputs]) -> _Outputs:
@@ -136,7 +136,7 @@ def attempted(call: Callable[[], _Outputs]) -> _Outputs:
     return call()
 
 
-def _done(waiting: set[Future[Tried]], look: Callable[[], None]) -> Iterator[Tried]:
+def _done(waiting: set[Future[TileOutcome]], look: Callable[[], None]) -> Iterator[TileOutcome]:
     """Take what is done out of what is waited for, at least one or after a moment none."""
     done, _ = wait(waiting, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
     look()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Meter:
+class CostMeter:
     """Adds up wall and CPU seconds by stage; CPU is of the calling thread.
 
     Attributes:
@@ -37,7 +37,7 @@ class Meter:
                 cpu_seconds=so_far.cpu_seconds + time.thread_time() - cpu,
             )
 
-    def add(self, other: Meter) -> None:
+    def add(self, other: CostMeter) -> None:
         """Add what another thread measured."""
         for stage_id, cost in other.costs.items():
             so_far = self.costs.get(stage_id, StageCost())

@@ -22,7 +22,7 @@ from pesto_runtime.activities.context import (
     stage_manifest_name,
 )
 from pesto_runtime.activities.merging import materialise_vector
-from pesto_runtime.activities.meter import Meter
+from pesto_runtime.activities.meter import CostMeter
 from pesto_runtime.activities.standing import blocks_missing, blocks_there, is_blocked
 from pesto_runtime.activities.tile import in_stage
 from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
@@ -183,7 +183,7 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
 def _finish(
     context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
 ) -> None:
-    meter = Meter()
+    meter = CostMeter()
     try:
         caller = caller_for(context.plan.services[stage.stage.process])
         with meter.call(stage.id):

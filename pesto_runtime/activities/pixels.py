@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.activities.context import RunContext, raster_name
-from pesto_runtime.activities.readers import HeldReaders
+from pesto_runtime.activities.readers import ReaderCache
 from pesto_runtime.contract import Reference, Window, parse_binding
 from pesto_runtime.errors import RasterUnreadable
 from pesto_runtime.raster import band_numbers
@@ -51,7 +51,7 @@ class Pixels:
         return self.array[positions]
 
 
-_held = HeldReaders()
+_held = ReaderCache()
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities.checking import Inputs, check_pipeline
+from pesto_runtime.activities.checking import PipelineInputs, check_pipeline
 from pesto_runtime.contract import Pipeline, Plan
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import file_href, looks_like_href
@@ -69,7 +69,7 @@ class Planned:
     estimates: tuple[PhaseEstimate, ...]
 
 
-def read_inputs(pipeline: Pipeline, given: Mapping[str, str]) -> Inputs:
+def read_inputs(pipeline: Pipeline, given: Mapping[str, str]) -> PipelineInputs:
     """Turn inputs as written on a command line into scenes and values.
 
     An image is a path or an href; a string is taken as it is; all else is JSON.
@@ -86,11 +86,11 @@ def read_inputs(pipeline: Pipeline, given: Mapping[str, str]) -> Inputs:
             scenes[name] = read_scene(href)
         else:
             parameters[name] = text if kind in ("string", None) else _json(name, text)
-    return Inputs(scenes, parameters)
+    return PipelineInputs(scenes, parameters)
 
 
 def plan(
-    pipeline: Pipeline, services: Services, inputs: Inputs, *, store: str, sizing: Sizing
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs, *, store: str, sizing: Sizing
 ) -> Planned:
     """Check and plan a run.
 

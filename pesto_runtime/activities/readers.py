@@ -13,7 +13,7 @@ from pesto_runtime.raster import RasterReader
 
 
 @dataclass
-class HeldReaders(threading.local):
+class ReaderCache(threading.local):
     """A thread's open rasters, all of one run; closed when the thread ends or begins another.
 
     Attributes:

@@ -31,7 +31,7 @@ class TileRecord:
 
 
 @dataclass(frozen=True)
-class Watch:
+class TileObserver:
     """Who looks on while a chunk runs.
 
     Attributes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities.discovery import Found, find, is_url
+from pesto_runtime.activities.discovery import Discovered, find, is_url
 from pesto_runtime.activities.documents import read_document
 from pesto_runtime.contract import Description, Service, drift
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, shortened
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ServiceEntry:
     """Where a process is said to run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Services:
         offered: Every process that was given a service, needed or not.
     """
 
-    found: Mapping[str, Found]
+    found: Mapping[str, Discovered]
     changed: tuple[BadField, ...] = ()
     offered: frozenset[str] = frozenset()
 
@@ -98,7 +98,9 @@ def resolve_services(
         InvalidContract: a service has changed in a way that breaks what was saved.
         PestoError: a target cannot be loaded, or a service does not answer.
     """
-    entries = {name: Entry(_targets(value), base) for name, value in pipeline.services.items()}
+    entries = {
+        name: ServiceEntry(_targets(value), base) for name, value in pipeline.services.items()
+    }
     entries |= _catalog(catalog) if catalog else {}
     entries |= {
         name: _entry(name, value, base / "services") for name, value in (chosen or {}).items()
@@ -117,7 +119,7 @@ def resolve_services(
     return Services(found, tuple(changed), frozenset(entries))
 
 
-def _as_saved(entry: Entry, saved: Description) -> Found:
+def _as_saved(entry: ServiceEntry, saved: Description) -> Discovered:
     description = saved.overlaid(entry.overlay) if entry.overlay else saved
     build = f"{saved.name}@{saved.version}"
     service = Service(
@@ -126,10 +128,10 @@ def _as_saved(entry: Entry, saved: Description) -> Found:
         build=build,
         transports=entry.transports,
     )
-    return Found(service, description, saved)
+    return Discovered(service, description, saved)
 
 
-def _drift(name: str, entry: Entry, found: Found) -> Iterator[BadField]:
+def _drift(name: str, entry: ServiceEntry, found: Discovered) -> Iterator[BadField]:
     if entry.saved is None or entry.saved.digest == found.said.digest:
         return
     changes = drift(entry.saved, found.said)
@@ -146,7 +148,7 @@ def _drift(name: str, entry: Entry, found: Found) -> Iterator[BadField]:
         yield BadField(f"/{name}{each.pointer}", f"changed since the catalog: {each.detail}")
 
 
-def _options(options: Sequence[str]) -> dict[str, Entry]:
+def _options(options: Sequence[str]) -> dict[str, ServiceEntry]:
     targets: dict[str, tuple[str, ...]] = {}
     for option in options:
         name, equals, target = option.partition("=")
@@ -155,10 +157,10 @@ def _options(options: Sequence[str]) -> dict[str, Entry]:
         elif not equals or not name or not target:
             raise InvalidInput(f"-s {option!r} is neither NAME=TARGET_OR_URL nor a URL")
         targets[name] = (*targets.get(name, ()), target)
-    return {name: Entry(each, Path.cwd()) for name, each in targets.items()}
+    return {name: ServiceEntry(each, Path.cwd()) for name, each in targets.items()}
 
 
-def _catalog(path: Path) -> dict[str, Entry]:
+def _catalog(path: Path) -> dict[str, ServiceEntry]:
     if path.is_dir():
         files = sorted(path.glob("*@*.json"))
         if not files:
@@ -168,7 +170,7 @@ def _catalog(path: Path) -> dict[str, Entry]:
     return {name: _entry(name, value, path) for name, value in document.items()}
 
 
-def _one_of_each(folder: Path, entries: list[tuple[str, Entry]]) -> dict[str, Entry]:
+def _one_of_each(folder: Path, entries: list[tuple[str, ServiceEntry]]) -> dict[str, ServiceEntry]:
     names = [name for name, _ in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -178,12 +180,12 @@ def _one_of_each(folder: Path, entries: list[tuple[str, Entry]]) -> dict[str, En
     return dict(entries)
 
 
-def _entry(name: str, value: JsonValue, file: Path) -> Entry:
+def _entry(name: str, value: JsonValue, file: Path) -> ServiceEntry:
     """A target, a list of URLs, or `{"url": …, "overlay": …}`."""
     if isinstance(value, dict):
         targets = _targets(value.get("url"), f"{file}, service {name!r}")
-        return Entry(targets, file.resolve().parent, _overlay(value, file))
-    return Entry(_targets(value, f"{file}, service {name!r}"), file.resolve().parent)
+        return ServiceEntry(targets, file.resolve().parent, _overlay(value, file))
+    return ServiceEntry(_targets(value, f"{file}, service {name!r}"), file.resolve().parent)
 
 
 def _overlay(document: Mapping[str, JsonValue], file: Path) -> Mapping[str, JsonValue] | None:
@@ -193,7 +195,7 @@ def _overlay(document: Mapping[str, JsonValue], file: Path) -> Mapping[str, Json
     return overlay
 
 
-def _catalogued(file: Path) -> tuple[str, Entry]:
+def _catalogued(file: Path) -> tuple[str, ServiceEntry]:
     document = _read(file)
     if "url" not in document or "description" not in document:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
@@ -201,7 +203,7 @@ def _catalogued(file: Path) -> tuple[str, Entry]:
     targets, overlay = _targets(document["url"]), _overlay(document, file)
     known = document.get("transports", ["*/*"])
     transports = tuple(map(str, known)) if isinstance(known, list) else ()
-    return saved.name, Entry(targets, file.parent, overlay, saved, transports)
+    return saved.name, ServiceEntry(targets, file.parent, overlay, saved, transports)
 
 
 def _read(path: Path) -> dict[str, JsonValue]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.activities.callers import Caller
     from pesto_runtime.activities.context import RunContext
-    from pesto_runtime.activities.meter import Meter
+    from pesto_runtime.activities.meter import CostMeter
     from pesto_runtime.activities.pixels import Pixels, Sources
     from pesto_runtime.contract import Scale, Window
     from pesto_runtime.tiling import Chain, Size
@@ -79,7 +79,7 @@ class TileRunner:
     stages: tuple[BoundStage, ...]
     sources: Sources
     parameters: Mapping[str, Mapping[str, object]]
-    meter: Meter
+    meter: CostMeter
     _callers: dict[str, Caller] = field(default_factory=dict)
 
     def run(self, wanted: Mapping[str, Window]) -> tuple[dict[str, Made], dict[str, object]]:

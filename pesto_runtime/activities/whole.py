@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities.features import Placement, read_features
+from pesto_runtime.activities.features import WindowPlacement, read_features
 from pesto_runtime.activities.geojson import collection_text, located
 from pesto_runtime.pipeline import image_scale
 from pesto_runtime.raster import rescaled
@@ -28,7 +28,7 @@ def whole_collection(description: Description, port: Port, value: JsonValue, ima
     scale = image_scale(description)
     features = read_features(
         value,
-        Placement(0, 0, scaled_size((cols, rows), scale)),
+        WindowPlacement(0, 0, scaled_size((cols, rows), scale)),
         geometries=port.vector.geometry if port.vector else (),
         name=f"output {port.name!r}",
     )

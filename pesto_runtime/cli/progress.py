@@ -21,7 +21,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pesto_runtime.engines import Watcher
+    from pesto_runtime.engines import ProgressListener
 
 
 class _Rate(ProgressColumn):
@@ -54,7 +54,7 @@ class _Bar:
 
 
 @contextmanager
-def progress(name: str, *, hidden: bool) -> Iterator[Watcher]:
+def progress(name: str, *, hidden: bool) -> Iterator[ProgressListener]:
     """Show a bar while the block runs; answers who looks on."""
     with Progress(
         TextColumn("{task.description}"),

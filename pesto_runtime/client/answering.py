@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.client.describing import Described
     from pesto_runtime.client.multipart import Part
-    from pesto_runtime.client.sending import Call
+    from pesto_runtime.client.sending import OutgoingCall
     from pesto_runtime.client.steps import Reply, Request, Steps
     from pesto_runtime.contract import Port
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def calling(
-    calls: Sequence[Call],
+    calls: Sequence[OutgoingCall],
     described: Described,
     references: References,
     *,
@@ -69,7 +69,9 @@ def calling(
     return (yield from perform(write(_NoReferences(where, described))))
 
 
-def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -> dict[str, object]:
+def read_answer(
+    reply: Reply, call: OutgoingCall, described: Described, *, where: str
+) -> dict[str, object]:
     """Read the outputs: images as arrays (band, row, col), or `Image` where TIFF was asked for.
 
     Raises:
@@ -91,7 +93,7 @@ def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -
 
 
 def outputs_of_json(
-    document: Mapping[str, JsonValue], call: Call, described: Described, *, where: str
+    document: Mapping[str, JsonValue], call: OutgoingCall, described: Described, *, where: str
 ) -> dict[str, object]:
     """Read the outputs in a JSON object.
 
@@ -111,7 +113,7 @@ def outputs_of_json(
 
 
 def outputs_of_parts(
-    parts: Sequence[Part], call: Call, described: Described, *, where: str
+    parts: Sequence[Part], call: OutgoingCall, described: Described, *, where: str
 ) -> dict[str, object]:
     """Read the outputs in the parts of a form: one each, and one per image of a list.
 

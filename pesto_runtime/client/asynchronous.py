@@ -12,7 +12,7 @@ from pesto_runtime.client.batching import performing_many
 from pesto_runtime.client.describing import asking_health, describing
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.references import References
-from pesto_runtime.client.sending import Call
+from pesto_runtime.client.sending import OutgoingCall
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
 from pesto_runtime.client.tracing import with_trace
 from pesto_runtime.client.transport import (
@@ -123,7 +123,7 @@ class AsyncClient:
         accept: str | None = None,
     ) -> dict[str, object]:
         """Call the process; arguments, answer and errors as `Client.process`."""
-        call = Call(inputs, tile, out or {}, partial, finish, accept)
+        call = OutgoingCall(inputs, tile, out or {}, partial, finish, accept)
         jobs = await self._jobs()
         return await self._drive(jobs.performing(call, self._known_references(jobs)))
 
@@ -136,7 +136,10 @@ class AsyncClient:
     ) -> list[dict[str, object]]:
         """Call the process for each of several inputs; as `Client.process_many`."""
         known = [None] * len(inputs) if tiles is None else tiles
-        calls = [Call(each, tile, accept=accept) for each, tile in zip(inputs, known, strict=True)]
+        calls = [
+            OutgoingCall(each, tile, accept=accept)
+            for each, tile in zip(inputs, known, strict=True)
+        ]
         jobs = await self._jobs()
         return await self._drive(performing_many(jobs, calls, self._known_references(jobs)))
 
@@ -152,7 +155,7 @@ class AsyncClient:
         finish: Mapping[str, JsonValue] | None = None,
     ) -> Job:
         """Submit a call as a job; arguments, answer and errors as `Client.submit`."""
-        call = Call(inputs, tile, out or {}, partial, finish)
+        call = OutgoingCall(inputs, tile, out or {}, partial, finish)
         jobs = await self._jobs()
         steps = jobs.submitting(
             call, self._known_references(jobs), key=key or new_key(), lease_s=lease_s

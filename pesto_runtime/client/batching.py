@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.client.answering import calling, outputs_of_json, outputs_of_parts, parts_of
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
-from pesto_runtime.client.sending import (
-    JSON,
-    NPY,
-    TIFF,
-    accepted,
-    dumped,
-    outgoing_of,
-)
+from pesto_runtime.client.sending import JSON, NPY, TIFF, accepted, dumped, outgoing_of
 from pesto_runtime.client.steps import Request, exchange, json_of, misbehaved
 from pesto_runtime.errors import ServiceMisbehaved
 
@@ -28,12 +21,12 @@ if TYPE_CHECKING:
     from pesto_runtime.client.describing import Described
     from pesto_runtime.client.jobs import JobSteps
     from pesto_runtime.client.references import References
-    from pesto_runtime.client.sending import Call
+    from pesto_runtime.client.sending import OutgoingCall
     from pesto_runtime.client.steps import Reply, Steps
 
 
 def performing_many(
-    jobs: JobSteps, calls: Sequence[Call], references: References
+    jobs: JobSteps, calls: Sequence[OutgoingCall], references: References
 ) -> Steps[list[dict[str, object]]]:
     """Perform calls in as few requests as the process takes; answers in their order.
 
@@ -53,7 +46,7 @@ def performing_many(
 
 
 def _performing_batch(
-    jobs: JobSteps, calls: Sequence[Call], references: References
+    jobs: JobSteps, calls: Sequence[OutgoingCall], references: References
 ) -> Steps[list[dict[str, object]]]:
     described, where = jobs.described, jobs.where
 
@@ -65,7 +58,9 @@ def _performing_batch(
     return calling(calls, described, references, where=where, write=write, perform=perform)
 
 
-def batch_request(calls: Sequence[Call], described: Described, references: References) -> Request:
+def batch_request(
+    calls: Sequence[OutgoingCall], described: Described, references: References
+) -> Request:
     """Write calls as one request: a form where pixels are sent to who takes forms, else an array.
 
     Raises:
@@ -89,7 +84,7 @@ def batch_request(calls: Sequence[Call], described: Described, references: Refer
 
 
 def read_answers(
-    reply: Reply, calls: Sequence[Call], described: Described, *, where: str
+    reply: Reply, calls: Sequence[OutgoingCall], described: Described, *, where: str
 ) -> list[dict[str, object]]:
     """Read the outputs of each call.
 
@@ -113,7 +108,7 @@ def read_answers(
     return answered
 
 
-def _accept(call: Call, described: Described) -> str:
+def _accept(call: OutgoingCall, described: Described) -> str:
     if accepted(call, described) == JSON or FORM_TYPE not in described.transports:
         return JSON
     return f"{FORM_TYPE}, {TIFF if call.accept == TIFF else NPY};q=0.5"
@@ -131,7 +126,7 @@ def _grouped(parts: Sequence[Part], count: int, where: str) -> list[list[Part]]:
 
 
 def _outputs(
-    parts: Sequence[Part], call: Call, described: Described, where: str
+    parts: Sequence[Part], call: OutgoingCall, described: Described, where: str
 ) -> dict[str, object]:
     """Of a call's own parts; a part without a name is all of its outputs, as JSON."""
     if len(parts) == 1 and not parts[0].name:

@@ -14,7 +14,7 @@ from pesto_runtime.client.describing import asking_health, describing
 from pesto_runtime.client.giving_up import pause, watch_connection
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.references import References
-from pesto_runtime.client.sending import Call
+from pesto_runtime.client.sending import OutgoingCall
 from pesto_runtime.client.steps import Patience, Request, Wait, advance
 from pesto_runtime.client.tracing import with_trace
 from pesto_runtime.client.transport import (
@@ -166,7 +166,7 @@ class Client:
         Raises:
             PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
         """
-        call = Call(inputs, tile, out or {}, partial, finish, accept)
+        call = OutgoingCall(inputs, tile, out or {}, partial, finish, accept)
         return self._drive(self._jobs.performing(call, self._known_references()))
 
     def process_many(
@@ -190,7 +190,10 @@ class Client:
             PestoError: of the first request that fails; pointers begin with `/INDEX`.
         """
         known = [None] * len(inputs) if tiles is None else tiles
-        calls = [Call(each, tile, accept=accept) for each, tile in zip(inputs, known, strict=True)]
+        calls = [
+            OutgoingCall(each, tile, accept=accept)
+            for each, tile in zip(inputs, known, strict=True)
+        ]
         return self._drive(performing_many(self._jobs, calls, self._known_references()))
 
     def submit(
@@ -220,7 +223,7 @@ class Client:
             KeyConflict: the key came before with another call.
             PestoError: what else the service answered, `Unreachable`, or `ServiceMisbehaved`.
         """
-        call = Call(inputs, tile, out or {}, partial, finish)
+        call = OutgoingCall(inputs, tile, out or {}, partial, finish)
         steps = self._jobs.submitting(
             call, self._known_references(), key=key or new_key(), lease_s=lease_s
         )

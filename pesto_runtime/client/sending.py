@@ -41,7 +41,7 @@ Sent: TypeAlias = "raster.Image | ImageReference | str"
 
 
 @dataclass(frozen=True)
-class Call:
+class OutgoingCall:
     """One call, as its caller means it.
 
     Attributes:
@@ -76,7 +76,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class EncodedCall:
     """A call with its images ready to be sent.
 
     Attributes:
@@ -85,7 +85,7 @@ class Outgoing:
         others: The other inputs.
     """
 
-    call: Call
+    call: OutgoingCall
     images: Mapping[str, Sent | list[Sent]]
     others: Mapping[str, JsonValue]
 
@@ -117,7 +117,7 @@ class Outgoing:
         return document
 
 
-def request_of(call: Call, described: Described, references: References) -> Request:
+def request_of(call: OutgoingCall, described: Described, references: References) -> Request:
     """Write a call as a request.
 
     Raises:
@@ -134,7 +134,7 @@ def request_of(call: Call, described: Described, references: References) -> Requ
     return replace(request, headers={**request.headers, **_tile_header(call.tile)})
 
 
-def outgoing_of(call: Call, described: Described, references: References) -> Outgoing:
+def outgoing_of(call: OutgoingCall, described: Described, references: References) -> EncodedCall:
     """Tell the images of a call from its other inputs, and how each of them is sent.
 
     Raises:
@@ -153,10 +153,10 @@ def outgoing_of(call: Call, described: Described, references: References) -> Out
             images[name] = _sent(port, value, references)
         else:
             others[name] = value  # type: ignore[assignment]  # the caller's JSON; dumps judges it
-    return Outgoing(call, images, others)
+    return EncodedCall(call, images, others)
 
 
-def accepted(call: Call, described: Described) -> str:
+def accepted(call: OutgoingCall, described: Described) -> str:
     """The media type to ask for: one binary image where it is all that comes back, else a form."""
     ports = described.description.outputs
     has_images = any(each.kind in ("image", "images") for each in ports)
@@ -167,7 +167,7 @@ def accepted(call: Call, described: Described) -> str:
     return FORM_TYPE if FORM_TYPE in described.transports else JSON
 
 
-def accept_header(call: Call, described: Described) -> str:
+def accept_header(call: OutgoingCall, described: Described) -> str:
     """What to ask for, and how the images in a form are to be coded."""
     wanted = accepted(call, described)
     if wanted != FORM_TYPE:
@@ -175,7 +175,7 @@ def accept_header(call: Call, described: Described) -> str:
     return f"{FORM_TYPE}, {TIFF if call.accept == TIFF else NPY};q=0.5"
 
 
-def _require_known(call: Call, described: Described) -> None:
+def _require_known(call: OutgoingCall, described: Described) -> None:
     description = described.description
     known = [port.name for port in description.inputs]
     unknown = [name for name in call.inputs if name not in known]
@@ -210,7 +210,7 @@ def _sent(port: Port, value: object, references: References) -> Sent:
     )
 
 
-def _raw_request(outgoing: Outgoing, described: Described) -> Request | None:
+def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
     """The request with its one image as the body; None where it cannot be one."""
     call, images = outgoing.call, outgoing.images
     ports = described.description.image_inputs
@@ -230,7 +230,7 @@ def _raw_request(outgoing: Outgoing, described: Described) -> Request | None:
     return Request("POST", "/process", headers, query, raster.encode_image(image, fits[0]))
 
 
-def _form_request(outgoing: Outgoing, described: Described) -> Request | None:
+def _form_request(outgoing: EncodedCall, described: Described) -> Request | None:
     """The request with a part per input; None where no pixels are sent, or forms are not taken."""
     if FORM_TYPE not in described.transports or not outgoing.has_pixels:
         return None
@@ -257,7 +257,7 @@ def _binary_types(image: raster.Image, tile: TileInfo | None) -> tuple[str, ...]
     return (TIFF,) if knows and tile is None else (NPY, TIFF)
 
 
-def _json_request(outgoing: Outgoing, described: Described) -> Request:
+def _json_request(outgoing: EncodedCall, described: Described) -> Request:
     headers = {"Content-Type": JSON, "Accept": accept_header(outgoing.call, described)}
     content = dumped(outgoing.document(knows_options=not described.is_plain_pesto)).encode()
     return Request("POST", "/process", headers, content=content, alone=described.is_plain_pesto)

@@ -9,13 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from pesto_runtime.client.steps import Reply
-from pesto_runtime.errors import (
-    InvalidInput,
-    PestoError,
-    ServiceMisbehaved,
-    Unreachable,
-    shortened,
-)
+from pesto_runtime.errors import InvalidInput, PestoError, ServiceMisbehaved, Unreachable, shortened
 from pesto_runtime.hrefs import is_loopback
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pesto_runtime.contract.call import (
     CallOptions,
-    Image,
     ImageCapabilities,
     ImageReference,
     InputCapabilities,
     Job,
     TileInfo,
+    WireImage,
 )
 from pesto_runtime.contract.description import (
     Description,
@@ -60,7 +60,6 @@ __all__ = [
     "DescriptionDocument",
     "Fold",
     "Hole",
-    "Image",
     "ImageCapabilities",
     "ImageReference",
     "InputCapabilities",
@@ -85,6 +84,7 @@ __all__ = [
     "Tolerance",
     "VectorContract",
     "Window",
+    "WireImage",
     "bad_fields",
     "digest",
     "drift",

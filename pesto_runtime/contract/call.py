@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, PlainSerializer
+from pydantic import ConfigDict, Field, JsonValue, PlainSerializer
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata, Value
@@ -43,8 +43,10 @@ class ImageReference(ClosedValue):
     )
 
 
-class Image(Value):
+class WireImage(Value):
     """An image on the wire, by href or inline, with what a sensor model wants to know of it."""
+
+    model_config = ConfigDict(title="Image")
 
     href: str | None = None
     data: str | None = Field(default=None, description="base64 of an image file")

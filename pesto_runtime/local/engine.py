@@ -26,7 +26,7 @@ from pesto_runtime.activities import (
 )
 from pesto_runtime.contract import Chunk
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
-from pesto_runtime.local.executors import Processes, Threads, Workers
+from pesto_runtime.local.executors import ChunkExecutors, Processes, Threads
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.runs import end_run
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.activities import Workspace
     from pesto_runtime.contract import ChunkResult, Plan
-    from pesto_runtime.engines import RunRequest, Watcher
+    from pesto_runtime.engines import ProgressListener, RunRequest
 
 _MOST_REBUILDS = 3
 _POLL_S = 0.1
@@ -47,7 +47,7 @@ _MEMORY_SHARE = 4
 class LocalEngine:
     """Runs pipelines on this machine."""
 
-    def run(self, request: RunRequest, *, watcher: Watcher) -> dict[str, JsonValue]:
+    def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
         """Run a pipeline; goes on where an earlier run of the same key stopped.
 
         Returns:
@@ -100,14 +100,16 @@ def _forget(plan: Plan, workspace: Workspace) -> None:
 class _Run:
     """One run, while it goes."""
 
-    def __init__(self, plan: Plan, request: RunRequest, watcher: Watcher) -> None:
+    def __init__(self, plan: Plan, request: RunRequest, watcher: ProgressListener) -> None:
         self._plan = plan
         self._request = request
         self._watcher = watcher
         self._href = begin_run(plan)
         self._context = load_context(self._href)
         threads = request.executor == "threads"
-        self._workers: Workers = Threads(request.workers) if threads else Processes(request.workers)
+        self._workers: ChunkExecutors = (
+            Threads(request.workers) if threads else Processes(request.workers)
+        )
 
     def run(self, workspace: Workspace) -> dict[str, JsonValue]:
         """Run every phase, then publish."""

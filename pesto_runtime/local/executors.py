@@ -13,7 +13,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from pesto_runtime.activities import TileRecord, Watch, process
+from pesto_runtime.activities import TileObserver, TileRecord, process
 from pesto_runtime.raster import limit_cache
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Chunk, ChunkResult
 
 
-class Workers(Protocol):
+class ChunkExecutors(Protocol):
     """Makes executors, and passes on what their workers tell."""
 
     def executor(self) -> Executor:
@@ -53,7 +53,7 @@ class Threads:
 
     def run(self, chunk: Chunk) -> ChunkResult:
         """Run a chunk in this thread."""
-        return process(chunk, watch=Watch(self._told.append, self._stopped.is_set))
+        return process(chunk, watch=TileObserver(self._told.append, self._stopped.is_set))
 
     def told(self) -> list[TileRecord]:
         """Tiles that were done since this was last asked."""
@@ -110,7 +110,7 @@ class _Run(Protocol):
     def __call__(self, chunk: Chunk) -> ChunkResult: ...
 
 
-_watch = Watch()
+_watch = TileObserver()
 
 
 def _begin(records: SimpleQueue[TileRecord], stopped: Event) -> None:
@@ -119,7 +119,7 @@ def _begin(records: SimpleQueue[TileRecord], stopped: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     limit_cache()
-    _watch = Watch(records.put, stopped.is_set)
+    _watch = TileObserver(records.put, stopped.is_set)
 
 
 def _die_with_parent() -> None:

@@ -7,21 +7,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
-from pesto_runtime.errors import (
-    BadField,
-    InvalidContract,
-    InvalidPipeline,
-    json_pointer,
-    shortened,
-)
+from pesto_runtime.errors import BadField, InvalidContract, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.edges import edge_faults, edge_warnings
-from pesto_runtime.pipeline.types import (
-    BoundStage,
-    RasterType,
-    StageKind,
-    ValueType,
-    output_types,
-)
+from pesto_runtime.pipeline.types import BoundStage, RasterType, StageKind, ValueType, output_types
 from pesto_runtime.schema import schema_faults
 
 if TYPE_CHECKING:

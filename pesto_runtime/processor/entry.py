@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ProcessClass:
     """A project's `Process`, ready to be called.
 
     Attributes:
@@ -57,7 +57,7 @@ class Entry:
         raise ContractBroken(f"process() must return a dict or Output, not {shortened(result)}")
 
 
-def load_entry(directory: Path, description: Description) -> Entry:
+def load_entry(directory: Path, description: Description) -> ProcessClass:
     """Import `algorithm.process` and make its `Process`; the caller makes it importable.
 
     Raises:
@@ -78,7 +78,7 @@ def load_entry(directory: Path, description: Description) -> Entry:
     if takes is not None:
         _refuse_mismatch(takes, names, where, input_class.__name__ if input_class else "process()")
     fallback = tuple(name for name in names if not (takes or {}).get(name, False))
-    return Entry(start if callable(start) else _nothing, process, input_class, fallback)
+    return ProcessClass(start if callable(start) else _nothing, process, input_class, fallback)
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pesto_runtime.errors import BadField, InvalidInput, shortened
-from pesto_runtime.processor.entry import Entry, load_entry
+from pesto_runtime.processor.entry import ProcessClass, load_entry
 from pesto_runtime.processor.failure import author_code
 from pesto_runtime.processor.judging import Judge
 from pesto_runtime.processor.modules import ModuleSpace
@@ -54,7 +54,7 @@ class ProjectProcessor:
 
     files: ProjectFiles
     build: str
-    _entry: Entry = field(repr=False)
+    _entry: ProcessClass = field(repr=False)
     _space: ModuleSpace = field(repr=False)
     _ready: threading.Event = field(default_factory=threading.Event, repr=False)
     _gate: threading.RLock = field(default_factory=threading.RLock, repr=False)

@@ -20,12 +20,7 @@ from rasterio.io import MemoryFile
 from pesto_runtime.contract import PRODUCT_FORMAT
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.raster.blocks import creation_options
-from pesto_runtime.raster.metadata import (
-    BandFacts,
-    Georeference,
-    write_bands,
-    write_georeference,
-)
+from pesto_runtime.raster.metadata import BandFacts, Georeference, write_bands, write_georeference
 from pesto_runtime.raster.tiff import BlockTable, block_table
 from pesto_runtime.tiling import block_count
 

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from pesto_runtime.service.jobs import JobOptions
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.server import serve
-    from pesto_runtime.service.threads import InThread
+    from pesto_runtime.service.threads import ThreadRunner
     from pesto_runtime.service.workers import Workers
 
 _HOMES = {
-    "InThread": "threads",
+    "ThreadRunner": "threads",
     "JobOptions": "jobs.options",
     "Limits": "limits",
     "Workers": "workers",
@@ -22,7 +22,7 @@ _HOMES = {
     "serve": "server",
 }
 
-__all__ = ["InThread", "JobOptions", "Limits", "Workers", "create_app", "serve"]
+__all__ = ["JobOptions", "Limits", "ThreadRunner", "Workers", "create_app", "serve"]
 
 
 def __getattr__(name: str) -> object:

@@ -25,7 +25,7 @@ class Admission:
         self.admitted = 0
         self._seconds = _FIRST_GUESS_S
 
-    def place(self) -> Place:
+    def place(self) -> QueuePlace:
         """Take a place, to be used as a context manager; call it on the event loop.
 
         Raises:
@@ -38,7 +38,7 @@ class Admission:
                 "more now",
                 retry_after_s=wait_s,
             )
-        return Place(self)
+        return QueuePlace(self)
 
     def took(self, seconds: float) -> None:
         """Learn how long a call held its place, waiting for its turn not counted out."""
@@ -46,7 +46,7 @@ class Admission:
         self._seconds += _WEIGHT * (share - self._seconds)
 
 
-class Place:
+class QueuePlace:
     """One call's place, held from before its body is read until its answer is made."""
 
     def __init__(self, admission: Admission) -> None:

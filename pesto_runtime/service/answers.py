@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CallResponse:
     """The bytes of an answer.
 
     Attributes:

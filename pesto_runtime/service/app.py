@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from pesto_runtime.errors import PestoError
 from pesto_runtime.service.admission import Admission
 from pesto_runtime.service.callers import headers_of
-from pesto_runtime.service.calls import Calls
-from pesto_runtime.service.documents import PREFIX, Documents
-from pesto_runtime.service.front import Front
-from pesto_runtime.service.jobs import Desk, JobEndpoints, JobOptions
+from pesto_runtime.service.calls import ProcessEndpoint
+from pesto_runtime.service.documents import PREFIX, StaticResponses
+from pesto_runtime.service.front import FastPath
+from pesto_runtime.service.jobs import JobEndpoints, JobManager, JobOptions
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.operations import add_operations
 from pesto_runtime.service.payload import JSON_TYPE, transports
@@ -26,14 +26,14 @@ from pesto_runtime.service.refusals import bug, http_problem, problem
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from pesto_runtime.service.runs import Runs
+    from pesto_runtime.service.runs import CallRunner
 
 _LOOK_S = 0.05  # how often a drain looks whether the last call has ended
 _OPENAPI_PATH = f"{PREFIX}/openapi"
 
 
 def create_app(
-    runs: Runs,
+    runs: CallRunner,
     *,
     limits: Limits | None = None,
     jobs: JobOptions | None = None,
@@ -83,7 +83,7 @@ def create_app(
         ("GET", f"{PREFIX}/describe"): service.describe,
         ("GET", f"{PREFIX}/health"): service.health,
     }
-    app.add_middleware(Front, routes=routes)
+    app.add_middleware(FastPath, routes=routes)
     app.state.drain = service.drain
     app.state.desk = service.desk
     service.jobs.add_to(app)
@@ -104,21 +104,21 @@ class _Service:
     """The endpoints of one process."""
 
     def __init__(
-        self, runs: Runs, limits: Limits, jobs: JobOptions, on_ready: Callable[[], None]
+        self, runs: CallRunner, limits: Limits, jobs: JobOptions, on_ready: Callable[[], None]
     ) -> None:
         self._runs = runs
         self._limits = limits
         self._description = runs.facts.description
-        self._documents = Documents.of(runs.facts)
+        self._documents = StaticResponses.of(runs.facts)
         self._of_describe = {
             "ETag": self._documents.etag,
             "Accept-Post": ", ".join(transports(self._description)),
             "X-Pesto-Build": runs.facts.build,
         }
         self.admission = Admission(limits.workers, limits.queue)
-        self.desk = Desk(runs, jobs, at_once=limits.workers)
+        self.desk = JobManager(runs, jobs, at_once=limits.workers)
         self.jobs = JobEndpoints(self.desk, self._description, grace_s=limits.grace_s)
-        self.calls = Calls(runs, self.admission, self.jobs, limits)
+        self.calls = ProcessEndpoint(runs, self.admission, self.jobs, limits)
         self._on_ready = on_ready
 
     @asynccontextmanager

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.client.multipart import Part, is_form, read_parts, write_parts
 from pesto_runtime.errors import BadRequest, InvalidInput, PestoError, TooLarge, shortened
-from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.answers import CallResponse
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.payload import (
     JSON_TYPE,
-    Call,
+    ParsedRequest,
     form_call,
     is_image_type,
     json_call,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description
     from pesto_runtime.service.payload import Payload
 
-    Unread: TypeAlias = Callable[[Faults], Call]
-    Ready: TypeAlias = Callable[[], Answer]
+    Unread: TypeAlias = Callable[[Faults], ParsedRequest]
+    Ready: TypeAlias = Callable[[], CallResponse]
 
 _LOOKED_INTO_BYTES = 1024
 _NAMED = re.compile(r"/(\d{1,6})/(.*)", re.DOTALL)
@@ -69,7 +69,7 @@ def read_batch(payload: Payload, description: Description) -> list[Unread]:
 
 
 def all_ready(
-    unread: Sequence[Unread], prepared: Callable[[Call, Faults], Ready], *, what: str
+    unread: Sequence[Unread], prepared: Callable[[ParsedRequest, Faults], Ready], *, what: str
 ) -> list[Ready]:
     """Read and judge all payloads, and tell all that is wrong with any of them.
 
@@ -88,10 +88,10 @@ def all_ready(
     return ready
 
 
-def answer_of(answers: Sequence[Answer]) -> Answer:
+def answer_of(answers: Sequence[CallResponse]) -> CallResponse:
     """One answer of those to each payload: an array, or a form where they are forms."""
     if not any(is_form(each.media_type) for each in answers):
-        return Answer(b"[" + b",".join(each.whole() for each in answers) + b"]", JSON_TYPE)
+        return CallResponse(b"[" + b",".join(each.whole() for each in answers) + b"]", JSON_TYPE)
     parts = []
     for index, each in enumerate(answers):
         if not is_form(each.media_type):
@@ -99,7 +99,7 @@ def answer_of(answers: Sequence[Answer]) -> Answer:
             continue
         found = read_parts(each.whole(), each.media_type)
         parts += [replace(part, name=f"/{index}/{part.name}") for part in found]
-    return Answer(*write_parts(parts))
+    return CallResponse(*write_parts(parts))
 
 
 def _of_array(payload: Payload) -> list[Unread]:

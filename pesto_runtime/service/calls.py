@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pesto_runtime.service.admission import Admission
     from pesto_runtime.service.jobs import JobEndpoints
     from pesto_runtime.service.limits import Limits
-    from pesto_runtime.service.runs import Runs
+    from pesto_runtime.service.runs import CallRunner
 
 _LOG = logging.getLogger(__name__)
 _RESTART_S = 5.0  # a guess at how long until another service answers here
 _OF_JOBS = frozenset({"prefer", KEY_HEADER, LEASE_HEADER})
 
 
-class Calls:
+class ProcessEndpoint:
     """The calls of one service.
 
     Attributes:
@@ -40,7 +40,7 @@ class Calls:
     """
 
     def __init__(
-        self, runs: Runs, admission: Admission, jobs: JobEndpoints, limits: Limits
+        self, runs: CallRunner, admission: Admission, jobs: JobEndpoints, limits: Limits
     ) -> None:
         """Take what performs calls, the places that they take, and what makes jobs of them."""
         self._runs, self._admission, self._jobs, self._limits = runs, admission, jobs, limits

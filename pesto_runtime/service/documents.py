@@ -12,7 +12,7 @@ import pesto_runtime
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from pesto_runtime.service.runs import Facts
+    from pesto_runtime.service.runs import ProcessFacts
 
 PREFIX = "/api/v1"
 
@@ -32,7 +32,7 @@ _LINKS = {
 
 
 @dataclass(frozen=True)
-class Documents:
+class StaticResponses:
     """The documents of one service.
 
     Attributes:
@@ -46,7 +46,7 @@ class Documents:
     version: bytes
 
     @classmethod
-    def of(cls, facts: Facts) -> Documents:
+    def of(cls, facts: ProcessFacts) -> StaticResponses:
         """Write the documents of a facts."""
         document = facts.description.to_json()
         document.pop("_links", None)

@@ -12,7 +12,7 @@ from pesto_runtime.processor import Given, check_outputs, decode_partial, encode
 from pesto_runtime.service.batches import all_ready, answer_of, is_batch, read_batch
 from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.images import ImageLoader
-from pesto_runtime.service.inputs import InputReader, Inputs
+from pesto_runtime.service.inputs import InputReader, RequestInputs
 from pesto_runtime.service.outputs import admitted, json_answer, wanted, write_answer
 from pesto_runtime.service.payload import JSON_TYPE, read_payload
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import CallOptions
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.processor import Processor
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.outputs import Wanted
-    from pesto_runtime.service.payload import Call, Payload
+    from pesto_runtime.service.payload import ParsedRequest, Payload
 
     OnTile: TypeAlias = Callable[[str], None]
 
@@ -57,7 +57,7 @@ class Execution:
         reader = InputReader(processor.description, loader, together=limits.bounds_of_request)
         return cls(processor, gate, reader)
 
-    def answer(self, payload: Payload, *, on_tile: OnTile = no_tile) -> Answer:
+    def answer(self, payload: Payload, *, on_tile: OnTile = no_tile) -> CallResponse:
         """Perform a call, or one after the other those of a batch, as part of its trace.
 
         Args:
@@ -72,7 +72,7 @@ class Execution:
         with traced(payload.trace):
             return self._answer(payload, on_tile)
 
-    def _answer(self, payload: Payload, on_tile: OnTile) -> Answer:
+    def _answer(self, payload: Payload, on_tile: OnTile) -> CallResponse:
         if is_batch(payload):
             return self._batch(payload)
         faults = Faults()
@@ -84,7 +84,7 @@ class Execution:
         payload.let_go()
         return ready()
 
-    def _batch(self, payload: Payload) -> Answer:
+    def _batch(self, payload: Payload) -> CallResponse:
         """All payloads are judged before the first of them runs."""
         description = self.processor.description
         unread = read_batch(payload, description)
@@ -93,7 +93,9 @@ class Execution:
         ready = all_ready(unread, prepared, what=f"payloads of {description.name!r}")
         return answer_of([each() for each in ready])
 
-    def _prepared(self, accept: str, call: Call, faults: Faults) -> Callable[[], Answer]:
+    def _prepared(
+        self, accept: str, call: ParsedRequest, faults: Faults
+    ) -> Callable[[], CallResponse]:
         """Read and judge a call; what it returns runs it.
 
         Raises:
@@ -111,15 +113,15 @@ class Execution:
             partial(self._partial, inputs) if options.partial else partial(self._run, inputs, how)
         )
 
-    def _finish(self, merged: Mapping[str, JsonValue], how: Wanted) -> Answer:
+    def _finish(self, merged: Mapping[str, JsonValue], how: Wanted) -> CallResponse:
         outputs = self.processor.finish(decode_partial(merged))
-        none = Inputs(Given(), None, None, None)
+        none = RequestInputs(Given(), None, None, None)
         return write_answer(self.processor.description, outputs, none, how)
 
-    def _partial(self, inputs: Inputs) -> Answer:
+    def _partial(self, inputs: RequestInputs) -> CallResponse:
         return json_answer(encode_partial(self.processor.partial(inputs.values, tile=inputs.tile)))
 
-    def _run(self, inputs: Inputs, how: Wanted) -> Answer:
+    def _run(self, inputs: RequestInputs, how: Wanted) -> CallResponse:
         outputs = self.processor.run(inputs.values, tile=inputs.tile)
         check_outputs(self.processor.description, inputs.values, outputs)
         inputs.values.clear()  # their memory goes before that of the answer is taken

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
-class Front:
+class FastPath:
     """ASGI middleware: some routes are answered here, all else goes on."""
 
     def __init__(self, app: ASGIApp, *, routes: Mapping[tuple[str, str], Endpoint]) -> None:

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from pesto_runtime.raster import Bounds, Image
     from pesto_runtime.service.faults import Faults
     from pesto_runtime.service.images import ImageLoader, PickWindow
-    from pesto_runtime.service.payload import Call, InputValue
+    from pesto_runtime.service.payload import InputValue, ParsedRequest
     from pesto_runtime.service.roi import RegionOfInterest
 
 _IMAGES = ("image", "images")
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RequestInputs:
     """What the processor is called with.
 
     Attributes:
@@ -73,7 +73,7 @@ class InputReader:
         schema = _schema_of_others(description)
         self._validator, self._surely_fits = Draft6Validator(schema), surely_fits(schema)
 
-    def read(self, call: Call, faults: Faults) -> Inputs:
+    def read(self, call: ParsedRequest, faults: Faults) -> RequestInputs:
         """Validate all, read all images; what was wrong before is told with what is wrong here.
 
         Raises:
@@ -96,9 +96,9 @@ class InputReader:
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
         tile = call.options.tile or (None if first is None else first.whole_tile)
         about = None if first is None else _without_pixels(first)
-        return Inputs(Given({**known, **arrays}), tile, about, roi)
+        return RequestInputs(Given({**known, **arrays}), tile, about, roi)
 
-    def _roi(self, call: Call, faults: Faults) -> RegionOfInterest | None:
+    def _roi(self, call: ParsedRequest, faults: Faults) -> RegionOfInterest | None:
         try:
             return parse_roi(call.options.roi, self._description)
         except InvalidInput as error:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from fastapi import Request
 
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
 
 _WATCH_AFTER_S = 0.05
 
 
-async def unless_gone(request: Request, running: Awaitable[Answer]) -> Answer:
+async def unless_gone(request: Request, running: Awaitable[CallResponse]) -> CallResponse:
     """Await a call here, and have it cancelled once its caller has gone.
 
     The watch begins a moment later: most calls are over by then, and need no second task.

@@ -37,7 +37,7 @@ class _Seen:
     bytes_out: int = 0
 
 
-class Observing:
+class RequestObserver:
     """ASGI middleware around a whole service."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:

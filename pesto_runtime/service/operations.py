@@ -9,7 +9,7 @@ from fastapi import Response
 
 from pesto_runtime.service.documents import PREFIX
 from pesto_runtime.service.metrics import MEDIA_TYPE, Metrics
-from pesto_runtime.service.observing import Observing
+from pesto_runtime.service.observing import RequestObserver
 from pesto_runtime.service.page import Page
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def add_operations(
     app.add_api_route("/metrics", told, methods=["GET"], include_in_schema=False)
     page = partial(_docs, Page.of(description))
     app.add_api_route("/docs", page, methods=["GET"], include_in_schema=False)
-    app.add_middleware(Observing, metrics=metrics)
+    app.add_middleware(RequestObserver, metrics=metrics)
 
 
 def _metrics(metrics: Metrics) -> Response:

@@ -21,7 +21,7 @@ from pesto_runtime.errors import (
     UnsupportedMedia,
 )
 from pesto_runtime.hrefs import path_of
-from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.answers import CallResponse
 from pesto_runtime.service.negotiation import IMAGE_TYPES, PNG_TYPE, answer_type, preferred
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 from pesto_runtime.service.writing import AnswerWriter
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.service.faults import Faults
-    from pesto_runtime.service.inputs import Inputs
+    from pesto_runtime.service.inputs import RequestInputs
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", PNG_TYPE: ".png"}
@@ -98,8 +98,8 @@ def admitted(
 
 
 def write_answer(
-    description: Description, outputs: dict[str, object], inputs: Inputs, how: Wanted
-) -> Answer:
+    description: Description, outputs: dict[str, object], inputs: RequestInputs, how: Wanted
+) -> CallResponse:
     """Write the outputs as wanted, and take them; one that the description does not know is left.
 
     Raises:
@@ -116,13 +116,13 @@ def write_answer(
         return _written(images.pieces(port, pixels, how.media_type), how.media_type)
     answered = [port for port in description.outputs if port.name in outputs]
     if how.media_type == FORM_TYPE:
-        return Answer(*write_parts(images.parts(answered, outputs, how.image_type)))
+        return CallResponse(*write_parts(images.parts(answered, outputs, how.image_type)))
     return _json_written(answered, outputs, images, how.out)
 
 
 def _json_written(
     ports: list[Port], outputs: dict[str, object], images: _Images, out: Mapping[str, str]
-) -> Answer:
+) -> CallResponse:
     writer = AnswerWriter()
     for index, port in enumerate(ports):
         writer.write(b"," if index else b"{")
@@ -138,20 +138,20 @@ def _json_written(
     return writer.answer(JSON_TYPE)
 
 
-def _written(pieces: Iterable[bytes | memoryview], media_type: str) -> Answer:
+def _written(pieces: Iterable[bytes | memoryview], media_type: str) -> CallResponse:
     writer = AnswerWriter()
     for piece in pieces:
         writer.write(piece)
     return writer.answer(media_type)
 
 
-def json_answer(document: Mapping[str, JsonValue]) -> Answer:
+def json_answer(document: Mapping[str, JsonValue]) -> CallResponse:
     """Write a JSON answer.
 
     Raises:
         ContractBroken: a number is not finite.
     """
-    return Answer(_json_bytes(document), JSON_TYPE)
+    return CallResponse(_json_bytes(document), JSON_TYPE)
 
 
 def _json_bytes(document: object) -> bytes:
@@ -165,7 +165,7 @@ def _json_bytes(document: object) -> bytes:
 class _Images:
     """Output images with the georeference that the inputs give them."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: RequestInputs) -> None:
         self._inputs = inputs
 
     def write_json(self, writer: AnswerWriter, port: Port, value: object) -> None:

@@ -78,7 +78,7 @@ class Payload:
 
 
 @dataclass(frozen=True)
-class Call:
+class ParsedRequest:
     """What a request asks for: input values, not yet validated, and options."""
 
     values: Mapping[str, InputValue]
@@ -114,7 +114,7 @@ def require_media_type(media_type: str, description: Description) -> None:
     )
 
 
-def read_payload(payload: Payload, description: Description, faults: Faults) -> Call:
+def read_payload(payload: Payload, description: Description, faults: Faults) -> ParsedRequest:
     """Read a request; what is wrong with its options goes to the faults.
 
     Raises:
@@ -138,7 +138,7 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
     }
     values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
-    return Call(values, _options(options and read_json(options, "?pesto"), faults))
+    return ParsedRequest(values, _options(options and read_json(options, "?pesto"), faults))
 
 
 def _raw_image(payload: Payload) -> RawImage:
@@ -151,7 +151,7 @@ def _raw_image(payload: Payload) -> RawImage:
     return image
 
 
-def _long_json_call(spool: Spool, description: Description, faults: Faults) -> Call:
+def _long_json_call(spool: Spool, description: Description, faults: Faults) -> ParsedRequest:
     """What a large JSON object asks for; images in it are not copied."""
     document, texts = read_long_json(spool, partial(read_json, what="the body"))
     if not texts or not isinstance(document, dict):
@@ -160,7 +160,7 @@ def _long_json_call(spool: Spool, description: Description, faults: Faults) -> C
     small = {name: restored(each, texts) for name, each in document.items() if name not in images}
     call = json_call(small, faults)
     large = {name: _with_texts(document[name], texts) for name in images if name in document}
-    return Call({**call.values, **large}, call.options)
+    return ParsedRequest({**call.values, **large}, call.options)
 
 
 def _with_texts(value: JsonValue, texts: Mapping[str, LongText]) -> InputValue:
@@ -176,7 +176,7 @@ def _with_texts(value: JsonValue, texts: Mapping[str, LongText]) -> InputValue:
     return restored(value, texts)
 
 
-def json_call(document: JsonValue, faults: Faults) -> Call:
+def json_call(document: JsonValue, faults: Faults) -> ParsedRequest:
     """What a JSON object asks for.
 
     Raises:
@@ -187,10 +187,10 @@ def json_call(document: JsonValue, faults: Faults) -> Call:
             f"the body is a JSON object with an input per key, not {shortened(document)}"
         )
     values = {name: each for name, each in document.items() if name != RESERVED}
-    return Call(values, _options(document.get(RESERVED), faults))
+    return ParsedRequest(values, _options(document.get(RESERVED), faults))
 
 
-def form_call(parts: list[Part], description: Description, faults: Faults) -> Call:
+def form_call(parts: list[Part], description: Description, faults: Faults) -> ParsedRequest:
     """What a form asks for: parts of one name are the images of a list, in their order."""
     values: dict[str, InputValue] = {}
     lists: dict[str, list[RawImage | LongText | JsonValue]] = {}
@@ -208,7 +208,7 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Ca
             faults.add(f"/{part.name}", "is there twice; only a list of images has several parts")
         else:
             values[part.name] = _part_value(part, port, faults)
-    return Call({**values, **lists}, _options(options, faults))
+    return ParsedRequest({**values, **lists}, _options(options, faults))
 
 
 def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.payload import Payload
 
 State: TypeAlias = Literal["STARTING", "OK", "FAILED"]
@@ -20,7 +20,7 @@ OnLog: TypeAlias = "Callable[[str], None]"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ProcessFacts:
     """What a service knows of the process it serves, without its code.
 
     Attributes:
@@ -34,11 +34,11 @@ class Facts:
     version_document: Mapping[str, JsonValue]
 
 
-class Runs(Protocol):
+class CallRunner(Protocol):
     """Performs calls; all of it is called on the event loop, and none of it blocks it."""
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ProcessFacts:
         """What is served; known once `load` has returned."""
 
     @property
@@ -57,7 +57,7 @@ class Runs(Protocol):
             AlgorithmFailed: the set-up failed.
         """
 
-    async def load(self) -> Facts:
+    async def load(self) -> ProcessFacts:
         """Load the target, and learn what it is.
 
         Raises:
@@ -69,7 +69,7 @@ class Runs(Protocol):
 
     async def run(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
+    ) -> CallResponse:
         """Perform a call as soon as there is room; cancelling it stops its work.
 
         Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
 
 _PIECE_BYTES = 512 << 10
 
@@ -47,7 +47,7 @@ async def body_of(request: Request, headers: Mapping[str, str], most_bytes: int)
     return body if spool is None else spool
 
 
-def sent(answer: Answer) -> Response:
+def sent(answer: CallResponse) -> Response:
     """The response that brings an answer."""
     if answer.spool is None:
         return PieceWise(answer.content, media_type=answer.media_type)

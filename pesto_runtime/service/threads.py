@@ -19,25 +19,27 @@ from pesto_runtime.service.execution import Execution
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import also
 from pesto_runtime.service.readiness import Readiness
-from pesto_runtime.service.runs import Facts
+from pesto_runtime.service.runs import ProcessFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.processor import Processor
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.payload import Payload
     from pesto_runtime.service.runs import OnLog, OnProgress, State
 
 
-class InThread:
+class ThreadRunner:
     """Performs calls in threads; implements `Runs`."""
 
     def __init__(self, processor: Processor, *, gate: Gate, limits: Limits | None = None) -> None:
         """Take the processor; it is set up once it is started."""
         bounds = limits or Limits()
-        self.facts = Facts(processor.description, processor.build, processor.version_document)
+        self.facts = ProcessFacts(
+            processor.description, processor.build, processor.version_document
+        )
         self._processor = processor
         self._here = Execution.of(processor, gate, bounds)
         self._afar = Execution.of(processor, replace(gate, loopback=False), bounds)
@@ -64,7 +66,7 @@ class InThread:
         """
         self._readiness.require()
 
-    async def load(self) -> Facts:
+    async def load(self) -> ProcessFacts:
         """Answer what is served; it is loaded already."""
         return self.facts
 
@@ -75,7 +77,7 @@ class InThread:
 
     async def run(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
+    ) -> CallResponse:
         """Perform a call in the next free thread.
 
         Raises:
@@ -122,7 +124,7 @@ def _tell_tile(tile: str) -> None:
     also(tile=tile)
 
 
-def _heard(listener: _Listener, work: Callable[[], Answer]) -> Answer:
+def _heard(listener: _Listener, work: Callable[[], CallResponse]) -> CallResponse:
     with listening(listener):
         return work()
 

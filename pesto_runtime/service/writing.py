@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from typing import TYPE_CHECKING
 
-from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.answers import CallResponse
 from pesto_runtime.service.spool import INLINE_BYTES, Spool
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class AnswerWriter:
             rest += bytes(piece[max(stop, begin) :])
         self.write(binascii.b2a_base64(rest, newline=False))
 
-    def answer(self, media_type: str) -> Answer:
+    def answer(self, media_type: str) -> CallResponse:
         """What was written."""
-        return Answer(bytes(self._bytes) if self._spool is None else b"", media_type, self._spool)
+        return CallResponse(
+            bytes(self._bytes) if self._spool is None else b"", media_type, self._spool
+        )

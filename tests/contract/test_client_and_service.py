@@ -17,7 +17,7 @@ from pesto_runtime.errors import AlgorithmFailed, HrefRefused, InvalidInput, Ras
 from pesto_runtime.hrefs import Gate, file_href
 from pesto_runtime.processor import load_processor
 from pesto_runtime.raster import Image, encode_image
-from pesto_runtime.service import InThread, Limits, create_app
+from pesto_runtime.service import Limits, ThreadRunner, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ IMAGE = Image(
 @contextmanager
 def served(target: str, gate: Gate, *, limits: Limits | None = None) -> Iterator[str]:
     """Serve behind a socket, from a thread of this process."""
-    app = create_app(InThread(load_processor(target), gate=gate, limits=limits), limits=limits)
+    app = create_app(ThreadRunner(load_processor(target), gate=gate, limits=limits), limits=limits)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -28,7 +28,7 @@ from pesto_runtime import errors
 from pesto_runtime.cli.main import app
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import InThread, create_app
+from pesto_runtime.service import ThreadRunner, create_app
 from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _variables_in(text: str) -> Iterator[str]:
 
 def _endpoints() -> set[str]:
     target = str(ROOT / "examples" / "cloud_mask.py:cloud_mask")
-    service = create_app(InThread(load_processor(target), gate=Gate(loopback=True)))
+    service = create_app(ThreadRunner(load_processor(target), gate=Gate(loopback=True)))
     return {
         f"{method} {_shown(route.path)}"
         for route in service.routes

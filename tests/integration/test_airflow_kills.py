@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(300)]
@@ -49,7 +49,7 @@ def serving(port: int) -> Iterator[None]:
         yield
 
 
-def running(dag: PipelineDag, run_id: str) -> list[TaskRun]:
+def running(dag: PipelineDag, run_id: str) -> list[TaskInstanceState]:
     """Chunks that are being computed, by processes that are known."""
     return [t for t in dag.tasks(run_id, "map") if t.state == "running" and t.pid is not None]
 

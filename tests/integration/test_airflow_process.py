@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(240)]
@@ -79,7 +79,7 @@ class Errand:
         self.run_id = airflow.api.trigger(self.dag_id, conf)
 
     @property
-    def task(self) -> TaskRun:
+    def task(self) -> TaskInstanceState:
         """The call, as Airflow has it."""
         return self.airflow.task(self.dag_id, self.run_id, "call")
 

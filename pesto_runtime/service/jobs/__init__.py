@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pesto_runtime.service.jobs.api import JobEndpoints
-    from pesto_runtime.service.jobs.desk import Desk
+    from pesto_runtime.service.jobs.desk import JobManager
     from pesto_runtime.service.jobs.options import JobOptions
 
-_HOMES = {"Desk": "desk", "JobEndpoints": "api", "JobOptions": "options"}
+_HOMES = {"JobManager": "desk", "JobEndpoints": "api", "JobOptions": "options"}
 
-__all__ = ["Desk", "JobEndpoints", "JobOptions"]
+__all__ = ["JobEndpoints", "JobManager", "JobOptions"]
 
 
 def __getattr__(name: str) -> object:

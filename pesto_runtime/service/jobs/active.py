@@ -16,17 +16,17 @@ from pesto_runtime.service.logs import bound
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pesto_runtime.service.answers import Answer
-    from pesto_runtime.service.jobs.orders import Order
+    from pesto_runtime.service.answers import CallResponse
+    from pesto_runtime.service.jobs.orders import JobRequest
     from pesto_runtime.service.jobs.states import Dismissed, Record
-    from pesto_runtime.service.runs import Runs
+    from pesto_runtime.service.runs import CallRunner
 
 _LOG = logging.getLogger(__name__)
 _MOST_LINES = 200
 _LINE_CHARS = 2000
 
 
-class Active:
+class ActiveJob:
     """One job on the event loop.
 
     Attributes:
@@ -45,7 +45,7 @@ class Active:
         self.is_unsaved = False
         self.lease_until: float | None = None
         self._log: deque[str] = deque(maxlen=_MOST_LINES)
-        self._work: asyncio.Task[Answer] | None = None
+        self._work: asyncio.Task[CallResponse] | None = None
         self._is_stopped = False
         self._watchers = 0
         self.seen()
@@ -73,7 +73,7 @@ class Active:
         self.lease_until = None
         return not self.record.is_over
 
-    async def work(self, runs: Runs, order: Order) -> Answer | None:
+    async def work(self, runs: CallRunner, order: JobRequest) -> CallResponse | None:
         """Run it; None where it was stopped.
 
         Raises:

@@ -21,7 +21,7 @@ from pesto_runtime.service.jobs.documents import (
     pesto_status,
     require_results,
 )
-from pesto_runtime.service.jobs.orders import Order
+from pesto_runtime.service.jobs.orders import JobRequest
 from pesto_runtime.service.jobs.results import shown
 from pesto_runtime.service.jobs.states import Deleted
 from pesto_runtime.service.payload import JSON_TYPE, RESERVED, read_payload
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.jobs.asking import Asked
-    from pesto_runtime.service.jobs.desk import Desk
+    from pesto_runtime.service.jobs.asking import JobHeaders
+    from pesto_runtime.service.jobs.desk import JobManager
     from pesto_runtime.service.jobs.states import Record, Result
     from pesto_runtime.service.payload import Payload
 
@@ -47,7 +47,7 @@ _RESULT = f"{_JOB}/results/{{part:path}}"
 class JobEndpoints:
     """The endpoints of one service's jobs."""
 
-    def __init__(self, desk: Desk, description: Description, *, grace_s: float) -> None:
+    def __init__(self, desk: JobManager, description: Description, *, grace_s: float) -> None:
         """Take the desk that keeps the jobs of this process.
 
         Args:
@@ -93,7 +93,7 @@ class JobEndpoints:
             raise InvalidInput("a batch is answered at once; submit its payloads one by one")
         asked = asked_of(request.headers)
         lease_s = asked.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
-        return await self._desk.submit(Order(payload, from_here, asked.key, lease_s))
+        return await self._desk.submit(JobRequest(payload, from_here, asked.key, lease_s))
 
     async def respond(self, request: Request, record: Record) -> Response:
         """Answer who has submitted a job: at once, after a grace, or once it is over.
@@ -176,7 +176,7 @@ class JobEndpoints:
         await asyncio.to_thread(self._desk.folder.delete_result, job_id, number)
         return _json({})
 
-    async def _waited(self, job_id: str, asked: Asked) -> Record:
+    async def _waited(self, job_id: str, asked: JobHeaders) -> Record:
         record = await self._desk.find(job_id)
         if not asked.wait_s or record.is_over:
             return record

@@ -18,7 +18,7 @@ _LONGEST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobHeaders:
     """What a request asks of jobs.
 
     Attributes:
@@ -34,18 +34,18 @@ class Asked:
     lease_s: float | None = None
 
 
-def asked_of(headers: Mapping[str, str]) -> Asked:
+def asked_of(headers: Mapping[str, str]) -> JobHeaders:
     """Read the headers of a request; their names are lower case.
 
     >>> asked_of({"prefer": "respond-async, wait=5", "idempotency-key": "tile-7"})
-    Asked(at_once=True, wait_s=5.0, key='tile-7', lease_s=None)
+    JobHeaders(at_once=True, wait_s=5.0, key='tile-7', lease_s=None)
 
     Raises:
         InvalidInput: a key that is empty or too long, or a lease that is no positive number.
     """
     wishes = [each.strip().lower() for each in headers.get("prefer", "").split(",")]
     waits = [_number(each.partition("=")[2]) for each in wishes if each.startswith("wait=")]
-    return Asked(
+    return JobHeaders(
         at_once="respond-async" in wishes,
         wait_s=min(waits[0], _LONGEST_WAIT_S) if waits and waits[0] is not None else None,
         key=_key(headers.get(KEY_HEADER)),

@@ -12,28 +12,28 @@ import uuid
 from typing import TYPE_CHECKING, TypeVar
 
 from pesto_runtime.errors import Busy, NotFound, PestoError
-from pesto_runtime.service.jobs.active import Active
+from pesto_runtime.service.jobs.active import ActiveJob
 from pesto_runtime.service.jobs.folder import JobFolder
-from pesto_runtime.service.jobs.records import Records
+from pesto_runtime.service.jobs.records import AsyncJobStore
 from pesto_runtime.service.jobs.results import put_together
 from pesto_runtime.service.jobs.states import (
     Dismissed,
     Event,
     Expired,
-    Interrupted,
     Record,
+    ServiceStopped,
     advance,
 )
 from pesto_runtime.service.jobs.store import JobStore, same_request
-from pesto_runtime.service.jobs.work import Work
+from pesto_runtime.service.jobs.work import JobWork
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.jobs.options import JobOptions
-    from pesto_runtime.service.jobs.orders import Order
-    from pesto_runtime.service.runs import Runs
+    from pesto_runtime.service.jobs.orders import JobRequest
+    from pesto_runtime.service.runs import CallRunner
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.25
@@ -42,16 +42,16 @@ _FORGET_S = 30 * 86_400.0
 T = TypeVar("T")
 
 
-class Desk:
+class JobManager:
     """The jobs of one service."""
 
-    def __init__(self, runs: Runs, options: JobOptions, *, at_once: int) -> None:
+    def __init__(self, runs: CallRunner, options: JobOptions, *, at_once: int) -> None:
         """Take what runs jobs, and how many `at_once`; nothing is opened before `open`."""
         self.options = options
         self._runs = runs
         self._at_once = at_once
-        self._active: dict[str, Active] = {}
-        self._waiting: dict[str, Active] = {}
+        self._active: dict[str, ActiveJob] = {}
+        self._waiting: dict[str, ActiveJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawned: set[asyncio.Task[object]] = set()
         self._is_paused = False
@@ -100,7 +100,7 @@ class Desk:
         await self._records.close()
         await asyncio.to_thread(self.folder.close)
 
-    async def submit(self, order: Order) -> Record:
+    async def submit(self, order: JobRequest) -> Record:
         """Accept a job, kept before this returns; or the one that its key stands for.
 
         Raises:
@@ -177,20 +177,20 @@ class Desk:
             await asyncio.to_thread(self.folder.delete, job_id)
         return changed
 
-    async def answer(self, record: Record) -> Answer:
+    async def answer(self, record: Record) -> CallResponse:
         """The answer that a job was, put together again.
 
         Raises:
             StoreFailed: its files cannot be read.
         """
 
-        def read() -> Answer:
+        def read() -> CallResponse:
             pieces = self.folder.read_results(record.id, record.results)
             return put_together(pieces, record.answer_type)
 
         return await asyncio.to_thread(read)
 
-    async def _accept(self, order: Order) -> Record:
+    async def _accept(self, order: JobRequest) -> Record:
         digest = await asyncio.to_thread(order.digest)
         if order.key is not None:
             known = await self._records(JobStore.holding, order.key)
@@ -228,9 +228,9 @@ class Desk:
 
     async def _take_up(self) -> None:
         process = self._runs.facts.description.name
-        self._records = await Records.open(self.folder.database, process=process)
-        self._work = Work(self._runs, self._records, self.folder, self.options.ttl_s)
-        left = Interrupted(time.time(), self.options.interrupted, is_crash=True)
+        self._records = await AsyncJobStore.open(self.folder.database, process=process)
+        self._work = JobWork(self._runs, self._records, self.folder, self.options.ttl_s)
+        left = ServiceStopped(time.time(), self.options.interrupted, is_crash=True)
         for record in await self._records(JobStore.unfinished):
             taken = advance(record, left, self.options.ttl_s)
             if taken != record:
@@ -242,7 +242,7 @@ class Desk:
         await self._records(JobStore.forget, time.time() - _FORGET_S)
 
     def _enqueue(self, record: Record) -> None:
-        active = Active(record)
+        active = ActiveJob(record)
         self._active[record.id] = self._waiting[record.id] = active
 
     def _pump(self) -> None:
@@ -259,11 +259,11 @@ class Desk:
         self._tasks.discard(task)
         self._pump()
 
-    async def _perform(self, active: Active) -> None:
+    async def _perform(self, active: ActiveJob) -> None:
         event = await self._work.event_of(active)
         await self._settle(active, active.dismissal or event)
 
-    async def _settle(self, active: Active, event: Event) -> None:
+    async def _settle(self, active: ActiveJob, event: Event) -> None:
         active.is_unsaved = not await self._work.settle(active, event)
         if not active.is_unsaved:
             del self._active[active.record.id]

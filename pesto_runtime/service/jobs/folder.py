@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.errors import StoreFailed, StoreRefused
 from pesto_runtime.service.jobs.leftovers import LOCK, sweep_leftovers, temporary_folder
-from pesto_runtime.service.jobs.orders import Order
+from pesto_runtime.service.jobs.orders import JobRequest
 from pesto_runtime.service.jobs.results import Piece
 from pesto_runtime.service.payload import Payload
 
@@ -77,7 +77,7 @@ class JobFolder:
             shutil.rmtree(self.root, ignore_errors=True)
         os.close(self._lock)
 
-    def write_request(self, job_id: str, order: Order) -> JsonObject:
+    def write_request(self, job_id: str, order: JobRequest) -> JsonObject:
         """Keep what was asked: its body here, the rest of it to be kept with the record.
 
         Raises:
@@ -94,7 +94,7 @@ class JobFolder:
         }
         return {"payload": payload, "from_here": order.from_here}
 
-    def read_request(self, job_id: str, rest: JsonObject) -> Order:
+    def read_request(self, job_id: str, rest: JsonObject) -> JobRequest:
         """What was asked.
 
         Raises:
@@ -103,7 +103,7 @@ class JobFolder:
         with _told(self.root):
             body = (self._files / job_id / _REQUEST).read_bytes()
         payload = Payload(body=body, **rest["payload"])  # type: ignore[arg-type]  # written above
-        return Order(payload, from_here=bool(rest["from_here"]))
+        return JobRequest(payload, from_here=bool(rest["from_here"]))
 
     def write_results(self, job_id: str, pieces: Sequence[Piece]) -> None:
         """Keep what a job left, in the order of its results.

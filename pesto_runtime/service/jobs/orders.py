@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
+class JobRequest:
     """What a job is made of.
 
     Attributes:

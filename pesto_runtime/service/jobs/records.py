@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Records:
+class AsyncJobStore:
     """A store and its thread; what is asked is done one after the other."""
 
     def __init__(self, thread: ThreadPoolExecutor, store: JobStore) -> None:

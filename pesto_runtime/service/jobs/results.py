@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.client.multipart import Part, is_form, read_parts, write_parts
 from pesto_runtime.hrefs import looks_like_href
-from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.answers import CallResponse
 from pesto_runtime.service.jobs.states import Result
 from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
 
@@ -45,7 +45,7 @@ class Piece:
     href: str | None = None
 
 
-def taken_apart(answer: Answer, description: Description) -> tuple[Piece, ...]:
+def taken_apart(answer: CallResponse, description: Description) -> tuple[Piece, ...]:
     """The pieces of an answer, in its order."""
     if answer.media_type == JSON_TYPE:
         document: dict[str, JsonValue] = json.loads(answer.whole())
@@ -58,7 +58,7 @@ def taken_apart(answer: Answer, description: Description) -> tuple[Piece, ...]:
     return (Piece(images[0], answer.whole(), answer.media_type),)
 
 
-def put_together(pieces: Sequence[Piece], media_type: str) -> Answer:
+def put_together(pieces: Sequence[Piece], media_type: str) -> CallResponse:
     """The answer that pieces came from."""
     if media_type == JSON_TYPE:
         document: dict[str, JsonValue] = {}
@@ -68,11 +68,11 @@ def put_together(pieces: Sequence[Piece], media_type: str) -> Answer:
             else:
                 several = document.setdefault(piece.output, [])
                 several.append(_json_of(piece))  # type: ignore[union-attr]  # of an index: a list
-        return Answer(json_bytes(document), JSON_TYPE)
+        return CallResponse(json_bytes(document), JSON_TYPE)
     if is_form(media_type):
         parts = (Part(piece.output, piece.data, piece.media_type) for piece in pieces)
-        return Answer(*write_parts(parts))
-    return Answer(pieces[0].data, media_type)
+        return CallResponse(*write_parts(parts))
+    return CallResponse(pieces[0].data, media_type)
 
 
 def results_of(pieces: Sequence[Piece]) -> tuple[Result, ...]:

@@ -126,7 +126,7 @@ class Dismissed:
 
 
 @dataclass(frozen=True)
-class Interrupted:
+class ServiceStopped:
     """The service ended while it ran: by itself, or killed."""
 
     at: float
@@ -147,7 +147,7 @@ class Expired:
 
 
 Event: TypeAlias = (
-    Started | Progressed | Succeeded | Failed | Dismissed | Interrupted | Deleted | Expired
+    Started | Progressed | Succeeded | Failed | Dismissed | ServiceStopped | Deleted | Expired
 )
 
 
@@ -174,7 +174,7 @@ def advance(record: Record, event: Event, ttl_s: float) -> Record:
 
 
 def _ran(
-    record: Record, event: Progressed | Succeeded | Failed | Interrupted, ttl_s: float
+    record: Record, event: Progressed | Succeeded | Failed | ServiceStopped, ttl_s: float
 ) -> Record:
     match event:
         case Progressed():
@@ -187,11 +187,11 @@ def _ran(
             )
         case Failed():
             return replace(_over(record, "failed", event.at, ttl_s), error=event.error)
-        case Interrupted():
+        case ServiceStopped():
             return _interrupted(record, event, ttl_s)
 
 
-def _interrupted(record: Record, event: Interrupted, ttl_s: float) -> Record:
+def _interrupted(record: Record, event: ServiceStopped, ttl_s: float) -> Record:
     crashes = record.crashes + event.is_crash
     if event.then == "again" and crashes < MOST_CRASHES:
         return replace(record, state="accepted", progress=0.0, started=None, crashes=crashes)

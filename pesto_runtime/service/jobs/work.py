@@ -13,8 +13,8 @@ from pesto_runtime.service.jobs.results import results_of, taken_apart
 from pesto_runtime.service.jobs.states import (
     Event,
     Failed,
-    Interrupted,
     Record,
+    ServiceStopped,
     Started,
     Succeeded,
     advance,
@@ -23,16 +23,16 @@ from pesto_runtime.service.jobs.store import JobStore
 from pesto_runtime.service.logs import bound
 
 if TYPE_CHECKING:
-    from pesto_runtime.service.jobs.active import Active
+    from pesto_runtime.service.jobs.active import ActiveJob
     from pesto_runtime.service.jobs.folder import JobFolder
-    from pesto_runtime.service.jobs.records import Records
-    from pesto_runtime.service.runs import Runs
+    from pesto_runtime.service.jobs.records import AsyncJobStore
+    from pesto_runtime.service.runs import CallRunner
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Work:
+class JobWork:
     """Has jobs run, and keeps how they end.
 
     Attributes:
@@ -42,19 +42,19 @@ class Work:
         ttl_s: Seconds that results are kept.
     """
 
-    runs: Runs
-    records: Records
+    runs: CallRunner
+    records: AsyncJobStore
     folder: JobFolder
     ttl_s: float
 
-    async def event_of(self, active: Active) -> Event:
+    async def event_of(self, active: ActiveJob) -> Event:
         """Run a job; how that ended."""
         with bound(job=active.record.id):
             event = await self._event_of(active)
             _LOG.info("job ended: %s", type(event).__name__.lower())
         return event
 
-    async def _event_of(self, active: Active) -> Event:
+    async def _event_of(self, active: ActiveJob) -> Event:
         try:
             return await self._run(active)
         except PestoError as error:
@@ -64,7 +64,7 @@ class Work:
             bug = PestoError(f"internal error: {type(error).__name__}")
             return Failed(time.time(), bug.to_problem())
 
-    async def settle(self, active: Active, event: Event) -> bool:
+    async def settle(self, active: ActiveJob, event: Event) -> bool:
         """Keep how a job ended, or that it waits again; whether it could be kept."""
         record = active.settled(advance(active.record, event, self.ttl_s))
         try:
@@ -81,7 +81,7 @@ class Work:
         elif record.is_over:
             await asyncio.to_thread(self.folder.delete_request, record.id)
 
-    async def _run(self, active: Active) -> Event:
+    async def _run(self, active: ActiveJob) -> Event:
         job_id = active.record.id
         active.record = advance(active.record, Started(time.time()), self.ttl_s)
         await self.records(JobStore.put, active.record)
@@ -89,7 +89,7 @@ class Work:
         order = await asyncio.to_thread(self.folder.read_request, job_id, request)
         answer = await active.work(self.runs, order)
         if answer is None:
-            return Interrupted(time.time(), "again", is_crash=False)
+            return ServiceStopped(time.time(), "again", is_crash=False)
         description = self.runs.facts.description
         pieces = await asyncio.to_thread(taken_apart, answer, description)
         await asyncio.to_thread(self.folder.write_results, job_id, pieces)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.spool import Spool
 
 _SIZES = struct.Struct("!III")
@@ -126,7 +126,7 @@ def _call_head(
     return _ENCODER.encode(head).encode()
 
 
-def answer_frame(answer: Answer, *, content: bytes, spilled: int | None) -> bytes:
+def answer_frame(answer: CallResponse, *, content: bytes, spilled: int | None) -> bytes:
     """Write an answer; `spilled` is how much of its content goes by another way."""
     return packed(_answer_head(answer.media_type, spilled), content, 0)
 

@@ -13,9 +13,9 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description
-from pesto_runtime.service.answers import Answer
+from pesto_runtime.service.answers import CallResponse
 from pesto_runtime.service.logs import also
-from pesto_runtime.service.runs import Facts, no_log, no_progress
+from pesto_runtime.service.runs import ProcessFacts, no_log, no_progress
 from pesto_runtime.service.spool import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.channel import open_channel, received, send
 from pesto_runtime.service.workers.fate import NotBegun, died, not_begun
@@ -58,7 +58,7 @@ class Handle:
             )
         self._socket.sendall(pack("begin", setting.to_json()))
         self._name = setting.target
-        self._facts: Facts | None = None
+        self._facts: ProcessFacts | None = None
         self._unpacker = Unpacker()
         self._replies: deque[Frame] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -84,7 +84,7 @@ class Handle:
         """Whether the process lives."""
         return not self.is_lost and self._process.poll() is None
 
-    async def loaded(self, on_log: OnLog) -> Facts:
+    async def loaded(self, on_log: OnLog) -> ProcessFacts:
         """Wait until its target is loaded.
 
         Raises:
@@ -98,7 +98,7 @@ class Handle:
         self._loop.add_reader(self._socket, self._readable)
         head = (await self._reply()).head
         version = head["version_document"]
-        self._facts = Facts(
+        self._facts = ProcessFacts(
             Description.parse(head["description"]),
             str(head["build"]),
             version if isinstance(version, dict) else {},
@@ -118,7 +118,7 @@ class Handle:
 
     async def call(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
+    ) -> CallResponse:
         """Have a call performed; when cancelled, the worker is still busy with it.
 
         Raises:
@@ -143,7 +143,7 @@ class Handle:
             self._on_progress, self._on_log, self._body = no_progress, no_log, None
         self.is_busy = False
         spool, self._spool = self._spool, None
-        return Answer(frame.body, str(frame.head["media_type"]), spool)
+        return CallResponse(frame.body, str(frame.head["media_type"]), spool)
 
     def expire(self) -> None:
         """Wait no longer for the answer."""

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from pesto_runtime.hrefs import Gate
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.payload import Payload
-    from pesto_runtime.service.runs import Facts, OnLog, OnProgress, State
+    from pesto_runtime.service.runs import OnLog, OnProgress, ProcessFacts, State
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
@@ -59,7 +59,7 @@ class Workers:
         self._running: set[Handle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._burials: set[asyncio.Task[None]] = set()
-        self._facts: Facts | None = None
+        self._facts: ProcessFacts | None = None
         self._error: PestoError | None = None
         self._on_ready: Callable[[], None] = lambda: None
         self._failures = 0
@@ -68,7 +68,7 @@ class Workers:
         self._state: State = "STARTING"
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ProcessFacts:
         """What is served.
 
         Raises:
@@ -115,7 +115,7 @@ class Workers:
         if self._error is not None:
             raise AlgorithmFailed(f"the set-up of the service failed: {self._error.detail}")
 
-    async def load(self) -> Facts:
+    async def load(self) -> ProcessFacts:
         """Wait until the first worker has loaded the target.
 
         Raises:
@@ -137,7 +137,7 @@ class Workers:
 
     async def run(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
+    ) -> CallResponse:
         """Perform a call in the next free worker; cancelling it kills that worker.
 
         A call that a dead worker never began is handed to the next one.
@@ -168,7 +168,7 @@ class Workers:
         from_here: bool,
         on_progress: OnProgress,
         on_log: OnLog,
-    ) -> Answer:
+    ) -> CallResponse:
         self._running.add(handle)
         self._deadlines.watch(handle)
         try:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.processor import Processor
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.execution import Execution
     from pesto_runtime.service.payload import Payload
 
@@ -144,7 +144,7 @@ class Worker:
             self.send("begun", {})  # the service lets go of the body, so that this end can free it
         return payload_of(frame, spool)
 
-    def _reply(self, answer: Answer) -> None:
+    def _reply(self, answer: CallResponse) -> None:
         self._teller.end()
         spool, content = answer.spool, answer.content
         if spool is None and len(content) > INLINE_BYTES:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesto_runtime.activities.features import Feature, Placement, read_features
-from pesto_runtime.activities.gather import Gatherer, decode_block
+from pesto_runtime.activities.features import Feature, WindowPlacement, read_features
+from pesto_runtime.activities.gather import FeatureBlocks, decode_block
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken
 from pesto_runtime.tiling import blocks_of, whole
@@ -34,7 +34,7 @@ def shape(kind: str, coordinates: JsonValue, **more: JsonValue) -> dict[str, Jso
 
 
 def only(*features: JsonValue, at: tuple[int, int] = (0, 0), mirrored: bool = False) -> Feature:
-    found = read_features(collection(*features), Placement(*at, SIZE, mirrored), name="$s.v")
+    found = read_features(collection(*features), WindowPlacement(*at, SIZE, mirrored), name="$s.v")
     assert len(found) == 1
     return found[0]
 
@@ -49,7 +49,7 @@ def found_in(window: Window, points: list[Point]) -> tuple[Feature, ...]:
         for x, y in points
         if window.col_off <= x < window.col_stop and window.row_off <= y < window.row_stop
     ]
-    place = Placement(window.col_off, window.row_off, SIZE)
+    place = WindowPlacement(window.col_off, window.row_off, SIZE)
     return read_features(collection(*seen), place, name="$s.v")
 
 
@@ -68,7 +68,7 @@ def wider(window: Window, margin: int) -> Window:
 def gathered(tiles: list[Window], points: list[Point], margin: int, *, owner: str = "write"
              ) -> list[bytes]:  # fmt: skip
     """Every block of the grid, gathered of tiles; `owner` names the window that keeps features."""
-    gatherer = Gatherer("$s.v", SIZE, set(blocks_of(SIZE)))
+    gatherer = FeatureBlocks("$s.v", SIZE, set(blocks_of(SIZE)))
     blocks = {}
     for write in tiles:
         read = wider(write, margin)
@@ -156,7 +156,7 @@ def test_a_pixel_holds_its_top_and_left_but_not_its_bottom_and_right(
 def test_what_lies_in_a_mirror_is_dropped() -> None:
     """It is there a second time, where it really is."""
     seen = collection(shape("Point", [1.5, 8]), shape("Point", [6.5, 8]))
-    place = Placement(-4, 0, SIZE, is_mirrored=True)
+    place = WindowPlacement(-4, 0, SIZE, is_mirrored=True)
     assert [each.pixel for each in read_features(seen, place, name="v")] == [(8, 2)]
 
 
@@ -195,8 +195,8 @@ def test_features_of_a_block_are_in_one_order_whoever_found_them_first() -> None
     ]
     made = []
     for order in (features, features[::-1]):
-        gatherer = Gatherer("$s.v", (9, 9), {(0, 0)})
-        found = read_features(collection(*order), Placement(0, 0, (9, 9)), name="v")
+        gatherer = FeatureBlocks("$s.v", (9, 9), {(0, 0)})
+        found = read_features(collection(*order), WindowPlacement(0, 0, (9, 9)), name="v")
         (block,) = gatherer.add(whole((9, 9)), found)
         made.append(block.encode())
     assert made[0] == made[1]
@@ -224,7 +224,7 @@ def test_features_of_a_block_are_in_one_order_whoever_found_them_first() -> None
 def test_what_is_no_feature_in_a_place_is_refused_by_name(document: object, said: str) -> None:
     """The message names the value and the feature."""
     with pytest.raises(ContractBroken, match=said) as refused:
-        read_features(document, Placement(0, 0, SIZE), name="$s.v")
+        read_features(document, WindowPlacement(0, 0, SIZE), name="$s.v")
     assert str(refused.value).startswith("$s.v")
 
 
@@ -233,7 +233,7 @@ def test_a_geometry_that_the_contract_does_not_name_is_refused() -> None:
     with pytest.raises(ContractBroken, match="Point'; it must be one of Polygon"):
         read_features(
             collection(shape("Point", [1, 2])),
-            Placement(0, 0, SIZE),
+            WindowPlacement(0, 0, SIZE),
             geometries=("Polygon",),
             name="$s.v",
         )

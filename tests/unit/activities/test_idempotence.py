@@ -18,7 +18,7 @@ from pesto_runtime.activities import (
     resolve_services,
     save_plan,
 )
-from pesto_runtime.activities.records import TileRecord, Watch
+from pesto_runtime.activities.records import TileObserver, TileRecord
 from pesto_runtime.contract import Chunk, Pipeline
 from pesto_runtime.errors import Interrupted, NotFound, RunFailed
 from pesto_runtime.pipeline import Sizing
@@ -110,7 +110,7 @@ def test_a_mosaic_made_twice_is_the_same_file(tmp_path: Path, plan_href: str) ->
 def test_a_chunk_that_is_stopped_keeps_its_whole_blocks(tmp_path: Path, plan_href: str) -> None:
     """Asked before every tile; what is whole stays, the rest is done next time."""
     seen: list[TileRecord] = []
-    watch = Watch(seen.append, lambda: len(seen) == 12)
+    watch = TileObserver(seen.append, lambda: len(seen) == 12)
     with pytest.raises(Interrupted, match="resumes"):
         process(chunk(plan_href, 0, 6), watch=watch)
     assert len([name for name in blocks(tmp_path / "store") if name.startswith("blocks")]) == 1

@@ -29,7 +29,7 @@ from pesto_runtime.activities import (
     tiles_at_once,
 )
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import Silence
+from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.runs import publish_run
@@ -89,7 +89,9 @@ def driven(plan_href: str, folder: Path) -> dict[str, JsonValue]:
         load_context.cache_clear()
         close_phase(plan_href, number)
     load_context.cache_clear()
-    return publish_run(plan_href, folder, RunRecord(engine={"name": "test"}), watcher=Silence())
+    return publish_run(
+        plan_href, folder, RunRecord(engine={"name": "test"}), watcher=SilentListener()
+    )
 
 
 def holes_of(result: Mapping[str, JsonValue]) -> tuple[JsonValue, JsonValue, JsonValue]:
@@ -120,7 +122,7 @@ def test_the_last_task_done_again_answers_the_same(tmp_path: Path) -> None:
     first = driven(href, tmp_path / "out")
     load_context.cache_clear()
     record = RunRecord(engine={"name": "again"})
-    assert publish_run(href, tmp_path / "out", record, watcher=Silence()) == first
+    assert publish_run(href, tmp_path / "out", record, watcher=SilentListener()) == first
 
 
 def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path)
         pass
     threading.Timer(0.3, leave.set).start()
     record = RunRecord(engine={})
-    assert publish_run(href, folder, record, watcher=Silence())["status"] == "COMPLETE"
+    assert publish_run(href, folder, record, watcher=SilentListener())["status"] == "COMPLETE"
     first.join()
 
 
@@ -220,7 +222,7 @@ def test_tiles_of_a_chunk_are_asked_at_once_and_the_bytes_are_the_same(
         close_callers()
     assert busy[1] == most
     assert result.tiles == service.calls == 9
-    made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=Silence())
+    made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=SilentListener())
     assert made["status"] == "COMPLETE"
     assert np.unique(Done(tmp_path / "out", made).pixels()) == [7]
 

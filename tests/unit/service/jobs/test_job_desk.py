@@ -13,9 +13,9 @@ import pytest
 from pesto_runtime.errors import Busy
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import InThread, JobOptions, Limits
-from pesto_runtime.service.jobs import Desk
-from pesto_runtime.service.jobs.orders import Order
+from pesto_runtime.service import JobOptions, Limits, ThreadRunner
+from pesto_runtime.service.jobs import JobManager
+from pesto_runtime.service.jobs.orders import JobRequest
 from pesto_runtime.service.payload import Payload
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ ERRAND = "tests/contract/errands.py:errand"
 
 
 @asynccontextmanager
-async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[Desk]:
+async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[JobManager]:
     """A desk over one thread, ready."""
     limits = Limits(workers=1)
-    runs = InThread(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
-    desk = Desk(runs, JobOptions(folder=root / "jobs", waiting=waiting), at_once=1)
+    runs = ThreadRunner(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
+    desk = JobManager(runs, JobOptions(folder=root / "jobs", waiting=waiting), at_once=1)
     await desk.open()
     runs.start(lambda: None)
     await until(lambda: runs.state == "OK")
@@ -41,11 +41,11 @@ async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[Desk]:
         await runs.close()
 
 
-def order(root: Path, name: str, seconds: float = 0.0, **changes: object) -> Order:
+def order(root: Path, name: str, seconds: float = 0.0, **changes: object) -> JobRequest:
     """An errand."""
     body = json.dumps({"path": str(root / "told"), "name": name, "seconds": seconds}).encode()
     payload = Payload(body, "application/json", {}, "")
-    return Order(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
+    return JobRequest(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
 
 
 def told(root: Path) -> list[str]:

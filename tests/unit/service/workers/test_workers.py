@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.answers import CallResponse
 
 HAZARDS = "tests/contract/hazards.py:"
 SET_UP = """
@@ -56,7 +56,7 @@ def payload(**inputs: object) -> Payload:
     return Payload(json.dumps(inputs).encode(), "application/json", {}, "")
 
 
-async def ask(workers: Workers, **inputs: object) -> Answer:
+async def ask(workers: Workers, **inputs: object) -> CallResponse:
     """Call, and hear nothing."""
     return await workers.run(
         payload(**inputs), from_here=True, on_progress=no_progress, on_log=no_log
