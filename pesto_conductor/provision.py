@@ -80,7 +80,7 @@ def server_jar(
     folder = folder or cache_folder()
     jar = folder / f"{_ARTIFACT}-{VERSION}-{_CLASSIFIER}.jar"
     try:
-        with _alone(folder):
+        with _exclusively(folder):
             for _ in range(_TRIES):
                 if jar.exists() and _sum_of(jar) == sha256:
                     return jar
@@ -98,7 +98,7 @@ def server_jar(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusively(folder: Path) -> Iterator[None]:
     """Keep other processes from downloading the same."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:

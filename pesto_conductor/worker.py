@@ -57,10 +57,10 @@ def work(settings: Settings, *, alive_fd: int) -> int:
 
 
 async def _work(settings: Settings, alive_fd: int) -> None:
-    from pesto_conductor.bindings import binding_of
     from pesto_conductor.crew import WorkerLoop
     from pesto_conductor.metrics import WorkerMetrics, serve_metrics
     from pesto_conductor.taskqueue import TaskQueue
+    from pesto_conductor.verbs import binding_of
 
     bindings = [binding_of(each) for each in settings.types]
     metrics = WorkerMetrics()

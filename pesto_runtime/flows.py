@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities import check_pipeline, find, resolve_services
 from pesto_runtime.contract import Pipeline, Reference
 from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.run.checking import check_pipeline
+from pesto_runtime.run.services import find, resolve_services
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from benchmarks.conductor import contest
 from benchmarks.conductor.work import NOOP_TASK, work_of
 from benchmarks.measure import busy_share
-from pesto_conductor.rest import Conductor
-from pesto_conductor.server import borrowed
+from pesto_conductor.client import Conductor
 from pesto_conductor.taskdefs import PREFIX, task_definition, task_definitions
+from pesto_conductor.trial_server import borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,8 @@ import binascii
 import json
 from typing import TYPE_CHECKING, TypeVar
 
-from pesto_runtime import raster
+from pesto_runtime.client.describing import References, has_references
 from pesto_runtime.client.multipart import FORM_TYPE, media_type_of, read_parts
-from pesto_runtime.client.references import References, has_references
 from pesto_runtime.client.sending import JSON, NPY, TIFF, accepted
 from pesto_runtime.client.steps import json_of, misbehaved
 from pesto_runtime.errors import (
@@ -19,6 +18,7 @@ from pesto_runtime.errors import (
     ServiceMisbehaved,
     shortened,
 )
+from pesto_runtime.raster.codec import decode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pesto_runtime.client.sending import OutgoingCall
     from pesto_runtime.client.steps import Reply, Request, Steps
     from pesto_runtime.contract import Port
+    from pesto_runtime.raster.image import Image
 
 T = TypeVar("T")
 
@@ -180,7 +181,7 @@ def _json_of_part(part: Part, where: str) -> JsonValue:
 
 def _decoded(
     value: JsonValue, port: Port, where: str, *, is_kept_whole: bool
-) -> np.ndarray | raster.Image:
+) -> np.ndarray | Image:
     if not isinstance(value, str):
         raise ServiceMisbehaved(
             f"{where}: output {port.name!r} is {shortened(value)}, not an image in base64"
@@ -196,14 +197,14 @@ def _decoded(
 
 def decoded_image(
     data: bytes, port: Port, where: str, *, is_kept_whole: bool
-) -> np.ndarray | raster.Image:
+) -> np.ndarray | Image:
     """Read an image that came: its pixels (band, row, col), or all of it.
 
     Raises:
         ServiceMisbehaved: it is none.
     """
     try:
-        image = raster.decode_image(data)
+        image = decode_image(data)
     except RasterUnreadable as error:
         raise ServiceMisbehaved(
             f"{where}: output {port.name!r} is not an image: {error.detail}"

@@ -29,8 +29,7 @@ from pesto_runtime.errors import (
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from pesto_runtime.client.describing import Described
-    from pesto_runtime.client.references import References
+    from pesto_runtime.client.describing import Described, References
     from pesto_runtime.client.sending import OutgoingCall
     from pesto_runtime.client.steps import Reply, Steps
     from pesto_runtime.contract import Port

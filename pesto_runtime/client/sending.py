@@ -15,20 +15,20 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from pesto_runtime import raster
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
-from pesto_runtime.raster.picking import picked_for, read_for
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.read import picked_for, read_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.client.describing import Described
-    from pesto_runtime.client.references import References
+    from pesto_runtime.client.describing import Described, References
     from pesto_runtime.contract import Description, Port
 
 NPY = "application/x-npy"
@@ -37,7 +37,7 @@ JSON = "application/json"
 _QUERY_CHARS = 7000
 """Longest query, encoded: proxies take 8 KiB of request line."""
 
-Sent: TypeAlias = "raster.Image | ImageReference | str"
+Sent: TypeAlias = "Image | ImageReference | str"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class EncodedCall:
     def has_pixels(self) -> bool:
         """Whether any image is sent as pixels."""
         several = (each if isinstance(each, list) else [each] for each in self.images.values())
-        return any(isinstance(each, raster.Image) for found in several for each in found)
+        return any(isinstance(each, Image) for found in several for each in found)
 
     def parts(self) -> list[Part]:
         """A part per input, and per image of a list."""
@@ -198,10 +198,10 @@ def _sent(port: Port, value: object, references: References) -> Sent:
         if references.admits(value.href):
             return value
         return read_for(value.href, port.raster, window=value.window, bands=value.bands)
-    if isinstance(value, raster.Image):
+    if isinstance(value, Image):
         return picked_for(value, port.raster)
     if isinstance(value, np.ndarray):
-        return raster.Image(value[np.newaxis] if value.ndim == 2 else value)
+        return Image(value[np.newaxis] if value.ndim == 2 else value)
     if isinstance(value, str):
         return value
     raise InvalidInput(
@@ -215,7 +215,7 @@ def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
     call, images = outgoing.call, outgoing.images
     ports = described.description.image_inputs
     image = next(iter(images.values()), None)
-    if len(ports) != 1 or len(images) != 1 or not isinstance(image, raster.Image):
+    if len(ports) != 1 or len(images) != 1 or not isinstance(image, Image):
         return None
     if next(iter(images)) != ports[0].name:
         return None
@@ -227,7 +227,7 @@ def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
     if not fits or len(urlencode(query)) > _QUERY_CHARS:
         return None
     headers = {"Content-Type": fits[0], "Accept": accept_header(call, described)}
-    return Request("POST", "/process", headers, query, raster.encode_image(image, fits[0]))
+    return Request("POST", "/process", headers, query, encode_image(image, fits[0]))
 
 
 def _form_request(outgoing: EncodedCall, described: Described) -> Request | None:
@@ -240,10 +240,10 @@ def _form_request(outgoing: EncodedCall, described: Described) -> Request | None
 
 
 def _image_part(name: str, image: Sent, tile: TileInfo | None) -> Part:
-    if not isinstance(image, raster.Image):
+    if not isinstance(image, Image):
         return Part(name, dumped(_as_json(image)).encode(), JSON)
     media_type = _binary_types(image, tile)[0]
-    return Part(name, raster.encode_image(image, media_type), media_type, name)
+    return Part(name, encode_image(image, media_type), media_type, name)
 
 
 def _tile_header(tile: TileInfo | None) -> dict[str, str]:
@@ -251,7 +251,7 @@ def _tile_header(tile: TileInfo | None) -> dict[str, str]:
     return {} if tile is None else {"X-Pesto-Tile": ",".join(str(each) for each in tile.write)}
 
 
-def _binary_types(image: raster.Image, tile: TileInfo | None) -> tuple[str, ...]:
+def _binary_types(image: Image, tile: TileInfo | None) -> tuple[str, ...]:
     """Bare pixels where the tile, or nobody, knows where they lie."""
     knows = image.crs is not None or image.transform is not None or image.nodata is not None
     return (TIFF,) if knows and tile is None else (NPY, TIFF)
@@ -269,7 +269,7 @@ def _as_json(image: Sent) -> JsonValue:
     if isinstance(image, ImageReference):
         document: dict[str, JsonValue] = image.model_dump(mode="json", exclude_none=True)
         return document
-    return base64.b64encode(raster.encode_image(image, TIFF)).decode("ascii")
+    return base64.b64encode(encode_image(image, TIFF)).decode("ascii")
 
 
 def _as_text(description: Description, name: str, value: JsonValue) -> str:

@@ -10,19 +10,21 @@ from pesto_runtime.contract.call import (
     Job,
     TileInfo,
     WireImage,
+    bad_fields,
 )
 from pesto_runtime.contract.description import (
+    GEOMETRIES,
     Description,
     DescriptionDocument,
     Fold,
     Port,
     PortKind,
     Tileable,
+    VectorContract,
     digest,
     merge_patch,
 )
 from pesto_runtime.contract.drift import Change, drift, is_breaking
-from pesto_runtime.contract.faults import bad_fields
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
 from pesto_runtime.contract.pipeline import Pipeline, Reference, Stage, literal, parse_binding
 from pesto_runtime.contract.raster import (
@@ -45,7 +47,6 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
-from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 
 __all__ = [
     "BLOCK",

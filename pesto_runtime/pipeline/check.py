@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
-from pesto_runtime.pipeline.bindings import bind_stage, nobody_makes
-from pesto_runtime.pipeline.edges import PER_TILE
+from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, nobody_makes
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
 from pesto_runtime.schema import schema_faults
 

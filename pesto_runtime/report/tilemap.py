@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pesto_runtime.report import wording
+from pesto_runtime.report import markup
 from pesto_runtime.report.markup import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pesto_runtime.contract import Window
-    from pesto_runtime.report.data import TileTime
+    from pesto_runtime.report.facts import TileTime
 
 SHADES = 7
 """Steps of the colour scale, in classes `t0` to `t6` of the style sheet."""
@@ -74,7 +74,7 @@ class ColourScale:
     @property
     def ends(self) -> tuple[str, str, str]:
         """Fastest, median and slowest, in words."""
-        fastest, middle, slowest = map(wording.seconds, (self.low, self.median, self.high))
+        fastest, middle, slowest = map(markup.seconds, (self.low, self.median, self.high))
         return fastest, middle, slowest
 
 
@@ -135,7 +135,7 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
     note = f"<p>A square is the mean of all tiles in {side} × {side} px.</p>" if side else ""
     return (
         f'<figure class="map"><div class="frame">{drawing}</div><figcaption>'
-        f"<h3><strong>{text(title)}</strong></h3><p>{wording.plural(len(tiles), 'tile')}</p>"
+        f"<h3><strong>{text(title)}</strong></h3><p>{markup.plural(len(tiles), 'tile')}</p>"
         f"{_legend(tiles, scale)}{note}</figcaption></figure>"
     )
 
@@ -183,7 +183,7 @@ def _class(tile: Tile, scale: ColourScale | None) -> str:
 
 def _tooltip(tile: Tile) -> str:
     col_off, row_off, width, height = tile.window
-    took = wording.seconds(tile.seconds) if tile.state == "done" else tile.state
+    took = markup.seconds(tile.seconds) if tile.state == "done" else tile.state
     return text(f"column {col_off}, row {row_off}, {width} × {height} px: {took}")
 
 
@@ -212,11 +212,11 @@ def _merged(tiles: Sequence[Tile]) -> Tile:
 
 
 def _summary(tiles: Sequence[Tile], scale: ColourScale | None) -> str:
-    parts = [wording.plural(len(tiles), "tile")]
+    parts = [markup.plural(len(tiles), "tile")]
     if reused := sum(tile.state == "reused" for tile in tiles):
-        parts.append(f"{wording.count(reused)} reused")
+        parts.append(f"{markup.count(reused)} reused")
     if holes := sum(tile.state == "hole" for tile in tiles):
-        parts.append(wording.plural(holes, "hole"))
+        parts.append(markup.plural(holes, "hole"))
     if scale:
         parts.append("fastest {}, median {}, slowest {}".format(*scale.ends))
     return ", ".join(parts)
@@ -228,7 +228,7 @@ def _legend(tiles: Sequence[Tile], scale: ColourScale | None) -> str:
         if amount := sum(tile.state == state for tile in tiles):
             keys.append(
                 f'<p class="key"><i class="{state}" aria-hidden="true"></i>'
-                f"{name} <b>{wording.count(amount)}</b></p>"
+                f"{name} <b>{markup.count(amount)}</b></p>"
             )
     return "".join(keys)
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from fastapi import Response
 
-from pesto_runtime.service.documents import PREFIX
-from pesto_runtime.service.metrics import MEDIA_TYPE, Metrics
-from pesto_runtime.service.observing import RequestObserver
+from pesto_runtime.service.observing import MEDIA_TYPE, Metrics, RequestObserver
 from pesto_runtime.service.page import Page
+from pesto_runtime.service.static_responses import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.metrics import Queue
+    from pesto_runtime.service.observing import Queue
 
 
 def add_operations(

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.answers import CallResponse
-    from pesto_runtime.service.payload import Payload
+    from pesto_runtime.service.request import Payload
+    from pesto_runtime.service.spool import Spool
+
 
 State: TypeAlias = Literal["STARTING", "OK", "FAILED"]
 OnProgress: TypeAlias = "Callable[[float, float], None]"
@@ -92,3 +93,22 @@ def no_progress(_done: float, _total: float) -> None:
 
 def no_log(_line: str) -> None:
     """Ignore what an algorithm tells."""
+
+
+@dataclass(frozen=True)
+class CallResponse:
+    """The bytes of an answer.
+
+    Attributes:
+        content: All of them, unless they are in a spool.
+        media_type: Of them.
+        spool: Where large ones are; None for others.
+    """
+
+    content: bytes
+    media_type: str
+    spool: Spool | None = None
+
+    def whole(self) -> bytes:
+        """All bytes, wherever they are."""
+        return self.content if self.spool is None else self.spool.whole()

@@ -15,10 +15,10 @@ import uvloop
 
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.documents import PREFIX
-from pesto_runtime.service.jobs.folder import default_folder
-from pesto_runtime.service.jobs.options import JobOptions
-from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.jobs.files import default_folder
+from pesto_runtime.service.jobs.states import JobOptions
+from pesto_runtime.service.static_responses import PREFIX
 from pesto_runtime.service.workers import Workers
 
 if TYPE_CHECKING:

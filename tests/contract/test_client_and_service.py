@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import uvicorn
 
-from pesto_runtime.client import AsyncClient, Client
+from pesto_runtime.client.async_client import AsyncClient
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import ImageReference, TileInfo, Window
 from pesto_runtime.errors import AlgorithmFailed, HrefRefused, InvalidInput, RasterUnreadable
 from pesto_runtime.hrefs import Gate, file_href
 from pesto_runtime.processor import load_processor
-from pesto_runtime.raster import Image, encode_image
-from pesto_runtime.service import Limits, ThreadRunner, create_app
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.app import create_app
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.contract import Job
-from pesto_runtime.raster import decode_image
+from pesto_runtime.raster.codec import decode_image
 from tests.contract.serving import ERRANDS, PROJECT, Server, lines_of, served, until
 
 if TYPE_CHECKING:

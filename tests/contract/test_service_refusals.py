@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, encode_image
-from pesto_runtime.service import Limits
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
+from pesto_runtime.service.admission import Limits
 from tests.contract.calls import (
     COVER,
     NPY,

@@ -16,7 +16,9 @@ import httpx
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import Limits, ThreadRunner, create_app
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.app import create_app
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,14 +21,15 @@ from typer.core import TyperGroup
 import pesto_airflow
 import pesto_runtime
 from docs._hooks.generated import filled
-from pesto_airflow.endpoint import ConnectionFields
-from pesto_airflow.settings import GroupSettings
+from pesto_airflow.hooks import ConnectionFields
+from pesto_airflow.taskgroups import GroupSettings
 from pesto_conductor.taskdefs import task_definitions
 from pesto_runtime import errors
 from pesto_runtime.cli.main import app
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import ThreadRunner, create_app
+from pesto_runtime.service.app import create_app
+from pesto_runtime.service.threads import ThreadRunner
 from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:

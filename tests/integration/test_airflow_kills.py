@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from tests.support.airflow_runs import PipelineDag, add_pipeline
 from tests.support.airflow_standalone import until
 from tests.support.commands import saved, started
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pesto_airflow.rest import TaskInstanceState
+    from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(300)]

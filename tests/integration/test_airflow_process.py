@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from tests.contract.serving import ERRANDS, Server, lines_of, served
 from tests.support.airflow_standalone import until
 from tests.support.busy import busy_service
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskInstanceState
+    from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(240)]

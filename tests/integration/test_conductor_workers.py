@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pesto_conductor.taskdefs import GPU_DOMAIN, service_definition, task_domains
-from pesto_runtime.activities import find
+from pesto_runtime.run.services import find
 from tests.support.commands import is_alive, pesto, served, waited
 from tests.support.conductor_workers import conductor_worker, repeated, windows
 from tests.support.rasters import noise, pixels_of, sha256_of, write_scene

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pesto_airflow.freezing import write_catalog
-from pesto_runtime.activities import resolve_services
+from pesto_airflow.catalog import write_catalog
 from pesto_runtime.contract import Pipeline
+from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.runs import CLOUD_COVER
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskInstanceState
+    from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 _DAG = """

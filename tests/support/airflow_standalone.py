@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pesto_airflow.standalone import Standalone, running_standalone
+from pesto_airflow.trial.standalone import Standalone, running_standalone
 from tests.support.runs import ROOT
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskInstanceState
+    from pesto_airflow.trial.rest import TaskInstanceState
 
 
 class Airflow:

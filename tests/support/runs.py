@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RunRequest, SilentListener
-from pesto_runtime.local import engine
+from pesto_runtime.run.local import engine
 from tests.support.rasters import pixels_of, sha256_of
 
 if TYPE_CHECKING:

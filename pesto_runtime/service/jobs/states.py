@@ -11,9 +11,30 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pesto_runtime.errors import Gone, JobInterrupted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import JsonValue
 
-    from pesto_runtime.service.jobs.options import Again
+
+Again: TypeAlias = Literal["again", "fail"]
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Where jobs are kept, for how long, and how many.
+
+    Attributes:
+        folder: Where they are kept; None for a folder that goes when the service ends.
+        ttl_s: Seconds that results are kept after a job has ended.
+        waiting: Jobs that may wait to run; the next one is answered 503.
+        interrupted: What becomes of jobs that ran when the service was killed.
+    """
+
+    folder: Path | None = None
+    ttl_s: float = 86_400.0
+    waiting: int = 10_000
+    interrupted: Again = "again"
+
 
 State: TypeAlias = Literal["accepted", "running", "successful", "failed", "dismissed"]
 

@@ -12,14 +12,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadField, PestoError, error_from_problem
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.request import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.answers import CallResponse
+    from pesto_runtime.service.runs import CallResponse
     from pesto_runtime.service.spool import Spool
 
 _SIZES = struct.Struct("!III")

@@ -13,9 +13,8 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description
-from pesto_runtime.service.answers import CallResponse
 from pesto_runtime.service.logs import also
-from pesto_runtime.service.runs import ProcessFacts, no_log, no_progress
+from pesto_runtime.service.runs import CallResponse, ProcessFacts, no_log, no_progress
 from pesto_runtime.service.spool import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.channel import open_channel, received, send
 from pesto_runtime.service.workers.fate import NotBegun, died, not_begun
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pesto_runtime.errors import PestoError
-    from pesto_runtime.service.payload import Payload
+    from pesto_runtime.service.request import Payload
     from pesto_runtime.service.runs import OnLog, OnProgress
     from pesto_runtime.service.workers.setting import Setting
 

@@ -17,9 +17,9 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pesto_runtime.client.tracing import Trace
+from pesto_runtime.client.transport import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
-from pesto_runtime.processor.progress import listening
+from pesto_runtime.processor.protocol import listening
 from pesto_runtime.service.spool import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.channel import received, send
 from pesto_runtime.service.workers.fate import die_with, limit_memory
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.processor import Processor
-    from pesto_runtime.service.answers import CallResponse
     from pesto_runtime.service.execution import Execution
-    from pesto_runtime.service.payload import Payload
+    from pesto_runtime.service.request import Payload
+    from pesto_runtime.service.runs import CallResponse
 
 
 _TRACEPARENT = "TRACEPARENT"

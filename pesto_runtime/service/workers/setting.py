@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.admission import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

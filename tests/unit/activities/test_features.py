@@ -11,10 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesto_runtime.activities.features import Feature, WindowPlacement, read_features
-from pesto_runtime.activities.gather import FeatureBlocks, decode_block
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken
+from pesto_runtime.run.features import (
+    Feature,
+    FeatureBlocks,
+    WindowPlacement,
+    decode_block,
+    read_features,
+)
 from pesto_runtime.tiling import blocks_of, whole
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesto_runtime.activities.readers import ReaderCache
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import RasterUnreadable
+from pesto_runtime.run.inputs import ReaderCache
 from tests.support.rasters import noise, write_scene
 
 WHOLE = Window(0, 0, 40, 30)

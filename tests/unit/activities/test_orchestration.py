@@ -11,28 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.activities import (
-    RunRecord,
-    begin_run,
-    chunks_of,
-    close_callers,
-    close_phase,
-    discover,
-    load_context,
-    locked_workspace,
-    plan,
-    process,
-    read_inputs,
-    resolve_services,
-    run_store,
-    shape,
-    tiles_at_once,
-)
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
-from pesto_runtime.runs import publish_run
+from pesto_runtime.run.callers import close_callers
+from pesto_runtime.run.checking import shape
+from pesto_runtime.run.chunk import process, tiles_at_once
+from pesto_runtime.run.closing import close_phase
+from pesto_runtime.run.context import begin_run, chunks_of, load_context
+from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.publishing import RunRecord
+from pesto_runtime.run.services import discover, resolve_services
+from pesto_runtime.run.workspace import locked_workspace, publish_run, run_store
 from tests.support.fakes import as_npy, fake_service
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, sha256_of, write_scene
@@ -247,7 +238,8 @@ def test_a_shape_from_saved_descriptions_needs_no_pixels_and_no_network(tmp_path
     discover(tuple(map(str, model.services.values())), catalog)
     code = (
         "import sys; from pathlib import Path\n"
-        "from pesto_runtime.activities import load_pipeline, resolve_services, shape\n"
+        "from pesto_runtime.run.checking import load_pipeline, shape\n"
+        "from pesto_runtime.run.services import resolve_services\n"
         "model = load_pipeline(Path('p.json'))\n"
         "found = resolve_services(model, base=Path(), catalog=Path('catalog'), ask=ASK)\n"
         "assert shape(model, found)[0].stages == ('s0',)\n"

@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pesto_airflow import calls
-from pesto_airflow.calls import call_key, prepared, require_jobs, require_references
-from pesto_airflow.pools import placement
+from pesto_airflow import process_call
+from pesto_airflow.process_call import (
+    call_key,
+    placement,
+    prepared,
+    require_jobs,
+    require_references,
+)
 from pesto_runtime.client.describing import Described
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.errors import InvalidInput
@@ -123,4 +128,4 @@ def test_a_gpu_chooses_the_pool(gpu: float | None, chosen: dict[str, str]) -> No
 
 def test_the_examples_hold() -> None:
     """Names of calls."""
-    assert doctest.testmod(calls).failed == 0
+    assert doctest.testmod(process_call).failed == 0

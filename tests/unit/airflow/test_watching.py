@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pesto_airflow.watching import MOST_LOSSES, Ended, JobPoller
+from pesto_airflow.triggers import MOST_LOSSES, Ended, JobPoller
 from pesto_runtime.contract import Job
 from pesto_runtime.errors import AlgorithmFailed, Busy, Gone, InvalidInput, NotFound, Unreachable
 

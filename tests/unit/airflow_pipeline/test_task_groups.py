@@ -9,10 +9,10 @@ import pytest
 from airflow.sdk import DAG, Asset
 
 from pesto_airflow import pesto_pipeline
-from pesto_airflow.freezing import overlay_between, write_catalog
-from pesto_runtime.activities import resolve_services
+from pesto_airflow.catalog import overlay_between, write_catalog
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput, InvalidPipeline
+from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.runs import CLOUD_COVER, pipeline, stage
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.settings import GroupSettings
+    from pesto_airflow.taskgroups import GroupSettings
 
 TWO_PHASES = pipeline(
     stage("small", "grow", image="$inputs.scene"),

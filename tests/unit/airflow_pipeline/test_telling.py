@@ -19,7 +19,7 @@ from pesto_airflow import (
     PestoPlanOperator,
     PestoPublishOperator,
 )
-from pesto_airflow.operators.map import MOST_HOLES_TOLD
+from pesto_airflow.operators.run import MOST_HOLES_TOLD
 from pesto_runtime.errors import InvalidInput, StoreRefused
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, write_scene
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_airflow.operators.verb import RunOperator
+    from pesto_airflow.operators.run import RunOperator
 
 WIDTH, HEIGHT, TILE = 300, 120, 20
 BAD_TILES = 12

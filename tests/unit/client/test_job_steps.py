@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from pesto_runtime.client.describing import Described
+from pesto_runtime.client.describing import Described, References
 from pesto_runtime.client.jobs import JobSteps
-from pesto_runtime.client.references import References
 from pesto_runtime.client.sending import OutgoingCall
 from pesto_runtime.client.steps import Patience, Reply, Request, Wait, advance
 from pesto_runtime.contract import Description

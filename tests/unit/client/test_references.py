@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.client import Described
+from pesto_runtime.client.describing import Described, References
 from pesto_runtime.client.jobs import JobSteps
-from pesto_runtime.client.references import References
 from pesto_runtime.client.sending import OutgoingCall
 from pesto_runtime.client.steps import Patience, Reply, Request, advance
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, encode_image
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
 
 if TYPE_CHECKING:
     from pathlib import Path

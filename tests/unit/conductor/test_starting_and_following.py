@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_conductor import run_commands
+from pesto_conductor.client import Conductor
+from pesto_conductor.deploy import domains_of, read_inputs
 from pesto_conductor.following import Untaken, failure_of, follow
-from pesto_conductor.rest import Conductor
-from pesto_conductor.starting import domains_of, read_inputs
 from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import InvalidInput, RunFailed
 from tests.support.runs import ROOT

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor.bindings import binding_of
+from pesto_conductor.crew import ProgressTracker
 from pesto_conductor.errors import report_of
-from pesto_conductor.verbs import TaskContext
-from pesto_conductor.watch import ProgressTracker
-from pesto_runtime.activities import TileRecord
+from pesto_conductor.verbs import TaskContext, binding_of
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -21,6 +19,7 @@ from pesto_runtime.errors import (
     TilesFailed,
     Unreachable,
 )
+from pesto_runtime.run.records import TileRecord
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -12,14 +12,15 @@ import pytest
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import Limits, ThreadRunner
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.request import Payload
 from pesto_runtime.service.runs import no_log, no_progress
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_runtime.service.answers import CallResponse
+    from pesto_runtime.service.runs import CallResponse
 
 TOLD = """
 import pesto_runtime, time

@@ -13,10 +13,12 @@ import pytest
 from pesto_runtime.errors import Busy
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import JobOptions, Limits, ThreadRunner
-from pesto_runtime.service.jobs import JobManager
-from pesto_runtime.service.jobs.orders import JobRequest
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.jobs.manager import JobManager
+from pesto_runtime.service.jobs.results import JobRequest
+from pesto_runtime.service.jobs.states import JobOptions
+from pesto_runtime.service.request import Payload
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.errors import InvalidInput, StoreFailed, StoreRefused
-from pesto_runtime.service.jobs.asking import JobHeaders, asked_of
-from pesto_runtime.service.jobs.folder import JobFolder, default_folder
-from pesto_runtime.service.jobs.orders import JobRequest
-from pesto_runtime.service.jobs.results import Piece, results_of
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.jobs.api import JobHeaders, asked_of
+from pesto_runtime.service.jobs.files import JobFolder, default_folder
+from pesto_runtime.service.jobs.results import JobRequest, Piece, results_of
+from pesto_runtime.service.request import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

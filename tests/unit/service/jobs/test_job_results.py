@@ -9,9 +9,9 @@ import pytest
 
 from pesto_runtime.client.multipart import Part, write_parts
 from pesto_runtime.contract import Description
-from pesto_runtime.service.answers import CallResponse
 from pesto_runtime.service.jobs.results import listed, put_together, results_of, shown, taken_apart
 from pesto_runtime.service.jobs.states import Result
+from pesto_runtime.service.runs import CallResponse
 
 IMAGE = {"$ref": "#/definitions/Image"}
 IMAGES = {"$ref": "#/definitions/Images"}

@@ -16,7 +16,7 @@ from tests.unit.service.workers.test_workers import HAZARDS, ask, working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_runtime.service import Workers
+    from pesto_runtime.service.workers import Workers
 
 pytestmark = pytest.mark.integration
 
