@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -138,6 +139,35 @@ def test_floats_alone_would_move_a_feature_with_its_window() -> None:
     }
     assert len(apart) > 1
     assert len(contents) == 1
+
+
+STEPS = st.integers(-(1 << 15), 1 << 22)  # from 8 pixels before the grid
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(x=STEPS, y=STEPS, at=st.tuples(st.integers(-50, 600), st.integers(-50, 500)))
+def test_coordinates_are_written_in_steps_of_a_1024th_of_a_pixel(
+    x: int, y: int, at: tuple[int, int]
+) -> None:
+    """The nearest step, the upper one of two that are as near; exactly, wherever the window is."""
+    feature = only(shape("LineString", [[x / 4096, y / 4096], [0, 0]]), at=at)
+    written = json.loads(feature.content)["geometry"]["coordinates"][0]
+    expected = [math.floor(Fraction(step, 4096) * 1024 + Fraction(1, 2)) for step in (x, y)]
+    assert [Fraction(each) for each in written] == [
+        offset + Fraction(step, 1024) for offset, step in zip(at, expected, strict=True)
+    ]
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(point=st.tuples(ratio(90), ratio(90)), at=st.integers(0, 200), noise=st.integers(-3, 3))
+def test_noise_in_the_last_bits_of_a_float_moves_no_feature(
+    point: Point, at: int, noise: int
+) -> None:
+    """A corner at 10 that an algorithm computes as 9.999999999999998 has the owner of 10."""
+    exact = [float(each) for each in point]
+    noisy: list[JsonValue] = [each + noise * math.ulp(256) for each in exact]
+    places: list[JsonValue] = [*exact]
+    assert only(shape("Point", noisy), at=(at, at)) == only(shape("Point", places), at=(at, at))
 
 
 @pytest.mark.parametrize(
