@@ -251,7 +251,7 @@ def _spool(ancillary: Iterable[_Ancillary]) -> Spool | None:
     return Spool(numbers[0]) if numbers else None
 
 
-class StartedCall:
+class StartedCallCounter:
     """Shared counter: the number of the call that a worker has started last; 0 at first.
 
     Writing it costs no message, and it outlives the worker. So the service knows of a worker that
@@ -264,7 +264,7 @@ class StartedCall:
         self._memory = mmap.mmap(descriptor, _NUMBER.size)
 
     @classmethod
-    def create(cls) -> StartedCall:
+    def create(cls) -> StartedCallCounter:
         """Make a counter in memory without a name; a child process may inherit its descriptor."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("pesto-started-call")

@@ -29,7 +29,7 @@ from pesto_runtime.service.workers import lifecycle
 from pesto_runtime.service.workers.frames import (
     Frame,
     FrameDecoder,
-    StartedCall,
+    StartedCallCounter,
     call_frame,
     decode_error,
     encode_frame,
@@ -135,7 +135,7 @@ class WorkerHandle:
             on_loss: Called when a worker that was ready is lost.
         """
         self._socket, theirs = open_channel()
-        self._started_call = StartedCall.create()
+        self._started_call = StartedCallCounter.create()
         inherited = (theirs.fileno(), self._started_call.descriptor)
         numbers = [str(number) for number in (*inherited, os.getpid())]
         with theirs:

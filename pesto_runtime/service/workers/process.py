@@ -31,7 +31,7 @@ from pesto_runtime.service.spool import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.frames import (
     Frame,
     FrameDecoder,
-    StartedCall,
+    StartedCallCounter,
     answer_frame,
     decode_payload,
     encode_error,
@@ -65,7 +65,7 @@ _PROGRESS_EVERY_S = 0.05
 class WorkerProcess:
     """The worker's side of the link: load, set up, then perform calls."""
 
-    def __init__(self, channel: socket.socket, started_call: StartedCall) -> None:
+    def __init__(self, channel: socket.socket, started_call: StartedCallCounter) -> None:
         """Take over the descriptors that the process was started with."""
         self._channel, self._started_call = channel, started_call
         self._spool: Spool | None = None
@@ -303,7 +303,7 @@ def main() -> None:
         os.set_inheritable(descriptor, False)  # programs of an algorithm must not keep them open
     os.dup2(2, 1)  # output that bypasses Python goes to the service's log
     faulthandler.enable(file=2)
-    WorkerProcess(socket.socket(fileno=channel), StartedCall(counter)).serve()
+    WorkerProcess(socket.socket(fileno=channel), StartedCallCounter(counter)).serve()
 
 
 def _loaded(settings: WorkerSettings) -> Processor:
