@@ -35,9 +35,12 @@ _ENCODER = json.JSONEncoder(check_circular=False)
 _SHORT_BYTES = 1024
 
 _READ_BYTES = 128 << 10
+# A frame without a spool has at most 64 KiB and its head. It must fit beside what is unread: a full
+# buffer makes the event loop wait for the worker. The default of Linux is 208 KiB.
 _BUFFER_BYTES = 1 << 20
 _INT_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_INT_BYTES)
+# A program that an algorithm starts must not inherit a spool: it would keep the memory.
 _CLOSED_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 _NUMBER = struct.Struct("=Q")
@@ -114,6 +117,7 @@ def _first(data: bytes | bytearray) -> Frame | None:
     return Frame(document, bytes(data[middle : middle + body_size]), number)
 
 
+# Cached, as `_call_head` and `_answer_head` are: 0.1 microseconds instead of 5.
 @lru_cache(maxsize=256)
 def _known_head(head: bytes) -> Mapping[str, JsonValue]:
     """Decode a short head; nearly all calls of a service have one of few heads."""

@@ -215,10 +215,8 @@ class WorkerHandle:
             CallNotStarted: the worker died before it started the call; another one may run it.
             PestoError: the request, the algorithm or the answer is at fault, or the worker died.
         """
-        outcome: asyncio.Future[CallResponse | Exception] = (
-            asyncio.get_running_loop().create_future()
-        )
-        request = _Request(outcome, on_log, on_progress)
+        loop = asyncio.get_running_loop()
+        request: _Request[CallResponse] = _Request(loop.create_future(), on_log, on_progress)
         number = self._life.number + 1
         self._requests.append(request)
         try:
@@ -226,7 +224,8 @@ class WorkerHandle:
                 await self._send(payload, request, number, from_here=from_here)
             return await request.result()
         except BaseException:
-            # Cancelled, or not sent. After an error of the call itself this event changes nothing.
+            # Cancelled, or not sent. After an error of the call itself this event changes nothing,
+            # nor where the answer has come in the same turn: then the worker is idle already.
             self._feed(lifecycle.CallAbandoned(number))
             with contextlib.suppress(ValueError):
                 self._requests.remove(request)
@@ -287,6 +286,7 @@ class WorkerHandle:
             request.outcome.set_result(outcome)
 
     def _kill(self) -> None:
+        # The group has the programs that an algorithm started; the process may have died already.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         loop = asyncio.get_running_loop()
@@ -322,7 +322,7 @@ class WorkerHandle:
                 await asyncio.get_running_loop().sock_sendall(self._socket, rest)
 
     def _read(self) -> None:
-        """Read the socket once, and take the events of its frames; the event loop calls it."""
+        """Read the socket once, and take its frames; the event loop calls it."""
         try:
             data, spool = receive(self._socket)
         except BlockingIOError:
@@ -338,16 +338,11 @@ class WorkerHandle:
             self._take(frame)
 
     def _take(self, frame: Frame) -> None:
-        """Turn a frame into an event, or hand what an algorithm reports to its caller."""
+        """Turn a frame into an event, or pass a report of the algorithm on to the caller."""
         kind, head = frame.kind, frame.head
         if kind == "answer":
             spool, self._spool = self._spool, None
-            if spool is not None:
-                size = head["spilled"]
-                spool.size = size if isinstance(size, int) else 0
-            self._feed(
-                lifecycle.AnswerReceived(CallResponse(frame.body, str(head["media_type"]), spool))
-            )
+            self._feed(lifecycle.AnswerReceived(_answer(frame, spool)))
         elif kind == "failed":
             self._feed(lifecycle.ErrorReceived(decode_error(head)))
         elif kind == "loaded":
@@ -359,7 +354,7 @@ class WorkerHandle:
 
 
 def _report(request: _Request[Any], kind: str, head: Mapping[str, JsonValue]) -> None:
-    """Hand on a log line, the progress or the tile of a call, or free its body."""
+    """Pass on a log line, the progress or the tile of a call, or free its body."""
     if kind == "log":
         request.context.run(request.on_log, str(head["line"]))
     elif kind == "progress":
@@ -369,7 +364,8 @@ def _report(request: _Request[Any], kind: str, head: Mapping[str, JsonValue]) ->
     elif kind == "about":
         request.context.run(also, tile=str(head["tile"]))
     elif kind == "begun" and request.body is not None:
-        # The worker has the body now; memory without a name is freed by its last process.
+        # The worker has the body now. Anonymous memory is freed when its last descriptor is
+        # closed: with one still open here, a body of 60 MB would stay until the call ends.
         request.body.close()
 
 

@@ -150,6 +150,8 @@ class Do(Enum):
     REPORT_LOSS = auto()
 
 
+# The order counts: a caller gets its outcome before anything else happens, and a worker is killed
+# before the pool starts another one, which needs its memory.
 Actions: TypeAlias = tuple[Resolve | Do, ...]
 Step: TypeAlias = tuple[Lifecycle, Actions]
 
@@ -218,6 +220,7 @@ def _called(life: Lifecycle, event: Event) -> Step:
 
 def _late(life: Lifecycle, event: Event) -> Step:
     match event:
+        # There was no answer in the socket: the deadline counts now.
         case SocketRead():
             return _lost(life), (Resolve(TimeoutError()), Do.KILL, Do.REPORT_LOSS)
     return _called(life, event)
@@ -266,6 +269,7 @@ def _is_over(deadline: float | None, at: float) -> bool:
 def _death(life: Lifecycle, code: int, started: int) -> AlgorithmFailed | CallNotStarted:
     """Return the error of what a dead worker was to do."""
     ended = f"{life.name}: its worker process {exit_description(code)}"
+    # A call that was started may have written files or sent data: it never runs a second time.
     if started == life.number:
         return AlgorithmFailed(ended)
     return CallNotStarted(f"{ended} before it began this call")

@@ -78,6 +78,7 @@ class WorkerProcess:
         self._send(encode_frame(kind, head, body))
 
     def _send(self, frame: bytes, spool: Spool | None = None) -> None:
+        # Threads of an algorithm log while its main thread answers: frames must not be mixed.
         with self._gate:
             sent = send(self._channel, frame, spool)
             if sent < len(frame):
@@ -152,7 +153,9 @@ class WorkerProcess:
     def _payload(self, frame: Frame) -> Payload:
         spool, self._spool = self._spool, None
         if spool is not None:
-            self.send("begun", {})  # the service closes its descriptor, so that this end frees it
+            # The service closes its descriptor then, so that this end frees the memory. Small calls
+            # send no such frame: it would wake the service's event loop once more per call.
+            self.send("begun", {})
         return decode_payload(frame, spool)
 
     def _reply(self, answer: CallResponse) -> None:
