@@ -4,21 +4,29 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
+# Tests run on every core; those that share a server stay on one. WORKERS=0 runs them one by one.
+WORKERS ?= logical
+PYTEST  := $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+LONG    := airflow or conductor or real_pesto or browser
+
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check lint types layers bench docs site schemas pins clean
+.PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean
 
 help:  ## Show what there is to make.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: $(VENV)/.base  ## Three services over HTTP, discovered and chained over a Landsat scene.
 	@$(BIN)/python examples/demo.py out
 
 setup: $(VENV)/.dev  ## Everything for working on the project.
 
-test: $(VENV)/.dev  ## All tests.
-	$(BIN)/pytest
+test: $(VENV)/.dev  ## Units, contracts, pages, services and runs on this machine.
+	$(PYTEST) -m "not ($(LONG))"
 
-check: lint types layers site test  ## What CI runs.
+test-all: $(VENV)/.dev  ## Those, and a real Airflow, Conductor, PESTO 1.7.2 and browser.
+	$(PYTEST)
+
+check: lint types layers site test-all  ## What CI runs.
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -37,7 +45,7 @@ bench: $(VENV)/.dev  ## Benchmarks against peers; writes RESULTS.md into benchma
 	$(BIN)/python -m benchmarks.conductor
 
 docs: $(VENV)/.dev  ## The snippets of README and docs, run.
-	$(BIN)/pytest tests/docs
+	$(PYTEST) tests/docs
 
 site: $(VENV)/.dev  ## The documentation as a site, in site/; fails on a warning or a dead link.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

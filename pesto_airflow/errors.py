@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from pesto_runtime.errors import AlgorithmFailed, Interrupted, PestoError
@@ -12,6 +14,7 @@ from pesto_runtime.errors import AlgorithmFailed, Interrupted, PestoError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow.sdk import Context
     from pydantic import JsonValue
 
 
@@ -76,3 +79,39 @@ def native_errors() -> Iterator[None]:
 
 def _worth_reading(error: PestoError) -> PestoError | None:
     return error if isinstance(error, AlgorithmFailed) else None
+
+
+class PestoRetryPolicy(RetryPolicy):
+    """Follow `retryable` and `Retry-After`; how often is the task's `retries`.
+
+    The operators of this package have it already. It also understands errors of ours that code
+    under `@task` lets through. All else is left to Airflow.
+    """
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,  # noqa: ARG002  # how often is not ours to say
+        max_tries: int,  # noqa: ARG002  # nor this
+        context: Context | None = None,  # noqa: ARG002  # nothing of the task matters
+    ) -> RetryDecision:
+        """Decide on one failure."""
+        if isinstance(exception, PestoError):
+            exception = airflow_error(exception)
+            if not isinstance(exception, PestoTryAgain):
+                return RetryDecision.fail(str(exception))
+        if not isinstance(exception, PestoTryAgain):
+            return RetryDecision.default()
+        if exception.retry_after_s is None:
+            return RetryDecision.retry(reason=str(exception))
+        reason = f"Retry-After {exception.retry_after_s:g} s: {exception}"
+        return RetryDecision.retry(timedelta(seconds=exception.retry_after_s), reason)
+
+    def serialize(self) -> dict[str, object]:
+        """Nothing but its name: it has no settings."""
+        return {"__type": type(self).__name__}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, object]) -> PestoRetryPolicy:  # noqa: ARG003  # no settings
+        """Make it anew."""
+        return cls()

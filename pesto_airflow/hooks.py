@@ -2,19 +2,155 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from airflow.sdk import BaseHook
+from airflow.sdk import BaseHook, BaseOperatorLink
 
-from pesto_airflow.endpoint import Endpoint, endpoint_of
-from pesto_runtime.errors import PestoError
+from pesto_runtime.errors import BadField, InvalidInput, PestoError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime.client import AsyncClient, Client, Described
-    from pesto_runtime.client.describing import Health
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+    from pydantic import JsonValue
+
+    from pesto_runtime.client.async_client import AsyncClient
+    from pesto_runtime.client.client import Client
+    from pesto_runtime.client.describing import Described, Health
     from pesto_runtime.contract import Description, Job
+
+
+TIMEOUT_S, RETRIES, PATIENCE_S = 300.0, 3, 60.0
+_TRUTHS = {"": True, "true": True, "false": False}
+
+
+class ConnectionFields(Protocol):
+    """What is read of an Airflow connection."""
+
+    host: str | None
+    schema: str | None
+    port: int | None
+    login: str | None
+    password: str | None
+
+    @property
+    def extra_dejson(self) -> dict[str, JsonValue]:
+        """The extra fields."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a service is, and how it is called.
+
+    Attributes:
+        url: With or without `/api/v1`.
+        headers: Credentials; they stay out of `repr`, and so out of logs.
+        timeout_s: Seconds without a byte after which an answer is given up.
+        retries: Times a call is sent again after no answer.
+        patience_s: Seconds to wait in all while the service is busy.
+        verify: Whether its certificate is verified; a path names the authorities to trust.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout_s: float = TIMEOUT_S
+    retries: int = RETRIES
+    patience_s: float = PATIENCE_S
+    verify: bool | str = True
+
+
+def endpoint_of(connection: ConnectionFields, *, service: str | None = None) -> Endpoint:
+    """Read a connection.
+
+    Args:
+        connection: Of type `pesto`.
+        service: URL to call instead of the connection's own; all else holds for it too.
+
+    Raises:
+        InvalidInput: it names no service, or a field is not what it should be; all are told.
+    """
+    extra = connection.extra_dejson
+    numbers = {name: _number(extra.get(name)) for name in ("timeout", "retries", "patience")}
+    faults = [
+        BadField(f"/extra/{name}", "must be a number", shortened(extra[name]))
+        for name, number in numbers.items()
+        if number is None and extra.get(name) not in (None, "")
+    ]
+    url = service or _url(connection)
+    if url is None:
+        faults.append(BadField("/host", "must be the service's URL, as http://cloud-mask:8000"))
+    if faults or url is None:
+        raise InvalidInput.of("connection of type pesto", faults)
+    timeout_s, retries, patience_s = numbers.values()
+    return Endpoint(
+        url=url,
+        headers=_credentials(connection),
+        timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
+        retries=RETRIES if retries is None else int(retries),
+        patience_s=PATIENCE_S if patience_s is None else patience_s,
+        verify=_verify(extra.get("verify")),
+    )
+
+
+def _url(connection: ConnectionFields) -> str | None:
+    """A URL given as the host, or put together; a scheme given as the schema counts."""
+    host = connection.host
+    if not host:
+        return None
+    if "://" in host:
+        return host
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'http'}://{host}{port}"
+
+
+def _credentials(connection: ConnectionFields) -> dict[str, str]:
+    if not connection.password:
+        return {}
+    if not connection.login:
+        return {"Authorization": f"Bearer {connection.password}"}
+    pair = f"{connection.login}:{connection.password}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+
+
+def _number(value: JsonValue) -> float | None:
+    """A number, also as text: the form writes numbers, a connection URI texts."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _verify(value: JsonValue) -> bool | str:
+    text = "" if value is None else str(value)
+    return _TRUTHS.get(text.lower(), text)
+
+
+@runtime_checkable
+class CallsService(Protocol):
+    """An operator that knows where its service is."""
+
+    def service_url(self) -> str:
+        """Address up to and with `/api/v1`."""
+
+
+class PestoServiceLink(BaseOperatorLink):
+    """Leads to the service's own page, where a call can be tried by hand."""
+
+    @property
+    def name(self) -> str:
+        """What the button says."""
+        return "Service"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # one page for all tries
+        """Address of the page; Airflow asks on the worker, when the task ends."""
+        if not isinstance(operator, CallsService):
+            return ""
+        return operator.service_url().removesuffix("/api/v1") + "/docs"
 
 
 class PestoHook(BaseHook):
@@ -61,7 +197,7 @@ class PestoHook(BaseHook):
 
     def client(self, *, described: Described | None = None) -> Client:
         """A client to use in a `with` block; raises as `endpoint` does."""
-        from pesto_runtime.client import Client
+        from pesto_runtime.client.client import Client
 
         at = self.endpoint()
         return Client(
@@ -71,7 +207,7 @@ class PestoHook(BaseHook):
 
     async def aclient(self, *, described: Described | None = None) -> AsyncClient:
         """A client to use in an `async with` block; raises as `endpoint` does."""
-        from pesto_runtime.client import AsyncClient
+        from pesto_runtime.client.async_client import AsyncClient
 
         at = await self.aendpoint()
         return AsyncClient(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseSensorOperator, conf
 
-from pesto_airflow.calling import ServiceCall
 from pesto_airflow.errors import PestoTaskFailed, native_errors
-from pesto_airflow.links import PestoServiceLink
+from pesto_airflow.hooks import PestoServiceLink
+from pesto_airflow.process_call import ServiceCall
 from pesto_airflow.triggers import PestoHealthTrigger
 from pesto_runtime.errors import PestoError
 

@@ -5,28 +5,96 @@ Built from saved descriptions: reading a DAG file asks no service and loads no p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Unpack
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from airflow.sdk import Asset, TaskGroup
 
-from pesto_airflow.operators.close import PestoClosePhaseOperator
-from pesto_airflow.operators.map import PestoMapOperator
+from pesto_airflow.operators.outputs import PestoPublishOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
-from pesto_airflow.operators.publish import PestoPublishOperator
+from pesto_airflow.operators.run import PestoClosePhaseOperator, PestoMapOperator
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
-from pesto_airflow.pools import GPU_POOL, Placement, placement
-from pesto_airflow.settings import GroupSettings, settled
+from pesto_airflow.process_call import GPU_POOL, TaskPlacement, placement
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from pydantic import JsonValue
 
-    from pesto_airflow.operators.verb import VerbOperator
-    from pesto_runtime.activities import PhaseShape
+    from pesto_airflow.operators.run import RunOperator
+    from pesto_runtime.run.checking import PhaseShape
+
+
+class GroupSettings(TypedDict, total=False):
+    """Settings of a task group beside its pipeline."""
+
+    base: str | Path | None
+    """Folder that the pipeline's own targets are relative to; its file's folder by default."""
+    store: str | None
+    """Base href of the run store; in the output folder by default."""
+    tile: int | None
+    """Side of a tile, pixels; sized by memory by default."""
+    max_tasks: int
+    """Most mapped tasks of a phase, never above 256; 64 by default."""
+    workers: int
+    """Mapped tasks that run at once on one machine, which share its memory; 4 by default."""
+    concurrency: int | None
+    """Tiles at once in a task; by default 8 where all processes are services, else 1."""
+    pool: str | None
+    """Pool of all mapped tasks; by default `pesto_gpu` for those whose processes want a GPU."""
+    gpu_queue: str | None
+    """Queue of mapped tasks whose processes want a GPU."""
+    max_active_tasks: int | None
+    """Most mapped tasks of a phase at once, in one run; no limit by default."""
+    assets: Mapping[str, Asset] | None
+    """Output name -> Asset; by default `PIPELINE.OUTPUT` for each."""
+    as_cog: bool
+    """Whether image outputs become cloud-optimised GeoTIFFs."""
+    keep: bool
+    """Whether to keep the run store of a complete run."""
+
+
+DEFAULTS: GroupSettings = {
+    "base": None,
+    "store": None,
+    "tile": None,
+    "max_tasks": 64,
+    "workers": 4,
+    "concurrency": None,
+    "pool": None,
+    "gpu_queue": None,
+    "max_active_tasks": None,
+    "assets": None,
+    "as_cog": False,
+    "keep": False,
+}
+
+
+def settled(given: GroupSettings, *, arguments: Iterable[str]) -> GroupSettings:
+    """All settings: those that are given, the others as they are by default.
+
+    Args:
+        given: As they were called with.
+        arguments: What else there is that a misspelt name may mean.
+
+    Raises:
+        InvalidInput: a name is none of a setting; says which it may mean.
+    """
+    unknown = [name for name in given if name not in DEFAULTS]
+    if unknown:
+        told = (_unknown(name, {*DEFAULTS, *arguments}) for name in unknown)
+        raise InvalidInput(f"pesto_pipeline: {', '.join(told)}")
+    return {**DEFAULTS, **given}
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(DEFAULTS))}"
+    return f"it has no setting {name!r}; {hint}"
+
 
 _ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "holes")
 
@@ -80,7 +148,7 @@ def pesto_pipeline(
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
         )
-        last: VerbOperator = planned
+        last: RunOperator = planned
         for phase in known.phases:
             last = _add_phase(phase, planned, last, known=known, holes=holes, settings=chosen)
         published = PestoPublishOperator(
@@ -98,12 +166,12 @@ def pesto_pipeline(
 def _add_phase(
     phase: PhaseShape,
     planned: PestoPlanOperator,
-    before: VerbOperator,
+    before: RunOperator,
     *,
     known: KnownPipeline,
     holes: Literal["fail", "keep"],
     settings: GroupSettings,
-) -> VerbOperator:
+) -> RunOperator:
     """Map a phase's chunks, where it has any, and close it; answers the task that ends it.
 
     The task before answers which chunks there are: Airflow maps over returned values only.
@@ -129,10 +197,10 @@ def _add_phase(
     return closing
 
 
-def _placed(phase: PhaseShape, known: KnownPipeline, settings: GroupSettings) -> Placement:
+def _placed(phase: PhaseShape, known: KnownPipeline, settings: GroupSettings) -> TaskPlacement:
     """Pool and queue of a phase's mapped tasks: what any of its processes wants."""
     pool, gpu_queue = settings["pool"], settings["gpu_queue"]
-    chosen: Placement = {"pool": pool} if pool else {}
+    chosen: TaskPlacement = {"pool": pool} if pool else {}
     for stage in known.pipeline.stages:
         if stage.id in (*phase.stages, *phase.reduces):
             wanted = known.descriptions[stage.process]

@@ -92,7 +92,7 @@ class Renderer(Protocol):
         """
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """Who looks on while a run goes."""
 
     def begin(self, tiles: int) -> None:
@@ -105,7 +105,7 @@ class Watcher(Protocol):
         """Told what deserves a look."""
 
 
-class Silence:
+class SilentListener:
     """Looks on and says nothing."""
 
     def begin(self, tiles: int) -> None:
@@ -121,7 +121,7 @@ class Silence:
 class Engine(Protocol):
     """Runs pipelines."""
 
-    def run(self, request: RunRequest, *, watcher: Watcher) -> dict[str, JsonValue]:
+    def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
         """Run; answers what `result.json` holds.
 
         Raises:

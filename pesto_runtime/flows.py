@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities import check_pipeline, find, resolve_services
 from pesto_runtime.contract import Pipeline, Reference
-from pesto_runtime.engines import RunRequest, Silence, load_engine
+from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.run.checking import check_pipeline
+from pesto_runtime.run.services import find, resolve_services
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.engines import Watcher
+    from pesto_runtime.engines import ProgressListener
     from pesto_runtime.pipeline import Checked
 
 _SCENE = Reference(owner="inputs", port="scene")
@@ -137,7 +138,7 @@ class Flow:
         folder: str | Path = ".",
         *,
         engine: str = "local",
-        watcher: Watcher | None = None,
+        watcher: ProgressListener | None = None,
         tile: int | None = None,
     ) -> dict[str, JsonValue]:
         """Run the flow; answers what `result.json` holds.
@@ -158,7 +159,7 @@ class Flow:
             folder=Path(folder),
             tile=tile,
         )
-        return load_engine(engine).run(request, watcher=watcher or Silence())
+        return load_engine(engine).run(request, watcher=watcher or SilentListener())
 
     def _targets(self, process: str) -> tuple[str, ...]:
         found = self.services.get(process, process)

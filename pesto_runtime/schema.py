@@ -9,23 +9,26 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime import contract
-from pesto_runtime.contract.problem import Problem
+from pesto_runtime.contract.call import Problem
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from jsonschema.protocols import Validator
     from pydantic import BaseModel, JsonValue
+
+    SurelyFits: TypeAlias = Callable[[object], bool]
+
 
 MODELS: Mapping[str, type[BaseModel]] = {
     "describe": contract.DescriptionDocument,
     "x-raster": contract.RasterContract,
     "x-vector": contract.VectorContract,
-    "image": contract.Image,
+    "image": contract.WireImage,
     "imageCapabilities": contract.ImageCapabilities,
     "inputCapabilities": contract.InputCapabilities,
     "pipeline": contract.Pipeline,
@@ -154,3 +157,68 @@ def _is_a(kind: str, wanted: set[str]) -> bool:
 
 if __name__ == "__main__":
     write_schemas(Path(sys.argv[1]))
+
+
+_TYPES: dict[object, tuple[type, ...]] = {
+    "number": (int, float), "integer": (int,), "string": (str,), "boolean": (bool,),
+}  # fmt: skip
+_SAYING_NOTHING = {"title", "description", "default", "examples", "$schema", "format", "$comment"}
+_OF_OBJECTS = {*_SAYING_NOTHING, "type", "properties", "definition", "definitions", "required"}
+
+
+def surely_fits(schema: Mapping[str, JsonValue]) -> SurelyFits:
+    """A check of scalars and flat objects that is True only where a value fits for sure.
+
+    Args:
+        schema: JSON Schema of a value.
+
+    >>> surely_fits({"type": "integer", "minimum": 1})(0)
+    False
+    >>> surely_fits({"properties": {"a": {"type": "string"}}})({"a": "b"})
+    True
+    """
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and schema.keys() <= _OF_OBJECTS:
+        required = schema.get("required", [])
+        if schema.get("type", "object") == "object" and isinstance(required, list):
+            return _object_check(properties, {str(name) for name in required})
+        return _unsure
+    return _scalar_check(schema)
+
+
+def _unsure(_value: object) -> bool:
+    return False
+
+
+def _object_check(properties: Mapping[str, JsonValue], required: set[str]) -> SurelyFits:
+    checks = {
+        name: surely_fits(each) if isinstance(each, dict) else _unsure
+        for name, each in properties.items()
+    }
+
+    def fits(value: object) -> bool:
+        return (
+            type(value) is dict
+            and required <= value.keys()
+            and all(name in checks and checks[name](each) for name, each in value.items())
+        )
+
+    return fits
+
+
+def _scalar_check(schema: Mapping[str, JsonValue]) -> SurelyFits:
+    bounds = {"minimum", "maximum"} if schema.get("type") in ("number", "integer") else set[str]()
+    least, most = schema.get("minimum"), schema.get("maximum")
+    kind = schema.get("type")
+    types = _TYPES.get(kind) if isinstance(kind, str) else None
+    if types is None or not schema.keys() <= {*_SAYING_NOTHING, *bounds, "type"}:
+        return _unsure
+    if not all(each is None or isinstance(each, (int, float)) for each in (least, most)):
+        return _unsure
+
+    def fits(value: object) -> bool:
+        if type(value) not in types:
+            return False
+        return (least is None or value >= least) and (most is None or value <= most)  # type: ignore[operator]  # numbers, for only they have bounds
+
+    return fits

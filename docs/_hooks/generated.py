@@ -14,8 +14,8 @@ import typer
 import typer.cli
 import typer.main
 
-from pesto_conductor.bindings import binding_of
 from pesto_conductor.taskdefs import task_definitions
+from pesto_conductor.verbs import binding_of
 from pesto_runtime.cli.main import app
 
 if TYPE_CHECKING:

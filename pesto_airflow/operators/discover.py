@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperator
 
-from pesto_airflow.calling import ServiceCall
 from pesto_airflow.catalog import require_no_drift
-from pesto_airflow.errors import native_errors
-from pesto_airflow.links import PestoServiceLink
-from pesto_airflow.retry import PestoRetryPolicy
+from pesto_airflow.errors import PestoRetryPolicy, native_errors
+from pesto_airflow.hooks import PestoServiceLink
+from pesto_airflow.process_call import ServiceCall
 from pesto_runtime.errors import InvalidContract
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_runtime.client import Described
+    from pesto_runtime.client.describing import Described
 
 
 class PestoDiscoverOperator(BaseOperator):
@@ -100,7 +99,7 @@ def _told(
     }
     if folder is None:
         return {**told, "description": description.to_json()}
-    from pesto_runtime.activities.discovery import save_description
+    from pesto_runtime.run.services import save_description
 
     path = save_description(Path(folder), url, description, described.transports)
     return {**told, "saved": str(path)}

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import XComArg
 
-from pesto_airflow.chunks import next_chunks
-from pesto_airflow.operators.verb import VerbOperator
-from pesto_airflow.pipelines import read_pipeline
-from pesto_airflow.places import require_absolute_images, require_absolute_path
-from pesto_airflow.sizing import sizing_for_airflow
+from pesto_airflow.operators.run import RunOperator
+from pesto_airflow.pipelines import (
+    next_chunks,
+    read_pipeline,
+    require_absolute_images,
+    require_absolute_path,
+    sizing_for_airflow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +30,7 @@ _PATIENCE_S = 60.0
 """The task may be begun anew while an earlier attempt, or its run, still publishes."""
 
 
-class PestoPlanOperator(VerbOperator):
+class PestoPlanOperator(RunOperator):
     """Plans a run, and answers the indices of its first phase's chunks, to map over.
 
     The plan itself is an object in the run store; its href is the XCom `plan`, as `href` here.
@@ -97,7 +100,8 @@ class PestoPlanOperator(VerbOperator):
             InvalidContract: a service has changed in a way that breaks what was saved.
             PestoError: an input cannot be read, or a service does not answer.
         """
-        from pesto_runtime.activities import begin_run, locked_workspace
+        from pesto_runtime.run.context import begin_run
+        from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
@@ -114,7 +118,9 @@ class PestoPlanOperator(VerbOperator):
     def _planned(
         self, pipeline: Pipeline, base: Path, inputs: Mapping[str, str], folder: Path
     ) -> Plan:
-        from pesto_runtime.activities import plan, read_inputs, resolve_services, run_store
+        from pesto_runtime.run.planning import plan, read_inputs
+        from pesto_runtime.run.services import resolve_services
+        from pesto_runtime.run.workspace import run_store
 
         services = resolve_services(
             pipeline,
@@ -143,7 +149,7 @@ class PestoPlanOperator(VerbOperator):
 
 def _told(plan: Plan) -> str:
     """Tiles and chunks of every phase, on one line."""
-    from pesto_runtime.activities import count_tiles
+    from pesto_runtime.run.planning import count_tiles
 
     return "; ".join(
         f"phase {number} ({', '.join((*phase.stages, *phase.reduces))}): "

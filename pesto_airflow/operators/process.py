@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, cast
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, ResumableJobMixin, conf
 
-from pesto_airflow.calling import ServiceCall, looks_at
-from pesto_airflow.calls import (
+from pesto_airflow.catalog import read_saved
+from pesto_airflow.errors import PestoRetryPolicy, PestoTryAgain, native_errors
+from pesto_airflow.hooks import PestoServiceLink
+from pesto_airflow.process_call import (
+    ServiceCall,
     call_key,
     label_of,
+    looks_at,
+    placement,
     prepared,
     require_jobs,
     require_known,
     require_references,
 )
-from pesto_airflow.catalog import read_saved
-from pesto_airflow.errors import PestoTryAgain, native_errors
-from pesto_airflow.links import PestoServiceLink
-from pesto_airflow.pools import placement
-from pesto_airflow.retry import PestoRetryPolicy
-from pesto_airflow.triggers import PestoJobTrigger
-from pesto_airflow.watching import Ended
+from pesto_airflow.triggers import Ended, PestoJobTrigger
 from pesto_runtime.errors import NotFound, PestoError
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_runtime.client import Client
+    from pesto_runtime.client.client import Client
 
 Mode: TypeAlias = Literal["sync", "durable", "deferrable"]
 

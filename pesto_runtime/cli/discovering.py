@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pesto_runtime.cli.options import AsJson, InputTexts, pairs
+
 if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port
 
@@ -17,7 +19,7 @@ def describe(
     as_json: Annotated[bool, typer.Option("--json", help="The description as it is.")] = False,
 ) -> None:
     """Show what a process takes, gives and needs to be tiled."""
-    from pesto_runtime.activities import find
+    from pesto_runtime.run.services import find
 
     found = find((target,))
     if as_json:
@@ -33,7 +35,7 @@ def discover(
     as_json: Annotated[bool, typer.Option("--json", help="Tell the files as JSON.")] = False,
 ) -> None:
     """Ask services what they are and save it as a catalog, for --services."""
-    from pesto_runtime.activities import discover
+    from pesto_runtime.run.services import discover
 
     files = [str(path) for path in discover(urls, save)]
     typer.echo(json.dumps(files) if as_json else "\n".join(files))
@@ -59,3 +61,19 @@ def _port(port: Port) -> str:
     facts = {"bands": port.raster.bands, **port.raster.to_json()}
     told = [f"{name} {value}" for name, value in facts.items() if value is not None]
     return f"{port.kind}: {', '.join(told)}"
+
+
+def process(
+    target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
+    inputs: InputTexts = None,
+    outputs: Annotated[
+        list[str] | None, typer.Option("-o", "--out", help="NAME=PATH; writes an output.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call a process once, on whole images; JSON outputs are told, images need -o."""
+    from pesto_runtime.run.single_call import call_once
+
+    paths = {name: Path(text) for name, text in pairs(outputs, option="-o").items()}
+    values = call_once(target, pairs(inputs, option="-i"), keep=paths)
+    typer.echo(json.dumps(values, indent=None if as_json else 2))

@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from pesto_runtime.cli.options import (
     AsJson,
@@ -23,8 +36,116 @@ from pesto_runtime.cli.options import (
     Workers,
     pairs,
 )
-from pesto_runtime.cli.showing import show_plan, show_result, show_warnings
 from pesto_runtime.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.engines import ProgressListener
+    from pesto_runtime.run.planning import Planned
+
+
+_MIB = 1 << 20
+
+
+def show_warnings(warnings: Sequence[object]) -> None:
+    """Tell warnings on stderr."""
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def show_plan(planned: Planned, *, workers: int) -> None:
+    """Tell what every phase will take; nominal figures."""
+    show_warnings(planned.plan.warnings)
+    seconds = memory = 0.0
+    for number, (phase, cost) in enumerate(
+        zip(planned.plan.phases, planned.estimates, strict=True), start=1
+    ):
+        names = " + ".join([*phase.stages, *phase.reduces])
+        typer.echo(f"phase {number} ({phase.kind}): {names}")
+        if phase.chunks:
+            typer.echo(
+                f"  {cost.tiles} tiles of {phase.tile[0]} x {phase.tile[1]} in {cost.chunks} chunks"
+                f", {cost.bytes_read / _MIB:.1f} MiB in, {cost.bytes_made / _MIB:.1f} MiB out"
+            )
+        seconds += cost.seconds / max(1, min(workers, cost.chunks))
+        memory = max(memory, cost.memory_bytes * workers)
+    typer.echo(
+        f"about {memory / _MIB:.0f} MiB and {seconds:.1f} s with {workers} workers "
+        "(nominal: expect it within a factor of three)"
+    )
+
+
+def show_result(result: Mapping[str, JsonValue], folder: Path) -> None:
+    """Tell what came of a run, and where it is."""
+    tiles, outputs = result["tiles"], result["outputs"]
+    if not isinstance(tiles, dict) or not isinstance(outputs, dict):
+        return
+    typer.echo(
+        f"{result['status']} in {result['seconds']} s: {tiles['computed']} tiles computed, "
+        f"{tiles['reused']} reused, {tiles['holes']} holes"
+    )
+    for name, output in outputs.items():
+        if isinstance(output, dict):
+            told = output["value"] if "value" in output else f"sha256 {output['sha256']}"
+            if "features" in output:
+                told = f"{output['features']} features, {told}"
+            typer.echo(f"  {name:<12} {folder / str(output['path'])}  {told}")
+    if result["status"] != "COMPLETE":
+        names = result["skipped"]
+        skipped = ", ".join(map(str, names)) if isinstance(names, list) and names else "none"
+        typer.echo(f"  holes        {folder / 'holes.geojson'}; outputs skipped: {skipped}")
+    typer.echo(f"  report       {folder / 'report.html'}")
+
+
+class _Rate(ProgressColumn):
+    """Tiles a second."""
+
+    def render(self, task: Task) -> Text:
+        """Show the speed of the last tiles."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} tiles/s")
+
+
+class _Bar:
+    """Shows what an engine tells."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(name, total=None)
+
+    def begin(self, tiles: int) -> None:
+        """Show how many tiles there are."""
+        self._bar.update(self._task, total=tiles)
+
+    def advance(self, tiles: int) -> None:
+        """Show that tiles are done."""
+        self._bar.advance(self._task, tiles)
+
+    def warn(self, text: str) -> None:
+        """Show a warning above the bar."""
+        self._bar.console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(name: str, *, hidden: bool) -> Iterator[ProgressListener]:
+    """Show a bar while the block runs; answers who looks on."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tiles"),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=hidden,
+    ) as bar:
+        yield _Bar(bar, name)
+
 
 _REFUSED, _PARTIAL = 2, 3
 
@@ -51,12 +172,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline from descriptions alone; every error in one report."""
-    from pesto_runtime.activities import (
-        check_pipeline,
-        load_pipeline,
-        read_inputs,
-        resolve_services,
-    )
+    from pesto_runtime.run.checking import check_pipeline, load_pipeline
+    from pesto_runtime.run.planning import read_inputs
+    from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
     found = resolve_services(
@@ -89,8 +207,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
-    from pesto_runtime.activities import load_pipeline, plan, read_inputs, resolve_services
-    from pesto_runtime.local import sizing_of
+    from pesto_runtime.run.checking import load_pipeline
+    from pesto_runtime.run.local import sizing_of
+    from pesto_runtime.run.planning import plan, read_inputs
+    from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
     found = resolve_services(
@@ -120,8 +240,8 @@ def render(
     max_tasks: MaxTasks = 64,
 ) -> None:
     """Write a pipeline down for an orchestrator: a DAG file, or workflow JSON."""
-    from pesto_runtime.activities import load_pipeline
     from pesto_runtime.engines import RenderRequest, load_renderer
+    from pesto_runtime.run.checking import load_pipeline
 
     request = RenderRequest(
         pipeline=load_pipeline(pipeline),
@@ -172,9 +292,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
-    from pesto_runtime.activities import load_pipeline
-    from pesto_runtime.cli.progress import progress
     from pesto_runtime.engines import RunRequest, load_engine
+    from pesto_runtime.run.checking import load_pipeline
 
     request = RunRequest(
         pipeline=load_pipeline(pipeline),

@@ -11,7 +11,7 @@ import typer
 from pesto_runtime.service.logs import LogFormat  # noqa: TC001  # typer reads it at run time
 
 if TYPE_CHECKING:
-    from pesto_runtime.service import Limits
+    from pesto_runtime.service.admission import Limits
 
 Again: TypeAlias = Literal["again", "fail"]
 
@@ -69,8 +69,9 @@ def serve(
     ] = "text",
 ) -> None:
     """Serve a process under /api/v1: health, describe, version, openapi, process, jobs."""
-    from pesto_runtime.service import JobOptions, serve
+    from pesto_runtime.service.jobs.states import JobOptions
     from pesto_runtime.service.logs import configure
+    from pesto_runtime.service.server import serve
 
     configure(log_format)
     names = [name for text in profile or [] for name in text.replace(",", " ").split()]
@@ -91,7 +92,7 @@ def _limits(
     workers: int | None, timeout_s: float | None, memory_mib: int | None, *, queue: int,
     grace_s: float,
 ) -> Limits:  # fmt: skip
-    from pesto_runtime.service import Limits
+    from pesto_runtime.service.admission import Limits
 
     default = Limits(queue=queue, grace_s=grace_s)
     return replace(

@@ -11,13 +11,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pesto_runtime.errors import (
-    Busy,
-    PestoError,
-    ServiceMisbehaved,
-    error_from_problem,
-    shortened,
-)
+from pesto_runtime.errors import Busy, PestoError, ServiceMisbehaved, error_from_problem, shortened
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from pesto_runtime.contract.call import (
     CallOptions,
-    Image,
     ImageCapabilities,
     ImageReference,
     InputCapabilities,
     Job,
     TileInfo,
+    WireImage,
+    bad_fields,
 )
 from pesto_runtime.contract.description import (
+    GEOMETRIES,
     Description,
     DescriptionDocument,
     Fold,
     Port,
     PortKind,
     Tileable,
+    VectorContract,
     digest,
     merge_patch,
 )
 from pesto_runtime.contract.drift import Change, drift, is_breaking
-from pesto_runtime.contract.faults import bad_fields
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
 from pesto_runtime.contract.pipeline import Pipeline, Reference, Stage, literal, parse_binding
 from pesto_runtime.contract.raster import (
@@ -45,7 +47,6 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
-from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 
 __all__ = [
     "BLOCK",
@@ -60,7 +61,6 @@ __all__ = [
     "DescriptionDocument",
     "Fold",
     "Hole",
-    "Image",
     "ImageCapabilities",
     "ImageReference",
     "InputCapabilities",
@@ -85,6 +85,7 @@ __all__ = [
     "Tolerance",
     "VectorContract",
     "Window",
+    "WireImage",
     "bad_fields",
     "digest",
     "drift",

@@ -2,13 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, JsonValue, PlainSerializer
+from pydantic import ConfigDict, Field, JsonValue, PlainSerializer
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata, Value
+from pesto_runtime.errors import BadField, json_pointer, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+
+class ProblemField(ClosedValue):
+    """One wrong field."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the request")
+    detail: str
+    value: str | None = Field(default=None, description="the start of the offending value")
+
+
+class Problem(Value):
+    """The body of every answer that is an error."""
+
+    type: str = Field(default="about:blank", description="urn:pesto:error:SLUG")
+    title: str = ""
+    status: int = Field(ge=400, le=599)
+    detail: str
+    retryable: bool = Field(default=False, description="whether the same request can succeed later")
+    errors: tuple[ProblemField, ...] = ()
+
+
+_NOT_GIVEN = object()
+
+
+def bad_fields(
+    error: ValidationError, *, prefix: str = "", value: object = _NOT_GIVEN
+) -> Iterator[BadField]:
+    """Translate pydantic's errors: JSON pointer, reason, value.
+
+    Args:
+        error: What pydantic raised.
+        prefix: Pointer to what was validated.
+        value: What was validated. Where given, it tells the value's own keys from the names of
+            union branches that pydantic mixes into its locations; branches become one field.
+    """
+    reasons: dict[str, list[str]] = {}
+    values: dict[str, str | None] = {}
+    for each in error.errors(include_url=False):
+        where = prefix + json_pointer(*_place(each, value))
+        reasons.setdefault(where, []).append(each["msg"].removeprefix("Value error, "))
+        values[where] = None if each["type"] == "missing" else shortened(each["input"])
+    for where, said in reasons.items():
+        if not any(other.startswith(where + "/") for other in reasons):  # it says more exactly
+            yield BadField(where, "; or ".join(dict.fromkeys(said)), values[where])
+
+
+def _place(error: ErrorDetails, value: object) -> Iterator[int | str]:
+    """The parts of a location that are keys and indices of the value."""
+    for part in error["loc"]:
+        if value is _NOT_GIVEN:
+            yield part
+        elif isinstance(value, Mapping):
+            if part in value or error["type"] == "missing":
+                yield part
+                value = value.get(part)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
+            yield part
+            value = value[part] if part < len(value) else None
 
 
 class TileInfo(ClosedValue):
@@ -43,8 +109,10 @@ class ImageReference(ClosedValue):
     )
 
 
-class Image(Value):
+class WireImage(Value):
     """An image on the wire, by href or inline, with what a sensor model wants to know of it."""
+
+    model_config = ConfigDict(title="Image")
 
     href: str | None = None
     data: str | None = Field(default=None, description="base64 of an image file")

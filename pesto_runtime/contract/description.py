@@ -10,19 +10,65 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import rfc8785
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 
-from pesto_runtime.contract.faults import bad_fields
+from pesto_runtime.contract.call import bad_fields
 from pesto_runtime.contract.geometry import Margin
 from pesto_runtime.contract.raster import RasterContract, Value
-from pesto_runtime.contract.vector import VectorContract
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+
+GeometryType: TypeAlias = Literal[
+    "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"
+]
+GEOMETRIES: tuple[GeometryType, ...] = get_args(GeometryType)
+"""What GeoJSON knows of geometries, but collections of them."""
+
+
+def _geometries(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if len(names) == 1 else list(names)
+
+
+class VectorContract(Value):
+    """What a vector port gives: a GeoJSON FeatureCollection in pixels of the window it was given.
+
+    x is the column and y the row; (0, 0) is the top left corner of the first pixel of the window,
+    margin included, and (0.5, 0.5) that pixel's centre. Where the process also makes images of
+    another scale, they are pixels of those.
+    """
+
+    geometry: Annotated[
+        tuple[GeometryType, ...],
+        BeforeValidator(_geometries),
+        PlainSerializer(_one_or_list),
+        WithJsonSchema({"oneOf": [
+            {"enum": list(GEOMETRIES)},
+            {"type": "array", "items": {"enum": list(GEOMETRIES)}},
+        ]}),
+    ] = Field(default=(), description="One type of geometry, or several.")  # fmt: skip
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Only what was declared, as `x-vector` carries it."""
+        document: dict[str, JsonValue] = self.model_dump(mode="json", exclude_unset=True)
+        return document
+
 
 Tileable: TypeAlias = Literal["map", "reduce", "whole"]
 Fold: TypeAlias = Literal["sum", "min", "max", "concat"]

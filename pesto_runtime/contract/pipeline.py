@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError
 
-from pesto_runtime.contract.faults import bad_fields
+from pesto_runtime.contract.call import bad_fields
 from pesto_runtime.contract.raster import ClosedValue
 from pesto_runtime.errors import InvalidPipeline, shortened
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
-from pesto_runtime.pipeline.bindings import bind_stage, nobody_makes
-from pesto_runtime.pipeline.edges import PER_TILE
+from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, nobody_makes
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
 from pesto_runtime.schema import schema_faults
 
@@ -26,7 +25,7 @@ _NO_SCENES: Mapping[str, Scene] = {}
 
 
 @dataclass(frozen=True)
-class Facts:
+class KnownFacts:
     """What is known beside the pipeline itself.
 
     Attributes:
@@ -72,7 +71,7 @@ class Checked:
             raise InvalidPipeline.of(f"pipeline {name!r}", self.errors)
 
 
-def check(pipeline: Pipeline, facts: Facts) -> Checked:
+def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
     """Check every stage, binding, literal, output and pin of a pipeline."""
     types = _input_types(pipeline, facts)
     errors = [*_id_faults(pipeline), *_order_faults(pipeline), *_pin_faults(pipeline, facts)]
@@ -100,7 +99,7 @@ def check(pipeline: Pipeline, facts: Facts) -> Checked:
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
 
 
-def _input_types(pipeline: Pipeline, facts: Facts) -> dict[str, ValueType]:
+def _input_types(pipeline: Pipeline, facts: KnownFacts) -> dict[str, ValueType]:
     types: dict[str, ValueType] = {}
     for name, kind in pipeline.inputs.items():
         reference = str(Reference(owner="inputs", port=name))
@@ -170,7 +169,7 @@ def _reference(value: JsonValue) -> Reference | None:
         return None
 
 
-def _pin_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
+def _pin_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     for process, pinned in pipeline.pins.items():
         if all(stage.process != process for stage in pipeline.stages):
             yield BadField(json_pointer("pins", process), f"no stage runs {process!r}")
@@ -184,7 +183,7 @@ def _pin_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
             )
 
 
-def _parameter_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
+def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     if facts.parameters is None:
         return
     given = {*facts.parameters, *facts.scenes}
@@ -199,13 +198,13 @@ def _parameter_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
             yield from schema_faults({"type": kind}, value, pointer=f"/inputs/{name}")
 
 
-def _scene_warnings(facts: Facts) -> Iterator[BadField]:
+def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
     for name, scene in facts.scenes.items():
         if scene.crs is None:
             yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS; neither will the outputs")
 
 
-def _unknown_process(name: str, facts: Facts, where: str) -> BadField:
+def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:
     known = {*facts.descriptions, *facts.offered}
     close = get_close_matches(name, known, n=1)
     hint = (

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Phase, Pipeline, Plan, Scene, Service
+from pesto_runtime.contract import PRODUCT_FORMAT, Phase, Pipeline, Plan, Reference, Scene, Service
 from pesto_runtime.errors import GridMismatch
-from pesto_runtime.pipeline.keys import run_key, value_keys
 from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
 from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
 from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType
 from pesto_runtime.tiling import Chain, Size, chunk_quantum, chunks_of, scaled_size, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import JsonValue
 
     from pesto_runtime.pipeline.check import Checked
+    from pesto_runtime.pipeline.types import BoundStage
+
 
 _SAME_PIXEL = 1e-3
 
@@ -175,3 +178,41 @@ def _differing_places(first: Scene, second: Scene) -> list[str]:
     if max(abs(across), abs(down)) > _SAME_PIXEL:
         found.append(f"origins {across:g} columns and {down:g} rows apart")
     return found
+
+
+def value_keys(
+    stages: Iterable[BoundStage],
+    services: Mapping[str, Service],
+    *,
+    scenes: Mapping[str, Scene],
+    parameters: Mapping[str, JsonValue],
+) -> dict[str, str]:
+    """The key of every input, stage (by id) and output (by reference)."""
+    keys: dict[str, str] = {}
+    for name, scene in scenes.items():
+        keys[str(Reference(owner="inputs", port=name))] = _hash(scene.href, scene.identity)
+    for name, value in parameters.items():
+        keys[str(Reference(owner="inputs", port=name))] = _hash(value)
+    for stage in stages:
+        bound = {**stage.rasters, **stage.values}
+        inputs = {port: keys[str(reference)] for port, reference in bound.items()}
+        keys[stage.id] = _hash(
+            PRODUCT_FORMAT,
+            services[stage.stage.process].build,
+            stage.description.digest,
+            inputs,
+            dict(stage.literals),
+        )
+        for port in stage.makes:
+            keys[stage.reference(port)] = _hash(keys[stage.id], port)
+    return keys
+
+
+def run_key(outputs: Mapping[str, str], keys: Mapping[str, str]) -> str:
+    """The key of a whole run: of its outputs by name."""
+    return _hash({name: keys[reference] for name, reference in outputs.items()})
+
+
+def _hash(*parts: JsonValue | dict[str, str]) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -81,15 +81,15 @@ def phase_cost(
     members = [*stages.stages, *stages.reduces]
     touched = {*stages.sources, *(ref for stage in stages.stages for ref in _made(stage))}
     array_bytes = sum(_pixel_bytes(types[name]) for name in touched)
-    declared = [memory for stage in members for memory in _memories(stage)]
+    by_stage = [_memories(stage) for stage in members]
+    declared = [memory for memories in by_stage for memory in memories]
     own = sum(memory.input_pixel + memory.output_pixel for memory in declared)
-    full = len(declared) >= len(members)
     rates = [
         _STAGE_SECONDS_PER_PIXEL + _HTTP_SECONDS_PER_PIXEL * (stage.stage.process in remote)
         for stage in members
     ]
     return PhaseCost(
-        pixel_bytes=array_bytes + own if full else _UNDECLARED_FACTOR * array_bytes,
+        pixel_bytes=array_bytes + own if all(by_stage) else _UNDECLARED_FACTOR * array_bytes,
         fixed_bytes=sum(memory.fixed for memory in declared),
         seconds=size[0] * size[1] * sum(rates),
     )

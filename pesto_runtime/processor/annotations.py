@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from pydantic import ValidationError
 
@@ -11,11 +11,11 @@ from pesto_runtime.contract import RasterContract, VectorContract, bad_fields
 from pesto_runtime.errors import InvalidContract
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Margin, Scale
+    from pesto_runtime.contract import Fold, Margin, Scale, Tileable
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,42 @@ class Vector:
             return VectorContract.model_validate(declared)
         except ValidationError as error:
             raise InvalidContract.of("Vector(...)", bad_fields(error, value=declared)) from error
+
+
+class ProcessOptions(TypedDict, total=False):
+    """What `@process(...)` takes."""
+
+    name: str
+    """Name of the process; by default the function's, with `-` for `_`."""
+    version: str
+    """Its version."""
+    title: str
+    """A few words for people."""
+    family: str
+    """Group of processes that it belongs to."""
+    organization: str
+    """Its author's organization."""
+    email: str
+    """Its author's address."""
+    keywords: Sequence[str]
+    """Words to find it by."""
+    margin: int | Mapping[str, int] | Margin
+    """Margin of every image input without its own, pixels; makes the process a map."""
+    align: int
+    """Alignment of every image input without its own, pixels."""
+    reduce: Mapping[str, Fold]
+    """Fold of each key of the partial that the function returns; makes the process a reduce."""
+    finish: Callable[..., object]
+    """Turns the folded partial of a reduce into the outputs."""
+    tileable: Tileable
+    """`map`, `reduce` or `whole`, where it does not follow from the other options."""
+    releases_gil: bool
+    """Whether threads speed it up."""
+    batched: bool
+    """Whether a request may carry several calls; the function is called once for each."""
+    max_batch_size: int
+    """Most calls of such a request; 16 by default."""
+    resources: Mapping[str, float]
+    """What one instance wants: `cpu` (cores), `gpu` (devices), `ram` (GiB)."""
+    setup: Callable[[], object]
+    """Called once, before the service reports that it is ready."""

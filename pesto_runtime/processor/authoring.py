@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from pesto_runtime.contract import Description, bad_fields
 from pesto_runtime.errors import InvalidContract, shortened
-from pesto_runtime.processor.document import describe
-from pesto_runtime.processor.options import ProcessOptions
-from pesto_runtime.processor.partials import FOLDS
+from pesto_runtime.processor.annotations import ProcessOptions
+from pesto_runtime.processor.description_builder import describe
 from pesto_runtime.processor.ports import (
     NAME,
     PortSpec,
@@ -25,6 +24,7 @@ from pesto_runtime.processor.ports import (
     read_returns,
     read_signature,
 )
+from pesto_runtime.processor.values import FOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

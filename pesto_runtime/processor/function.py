@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
+import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +15,19 @@ import numpy as np
 from pydantic import ValidationError
 
 from pesto_runtime.contract import TileInfo, Window, bad_fields
-from pesto_runtime.errors import BadField, ContractBroken, InvalidInput, NothingValid, shortened
-from pesto_runtime.processor.failure import author_code
-from pesto_runtime.processor.partials import is_empty
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    BadField,
+    ContractBroken,
+    InvalidInput,
+    NothingValid,
+    PestoError,
+    shortened,
+)
 from pesto_runtime.processor.values import (
     encode_value,
     image_faults,
+    is_empty,
     output_image,
     output_images,
     read_only,
@@ -29,9 +39,61 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description
+    from pesto_runtime.contract import Description, Port
     from pesto_runtime.processor.authoring import FunctionContract
     from pesto_runtime.processor.ports import PortSpec
+
+
+_OURS = Path(__file__).parent
+_READ_ONLY = "; inputs are read-only: copy one before writing into it"
+
+
+@contextmanager
+def author_code(name: str, root: Path) -> Iterator[None]:
+    """Translate whatever the author's code raises; errors of this package pass through.
+
+    Args:
+        name: The process, and what it was doing.
+        root: Directory of the author's files.
+
+    Raises:
+        AlgorithmFailed: the block raised; the detail ends with the author's innermost line.
+    """
+    try:
+        yield
+    except PestoError:
+        raise
+    except (Exception, SystemExit) as error:  # any author's error, translated once
+        text = " ".join(str(error).split())
+        hint = _READ_ONLY if isinstance(error, ValueError) and "read-only" in text else ""
+        told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        detail = f"{name}: {shortened_text(told)}{hint}{_where(error, root)}"
+        raise AlgorithmFailed(detail) from error
+
+
+def shortened_text(text: str) -> str:
+    """Keep a message readable: at most 500 characters."""
+    return text if len(text) <= 500 else text[:500] + "..."
+
+
+def _where(error: BaseException, root: Path) -> str:
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f" ({_shown(error.filename, root)}:{error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)]
+    own = [frame for frame in foreign if _is_own(frame.filename, root)]
+    found = (own or foreign)[-1:]
+    return f" ({_shown(found[0].filename, root)}:{found[0].lineno})" if found else ""
+
+
+def _is_own(file: str, root: Path) -> bool:
+    path = Path(file)
+    return path.is_relative_to(root) and "site-packages" not in path.parts
+
+
+def _shown(file: str, root: Path) -> str:
+    path = Path(file)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,3 +303,92 @@ def _whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) ->
             window = Window(0, 0, width, height)
             return TileInfo(read=window, write=window, scene_size=(width, height))
     raise InvalidInput("a process that receives its tile needs an image")
+
+
+def check_outputs(
+    description: Description, inputs: Mapping[str, object], outputs: Mapping[str, object]
+) -> None:
+    """Refuse outputs that break the contract: missing, dtype, bands, and the shape of a map's.
+
+    An output that the description does not know is left to the caller, who ignores it.
+
+    Args:
+        description: The contract.
+        inputs: What was given; arrays are (band, row, col), margin included.
+        outputs: What came back.
+
+    Raises:
+        ContractBroken: with every port, what was expected of it and what it gave.
+    """
+    window = _window(description, inputs) if description.tileable == "map" else None
+    faults: list[BadField] = []
+    for port in description.outputs:
+        value = outputs.get(port.name)
+        if port.name not in outputs or (value is None and port.kind == "image"):
+            if port.required or port.raster is not None:
+                faults.append(BadField(f"/{port.name}", "is missing"))
+        elif port.kind == "image":
+            faults.extend(_image_faults(port, value, window))
+        elif port.kind == "images":
+            faults.extend(_images_faults(port, value))
+    if faults:
+        told = "; ".join(f"output {each.pointer[1:]!r} {each.detail}" for each in faults[:3])
+        raise ContractBroken(f"{description.name}: {told}", fields=faults)
+
+
+def _window(description: Description, inputs: Mapping[str, object]) -> tuple[int, int] | None:
+    """Height and width of the window that a map process was given."""
+    for port in description.image_inputs:
+        pixels = inputs.get(port.name)
+        if isinstance(pixels, np.ndarray) and pixels.ndim >= 2:
+            return pixels.shape[-2], pixels.shape[-1]
+    return None
+
+
+def _image_faults(port: Port, value: object, window: tuple[int, int] | None) -> Iterator[BadField]:
+    pointer = f"/{port.name}"
+    if not isinstance(value, np.ndarray) or value.ndim != 3:
+        got = (
+            f"shape {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        )
+        yield BadField(pointer, f"must be an array (band, row, col), got {got}")
+        return
+    yield from _band_faults(port, pointer, value)
+    if window is not None:
+        expected = _scaled(port, window)
+        if value.shape[1:] != expected:
+            yield BadField(
+                pointer,
+                f"must have {expected[0]} rows and {expected[1]} columns, margin included, got "
+                f"{value.shape[1]} and {value.shape[2]}: a map returns the whole window",
+            )
+
+
+def _images_faults(port: Port, value: object) -> Iterator[BadField]:
+    if not isinstance(value, (list, tuple)):
+        yield BadField(f"/{port.name}", f"must be a list of arrays, got {type(value).__name__}")
+        return
+    for index, each in enumerate(value):
+        pointer = f"/{port.name}/{index}"
+        if isinstance(each, np.ndarray) and each.ndim == 3:
+            yield from _band_faults(port, pointer, each)
+        else:
+            yield BadField(pointer, f"must be an array (band, row, col), got {type(each).__name__}")
+
+
+def _band_faults(port: Port, pointer: str, value: np.ndarray) -> Iterator[BadField]:
+    raster = port.raster
+    if raster is None:
+        return
+    if raster.dtype and value.dtype.name not in raster.dtype:
+        yield BadField(pointer, f"must be {' or '.join(raster.dtype)}, got {value.dtype.name}")
+    if raster.band_count not in (None, value.shape[0]):
+        yield BadField(pointer, f"must have {raster.band_count} bands, got {value.shape[0]}")
+
+
+def _scaled(port: Port, window: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the output; an incomplete pixel at the far edge is dropped."""
+    if port.raster is None:
+        return window
+    scale = port.raster.scale
+    return math.floor(window[0] * scale.y), math.floor(window[1] * scale.x)

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
 from pesto_runtime.processor.authoring import FunctionContract, contract_of
-from pesto_runtime.processor.failure import author_code
-from pesto_runtime.processor.function import FunctionProcessor
-from pesto_runtime.processor.modules import ModuleSpace
+from pesto_runtime.processor.function import FunctionProcessor, author_code
+from pesto_runtime.processor.modules import ModuleSpace, sources_digest
 from pesto_runtime.processor.project import load_project
 from pesto_runtime.processor.project_files import project_build
-from pesto_runtime.processor.sources import sources_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,22 +6,21 @@ One call at a time, as in a PESTO service: its authors were promised that.
 from __future__ import annotations
 
 import copy
+import dataclasses
+import importlib
+import inspect
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import numpy as np
 
-from pesto_runtime.errors import BadField, InvalidInput, shortened
-from pesto_runtime.processor.entry import Entry, load_entry
-from pesto_runtime.processor.failure import author_code
-from pesto_runtime.processor.judging import Judge
-from pesto_runtime.processor.modules import ModuleSpace
-from pesto_runtime.processor.named_keys import named_part
+from pesto_runtime.errors import BadField, ContractBroken, InvalidContract, InvalidInput, shortened
+from pesto_runtime.processor.function import author_code
+from pesto_runtime.processor.modules import ModuleSpace, supplied_modules
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
 from pesto_runtime.processor.protocol import Given
-from pesto_runtime.processor.supplied import supplied_modules
 from pesto_runtime.processor.values import (
     encode_value,
     image_faults,
@@ -29,15 +28,125 @@ from pesto_runtime.processor.values import (
     output_images,
     refused_inputs,
 )
+from pesto_runtime.schema import surely_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from jsonschema import Draft6Validator
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description, Port, TileInfo
+    from pesto_runtime.schema import SurelyFits
+
+
+@dataclass(frozen=True)
+class ProcessClass:
+    """A project's `Process`, ready to be called.
+
+    Attributes:
+        start: Its `on_start`; nothing where it has none.
+        process: Its `process`.
+        input_class: The dataclass that `process` takes; None in the other style.
+        fallback: Inputs that neither the schema nor the code has a default for: they are None.
+    """
+
+    start: Callable[[], object]
+    process: Callable[..., object]
+    input_class: type | None
+    fallback: tuple[str, ...]
+
+    def call(self, values: Mapping[str, object]) -> dict[str, object]:
+        """Call `process` with these inputs; the code's own defaults fill what is absent.
+
+        Raises:
+            ContractBroken: it answers neither a dict nor a dataclass.
+        """
+        arguments = {**dict.fromkeys(self.fallback), **values}
+        if self.input_class is not None:
+            result = self.process(self.input_class(**arguments))
+        else:
+            result = self.process(**arguments)
+        if isinstance(result, dict):
+            return {str(name): value for name, value in result.items()}
+        if dataclasses.is_dataclass(result) and not isinstance(result, type):
+            fields = dataclasses.fields(result)
+            return {field.name: getattr(result, field.name) for field in fields}
+        raise ContractBroken(f"process() must return a dict or Output, not {shortened(result)}")
+
+
+def load_entry(directory: Path, description: Description) -> ProcessClass:
+    """Import `algorithm.process` and make its `Process`; the caller makes it importable.
+
+    Raises:
+        AlgorithmFailed: the code raises.
+        InvalidContract: there is no `Process.process`, or it does not take the declared inputs.
+    """
+    where = f"{description.name}, algorithm/process.py"
+    with author_code(f"loading {description.name}", directory):
+        module = importlib.import_module("algorithm.process")
+        kind = getattr(module, "Process", None)
+        algorithm: object = kind() if isinstance(kind, type) else None
+    process, start = getattr(algorithm, "process", None), getattr(algorithm, "on_start", None)
+    if not callable(process):
+        raise InvalidContract(f"{where}: it needs a class Process with a method process")
+    input_class = _input_class(process)
+    takes = _dataclass_fields(input_class) if input_class else _parameters(process)
+    names = [port.name for port in description.inputs]
+    if takes is not None:
+        _refuse_mismatch(takes, names, where, input_class.__name__ if input_class else "process()")
+    fallback = tuple(name for name in names if not (takes or {}).get(name, False))
+    return ProcessClass(start if callable(start) else _nothing, process, input_class, fallback)
+
+
+def _nothing() -> None:
+    """Stand in for the `on_start` of a project without one."""
+
+
+def _input_class(process: Callable[..., object]) -> type | None:
+    """The dataclass that the one parameter of `process` is annotated with."""
+    parameters = list(inspect.signature(process).parameters.values())
+    if len(parameters) != 1:
+        return None
+    try:
+        hint = get_type_hints(process).get(parameters[0].name)
+    except (NameError, TypeError):  # an unrelated hint that this Python cannot resolve
+        hint = parameters[0].annotation
+    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
+
+
+def _dataclass_fields(kind: type) -> dict[str, bool]:
+    """Names of the fields, and whether each has a default."""
+    missing = dataclasses.MISSING
+    return {
+        field.name: field.default is not missing or field.default_factory is not missing
+        for field in dataclasses.fields(kind)
+        if field.init
+    }
+
+
+def _parameters(process: Callable[..., object]) -> dict[str, bool] | None:
+    """Names of the parameters, and whether each has a default; None where any name will do."""
+    parameters = inspect.signature(process).parameters.values()
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        return None
+    return {each.name: each.default is not inspect.Parameter.empty for each in parameters}
+
+
+def _refuse_mismatch(takes: Mapping[str, bool], names: list[str], where: str, taker: str) -> None:
+    extra = [name for name in names if name not in takes]
+    lacking = [name for name, has_default in takes.items() if not has_default and name not in names]
+    if extra:
+        raise InvalidContract(
+            f"{where}: input_schema.json declares {extra}, which {taker} does not take"
+        )
+    if lacking:
+        raise InvalidContract(
+            f"{where}: {taker} needs {lacking}, which input_schema.json does not declare"
+        )
+
 
 T = TypeVar("T")
 _IMAGES = ("image", "images")
@@ -54,7 +163,7 @@ class ProjectProcessor:
 
     files: ProjectFiles
     build: str
-    _entry: Entry = field(repr=False)
+    _entry: ProcessClass = field(repr=False)
     _space: ModuleSpace = field(repr=False)
     _ready: threading.Event = field(default_factory=threading.Event, repr=False)
     _gate: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -211,3 +320,53 @@ def _output(port: Port, value: object) -> object:
     if port.kind == "images":
         return output_images(port.name, value)
     return encode_value(port.name, value)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges the values of one input."""
+
+    _name: str
+    _surely_fits: SurelyFits
+    _validator: Draft6Validator
+
+    @classmethod
+    def of(cls, port: Port, definitions: JsonValue) -> Judge:
+        """Compile the schema of a port; `definitions` are those that it may refer to."""
+        from jsonschema import Draft6Validator
+
+        schema = dict(port.schema)
+        validator = Draft6Validator({**schema, "definitions": definitions})
+        return cls(port.name, surely_fits(schema), validator)
+
+    def faults(self, value: object) -> Iterator[BadField]:
+        """Everything wrong with a value."""
+        if self._surely_fits(value):
+            return
+        for error in self._validator.iter_errors(value):
+            pointer = "".join(f"/{part}" for part in (self._name, *error.absolute_path))
+            yield BadField(pointer, error.message[:200], shortened(error.instance))
+
+
+def named_part(value: object, schema: object) -> object:
+    """Leave out keys that the schema does not name, at every depth.
+
+    >>> schema = {"type": "object", "properties": {"a": {"type": "number"}}}
+    >>> named_part({"a": 1, "b": 2}, schema)
+    {'a': 1}
+    >>> named_part({"a": 1, "b": 2}, {"type": "object"})
+    {'a': 1, 'b': 2}
+    """
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, list):
+        return [named_part(each, schema.get("items")) for each in value]
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or not isinstance(properties, dict):
+        return value
+    is_open = "additionalProperties" in schema or "patternProperties" in schema
+    return {
+        key: named_part(each, properties.get(key))
+        for key, each in value.items()
+        if is_open or key in properties
+    }

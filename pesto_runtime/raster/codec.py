@@ -20,8 +20,7 @@ from rasterio.transform import Affine
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, UnsupportedMedia
-from pesto_runtime.raster.bounds import UNBOUNDED, Bounds
-from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.image import UNBOUNDED, Bounds, Image
 from pesto_runtime.raster.metadata import crs_text
 from pesto_runtime.raster.read import DRIVERS, band_numbers, raster_settings
 

@@ -7,31 +7,33 @@ writers, never recodes a block, and never leaves half a product under its final 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import numpy as np
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
-from pesto_runtime.contract import PRODUCT_FORMAT
+from pesto_runtime.contract import BLOCK, PRODUCT_FORMAT
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.blocks import creation_options
-from pesto_runtime.raster.metadata import (
-    BandFacts,
-    Georeference,
-    write_bands,
-    write_georeference,
-)
-from pesto_runtime.raster.tiff import BlockTable, block_table
+from pesto_runtime.raster.block_codec import BlockTable, block_table, creation_options
+from pesto_runtime.raster.metadata import BandFacts, Georeference, write_bands, write_georeference
+from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.tiling import block_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
 
 _BIG_BYTES = 3_900_000_000
 _SYNC_BYTES = 256 << 20
@@ -252,3 +254,43 @@ def _journal_lines(journal: Path) -> list[object]:
 def _is_there(file: BinaryIO, entry: _Entry) -> bool:
     file.seek(entry.offset)
     return hashlib.sha256(file.read(entry.size)).hexdigest() == entry.sha256
+
+
+def write_cog(source: Path, path: Path) -> None:
+    """Write a cloud-optimised copy of a product; nothing is left where that fails.
+
+    Raises:
+        StoreFailed: disk full, or the folder is not writable.
+    """
+    try:
+        with raster_settings():
+            rasterio.shutil.copy(
+                source,
+                path,
+                driver="COG",
+                compress="DEFLATE",
+                level=6,
+                predictor="YES",
+                blocksize=BLOCK,
+                overviews="AUTO",
+                resampling="NEAREST",
+                num_threads=1,
+            )
+            _read_last_block(path)
+    except (RasterioError, CPLE_BaseError) as error:  # a copy lets GDAL's own errors through
+        reason = _disk_full(path.parent, source.stat().st_size) or str(error)
+        if path.is_file():
+            path.unlink()
+        raise StoreFailed(f"{path}: {reason}") from error
+
+
+def _read_last_block(path: Path) -> None:
+    """Find out whether the file is all there: GDAL tells no error of its last flush."""
+    with rasterio.open(path) as dataset:
+        dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
+
+
+def _disk_full(folder: Path, size: int) -> str:
+    """The operating system's word where there is no room left; GDAL's own changes."""
+    is_full = folder.is_dir() and shutil.disk_usage(folder).free < size
+    return os.strerror(errno.ENOSPC) if is_full else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
@@ -18,14 +19,18 @@ from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import NUMERIC_DTYPES, Scene, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
-from pesto_runtime.raster.image import Image, shifted
+from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import Georeference, crs_text, read_georeference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from rasterio.io import DatasetReader
+
+    from pesto_runtime.contract import RasterContract
+    from pesto_runtime.raster.image import Bounds
+
 
 # A raster without a CRS is said once, by `check`; catching warnings around each call is not safe
 # in threads.
@@ -259,3 +264,66 @@ def _local_path(href: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return None if "://" in href else Path(href)
+
+
+def names_to_pick(
+    bands: Sequence[str | None], contract: RasterContract | None
+) -> tuple[str, ...] | None:
+    """The names of the port's bands; None where the port or the image names none."""
+    if contract is None or contract.band_names is None or not any(bands):
+        return None
+    return contract.band_names
+
+
+def picked_for(image: Image, contract: RasterContract | None) -> Image:
+    """The image with the bands that a port takes, in its order.
+
+    Raises:
+        InvalidInput: the image names its bands, and lacks one of the port's.
+    """
+    names = names_to_pick(image.bands, contract)
+    if names is None or names == image.bands:
+        return image
+    places = [number - 1 for number in band_numbers(image.bands, names)]
+    return replace(
+        image,
+        pixels=image.pixels[places],
+        bands=tuple(image.bands[i] for i in places),
+        scales=tuple(image.scales[i] for i in places) if image.scales else (),
+        offsets=tuple(image.offsets[i] for i in places) if image.offsets else (),
+    )
+
+
+def read_for(
+    href: str,
+    contract: RasterContract | None,
+    *,
+    window: Window | None = None,
+    bands: Sequence[int | str] | None = None,
+    pick_window: Callable[[int, int], Window] | None = None,
+    bounds: Bounds = UNBOUNDED,
+) -> Image:
+    """Read a window of a raster, and of its bands only those that a port takes.
+
+    Args:
+        href: Of the raster.
+        contract: The port's.
+        window: None for all of it.
+        bands: Names or 1-based numbers that overrule the port's names.
+        pick_window: Called with width and height where `window` is None.
+        bounds: Most that the window may have.
+
+    Raises:
+        InvalidInput: the window is not inside the raster, or a band is not there.
+        RasterUnreadable: the raster cannot be read.
+        TooLarge: over the bounds.
+    """
+    with raster_settings(), RasterReader(href) as reader:
+        scene = reader.scene
+        if window is None and pick_window is not None:
+            window = pick_window(scene.width, scene.height)
+        wanted = names_to_pick(scene.bands, contract) if bands is None else bands
+        width, height = (scene.width, scene.height) if window is None else window[2:]
+        count = len(scene.bands if wanted is None else wanted)
+        bounds.require((count, height, width), scene.dtype)
+        return reader.image(window, bands=wanted)

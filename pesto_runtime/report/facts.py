@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pesto_runtime.contract import Window
 
 
 class _Facts(BaseModel):
@@ -94,3 +104,72 @@ class RunFacts(_Facts):
     def is_complete(self) -> bool:
         """Whether every output is there, and whole."""
         return self.status == "COMPLETE"
+
+
+class TileTime(Protocol):
+    """A tile and how long it took."""
+
+    @property
+    def window(self) -> Window:
+        """In the grid of the scenes, pixels."""
+
+    @property
+    def seconds(self) -> float:
+        """That it took; 0 for one that was reused."""
+
+    @property
+    def state(self) -> str:
+        """`done`, `reused` or `hole`."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A finished run.
+
+    Attributes:
+        result: What `result.json` holds.
+        pipeline: The pipeline's JSON.
+        tiles: Every tile, phase after phase.
+        size: Width and height of the scenes, pixels; (0, 0) where there is none.
+        scenes: Image input -> href.
+        folder: Where the outputs are.
+    """
+
+    result: Mapping[str, JsonValue]
+    pipeline: Mapping[str, JsonValue]
+    tiles: tuple[TileTime, ...]
+    size: tuple[int, int]
+    scenes: Mapping[str, str]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class HoleFacts:
+    """A tile that could not be computed.
+
+    Attributes:
+        place: Its window: column, row, width, height.
+        stage: That failed.
+        error: What it said.
+    """
+
+    place: str
+    stage: str
+    error: str
+
+
+def read_holes(folder: Path) -> list[HoleFacts]:
+    """Read a run's holes; none where there is no such file, or not one of ours."""
+    try:
+        features = json.loads((folder / "holes.geojson").read_text())["features"]
+        told = [feature["properties"] for feature in features]
+        return [
+            HoleFacts(
+                ", ".join(str(number) for number in each.get("window") or ()),
+                str(each.get("stage") or ""),
+                str(each.get("error") or each.get("type") or ""),
+            )
+            for each in told
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []

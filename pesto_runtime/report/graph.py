@@ -96,7 +96,7 @@ def graph_of(pipeline: Pipeline, boxes: Mapping[str, Box]) -> Graph:
         pipeline: That was run.
         boxes: Its inputs as `in:NAME`, stages as `stage:ID` and outputs as `out:NAME`.
     """
-    wires = [w for w in _wires(pipeline) if w.source in boxes and w.target in boxes]
+    wires = [w for w in _graph_wires(pipeline) if w.source in boxes and w.target in boxes]
     places = _layer_numbers(boxes, wires)
     depth = max(places.values(), default=0)
     graph = Graph(dict(boxes), [[] for _ in range(depth + 1)], wires)
@@ -108,7 +108,7 @@ def graph_of(pipeline: Pipeline, boxes: Mapping[str, Box]) -> Graph:
     return graph
 
 
-def _wires(pipeline: Pipeline) -> Iterable[Wire]:
+def _graph_wires(pipeline: Pipeline) -> Iterable[Wire]:
     stages = {stage.id for stage in pipeline.stages}
     for stage in pipeline.stages:
         for port, binding in stage.inputs.items():

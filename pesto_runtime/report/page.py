@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.report import tables, wording
-from pesto_runtime.report.facts import RunFacts
+from pesto_runtime.report import markup, tables
+from pesto_runtime.report.facts import RunFacts, read_holes
 from pesto_runtime.report.graph import kinds_of
-from pesto_runtime.report.holes import read_holes
 from pesto_runtime.report.markup import facts as fact_list
 from pesto_runtime.report.markup import section, text
-from pesto_runtime.report.pipeline_svg import pipeline_svg
-from pesto_runtime.report.points import vector_figures
-from pesto_runtime.report.previews import Subject, gallery
+from pesto_runtime.report.pipeline_drawing import pipeline_svg
+from pesto_runtime.report.previews import Subject, gallery, vector_figures
 from pesto_runtime.report.tilemap import layers_of, tile_maps
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.report.data import ReportData
+    from pesto_runtime.report.facts import ReportData
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LONGEST_VALUE = 24
@@ -99,26 +97,26 @@ def _header(run: RunFacts, data: ReportData) -> str:
 
 
 def _key_facts(run: RunFacts, data: ReportData) -> str:
-    pairs = [("Took", wording.seconds(run.seconds), _started(run.started))]
+    pairs = [("Took", markup.seconds(run.seconds), _started(run.started))]
     if data.tiles:
-        pairs.append(("Tiles computed", wording.count(run.tiles.computed), _others(run)))
+        pairs.append(("Tiles computed", markup.count(run.tiles.computed), _others(run)))
     if all(data.size):
-        width, height = (wording.count(side) for side in data.size)
-        read = f"{wording.size(run.bytes_read)} of pixels read" if run.bytes_read else ""
+        width, height = (markup.count(side) for side in data.size)
+        read = f"{markup.size(run.bytes_read)} of pixels read" if run.bytes_read else ""
         pairs.append(("Scene, px", f"{width}\u00a0×\u00a0{height}", read))
     engine = {name: value for name, value in run.engine.items() if name not in ("name", "run")}
     if isinstance(workers := engine.pop("workers", None), int):
         executor = text(engine.pop("executor", ""))
-        pairs.append(("Workers", wording.count(workers), executor))
-    settings = ", ".join(f"{name} {wording.value(value)}" for name, value in engine.items())
+        pairs.append(("Workers", markup.count(workers), executor))
+    settings = ", ".join(f"{name} {markup.value(value)}" for name, value in engine.items())
     pairs.append(("Engine", text(run.engine.get("name", "–")), text(settings)))
     return fact_list(pairs)
 
 
 def _others(run: RunFacts) -> str:
-    holes = wording.plural(run.tiles.holes, "hole")
+    holes = markup.plural(run.tiles.holes, "hole")
     marked = f'<b class="bad">{holes}</b>' if run.tiles.holes else "no holes"
-    return f"{wording.count(run.tiles.reused)} reused, {marked}"
+    return f"{markup.count(run.tiles.reused)} reused, {marked}"
 
 
 def _started(written: str) -> str:
@@ -138,13 +136,13 @@ def _attention(run: RunFacts, data: ReportData) -> str:
         f"Output <b>{text(name)}</b> was not made: what it needs has holes." for name in run.skipped
     ]
     points += [
-        f"Output <b>{text(name)}</b> has {wording.plural(output.blocks_with_holes, 'block')} "
+        f"Output <b>{text(name)}</b> has {markup.plural(output.blocks_with_holes, 'block')} "
         f"with holes{', filled with nodata' if output.is_image else ': features are missing'}."
         for name, output in run.outputs.items()
         if output.blocks_with_holes
     ]
     if run.tiles.holes:
-        found = wording.plural(run.tiles.holes, "tile")
+        found = markup.plural(run.tiles.holes, "tile")
         points.insert(
             0,
             f"{found} could not be computed. Running the same command again tries them once more.",
@@ -159,10 +157,10 @@ def _values(run: RunFacts) -> str:
     short, long_ = [], []
     for name, output in run.outputs.items():
         if output.features is not None:
-            short.append((name, wording.count(output.features), "features"))
+            short.append((name, markup.count(output.features), "features"))
         if not output.is_value:
             continue
-        words = wording.value(output.value)
+        words = markup.value(output.value)
         if len(words) <= _LONGEST_VALUE:
             exact = text(json.dumps(output.value, ensure_ascii=False))
             short.append((name, f'<data value="{exact}" title="{exact}">{text(words)}</data>', ""))
@@ -173,7 +171,7 @@ def _values(run: RunFacts) -> str:
 
 
 def _long_value(name: str, value: JsonValue) -> str:
-    words = wording.lines(value)
+    words = markup.lines(value)
     cut = words if len(words) <= _MOST_CHARS else words[:_MOST_CHARS] + "\n…"
     return f'<h3>{text(name)}</h3><pre tabindex="0">{text(cut)}</pre>'
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import PestoError
-from pesto_runtime.raster import RAMPS, Preview, read_preview
-from pesto_runtime.report import wording
+from pesto_runtime.raster.preview import RAMPS, Preview, read_preview
+from pesto_runtime.raster.read import read_scene
+from pesto_runtime.report import markup
 from pesto_runtime.report.markup import code, text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pesto_runtime.raster import Colour, Ramp
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Scene
+    from pesto_runtime.raster.preview import Colour, Ramp
+
 
 _SIDES = (768, 512, 320, 192)
 _MOST_PICTURES = 24
@@ -53,7 +59,7 @@ def gallery(subjects: Sequence[Subject]) -> str:
         for number, (subject, each) in enumerate(zip(shown, looked, strict=True), start=1)
     )
     left = len(subjects) - len(shown)
-    more = f"<p>{wording.plural(left, 'more image')} not shown.</p>" if left else ""
+    more = f"<p>{markup.plural(left, 'more image')} not shown.</p>" if left else ""
     return f'<div class="gallery">{figures}</div>{more}' if figures else ""
 
 
@@ -95,8 +101,7 @@ def _image(subject: Subject, preview: Preview) -> str:
 def _shows(preview: Preview) -> str:
     if preview.kind == "classes":
         shares = ", ".join(
-            f"{wording.number(each.value)} on {wording.share(each.share)}"
-            for each in preview.classes
+            f"{markup.number(each.value)} on {markup.share(each.share)}" for each in preview.classes
         )
         return f"classes {shares}" if shares else "no valid pixel"
     bands = ", ".join(preview.bands)
@@ -106,15 +111,15 @@ def _shows(preview: Preview) -> str:
 def _remark(preview: Preview) -> str:
     width, height = preview.size
     parts = [
-        f"{wording.count(width)} × {wording.count(height)} px",
+        f"{markup.count(width)} × {markup.count(height)} px",
         text(preview.dtype),
-        wording.plural(preview.of_bands, "band"),
+        markup.plural(preview.of_bands, "band"),
     ]
     if preview.kind != "classes" and preview.of_bands > 1:
         parts.append(f"shown: {text(', '.join(preview.bands))}")
     if preview.valid < 1:
         about = "about " if preview.is_sampled else ""
-        parts.append(f"no data on {about}{wording.share(1 - preview.valid)}")
+        parts.append(f"no data on {about}{markup.share(1 - preview.valid)}")
     return " · ".join(parts)
 
 
@@ -124,7 +129,7 @@ def _legend(preview: Preview) -> str:
     if preview.kind == "ramp":
         return _ramp_legend(preview)
     ends = "; ".join(
-        f"{text(name)} {wording.number(low)} to {wording.number(high)}"
+        f"{text(name)} {markup.number(low)} to {markup.number(high)}"
         for name, (low, high) in zip(preview.bands, preview.limits, strict=True)
     )
     return f'<p class="quiet">Stretched from the 2nd to the 98th percentile: {ends}.</p>'
@@ -136,7 +141,7 @@ def _class_legend(preview: Preview) -> str:
     about = "≈\u00a0" if preview.is_sampled else ""
     items = "".join(
         f'<li><i style="background:{_rgb(each.colour)}"></i>'
-        f"<span>{code(wording.number(each.value))}</span> {about}{wording.share(each.share)}</li>"
+        f"<span>{code(markup.number(each.value))}</span> {about}{markup.share(each.share)}</li>"
         for each in preview.classes
     )
     return f'<ul class="classes" aria-label="Values and their share of valid pixels">{items}</ul>'
@@ -147,10 +152,85 @@ def _ramp_legend(preview: Preview) -> str:
     (low, high) = preview.limits[0]
     return (
         f'<div class="scale"><div class="steps" style="background:linear-gradient(90deg,{steps})">'
-        f'</div><div class="marks"><span>{wording.number(low)}</span><span>2nd to 98th percentile'
-        f"</span><span>{wording.number(high)}</span></div></div>"
+        f'</div><div class="marks"><span>{markup.number(low)}</span><span>2nd to 98th percentile'
+        f"</span><span>{markup.number(high)}</span></div></div>"
     )
 
 
 def _rgb(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+_SIDE = 512
+_MOST_DOTS = 5_000
+_MOST_VECTOR_BYTES = 64 << 20
+_PIXELS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def vector_figures(vectors: Mapping[str, Path], scene_href: str) -> str:
+    """A figure for each vector; nothing where neither the file nor the scene can be read.
+
+    Args:
+        vectors: Output -> its GeoJSON file.
+        scene_href: Of the first scene, in whose coordinates they are.
+    """
+    if not vectors:
+        return ""
+    try:
+        scene, preview = read_scene(scene_href), read_preview(scene_href, max_side=_SIDE)
+    except PestoError:
+        return ""
+    data = base64.b64encode(preview.data).decode()
+    picture = (
+        f'<image href="data:{preview.media_type};base64,{data}" width="{scene.width}" '
+        f'height="{scene.height}" preserveAspectRatio="none"/>'
+    )
+    figures = "".join(_vector_figure(name, path, scene, picture) for name, path in vectors.items())
+    return f'<div class="gallery">{figures}</div>' if figures else ""
+
+
+def _vector_figure(name: str, path: Path, scene: Scene, picture: str) -> str:
+    dots = _dots(path, scene)
+    if dots is None:
+        return ""
+    told = markup.plural(len(dots), "feature")
+    step = -(-len(dots) // _MOST_DOTS) or 1
+    drawn = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in dots[::step])
+    some = f" · one dot for {step} of them" if step > 1 else ""
+    return (
+        f'<figure class="dots"><div class="frame"><svg role="img" aria-label="Output {text(name)}: '
+        f'{told} over the scene" viewBox="0 0 {scene.width} {scene.height}" '
+        f'style="--aspect:{scene.width / scene.height:.5f}">{picture}<path class="under" '
+        f'd="{drawn}"/><path d="{drawn}"/></svg></div><figcaption><h3><strong>{text(name)}</strong>'
+        f" <span>Output</span></h3><p>{told}{some}</p></figcaption></figure>"
+    )
+
+
+def _dots(path: Path, scene: Scene) -> list[tuple[float, float]] | None:
+    """Centres of the features (x, y) in pixels of the scene; None where the file is not for us."""
+    try:
+        if path.stat().st_size > _MOST_VECTOR_BYTES:
+            return None
+        features = json.loads(path.read_text(encoding="utf-8"))["features"]
+        return [_centre(each["geometry"]["coordinates"], scene) for each in features]
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
+        return None
+
+
+def _centre(coordinates: JsonValue, scene: Scene) -> tuple[float, float]:
+    xs, ys = zip(*_positions(coordinates), strict=True)
+    a, b, c, d, e, f = scene.transform or _PIXELS
+    across, down = (min(xs) + max(xs)) / 2 - c, (min(ys) + max(ys)) / 2 - f
+    area = a * e - b * d
+    return ((e * across - b * down) / area, (a * down - d * across) / area)
+
+
+def _positions(coordinates: JsonValue) -> Iterator[tuple[float, float]]:
+    if not isinstance(coordinates, list):
+        return
+    if coordinates and isinstance(coordinates[0], (int, float)):
+        x, y = coordinates[:2]
+        yield float(str(x)), float(str(y))
+        return
+    for each in coordinates:
+        yield from _positions(each)

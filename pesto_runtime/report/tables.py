@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pesto_runtime.report import wording
+from pesto_runtime.report import markup
 from pesto_runtime.report.markup import code, table, text
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.report.facts import OutputFacts, RunFacts
-    from pesto_runtime.report.holes import HoleFacts
+    from pesto_runtime.report.facts import HoleFacts, OutputFacts, RunFacts
 
 _MOST_HOLES = 50
 _MOST_CHARS = 400
@@ -34,7 +33,7 @@ def stages_table(facts: RunFacts, kinds: Mapping[str, str]) -> str:
             text(kinds.get(name, "")),
             f"{text(stage.process)} {text(stage.version)}",
             "<br>".join(code(where) for where in stage.where),
-            wording.count(stage.calls),
+            markup.count(stage.calls),
             f"{stage.seconds:.2f}",
             f"{stage.cpu_seconds:.2f}",
         ]
@@ -52,7 +51,7 @@ def phases_table(facts: RunFacts) -> str:
             text(phase.kind),
             text(" → ".join(dict.fromkeys((*phase.stages, *phase.reduces)))),
             f"{phase.tile[0]} × {phase.tile[1]}" if phase.tile and phase.chunks else "–",
-            wording.count(phase.chunks) if phase.chunks else "–",
+            markup.count(phase.chunks) if phase.chunks else "–",
             "not run" if phase.seconds is None else f"{phase.seconds:.2f}",
         ]
         for number, phase in enumerate(facts.phases, start=1)
@@ -67,9 +66,7 @@ def holes_table(holes: Sequence[HoleFacts], total: int) -> str:
     if not rows:
         return ""
     left = total - len(rows)
-    more = (
-        f"<p>… and {wording.count(left)} more in {link('holes.geojson')}.</p>" if left > 0 else ""
-    )
+    more = f"<p>… and {markup.count(left)} more in {link('holes.geojson')}.</p>" if left > 0 else ""
     head = ("Column, row, width, height", "Stage", "Reason")
     return table("Holes: tiles that could not be computed", head, rows) + more
 
@@ -98,8 +95,8 @@ def outputs_table(outputs: Mapping[str, OutputFacts]) -> str:
             text(name),
             link(output.path),
             f'<code class="sum">{text(output.sha256)}</code>',
-            *([_or_dash(output.features, wording.count)] if has_vectors else []),
-            _or_dash(output.bytes, wording.size),
+            *([_or_dash(output.features, markup.count)] if has_vectors else []),
+            _or_dash(output.bytes, markup.size),
         ]
         for name, output in outputs.items()
     ]

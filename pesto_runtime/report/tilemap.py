@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pesto_runtime.report import wording
+from pesto_runtime.report import markup
 from pesto_runtime.report.markup import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pesto_runtime.contract import Window
-    from pesto_runtime.report.data import TileTime
+    from pesto_runtime.report.facts import TileTime
 
 SHADES = 7
 """Steps of the colour scale, in classes `t0` to `t6` of the style sheet."""
@@ -41,7 +41,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourScale:
     """The colour scale: equal steps are equal ratios, from the fastest tile to the slowest.
 
     So one tile that waited for something does not make all the others look alike.
@@ -52,7 +52,7 @@ class Scale:
     high: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Scale | None:
+    def of(cls, seconds: Sequence[float]) -> ColourScale | None:
         """The scale of these durations; None where there is none."""
         if not seconds:
             return None
@@ -61,7 +61,7 @@ class Scale:
     def place(self, seconds: float) -> float:
         """Where a duration is on the scale, 0 to 1.
 
-        >>> Scale(0.01, 1.0, 100.0).place(1.0), Scale(1.0, 1.0, 1.0).place(1.0)
+        >>> ColourScale(0.01, 1.0, 100.0).place(1.0), ColourScale(1.0, 1.0, 1.0).place(1.0)
         (0.5, 0.0)
         """
         low, value, high = (max(each, _SHORTEST_S) for each in (self.low, seconds, self.high))
@@ -74,7 +74,7 @@ class Scale:
     @property
     def ends(self) -> tuple[str, str, str]:
         """Fastest, median and slowest, in words."""
-        fastest, middle, slowest = map(wording.seconds, (self.low, self.median, self.high))
+        fastest, middle, slowest = map(markup.seconds, (self.low, self.median, self.high))
         return fastest, middle, slowest
 
 
@@ -125,7 +125,7 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
         size: Width and height of the scene, pixels.
         title: Text above the legend, and of the picture for those who do not see it.
     """
-    scale = Scale.of([tile.seconds for tile in tiles if tile.state == "done"])
+    scale = ColourScale.of([tile.seconds for tile in tiles if tile.state == "done"])
     extent = (
         max([size[0], *(tile.window.col_stop for tile in tiles)]),
         max([size[1], *(tile.window.row_stop for tile in tiles)]),
@@ -135,12 +135,14 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
     note = f"<p>A square is the mean of all tiles in {side} × {side} px.</p>" if side else ""
     return (
         f'<figure class="map"><div class="frame">{drawing}</div><figcaption>'
-        f"<h3><strong>{text(title)}</strong></h3><p>{wording.plural(len(tiles), 'tile')}</p>"
+        f"<h3><strong>{text(title)}</strong></h3><p>{markup.plural(len(tiles), 'tile')}</p>"
         f"{_legend(tiles, scale)}{note}</figcaption></figure>"
     )
 
 
-def _svg(tiles: Sequence[Tile], scale: Scale | None, extent: tuple[int, int], *, told: str) -> str:
+def _svg(
+    tiles: Sequence[Tile], scale: ColourScale | None, extent: tuple[int, int], *, told: str
+) -> str:
     width, height = extent
     look = "dense" if len(tiles) > _MOST_TOOLTIPS else "sparse"
     drawing = _by_class(tiles, scale) if look == "dense" else _one_by_one(tiles, scale)
@@ -151,7 +153,7 @@ def _svg(tiles: Sequence[Tile], scale: Scale | None, extent: tuple[int, int], *,
     )
 
 
-def _one_by_one(tiles: Iterable[Tile], scale: Scale | None) -> str:
+def _one_by_one(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
     return "".join(
         f'<rect class="{_class(tile, scale)}" x="{tile.window.col_off}" y="{tile.window.row_off}" '
         f'width="{tile.window.width}" height="{tile.window.height}">'
@@ -160,7 +162,7 @@ def _one_by_one(tiles: Iterable[Tile], scale: Scale | None) -> str:
     )
 
 
-def _by_class(tiles: Iterable[Tile], scale: Scale | None) -> str:
+def _by_class(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
     """One path per colour: a tenth of the bytes of single tiles, without their tooltips."""
     classed = sorted(((_class(tile, scale), tile) for tile in tiles), key=lambda pair: pair[0])
     paths = []
@@ -173,7 +175,7 @@ def _by_class(tiles: Iterable[Tile], scale: Scale | None) -> str:
     return "".join(paths)
 
 
-def _class(tile: Tile, scale: Scale | None) -> str:
+def _class(tile: Tile, scale: ColourScale | None) -> str:
     if tile.state != "done" or scale is None:
         return "hole" if tile.state == "hole" else "reused"
     return f"t{scale.shade(tile.seconds)}"
@@ -181,7 +183,7 @@ def _class(tile: Tile, scale: Scale | None) -> str:
 
 def _tooltip(tile: Tile) -> str:
     col_off, row_off, width, height = tile.window
-    took = wording.seconds(tile.seconds) if tile.state == "done" else tile.state
+    took = markup.seconds(tile.seconds) if tile.state == "done" else tile.state
     return text(f"column {col_off}, row {row_off}, {width} × {height} px: {took}")
 
 
@@ -209,29 +211,29 @@ def _merged(tiles: Sequence[Tile]) -> Tile:
     return Tile(window, statistics.fmean(done), "done") if done else Tile(window, 0.0, "reused")
 
 
-def _summary(tiles: Sequence[Tile], scale: Scale | None) -> str:
-    parts = [wording.plural(len(tiles), "tile")]
+def _summary(tiles: Sequence[Tile], scale: ColourScale | None) -> str:
+    parts = [markup.plural(len(tiles), "tile")]
     if reused := sum(tile.state == "reused" for tile in tiles):
-        parts.append(f"{wording.count(reused)} reused")
+        parts.append(f"{markup.count(reused)} reused")
     if holes := sum(tile.state == "hole" for tile in tiles):
-        parts.append(wording.plural(holes, "hole"))
+        parts.append(markup.plural(holes, "hole"))
     if scale:
         parts.append("fastest {}, median {}, slowest {}".format(*scale.ends))
     return ", ".join(parts)
 
 
-def _legend(tiles: Sequence[Tile], scale: Scale | None) -> str:
+def _legend(tiles: Sequence[Tile], scale: ColourScale | None) -> str:
     keys = [_steps(scale)] if scale else []
     for state, name in (("reused", "reused"), ("hole", "hole: could not be computed")):
         if amount := sum(tile.state == state for tile in tiles):
             keys.append(
                 f'<p class="key"><i class="{state}" aria-hidden="true"></i>'
-                f"{name} <b>{wording.count(amount)}</b></p>"
+                f"{name} <b>{markup.count(amount)}</b></p>"
             )
     return "".join(keys)
 
 
-def _steps(scale: Scale) -> str:
+def _steps(scale: ColourScale) -> str:
     steps = "".join(f'<i class="t{step}"></i>' for step in range(SHADES))
     at = f"{scale.place(scale.median) * 100:.1f}%"
     marks = "".join(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.browser,
     pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser() or "there is one"),
     pytest.mark.timeout(120),
 ]

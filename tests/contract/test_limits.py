@@ -16,7 +16,7 @@ import rasterio
 from prometheus_client.parser import text_string_to_metric_families
 
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.service import Limits
+from pesto_runtime.service.admission import Limits
 from tests.contract.calls import FORM, NPY, PROBLEM, PROCESSES, TIFF, npy, pointers, post, post_raw
 from tests.contract.transports import post_form
 from tests.contract.web import WAYS, Farm, by_uvicorn, in_process, ready

@@ -21,14 +21,15 @@ from typer.core import TyperGroup
 import pesto_airflow
 import pesto_runtime
 from docs._hooks.generated import filled
-from pesto_airflow.endpoint import ConnectionFields
-from pesto_airflow.settings import GroupSettings
+from pesto_airflow.hooks import ConnectionFields
+from pesto_airflow.taskgroups import GroupSettings
 from pesto_conductor.taskdefs import task_definitions
 from pesto_runtime import errors
 from pesto_runtime.cli.main import app
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import InThread, create_app
+from pesto_runtime.service.app import create_app
+from pesto_runtime.service.threads import ThreadRunner
 from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _variables_in(text: str) -> Iterator[str]:
 
 def _endpoints() -> set[str]:
     target = str(ROOT / "examples" / "cloud_mask.py:cloud_mask")
-    service = create_app(InThread(load_processor(target), gate=Gate(loopback=True)))
+    service = create_app(ThreadRunner(load_processor(target), gate=Gate(loopback=True)))
     return {
         f"{method} {_shown(route.path)}"
         for route in service.routes

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.support.airflow_standalone import Airflow
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(300)]
 
 WIDTH, HEIGHT, TILE, TILES = 1100, 600, 200, 28
 

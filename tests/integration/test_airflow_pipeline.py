@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.support.airflow_standalone import Airflow
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(300)]
 
 WIDTH, HEIGHT, TILE = 1100, 600, 200  # 3 x 2 blocks, and as many chunks
 MARKER = 250

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from tests.contract.serving import ERRANDS, Server, lines_of, served
 from tests.support.airflow_standalone import until
 from tests.support.busy import busy_service
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(240)]
 
 MODES = ("sync", "durable", "deferrable")
 CALL = """
@@ -79,7 +79,7 @@ class Errand:
         self.run_id = airflow.api.trigger(self.dag_id, conf)
 
     @property
-    def task(self) -> TaskRun:
+    def task(self) -> TaskInstanceState:
         """The call, as Airflow has it."""
         return self.airflow.task(self.dag_id, self.run_id, "call")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.support.conductor_workers import Desk, Worker
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.conductor, pytest.mark.timeout(240)]
 
 SIDE, TILE = 2048, 512
 TILES = (SIDE // TILE) ** 2

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pesto_conductor.taskdefs import GPU_DOMAIN, service_definition, task_domains
-from pesto_runtime.activities import find
+from pesto_runtime.run.services import find
 from tests.support.commands import is_alive, pesto, served, waited
 from tests.support.conductor_workers import conductor_worker, repeated, windows
 from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.support.conductor_workers import Desk, Worker
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.conductor]
 
 MASK = "112762ba9d36"
 """How the sha256 of the mask of the Landsat scene begins, from whichever engine."""

@@ -1,4 +1,7 @@
-"""Airflow writes into its home when it is imported: importing this before it gives it one."""
+"""Airflow writes into its home when it is imported: importing this before it gives it one.
+
+Each process has its own, also where it was started by one that has: two would share a database.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,5 @@ import os
 import shutil
 import tempfile
 
-if "AIRFLOW_HOME" not in os.environ:
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
-    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)

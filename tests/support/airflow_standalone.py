@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pesto_airflow.standalone import Standalone, running_standalone
+from pesto_airflow.trial.standalone import Standalone, running_standalone
 from tests.support.runs import ROOT
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.trial.rest import TaskInstanceState
 
 
 class Airflow:
@@ -48,7 +48,9 @@ class Airflow:
         run_id = self.api.trigger(dag_id, conf)
         return run_id, self.api.await_end(dag_id, run_id, timeout_s=timeout_s)
 
-    def task(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> TaskRun:
+    def task(
+        self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1
+    ) -> TaskInstanceState:
         """One task of a run."""
         tasks = self.api.tasks(dag_id, run_id)
         return next(t for t in tasks if (t.task_id, t.map_index) == (task_id, map_index))

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesto_runtime.activities.assemble import Assembler, Block, without
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken
+from pesto_runtime.run.blocks import Block, BlockAssembler, without
 from pesto_runtime.tiling import blocks_of, blocks_touching, tiles_of, whole
 from tests.support.rasters import noise
 
 
-def assembler(size: tuple[int, int], **facts: object) -> Assembler:
+def assembler(size: tuple[int, int], **facts: object) -> BlockAssembler:
     told: dict[str, object] = {"dtype": "uint8", "nodata": 255, **facts}
-    return Assembler("$s.image", size, set(blocks_of(size)), **told)  # type: ignore[arg-type]  # as given
+    return BlockAssembler("$s.image", size, set(blocks_of(size)), **told)  # type: ignore[arg-type]  # as given
 
 
 def put_together(blocks: list[Block], size: tuple[int, int]) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_a_tile_that_never_came_keeps_its_blocks_back() -> None:
 
 def test_pixels_of_blocks_that_are_there_already_are_let_go() -> None:
     """A tile may touch a block that an earlier run made."""
-    collecting = Assembler("$s.image", (1024, 512), {(0, 1)}, "uint8", None)
+    collecting = BlockAssembler("$s.image", (1024, 512), {(0, 1)}, "uint8", None)
     assert not collecting.wants(Window(0, 0, 512, 512))
     assert collecting.wants(Window(500, 0, 100, 10))
     blocks = list(collecting.add(Window(0, 0, 1024, 512), noise(1024, 512)))

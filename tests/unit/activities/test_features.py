@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,10 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesto_runtime.activities.features import Feature, Placement, read_features
-from pesto_runtime.activities.gather import Gatherer, decode_block
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken
+from pesto_runtime.run.features import (
+    Feature,
+    FeatureBlocks,
+    WindowPlacement,
+    decode_block,
+    read_features,
+)
 from pesto_runtime.tiling import blocks_of, whole
 
 if TYPE_CHECKING:
@@ -34,7 +40,7 @@ def shape(kind: str, coordinates: JsonValue, **more: JsonValue) -> dict[str, Jso
 
 
 def only(*features: JsonValue, at: tuple[int, int] = (0, 0), mirrored: bool = False) -> Feature:
-    found = read_features(collection(*features), Placement(*at, SIZE, mirrored), name="$s.v")
+    found = read_features(collection(*features), WindowPlacement(*at, SIZE, mirrored), name="$s.v")
     assert len(found) == 1
     return found[0]
 
@@ -49,7 +55,7 @@ def found_in(window: Window, points: list[Point]) -> tuple[Feature, ...]:
         for x, y in points
         if window.col_off <= x < window.col_stop and window.row_off <= y < window.row_stop
     ]
-    place = Placement(window.col_off, window.row_off, SIZE)
+    place = WindowPlacement(window.col_off, window.row_off, SIZE)
     return read_features(collection(*seen), place, name="$s.v")
 
 
@@ -68,7 +74,7 @@ def wider(window: Window, margin: int) -> Window:
 def gathered(tiles: list[Window], points: list[Point], margin: int, *, owner: str = "write"
              ) -> list[bytes]:  # fmt: skip
     """Every block of the grid, gathered of tiles; `owner` names the window that keeps features."""
-    gatherer = Gatherer("$s.v", SIZE, set(blocks_of(SIZE)))
+    gatherer = FeatureBlocks("$s.v", SIZE, set(blocks_of(SIZE)))
     blocks = {}
     for write in tiles:
         read = wider(write, margin)
@@ -135,6 +141,35 @@ def test_floats_alone_would_move_a_feature_with_its_window() -> None:
     assert len(contents) == 1
 
 
+STEPS = st.integers(-(1 << 15), 1 << 22)  # from 8 pixels before the grid
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(x=STEPS, y=STEPS, at=st.tuples(st.integers(-50, 600), st.integers(-50, 500)))
+def test_coordinates_are_written_in_steps_of_a_1024th_of_a_pixel(
+    x: int, y: int, at: tuple[int, int]
+) -> None:
+    """The nearest step, the upper one of two that are as near; exactly, wherever the window is."""
+    feature = only(shape("LineString", [[x / 4096, y / 4096], [0, 0]]), at=at)
+    written = json.loads(feature.content)["geometry"]["coordinates"][0]
+    expected = [math.floor(Fraction(step, 4096) * 1024 + Fraction(1, 2)) for step in (x, y)]
+    assert [Fraction(each) for each in written] == [
+        offset + Fraction(step, 1024) for offset, step in zip(at, expected, strict=True)
+    ]
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(point=st.tuples(ratio(90), ratio(90)), at=st.integers(0, 200), noise=st.integers(-3, 3))
+def test_noise_in_the_last_bits_of_a_float_moves_no_feature(
+    point: Point, at: int, noise: int
+) -> None:
+    """A corner at 10 that an algorithm computes as 9.999999999999998 has the owner of 10."""
+    exact = [float(each) for each in point]
+    noisy: list[JsonValue] = [each + noise * math.ulp(256) for each in exact]
+    places: list[JsonValue] = [*exact]
+    assert only(shape("Point", noisy), at=(at, at)) == only(shape("Point", places), at=(at, at))
+
+
 @pytest.mark.parametrize(
     ("xy", "pixel"),
     [
@@ -156,7 +191,7 @@ def test_a_pixel_holds_its_top_and_left_but_not_its_bottom_and_right(
 def test_what_lies_in_a_mirror_is_dropped() -> None:
     """It is there a second time, where it really is."""
     seen = collection(shape("Point", [1.5, 8]), shape("Point", [6.5, 8]))
-    place = Placement(-4, 0, SIZE, is_mirrored=True)
+    place = WindowPlacement(-4, 0, SIZE, is_mirrored=True)
     assert [each.pixel for each in read_features(seen, place, name="v")] == [(8, 2)]
 
 
@@ -195,8 +230,8 @@ def test_features_of_a_block_are_in_one_order_whoever_found_them_first() -> None
     ]
     made = []
     for order in (features, features[::-1]):
-        gatherer = Gatherer("$s.v", (9, 9), {(0, 0)})
-        found = read_features(collection(*order), Placement(0, 0, (9, 9)), name="v")
+        gatherer = FeatureBlocks("$s.v", (9, 9), {(0, 0)})
+        found = read_features(collection(*order), WindowPlacement(0, 0, (9, 9)), name="v")
         (block,) = gatherer.add(whole((9, 9)), found)
         made.append(block.encode())
     assert made[0] == made[1]
@@ -224,7 +259,7 @@ def test_features_of_a_block_are_in_one_order_whoever_found_them_first() -> None
 def test_what_is_no_feature_in_a_place_is_refused_by_name(document: object, said: str) -> None:
     """The message names the value and the feature."""
     with pytest.raises(ContractBroken, match=said) as refused:
-        read_features(document, Placement(0, 0, SIZE), name="$s.v")
+        read_features(document, WindowPlacement(0, 0, SIZE), name="$s.v")
     assert str(refused.value).startswith("$s.v")
 
 
@@ -233,7 +268,7 @@ def test_a_geometry_that_the_contract_does_not_name_is_refused() -> None:
     with pytest.raises(ContractBroken, match="Point'; it must be one of Polygon"):
         read_features(
             collection(shape("Point", [1, 2])),
-            Placement(0, 0, SIZE),
+            WindowPlacement(0, 0, SIZE),
             geometries=("Polygon",),
             name="$s.v",
         )

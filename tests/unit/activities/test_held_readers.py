@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesto_runtime.activities.readers import HeldReaders
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import RasterUnreadable
+from pesto_runtime.run.inputs import ReaderCache
 from tests.support.rasters import noise, write_scene
 
 WHOLE = Window(0, 0, 40, 30)
@@ -16,13 +16,13 @@ WHOLE = Window(0, 0, 40, 30)
 
 def test_a_raster_is_opened_once_in_a_run(tmp_path: Path) -> None:
     """Two chunks of a run share the open raster, and the blocks that GDAL decoded for it."""
-    held, href = HeldReaders(), str(write_scene(tmp_path / "s.tif", noise(40, 30)))
+    held, href = ReaderCache(), str(write_scene(tmp_path / "s.tif", noise(40, 30)))
     assert held.reader("one", href) is held.reader("one", href)
 
 
 def test_another_run_opens_it_anew(tmp_path: Path) -> None:
     """A raster that was replaced between two runs is read as it is now; within one it is not."""
-    held, path = HeldReaders(), tmp_path / "s.tif"
+    held, path = ReaderCache(), tmp_path / "s.tif"
     before = held.reader("one", str(write_scene(path, noise(40, 30, seed=1)))).read(WHOLE)
     path.unlink()
     write_scene(path, noise(40, 30, seed=2))
@@ -32,7 +32,7 @@ def test_another_run_opens_it_anew(tmp_path: Path) -> None:
 
 def test_a_thread_has_its_own(tmp_path: Path) -> None:
     """An open raster is never read by two threads at once."""
-    held, href = HeldReaders(), str(write_scene(tmp_path / "s.tif", noise(40, 30)))
+    held, href = ReaderCache(), str(write_scene(tmp_path / "s.tif", noise(40, 30)))
     mine, others = held.reader("one", href), []
     thread = threading.Thread(target=lambda: others.append(held.reader("one", href)))
     thread.start()
@@ -42,7 +42,7 @@ def test_a_thread_has_its_own(tmp_path: Path) -> None:
 
 def test_what_could_not_be_opened_is_not_kept(tmp_path: Path) -> None:
     """A raster that appears later is found by whoever tries again."""
-    held, path = HeldReaders(), tmp_path / "late.tif"
+    held, path = ReaderCache(), tmp_path / "late.tif"
     with pytest.raises(RasterUnreadable):
         held.reader("one", str(path))
     write_scene(path, noise(40, 30))

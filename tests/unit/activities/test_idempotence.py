@@ -5,23 +5,16 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from pesto_runtime.activities import (
-    RunRecord,
-    load_context,
-    merge,
-    mosaic,
-    plan,
-    process,
-    publish,
-    read_inputs,
-    reduce,
-    resolve_services,
-    save_plan,
-)
-from pesto_runtime.activities.records import TileRecord, Watch
 from pesto_runtime.contract import Chunk, Pipeline
 from pesto_runtime.errors import Interrupted, NotFound, RunFailed
 from pesto_runtime.pipeline import Sizing
+from pesto_runtime.run.chunk import process
+from pesto_runtime.run.closing import merge, mosaic, reduce
+from pesto_runtime.run.context import load_context, save_plan
+from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.publishing import RunRecord, publish
+from pesto_runtime.run.records import TileObserver, TileRecord
+from pesto_runtime.run.services import resolve_services
 from tests.support.rasters import noise, sha256_of, tree, write_scene
 from tests.support.runs import chain, pipeline, stage
 
@@ -110,7 +103,7 @@ def test_a_mosaic_made_twice_is_the_same_file(tmp_path: Path, plan_href: str) ->
 def test_a_chunk_that_is_stopped_keeps_its_whole_blocks(tmp_path: Path, plan_href: str) -> None:
     """Asked before every tile; what is whole stays, the rest is done next time."""
     seen: list[TileRecord] = []
-    watch = Watch(seen.append, lambda: len(seen) == 12)
+    watch = TileObserver(seen.append, lambda: len(seen) == 12)
     with pytest.raises(Interrupted, match="resumes"):
         process(chunk(plan_href, 0, 6), watch=watch)
     assert len([name for name in blocks(tmp_path / "store") if name.startswith("blocks")]) == 1

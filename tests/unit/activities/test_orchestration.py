@@ -11,28 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.activities import (
-    RunRecord,
-    begin_run,
-    chunks_of,
-    close_callers,
-    close_phase,
-    discover,
-    load_context,
-    locked_workspace,
-    plan,
-    process,
-    read_inputs,
-    resolve_services,
-    run_store,
-    shape,
-    tiles_at_once,
-)
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import Silence
+from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
-from pesto_runtime.runs import publish_run
+from pesto_runtime.run.callers import close_callers
+from pesto_runtime.run.checking import shape
+from pesto_runtime.run.chunk import process, tiles_at_once
+from pesto_runtime.run.closing import close_phase
+from pesto_runtime.run.context import begin_run, chunks_of, load_context
+from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.publishing import RunRecord
+from pesto_runtime.run.services import discover, resolve_services
+from pesto_runtime.run.workspace import locked_workspace, publish_run, run_store
 from tests.support.fakes import as_npy, fake_service
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, sha256_of, write_scene
@@ -89,7 +80,9 @@ def driven(plan_href: str, folder: Path) -> dict[str, JsonValue]:
         load_context.cache_clear()
         close_phase(plan_href, number)
     load_context.cache_clear()
-    return publish_run(plan_href, folder, RunRecord(engine={"name": "test"}), watcher=Silence())
+    return publish_run(
+        plan_href, folder, RunRecord(engine={"name": "test"}), watcher=SilentListener()
+    )
 
 
 def holes_of(result: Mapping[str, JsonValue]) -> tuple[JsonValue, JsonValue, JsonValue]:
@@ -120,7 +113,7 @@ def test_the_last_task_done_again_answers_the_same(tmp_path: Path) -> None:
     first = driven(href, tmp_path / "out")
     load_context.cache_clear()
     record = RunRecord(engine={"name": "again"})
-    assert publish_run(href, tmp_path / "out", record, watcher=Silence()) == first
+    assert publish_run(href, tmp_path / "out", record, watcher=SilentListener()) == first
 
 
 def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path) -> None:
@@ -143,7 +136,7 @@ def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path)
         pass
     threading.Timer(0.3, leave.set).start()
     record = RunRecord(engine={})
-    assert publish_run(href, folder, record, watcher=Silence())["status"] == "COMPLETE"
+    assert publish_run(href, folder, record, watcher=SilentListener())["status"] == "COMPLETE"
     first.join()
 
 
@@ -220,7 +213,7 @@ def test_tiles_of_a_chunk_are_asked_at_once_and_the_bytes_are_the_same(
         close_callers()
     assert busy[1] == most
     assert result.tiles == service.calls == 9
-    made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=Silence())
+    made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=SilentListener())
     assert made["status"] == "COMPLETE"
     assert np.unique(Done(tmp_path / "out", made).pixels()) == [7]
 
@@ -245,7 +238,8 @@ def test_a_shape_from_saved_descriptions_needs_no_pixels_and_no_network(tmp_path
     discover(tuple(map(str, model.services.values())), catalog)
     code = (
         "import sys; from pathlib import Path\n"
-        "from pesto_runtime.activities import load_pipeline, resolve_services, shape\n"
+        "from pesto_runtime.run.checking import load_pipeline, shape\n"
+        "from pesto_runtime.run.services import resolve_services\n"
         "model = load_pipeline(Path('p.json'))\n"
         "found = resolve_services(model, base=Path(), catalog=Path('catalog'), ask=ASK)\n"
         "assert shape(model, found)[0].stages == ('s0',)\n"

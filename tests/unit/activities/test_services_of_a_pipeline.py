@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pesto_runtime.activities import resolve_services
-from pesto_runtime.activities.services import Services
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidContract, InvalidInput, PestoError
+from pesto_runtime.run.services import Services, resolve_services
 from tests.support.commands import saved
 from tests.support.runs import PROCESSES, chain
 

@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pesto_airflow import calls
-from pesto_airflow.calls import call_key, prepared, require_jobs, require_references
-from pesto_airflow.pools import placement
+from pesto_airflow import process_call
+from pesto_airflow.process_call import (
+    call_key,
+    placement,
+    prepared,
+    require_jobs,
+    require_references,
+)
 from pesto_runtime.client.describing import Described
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.errors import InvalidInput
@@ -102,6 +107,18 @@ def test_images_are_sent_by_reference() -> None:
     assert {field.pointer for field in caught.value.fields} >= {"/scene/hreff"}
 
 
+def test_null_for_a_required_input_is_not_left_out() -> None:
+    """A null image is refused by name, a null value is sent; a null optional input is left out."""
+    ours = described(f"{PROCESSES}:above")
+    with pytest.raises(InvalidInput) as caught:
+        prepared(ours, {"image": None, "level": 2})
+    assert {field.pointer for field in caught.value.fields} == {"/image"}
+    ready = prepared(ours, {"image": "file:///a.tif", "level": None})
+    assert ready == {"image": ImageReference(href="file:///a.tif"), "level": None}
+    optional = described(f"{PROCESSES}:fragile")
+    assert "broken" not in prepared(optional, {"image": "file:///a.tif", "broken": None})
+
+
 def test_a_plain_pesto_service_reads_its_own_uris() -> None:
     """A string is PESTO's URI, as it always was; a window is read here and sent as pixels."""
     plain = described(f"{PROCESSES}:grow", plain=True)
@@ -123,4 +140,4 @@ def test_a_gpu_chooses_the_pool(gpu: float | None, chosen: dict[str, str]) -> No
 
 def test_the_examples_hold() -> None:
     """Names of calls."""
-    assert doctest.testmod(calls).failed == 0
+    assert doctest.testmod(process_call).failed == 0

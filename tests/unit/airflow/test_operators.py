@@ -13,11 +13,11 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from pesto_airflow.decorators import PestoDecoratedOperator
 from pesto_airflow.errors import PestoTaskFailed, PestoTryAgain
-from pesto_airflow.links import PestoServiceLink
+from pesto_airflow.hooks import PestoServiceLink
 from pesto_airflow.operators.discover import PestoDiscoverOperator
 from pesto_airflow.operators.process import MOST_SUBMISSIONS, PestoProcessOperator
 from pesto_airflow.sensors import PestoHealthSensor
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from pesto_airflow.triggers import PestoHealthTrigger, PestoJobTrigger
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidInput

@@ -1,9 +1,3 @@
-"""Airflow writes into its home when it is imported: give it one before any test imports it."""
+"""A home for Airflow."""
 
-from __future__ import annotations
-
-import os
-import tempfile
-
-if "AIRFLOW_HOME" not in os.environ:
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+import tests.support.airflow_home  # noqa: F401  # before any test imports Airflow

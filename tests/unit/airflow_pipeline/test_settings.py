@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pesto_airflow import pesto_pipeline
-from pesto_airflow.settings import DEFAULTS, GroupSettings, settled
+from pesto_airflow.taskgroups import DEFAULTS, GroupSettings, settled
 from pesto_runtime.errors import InvalidInput
 from tests.support.runs import CLOUD_COVER, ROOT
 

@@ -19,7 +19,7 @@ from pesto_airflow import (
     PestoPlanOperator,
     PestoPublishOperator,
 )
-from pesto_airflow.operators.map import MOST_HOLES_TOLD
+from pesto_airflow.operators.run import MOST_HOLES_TOLD
 from pesto_runtime.errors import InvalidInput, StoreRefused
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, write_scene
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_airflow.operators.verb import VerbOperator
+    from pesto_airflow.operators.run import RunOperator
 
 WIDTH, HEIGHT, TILE = 300, 120, 20
 BAD_TILES = 12
@@ -52,7 +52,7 @@ class Task:
         self.pushed[key] = value
 
 
-def told_by(task: VerbOperator, run: Task) -> list[tuple[str, str]]:
+def told_by(task: RunOperator, run: Task) -> list[tuple[str, str]]:
     """(Level, text) of what a task writes into its log."""
     with capture_logs() as entries:
         task.perform(cast("Context", {"ti": run, "dag_run": run, "outlet_events": {}}))
@@ -115,7 +115,7 @@ def test_a_relative_path_is_refused_by_name(folder: str, scene: str, named: str)
     ],
     ids=lambda task: type(task).__name__,
 )
-def test_what_writes_refuses_a_relative_path(task: VerbOperator) -> None:
+def test_what_writes_refuses_a_relative_path(task: RunOperator) -> None:
     """Each operator that is given a place by hand."""
     context = cast("Context", {"ti": Task(), "dag_run": Task()})
     with pytest.raises(InvalidInput, match=r"'out.* is a relative path"):

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.client import AsyncClient, Client
+from pesto_runtime.client.async_client import AsyncClient
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import ImageReference
 from pesto_runtime.errors import Busy, InvalidInput, ServiceMisbehaved, Unreachable
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, decode_image, encode_image
+from pesto_runtime.raster.codec import decode_image, encode_image
+from pesto_runtime.raster.image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

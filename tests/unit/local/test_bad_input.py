@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesto_runtime.activities import locked_workspace
 from pesto_runtime.errors import (
     GridMismatch,
     InvalidPipeline,
@@ -17,6 +16,7 @@ from pesto_runtime.errors import (
     StoreFailed,
     StoreRefused,
 )
+from pesto_runtime.run.workspace import locked_workspace
 from tests.support.rasters import UTM, noise, pixels_of, tree, write_scene
 from tests.support.runs import CLOUD_COVER, ROOT, SCENE, chain, pipeline, run_local, stage
 

@@ -12,8 +12,8 @@ import pytest
 import rasterio
 from scipy import ndimage
 
-from pesto_runtime.activities import call_once
 from pesto_runtime.errors import ContractBroken, InvalidPipeline
+from pesto_runtime.run.single_call import call_once
 from tests.support.detections import BROKEN_VALUE
 from tests.support.rasters import UTM, sha256_of, tree, write_scene
 from tests.support.runs import Done, run_local, stage

@@ -53,6 +53,27 @@ def test_what_fits_by_luck_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("there", "wanted", "words"),
+    [
+        (0, "nan", "nodata of $inputs.scene is 0, the port expects nan"),
+        ("nan", 0, "nodata of $inputs.scene is nan, the port expects 0"),
+        (1, 0, "nodata of $inputs.scene is 1, the port expects 0"),
+        ("nan", "nan", None),
+        (0, 0, None),
+        (None, "nan", None),
+        ("nan", None, None),
+    ],
+)
+def test_another_nodata_is_warned_about(there: object, wanted: object, words: str | None) -> None:
+    """Not-a-number is another value than any number, and the same as itself."""
+    picky = process("picky", {"x": image(nodata=wanted)}, {"y": image()})
+    made = pipeline({"s": ("picky", {"x": "$inputs.scene"})}, {"o": "$s.y"})
+    found = checked(made, descriptions=known(picky=picky), scenes={"scene": scene(nodata=there)})
+    assert found.errors == ()
+    assert [each.detail for each in found.warnings] == ([] if words is None else [words])
+
+
+@pytest.mark.parametrize(
     ("contract", "tileable", "words"),
     [
         ({"margin": 2}, "reduce", "a reduce reads product blocks"),

@@ -17,7 +17,7 @@ from pesto_runtime.errors import (
     NotFound,
 )
 from pesto_runtime.processor import Processor, load_processor
-from pesto_runtime.processor.layout import DEFINITIONS
+from pesto_runtime.processor.description_builder import DEFINITIONS
 
 PROJECT = Path(__file__).parents[2] / "data" / "pesto_project"
 IMAGE = np.full((1, 2, 2), 10, np.uint8)

@@ -9,8 +9,10 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetWriter
 from rasterio.rpc import RPC
 
-from pesto_runtime.raster import BlockCodec, Layout, RasterReader, write_product
+from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.metadata import BandFacts, Georeference, read_bands, read_georeference
+from pesto_runtime.raster.product import Layout, write_product
+from pesto_runtime.raster.read import RasterReader
 from tests.support.rasters import UTM, noise
 
 COEFFICIENTS = [1.0, *([0.0] * 19)]

@@ -1,0 +1,1 @@
+"""Run a pipeline on an Airflow of its own or one that runs: `pesto run --engine airflow`."""
