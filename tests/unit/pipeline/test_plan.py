@@ -57,7 +57,7 @@ def test_scenes_on_one_grid_have_its_size() -> None:
         ({"transform": (10.0, 0, 500_000, 0, -10.1, 5_500_000)}, "against 10 x -10.1"),
         ({"transform": (10.0, 0, 500_000, 0.5, -10.0, 5_500_000)}, "pixels of"),
         ({"transform": (10.0, 0.5, 500_000, 0, -10.0, 5_500_000)}, "pixels of"),
-        ({"transform": None}, "one has a transform, the other has none"),
+        ({"transform": None}, "only one of them has a transform"),
     ],
 )  # fmt: skip
 def test_scenes_on_different_grids_are_told_apart(facts: dict[str, object], words: str) -> None:
