@@ -121,6 +121,15 @@ def file_href(path: str | os.PathLike[str]) -> str:
     return "file://" + quote(str(Path(os.path.abspath(path))))  # noqa: PTH100  # keeps symlinks
 
 
+def as_href(text: str) -> str:
+    """Return an href unchanged, and a local path as an href.
+
+    >>> as_href("s3://bucket/a.tif"), as_href("/data/a.tif")
+    ('s3://bucket/a.tif', 'file:///data/a.tif')
+    """
+    return text if looks_like_href(text) else file_href(text)
+
+
 def path_of(href: str) -> Path:
     """Return the local path of a `file:///` href; symbolic links are not resolved.
 
@@ -187,7 +196,7 @@ def _file_place(href: str) -> _Place:
 
 
 def _prefix(prefix: str) -> _Place:
-    return _place(prefix if looks_like_href(prefix) else file_href(prefix))
+    return _place(as_href(prefix))
 
 
 def _opened(href: str, place: _Place) -> str:
