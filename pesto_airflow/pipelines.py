@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description
     from pesto_runtime.pipeline import Sizing
-    from pesto_runtime.run.checking import PhaseShape
+    from pesto_runtime.run.planning import PhaseShape
 
 
 def next_chunks(plan: str, *, after: int) -> list[int]:
@@ -171,7 +171,7 @@ def read_pipeline(
         InvalidInput: the file is not there, or not JSON.
         InvalidPipeline: it does not fit the schema.
     """
-    from pesto_runtime.run.checking import load_pipeline
+    from pesto_runtime.run.planning import load_pipeline
 
     if isinstance(pipeline, (str, Path)):
         path = Path(pipeline)
@@ -196,7 +196,7 @@ def know_pipeline(
         InvalidInput: the catalog describes not every process; says how to save what is missing.
         InvalidPipeline: the pipeline does not check; with every error.
     """
-    from pesto_runtime.run.checking import shape
+    from pesto_runtime.run.planning import shape
     from pesto_runtime.run.services import resolve_services
 
     model, place = read_pipeline(pipeline, base)

@@ -23,10 +23,9 @@ from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import borrowed, configured_url
 from pesto_conductor.workflows import Rendered, chosen_services
 from pesto_runtime.errors import Interrupted, InvalidInput, PestoError, RunFailed
-from pesto_runtime.run.checking import shape
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
-from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.planning import plan, read_inputs, shape
 from pesto_runtime.run.publishing import finished_result
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import locked_workspace, run_store
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     Document = dict[str, JsonValue]
     from pesto_runtime.engines import ProgressListener, RunRequest
-    from pesto_runtime.run.checking import PipelineInputs
+    from pesto_runtime.run.planning import PipelineInputs
     from pesto_runtime.run.services import Services
 
 

@@ -172,8 +172,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline from descriptions alone; every error in one report."""
-    from pesto_runtime.run.checking import check_pipeline, load_pipeline
-    from pesto_runtime.run.planning import read_inputs
+    from pesto_runtime.run.planning import check_pipeline, load_pipeline, read_inputs
     from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
@@ -207,9 +206,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
-    from pesto_runtime.run.checking import load_pipeline
     from pesto_runtime.run.local import sizing_of
-    from pesto_runtime.run.planning import plan, read_inputs
+    from pesto_runtime.run.planning import load_pipeline, plan, read_inputs
     from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
@@ -241,7 +239,7 @@ def render(
 ) -> None:
     """Write a pipeline down for an orchestrator: a DAG file, or workflow JSON."""
     from pesto_runtime.engines import RenderRequest, load_renderer
-    from pesto_runtime.run.checking import load_pipeline
+    from pesto_runtime.run.planning import load_pipeline
 
     request = RenderRequest(
         pipeline=load_pipeline(pipeline),
@@ -293,7 +291,7 @@ def run(
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
     from pesto_runtime.engines import RunRequest, load_engine
-    from pesto_runtime.run.checking import load_pipeline
+    from pesto_runtime.run.planning import load_pipeline
 
     request = RunRequest(
         pipeline=load_pipeline(pipeline),

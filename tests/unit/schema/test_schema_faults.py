@@ -51,7 +51,7 @@ def test_a_long_value_makes_a_short_message() -> None:
     ("schema", "reason"),
     [
         ({"type": "nmber"}, "not a JSON schema"),
-        ({"$ref": "#/definitions/Nope"}, "/definitions/Nope leads nowhere"),
+        ({"$ref": "#/definitions/Nope"}, "/definitions/Nope cannot be resolved"),
     ],
 )
 def test_what_is_no_schema_is_refused_by_name(schema: dict[str, JsonValue], reason: str) -> None:

@@ -16,11 +16,10 @@ from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.callers import close_callers
-from pesto_runtime.run.checking import shape
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
-from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.planning import plan, read_inputs, shape
 from pesto_runtime.run.publishing import RunRecord
 from pesto_runtime.run.services import discover, resolve_services
 from pesto_runtime.run.workspace import locked_workspace, publish_run, run_store
@@ -238,7 +237,7 @@ def test_a_shape_from_saved_descriptions_needs_no_pixels_and_no_network(tmp_path
     discover(tuple(map(str, model.services.values())), catalog)
     code = (
         "import sys; from pathlib import Path\n"
-        "from pesto_runtime.run.checking import load_pipeline, shape\n"
+        "from pesto_runtime.run.planning import load_pipeline, shape\n"
         "from pesto_runtime.run.services import resolve_services\n"
         "model = load_pipeline(Path('p.json'))\n"
         "found = resolve_services(model, base=Path(), catalog=Path('catalog'), ask=ASK)\n"
