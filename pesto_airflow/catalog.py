@@ -1,4 +1,7 @@
-"""Saved descriptions: what a DAG file reads instead of asking, and holds a service to later."""
+"""Read and write saved descriptions, compare them with live ones, and build `params` from them.
+
+It contacts no service: a DAG file reads saved descriptions, and the tasks compare them later.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,19 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Port
     from pesto_runtime.run.services import Discovered
 
+_NOT_FOR_FORMS = ("$ref", "x-raster", "x-vector", "default", "description", "examples")
+
 
 @dataclass(frozen=True)
 class Saved:
-    """A `NAME@VERSION.json` that `pesto discover` or `PestoDiscoverOperator` wrote.
+    """A file `NAME@VERSION.json` of `pesto discover` or `PestoDiscoverOperator`.
 
     Attributes:
         path: The file.
-        url: Where the service was.
-        said: The description as the service itself had it.
-        description: With the file's overlay merged in.
-        is_plain_pesto: Whether it took base64 alone, as a PESTO service does.
+        url: URL of the service.
+        said: The description that the service returned.
+        description: The same with the file's overlay merged in.
+        is_plain_pesto: Whether the service accepts only base64, as a PESTO service does.
     """
 
     path: Path
@@ -41,10 +46,10 @@ class Saved:
 
 
 def read_saved(path: str | Path) -> Saved:
-    """Read a saved description; cheap enough for a DAG file, and asks nobody.
+    """Read a saved description; it is quick enough for a DAG file, and contacts no service.
 
     Raises:
-        InvalidInput: the file is missing, or is none.
+        InvalidInput: the file is missing, or is not a saved description.
         InvalidContract: the description in it contradicts itself.
     """
     file = Path(path)
@@ -60,38 +65,26 @@ def read_saved(path: str | Path) -> Saved:
 
 
 def require_no_drift(saved: Saved, live: Description, *, where: str) -> tuple[str, ...]:
-    """Hold a service to what was saved of it.
+    """Compare the live description of a service with the saved one.
 
     Returns:
-        Compatible changes, in words.
+        Compatible changes, as texts.
 
     Raises:
-        InvalidContract: with every change that breaks what was built on the saved description.
+        InvalidContract: with every breaking change.
     """
     if saved.said.digest == live.digest:
         return ()
     changes = drift(saved.said, live)
     breaking = [BadField(each.pointer, each.detail) for each in changes if each.breaking]
     if breaking:
-        told = f"{where} is no longer what {saved.path.name} says (discover it again)"
-        raise InvalidContract.of(told, breaking)
+        title = f"{where} differs from {saved.path.name} (discover it again)"
+        raise InvalidContract.of(title, breaking)
     return tuple(f"{each.pointer}: {each.detail}" for each in changes)
 
 
-def _document(file: Path) -> Mapping[str, JsonValue]:
-    try:
-        document: JsonValue = json.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{file} does not exist; `pesto discover URL --save DIR`") from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{file} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidInput(f"{file} is not a JSON object")
-    return document
-
-
 def write_catalog(found: Iterable[Discovered], folder: Path) -> None:
-    """Save what runs each process, as `pesto discover` would; targets mean the same anywhere."""
+    """Save the description and the targets of each process, as `pesto discover` does."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in found:
         said, described = each.said.to_json(), each.description.to_json()
@@ -108,7 +101,7 @@ def write_catalog(found: Iterable[Discovered], folder: Path) -> None:
 
 
 def overlay_between(said: JsonValue, described: JsonValue) -> JsonValue:
-    """The JSON merge patch (RFC 7396) that makes one document the other.
+    """Compute the JSON merge patch (RFC 7396) that turns one document into the other.
 
     >>> overlay_between({"a": 1, "b": 2, "c": {"d": 3}}, {"a": 1, "c": {"d": 4}})
     {'b': None, 'c': {'d': 4}}
@@ -123,21 +116,30 @@ def overlay_between(said: JsonValue, described: JsonValue) -> JsonValue:
     return {**{name: None for name in said if name not in described}, **changed}
 
 
-_NOT_FOR_FORMS = ("$ref", "x-raster", "x-vector", "default", "description", "examples")
-
-
 def params_of(description: Description) -> dict[str, Param]:
-    """A `Param` for each input; those without a default are empty, and so required, in the form.
+    """Return a `Param` for each input; a required input without a default is empty in the form.
 
-    An image is asked for by its href. An input that a call may leave out may stay empty.
+    The value of an image is its href. An optional input may stay empty.
     """
     return {port.name: _param(port, description) for port in description.inputs}
 
 
 def inputs_of(description: Description, params: Mapping[str, object]) -> dict[str, object]:
-    """The inputs of a call among a run's `params`; what was left empty is left out."""
+    """Return the inputs of a call from a run's `params`, without those that are empty."""
     named = {port.name: params.get(port.name) for port in description.inputs}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _document(file: Path) -> Mapping[str, JsonValue]:
+    try:
+        document: JsonValue = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{file} does not exist; `pesto discover URL --save DIR`") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{file} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{file} is not a JSON object")
+    return document
 
 
 def _param(port: Port, description: Description) -> Param:

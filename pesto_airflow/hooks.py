@@ -1,4 +1,7 @@
-"""A service as Airflow knows it, by a connection or its URL: clients, and the verbs of a call."""
+"""Open clients of a service, selected by an Airflow connection or by its URL.
+
+Errors stay those of `pesto_runtime.errors`; the operators convert them to Airflow's.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _TRUTHS = {"": True, "true": True, "false": False}
 
 
 class ConnectionFields(Protocol):
-    """What is read of an Airflow connection."""
+    """The fields of an Airflow connection that are read."""
 
     host: str | None
     schema: str | None
@@ -38,20 +41,20 @@ class ConnectionFields(Protocol):
 
     @property
     def extra_dejson(self) -> dict[str, JsonValue]:
-        """The extra fields."""
+        """The extra fields, as JSON values."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a service is, and how it is called.
+    """The address of a service, and the settings of calls to it.
 
     Attributes:
         url: With or without `/api/v1`.
-        headers: Credentials; they stay out of `repr`, and so out of logs.
-        timeout_s: Seconds without a byte after which an answer is given up.
-        retries: Times a call is sent again after no answer.
-        patience_s: Seconds to wait in all while the service is busy.
-        verify: Whether its certificate is verified; a path names the authorities to trust.
+        headers: Credentials; not part of `repr`, and so of logs.
+        timeout_s: Seconds without a byte after which a request is cancelled.
+        retries: Repetitions of a request that received no response.
+        patience_s: Total seconds to wait while the service is busy.
+        verify: Whether to verify its certificate; a path names a file of trusted authorities.
     """
 
     url: str
@@ -66,11 +69,11 @@ def endpoint_of(connection: ConnectionFields, *, service: str | None = None) -> 
     """Read a connection.
 
     Args:
-        connection: Of type `pesto`.
-        service: URL to call instead of the connection's own; all else holds for it too.
+        connection: A connection of type `pesto`.
+        service: URL to call instead of the connection's own, with its other settings.
 
     Raises:
-        InvalidInput: it names no service, or a field is not what it should be; all are told.
+        InvalidInput: with every wrong field; a missing URL is one.
     """
     extra = connection.extra_dejson
     numbers = {name: _number(extra.get(name)) for name in ("timeout", "retries", "patience")}
@@ -96,7 +99,7 @@ def endpoint_of(connection: ConnectionFields, *, service: str | None = None) -> 
 
 
 def _url(connection: ConnectionFields) -> str | None:
-    """A URL given as the host, or put together; a scheme given as the schema counts."""
+    """Return the host if it is a URL, else a URL of schema, host and port."""
     host = connection.host
     if not host:
         return None
@@ -116,7 +119,7 @@ def _credentials(connection: ConnectionFields) -> dict[str, str]:
 
 
 def _number(value: JsonValue) -> float | None:
-    """A number, also as text: the form writes numbers, a connection URI texts."""
+    """Read a number or its text: Airflow's form stores numbers, a connection URI texts."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -132,31 +135,31 @@ def _verify(value: JsonValue) -> bool | str:
 
 @runtime_checkable
 class CallsService(Protocol):
-    """An operator that knows where its service is."""
+    """An operator that calls a service."""
 
     def service_url(self) -> str:
-        """Address up to and with `/api/v1`."""
+        """Return the URL up to and including `/api/v1`."""
 
 
 class PestoServiceLink(BaseOperatorLink):
-    """Leads to the service's own page, where a call can be tried by hand."""
+    """Link a task to the page of its service, from which calls can be sent by hand."""
 
     @property
     def name(self) -> str:
-        """What the button says."""
+        """The text of the button."""
         return "Service"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # one page for all tries
-        """Address of the page; Airflow asks on the worker, when the task ends."""
+        """Return the URL of the page; Airflow calls this on the worker, when the task ends."""
         if not isinstance(operator, CallsService):
             return ""
         return operator.service_url().removesuffix("/api/v1") + "/docs"
 
 
 class PestoHook(BaseHook):
-    """One service; each verb opens a client, asks, and closes it. See `client` for several calls.
+    """A service; each method opens a client for one request. Use `client` for several requests.
 
-    Errors are those of `pesto_runtime.errors`; operators turn them into Airflow's.
+    Errors are those of `pesto_runtime.errors`; the operators convert them to Airflow's.
     """
 
     conn_name_attr = "pesto_conn_id"
@@ -167,21 +170,21 @@ class PestoHook(BaseHook):
     def __init__(
         self, pesto_conn_id: str | None = default_conn_name, *, service: str | None = None
     ) -> None:
-        """Name a service; nothing is looked up or sent yet.
+        """Select a service; the connection is not read yet, and nothing is sent.
 
         Args:
-            pesto_conn_id: Connection of type `pesto`. None for a service that needs none.
-            service: Its URL, where the connection does not say, or another one.
+            pesto_conn_id: Connection of type `pesto`; None for a service that needs none.
+            service: URL of the service; replaces that of the connection.
         """
         super().__init__()
         self.pesto_conn_id = pesto_conn_id
         self.service = service
 
     def endpoint(self) -> Endpoint:
-        """Where the service is and how it is called.
+        """Return the address of the service and the settings of calls to it.
 
         Raises:
-            InvalidInput: the connection is not one to a service.
+            InvalidInput: a field of the connection is wrong.
             AirflowNotFoundException: there is no such connection.
         """
         if self.pesto_conn_id is None:
@@ -189,60 +192,59 @@ class PestoHook(BaseHook):
         return endpoint_of(self.get_connection(self.pesto_conn_id), service=self.service)
 
     async def aendpoint(self) -> Endpoint:
-        """As `endpoint`, on an event loop."""
+        """Return the same as `endpoint`, on an event loop."""
         if self.pesto_conn_id is None:
             return Endpoint(self.service or "")
         connection = await self.aget_connection(self.pesto_conn_id)
         return endpoint_of(connection, service=self.service)
 
     def client(self, *, described: Described | None = None) -> Client:
-        """A client to use in a `with` block; raises as `endpoint` does."""
+        """Open a client, to use in a `with` block; raises as `endpoint` does."""
         from pesto_runtime.client.client import Client
 
-        at = self.endpoint()
+        found = self.endpoint()
         return Client(
-            at.url, described=described, timeout_s=at.timeout_s, retries=at.retries,
-            patience_s=at.patience_s, headers=at.headers, verify=at.verify,
+            found.url, described=described, timeout_s=found.timeout_s, retries=found.retries,
+            patience_s=found.patience_s, headers=found.headers, verify=found.verify,
         )  # fmt: skip
 
     async def aclient(self, *, described: Described | None = None) -> AsyncClient:
-        """A client to use in an `async with` block; raises as `endpoint` does."""
+        """Open a client, to use in an `async with` block; raises as `endpoint` does."""
         from pesto_runtime.client.async_client import AsyncClient
 
-        at = await self.aendpoint()
+        found = await self.aendpoint()
         return AsyncClient(
-            at.url, described=described, timeout_s=at.timeout_s, retries=at.retries,
-            patience_s=at.patience_s, headers=at.headers, verify=at.verify,
+            found.url, described=described, timeout_s=found.timeout_s, retries=found.retries,
+            patience_s=found.patience_s, headers=found.headers, verify=found.verify,
         )  # fmt: skip
 
     def get_conn(self) -> Client:
-        """The client, by the name that all hooks have for it."""
+        """Open a client: Airflow's common name for `client`."""
         return self.client()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether a service answers there, and which one: what the form's test button shows."""
+        """Return whether the service is ready, and its name or the error, for the test button."""
         try:
             with self.client() as client:
                 health, description = client.health(), client.describe()
         except PestoError as error:
             return False, f"{error.title}: {error}"
-        told = f"{description.name} {description.version}: {health}"
-        return health == "OK", told
+        return health == "OK", f"{description.name} {description.version}: {health}"
 
     def describe(self) -> Description:
-        """The description; raises `PestoError` where the service does not say."""
+        """Request the description; raises as `Client.describe` does."""
         with self.client() as client:
             return client.describe()
 
     def health(self) -> Health:
-        """Whether the service is ready; raises `PestoError` where it is not there."""
+        """Request whether the service is ready; raises as `Client.health` does."""
         with self.client() as client:
             return client.health()
 
     def process(
         self, inputs: Mapping[str, object], *, out: Mapping[str, str] | None = None
     ) -> dict[str, object]:
-        """Call the process; as `Client.process`."""
+        """Call the process, as `Client.process` does."""
         with self.client() as client:
             return client.process(inputs, out=out)
 
@@ -254,21 +256,21 @@ class PestoHook(BaseHook):
         key: str | None = None,
         lease_s: float | None = None,
     ) -> Job:
-        """Submit a call as a job; as `Client.submit`."""
+        """Submit a call as a job, as `Client.submit` does."""
         with self.client() as client:
             return client.submit(inputs, out=out, key=key, lease_s=lease_s)
 
     def status(self, job_id: str) -> Job:
-        """A job as it is now; raises `NotFound` where there is none."""
+        """Request a job's state; raises `NotFound` if there is no such job."""
         with self.client() as client:
             return client.status(job_id)
 
     def result(self, job_id: str) -> dict[str, object]:
-        """What a job left; as `Client.result`."""
+        """Fetch the outputs of a job, as `Client.result` does."""
         with self.client() as client:
             return client.result(job_id)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job where it runs; raises `NotFound` where there is none."""
+        """Cancel a job; raises `NotFound` if there is no such job."""
         with self.client() as client:
             return client.cancel(job_id)

@@ -1,4 +1,7 @@
-"""End a run: outputs, `report.html` and `result.json` into its folder, Assets told of them."""
+"""Define the operators that write the results of a run: one raster, vector or reduce, or all.
+
+They compute no tiles: chunks that have not run are errors or holes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pesto_airflow.operators.run import RunOperator
 from pesto_airflow.pipelines import require_absolute_path, stage_values
+from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.hrefs import file_href
 
@@ -21,51 +25,15 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Window
 
 
-class Delivered(Protocol):
-    """What a verb tells of the file that it wrote."""
-
-    @property
-    def holes(self) -> Sequence[Window]:
-        """Windows of blocks that are not there whole."""
-
-
-M = TypeVar("M", bound=Delivered)
-
-
-def delivered(path: str, write: Callable[[Path], M], *, what: str, holes: str) -> tuple[Path, M]:
-    """Have a product written beside its place and then moved there.
-
-    Args:
-        path: File to write, absolute; its folder is made.
-        write: Writes it, and tells what came of it.
-        what: Raster or vector, as `$stage.port`.
-        holes: `fail` where blocks are missing, or `keep` what there is.
-
-    Raises:
-        InvalidInput: the path is relative.
-        RunFailed: blocks are missing.
-        StoreFailed: disk full, or not writable.
-    """
-    place = require_absolute_path("path", path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f"{place.name}.part")
-    made = write(part)
-    if made.holes and holes == "fail":
-        part.unlink()
-        raise RunFailed(f"{what} has {len(made.holes)} holes; mend the chunks first")
-    part.replace(place)
-    return place, made
-
-
 class PestoMosaicOperator(RunOperator):
-    """Writes a raster's blocks, in order, as one file; answers its href and sha256.
+    """Write a raster's blocks, in order, as one GeoTIFF; return its href and sha256.
 
     Args:
         plan: Href of the plan.
-        raster: Which, as `$stage.port`.
-        path: File to write; one writer each.
-        holes: `fail` where blocks are missing, or `keep` them as nodata.
-        kwargs: Any operator's.
+        raster: The raster, as `$stage.port`.
+        path: File to write; only one task may write it.
+        holes: `fail` if blocks are missing, or `keep` them as nodata.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "raster", "path")
@@ -85,7 +53,7 @@ class PestoMosaicOperator(RunOperator):
         self.path = str(path)
         self.holes = holes
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # the plan says it all
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
         """Write the file; whole, or not at all.
 
         Raises:
@@ -95,24 +63,25 @@ class PestoMosaicOperator(RunOperator):
         """
         from pesto_runtime.run.closing import mosaic
 
-        path, made = delivered(
+        path, written = _write_whole(
             self.path,
             lambda part: mosaic(str(self.plan), self.raster, part),
-            what=self.raster,
+            value=self.raster,
             holes=self.holes,
         )
-        return {"href": file_href(path), "sha256": made.product.sha256, "holes": len(made.holes)}
+        digest, holes = written.product.sha256, len(written.holes)
+        return {"href": file_href(path), "sha256": digest, "holes": holes}
 
 
 class PestoMergeOperator(RunOperator):
-    """Writes a vector's features, each once, as one file; answers its href, sha256 and count.
+    """Write a vector's features, each once, as one GeoJSON file; return href, sha256 and count.
 
     Args:
         plan: Href of the plan.
-        vector: Which, as `$stage.port`.
-        path: File to write; one writer each.
-        holes: `fail` where blocks are missing, or `keep` what there is.
-        kwargs: Any operator's.
+        vector: The vector, as `$stage.port`.
+        path: File to write; only one task may write it.
+        holes: `fail` if blocks are missing, or `keep` the features of the others.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "vector", "path")
@@ -132,7 +101,7 @@ class PestoMergeOperator(RunOperator):
         self.path = str(path)
         self.holes = holes
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # the plan says it all
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
         """Write the file; whole, or not at all.
 
         Raises:
@@ -142,22 +111,22 @@ class PestoMergeOperator(RunOperator):
         """
         from pesto_runtime.run.closing import merge
 
-        path, made = delivered(
+        path, written = _write_whole(
             self.path,
             lambda part: merge(str(self.plan), self.vector, part),
-            what=self.vector,
+            value=self.vector,
             holes=self.holes,
         )
-        return {"href": file_href(path), "sha256": made.sha256, "features": made.features}
+        return {"href": file_href(path), "sha256": written.sha256, "features": written.features}
 
 
 class PestoReduceOperator(RunOperator):
-    """Folds a reduce over the whole scene, and answers its values.
+    """Fold a reduce over the whole scene; return its values.
 
     Args:
         plan: Href of the plan.
         stage: Id of the reduce's stage.
-        kwargs: Any operator's.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "stage")
@@ -167,37 +136,37 @@ class PestoReduceOperator(RunOperator):
         self.plan = plan
         self.stage = stage
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # the plan says it all
-        """Fold.
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Fold the partials and return the values.
 
         Raises:
             RunFailed: partials are missing: a chunk has not run, or has holes.
-            PestoError: the process refuses to finish.
+            PestoError: the process rejects its last step.
         """
         from pesto_runtime.run.callers import close_callers
         from pesto_runtime.run.closing import reduce
 
         plan = str(self.plan)
-        made = reduce(plan, self.stage)
+        is_folded = reduce(plan, self.stage)
         close_callers()
-        if not made:
+        if not is_folded:
             raise RunFailed(
-                f"{self.stage!r} cannot be made: partials of blocks are missing; run the chunks "
-                "of its phase first, and mend their holes"
+                f"{self.stage!r} cannot be folded: partials of blocks are missing; run the chunks "
+                "of its phase first, and correct their holes"
             )
         return {**stage_values(plan, self.stage)}
 
 
 class PestoPublishOperator(RunOperator):
-    """Publishes a run, and answers its status and the href of each output.
+    """Write outputs, `report.html` and `result.json`; return status and href of each output.
 
     Args:
         plan: Href of the plan.
-        folder: Where the outputs go.
-        assets: Output name -> Asset; each is told the output's href and sha256.
+        folder: Folder for the outputs.
+        assets: Output name -> Asset; its event carries the output's href and sha256.
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
-        keep: Whether to keep the run store of a complete run.
-        kwargs: Any operator's.
+        keep: Whether the run store of a complete run is preserved.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "folder")
@@ -220,12 +189,12 @@ class PestoPublishOperator(RunOperator):
         self.keep = keep
 
     def perform(self, context: Context) -> JsonValue:
-        """Publish.
+        """Publish the run, and emit an Asset event for each output.
 
         Raises:
             InvalidInput: the folder is a relative path.
-            RunFailed: nothing could be made, or holes have no nodata to stand for them.
-            StoreRefused: another run is in the folder.
+            RunFailed: there is no output, or a raster with holes has no nodata value.
+            StoreRefused: another run uses the folder.
             StoreFailed: disk full, or not writable.
         """
         from pesto_runtime.run.publishing import RunRecord
@@ -238,48 +207,79 @@ class PestoPublishOperator(RunOperator):
             str(self.plan),
             folder,
             record,
-            watcher=_Log(self.log),
+            watcher=_WarningLog(self.log),
             as_cog=self.as_cog,
             keep=self.keep,
         )
-        outputs = _outputs(result, folder)
+        outputs = _asset_extras(result, folder)
         for name, asset in self.assets.items():
             context["outlet_events"][asset].extra = outputs.get(name, {"skipped": True})
-        hrefs: dict[str, JsonValue] = {name: told["href"] for name, told in outputs.items()}
-        self.log.info("%s", _told(result, folder))
+        hrefs: dict[str, JsonValue] = {name: extra["href"] for name, extra in outputs.items()}
+        self.log.info("%s", _summary(result, folder))
         return {"status": result["status"], "outputs": hrefs}
 
 
-def _told(result: Mapping[str, JsonValue], folder: Path) -> str:
-    """What came of a run, on one line."""
+def _asset_extras(result: Mapping[str, JsonValue], folder: Path) -> dict[str, dict[str, JsonValue]]:
+    """Output name -> href and sha256."""
+    outputs = result["outputs"]
+    return {
+        name: {"href": file_href(folder / str(output["path"])), "sha256": output["sha256"]}
+        for name, output in (outputs.items() if isinstance(outputs, dict) else ())
+        if isinstance(output, dict)
+    }
+
+
+def _summary(result: Mapping[str, JsonValue], folder: Path) -> str:
     tiles = result["tiles"]
     counts = tiles.items() if isinstance(tiles, dict) else ()
-    told = ", ".join(f"{count} {name}" for name, count in counts)
-    return f"{result['status']}: tiles {told}; the outputs are in {folder}"
+    text = ", ".join(f"{count} {name}" for name, count in counts)
+    return f"{result['status']}: tiles {text}; the outputs are in {folder}"
 
 
-class _Log:
-    """Looks on, and writes what deserves a look into the task's log."""
+class _WarningLog(SilentListener):
+    """Writes the warnings of a run into the log of the task."""
 
     def __init__(self, log: Logger) -> None:
         self._log = log
 
-    def begin(self, tiles: int) -> None:
-        """Say nothing."""
-
-    def advance(self, tiles: int) -> None:
-        """Say nothing."""
-
     def warn(self, text: str) -> None:
-        """Write it down."""
+        """Log a warning."""
         self._log.warning(text)
 
 
-def _outputs(result: Mapping[str, JsonValue], folder: Path) -> dict[str, dict[str, JsonValue]]:
-    """Output name -> what others are told of it."""
-    outputs = result["outputs"]
-    return {
-        name: {"href": file_href(folder / str(told["path"])), "sha256": told["sha256"]}
-        for name, told in (outputs.items() if isinstance(outputs, dict) else ())
-        if isinstance(told, dict)
-    }
+class _Written(Protocol):
+    """The facts of a file that `mosaic` or `merge` wrote."""
+
+    @property
+    def holes(self) -> Sequence[Window]:
+        """Windows of incomplete blocks."""
+
+
+W = TypeVar("W", bound=_Written)
+
+
+def _write_whole(
+    path: str, write: Callable[[Path], W], *, value: str, holes: str
+) -> tuple[Path, W]:
+    """Write a product beside its place, then rename it: no reader sees an unfinished file.
+
+    Args:
+        path: File to write, absolute; its folder is created.
+        write: Writes the file and returns its facts.
+        value: Raster or vector, as `$stage.port`.
+        holes: `fail` if blocks are missing, or `keep` the other blocks.
+
+    Raises:
+        InvalidInput: the path is relative.
+        RunFailed: blocks are missing.
+        StoreFailed: disk full, or not writable.
+    """
+    place = require_absolute_path("path", path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f"{place.name}.part")
+    written = write(part)
+    if written.holes and holes == "fail":
+        part.unlink()
+        raise RunFailed(f"{value} has {len(written.holes)} holes; correct the chunks first")
+    part.replace(place)
+    return place, written

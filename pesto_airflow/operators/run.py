@@ -1,6 +1,7 @@
-"""Run one chunk of a phase: many tiles in one task, so that Airflow's price is paid once for all.
+"""Define the operators that run a plan: the tiles of a chunk, the end of a phase, a single call.
 
-The run store is the checkpoint, as every whole block is in it: the task keeps no state of its own.
+They store no state in Airflow: every complete block is in the run store, the only checkpoint. The
+operators that write files are in `outputs`.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ if TYPE_CHECKING:
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=10)
 POLICY = PestoRetryPolicy()
+MOST_LOGGED_HOLES = 10
+CHUNK_NAME = "{{ task.chunk_name }}"
 
 
 class RunOperator(BaseOperator):
-    """Performs a verb; its errors become Airflow's, and its policy follows what they say.
+    """Run one activity; raise its errors as Airflow's, and retry as they require.
 
     Args:
-        retries: Tries after the first, where an error says that asking again can help.
+        retries: Retries, if the error reports that a retry can help.
         retry_policy: Decides on each failure.
-        retry_delay: Until the next try, where neither the error nor a service says.
-        kwargs: Any operator's.
+        retry_delay: Delay before the next try, if neither the error nor a service sets one.
+        kwargs: Arguments of every operator.
     """
 
     def __init__(
@@ -53,51 +56,50 @@ class RunOperator(BaseOperator):
         )
 
     def execute(self, context: Context) -> JsonValue:
-        """Perform the verb.
+        """Run the activity and return its result.
 
         Raises:
-            PestoTaskFailed: asking again cannot help.
-            PestoTryAgain: it can.
+            PestoTaskFailed: a retry cannot help.
+            PestoTryAgain: a retry can help.
         """
         with native_errors():
             return self.perform(context)
 
     def perform(self, context: Context) -> JsonValue:
-        """Perform the verb; answers what other tasks are told, small.
+        """Run the activity and return a small result for other tasks.
 
         Raises:
-            PestoError: it failed.
+            PestoError: the activity failed.
         """
         raise NotImplementedError
 
 
-MOST_HOLES_TOLD = 10
-CHUNK_NAME = "{{ task.chunk_name }}"
-
-
 class PestoMapOperator(RunOperator):
-    """Computes the tiles of one chunk whose blocks are missing; answers counts.
+    """Compute the tiles of one chunk whose blocks are missing; return the counts.
 
-    Tried or cleared again, it asks only for what is not there: a chunk of a hundred tiles one of
-    which failed costs one call. Killed, it stops between tiles.
+    One task computes many tiles, so that Airflow's cost per task is paid once. After a retry or a
+    clear it computes only missing blocks: a chunk of a hundred tiles, one of which failed, costs
+    one call. If it is killed, it stops between tiles.
 
     Args:
         plan: Href of the plan.
-        chunk: Which chunk; `expand` over what the plan operator answers.
+        chunk: Index of the chunk; `expand` over the result of the plan operator.
         phase: Number of the phase.
-        holes: `fail`: the task is red where a tile failed for good, all others being kept.
-            `keep`: it is green, and the run ends PARTIAL with the hole listed.
-        concurrency: Tiles at once; by default 8 where services are waited for, else 1.
-        retries: Tries after the first, where an error says that asking again can help.
+        holes: `fail`: the task fails if a tile finally failed; the other tiles are stored.
+            `keep`: the task succeeds, and the run ends PARTIAL with the hole listed.
+        concurrency: Tiles at once; by default 8 if all processes are services, else 1.
+        retries: Retries, if the error reports that a retry can help.
         retry_policy: Decides on each failure.
-        retry_delay: Until the next try, where neither the error nor a service says.
-        map_index_template: What the grid shows of a chunk.
-        kwargs: Any operator's.
+        retry_delay: Delay before the next try, if neither the error nor a service sets one.
+        map_index_template: Label of the chunk in the grid.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "chunk")
 
-    def __init__(  # noqa: PLR0913  # mapped tasks read defaults off this signature
+    # Airflow reads the defaults of a mapped task from this signature, so the arguments of the base
+    # class are repeated.
+    def __init__(  # noqa: PLR0913
         self,
         *,
         plan: str | XComArg,
@@ -127,16 +129,16 @@ class PestoMapOperator(RunOperator):
 
     @property
     def chunk_name(self) -> str:
-        """The chunk's index and window."""
+        """Index and window of the chunk."""
         return name_of_chunk(str(self.plan), self.phase, int(str(self.chunk)))
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # the plan says it all
-        """Run the chunk; answers counts of tiles, holes, blocks and bytes.
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Run the chunk; return the counts of tiles, holes, blocks and bytes.
 
         Raises:
-            TilesFailed: tiles failed for good, and `holes` is `fail`.
-            Interrupted: the task was told to stop.
-            PestoError: what no tile can be blamed for.
+            TilesFailed: tiles finally failed, and `holes` is `fail`.
+            Interrupted: the task was killed.
+            PestoError: an error that is not that of a single tile.
         """
         from pesto_runtime.contract import Chunk
         from pesto_runtime.run.callers import close_callers
@@ -145,44 +147,44 @@ class PestoMapOperator(RunOperator):
         from pesto_runtime.run.records import TileObserver
 
         plan, index = str(self.plan), int(str(self.chunk))
-        done = process(
+        result = process(
             Chunk(plan=plan, phase=self.phase, start=index, stop=index + 1),
-            watch=TileObserver(on_tile=self._tell, should_stop=lambda: self._is_stopped),
+            watch=TileObserver(on_tile=self._log_tile, should_stop=lambda: self._is_stopped),
             threads=self.concurrency or tiles_at_once(load_context(plan), self.phase),
             holes=self.holes,
         )
         close_callers()
-        if done.holes:
-            self._tell_holes(holes_of_chunk(plan, self.phase, index))
-        counts: dict[str, JsonValue] = done.model_dump(mode="json", exclude={"manifest"})
+        if result.holes:
+            self._log_holes(holes_of_chunk(plan, self.phase, index))
+        counts: dict[str, JsonValue] = result.model_dump(mode="json", exclude={"manifest"})
         return counts
 
     def on_kill(self) -> None:
-        """Stop before the next tile; what is whole is kept."""
+        """Stop before the next tile; complete blocks stay stored."""
         self._is_stopped = True
 
-    def _tell_holes(self, reasons: Sequence[str]) -> None:
-        for reason in reasons[:MOST_HOLES_TOLD]:
-            self.log.warning("hole: %s", reason)
-        if len(reasons) > MOST_HOLES_TOLD:
-            more = len(reasons) - MOST_HOLES_TOLD
-            self.log.warning("and %d more holes; holes.geojson will have them all", more)
-
-    def _tell(self, record: TileRecord) -> None:
+    def _log_tile(self, record: TileRecord) -> None:
         window = record.window
         place = (window.col_off, window.row_off, window.width, window.height)
         self.log.info("tile %s %s in %.2f s", place, record.state, record.seconds)
 
+    def _log_holes(self, reasons: Sequence[str]) -> None:
+        for reason in reasons[:MOST_LOGGED_HOLES]:
+            self.log.warning("hole: %s", reason)
+        if len(reasons) > MOST_LOGGED_HOLES:
+            more = len(reasons) - MOST_LOGGED_HOLES
+            self.log.warning("and %d more holes; holes.geojson will list all of them", more)
+
 
 class PestoClosePhaseOperator(RunOperator):
-    """Folds a phase's reduces, and puts together the rasters that later phases read.
+    """Fold a phase's reduces, and mosaic or merge the data that later phases read.
 
-    Answers the indices of the next fan-out's chunks, to map over.
+    Return the chunk indices of the next fan-out, to map over.
 
     Args:
         plan: Href of the plan.
         phase: Number of the phase.
-        kwargs: Any operator's.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan",)
@@ -192,30 +194,30 @@ class PestoClosePhaseOperator(RunOperator):
         self.plan = plan
         self.phase = phase
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # the plan says it all
-        """Close the phase; what has holes is left out, and told.
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Close the phase; values that would read holes are skipped and logged.
 
         Raises:
-            PestoError: a process refuses to finish, or the store cannot be written.
+            PestoError: a process rejects its last step, or the store is not writable.
         """
         from pesto_runtime.run.callers import close_callers
         from pesto_runtime.run.closing import close_phase
 
         plan = str(self.plan)
-        unmade = close_phase(plan, self.phase)
+        skipped = close_phase(plan, self.phase)
         close_callers()
-        if unmade:
-            self.log.warning("not made, as what they read has holes: %s", ", ".join(unmade))
+        if skipped:
+            self.log.warning("skipped, as their inputs have holes: %s", ", ".join(skipped))
         return [*next_chunks(plan, after=self.phase)]
 
 
 class PestoCallOperator(RunOperator):
-    """Performs a stage without images, once; answers its values.
+    """Call a stage without images, once; return its values.
 
     Args:
         plan: Href of the plan.
         stage: Id of the stage.
-        kwargs: Any operator's.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "stage")
@@ -225,11 +227,11 @@ class PestoCallOperator(RunOperator):
         self.plan = plan
         self.stage = stage
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # the plan says it all
-        """Call.
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Call the stage and return its values.
 
         Raises:
-            NotFound: a value that it needs was not made.
+            NotFound: one of its input values does not exist.
             PestoError: the process fails.
         """
         from pesto_runtime.run.callers import close_callers

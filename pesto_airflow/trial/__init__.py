@@ -1,1 +1,1 @@
-"""Run a pipeline on an Airflow of its own or one that runs: `pesto run --engine airflow`."""
+"""Run a pipeline on a running Airflow, or on one started for it: `pesto run --engine airflow`."""

@@ -1,4 +1,7 @@
-"""The part of Airflow's REST API that starting and following a run needs; imports no Airflow."""
+"""Call the part of Airflow's REST API that starting and following a run needs.
+
+It imports no Airflow.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,24 @@ if TYPE_CHECKING:
     import httpx
     from pydantic import JsonValue
 
+ENDED = frozenset({"success", "failed"})
+_PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 _POLL_S = 0.25
 _PAGE, _TRIES, _TIMEOUT_S = 100, 3, 60.0
-_PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
-ENDED = frozenset({"success", "failed"})
 
 
 @dataclass(frozen=True)
 class TaskInstanceState:
-    """A task of a run.
+    """The state of one task of a run.
 
     Attributes:
         task_id: With its groups.
-        map_index: Which of a mapped task; -1 where it is none.
-        name: What the grid shows of a mapped one.
-        state: As Airflow has it; None before it is scheduled.
-        tries: How often it was begun.
-        pid: Of the process that runs it.
-        seconds: That it took.
+        map_index: Index of a mapped task; -1 if it is not mapped.
+        name: Label of a mapped task in the grid.
+        state: Airflow's state; None before it is scheduled.
+        tries: Number of tries.
+        pid: Process that runs it.
+        seconds: Its duration.
     """
 
     task_id: str
@@ -46,11 +49,11 @@ class TaskInstanceState:
 
 
 class AirflowApi:
-    """An Airflow, over its REST API v2.
+    """A client of an Airflow's REST API v2.
 
     Args:
-        url: Where its pages are.
-        token: Bearer token; None to ask for one, which an Airflow of all admins gives.
+        url: URL of its pages.
+        token: Bearer token; None to request one, which works if every user is an admin.
     """
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
@@ -58,7 +61,7 @@ class AirflowApi:
         self._token = token
 
     def is_healthy(self) -> bool:
-        """Whether all four parts say so."""
+        """Return whether all four parts report that they are healthy."""
         import httpx
 
         try:
@@ -68,113 +71,82 @@ class AirflowApi:
         return all(health.get(part, {}).get("status") == "healthy" for part in _PARTS)
 
     def await_dag(self, dag_id: str, *, timeout_s: float = 60.0) -> None:
-        """Wait until a DAG's file was read.
+        """Wait until Airflow has parsed a DAG's file.
 
         Raises:
-            RunFailed: its file does not import; with what Airflow says.
-            NotFound: it did not come.
+            RunFailed: the import of its file fails; with Airflow's traceback.
+            NotFound: the DAG did not appear in time.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             try:
-                self._ask("GET", f"/dags/{quote(dag_id)}")
+                self._request("GET", f"/dags/{quote(dag_id)}")
             except NotFound:
-                self._refuse_broken(dag_id)
+                self._require_importable(dag_id)
                 time.sleep(_POLL_S)
             else:
                 return
         raise NotFound(f"{self.url} has no DAG {dag_id!r} after {timeout_s:.0f} s")
 
     def trigger(self, dag_id: str, conf: Mapping[str, JsonValue] | None = None) -> str:
-        """Begin a run; answers its id.
+        """Start a run and return its id.
 
         Raises:
-            InvalidInput: the DAG's params refuse the conf.
+            InvalidInput: the DAG's params reject the conf.
         """
-        self._ask("PATCH", f"/dags/{quote(dag_id)}", {"is_paused": False})
+        self._request("PATCH", f"/dags/{quote(dag_id)}", {"is_paused": False})
         body: dict[str, JsonValue] = {"logical_date": None, "conf": dict(conf or {})}
-        return str(self._ask("POST", f"/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
+        return str(self._request("POST", f"/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
 
     def state(self, dag_id: str, run_id: str) -> str:
-        """State of a run."""
-        return str(self._ask("GET", _run(dag_id, run_id))["state"])
+        """Return the state of a run."""
+        return str(self._request("GET", _run_path(dag_id, run_id))["state"])
 
     def await_end(self, dag_id: str, run_id: str, *, timeout_s: float = 120.0) -> str:
-        """Wait for a run to end; answers its state.
+        """Wait for the end of a run and return its state.
 
         Raises:
-            RunFailed: it has not ended in this time; says where it stands.
+            RunFailed: it has not ended in time; with the states of its tasks.
         """
         deadline = time.monotonic() + timeout_s
         while (state := self.state(dag_id, run_id)) not in ENDED:
             if time.monotonic() > deadline:
-                stand = [(t.task_id, t.map_index, t.state) for t in self.tasks(dag_id, run_id)]
-                raise RunFailed(f"{dag_id} {run_id} has not ended in {timeout_s:.0f} s: {stand}")
+                states = [(t.task_id, t.map_index, t.state) for t in self.tasks(dag_id, run_id)]
+                raise RunFailed(f"{dag_id} {run_id} has not ended in {timeout_s:.0f} s: {states}")
             time.sleep(_POLL_S)
         return state
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskInstanceState]:
-        """Every task of a run, mapped ones one by one."""
-        path = f"{_run(dag_id, run_id)}/taskInstances"
-        return [_task(each) for each in self._pages(path, "task_instances")]
-
-    def runs(self, dag_id: str) -> list[str]:
-        """Ids of a DAG's runs."""
-        path = f"/dags/{quote(dag_id)}/dagRuns"
-        return [str(each["dag_run_id"]) for each in self._pages(path, "dag_runs")]
-
-    def tell_asset(self, name: str, extra: Mapping[str, JsonValue]) -> None:
-        """Say that something new is in an Asset; what waits for it begins.
-
-        Raises:
-            NotFound: no DAG knows the Asset.
-        """
-        known = self._pages(f"/assets?name_pattern={quote(name)}", "assets")
-        ids = [each["id"] for each in known if each["name"] == name]
-        if not ids:
-            raise NotFound(f"{self.url} has no Asset {name!r}")
-        self._ask("POST", "/assets/events", {"asset_id": ids[0], "extra": dict(extra)})
-
-    def clear_failed(self, dag_id: str, run_id: str) -> list[tuple[str, int]]:
-        """Have failed tasks run again; answers (task, map index) of what was cleared."""
-        body: dict[str, JsonValue] = {
-            "dry_run": False,
-            "only_failed": True,
-            "dag_run_id": run_id,
-            "reset_dag_runs": True,
-        }
-        answer = self._ask("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", body)
-        return [(t.task_id, t.map_index) for t in map(_task, _list(answer, "task_instances"))]
+        """Return the tasks of a run; each index of a mapped task is one."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances"
+        return [_task_state(each) for each in self._pages(path, "task_instances")]
 
     def mark(
         self, dag_id: str, run_id: str, state: Literal["success", "failed"], *, task: str = ""
     ) -> None:
-        """Mark a run, or one task of it; what runs is told to stop."""
+        """Set the state of a run, or of one task of it; running tasks then stop."""
         if task:
-            path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task)}"
-            self._ask("PATCH", path, {"new_state": state})
+            path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task)}"
+            self._request("PATCH", path, {"new_state": state})
         else:
-            self._ask("PATCH", _run(dag_id, run_id), {"state": state})
+            self._request("PATCH", _run_path(dag_id, run_id), {"state": state})
 
-    def log(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
-        """Log of the last try of a task, as text."""
-        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.tries}"
-        answer = self._ask("GET", f"{path}?map_index={task.map_index}&full_content=true")
-        return "\n".join(_log_line(each) for each in _list(answer, "content"))
+    def log_entries(
+        self, dag_id: str, run_id: str, task: TaskInstanceState
+    ) -> Sequence[dict[str, JsonValue]]:
+        """Return the log of a task's last try, entry by entry."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.tries}"
+        query = f"map_index={task.map_index}&full_content=true"
+        return _objects(self._request("GET", f"{path}?{query}"), "content")
 
     def reason(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
-        """What the last try of a task failed with; empty where its log does not say."""
-        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.tries}"
-        answer = self._ask("GET", f"{path}?map_index={task.map_index}&full_content=true")
-        raised = [error for entry in _list(answer, "content") for error in _errors(entry)]
+        """Return the error of a task's last try, or an empty text if its log has none."""
+        raised = [
+            error
+            for entry in self.log_entries(dag_id, run_id, task)
+            for error in (_objects(entry, "error_detail") if entry.get("error_detail") else ())
+        ]
         return str(raised[0].get("exc_value", "")) if raised else ""
-
-    def xcoms(self, dag_id: str, run_id: str, task: TaskInstanceState) -> dict[str, JsonValue]:
-        """What a task left for others, by key."""
-        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/xcomEntries"
-        index = f"map_index={task.map_index}"
-        keys = [str(each["key"]) for each in self._pages(f"{path}?{index}", "xcom_entries")]
-        return {key: self._ask("GET", f"{path}/{quote(key)}?{index}")["value"] for key in keys}
 
     def close(self) -> None:
         """Close its connections."""
@@ -193,26 +165,26 @@ class AirflowApi:
             timeout=_TIMEOUT_S,
         )
 
-    def _ask(
+    def _request(
         self, method: str, path: str, body: Mapping[str, JsonValue] | None = None
     ) -> dict[str, JsonValue]:
-        """Ask; a question that changes nothing again, where a busy Airflow did not answer.
+        """Send a request; repeat a GET that a busy Airflow does not answer.
 
         Raises:
-            NotFound: no such thing.
-            InvalidInput: refused.
-            Unreachable: no answer, or the API server is not well.
+            NotFound: there is no such object.
+            InvalidInput: Airflow rejected the request.
+            Unreachable: there is no response, or the API server fails.
         """
         import httpx
 
         reply = self._reply(method, path, body, tries=_TRIES if method == "GET" else 1)
-        told = f"{method} {self.url}/api/v2{path}: {reply.status_code} {reply.text[:300]}"
+        text = f"{method} {self.url}/api/v2{path}: {reply.status_code} {reply.text[:300]}"
         if reply.status_code == httpx.codes.NOT_FOUND:
-            raise NotFound(told)
+            raise NotFound(text)
         if reply.is_client_error:
-            raise InvalidInput(told)
+            raise InvalidInput(text)
         if reply.is_error:
-            raise Unreachable(told)
+            raise Unreachable(text)
         document: dict[str, JsonValue] = reply.json()
         return document
 
@@ -226,34 +198,34 @@ class AirflowApi:
         except httpx.TransportError as error:
             if tries > 1:
                 return self._reply(method, path, body, tries=tries - 1)
-            raise Unreachable(f"Airflow at {self.url} does not answer: {error}") from error
+            raise Unreachable(f"Airflow at {self.url} is unreachable: {error}") from error
 
     def _pages(self, path: str, key: str) -> Iterator[dict[str, JsonValue]]:
-        joint, seen = "&" if "?" in path else "?", 0
+        separator, seen = "&" if "?" in path else "?", 0
         while True:
-            page = self._ask("GET", f"{path}{joint}limit={_PAGE}&offset={seen}")
-            found = _list(page, key)
+            page = self._request("GET", f"{path}{separator}limit={_PAGE}&offset={seen}")
+            found = _objects(page, key)
             yield from found
             seen += len(found)
             if not found or seen >= int(str(page["total_entries"])):
                 return
 
-    def _refuse_broken(self, dag_id: str) -> None:
+    def _require_importable(self, dag_id: str) -> None:
         for each in self._pages("/importErrors", "import_errors"):
             if dag_id in str(each["filename"]):
                 raise RunFailed(f"Airflow cannot read {each['filename']}:\n{each['stack_trace']}")
 
 
-def _run(dag_id: str, run_id: str) -> str:
+def _run_path(dag_id: str, run_id: str) -> str:
     return f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
 
 
-def _list(document: Mapping[str, JsonValue], key: str) -> Sequence[dict[str, JsonValue]]:
+def _objects(document: Mapping[str, JsonValue], key: str) -> Sequence[dict[str, JsonValue]]:
     found = document[key]
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
-def _task(document: Mapping[str, JsonValue]) -> TaskInstanceState:
+def _task_state(document: Mapping[str, JsonValue]) -> TaskInstanceState:
     pid, seconds = document.get("pid"), document.get("duration")
     return TaskInstanceState(
         task_id=str(document["task_id"]),
@@ -264,12 +236,3 @@ def _task(document: Mapping[str, JsonValue]) -> TaskInstanceState:
         pid=None if pid is None else int(str(pid)),
         seconds=None if seconds is None else float(str(seconds)),
     )
-
-
-def _errors(entry: Mapping[str, JsonValue]) -> Sequence[dict[str, JsonValue]]:
-    return _list(entry, "error_detail") if entry.get("error_detail") else []
-
-
-def _log_line(entry: Mapping[str, JsonValue]) -> str:
-    rest = {key: value for key, value in entry.items() if key not in ("timestamp", "event")}
-    return f"{entry.get('timestamp', '')} {entry.get('event', '')} {rest}"

@@ -1,7 +1,7 @@
-"""A real Airflow of one's own in a home of its own: started, watched, stopped to the last process.
+"""Start an Airflow in a home of its own, and stop all its processes.
 
-It is `airflow standalone`: scheduler, triggerer, API server and DAG processor over SQLite, tasks by
-LocalExecutor, everybody an admin, bound to 127.0.0.1. For runs and tests, not for production.
+It runs `airflow standalone`: scheduler, triggerer, API server and DAG processor over SQLite, tasks
+by LocalExecutor, every user an admin, bound to 127.0.0.1. For runs and tests, not for production.
 """
 
 from __future__ import annotations
@@ -26,105 +26,20 @@ if TYPE_CHECKING:
 _START_S = 180.0
 _STOP_S = 1.0
 _LOG = "standalone.log"
-_TOLD_LINES = 20
-
-
-class Standalone:
-    """An Airflow in a home of its own.
-
-    Its processes are known by their session: a session outlives whoever began it, and the workers
-    of a killed scheduler stay in it.
-
-    Attributes:
-        home: Its `AIRFLOW_HOME`: database, logs, `standalone.log`.
-        url: Of its API and its pages.
-        api: Its REST API.
-        env: Environment of its processes.
-    """
-
-    def __init__(
-        self, home: Path, dags: Path, *, parallelism: int = 4, env: Mapping[str, str] | None = None
-    ) -> None:
-        port = free_port()
-        self.home = home
-        self.url = f"http://127.0.0.1:{port}"
-        self.api = AirflowApi(self.url)
-        settings = _settings(home, dags, port=port, parallelism=parallelism)
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self.env = {**os.environ, "PATH": path, **settings, **(env or {})}
-        self._begun: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *, timeout_s: float = _START_S) -> None:
-        """Start it; returns when all four parts say that they are healthy.
-
-        Raises:
-            RunFailed: it did not get so far; with the end of its log.
-        """
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.begin("standalone")
-        deadline = time.monotonic() + timeout_s
-        while not self.api.is_healthy():
-            if self._begun[0].poll() is not None or time.monotonic() > deadline:
-                raise RunFailed(f"Airflow did not start; its log ends:\n{self._last_lines()}")
-            time.sleep(0.2)
-
-    def begin(self, *command: str) -> None:
-        """Begin an `airflow` command of this home, in a session of its own."""
-        with (self.home / _LOG).open("ab") as log:
-            self._begun.append(
-                subprocess.Popen(  # noqa: S603  # our own interpreter and words
-                    [sys.executable, "-m", "airflow", *command],
-                    env=self.env,
-                    cwd=self.home,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            )
-
-    def processes(self) -> dict[int, str]:
-        """Process id -> command line of everything that it started and that still runs."""
-        sessions = {process.pid for process in self._begun}
-        return {pid: _command_line(pid) for pid in _all_pids() if _session_of(pid) in sessions}
-
-    def stop(self) -> None:
-        """End every process: tasks may stop between tiles, the rest is killed."""
-        deadline = time.monotonic() + _STOP_S
-        self._signal(signal.SIGTERM)
-        while self._reaped() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        while self._reaped():
-            self._signal(signal.SIGKILL)
-            time.sleep(0.05)
-        self.api.close()
-
-    def _reaped(self) -> dict[int, str]:
-        for process in self._begun:
-            process.poll()
-        return self.processes()
-
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def _last_lines(self) -> str:
-        lines = (self.home / _LOG).read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_TOLD_LINES:])
+_SHOWN_LINES = 20
 
 
 @contextmanager
 def running_standalone(
     home: Path, dags: Path, *, parallelism: int = 4, env: Mapping[str, str] | None = None
 ) -> Iterator[Standalone]:
-    """An Airflow that runs while the block does.
+    """Run an Airflow while the block runs.
 
     Args:
-        home: Its home; made, never removed.
+        home: Its home; created, never removed.
         dags: Folder of its DAG files.
         parallelism: Tasks at once.
-        env: More of its environment.
+        env: Additional environment variables.
 
     Raises:
         RunFailed: it did not start.
@@ -140,15 +55,100 @@ def running_standalone(
 
 
 def _stop_after(error: BaseException, airflow: Standalone) -> None:
-    """Stop it; what goes wrong in that is a note on the error that came first."""
+    """Stop it; an error of that becomes a note on the first error."""
     try:
         airflow.stop()
     except OSError as second:
         error.add_note(f"and Airflow at {airflow.url} could not be stopped: {second}")
 
 
+class Standalone:
+    """An Airflow in a home of its own.
+
+    Attributes:
+        home: Its `AIRFLOW_HOME`: database, logs, `standalone.log`.
+        url: URL of its API and its pages.
+        api: Its REST API.
+        env: Environment of its processes.
+    """
+
+    def __init__(
+        self, home: Path, dags: Path, *, parallelism: int = 4, env: Mapping[str, str] | None = None
+    ) -> None:
+        port = free_port()
+        self.home = home
+        self.url = f"http://127.0.0.1:{port}"
+        self.api = AirflowApi(self.url)
+        settings = _settings(home, dags, port=port, parallelism=parallelism)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        self.env = {**os.environ, "PATH": path, **settings, **(env or {})}
+        self._commands: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *, timeout_s: float = _START_S) -> None:
+        """Start it, and return when all four parts report that they are healthy.
+
+        Raises:
+            RunFailed: they did not in time; with the end of its log.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.begin("standalone")
+        deadline = time.monotonic() + timeout_s
+        while not self.api.is_healthy():
+            if self._commands[0].poll() is not None or time.monotonic() > deadline:
+                raise RunFailed(f"Airflow did not start; its log ends:\n{self._last_lines()}")
+            time.sleep(0.2)
+
+    def begin(self, *command: str) -> None:
+        """Start an `airflow` command of this home, in a session of its own."""
+        with (self.home / _LOG).open("ab") as log:
+            self._commands.append(
+                subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+                    [sys.executable, "-m", "airflow", *command],
+                    env=self.env,
+                    cwd=self.home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+
+    def processes(self) -> dict[int, str]:
+        """Return process id -> command line of all its running processes."""
+        # By session, not by parent: the workers of a killed scheduler are adopted by init, but stay
+        # in the session of the command that started it.
+        sessions = {process.pid for process in self._commands}
+        return {pid: _command_line(pid) for pid in _all_pids() if _session_of(pid) in sessions}
+
+    def stop(self) -> None:
+        """Stop every process: tasks may stop between tiles, after a second all are killed."""
+        deadline = time.monotonic() + _STOP_S
+        self._signal(signal.SIGTERM)
+        while self._reap() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        while self._reap():
+            self._signal(signal.SIGKILL)
+            time.sleep(0.05)
+        self.api.close()
+
+    def _reap(self) -> dict[int, str]:
+        """Reap ended commands, which would be listed as zombies; return the others."""
+        for process in self._commands:
+            process.poll()
+        return self.processes()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _last_lines(self) -> str:
+        lines = (self.home / _LOG).read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_SHOWN_LINES:])
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return an unused port of 127.0.0.1."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -156,7 +156,7 @@ def free_port() -> int:
 
 
 def _settings(home: Path, dags: Path, *, port: int, parallelism: int) -> dict[str, str]:
-    """What makes a standalone private, quick to see DAGs, and quiet."""
+    """Return settings for a private Airflow that finds new DAG files within seconds."""
     sections: dict[str, dict[str, object]] = {
         "core": {
             "dags_folder": dags,
@@ -201,7 +201,7 @@ def _settings(home: Path, dags: Path, *, port: int, parallelism: int) -> dict[st
 
 
 def _all_pids() -> Sequence[int]:
-    import psutil  # type: ignore[import-untyped]  # it ships no types
+    import psutil  # type: ignore[import-untyped]  # it has no types
 
     return list(psutil.pids())
 

@@ -211,7 +211,7 @@ def test_clearing_a_call_computes_it_anew(calls: Airflow, tmp_path: Path) -> Non
         body: dict[str, JsonValue] = {
             "dry_run": False, "only_failed": False, "dag_run_id": run.run_id,
         }  # fmt: skip
-        calls.api._ask("POST", f"/dags/{run.dag_id}/clearTaskInstances", body)
+        calls.api._request("POST", f"/dags/{run.dag_id}/clearTaskInstances", body)
         until(lambda: run.task.tries == 2)
         run.require("success")
     assert lines_of(path) == ["begin a", "end a"] * 2
@@ -240,7 +240,7 @@ def test_a_busy_service_is_left_alone_for_as_long_as_it_asks(calls: Airflow) -> 
             "connection_id": "busy", "conn_type": "pesto", "host": "127.0.0.1",
             "port": busy.port, "extra": json.dumps({"patience": 0}),
         }  # fmt: skip
-        calls.api._ask("POST", "/connections", connection)
+        calls.api._request("POST", "/connections", connection)
         calls.add("patient", PATIENT)
         run_id, state = calls.run("patient")
         assert state == "success", calls.logs("patient", run_id)

@@ -10,8 +10,8 @@ import pytest
 from pesto_airflow import process_call
 from pesto_airflow.process_call import (
     call_key,
+    client_inputs,
     placement,
-    prepared,
     require_jobs,
     require_references,
 )
@@ -74,7 +74,7 @@ def test_pixels_never_become_a_result() -> None:
         require_references(mask, {})
     assert "out={'cloud': 's3://bucket/cloud.tif'}" in str(caught.value)
     require_references(mask, {"cloud": "file:///b.tif"})
-    with pytest.raises(InvalidInput, match="is no output; there are cloud"):
+    with pytest.raises(InvalidInput, match="is not an output; there are cloud"):
         require_references(mask, {"cloud": "file:///b.tif", "clowd": "file:///c.tif"})
 
 
@@ -98,12 +98,12 @@ def test_images_are_sent_by_reference() -> None:
     """An href, or one with window and bands; what was left empty is left out."""
     ours = described(f"{ROOT}/examples/cloud_mask.py:cloud_mask")
     window = {"href": "file:///a.tif", "window": [0, 0, 8, 8], "bands": [1, 2, 3, 4]}
-    assert prepared(ours, {"scene": "file:///a.tif", "threshold": None}) == {
+    assert client_inputs(ours, {"scene": "file:///a.tif", "threshold": None}) == {
         "scene": ImageReference(href="file:///a.tif")
     }
-    assert prepared(ours, {"scene": window})["scene"] == ImageReference.model_validate(window)
+    assert client_inputs(ours, {"scene": window})["scene"] == ImageReference.model_validate(window)
     with pytest.raises(InvalidInput) as caught:
-        prepared(ours, {"scene": {"hreff": "file:///a.tif"}})
+        client_inputs(ours, {"scene": {"hreff": "file:///a.tif"}})
     assert {field.pointer for field in caught.value.fields} >= {"/scene/hreff"}
 
 
@@ -122,9 +122,9 @@ def test_null_for_a_required_input_is_not_left_out() -> None:
 def test_a_plain_pesto_service_reads_its_own_uris() -> None:
     """A string is PESTO's URI, as it always was; a window is read here and sent as pixels."""
     plain = described(f"{PROCESSES}:grow", plain=True)
-    assert prepared(plain, {"image": "file:///a.tif"}) == {"image": "file:///a.tif"}
+    assert client_inputs(plain, {"image": "file:///a.tif"}) == {"image": "file:///a.tif"}
     assert isinstance(
-        prepared(plain, {"image": {"href": "file:///a.tif"}})["image"], ImageReference
+        client_inputs(plain, {"image": {"href": "file:///a.tif"}})["image"], ImageReference
     )
 
 

@@ -113,9 +113,9 @@ def test_an_image_without_an_href_is_refused_before_the_call(masks: tuple[Server
 @pytest.mark.parametrize(
     ("inputs", "out", "told"),
     [
-        ({"scen": "s"}, OUT, r"/inputs/scen: is no input; did you mean 'scene'\?"),
+        ({"scen": "s"}, OUT, r"/inputs/scen: is not an input; did you mean 'scene'\?"),
         ({}, {}, r"/out/cloud: is an image: .*out=\{'cloud': "),
-        ({}, {**OUT, "mask": "file:///m.tif"}, "/out/mask: is no output; there are cloud"),
+        ({}, {**OUT, "mask": "file:///m.tif"}, "/out/mask: is not an output; there are cloud"),
     ],
 )
 def test_what_was_saved_finds_a_wrong_name_when_the_dag_is_read(

@@ -19,7 +19,7 @@ from pesto_airflow import (
     PestoPlanOperator,
     PestoPublishOperator,
 )
-from pesto_airflow.operators.run import MOST_HOLES_TOLD
+from pesto_airflow.operators.run import MOST_LOGGED_HOLES
 from pesto_runtime.errors import InvalidInput, StoreRefused
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, write_scene
@@ -85,11 +85,11 @@ def test_a_run_with_holes_is_told_task_by_task(tmp_path: Path) -> None:
 
     assert planned[-1] == ("info", f"planned phase 0 (s0): {TILES} tiles in 1 chunks")
     warned = [text for level, text in mapped if level == "warning"]
-    assert len(warned) == MOST_HOLES_TOLD + 1
+    assert len(warned) == MOST_LOGGED_HOLES + 1
     features = json.loads((out / "holes.geojson").read_text())["features"]
     assert len(features) == BAD_TILES
-    assert all("s0" in text for text in warned[:MOST_HOLES_TOLD])
-    assert warned[-1].startswith(f"and {BAD_TILES - MOST_HOLES_TOLD} more holes")
+    assert all("s0" in text for text in warned[:MOST_LOGGED_HOLES])
+    assert warned[-1].startswith(f"and {BAD_TILES - MOST_LOGGED_HOLES} more holes")
     assert published[-1] == (
         "info",
         f"PARTIAL: tiles {TILES - 12} computed, 0 reused, 12 holes; the outputs are in {out}",
