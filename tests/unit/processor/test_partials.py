@@ -127,7 +127,7 @@ def test_not_a_number_survives_in_arrays_but_not_as_a_scalar():
 @pytest.mark.parametrize("text", ["", "%%%", "AAAA", 3, None])
 def test_a_damaged_array_is_refused_by_key(text):
     """Whatever comes over the wire in place of a .npy."""
-    with pytest.raises(InvalidInput, match=r"partial 'n' is no \.npy file"):
+    with pytest.raises(InvalidInput, match=r"partial 'n' is not a \.npy file"):
         decode_partial({"n": {"npy": text}})
 
 
