@@ -99,6 +99,7 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    # Python before 3.13 does not count ::ffff:127.0.0.1 as a loopback address.
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
 
@@ -173,6 +174,8 @@ def _place(href: str) -> _Place:
 
 
 def _remote_parts(href: str, path: str) -> tuple[str, ...]:
+    # Servers differ in when they decode a path and remove dot segments (RFC 3986, 5.2.4): a path
+    # that depends on it may point outside the prefix that was compared.
     decoded = unquote(path)
     parts = decoded.split("/")
     if {".", ".."} & set(parts) or _HIDDEN.search(decoded) or "%2f" in path.lower():
@@ -188,6 +191,8 @@ def _file_place(href: str) -> _Place:
         real = os.path.realpath(path_of(href))
     except (InvalidInput, ValueError) as error:
         raise HrefRefused(f"{shortened(href)} is not file:///absolute/path") from error
+    # GDAL opens a path below /vsicurl/ as a URL, and others as archives:
+    # https://gdal.org/en/stable/user/virtual_file_systems.html
     if real.lower().startswith("/vsi"):
         raise HrefRefused(
             f"{shortened(href)} names a virtual file system of GDAL; name the file or URL itself"

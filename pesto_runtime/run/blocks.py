@@ -136,6 +136,7 @@ class BlockAssembler:
             block = self._open.get(index)
             if block is None:
                 place = block_window(index, self.size)
+                # Not zeroed: a block leaves only when every pixel is written or filled as a hole.
                 pixels = np.empty((bands, place.height, place.width), dtype)
                 block = self.unfinished.get(index) or Block(index, place, pixels, (place,))
                 self._open[index] = block
@@ -277,6 +278,7 @@ class ChunkWriter:
 
     def _store(self, name: str, block: Block) -> None:
         if block.has_hole and name in self.context.plan.keys:
+            # With its pixels, the next attempt computes the failed tile alone, not the whole block.
             save_unfinished(self.context, name, block)
         if block.index in self.missing.get(name, ()):
             codec = BlockCodec(block.pixels.shape[0], block.pixels.dtype.name)
@@ -374,7 +376,7 @@ def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> se
 
 
 def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> BlockAssembler:
-    made = context.raster_type(name)
-    dtype = made.dtype[0] if len(made.dtype) == 1 else ""
+    planned = context.raster_type(name)
+    dtype = planned.dtype[0] if len(planned.dtype) == 1 else ""
     unfinished = unfinished_blocks(context, name, blocks)
-    return BlockAssembler(name, context.sizes[name], blocks, dtype, made.nodata, unfinished)
+    return BlockAssembler(name, context.sizes[name], blocks, dtype, planned.nodata, unfinished)

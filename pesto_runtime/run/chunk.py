@@ -89,6 +89,7 @@ def process(
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
     bands = _needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
+    # Only with chunks to run: the values that a blocked phase waits for do not exist.
     parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
     watch = watch or TileObserver()
     with raster_settings(), given_up_when(watch.should_stop), TilePool(
@@ -207,7 +208,7 @@ def _run_whole(run: _Chunks, writer: ChunkWriter, window: Window) -> None:
 def _has_scalars(run: _Chunks) -> bool:
     """Whether the JSON outputs of a whole stage are stored, or it has none."""
     stage = run.stages.stages[0]
-    has_any = any(isinstance(made, JsonType) for made in stage.makes.values())
+    has_any = any(isinstance(each, JsonType) for each in stage.makes.values())
     return not has_any or scalars_name(run.context, stage.id) in run.context.store.names("scalars")
 
 

@@ -215,7 +215,7 @@ def materialise(plan_href: str, raster: str) -> None:
         _materialise_vector(context, raster)
         return
     path = context.store.path(raster_name(context, raster))
-    if path.exists():
+    if path.exists():  # complete: a product gets its name when its last block is written
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ _FINE = 1 << 20
 _UNITS = 1 << 10
 """Steps of a coordinate per pixel in the stored GeoJSON."""
 
+# A position below 2**31 pixels is below 2**51 steps: a float, with 53 bits, has every such integer.
 _FARTHEST = 1 << 31
 
 _DEPTHS: Mapping[str, int] = {

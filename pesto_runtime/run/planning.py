@@ -182,7 +182,7 @@ def read_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> PipelineInputs:
         RasterUnreadable: a scene cannot be read.
         InvalidInput: a value is not JSON.
     """
-    from pesto_runtime.raster.read import read_scene
+    from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
 
     scenes, parameters = {}, {}
     for name, text in texts.items():

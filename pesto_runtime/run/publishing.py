@@ -105,6 +105,7 @@ def publish(
         result["form"] = _form(as_cog=as_cog)
         moves = {output.part: folder / str(output.entry["path"]) for output in outputs.values()}
         features = {_HOLES: hole_features(holes, context.plan.scenes)} if holes else {}
+        # `result.json` is the last entry, and so the last file that moves.
         for name, document in {**features, _RESULT: result}.items():
             moves[_written(workspace / name, document)] = folder / name
         _move(moves, delete=_stale(folder, set(bindings) - set(outputs), holes=bool(holes)))

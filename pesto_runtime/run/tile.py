@@ -301,15 +301,15 @@ class TileRunner:
         """Trim the raster outputs of a stage into `pixels`, and return its JSON outputs."""
         pad = padding_of(stage, windows, self._grid(stage))
         values: dict[str, object] = {}
-        for port, made in stage.makes.items():
+        for port, planned in stage.makes.items():
             name = stage.reference(port)
-            if isinstance(made, VectorType):
+            if isinstance(planned, VectorType):
                 continue
-            if not isinstance(made, RasterType):
+            if not isinstance(planned, RasterType):
                 values[name] = outputs.get(port)
                 continue
             try:
-                array = typed(outputs.get(port), made, name=name)
+                array = typed(outputs.get(port), planned, name=name)
                 scale = self._scale(stage)
                 pixels[name] = trimmed(array, windows, pad, scale=scale, name=name)
             except PestoError as error:

@@ -33,7 +33,7 @@ def put_together(blocks: list[Block], size: tuple[int, int]) -> np.ndarray:
 def test_tiles_of_any_size_and_order_become_the_raster(
     size: tuple[int, int], tile: tuple[int, int], seed: int
 ) -> None:
-    """Each block leaves once, when its last pixel is there, and nothing is held afterwards."""
+    """Each block leaves once, when its last pixel is there, and no memory stays in use."""
     pixels = noise(*size, seed=seed)
     collecting = assembler(size)
     tiles = list(tiles_of(whole(size), tile))

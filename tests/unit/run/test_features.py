@@ -71,20 +71,20 @@ def wider(window: Window, margin: int) -> Window:
     ).intersection(whole(SIZE))  # fmt: skip
 
 
-def gathered(tiles: list[Window], points: list[Point], margin: int, *, owner: str = "write"
+def collected(tiles: list[Window], points: list[Point], margin: int, *, owner: str = "write"
              ) -> list[bytes]:  # fmt: skip
-    """Every block of the grid, gathered of tiles; `owner` names the window that keeps features."""
-    gatherer = FeatureBlocks("$s.v", SIZE, set(blocks_of(SIZE)))
+    """Every block of the grid, from tiles; `owner` names the window that owns features."""
+    collector = FeatureBlocks("$s.v", SIZE, set(blocks_of(SIZE)))
     blocks = {}
     for write in tiles:
         read = wider(write, margin)
         features = found_in(read, points)
-        if owner == "read":  # the planted bug: whoever sees a feature keeps it
+        if owner == "read":  # the planted bug: every tile that sees a feature writes it
             features = tuple(
                 Feature(each.point, each.content, (write.row_off, write.col_off))
                 for each in features
             )
-        blocks.update({block.index: block.encode() for block in gatherer.add(write, features)})
+        blocks.update({block.index: block.encode() for block in collector.add(write, features)})
     assert set(blocks) == set(blocks_of(SIZE))
     return [blocks[index] for index in blocks_of(SIZE)]
 
@@ -106,8 +106,8 @@ def test_every_feature_is_there_once_and_the_same_for_every_partition(
     points: list[Point], cuts_x: set[int], cuts_y: set[int], margin: int
 ) -> None:
     """Bytes of every block equal those of one tile; a point on a seam is of one side."""
-    alone = gathered([whole(SIZE)], points, 0)
-    tiled = gathered(partition(cuts_x, cuts_y), points, margin)
+    alone = collected([whole(SIZE)], points, 0)
+    tiled = collected(partition(cuts_x, cuts_y), points, margin)
     assert tiled == alone
     assert sum(len(decode_block(block)) for block in alone) == len(points)
 
@@ -115,8 +115,8 @@ def test_every_feature_is_there_once_and_the_same_for_every_partition(
 def test_a_point_just_before_a_seam_is_not_rounded_across_it() -> None:
     """Without a margin the tile behind the seam could not see it: it would be lost."""
     points = [(200 - Fraction(1, 5000), Fraction(7)), (Fraction(9), 100 - Fraction(1, 100_000))]
-    alone = gathered([whole(SIZE)], points, 0)
-    assert gathered(partition({200}, {100}), points, 0) == alone
+    alone = collected([whole(SIZE)], points, 0)
+    assert collected(partition({200}, {100}), points, 0) == alone
     assert len(decode_block(alone[0])) == 2
 
 
@@ -124,7 +124,7 @@ def test_ownership_by_what_a_tile_reads_is_seen() -> None:
     """The control: a feature in a margin is then there twice, or more."""
     points = [(Fraction(x), Fraction(y)) for x in range(5, 700, 20) for y in range(5, 600, 20)]
     tiles = partition({200, 400}, {200, 400})
-    right, wrong = gathered(tiles, points, 20), gathered(tiles, points, 20, owner="read")
+    right, wrong = collected(tiles, points, 20), collected(tiles, points, 20, owner="read")
     count = [sum(len(decode_block(each)) for each in blocks) for blocks in (right, wrong)]
     assert count[0] == len(points) < count[1]
 
@@ -223,16 +223,16 @@ def test_a_feature_keeps_what_its_author_said_but_what_is_of_the_window() -> Non
     }  # fmt: skip
 
 
-def test_features_of_a_block_are_in_one_order_whoever_found_them_first() -> None:
+def test_features_of_a_block_have_one_order_for_every_order_of_tiles() -> None:
     """Row-major by their points, then by content."""
     features = [
         shape("Point", [x, y], properties={"n": n}) for x, y, n in [(5, 1, 1), (5, 1, 0), (1, 2, 0)]
     ]
     made = []
     for order in (features, features[::-1]):
-        gatherer = FeatureBlocks("$s.v", (9, 9), {(0, 0)})
+        collector = FeatureBlocks("$s.v", (9, 9), {(0, 0)})
         found = read_features(collection(*order), WindowPlacement(0, 0, (9, 9)), name="v")
-        (block,) = gatherer.add(whole((9, 9)), found)
+        (block,) = collector.add(whole((9, 9)), found)
         made.append(block.encode())
     assert made[0] == made[1]
     numbers = [each["properties"]["n"] for each in json.loads(made[0])]

@@ -62,7 +62,7 @@ def with_mean(broken: Path) -> dict[str, object]:
 
 
 def test_one_failed_tile_is_one_hole(tmp_path: Path, scene: Path, broken: Path) -> None:
-    """Its pixels are nodata, all others are right, its place is told in the scene's coordinates."""
+    """Its pixels are nodata, all others are right, and the hole has coordinates of the CRS."""
     done = run_local(chain("fragile", broken=str(broken)), tmp_path / "out", {"scene": scene})
 
     assert done.result["status"] == "PARTIAL"
