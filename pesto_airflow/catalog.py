@@ -87,33 +87,33 @@ def write_catalog(found: Iterable[Discovered], folder: Path) -> None:
     """Save the description and the targets of each process, as `pesto discover` does."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in found:
-        said, described = each.said.to_json(), each.description.to_json()
+        original, overlaid = each.said.to_json(), each.description.to_json()
         document: dict[str, JsonValue] = {
             "url": list(each.service.targets),
             "digest": each.said.digest,
             "transports": list(each.service.transports),
-            "description": said,
+            "description": original,
         }
-        if said != described:
-            document["overlay"] = overlay_between(said, described)
+        if original != overlaid:
+            document["overlay"] = overlay_between(original, overlaid)
         path = folder / f"{each.said.name}@{each.said.version}.json"
         path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def overlay_between(said: JsonValue, described: JsonValue) -> JsonValue:
+def overlay_between(original: JsonValue, overlaid: JsonValue) -> JsonValue:
     """Compute the JSON merge patch (RFC 7396) that turns one document into the other.
 
     >>> overlay_between({"a": 1, "b": 2, "c": {"d": 3}}, {"a": 1, "c": {"d": 4}})
     {'b': None, 'c': {'d': 4}}
     """
-    if not isinstance(said, dict) or not isinstance(described, dict):
-        return described
+    if not isinstance(original, dict) or not isinstance(overlaid, dict):
+        return overlaid
     changed = {
-        name: overlay_between(said.get(name), value)
-        for name, value in described.items()
-        if name not in said or said[name] != value
+        name: overlay_between(original.get(name), value)
+        for name, value in overlaid.items()
+        if name not in original or original[name] != value
     }
-    return {**{name: None for name in said if name not in described}, **changed}
+    return {**{name: None for name in original if name not in overlaid}, **changed}
 
 
 def params_of(description: Description) -> dict[str, Param]:

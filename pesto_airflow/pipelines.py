@@ -60,7 +60,7 @@ def know_pipeline(
         base: Folder to which the pipeline's own targets are relative.
 
     Raises:
-        InvalidInput: the catalog has no description of a process; says how to save it.
+        InvalidInput: the catalog has no description of a process; with the command that saves it.
         InvalidPipeline: the pipeline is wrong; with every error.
     """
     from pesto_runtime.run.planning import shape

@@ -24,7 +24,7 @@ _Expression: TypeAlias = "str | tuple[str, Mapping[str, str], str]"
 
 _DAGS, _MAX_TASKS, _COLUMNS = Path("dags"), 64, 100
 _DAG = Template('''\
-"""Pipeline `$name`: every chunk of the scene a mapped task."""
+"""Run the pipeline `$name`: each chunk of the scene is a mapped task."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ $params
     },
 )
 def $function() -> None:
-    """Plan, map the chunks of each phase, publish into the folder."""
+    """Plan, map the chunks of each phase, and publish the outputs into the folder."""
     pesto_pipeline(
 $arguments
     )

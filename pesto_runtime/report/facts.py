@@ -1,4 +1,7 @@
-"""What a report reads of `result.json`; there is a default for all that an engine leaves out."""
+"""Read the facts of a run from `result.json` and `holes.geojson`.
+
+Every fact has a default, because an engine may omit it; unknown keys are ignored.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class _Facts(BaseModel):
-    """A frozen part of a result; what a report does not show is passed over."""
+    """A frozen part of a result, without the keys that a report does not show."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class TileCounts(_Facts):
-    """How many tiles came to what end."""
+    """Number of tiles by final state."""
 
     computed: int = 0
     reused: int = 0
@@ -30,7 +33,7 @@ class TileCounts(_Facts):
 
 
 class PhaseFacts(_Facts):
-    """A phase; `stages` holds its reduces too, in this order."""
+    """A phase; `stages` includes its reduces, in the order in which they run."""
 
     kind: str = "map"
     stages: tuple[str, ...] = ()
@@ -41,7 +44,7 @@ class PhaseFacts(_Facts):
 
 
 class StageFacts(_Facts):
-    """What a stage is, where it ran, and what it took over all tiles."""
+    """Process, places and costs of a stage, summed over all tiles."""
 
     process: str = ""
     version: str = ""
@@ -63,7 +66,7 @@ class OutputFacts(_Facts):
 
     @property
     def is_value(self) -> bool:
-        """Whether it is a JSON value; null is one too."""
+        """Whether it is a JSON value, which may be null."""
         return "value" in self.model_fields_set
 
     @property
@@ -73,12 +76,12 @@ class OutputFacts(_Facts):
 
 
 class RunFacts(_Facts):
-    """A finished run, as its result tells it.
+    """A finished run, as `result.json` describes it.
 
     Attributes:
         engine: Name and settings of the engine.
         inputs: Scene -> its href and identity; other input -> its value.
-        skipped: Outputs that were not made, as what they need has holes.
+        skipped: Outputs that were skipped, because their inputs have holes.
         cpu: Machine, and the SIMD extensions in use.
     """
 
@@ -102,12 +105,12 @@ class RunFacts(_Facts):
 
     @property
     def is_complete(self) -> bool:
-        """Whether every output is there, and whole."""
+        """Whether every output exists, without holes."""
         return self.status == "COMPLETE"
 
 
 class TileTime(Protocol):
-    """A tile and how long it took."""
+    """A tile and its duration."""
 
     @property
     def window(self) -> Window:
@@ -115,7 +118,7 @@ class TileTime(Protocol):
 
     @property
     def seconds(self) -> float:
-        """That it took; 0 for one that was reused."""
+        """Its duration; 0 if it was reused."""
 
     @property
     def state(self) -> str:
@@ -127,12 +130,12 @@ class ReportData:
     """A finished run.
 
     Attributes:
-        result: What `result.json` holds.
+        result: Content of `result.json`.
         pipeline: The pipeline's JSON.
         tiles: Every tile, phase after phase.
-        size: Width and height of the scenes, pixels; (0, 0) where there is none.
+        size: Width and height of the scenes, pixels; (0, 0) without a scene.
         scenes: Image input -> href.
-        folder: Where the outputs are.
+        folder: Folder of the outputs.
     """
 
     result: Mapping[str, JsonValue]
@@ -149,8 +152,8 @@ class HoleFacts:
 
     Attributes:
         place: Its window: column, row, width, height.
-        stage: That failed.
-        error: What it said.
+        stage: The stage that failed.
+        error: The error of the stage.
     """
 
     place: str
@@ -159,17 +162,17 @@ class HoleFacts:
 
 
 def read_holes(folder: Path) -> list[HoleFacts]:
-    """Read a run's holes; none where there is no such file, or not one of ours."""
+    """Read a run's holes; empty if the file is missing, or has another form."""
     try:
         features = json.loads((folder / "holes.geojson").read_text())["features"]
-        told = [feature["properties"] for feature in features]
+        properties = [feature["properties"] for feature in features]
         return [
             HoleFacts(
                 ", ".join(str(number) for number in each.get("window") or ()),
                 str(each.get("stage") or ""),
                 str(each.get("error") or each.get("type") or ""),
             )
-            for each in told
+            for each in properties
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

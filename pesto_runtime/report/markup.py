@@ -1,4 +1,7 @@
-"""Numbers and values as people read them."""
+"""Write HTML elements, and numbers and values as readable text.
+
+It escapes every text that it receives; arguments that are HTML already are named as such.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def text(value: object) -> str:
-    """A value as text between tags, or between the double quotes of an attribute.
+    """Escape a value, for use between tags or in a double-quoted attribute.
 
     >>> text("<script>"), text('a "b"')
     ('&lt;script&gt;', 'a &quot;b&quot;')
@@ -23,20 +26,20 @@ def text(value: object) -> str:
 
 
 def code(value: object) -> str:
-    """A value as it stands in a file or on a command line."""
+    """Return a value in the typeface of code."""
     return f"<code>{text(value)}</code>"
 
 
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: int = 0
 ) -> str:
-    """A table of cells that are HTML already; its first column names the row.
+    """Return a table; its first column is the heading of each row.
 
     Args:
-        caption: Says what is in it; text.
-        head: Names of columns; text.
-        rows: Of HTML.
-        numeric: How many columns, counted from the last, are numbers.
+        caption: Text above the table.
+        head: Names of the columns, as text.
+        rows: Cells, as HTML.
+        numeric: Number of columns with numbers, counted from the last.
     """
     first = len(head) - numeric
     kinds = ["" if place < first else ' class="n"' for place in range(len(head))]
@@ -57,17 +60,17 @@ def _row(cells: Sequence[str], kinds: Sequence[str]) -> str:
     return f"<tr>{first}{''.join(rest)}</tr>"
 
 
-def facts(pairs: Iterable[tuple[str, str, str]]) -> str:
-    """A list of facts: name (text), what it is (HTML), and a remark (HTML, may be empty)."""
+def fact_list(pairs: Iterable[tuple[str, str, str]]) -> str:
+    """Return a list of facts: name (text), value (HTML), and a remark (HTML, may be empty)."""
     items = (
-        f"<div><dt>{text(name)}</dt><dd>{what}{f'<small>{more}</small>' if more else ''}</dd></div>"
-        for name, what, more in pairs
+        f"<div><dt>{text(name)}</dt><dd>{fact}{f'<small>{more}</small>' if more else ''}</dd></div>"
+        for name, fact, more in pairs
     )
     return f'<dl class="facts">{"".join(items)}</dl>'
 
 
 def section(title: str, body: str, *, anchor: str) -> str:
-    """A part of the page under its heading (text); nothing where the body is empty."""
+    """Return a section with its heading (text); empty if the body (HTML) is empty."""
     if not body:
         return ""
     return (
@@ -83,7 +86,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def seconds(value: float | None) -> str:
-    """A duration; at most three digits that count.
+    """Format a duration, with at most three significant digits.
 
     >>> seconds(0.0042), seconds(0.286), seconds(12.34), seconds(75), seconds(7265), seconds(None)
     ('4 ms', '0.29 s', '12.3 s', '1 min 15 s', '2 h 1 min', '–')
@@ -101,7 +104,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes, in units of 1000.
+    """Format a number of bytes, in units of 1000.
 
     >>> size(512), size(9917), size(5_055_048)
     ('512 B', '9.9 kB', '5.1 MB')
@@ -113,7 +116,7 @@ def size(count: int) -> str:
 
 
 def number(value: float) -> str:
-    r"""A number to at most five significant digits, whole ones in groups of three.
+    r"""Format a number, with at most five significant digits; integers in groups of three.
 
     >>> number(0.052988645290294935), number(20034), number(7.0), number(float("nan"))
     ('0.052989', '20\u202f034', '7', 'nan')
@@ -124,7 +127,7 @@ def number(value: float) -> str:
 
 
 def count(value: int) -> str:
-    r"""A whole number in groups of three, kept together by narrow no-break spaces.
+    r"""Format an integer in groups of three digits, joined by narrow no-break spaces.
 
     >>> count(1234567)
     '1\u202f234\u202f567'
@@ -133,7 +136,7 @@ def count(value: int) -> str:
 
 
 def share(value: float) -> str:
-    r"""A part of a whole, in percent, kept together by no-break spaces.
+    r"""Format a fraction in percent, joined by a no-break space.
 
     >>> share(0.0529886), share(1.0), share(0.99999), share(0.00001)
     ('5.30\xa0%', '100\xa0%', '>\xa099.99\xa0%', '<\xa00.01\xa0%')
@@ -148,7 +151,7 @@ def share(value: float) -> str:
 
 
 def plural(amount: int, noun: str) -> str:
-    """A number and its noun.
+    """Format a number with its noun.
 
     >>> plural(1, "tile"), plural(2, "tile")
     ('1 tile', '2 tiles')
@@ -156,26 +159,26 @@ def plural(amount: int, noun: str) -> str:
     return f"{count(amount)} {noun}" + ("" if amount == 1 else "s")
 
 
-def value(told: JsonValue) -> str:
-    """A JSON value in one line: a number shortened, a text without quotes.
+def value(document: JsonValue) -> str:
+    """Format a JSON value in one line: a number shortened, a text without quotes.
 
     >>> value(True), value("usable"), value([1, 2])
     ('true', 'usable', '[1, 2]')
     """
-    if isinstance(told, (int, float)) and not isinstance(told, bool):
-        return number(told)
-    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+    if isinstance(document, (int, float)) and not isinstance(document, bool):
+        return number(document)
+    return document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
 
 
-def lines(told: JsonValue) -> str:
-    """A long JSON value: a line for each member of an object, else as it is.
+def lines(document: JsonValue) -> str:
+    """Format a long JSON value: a line for each member of an object, else as JSON or plain text.
 
     >>> print(lines({"bins": [1, 2], "step": 0.5}))
     bins: [1, 2]
     step: 0.5
     """
-    if not isinstance(told, dict):
-        return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+    if not isinstance(document, dict):
+        return document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
     return "\n".join(
-        f"{name}: {json.dumps(each, ensure_ascii=False)}" for name, each in told.items()
+        f"{name}: {json.dumps(each, ensure_ascii=False)}" for name, each in document.items()
     )

@@ -1,4 +1,4 @@
-"""The pipeline drawn: inputs at the left, stages, outputs at the right, ports at the wires."""
+"""Draw a pipeline as SVG: inputs at the left, outputs at the right, names of ports at the wires."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pesto_runtime.report.facts import RunFacts
 
 _LETTER, _SMALL_LETTER = 9.4, 6.9
-"""Widths of a letter of 15 and 12 px, generous: fonts differ between machines."""
+"""Widths of a letter of 15 and 12 px, with a reserve, because fonts differ between machines."""
 
 _LINE, _TITLE, _PAD, _PORT, _LANE, _GAP = 17, 22, 14, 22, 24, 26
 _LONGEST = 26
@@ -29,7 +29,7 @@ _ROUNDS = 12
 
 @dataclass(frozen=True)
 class _Placed:
-    """A box where it is drawn; y is its middle."""
+    """A box with its position; x is its left edge, y its middle."""
 
     box: Box
     x: float
@@ -38,7 +38,7 @@ class _Placed:
     height: float
 
     def port(self, place: int, of: int) -> float:
-        """The y of one of its ports on one side."""
+        """Return the y of a port, one of several on a side."""
         return self.y + (place - (of - 1) / 2) * _PORT
 
 
@@ -47,10 +47,10 @@ def pipeline_svg(document: Mapping[str, JsonValue], facts: RunFacts) -> str:
 
     Args:
         document: The pipeline's JSON.
-        facts: Of the run.
+        facts: The facts of the run.
 
     Raises:
-        InvalidPipeline: the document is no pipeline.
+        InvalidPipeline: the document is not a pipeline.
     """
     pipeline = Pipeline.parse(document)
     graph = graph_of(pipeline, _boxes(pipeline, facts))
@@ -58,18 +58,18 @@ def pipeline_svg(document: Mapping[str, JsonValue], facts: RunFacts) -> str:
     right = max(each.x + each.width for each in placed.values()) + 2
     bottom = max(each.y + each.height / 2 for each in placed.values()) + 2
     drawn = "".join(_box(each) for each in placed.values() if each.box.kind != "lane")
-    told = "Pipeline, left to right: " + "; ".join(
-        f"{_named(graph, wire.source)} to {_named(graph, wire.target)}" for wire in graph.wires
+    label = "Pipeline, left to right: " + "; ".join(
+        f"{_name(graph, wire.source)} to {_name(graph, wire.target)}" for wire in graph.wires
     )
     return (
         '<div class="wide" tabindex="0" role="region" aria-label="The pipeline">'
-        f'<svg class="pipeline" role="img" aria-label="{text(told)}" '
+        f'<svg class="pipeline" role="img" aria-label="{text(label)}" '
         f'viewBox="0 0 {right:.0f} {bottom:.0f}" style="--width:{right:.0f}px">'
         f"{_wires(graph, placed)}{drawn}</svg></div>"
     )
 
 
-def _named(graph: Graph, key: str) -> str:
+def _name(graph: Graph, key: str) -> str:
     box = graph.boxes[key]
     return f"{box.kind} {box.title}"
 
@@ -99,14 +99,14 @@ def _stage_lines(stage: Stage, facts: RunFacts) -> tuple[str, ...]:
 
 def _output_line(name: str, facts: RunFacts) -> str:
     if name not in facts.outputs:
-        return "not made"
+        return "skipped"
     output = facts.outputs[name]
     words = markup.value(output.value) if output.is_value else output.path
     return words if len(words) <= _SHORT else output.path
 
 
 def _place(graph: Graph) -> dict[str, _Placed]:
-    """Give every box its place: columns as wide as they need, rows near their neighbours."""
+    """Position every box: columns as wide as their boxes, rows near their neighbours."""
     before, after = neighbours(graph)
     heights = {
         key: _height(box, max(len(before[key]), len(after[key])))
@@ -138,7 +138,7 @@ def _height(box: Box, wires: int) -> float:
 
 
 def _gap(graph: Graph, layer: int) -> float:
-    """Room right of a layer for the names at both ends of its widest wire."""
+    """Return the space right of a layer, for the names at both ends of its wires."""
     left, right = 0.0, 0.0
     for wire, route in zip(graph.wires, graph.routes, strict=True):
         leaving, arriving = _port_names(wire)
@@ -150,7 +150,7 @@ def _gap(graph: Graph, layer: int) -> float:
 
 
 def _middles(graph: Graph, heights: Mapping[str, float]) -> dict[str, float]:
-    """The y of every box: near the mean of its neighbours, in order, never overlapping."""
+    """Return the y of every box: near the mean of its neighbours, in order, without overlaps."""
     before, after = neighbours(graph)
     middles: dict[str, float] = {}
     for layer in graph.layers:
@@ -159,26 +159,27 @@ def _middles(graph: Graph, heights: Mapping[str, float]) -> dict[str, float]:
         forth = round_ % 2 == 0
         near = before if forth else after
         for layer in graph.layers if forth else reversed(graph.layers):
-            wished = [
+            targets = [
                 sum(middles[other] for other in near[key]) / len(near[key])
                 if near[key]
                 else middles[key]
                 for key in layer
             ]
-            middles |= _stacked(layer, heights, wished)
+            middles |= _stacked(layer, heights, targets)
     return middles
 
 
 def _stacked(
-    layer: Sequence[str], heights: Mapping[str, float], wished: Sequence[float]
+    layer: Sequence[str], heights: Mapping[str, float], targets: Sequence[float]
 ) -> dict[str, float]:
-    """Boxes in their order, as near as can be to where they wish to be."""
+    """Return the middles of boxes in their order, near their targets, without overlaps."""
     placed: dict[str, float] = {}
     floor = float("-inf")
-    for key, wish in zip(layer, wished, strict=True):
-        placed[key] = max(wish, floor + heights[key] / 2)
+    for key, target in zip(layer, targets, strict=True):
+        placed[key] = max(target, floor + heights[key] / 2)
         floor = placed[key] + heights[key] / 2 + _GAP
-    off = sum(placed[key] - wish for key, wish in zip(layer, wished, strict=True))
+    # Boxes were only moved down, to avoid overlaps: moving all of them up by the mean is balanced.
+    off = sum(placed[key] - target for key, target in zip(layer, targets, strict=True))
     shift = off / len(layer) if layer else 0.0
     return {key: middle - shift for key, middle in placed.items()}
 
@@ -237,13 +238,13 @@ def _wires(graph: Graph, placed: Mapping[str, _Placed]) -> str:
 
 
 def _port_names(wire: Wire) -> tuple[str, str]:
-    """What to write at both ends: nothing twice."""
+    """Return the names at both ends, without the first if they are equal."""
     same = wire.source_port == wire.target_port
     return ("" if same else wire.source_port, wire.target_port)
 
 
 def _stub(name: str) -> float:
-    """How far a wire runs straight, below the name of its port."""
+    """Return the length of the straight part of a wire, below the name of its port."""
     return 4 + _SMALL_LETTER * min(len(name), _LONGEST) if name else 0.0
 
 
@@ -268,7 +269,7 @@ def _curve(points: Sequence[tuple[float, float]]) -> str:
 def _ports(
     graph: Graph, placed: Mapping[str, _Placed]
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """Where each wire leaves and arrives; on each side of a box in the order of its other end."""
+    """Return the y at which each wire leaves and arrives, ordered by the y of its other end."""
     leaving: dict[int, float] = {}
     arriving: dict[int, float] = {}
     numbers = range(len(graph.wires))

@@ -1,4 +1,7 @@
-"""Tiles as a map over the scene: where the time went, what was reused, and what is missing."""
+"""Draw the tiles of each phase as a map: duration by colour, reused tiles, holes.
+
+Many tiles are drawn as one path per colour, or merged into squares, to limit the size of the page.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ _SHORTEST_S = 0.0001
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile, or a square of several.
+    """A tile, or a square of several tiles.
 
     Attributes:
         window: Pixels of the scene.
-        seconds: That it took; of a square, the mean of its tiles.
+        seconds: Its duration; for a square, the mean of its tiles.
         state: `done`, `reused` or `hole`.
     """
 
@@ -42,9 +45,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class ColourScale:
-    """The colour scale: equal steps are equal ratios, from the fastest tile to the slowest.
+    """A logarithmic colour scale, from the fastest tile to the slowest.
 
-    So one tile that waited for something does not make all the others look alike.
+    On a linear scale, one very slow tile would give all other tiles the same colour.
     """
 
     low: float
@@ -53,13 +56,13 @@ class ColourScale:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> ColourScale | None:
-        """The scale of these durations; None where there is none."""
+        """Create the scale of some durations; None for an empty sequence."""
         if not seconds:
             return None
         return cls(min(seconds), statistics.median(seconds), max(seconds))
 
     def place(self, seconds: float) -> float:
-        """Where a duration is on the scale, 0 to 1.
+        """Return the position of a duration on the scale, 0 to 1.
 
         >>> ColourScale(0.01, 1.0, 100.0).place(1.0), ColourScale(1.0, 1.0, 1.0).place(1.0)
         (0.5, 0.0)
@@ -68,18 +71,18 @@ class ColourScale:
         return math.log(value / low) / math.log(high / low) if high > low else 0.0
 
     def shade(self, seconds: float) -> int:
-        """The step of a duration, 0 for the fastest."""
+        """Return the step of a duration, 0 for the fastest."""
         return min(SHADES - 1, int(self.place(seconds) * SHADES))
 
     @property
     def ends(self) -> tuple[str, str, str]:
-        """Fastest, median and slowest, in words."""
+        """Fastest, median and slowest duration, as texts."""
         fastest, middle, slowest = map(markup.seconds, (self.low, self.median, self.high))
         return fastest, middle, slowest
 
 
 def layers_of(tiles: Iterable[TileTime]) -> list[list[Tile]]:
-    """Split tiles at every phase: each covers the scene again, from its own first corner."""
+    """Split tiles into phases: a corner that occurs again starts the next phase."""
     layers: list[list[Tile]] = []
     seen: set[tuple[int, int]] = set()
     for tile in tiles:
@@ -93,7 +96,7 @@ def layers_of(tiles: Iterable[TileTime]) -> list[list[Tile]]:
 
 
 def tile_maps(titled: Sequence[tuple[str, Sequence[Tile]]], size: tuple[int, int]) -> str:
-    """Draw the tiles of every phase, under its title; nothing where there is none.
+    """Draw the tiles of every phase under its title; empty without tiles.
 
     Args:
         titled: Title and tiles of a phase.
@@ -105,7 +108,7 @@ def tile_maps(titled: Sequence[tuple[str, Sequence[Tile]]], size: tuple[int, int
 
 
 def _hatching(size: tuple[int, int]) -> str:
-    """The pattern of reused tiles: once on a page, as its name is its id."""
+    """Return the pattern of reused tiles, once per page, because it is referenced by its id."""
     pitch = max(*size, 1) / 96
     return (
         '<svg class="pattern" width="0" height="0" aria-hidden="true"><defs>'
@@ -121,17 +124,17 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
     """Draw one phase's tiles as a figure with a legend.
 
     Args:
-        tiles: Of one phase.
+        tiles: The tiles of one phase.
         size: Width and height of the scene, pixels.
-        title: Text above the legend, and of the picture for those who do not see it.
+        title: Text above the legend, and start of the picture's label for screen readers.
     """
     scale = ColourScale.of([tile.seconds for tile in tiles if tile.state == "done"])
     extent = (
         max([size[0], *(tile.window.col_stop for tile in tiles)]),
         max([size[1], *(tile.window.row_stop for tile in tiles)]),
     )
-    squares, side = _gathered(tiles, extent)
-    drawing = _svg(squares, scale, extent, told=f"{title}: {_summary(tiles, scale)}")
+    squares, side = _as_squares(tiles, extent)
+    drawing = _svg(squares, scale, extent, label=f"{title}: {_summary(tiles, scale)}")
     note = f"<p>A square is the mean of all tiles in {side} × {side} px.</p>" if side else ""
     return (
         f'<figure class="map"><div class="frame">{drawing}</div><figcaption>'
@@ -141,14 +144,14 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
 
 
 def _svg(
-    tiles: Sequence[Tile], scale: ColourScale | None, extent: tuple[int, int], *, told: str
+    tiles: Sequence[Tile], scale: ColourScale | None, extent: tuple[int, int], *, label: str
 ) -> str:
     width, height = extent
-    look = "dense" if len(tiles) > _MOST_TOOLTIPS else "sparse"
-    drawing = _by_class(tiles, scale) if look == "dense" else _one_by_one(tiles, scale)
+    density = "dense" if len(tiles) > _MOST_TOOLTIPS else "sparse"
+    drawing = _by_class(tiles, scale) if density == "dense" else _one_by_one(tiles, scale)
     return (
-        f'<svg class="{look}" role="img" '
-        f'aria-label="{text(told)}" viewBox="0 0 {width} {height}" '
+        f'<svg class="{density}" role="img" '
+        f'aria-label="{text(label)}" viewBox="0 0 {width} {height}" '
         f'style="--aspect:{width / height:.5f}" preserveAspectRatio="none">{drawing}</svg>'
     )
 
@@ -163,7 +166,7 @@ def _one_by_one(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
 
 
 def _by_class(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
-    """One path per colour: a tenth of the bytes of single tiles, without their tooltips."""
+    """Draw one path per colour: a tenth of the bytes of single tiles, without tooltips."""
     classed = sorted(((_class(tile, scale), tile) for tile in tiles), key=lambda pair: pair[0])
     paths = []
     for name, members in groupby(classed, key=lambda pair: pair[0]):
@@ -187,8 +190,8 @@ def _tooltip(tile: Tile) -> str:
     return text(f"column {col_off}, row {row_off}, {width} × {height} px: {took}")
 
 
-def _gathered(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:
-    """Gather tiles in squares where there are too many to tell apart; the side, 0 where not."""
+def _as_squares(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:
+    """Merge tiles into squares if there are too many; return the squares' side, else 0."""
     if len(tiles) <= _MOST_SQUARES:
         return tiles, 0
     side = math.ceil(math.sqrt(extent[0] * extent[1] / _MOST_SQUARES))
@@ -200,7 +203,7 @@ def _gathered(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[
 
 
 def _merged(tiles: Sequence[Tile]) -> Tile:
-    """One tile for several: a hole shows, whatever is beside it."""
+    """Merge tiles into one, which is a hole if any of them is."""
     window = tiles[0].window
     for tile in tiles:
         window = window.union(tile.window)
