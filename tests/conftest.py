@@ -23,7 +23,7 @@ _ENGINES = ("airflow", "conductor")
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
     """Keep tests that share a server on one worker, unless `--dist` says otherwise.
 
-    The groups of pytest-xdist 3.8 have no effect with pytest 9.2, whose node ids are no strings.
+    pytest-xdist 3.8 ignores its own marker for this, `xdist_group`, under pytest 9.2.
     """
     if config.getoption("dist") != "load":
         return None
@@ -36,15 +36,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start with the engines: their tests wait more than they compute, and others fill the gaps."""
+    """Start with the engines: their tests mostly wait, so the others should run beside them."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: group_of(item.nodeid) not in _ENGINES)
 
 
 def group_of(nodeid: str) -> str:
-    """What a test shares its servers with: the tests of its engine, else those of its file.
+    """Name the tests that run in one process: those on one engine, else those of one file.
 
-    An engine takes 20 s to start. Each page of the docs has a folder and services of its own.
+    An engine takes 20 s to start. The pages of the docs share nothing, so each is a group.
     """
     path, _, _ = nodeid.partition("::")
     engine = path.partition("tests/integration/test_")[2].partition("_")[0]
