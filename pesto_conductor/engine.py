@@ -13,16 +13,15 @@ import sys
 import tempfile
 import uuid
 from contextlib import ExitStack
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
-from pesto_conductor.client import Conductor
+from pesto_conductor.client import Conductor, require_sdk
 from pesto_conductor.deploy import register
 from pesto_conductor.following import failure_of, follow
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import borrowed, configured_url
 from pesto_conductor.workflows import Rendered, chosen_services
-from pesto_runtime.errors import Interrupted, InvalidInput, PestoError, RunFailed
+from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
 from pesto_runtime.run.planning import plan, read_inputs, shape
@@ -125,10 +124,7 @@ class ConductorEngine:
             Interrupted: stopped by Ctrl-C; the same call resumes.
             RunFailed: the workflow failed; with the reason of each task that did.
         """
-        if find_spec("conductor") is None:
-            raise InvalidInput(
-                "this engine needs conductor-python: pip install 'pesto-workflows[conductor]'"
-            )
+        require_sdk()
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
