@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor.crew import ProgressTracker
 from pesto_conductor.errors import report_of
 from pesto_conductor.verbs import TaskContext, binding_of
+from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -70,11 +70,11 @@ def test_a_defect_leaves_its_traceback_in_the_log() -> None:
 
 def test_input_is_held_to_its_schema_with_every_fault() -> None:
     """Nulls and Conductor's own `__index` are no faults."""
-    lookout = ProgressTracker()
-    errand = TaskContext("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
+    progress = ProgressTracker()
+    context = TaskContext("http://127.0.0.1:9/api", "w", progress.observer, progress.log)
     with pytest.raises(InvalidInput) as caught:
         binding_of("pesto_process").run(
-            {"plan": 7, "phase": 0, "start": 0, "holes": None, "__index": 3, "typo": 1}, errand
+            {"plan": 7, "phase": 0, "start": 0, "holes": None, "__index": 3, "typo": 1}, context
         )
     told = {(each.pointer, each.detail.split(" ")[0]) for each in caught.value.fields}
     assert ("/plan", "must") in told
@@ -83,13 +83,13 @@ def test_input_is_held_to_its_schema_with_every_fault() -> None:
 
 def test_a_plan_names_each_input_that_is_null() -> None:
     """As Conductor makes it of an input that was not given; trying again would not help."""
-    lookout = ProgressTracker()
-    errand = TaskContext("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
+    progress = ProgressTracker()
+    context = TaskContext("http://127.0.0.1:9/api", "w", progress.observer, progress.log)
     given: dict[str, JsonValue] = {
         "pipeline": {}, "folder": "out", "inputs": {"scene": None, "limit": 3, "mask": None},
     }  # fmt: skip
     with pytest.raises(InvalidInput) as caught:
-        binding_of("pesto_plan").run(given, errand)
+        binding_of("pesto_plan").run(given, context)
     assert [str(each) for each in caught.value.fields] == [
         "/inputs/scene: input 'scene' is missing (null)",
         "/inputs/mask: input 'mask' is missing (null)",
@@ -106,14 +106,14 @@ def test_a_foreign_task_type_has_no_binding() -> None:
 
 def test_progress_is_told_once() -> None:
     """Nothing new, no line."""
-    lookout = ProgressTracker()
-    assert lookout.progress() is None
+    progress = ProgressTracker()
+    assert progress.new_progress() is None
     for state in ("done", "done", "reused", "hole"):
-        lookout.watch.on_tile(TileRecord(Window(0, 0, 1, 1), 0.1, state))
-    told = lookout.progress()
+        progress.observer.on_tile(TileRecord(Window(0, 0, 1, 1), 0.1, state))
+    told = progress.new_progress()
     assert told is not None
     assert told.startswith("2 tiles computed, 1 reused, 1 failed in ")
-    assert lookout.progress() is None
-    assert not lookout.watch.should_stop()
-    lookout.stop()
-    assert lookout.watch.should_stop()
+    assert progress.new_progress() is None
+    assert not progress.observer.should_stop()
+    progress.stop()
+    assert progress.observer.should_stop()

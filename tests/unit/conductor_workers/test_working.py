@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pesto_conductor.crew import WorkerLoop
 from pesto_conductor.metrics import WorkerMetrics
 from pesto_conductor.taskqueue import TaskQueue
 from pesto_conductor.verbs import binding_of
+from pesto_conductor.worker_loop import WorkerLoop
 from pesto_runtime.contract import ChunkResult
 from pesto_runtime.errors import Interrupted
 from tests.support.task_server import task_server
@@ -74,11 +74,11 @@ class Meeting:
     expected: int
     said: list[str] = field(default_factory=list)
 
-    def __call__(self, _asked: ClosedValue, errand: TaskContext) -> ChunkResult:
+    def __call__(self, _asked: ClosedValue, context: TaskContext) -> ChunkResult:
         """Run one."""
         self.said.append("begins")
         while self.said.count("begins") < self.expected:
-            if errand.watch.should_stop():
+            if context.observer.should_stop():
                 self.said.append("stops")
                 raise Interrupted("stopped")
             time.sleep(0.01)
@@ -110,7 +110,7 @@ def test_a_chunk_is_never_made_by_two_attempts_at_once() -> None:
 
 def test_a_result_that_cannot_be_delivered_is_sent_again_with_growing_pauses() -> None:
     """A server that comes back is not flooded: the pauses are 0.2 s, 0.4 s, 0.8 s and so on."""
-    with task_server() as server, working(server, lambda _asked, _errand: DONE):
+    with task_server() as server, working(server, lambda _asked, _context: DONE):
         server.refusals = 3
         server.put("t", chunk())
         until(lambda: bool(server.ended("t")))
@@ -124,7 +124,7 @@ def test_a_lease_outlives_two_renewals_that_are_lost() -> None:
     """Three renewals fit into the response timeout, and one is enough."""
     is_renewed = threading.Event()
 
-    def serve(_asked: ClosedValue, _errand: TaskContext) -> ChunkResult:
+    def serve(_asked: ClosedValue, _context: TaskContext) -> ChunkResult:
         is_renewed.wait(15)
         return DONE
 
