@@ -116,12 +116,13 @@ def _require_one_grid(checked: Checked, size: Size) -> None:
     sizes = raster_sizes(checked.types, size)
     for stage in checked.stages:
         for step in steps_of([stage]) if stage.rasters else ():
-            made = scaled_size(sizes[step.reads[0]], step.scale)
+            expected = scaled_size(sizes[step.reads[0]], step.scale)
             for name in step.makes:
-                if sizes[name] != made:
+                if sizes[name] != expected:
                     raise GridMismatch(
-                        f"{name} would be {made[0]} x {made[1]} pixels where its scale requires "
-                        f"{sizes[name][0]} x {sizes[name][1]}: a stage before {stage.id!r} drops "
+                        f"{name} would be {expected[0]} x {expected[1]} pixels where its scale "
+                        f"requires {sizes[name][0]} x {sizes[name][1]}: a stage before "
+                        f"{stage.id!r} drops "
                         f"incomplete pixels of the {size[0]} x {size[1]} scene, and this one "
                         "scales up again; crop the scene to a multiple of that scale"
                     )
