@@ -194,6 +194,7 @@ def edge_warnings(
         yield BadField(
             where, f"the bands of {reference} have no names: taken in order as {', '.join(names)}"
         )
+    # NaN is not equal to itself, so two NaN need a comparison of their own.
     wanted = port.raster.nodata
     if wanted is None or value.nodata is None or (isnan(wanted) and isnan(value.nodata)):
         return

@@ -83,6 +83,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             errors.append(_unknown_process(stage.process, facts, f"{where}/process"))
             failed.add(stage.id)
             continue
+        # A reference to a failed or later stage is reported once, there or by `_order_faults`.
         untyped = failed | {later.id for later in pipeline.stages[index:]}
         bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
@@ -121,6 +122,7 @@ def _id_faults(pipeline: Pipeline) -> Iterator[BadField]:
 
 def _order_faults(pipeline: Pipeline) -> Iterator[BadField]:
     """Yield an error per reference to a stage that is not earlier: a cycle, or the wrong order."""
+    # Reversed, so that of two stages with one id the first counts.
     order = {stage.id: n for n, stage in reversed(list(enumerate(pipeline.stages)))}
     needs = {stage.id: set(_owners(stage.inputs.values())) for stage in pipeline.stages}
     for index, stage in enumerate(pipeline.stages):
