@@ -4,9 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
+# Tests start Python hundreds of times; without bytecode each start compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Tests run on every core; those that share a server stay on one. WORKERS=0 runs them one by one.
 WORKERS ?= logical
-PYTEST  := $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST  := $(BIN)/pytest -n $(WORKERS)
 LONG    := airflow or conductor or real_pesto or browser
 
 .DEFAULT_GOAL := help

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description
     from pesto_runtime.pipeline import Sizing
-    from pesto_runtime.run.checking import PhaseShape
+    from pesto_runtime.run.planning import PhaseShape
 
 
 TASK_COST_S = 0.3
@@ -63,7 +63,7 @@ def know_pipeline(
         InvalidInput: the catalog has no description of a process; with the command that saves it.
         InvalidPipeline: the pipeline is wrong; with every error.
     """
-    from pesto_runtime.run.checking import shape
+    from pesto_runtime.run.planning import shape
     from pesto_runtime.run.services import resolve_services
 
     model, folder = read_pipeline(pipeline, base)
@@ -81,7 +81,7 @@ def read_pipeline(
         InvalidInput: the file does not exist, or is not JSON.
         InvalidPipeline: it does not match the schema.
     """
-    from pesto_runtime.run.checking import load_pipeline
+    from pesto_runtime.run.planning import load_pipeline
 
     if isinstance(pipeline, (str, Path)):
         path = Path(pipeline)

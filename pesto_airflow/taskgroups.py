@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_airflow.operators.run import RunOperator
-    from pesto_runtime.run.checking import PhaseShape
+    from pesto_runtime.run.planning import PhaseShape
 
 
 class GroupSettings(TypedDict, total=False):

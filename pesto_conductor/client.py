@@ -1,12 +1,15 @@
-"""What we ask of a Conductor server, over its REST interface.
+"""Ask a Conductor server over its REST interface, by the transport of conductor-python.
 
-conductor-python has clients for most of this. They are not used: they are untyped, drop fields of
-definitions that they do not know, cannot validate, decide or test by a definition's JSON, and would
-make every command here need an extra. The workers use conductor-python.
+The SDK's own clients are not used: they are untyped, drop fields of definitions that they do not
+know, and cannot validate, decide or test by a definition's JSON. Its transport passes JSON through
+as it is, and authenticates by `CONDUCTOR_AUTH_KEY` and `CONDUCTOR_AUTH_SECRET`.
 """
 
 from __future__ import annotations
 
+import json
+from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from pesto_runtime.errors import InvalidInput, NotFound, PestoError, ServiceMisbehaved, Unreachable
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    import httpx
+    from conductor.client.http.api_client import ApiClient
+    from conductor.client.http.rest import ApiException
     from pydantic import JsonValue
 
 Document: TypeAlias = "dict[str, JsonValue]"
@@ -57,6 +61,18 @@ def made_up_run(
     }
 
 
+def require_sdk() -> None:
+    """Make sure that conductor-python is installed.
+
+    Raises:
+        InvalidInput: it is not; names the extra.
+    """
+    if find_spec("conductor") is None:
+        raise InvalidInput(
+            "Conductor needs conductor-python: pip install 'pesto-workflows[conductor]'"
+        )
+
+
 class Conductor:
     """A Conductor server.
 
@@ -67,11 +83,11 @@ class Conductor:
     def __init__(self, url: str) -> None:
         import httpx
 
-        from pesto_runtime.client.transport import trusts_environment
+        from pesto_runtime.client.transport import http_options
 
         self.url = url.rstrip("/")
-        timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
-        self._http = httpx.Client(timeout=timeout, trust_env=trusts_environment(self.url))
+        options = http_options(self.url, timeout_s=_ANSWER_S, headers=None, verify=True)
+        self._http = httpx.Client(**options)
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +108,8 @@ class Conductor:
         import httpx
 
         try:
-            answer = self._http.get(f"{self._root}/health", timeout=_CONNECT_S)
+            health = f"{self.url.removesuffix('/api')}/health"
+            answer = self._http.get(health, timeout=_CONNECT_S)
             return answer.status_code == 200 and answer.json().get("healthy") is True
         except (httpx.HTTPError, ValueError, AttributeError):
             return False
@@ -216,9 +233,16 @@ class Conductor:
         )
         self._ask("PUT" if name in names else "POST", "/event", body=handler)
 
-    @property
-    def _root(self) -> str:
-        return self.url.removesuffix("/api")
+    @cached_property
+    def _api(self) -> ApiClient:
+        """The SDK's transport over our connections; its own ones try four times to connect."""
+        require_sdk()
+        from conductor.client.configuration.configuration import Configuration
+        from conductor.client.http.api_client import ApiClient
+
+        configuration = Configuration(server_api_url=self.url)
+        configuration.http_connection = self._http
+        return ApiClient(configuration)
 
     def _ask(
         self,
@@ -228,26 +252,32 @@ class Conductor:
         body: JsonValue = None,
         query: Mapping[str, str] | None = None,
     ) -> JsonValue:
-        import httpx
+        api = self._api
+        from conductor.client.http.rest import ApiException
 
         try:
-            answer = self._http.request(
-                method, f"{self.url}{path}", json=body if method in ("POST", "PUT") else None,
-                params=query,
+            found: JsonValue = api.call_api(
+                path, method, query_params=dict(query or {}), body=body, response_type="object",
+                _return_http_data_only=True, _request_timeout=(_CONNECT_S, _ANSWER_S),
             )  # fmt: skip
-        except httpx.HTTPError as error:
-            raise Unreachable(f"Conductor at {self.url}: {method} {path}: {error!r}") from error
-        if answer.is_error:
-            raise _refusal(answer, f"{method} {path}")
-        return _value(answer)
+        except ApiException as error:
+            raise self._error_of(error, f"{method} {path}") from error
+        return found
 
-
-def _value(answer: httpx.Response) -> JsonValue:
-    """JSON, or text: ids of workflows come as plain text."""
-    if "json" not in answer.headers.get("content-type", ""):
-        return answer.text
-    value: JsonValue = answer.json()
-    return value
+    def _error_of(self, error: ApiException, asked: str) -> PestoError:
+        if not error.status:
+            return Unreachable(f"Conductor at {self.url}: {asked}: {error.reason}")
+        text = f"Conductor, {asked}: {_message(error)}"
+        if error.status in (401, 403):
+            return InvalidInput(
+                f"{text} (HTTP {error.status}); set CONDUCTOR_AUTH_KEY and CONDUCTOR_AUTH_SECRET "
+                f"to an access key of {self.url}"
+            )
+        if error.status == 404:
+            return NotFound(text)
+        if error.status < 500:
+            return InvalidInput(text)
+        return ServiceMisbehaved(f"{text} (HTTP {error.status})")
 
 
 def _object(value: JsonValue) -> Document:
@@ -256,21 +286,13 @@ def _object(value: JsonValue) -> Document:
     return value
 
 
-def _refusal(answer: httpx.Response, asked: str) -> PestoError:
-    text = f"Conductor, {asked}: {_message(answer)}"
-    if answer.status_code == 404:
-        return NotFound(text)
-    if answer.status_code < 500:
-        return InvalidInput(text)
-    return ServiceMisbehaved(f"{text} (HTTP {answer.status_code})")
-
-
-def _message(answer: httpx.Response) -> str:
+def _message(error: ApiException) -> str:
     """What the server says, and each of its `validationErrors`."""
+    text = str(error.body or "")
     try:
-        document = answer.json()
+        document = json.loads(text)
     except ValueError:
-        return answer.text[:500] or f"HTTP {answer.status_code}"
+        return text[:500] or f"HTTP {error.status}"
     if not isinstance(document, dict):
         return str(document)[:500]
     details = [

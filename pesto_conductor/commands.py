@@ -137,7 +137,9 @@ def worker(
     task: Annotated[
         list[str] | None, typer.Option("--task", help="Task type to take; again for more.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Tasks at once.")] = os.cpu_count() or 1,
+    concurrency: Annotated[
+        int, typer.Option(min=1, show_default="one per core", help="Tasks at once.")
+    ] = os.cpu_count() or 1,
     domain: Annotated[str | None, typer.Option(help="Take tasks of this domain alone.")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve /metrics and /health here.")

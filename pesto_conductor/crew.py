@@ -92,7 +92,7 @@ _LOG = logging.getLogger(__name__)
 _LOOK_S = 3.0
 _TELL_S = 5.0
 _RENEWALS = 3
-"""Renewals within the silence that the server allows: two may be lost."""
+"""Renewals within the response timeout of a task: two may be lost."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Attempt:
 
     async def _care(self) -> None:
         timeout_s = self.assignment.response_timeout_s
-        renew_s = timeout_s / _RENEWALS if timeout_s else float("inf")
+        renew_s = timeout_s / (_RENEWALS + 1) if timeout_s else float("inf")
         renewed = told = time.monotonic()
         while not self.is_unwanted:
             await asyncio.sleep(min(_LOOK_S, renew_s))

@@ -13,20 +13,18 @@ import sys
 import tempfile
 import uuid
 from contextlib import ExitStack
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
-from pesto_conductor.client import Conductor
+from pesto_conductor.client import Conductor, require_sdk
 from pesto_conductor.deploy import register
 from pesto_conductor.following import failure_of, follow
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import borrowed, configured_url
 from pesto_conductor.workflows import Rendered, chosen_services
-from pesto_runtime.errors import Interrupted, InvalidInput, PestoError, RunFailed
-from pesto_runtime.run.checking import shape
+from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
-from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.planning import plan, read_inputs, shape
 from pesto_runtime.run.publishing import finished_result
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import locked_workspace, run_store
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 
     Document = dict[str, JsonValue]
     from pesto_runtime.engines import ProgressListener, RunRequest
-    from pesto_runtime.run.checking import PipelineInputs
+    from pesto_runtime.run.planning import PipelineInputs
     from pesto_runtime.run.services import Services
 
 
@@ -126,10 +124,7 @@ class ConductorEngine:
             Interrupted: stopped by Ctrl-C; the same call resumes.
             RunFailed: the workflow failed; with the reason of each task that did.
         """
-        if find_spec("conductor") is None:
-            raise InvalidInput(
-                "this engine needs conductor-python: pip install 'pesto-workflows[conductor]'"
-            )
+        require_sdk()
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )

@@ -46,7 +46,9 @@ def work(settings: Settings, *, alive_fd: int) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    for chatty in ("httpx", "httpcore", f"[{os.getpid()}] conductor"):
+    # The SDK names its loggers by the process that imported it: this one, or its supervisor.
+    sdk = (f"[{each}] conductor" for each in (os.getpid(), os.getppid()))
+    for chatty in ("httpx", "httpcore", *sdk):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         asyncio.run(_work(settings, alive_fd))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
 from pesto_runtime.errors import InvalidPipeline
-from pesto_runtime.run.checking import shape
+from pesto_runtime.run.planning import shape
 from pesto_runtime.run.services import resolve_services
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.engines import RenderRequest
-    from pesto_runtime.run.checking import PhaseShape
+    from pesto_runtime.run.planning import PhaseShape
     from pesto_runtime.run.services import Discovered, Services
 
 

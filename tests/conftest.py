@@ -13,37 +13,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 _ENGINES = ("airflow", "conductor")
-_SHARING = ("browser", "contract", "integration")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep tests that share a server on one worker, so that it is started once.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Keep tests that share a server on one worker, unless `--dist` says otherwise.
 
-    An engine takes 20 s to start, and its tests wait more than they compute: they begin first, so
-    that the short tests fill the other worker until the end.
+    pytest-xdist 3.8 ignores its own marker for this, `xdist_group`, under pytest 9.2.
     """
-    for item in items:
-        if group := _group_of(item):
-            item.add_marker(pytest.mark.xdist_group(group))
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # the order of the workers is the better one
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = group_of
+    return scheduler
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start with the engines: their tests mostly wait, so the others should run beside them."""
     if hasattr(config, "workerinput"):
-        items.sort(key=_turn_of)
+        items.sort(key=lambda item: group_of(item.nodeid) not in _ENGINES)
 
 
-def _group_of(item: pytest.Item) -> str | None:
-    """The engine that a test runs on, or the file whose servers it shares."""
-    used = getattr(item, "fixturenames", ())
-    shared = item.path.stem if item.path.parent.name in _SHARING else None
-    return next((name for name in _ENGINES if name in used), shared)
+def group_of(nodeid: str) -> str:
+    """Name the tests that run in one process: those on one engine, else those of one file.
 
-
-def _turn_of(item: pytest.Item) -> int:
-    group = item.get_closest_marker("xdist_group")
-    if group is None:
-        return 2
-    return 0 if group.args[0] in _ENGINES else 1
+    An engine takes 20 s to start. The pages of the docs share nothing, so each is a group.
+    """
+    path, _, _ = nodeid.partition("::")
+    engine = path.partition("tests/integration/test_")[2].partition("_")[0]
+    return engine if engine in _ENGINES else nodeid if path.startswith("tests/docs/") else path
 
 
 @pytest.fixture(autouse=True, scope="session")

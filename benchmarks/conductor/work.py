@@ -13,7 +13,7 @@ import rasterio
 from pesto_conductor.workflows import Rendered
 from pesto_runtime import Raster, process
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.run.checking import shape
+from pesto_runtime.run.planning import shape
 from pesto_runtime.run.services import resolve_services
 
 if TYPE_CHECKING:

@@ -76,8 +76,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
-    from pesto_runtime.run.checking import check_pipeline, load_pipeline
-    from pesto_runtime.run.planning import read_inputs
+    from pesto_runtime.run.planning import check_pipeline, load_pipeline, read_inputs
     from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
@@ -111,9 +110,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
-    from pesto_runtime.run.checking import load_pipeline
     from pesto_runtime.run.local import sizing_of
-    from pesto_runtime.run.planning import plan, read_inputs
+    from pesto_runtime.run.planning import load_pipeline, plan, read_inputs
     from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
@@ -145,7 +143,7 @@ def render(
 ) -> None:
     """Write a pipeline for an orchestrator, as a DAG file or as workflow JSON."""
     from pesto_runtime.engines import RenderRequest, load_renderer
-    from pesto_runtime.run.checking import load_pipeline
+    from pesto_runtime.run.planning import load_pipeline
 
     request = RenderRequest(
         pipeline=load_pipeline(pipeline),
@@ -197,7 +195,7 @@ def run(
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
     from pesto_runtime.engines import RunRequest, load_engine
-    from pesto_runtime.run.checking import load_pipeline
+    from pesto_runtime.run.planning import load_pipeline
 
     request = RunRequest(
         pipeline=load_pipeline(pipeline),

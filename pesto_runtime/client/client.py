@@ -1,10 +1,14 @@
-"""The client that blocks; safe to use from several threads."""
+"""Both clients' operations, each written once without I/O, and the client that blocks.
+
+`Client` may be used from several threads. The client that does not block is in `async_client`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 from weakref import WeakValueDictionary
 
 import httpx
@@ -13,39 +17,38 @@ from pesto_runtime.client.batches import performing_many
 from pesto_runtime.client.describing import References, asking_health, describing
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.sending import OutgoingCall
-from pesto_runtime.client.steps import Patience, Request, Wait, advance
+from pesto_runtime.client.steps import Exclusive, Patience, Request, Wait, advance
 from pesto_runtime.client.transport import (
+    http_options,
     pause,
     reply_of,
     service_url,
-    timeouts,
     translated,
-    trusts_environment,
-    verifying,
     watch_connection,
     with_trace,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import JsonValue
 
     from pesto_runtime.client.describing import Described, Health
     from pesto_runtime.client.steps import Outcome, Steps
+    from pesto_runtime.client.transport import HttpOptions
     from pesto_runtime.contract import Description, Job, TileInfo
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _TURNS: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 _TURNS_GUARD = threading.Lock()
 
 
-class Client:
-    """One service, called from this thread or many.
+class ClientCore:
+    """The operations of a client as steps; a client runs them, each under the name without `_`."""
 
-    A service that is busy is waited for; one that does not answer is tried again.
-    """
+    _http: httpx.Client | httpx.AsyncClient
 
     def __init__(
         self,
@@ -77,70 +80,36 @@ class Client:
         self._patience = Patience(retries, patience_s)
         self._described = described
         self._references: References | None = None
-        self._guard = threading.Lock()
-        self._turn = _turn_of(self.url)
-        self._http = httpx.Client(
-            timeout=timeouts(timeout_s),
-            trust_env=trusts_environment(self.url),
-            verify=verifying(self.url, verify),
-            headers=headers,
-        )
+        self._open(http_options(self.url, timeout_s=timeout_s, headers=headers, verify=verify))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close its connections."""
-        self._http.close()
-
-    @property
-    def described(self) -> Described:
-        """What the service says of itself, asked once.
+    def _discover(self) -> Steps[Described]:
+        """What the service says of itself, headers and all, asked once.
 
         Raises:
             PestoError: it does not say, or is not there.
         """
-        with self._guard:
-            if self._described is None:
-                self._described = self._drive(describing(self.url, self._patience))
-            return self._described
+        while self._described is None:
+            yield Exclusive(self._ask_description())
+        return self._described
 
-    @property
-    def transports(self) -> tuple[str, ...]:
-        """Media types of its `Accept-Post`; empty for PESTO 1.7.2."""
-        return self.described.transports
-
-    @property
-    def build(self) -> str:
-        """Identity of its code."""
-        return self.described.build
-
-    @property
-    def digest(self) -> str:
-        """Digest of its description."""
-        return self.described.digest
-
-    def describe(self) -> Description:
+    def _describe(self) -> Steps[Description]:
         """The description, asked once.
 
         Raises:
             PestoError: the service does not say, or is not there.
         """
-        return self.described.description
+        return (yield from self._discover()).description
 
-    def health(self) -> Health:
+    def _health(self) -> Steps[Health]:
         """Whether the service is ready, asked once and now.
 
         Raises:
             Unreachable: no answer.
             ServiceMisbehaved: not a state.
         """
-        return self._drive(asking_health(self.url))
+        return asking_health(self.url)
 
-    def process(
+    def _process(
         self,
         inputs: Mapping[str, object],
         *,
@@ -149,7 +118,7 @@ class Client:
         partial: bool = False,
         finish: Mapping[str, JsonValue] | None = None,
         accept: str | None = None,
-    ) -> dict[str, object]:
+    ) -> Steps[dict[str, object]]:
         """Call the process.
 
         Args:
@@ -167,15 +136,16 @@ class Client:
             PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
         """
         call = OutgoingCall(inputs, tile, out or {}, partial, finish, accept)
-        return self._drive(self._jobs.performing(call, self._known_references()))
+        jobs = yield from self._jobs()
+        return (yield from jobs.performing(call, self._known_references(jobs)))
 
-    def process_many(
+    def _process_many(
         self,
         inputs: Sequence[Mapping[str, object]],
         *,
         tiles: Sequence[TileInfo | None] | None = None,
         accept: str | None = None,
-    ) -> list[dict[str, object]]:
+    ) -> Steps[list[dict[str, object]]]:
         """Call the process for each of several inputs; one request does where it is batched.
 
         Args:
@@ -194,9 +164,10 @@ class Client:
             OutgoingCall(each, tile, accept=accept)
             for each, tile in zip(inputs, known, strict=True)
         ]
-        return self._drive(performing_many(self._jobs, calls, self._known_references()))
+        jobs = yield from self._jobs()
+        return (yield from performing_many(jobs, calls, self._known_references(jobs)))
 
-    def submit(
+    def _submit(
         self,
         inputs: Mapping[str, object],
         *,
@@ -206,7 +177,7 @@ class Client:
         out: Mapping[str, str] | None = None,
         partial: bool = False,
         finish: Mapping[str, JsonValue] | None = None,
-    ) -> Job:
+    ) -> Steps[Job]:
         """Submit a call as a job, and do not wait for it; other arguments as of `process`.
 
         Args:
@@ -224,25 +195,24 @@ class Client:
             PestoError: what else the service answered, `Unreachable`, or `ServiceMisbehaved`.
         """
         call = OutgoingCall(inputs, tile, out or {}, partial, finish)
-        steps = self._jobs.submitting(
-            call, self._known_references(), key=key or new_key(), lease_s=lease_s
-        )
-        return self._drive(steps)
+        jobs = yield from self._jobs()
+        references = self._known_references(jobs)
+        return (yield from jobs.submitting(call, references, key=key or new_key(), lease_s=lease_s))
 
-    def status(self, job_id: str) -> Job:
+    def _status(self, job_id: str) -> Steps[Job]:
         """A job as it is now; raises `NotFound` where there is none."""
-        return self._drive(self._jobs.asking(job_id))
+        return (yield from (yield from self._jobs()).asking(job_id))
 
-    def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+    def _wait(self, job_id: str, *, timeout_s: float | None = None) -> Steps[Job]:
         """A job once it is over, however it ended.
 
         Raises:
             NotReady: it is not over in time.
             PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
         """
-        return self._drive(self._jobs.waiting(job_id, timeout_s=timeout_s))
+        return (yield from (yield from self._jobs()).waiting(job_id, timeout_s=timeout_s))
 
-    def result(self, job_id: str, *, accept: str | None = None) -> dict[str, object]:
+    def _result(self, job_id: str, *, accept: str | None = None) -> Steps[dict[str, object]]:
         """What a job left, as `process` answers it.
 
         Raises:
@@ -250,51 +220,153 @@ class Client:
             Gone: it was dismissed, or its results are no longer kept.
             PestoError: what it failed with.
         """
-        return self._drive(self._jobs.fetching(job_id, accept=accept))
+        return (yield from (yield from self._jobs()).fetching(job_id, accept=accept))
 
-    def cancel(self, job_id: str) -> Job:
+    def _cancel(self, job_id: str) -> Steps[Job]:
         """Stop a job where it runs, and have what it left forgotten; raises `NotFound`."""
-        return self._drive(self._jobs.cancelling(job_id))
+        return (yield from (yield from self._jobs()).cancelling(job_id))
 
-    def find(self, key: str) -> Job | None:
+    def _find(self, key: str) -> Steps[Job | None]:
         """The job that a key stands for, after whoever submitted it has died."""
-        return self._drive(self._jobs.finding(key))
+        return (yield from (yield from self._jobs()).finding(key))
+
+    def _ask_description(self) -> Steps[None]:
+        if self._described is None:  # another call may have asked while this one waited
+            self._described = yield from describing(self.url, self._patience)
+
+    def _jobs(self) -> Steps[JobSteps]:
+        long_poll_s = min(LONG_POLL_S, self._timeout_s / 2)
+        return JobSteps((yield from self._discover()), self.url, self._patience, long_poll_s)
+
+    def _known_references(self, jobs: JobSteps) -> References:
+        if self._references is None:
+            self._references = References(self.url, jobs.described)
+        return self._references
+
+    def _open(self, options: HttpOptions) -> None:
+        """Set up what sends requests; nothing is sent yet."""
+        raise NotImplementedError
+
+    def _written(
+        self, request: Request, extensions: Mapping[str, object] | None = None
+    ) -> httpx.Request:
+        return self._http.build_request(
+            request.method,
+            self.url + request.path,
+            headers=with_trace(request.headers),
+            params=dict(request.query) or None,
+            content=request.content or None,
+            extensions=extensions,
+        )
+
+    def _lost(self, error: httpx.HTTPError | httpx.InvalidURL) -> Outcome:
+        return translated(error, self.url, self._timeout_s)
+
+
+def present_as(
+    operation: Callable[Concatenate[ClientCore, P], Steps[T]], method: Callable[..., object]
+) -> None:
+    """Give a method the name, docstring and signature of the operation that it runs to its end."""
+    signature = inspect.signature(operation)
+    returned = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    method.__name__ = operation.__name__.removeprefix("_")
+    method.__qualname__ = f"{method.__annotations__['self']}.{method.__name__}"
+    method.__doc__ = operation.__doc__
+    method.__annotations__ = {**operation.__annotations__, "return": returned}
+    vars(method)["__signature__"] = signature.replace(return_annotation=returned)
+
+
+def _blocking(
+    operation: Callable[Concatenate[ClientCore, P], Steps[T]],
+) -> Callable[Concatenate[Client, P], T]:
+    """The method that runs an operation in the thread that calls it."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._drive(operation(self, *args, **kwargs))
+
+    present_as(operation, method)
+    return method
+
+
+class Client(ClientCore):
+    """One service, called from this thread or many.
+
+    A service that is busy is waited for; one that does not answer is tried again.
+    """
+
+    _http: httpx.Client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
 
     @property
-    def _jobs(self) -> JobSteps:
-        long_poll_s = min(LONG_POLL_S, self._timeout_s / 2)
-        return JobSteps(self.described, self.url, self._patience, long_poll_s)
+    def described(self) -> Described:
+        """What the service says of itself, asked once.
 
-    def _known_references(self) -> References:
-        if self._references is None:
-            self._references = References(self.url, self.described)
-        return self._references
+        Raises:
+            PestoError: it does not say, or is not there.
+        """
+        return self._drive(self._discover())
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """Media types of its `Accept-Post`; empty for PESTO 1.7.2."""
+        return self.described.transports
+
+    @property
+    def build(self) -> str:
+        """Identity of its code."""
+        return self.described.build
+
+    @property
+    def digest(self) -> str:
+        """Digest of its description."""
+        return self.described.digest
+
+    describe = _blocking(ClientCore._describe)
+    health = _blocking(ClientCore._health)
+    process = _blocking(ClientCore._process)
+    process_many = _blocking(ClientCore._process_many)
+    submit = _blocking(ClientCore._submit)
+    status = _blocking(ClientCore._status)
+    wait = _blocking(ClientCore._wait)
+    result = _blocking(ClientCore._result)
+    cancel = _blocking(ClientCore._cancel)
+    find = _blocking(ClientCore._find)
+
+    def _open(self, options: HttpOptions) -> None:
+        self._guard = threading.Lock()
+        self._turn = _turn_of(self.url)
+        self._http = httpx.Client(**options)
 
     def _drive(self, steps: Steps[T]) -> T:
         outcome: Outcome = None
         while True:
             step, result = advance(steps, outcome)
+            outcome = None
             if isinstance(step, Request):
                 with self._turn if step.alone else nullcontext():
                     outcome = self._send(step)
             elif isinstance(step, Wait):
                 pause(step.seconds)
-                outcome = None
+            elif isinstance(step, Exclusive):
+                with self._guard:
+                    self._drive(step.steps)
             else:
                 return result  # type: ignore[return-value]  # without a step there is a result
 
     def _send(self, request: Request) -> Outcome:
         try:
-            response = self._http.request(
-                request.method,
-                self.url + request.path,
-                headers=with_trace(request.headers),
-                params=dict(request.query) or None,
-                content=request.content or None,
-                extensions={"trace": watch_connection},
-            )
+            response = self._http.send(self._written(request, {"trace": watch_connection}))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return translated(error, self.url, self._timeout_s)
+            return self._lost(error)
         return reply_of(response)
 
 

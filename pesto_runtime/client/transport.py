@@ -13,7 +13,7 @@ import ssl
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypedDict, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -39,6 +39,15 @@ _PREFIX = "/api/v1"
 _GONE = ("disconnected", "closed connection", "closed the connection")
 
 
+class HttpOptions(TypedDict):
+    """Options that `httpx.Client` and `httpx.AsyncClient` share."""
+
+    timeout: httpx.Timeout
+    trust_env: bool
+    verify: bool | ssl.SSLContext
+    headers: Mapping[str, str] | None
+
+
 def service_url(url: str) -> str:
     """The address of a service up to and with `/api/v1`.
 
@@ -58,6 +67,22 @@ def service_url(url: str) -> str:
 def timeouts(timeout_s: float) -> httpx.Timeout:
     """Seconds without a byte after which an answer is given up; a free connection is waited for."""
     return httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S), pool=None)
+
+
+def http_options(
+    where: str, *, timeout_s: float, headers: Mapping[str, str] | None, verify: bool | str
+) -> HttpOptions:
+    """How either client of httpx is set up for a service.
+
+    Raises:
+        InvalidInput: the file of authorities to trust cannot be read.
+    """
+    return {
+        "timeout": timeouts(timeout_s),
+        "trust_env": trusts_environment(where),
+        "verify": verifying(where, verify),
+        "headers": headers,
+    }
 
 
 def trusts_environment(where: str) -> bool:

@@ -1,4 +1,4 @@
-"""The contract: values that describe a process, a pipeline and a run, as JSON and frozen."""
+"""Define the contract: frozen values with a JSON form for a process, a pipeline and a run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,17 @@ from pesto_runtime.contract.description import (
     digest,
     merge_patch,
 )
-from pesto_runtime.contract.drift import Change, drift, is_breaking
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
-from pesto_runtime.contract.pipeline import Pipeline, Reference, Stage, literal, parse_binding
+from pesto_runtime.contract.pipeline import (
+    Change,
+    Pipeline,
+    Reference,
+    Stage,
+    drift,
+    is_breaking,
+    literal,
+    parse_binding,
+)
 from pesto_runtime.contract.raster import (
     NUMERIC_DTYPES,
     Memory,

@@ -1,4 +1,4 @@
-"""Pipelines: type-checked from descriptions, grouped into phases, cut into a plan. Pure."""
+"""Check pipelines from descriptions, group stages into phases, and make plans. No I/O."""
 
 from __future__ import annotations
 

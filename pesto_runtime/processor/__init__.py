@@ -1,4 +1,4 @@
-"""The author's code: how a function becomes a process, is found, and is run."""
+"""Declare, load and run processes: decorated functions and PESTO projects."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pesto_runtime.processor.authoring import FunctionContract, contract_of, pro
 from pesto_runtime.processor.function import FunctionProcessor, check_outputs
 from pesto_runtime.processor.loading import load_processor
 from pesto_runtime.processor.project import ProjectProcessor
-from pesto_runtime.processor.protocol import Given, Processor
+from pesto_runtime.processor.protocol import OwnedInputs, Processor
 from pesto_runtime.processor.values import decode_partial, encode_partial, encode_value, fold
 
 __all__ = [
     "FunctionContract",
     "FunctionProcessor",
-    "Given",
     "Named",
+    "OwnedInputs",
     "Processor",
     "ProjectProcessor",
     "Raster",

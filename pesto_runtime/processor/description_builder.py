@@ -1,4 +1,7 @@
-"""The description document of an authored function, laid out as a PESTO service answers it."""
+"""Build the description document of a decorated function, in the layout of a PESTO service.
+
+Whether the declarations are valid is checked in `ports` and `authoring`.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +56,11 @@ DEFINITIONS: Mapping[str, JsonValue] = {
     "Metadata": {"type": "object"},
     "Metadatas": _list_of({"$ref": "#/definitions/Metadata"}),
 }
-"""Definitions that every PESTO object schema carries; part of the wire, word for word."""
+"""Definitions in the object schemas of every PESTO service; part of the wire format, verbatim."""
 
 
 def reference(definition: str) -> dict[str, JsonValue]:
-    """Refer to a definition of the same object schema."""
+    """Return a reference to a definition of the same object schema."""
     return {"$ref": f"#/definitions/{definition}"}
 
 
@@ -69,9 +72,9 @@ def object_schema(
     title: str = "",
     description: str = "Expected format",
 ) -> dict[str, JsonValue]:
-    """Lay out the inputs or the outputs as PESTO's `/describe` does.
+    """Return the object schema of inputs or outputs, in the layout of PESTO's `/describe`.
 
-    A definition of the author's never replaces one of PESTO's.
+    A definition of PESTO's takes precedence over one of the author's.
     """
     schema: dict[str, JsonValue] = {
         "$schema": DRAFT,
@@ -97,7 +100,7 @@ def describe(
     outputs: Sequence[PortSpec],
     tileable: Tileable | None,
 ) -> dict[str, JsonValue]:
-    """Write the description; a key that its author did not declare and PESTO lacks is not there.
+    """Build the description, without undeclared keys that PESTO does not have.
 
     Raises:
         InvalidContract: a class has the name of one of PESTO's definitions.
@@ -171,13 +174,17 @@ def _property(port: PortSpec, schema: JsonValue) -> JsonValue:
 
 
 def _draft_06(schema: object) -> JsonValue:
-    """Say in draft-06 what pydantic says in 2020-12: `prefixItems` was `items` then."""
+    """Convert a schema from draft 2020-12, which pydantic writes, to draft-06.
+
+    Tuples differ: `prefixItems` was `items`, and `items` was `additionalItems`
+    (https://json-schema.org/draft/2020-12/release-notes).
+    """
     if isinstance(schema, dict):
-        told = {str(key): _draft_06(value) for key, value in schema.items()}
+        converted = {str(key): _draft_06(value) for key, value in schema.items()}
         if isinstance(schema.get("prefixItems"), list):
-            rest: Mapping[str, JsonValue] = {"additionalItems": told.pop("items", False)}
-            told = {**told, "items": told.pop("prefixItems"), **rest}
-        return told
+            rest: Mapping[str, JsonValue] = {"additionalItems": converted.pop("items", False)}
+            converted = {**converted, "items": converted.pop("prefixItems"), **rest}
+        return converted
     if isinstance(schema, list):
         return [_draft_06(each) for each in schema]
     return schema if isinstance(schema, (str, int, float)) or schema is None else str(schema)

@@ -1,6 +1,6 @@
-"""What an algorithm tells while it works: how far it is, and lines of text.
+"""Define the protocol `Processor`, and report progress and log lines of a running process.
 
-Outside a service nobody listens, and nothing happens.
+Without a listener, for example outside a service, progress and log lines are discarded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description, TileInfo
 
 
-class Given(dict[str, object]):
-    """Inputs that are given away: who runs them may keep their arrays, and write into them."""
+class OwnedInputs(dict[str, object]):
+    """Inputs that belong to the processor: it may store their arrays and write into them."""
 
 
 @runtime_checkable
 class Processor(Protocol):
-    """Performs one process; safe to call from several threads."""
+    """Runs one process; all methods may be called from several threads."""
 
     @property
     def description(self) -> Description:
@@ -36,10 +36,10 @@ class Processor(Protocol):
 
     @property
     def version_document(self) -> Mapping[str, JsonValue]:
-        """What `/version` tells."""
+        """The body of the response to `GET /api/v1/version`."""
 
     def setup(self) -> None:
-        """Get ready, once; the first call of several does the work.
+        """Run the author's set-up once; later calls do nothing.
 
         Raises:
             AlgorithmFailed: the author's set-up raised.
@@ -48,52 +48,58 @@ class Processor(Protocol):
     def run(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
     ) -> dict[str, object]:
-        """Answer the outputs: arrays (band, row, col), lists of them, or JSON values.
+        """Return the outputs: arrays (band, row, col), lists of them, or JSON values.
 
         Args:
-            inputs: Arrays (band, row, col) with bands already picked, lists of them, JSON values.
-            tile: Where the arrays lie in the scene; None for the whole of it.
+            inputs: Arrays (band, row, col) with only the port's bands, lists of them, JSON values.
+            tile: Position of the arrays in the scene; None for the whole scene.
 
         Raises:
-            InvalidInput: with every input that does not fit.
+            InvalidInput: inputs do not fit; the error lists all of them.
             AlgorithmFailed: the author's code raised.
-            ContractBroken: an output is not what was declared.
-            NothingValid: a reduce found nothing to reduce.
+            ContractBroken: an output does not fit its declaration.
+            NothingValid: the partial of a reduce is empty.
         """
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
     ) -> dict[str, object]:
-        """Answer a reduce's partial; raises as `run` does, and InvalidInput if it is no reduce."""
+        """Return the partial of a reduce.
+
+        Raises:
+            InvalidInput: inputs do not fit, or the process is not a reduce.
+            AlgorithmFailed: the author's code raised.
+            ContractBroken: the partial has undeclared keys, or is not JSON.
+        """
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
-        """Answer the outputs of a merged partial; raises as `run` does."""
+        """Return the outputs that a reduce computes from a merged partial; raises as `run` does."""
 
 
 class Listener(Protocol):
-    """Hears what an algorithm tells."""
+    """Receives the progress and the log lines of a process."""
 
     def progress(self, done: float, total: float) -> None:
-        """Hear that `done` of `total` is done; 0 <= done <= total."""
+        """Receive the progress: `done` of `total`; 0 <= done <= total."""
 
     def log(self, text: str) -> None:
-        """Hear one line."""
+        """Receive one log line."""
 
 
-class _Everywhere:
-    """Who hears threads that an algorithm started itself: they inherit no context."""
+class _ProcessWide:
+    """The listener for threads that an algorithm started itself: threads inherit no context."""
 
     listener: Listener | None = None
 
 
-_here: ContextVar[Listener | None] = ContextVar("pesto_listener", default=None)
+_of_context: ContextVar[Listener | None] = ContextVar("pesto_listener", default=None)
 
 
 def progress(done: float, total: float = 1.0) -> None:
-    """Tell that `done` of `total` is done; what lies outside 0..total is told as its end.
+    """Report that `done` of `total` is done; `done` is clipped to 0..total.
 
     Raises:
-        ValueError: `total` is not a positive number, or `done` is none.
+        ValueError: `total` is not a positive finite number, or `done` is NaN.
     """
     if not 0 < total < math.inf or math.isnan(done):
         raise ValueError(f"progress({done}, {total}): total must be positive, and done a number")
@@ -103,7 +109,7 @@ def progress(done: float, total: float = 1.0) -> None:
 
 
 def log(text: object) -> None:
-    """Tell a text, line by line."""
+    """Log a text, line by line."""
     listener = _listener()
     if listener is not None:
         for line in str(text).splitlines():
@@ -112,23 +118,24 @@ def log(text: object) -> None:
 
 @contextmanager
 def listening(listener: Listener, *, everywhere: bool = False) -> Iterator[None]:
-    """Let a listener hear what is told inside the block.
+    """Send progress and log lines of the block to a listener.
 
     Args:
-        listener: Who hears.
-        everywhere: In all threads, not only in this one; for a process that runs one call at once.
+        listener: The receiver.
+        everywhere: In all threads and not only in this one; only for a process that runs one call
+            at a time.
     """
-    token = _here.set(listener)
-    before = _Everywhere.listener
+    token = _of_context.set(listener)
+    before = _ProcessWide.listener
     if everywhere:
-        _Everywhere.listener = listener
+        _ProcessWide.listener = listener
     try:
         yield
     finally:
-        _here.reset(token)
+        _of_context.reset(token)
         if everywhere:
-            _Everywhere.listener = before
+            _ProcessWide.listener = before
 
 
 def _listener() -> Listener | None:
-    return _here.get() or _Everywhere.listener
+    return _of_context.get() or _ProcessWide.listener

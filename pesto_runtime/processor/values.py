@@ -1,7 +1,7 @@
-"""Partials of a reduce: how they fold, and how they travel.
+"""Convert values between arrays and JSON, check images, and fold the partials of a reduce.
 
-A fold goes from left to right in row-major order of the blocks, from the first partial: there is
-no zero to start from, so no float changes with the tiling.
+A fold goes from left to right in row-major order of the blocks, and starts with the first partial
+and not with zero: so no float depends on the tiling.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def encode_value(name: str, value: object) -> JsonValue:
-    """Turn an output into plain JSON: numpy scalars and arrays, dataclasses, models, dates.
+    """Convert an output to plain JSON: numpy scalars and arrays, dataclasses, models, dates.
 
     Raises:
         ContractBroken: a number is not finite, or the value has no JSON form; names the output.
@@ -54,7 +54,7 @@ def _finite(pointer: str, value: object) -> JsonValue:
         return [_finite(f"{pointer}/{index}", each) for index, each in enumerate(value)]
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ContractBroken(f"output {pointer!r} is {value}, which JSON cannot carry")
+            raise ContractBroken(f"output {pointer!r} is {value}, which JSON cannot represent")
         return float(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -62,7 +62,7 @@ def _finite(pointer: str, value: object) -> JsonValue:
 
 
 def read_only(pixels: np.ndarray) -> np.ndarray:
-    """The same pixels, C-contiguous and not writeable; the caller's array stays as it is."""
+    """Return the same pixels, C-contiguous and read-only; the caller's array is not changed."""
     view = np.ascontiguousarray(pixels).view()
     view.flags.writeable = False
     return view
@@ -71,7 +71,7 @@ def read_only(pixels: np.ndarray) -> np.ndarray:
 def image_faults(
     pointer: str, value: object, contract: RasterContract | None
 ) -> Iterator[BadField]:
-    """Everything wrong with an input image (band, row, col): axes, size, dtype, bands."""
+    """Yield the errors of an input image (band, row, col): axes, size, dtype, bands."""
     if not isinstance(value, np.ndarray):
         kind = type(value).__name__
         yield BadField(pointer, f"must be an array (band, row, col), not {kind}", shortened(value))
@@ -91,10 +91,10 @@ def image_faults(
 
 
 def output_image(name: str, value: object) -> np.ndarray:
-    """An output image as (band, row, col); a 2-D one becomes one band.
+    """Return an output image as (band, row, col); a 2-D array becomes one band.
 
     Raises:
-        ContractBroken: not an array, or not of 2 or 3 axes.
+        ContractBroken: it is not an array, or does not have 2 or 3 axes.
     """
     if not isinstance(value, np.ndarray):
         raise ContractBroken(f"output {name!r} must be an array, not {type(value).__name__}")
@@ -109,21 +109,21 @@ def output_image(name: str, value: object) -> np.ndarray:
 
 
 def output_images(name: str, value: object) -> list[np.ndarray]:
-    """A list of output images.
+    """Return a list of output images, each (band, row, col).
 
     Raises:
-        ContractBroken: not a list or tuple of images.
+        ContractBroken: it is not a list or tuple of images.
     """
     if not isinstance(value, (list, tuple)):
         raise ContractBroken(f"output {name!r} must be a list of arrays, not {shortened(value)}")
     return [output_image(f"{name}/{index}", each) for index, each in enumerate(value)]
 
 
-def refused_inputs(name: str, faults: list[BadField]) -> None:
-    """Raise every fault of a call at once.
+def require_no_faults(name: str, faults: list[BadField]) -> None:
+    """Do nothing if a call has no faults.
 
     Raises:
-        InvalidInput: there is a fault.
+        InvalidInput: it has; the error lists all of them.
     """
     if faults:
         raise InvalidInput.of(f"input of {name!r}", faults)
@@ -133,7 +133,7 @@ FOLDS: tuple[Fold, ...] = ("sum", "min", "max", "concat")
 
 
 def encode_partial(partial: Mapping[str, object]) -> dict[str, JsonValue]:
-    """Write a partial as JSON: an array becomes `{"npy": base64 of a .npy file}`.
+    """Convert a partial to JSON: an array becomes `{"npy": base64 of a .npy file}`.
 
     Raises:
         ContractBroken: a value is neither JSON nor an array of numbers, or is not finite.
@@ -147,7 +147,7 @@ def encode_partial(partial: Mapping[str, object]) -> dict[str, JsonValue]:
 
 
 def decode_partial(document: Mapping[str, JsonValue]) -> dict[str, object]:
-    """Read a partial back; lossless for arrays, numbers and lists.
+    """Convert a partial from JSON; lossless for arrays, numbers and lists.
 
     Raises:
         InvalidInput: an array is not a .npy file in base64.
@@ -163,13 +163,13 @@ def decode_partial(document: Mapping[str, JsonValue]) -> dict[str, object]:
 def fold(
     first: Mapping[str, object], second: Mapping[str, object], folds: Mapping[str, Fold]
 ) -> dict[str, object]:
-    """Fold two partials, `first` being before `second` in row-major order.
+    """Fold two partials; `first` is before `second` in row-major order.
 
     A null or absent key is skipped; `sum`, `min` and `max` work on numbers, lists of numbers and
     arrays, element by element; `concat` joins lists, and arrays along their first axis.
 
     Raises:
-        ContractBroken: two values of a key do not fit together; names the key.
+        ContractBroken: two values of a key cannot be folded; names the key.
 
     >>> fold({"n": 1, "top": None}, {"n": 2, "top": 7}, {"n": "sum", "top": "max"})
     {'n': 3, 'top': 7}
@@ -185,7 +185,7 @@ def fold(
 
 
 def is_empty(partial: Mapping[str, object], folds: Mapping[str, Fold]) -> bool:
-    """Whether no key of the partial holds anything."""
+    """Return whether all keys of the partial are null or absent."""
     return all(partial.get(key) is None for key in folds)
 
 
@@ -257,7 +257,7 @@ def _decode_array(key: str, text: JsonValue) -> np.ndarray:
         data = base64.b64decode(str(text), validate=True)
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except (binascii.Error, ValueError, EOFError, OSError) as error:
-        raise InvalidInput(f"partial {key!r} is no .npy file in base64: {error}") from error
+        raise InvalidInput(f"partial {key!r} is not a .npy file in base64: {error}") from error
     if not isinstance(array, np.ndarray):
-        raise InvalidInput(f"partial {key!r} is an .npz archive; one .npy array is wanted")
+        raise InvalidInput(f"partial {key!r} is an .npz archive; one .npy array is required")
     return array

@@ -1,1 +1,1 @@
-"""Pixels: read windows, write products, encode and decode images. The only user of GDAL."""
+"""Read windows, write products, encode and decode images. The only user of rasterio and GDAL."""

@@ -1,4 +1,8 @@
-"""What a chunk keeps as it comes whole: blocks of rasters, features of blocks, partials."""
+"""Store the blocks, features and partials of a chunk, each as soon as it is complete.
+
+Tiles have any size, and blocks have a fixed one: this file assembles tiles into blocks. It does not
+compute tiles.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,9 @@ from pesto_runtime.run.context import (
     RunContext,
     block_name,
     feature_name,
+    holed_name,
     partial_name,
-    spoilt_name,
+    unfinished_name,
 )
 from pesto_runtime.run.features import FeatureBlock, FeatureBlocks
 from pesto_runtime.run.inputs import Pixels, stage_array, tile_info
@@ -30,54 +35,54 @@ if TYPE_CHECKING:
 
     from pesto_runtime.pipeline import BoundStage, PhaseStages
     from pesto_runtime.run.records import CostMeter
-    from pesto_runtime.run.tile import Made
+    from pesto_runtime.run.tile import TileOutput
 
 
 @dataclass
 class Block:
-    """A block that is being put together.
+    """A block during its assembly.
 
     Attributes:
         index: (row, col) in its raster's grid.
         window: Its pixels.
         pixels: Array (band, row, col).
-        lacking: Windows that have no pixels yet; they do not overlap.
-        spoilt: Windows of tiles that failed.
+        missing: Windows without pixels so far; they do not overlap.
+        holes: Windows of tiles that failed.
     """
 
     index: BlockIndex
     window: Window
     pixels: np.ndarray
-    lacking: tuple[Window, ...]
-    spoilt: tuple[Window, ...] = ()
+    missing: tuple[Window, ...]
+    holes: tuple[Window, ...] = ()
 
     @property
     def has_hole(self) -> bool:
         """Whether a tile of it failed."""
-        return bool(self.spoilt)
+        return bool(self.holes)
 
     def lacks(self, window: Window) -> bool:
-        """Whether a window holds pixels that are not there yet."""
-        return any(window.intersection(each).pixels for each in self.lacking)
+        """Whether pixels of a window are missing."""
+        return any(window.intersection(each).pixels for each in self.missing)
 
     def fill(self, window: Window) -> None:
-        """Take note that a window has its pixels now."""
-        self.lacking = tuple(
-            rest for each in self.lacking for rest in without(each, window.intersection(each))
+        """Record that a window has its pixels."""
+        self.missing = tuple(
+            rest for each in self.missing for rest in without(each, window.intersection(each))
         )
 
 
 @dataclass
 class BlockAssembler:
-    """Blocks of one raster within one chunk.
+    """Assembles the blocks of one raster in one chunk.
 
     Attributes:
         name: The raster's reference.
         size: Width and height of its grid.
-        wanted: Blocks to put together; pixels of others are let go.
-        dtype: What the contract says; empty where it says nothing.
-        nodata: What a hole is filled with; None fills it with 0, and such a block is never kept.
-        begun: Blocks that an earlier attempt left with holes: only these are lacking.
+        wanted: Blocks to assemble; pixels of other blocks are dropped.
+        dtype: The dtype that the plan requires; empty if it is not known.
+        nodata: Fill value of holes; with None they are 0, and such a block is never published.
+        unfinished: Blocks of an earlier attempt with holes: only the holes are missing.
     """
 
     name: str
@@ -85,43 +90,44 @@ class BlockAssembler:
     wanted: set[BlockIndex]
     dtype: str
     nodata: float | None
-    begun: Mapping[BlockIndex, Block] = field(default_factory=dict)
+    unfinished: Mapping[BlockIndex, Block] = field(default_factory=dict)
     _open: dict[BlockIndex, Block] = field(default_factory=dict)
 
     def wants(self, window: Window) -> bool:
-        """Whether any block that is still wanted lacks a pixel in the window."""
+        """Whether a wanted block lacks a pixel in the window."""
         return any(
-            index in self.wanted and (index not in self.begun or self.begun[index].lacks(window))
+            index in self.wanted
+            and (index not in self.unfinished or self.unfinished[index].lacks(window))
             for index in blocks_touching(window)
         )
 
     def add(self, window: Window, pixels: np.ndarray) -> Iterator[Block]:
-        """Write a tile's pixels (band, row, col), and yield the blocks that became whole.
+        """Copy a tile's pixels (band, row, col) into blocks, and yield the complete blocks.
 
         Raises:
-            ContractBroken: the pixels are of another dtype than the contract's.
+            ContractBroken: the pixels do not have the required dtype.
         """
         if self.dtype and pixels.dtype.name != self.dtype:
             raise ContractBroken(
-                f"{self.name} must be {self.dtype} (as the image that its process was given, "
-                f"where its contract does not say), got {pixels.dtype.name}"
+                f"{self.name} must be {self.dtype} (an undeclared dtype is that of the stage's "
+                f"first image), got {pixels.dtype.name}"
             )
         for block, part in self._parts(window, pixels.shape[0], pixels.dtype):
             source = part.relative_to(window)
             block.pixels[(slice(None), *part.relative_to(block.window).slices)] = pixels[
                 (slice(None), *source.slices)
             ]
-            yield from self._written(block, part)
+            yield from self._completed(block, part)
 
-    def spoil(self, window: Window, *, bands: int) -> Iterator[Block]:
-        """Fill a failed tile's pixels with nodata, and yield the blocks that became whole."""
+    def add_hole(self, window: Window, *, bands: int) -> Iterator[Block]:
+        """Fill a failed tile's pixels with nodata, and yield the complete blocks."""
         fill = 0 if self.nodata is None else self.nodata
         for block, part in self._parts(window, bands, np.dtype(self.dtype or "uint8")):
-            hole = tuple(each for lack in block.lacking if (each := part.intersection(lack)).pixels)
+            hole = tuple(each for gap in block.missing if (each := part.intersection(gap)).pixels)
             for each in hole:
                 block.pixels[(slice(None), *each.relative_to(block.window).slices)] = fill
-            block.spoilt += hole
-            yield from self._written(block, part)
+            block.holes += hole
+            yield from self._completed(block, part)
 
     def _parts(self, window: Window, bands: int, dtype: np.dtype) -> Iterator[tuple[Block, Window]]:
         for index in blocks_touching(window):
@@ -130,21 +136,22 @@ class BlockAssembler:
             block = self._open.get(index)
             if block is None:
                 place = block_window(index, self.size)
+                # Not zeroed: a block leaves only when every pixel is written or filled as a hole.
                 pixels = np.empty((bands, place.height, place.width), dtype)
-                block = self.begun.get(index) or Block(index, place, pixels, (place,))
+                block = self.unfinished.get(index) or Block(index, place, pixels, (place,))
                 self._open[index] = block
             yield block, block.window.intersection(window)
 
-    def _written(self, block: Block, part: Window) -> Iterator[Block]:
+    def _completed(self, block: Block, part: Window) -> Iterator[Block]:
         block.fill(part)
-        if not block.lacking:
+        if not block.missing:
             del self._open[block.index]
             self.wanted.discard(block.index)
             yield block
 
 
 def without(window: Window, hole: Window) -> Iterator[Window]:
-    """The parts of a window around a hole inside it: above, left, right and below.
+    """Yield the parts of a window around a hole inside it: above, left, right and below.
 
     >>> [list(part) for part in without(Window(0, 0, 4, 4), Window(1, 1, 2, 2))]
     [[0, 0, 4, 1], [0, 1, 1, 2], [3, 1, 1, 2], [0, 3, 4, 1]]
@@ -165,17 +172,17 @@ def without(window: Window, hole: Window) -> Iterator[Window]:
 
 @dataclass
 class ChunkWriter:
-    """Takes a chunk's tiles and keeps what the run is missing of them.
+    """Stores the missing blocks, features and partials of a chunk.
 
     Attributes:
-        context: Of the run.
+        context: The run.
         reduces: Reduces that read the phase's rasters.
-        source_bands: Source -> the bands that its arrays hold; absent for all.
-        missing: Raster, vector, or reduce's id -> blocks (row, col) that the store does not have.
-        assemblers: Raster -> where its tiles are put together.
-        gatherers: Vector -> where the features of its tiles are put together.
-        meter: Of the chunk.
-        blocks: Blocks written so far.
+        source_bands: Source -> the bands of its arrays; absent for all.
+        missing: Raster, vector, or reduce's id -> blocks (row, col) that are not in the store.
+        assemblers: Raster -> its block assembler.
+        collectors: Vector -> its collector of features.
+        meter: Cost of the calls of the chunk.
+        blocks: Number of blocks stored so far.
     """
 
     context: RunContext
@@ -183,7 +190,7 @@ class ChunkWriter:
     source_bands: Mapping[str, tuple[int, ...]]
     missing: Mapping[str, set[BlockIndex]]
     assemblers: Mapping[str, BlockAssembler]
-    gatherers: Mapping[str, FeatureBlocks]
+    collectors: Mapping[str, FeatureBlocks]
     meter: CostMeter
     blocks: int = 0
     _waiting: dict[tuple[str, BlockIndex], dict[str, Pixels]] = field(default_factory=dict)
@@ -198,7 +205,7 @@ class ChunkWriter:
         source_bands: Mapping[str, tuple[int, ...]],
         meter: CostMeter,
     ) -> Self:
-        """Look up what a chunk is missing."""
+        """Create the writer of a chunk; lists its missing objects in the run store."""
         vectors = {name for name in stages.writes if isinstance(context.types[name], VectorType)}
         missing = {
             name: _missing(
@@ -219,76 +226,77 @@ class ChunkWriter:
             for reference in stage.rasters.values():
                 wanted.setdefault(str(reference), set()).update(missing[stage.id])
         assemblers = {name: _assembler(context, name, blocks) for name, blocks in wanted.items()}
-        gatherers = {
+        collectors = {
             name: FeatureBlocks(name, context.sizes[name], set(missing[name])) for name in vectors
         }
-        return cls(context, stages.reduces, source_bands, missing, assemblers, gatherers, meter)
+        return cls(context, stages.reduces, source_bands, missing, assemblers, collectors, meter)
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing was missing."""
+        """Whether the store had all objects of the chunk before."""
         return not any(self.missing.values())
 
     def wanted(self, window: Window) -> dict[str, Window]:
-        """What a tile has to make: raster or vector -> window; empty where all blocks are there.
+        """Return raster or vector -> window that a tile must compute; empty if none is missing.
 
         Args:
             window: The tile, in the grid of the scenes.
         """
-        takers: dict[str, BlockAssembler | FeatureBlocks] = {**self.assemblers, **self.gatherers}
+        parts: dict[str, BlockAssembler | FeatureBlocks] = {**self.assemblers, **self.collectors}
         windows = {
-            name: scaled_window(window, self.context.grid_type(name).scale) for name in takers
+            name: scaled_window(window, self.context.grid_type(name).scale) for name in parts
         }
-        return {name: each for name, each in windows.items() if takers[name].wants(each)}
+        return {name: each for name, each in windows.items() if parts[name].wants(each)}
 
-    def add(self, wanted: Mapping[str, Window], made: Mapping[str, Made]) -> None:
-        """Take a tile's pixels and features, and keep every block that is whole now.
+    def add(self, wanted: Mapping[str, Window], results: Mapping[str, TileOutput]) -> None:
+        """Add the pixels and features of a tile, and store every block that is now complete.
 
         Raises:
             StageFailed: a reduce failed on a block.
-            ContractBroken: a raster is of another dtype than its contract says.
-            StoreFailed: a block cannot be kept.
+            ContractBroken: a raster does not have the required dtype.
+            StoreFailed: a block cannot be stored.
         """
         for name, window in wanted.items():
-            given = made[name]
-            if isinstance(given, tuple):
-                for gathered in self.gatherers[name].add(window, given):
-                    self._keep_features(name, gathered)
+            result = results[name]
+            if isinstance(result, tuple):
+                for features in self.collectors[name].add(window, result):
+                    self._store_features(name, features)
                 continue
-            for block in self.assemblers[name].add(window, given):
-                self._keep(name, block)
+            for block in self.assemblers[name].add(window, result):
+                self._store(name, block)
 
-    def spoil(self, wanted: Mapping[str, Window]) -> None:
-        """Take note that a tile failed: its pixels are a hole."""
+    def add_hole(self, wanted: Mapping[str, Window]) -> None:
+        """Add a failed tile: its pixels are a hole."""
         for name, window in wanted.items():
-            if name in self.gatherers:
-                for gathered in self.gatherers[name].spoil(window):
-                    self._keep_features(name, gathered)
+            if name in self.collectors:
+                for features in self.collectors[name].add_hole(window):
+                    self._store_features(name, features)
                 continue
             bands = self.context.raster_type(name).bands or (None,)
-            for block in self.assemblers[name].spoil(window, bands=len(bands)):
-                self._keep(name, block)
+            for block in self.assemblers[name].add_hole(window, bands=len(bands)):
+                self._store(name, block)
 
-    def _keep(self, name: str, block: Block) -> None:
+    def _store(self, name: str, block: Block) -> None:
         if block.has_hole and name in self.context.plan.keys:
-            keep_unfinished(self.context, name, block)
+            # With its pixels, the next attempt computes the failed tile alone, not the whole block.
+            save_unfinished(self.context, name, block)
         if block.index in self.missing.get(name, ()):
             codec = BlockCodec(block.pixels.shape[0], block.pixels.dtype.name)
-            place = spoilt_name if block.has_hole else block_name
+            name_of = holed_name if block.has_hole else block_name
             data = codec.compress(block.pixels)
-            self.context.store.put(place(self.context, name, block.index), data)
+            self.context.store.put(name_of(self.context, name, block.index), data)
             self.blocks += not block.has_hole
         if not block.has_hole:
             for stage in self.reduces:
                 self._reduce(stage, name, block)
 
-    def _keep_features(self, name: str, block: FeatureBlock) -> None:
-        place = spoilt_name if block.has_hole else feature_name
-        self.context.store.put(place(self.context, name, block.index), block.encode())
+    def _store_features(self, name: str, block: FeatureBlock) -> None:
+        name_of = holed_name if block.has_hole else feature_name
+        self.context.store.put(name_of(self.context, name, block.index), block.encode())
         self.blocks += not block.has_hole
 
     def _reduce(self, stage: BoundStage, name: str, block: Block) -> None:
-        """Take a reduce's partial of a block once all its rasters are there."""
+        """Compute a reduce's partial of a block once all rasters of the reduce have the block."""
         if block.index not in self.missing[stage.id]:
             return
         ports = [port for port, reference in stage.rasters.items() if str(reference) == name]
@@ -315,59 +323,60 @@ class ChunkWriter:
         )
 
 
-def _first_raster(stage: BoundStage) -> str:
-    return str(next(iter(stage.rasters.values())))
-
-
-def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> set[BlockIndex]:
-    """Blocks of a chunk that the store has nothing of in a folder `…/ROW/COL`."""
-    window = scaled_window(chunk, context.grid_type(raster).scale)
-    expected = set(blocks_touching(window))
-    there = set()
-    for row in {row for row, _ in expected}:
-        for name in context.store.names(f"{folder}/{row}"):
-            there.add((row, int(name.rpartition("/")[2])))
-    return expected - there
-
-
-def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> BlockAssembler:
-    made = context.raster_type(name)
-    dtype = made.dtype[0] if len(made.dtype) == 1 else ""
-    begun = unfinished_blocks(context, name, blocks)
-    return BlockAssembler(name, context.sizes[name], blocks, dtype, made.nodata, begun)
-
-
-def keep_unfinished(context: RunContext, raster: str, block: Block) -> None:
-    """Keep a block's pixels, and the windows of its holes.
+def save_unfinished(context: RunContext, raster: str, block: Block) -> None:
+    """Store the pixels of a block and the windows of its holes, for the next attempt.
 
     Raises:
         StoreFailed: the store cannot be written.
     """
-    kept = io.BytesIO()
-    holes = np.array([list(window) for window in block.spoilt])
-    np.savez_compressed(kept, pixels=block.pixels, holes=holes)
-    context.store.put(_name(context, raster, block.index), kept.getvalue())
+    data = io.BytesIO()
+    holes = np.array([list(window) for window in block.holes])
+    np.savez_compressed(data, pixels=block.pixels, holes=holes)
+    context.store.put(unfinished_name(context, raster, block.index), data.getvalue())
 
 
 def unfinished_blocks(
     context: RunContext, raster: str, indices: Iterable[BlockIndex]
 ) -> dict[BlockIndex, Block]:
-    """The blocks (row, col) that an earlier attempt left with holes; these alone are lacking."""
-    if raster not in context.plan.keys:  # a scene: nobody makes its pixels
+    """Load the blocks (row, col) of an earlier attempt that have holes; only these are missing.
+
+    Raises:
+        StoreFailed: the store does not respond.
+    """
+    if raster not in context.plan.keys:  # a scene: a run does not store its pixels
         return {}
-    there = set(context.store.names(f"unfinished/{context.plan.keys[raster]}"))
+    stored = set(context.store.names(f"unfinished/{context.plan.keys[raster]}"))
     return {
-        index: _read(context, raster, index)
+        index: _load_unfinished(context, raster, index)
         for index in indices
-        if _name(context, raster, index) in there
+        if unfinished_name(context, raster, index) in stored
     }
 
 
-def _read(context: RunContext, raster: str, index: BlockIndex) -> Block:
-    with np.load(io.BytesIO(context.store.get(_name(context, raster, index)))) as kept:
-        holes = tuple(Window(*map(int, window)) for window in kept["holes"])
-        return Block(index, block_window(index, context.sizes[raster]), kept["pixels"], holes)
+def _load_unfinished(context: RunContext, raster: str, index: BlockIndex) -> Block:
+    with np.load(io.BytesIO(context.store.get(unfinished_name(context, raster, index)))) as stored:
+        holes = tuple(Window(*map(int, window)) for window in stored["holes"])
+        return Block(index, block_window(index, context.sizes[raster]), stored["pixels"], holes)
 
 
-def _name(context: RunContext, raster: str, index: BlockIndex) -> str:
-    return f"unfinished/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
+def _first_raster(stage: BoundStage) -> str:
+    return str(next(iter(stage.rasters.values())))
+
+
+def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> set[BlockIndex]:
+    """Return the blocks of a chunk without an object `ROW/COL` in a folder of the store."""
+    window = scaled_window(chunk, context.grid_type(raster).scale)
+    expected = set(blocks_touching(window))
+    stored = set()
+    # Listed row by row: the whole raster may have many more objects than the chunk.
+    for row in {row for row, _ in expected}:
+        for name in context.store.names(f"{folder}/{row}"):
+            stored.add((row, int(name.rpartition("/")[2])))
+    return expected - stored
+
+
+def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> BlockAssembler:
+    planned = context.raster_type(name)
+    dtype = planned.dtype[0] if len(planned.dtype) == 1 else ""
+    unfinished = unfinished_blocks(context, name, blocks)
+    return BlockAssembler(name, context.sizes[name], blocks, dtype, planned.nodata, unfinished)

@@ -1,17 +1,15 @@
-"""The verb `process`: run the tiles of some chunks and keep their blocks and partials.
+"""Run the activity `process`: compute the tiles of chunks, and store their blocks and partials.
 
-Idempotent: only tiles that touch a missing block are computed, and a block is the same bytes
-whoever makes it. A tile that fails for good becomes a hole; the rest of its chunk is kept.
+The activity is idempotent: only tiles that touch a missing block are computed, and the bytes of a
+block do not depend on the attempt. A tile that fails finally becomes a hole; the other tiles of its
+chunk are stored.
 """
 
 from __future__ import annotations
 
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextvars import copy_context
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.client.transport import given_up_when
 from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
@@ -37,171 +35,32 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.inputs import Sources, picked_bands
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
-from pesto_runtime.run.tile import StageFailed, TileRunner, in_stage
+from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import Size, tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from pesto_runtime.run.tile import Made
+    from pesto_runtime.run.tile import TileOutcome
 
 
-_Outputs: TypeAlias = "tuple[dict[str, Made], dict[str, object]]"
-
-_ATTEMPTS = 3
-_LONGEST_PAUSE_S = 5.0
-_LOOK_S = 0.2
-_WAITED_FOR = 8
+_TILES_OF_SERVICES = 8
+_MOST_LISTED = 3
+_A_TILES_OWN_FAULT = (AlgorithmFailed, BadRequest, InvalidInput, NothingValid, TooLarge)
+"""Errors that other tiles need not have; any other error ends the run, which can be resumed."""
 
 
 def tiles_at_once(context: RunContext, number: int) -> int:
-    """Tiles of a phase that one task does well to run at once.
+    """Return the number of tiles of a phase that one task should run at once.
 
-    One where the worker itself computes. Several where it waits for services, and as many as a
-    batched one takes.
+    1 if the worker itself computes. At least 8 if it waits for services, and the batch size of a
+    process whose batches are larger.
     """
     stages = context.phases[number].stages
     services = [context.plan.services[stage.stage.process] for stage in stages]
     if not any(service.is_remote for service in services):
         return 1
-    return max(_WAITED_FOR, *(stage.description.max_batch_size for stage in stages))
-
-
-@dataclass(frozen=True, slots=True)
-class TileOutcome:
-    """What came of a tile.
-
-    Attributes:
-        window: The tile, in the grid of the scenes.
-        wanted: Raster -> the window of it that was to be made.
-        seconds: That it took.
-        made: Raster -> array (band, row, col), vector -> features; or why it failed for good.
-    """
-
-    window: Window
-    wanted: Mapping[str, Window]
-    seconds: float
-    made: Mapping[str, Made] | StageFailed
-
-
-class TileRunners:
-    """Runs tiles in one thread, or in several at once: for services, which are waited for."""
-
-    def __init__(self, make_runner: Callable[[], TileRunner], count: int) -> None:
-        """Open lanes; each has a runner of its own.
-
-        Args:
-            make_runner: Makes what runs a tile.
-            count: Tiles at once, 1 or more.
-        """
-        self.runners = tuple(make_runner() for _ in range(count))
-        self._pool = ThreadPoolExecutor(count, "pesto-tile") if count > 1 else None
-        self._free: SimpleQueue[TileRunner] = SimpleQueue()
-        for runner in self.runners:
-            self._free.put(runner)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def run(
-        self, tiles: Iterable[tuple[Window, Mapping[str, Window]]], *, look: Callable[[], None]
-    ) -> Iterator[TileOutcome]:
-        """Run tiles, and yield each when it is done.
-
-        Args:
-            tiles: A tile's window and what is wanted of it; taken one at a time.
-            look: Called before every tile and while waiting; raises to stop.
-
-        Raises:
-            PestoError: what no tile can be blamed for.
-        """
-        if self._pool is None:
-            for window, wanted in tiles:
-                look()
-                yield self._try(window, wanted)
-            return
-        waiting: set[Future[TileOutcome]] = set()
-        for window, wanted in tiles:
-            look()
-            waiting.add(self._pool.submit(copy_context().run, self._try, window, wanted))
-            while len(waiting) >= len(self.runners):
-                yield from _done(waiting, look)
-        while waiting:
-            yield from _done(waiting, look)
-
-    def _try(self, window: Window, wanted: Mapping[str, Window]) -> TileOutcome:
-        runner, begun = self._free.get(), time.perf_counter()
-        made: Mapping[str, Made] | StageFailed
-        try:
-            made, _ = attempted(lambda: runner.run(wanted))
-        except StageFailed as failure:
-            made = failure
-        finally:
-            self._free.put(runner)
-        return TileOutcome(window, wanted, time.perf_counter() - begun, made)
-
-
-def attempted(call: Callable[[], _Outputs]) -> _Outputs:
-    """Try a tile again while asking again can help; what is already done of its chunk stays.
-
-    Raises:
-        StageFailed: it failed for good.
-    """
-    for attempt in range(1, _ATTEMPTS):
-        try:
-            return call()
-        except StageFailed as failure:
-            if not failure.error.retryable:
-                raise
-            time.sleep(min(failure.error.retry_after_s or 0.2 * 2**attempt, _LONGEST_PAUSE_S))
-    return call()
-
-
-def _done(waiting: set[Future[TileOutcome]], look: Callable[[], None]) -> Iterator[TileOutcome]:
-    """Take what is done out of what is waited for, at least one or after a moment none."""
-    done, _ = wait(waiting, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-    look()
-    for future in done:
-        waiting.discard(future)
-        yield future.result()
-
-
-_MOST_TOLD = 3
-_A_TILES_OWN_FAULT = (AlgorithmFailed, BadRequest, InvalidInput, NothingValid, TooLarge)
-"""Errors that another tile need not have; any other ends the run, which can be resumed."""
-
-
-@dataclass
-class _Chunks:
-    """Some chunks of a phase, while they run; belongs to one thread."""
-
-    context: RunContext
-    stages: PhaseStages
-    bands: Mapping[str, tuple[int, ...]]
-    lanes: TileRunners
-    watch: TileObserver
-    meter: CostMeter = field(default_factory=CostMeter)
-    holes: list[Hole] = field(default_factory=list)
-    records: list[TileRecord] = field(default_factory=list)
-    blocks: int = 0
-
-    def note(self, window: Window, seconds: float, state: str) -> None:
-        """Keep and tell what became of a tile."""
-        self.records.append(TileRecord(window, seconds, state))
-        self.watch.on_tile(self.records[-1])
-
-    def look(self) -> None:
-        """See whether to go on.
-
-        Raises:
-            Interrupted: the watch said stop.
-        """
-        if self.watch.should_stop():
-            raise Interrupted("stopped between tiles; the same command resumes the run")
+    return max(_TILES_OF_SERVICES, *(stage.description.max_batch_size for stage in stages))
 
 
 def process(
@@ -211,37 +70,67 @@ def process(
     threads: int = 1,
     holes: Literal["keep", "fail"] = "keep",
 ) -> ChunkResult:
-    """Run chunks `start` to `stop` of a phase; nothing where an earlier phase has holes.
+    """Run chunks `start` to `stop` of a phase; none if the phase is blocked by earlier holes.
 
     Args:
-        chunk: Which.
-        watch: Who looks on.
-        threads: Tiles at once: more than one where services are waited for.
-        holes: Whether a tile that failed for good is kept as a hole, or fails the chunk once its
-            other tiles are done.
+        chunk: Plan, phase and chunks.
+        watch: Receives the state of each tile, and can stop the activity.
+        threads: Number of tiles at once; more than one if they wait for services.
+        holes: `keep` records a tile that failed finally as a hole; `fail` raises an error once the
+            other tiles of the chunks are stored.
 
     Raises:
-        Interrupted: the watch said stop; whole blocks are kept.
-        TilesFailed: there are holes, and `holes` is `fail`; asked again, only they are computed.
-        PestoError: what no tile can be blamed for: a raster that cannot be read, a service that
-            is not there or breaks its contract, a store that cannot be written.
+        Interrupted: `watch` stopped it; complete blocks are stored.
+        TilesFailed: there are holes, and `holes` is `fail`; a retry computes only these tiles.
+        PestoError: an error that is not of a single tile: a raster that cannot be read, a service
+            that is down or breaks its contract, a store that cannot be written.
     """
     context = load_context(chunk.plan)
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
     bands = _needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
+    # Only with chunks to run: the values that a blocked phase waits for do not exist.
     parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
     watch = watch or TileObserver()
-    with raster_settings(), given_up_when(watch.should_stop), TileRunners(
+    with raster_settings(), given_up_when(watch.should_stop), TilePool(
         lambda: _runner(context, stages, bands, parameters), threads
-    ) as lanes:  # fmt: skip
-        run = _Chunks(context, stages, bands, lanes, watch)
+    ) as pool:  # fmt: skip
+        run = _Chunks(context, stages, bands, pool, watch)
         for window in windows:
             _run_chunk(run, window, tile=phase.tile)
-    result = _kept(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
+    result = _save_manifest(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
     if run.holes and holes == "fail":
-        raise _failed(run)
+        raise _tiles_failed(run)
     return result
+
+
+@dataclass
+class _Chunks:
+    """Some chunks of a phase while they run; belongs to one thread."""
+
+    context: RunContext
+    stages: PhaseStages
+    bands: Mapping[str, tuple[int, ...]]
+    pool: TilePool
+    watch: TileObserver
+    meter: CostMeter = field(default_factory=CostMeter)
+    holes: list[Hole] = field(default_factory=list)
+    records: list[TileRecord] = field(default_factory=list)
+    blocks: int = 0
+
+    def record(self, window: Window, seconds: float, state: str) -> None:
+        """Record the state of a tile, and report it to the observer."""
+        self.records.append(TileRecord(window, seconds, state))
+        self.watch.on_tile(self.records[-1])
+
+    def check_stop(self) -> None:
+        """Stop if the observer requests it.
+
+        Raises:
+            Interrupted: it does.
+        """
+        if self.watch.should_stop():
+            raise Interrupted("stopped between tiles; the same command resumes the run")
 
 
 def _runner(
@@ -261,95 +150,73 @@ def _runner(
 
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
-    collector = ChunkWriter.of(
-        run.context, run.stages, chunk, source_bands=run.bands, meter=run.meter
-    )
+    writer = ChunkWriter.of(run.context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
     if run.stages.kind == "whole":
-        _run_whole(run, collector, chunk)
+        _run_whole(run, writer, chunk)
     else:
-        for tried in run.lanes.run(_to_do(run, collector, tiles_of(chunk, tile)), look=run.look):
+        tiles = _missing_tiles(run, writer, tiles_of(chunk, tile))
+        for outcome in run.pool.run(tiles, check_stop=run.check_stop):
             begun = time.perf_counter()
-            state = _taken(run, collector, tried)
-            run.note(tried.window, tried.seconds + time.perf_counter() - begun, state)
-    run.blocks += collector.blocks
+            state = _store(run, writer, outcome)
+            run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
+    run.blocks += writer.blocks
 
 
-def _to_do(
-    run: _Chunks, collector: ChunkWriter, windows: Iterable[Window]
+def _missing_tiles(
+    run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]
 ) -> Iterator[tuple[Window, Mapping[str, Window]]]:
-    """The tiles that touch a missing block, and what is wanted of them."""
+    """Yield the tiles that touch a missing block, with the windows of rasters to compute."""
     for window in windows:
-        wanted = collector.wanted(window)
+        wanted = writer.wanted(window)
         if wanted:
             yield window, wanted
         else:
-            run.note(window, 0.0, "reused")
+            run.record(window, 0.0, "reused")
 
 
-def _taken(run: _Chunks, collector: ChunkWriter, tried: TileOutcome) -> str:
-    if isinstance(tried.made, StageFailed):
-        _note_hole(run, tried.made, tried.window)
-        collector.spoil(tried.wanted)
+def _store(run: _Chunks, writer: ChunkWriter, outcome: TileOutcome) -> str:
+    """Store the results of a tile or its hole, and return the state of the tile."""
+    if isinstance(outcome.result, StageFailed):
+        _add_hole(run, outcome.result, outcome.window)
+        writer.add_hole(outcome.wanted)
         return "hole"
     try:
-        collector.add(tried.wanted, tried.made)
+        writer.add(outcome.wanted, outcome.result)
     except StageFailed as failure:  # of a reduce: the pixels themselves are right
-        _note_hole(run, failure, tried.window)
+        _add_hole(run, failure, outcome.window)
     return "done"
 
 
-def _run_whole(run: _Chunks, collector: ChunkWriter, window: Window) -> None:
-    run.look()
+def _run_whole(run: _Chunks, writer: ChunkWriter, window: Window) -> None:
+    run.check_stop()
     begun = time.perf_counter()
-    if collector.is_complete and _has_scalars(run):
-        run.note(window, 0.0, "reused")
+    if writer.is_complete and _has_scalars(run):
+        run.record(window, 0.0, "reused")
         return
     try:
-        arrays, values = attempted(run.lanes.runners[0].run_whole)
+        results, values = attempted(run.pool.runners[0].run_whole)
     except StageFailed as failure:
         raise in_stage(failure.error, failure.stage, window) from failure
-    collector.add(collector.wanted(window), arrays)
+    writer.add(writer.wanted(window), results)
     outputs = {name.rpartition(".")[2]: encode_value(name, v) for name, v in values.items()}
     if outputs:
         name = scalars_name(run.context, run.stages.stages[0].id)
         run.context.store.put_json(name, dict(outputs))
-    run.note(window, time.perf_counter() - begun, "done")
+    run.record(window, time.perf_counter() - begun, "done")
 
 
-def _kept(run: _Chunks, manifest: str) -> ChunkResult:
-    """Write the manifest, and say where it is and what it counts."""
-    runners = run.lanes.runners
-    for runner in runners:
-        run.meter.add(runner.meter)
-    states = [record.state for record in run.records]
-    result = ChunkResult(
-        manifest=run.context.store.href(manifest),
-        tiles=states.count("done"),
-        reused=states.count("reused"),
-        holes=len(run.holes),
-        blocks=run.blocks,
-        bytes_read=sum(runner.sources.bytes_read for runner in runners),
-    )
-    run.context.store.put_json(manifest, _manifest(run, result))
-    return result
+def _has_scalars(run: _Chunks) -> bool:
+    """Whether the JSON outputs of a whole stage are stored, or it has none."""
+    stage = run.stages.stages[0]
+    has_any = any(isinstance(each, JsonType) for each in stage.makes.values())
+    return not has_any or scalars_name(run.context, stage.id) in run.context.store.names("scalars")
 
 
-def _failed(run: _Chunks) -> TilesFailed:
-    """The error that tells of holes: how many, and the first of them."""
-    told = [str(hole.error["detail"]) for hole in run.holes[:_MOST_TOLD]]
-    more = len(run.holes) - len(told)
-    lines = [*told, f"and {more} more"] if more else told
-    return TilesFailed(
-        f"{len(run.holes)} of {len(run.records)} tiles failed; the others are kept, and asked "
-        "again only these are computed:" + "".join(f"\n  {line}" for line in lines)
-    )
-
-
-def _note_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
-    """Keep a tile's failure as a hole.
+def _add_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
+    """Record the failure of a tile as a hole.
 
     Raises:
-        PestoError: the failure is not the tile's own; the run cannot go on.
+        PestoError: the error is not of this tile only; the run ends.
     """
     if not isinstance(failure.error, _A_TILES_OWN_FAULT):
         raise in_stage(failure.error, failure.stage, window) from failure
@@ -357,27 +224,33 @@ def _note_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
     run.holes.append(Hole(window=window, stage=failure.stage, error=problem))
 
 
-def _has_scalars(run: _Chunks) -> bool:
-    """Whether the JSON outputs of a whole stage are there, or it has none."""
-    stage = run.stages.stages[0]
-    has_any = any(isinstance(made, JsonType) for made in stage.makes.values())
-    return not has_any or scalars_name(run.context, stage.id) in run.context.store.names("scalars")
+def _tiles_failed(run: _Chunks) -> TilesFailed:
+    """Return an error with the number of holes and the first three of them."""
+    details = [str(hole.error["detail"]) for hole in run.holes[:_MOST_LISTED]]
+    more = len(run.holes) - len(details)
+    lines = [*details, f"and {more} more"] if more else details
+    return TilesFailed(
+        f"{len(run.holes)} of {len(run.records)} tiles failed; the others are stored, and a retry "
+        "computes only these:" + "".join(f"\n  {line}" for line in lines)
+    )
 
 
-def _needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[int, ...]]:
-    """Source -> the bands that its readers pick; absent where any takes them all."""
-    picked: dict[str, list[tuple[int, ...] | None]] = {}
-    for stage in (*stages.stages, *stages.reduces):
-        for port, reference in stage.rasters.items():
-            contract = stage.description.input(port)
-            names = contract.raster.band_names if contract and contract.raster else None
-            bands = picked_bands(context, str(reference), names)
-            picked.setdefault(str(reference), []).append(bands)
-    return {
-        name: tuple(sorted({number for bands in found if bands for number in bands}))
-        for name, found in picked.items()
-        if name in stages.sources and None not in found
-    }
+def _save_manifest(run: _Chunks, name: str) -> ChunkResult:
+    """Store the manifest of the chunks, and return its href and counts."""
+    runners = run.pool.runners
+    for runner in runners:
+        run.meter.add(runner.meter)
+    states = [record.state for record in run.records]
+    result = ChunkResult(
+        manifest=run.context.store.href(name),
+        tiles=states.count("done"),
+        reused=states.count("reused"),
+        holes=len(run.holes),
+        blocks=run.blocks,
+        bytes_read=sum(runner.sources.bytes_read for runner in runners),
+    )
+    run.context.store.put_json(name, _manifest(run, result))
+    return result
 
 
 def _manifest(run: _Chunks, result: ChunkResult) -> dict[str, object]:
@@ -388,4 +261,20 @@ def _manifest(run: _Chunks, result: ChunkResult) -> dict[str, object]:
         "holes": [hole.model_dump(mode="json") for hole in run.holes],
         "bytes_read": result.bytes_read,
         **run.meter.manifest(),
+    }
+
+
+def _needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[int, ...]]:
+    """Return source -> the bands that its readers select; absent if a reader uses all of them."""
+    selected: dict[str, list[tuple[int, ...] | None]] = {}
+    for stage in (*stages.stages, *stages.reduces):
+        for port, reference in stage.rasters.items():
+            contract = stage.description.input(port)
+            names = contract.raster.band_names if contract and contract.raster else None
+            bands = picked_bands(context, str(reference), names)
+            selected.setdefault(str(reference), []).append(bands)
+    return {
+        name: tuple(sorted({number for bands in found if bands for number in bands}))
+        for name, found in selected.items()
+        if name in stages.sources and None not in found
     }

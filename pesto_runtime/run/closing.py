@@ -1,6 +1,6 @@
-"""The verbs that end a phase: `mosaic` its blocks, `reduce` its partials, `call` what has no image.
+"""Run the activities after the chunks of a phase: mosaic, merge, reduce, call, and close_phase.
 
-All of them are idempotent, and none makes up what is missing: a raster with holes says so.
+All of them are idempotent. They compute no blocks: missing blocks are reported as holes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pesto_runtime.run.callers import caller_for
 from pesto_runtime.run.context import (
     RunContext,
     block_name,
-    blocks_missing,
-    blocks_there,
     feature_name,
+    holed_name,
     is_blocked,
     load_context,
+    missing_blocks,
     partial_name,
     raster_name,
     scalars_name,
-    spoilt_name,
     stage_manifest_name,
+    stored_blocks,
     vector_name,
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
@@ -55,21 +55,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """A raster put together.
+    """A mosaicked raster.
 
     Attributes:
         product: The file.
-        holes: Windows of blocks that are not there whole, in the raster's own grid.
+        holes: Windows of blocks that are missing or have a hole, in the raster's own grid.
     """
 
     product: Product
     holes: tuple[Window, ...]
 
 
-def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
-    """Put a raster's blocks together into one file; resumes where it was killed.
+@dataclass(frozen=True)
+class Merged:
+    """A merged vector.
 
-    Blocks that are not there, or have a hole, are filled with the port's nodata and told.
+    Attributes:
+        sha256: Checksum of the file, hexadecimal.
+        size: Size of the file, bytes.
+        features: Number of features.
+        holes: Windows of blocks that are missing or have a hole, in the vector's own grid.
+    """
+
+    sha256: str
+    size: int
+    features: int
+    holes: tuple[Window, ...]
+
+
+def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
+    """Write a raster's blocks into one file; continues an unfinished file.
+
+    Missing blocks and holes are filled with the port's nodata, and reported.
+
+    Args:
+        plan_href: Href of the plan.
+        raster: Reference of the raster.
+        path: File to write.
 
     Raises:
         RunFailed: there are holes, and the port has no nodata to fill them with.
@@ -77,60 +99,57 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
     """
     context = load_context(plan_href)
     layout = _layout(context, raster)
-    there = blocks_there(context, raster)
+    stored = stored_blocks(context, raster)
     size = context.sizes[raster]
-    holes = tuple(index for index in blocks_of(size) if index not in there)
+    holes = tuple(index for index in blocks_of(size) if index not in stored)
     if holes and layout.nodata is None:
         raise RunFailed(
-            f"{raster} has {len(holes)} blocks that could not be made, and its port declares no "
-            "nodata to fill them with: nothing is published; run again, or declare nodata"
+            f"{len(holes)} blocks of {raster} failed, and its port declares no nodata to fill them "
+            "with: nothing is published; run again, or declare nodata"
         )
-    if holes:  # other tiles may have failed when an unfinished file was begun
+    if holes:
+        # The unfinished file may be of an attempt with the same number of holes at other places.
         discard_unfinished(path)
-    blocks = _blocks(context, raster, layout, there)
+    blocks = _blocks(context, raster, layout, stored)
     key = f"{context.plan.keys[raster]}-{len(holes)}"
     product = write_product(path, layout, blocks, key=key)
     return Mosaic(product, tuple(block_window(index, size) for index in holes))
 
 
-def materialise(plan_href: str, raster: str) -> None:
-    """Put a raster or a vector together inside the run store, for a later phase to read; once.
+def merge(plan_href: str, vector: str, path: Path) -> Merged:
+    """Write a vector's features, in the CRS of the first scene, into one GeoJSON file.
+
+    A block with a hole has the features of its other tiles, and is reported.
+
+    Args:
+        plan_href: Href of the plan.
+        vector: Reference of the vector.
+        path: File to write.
 
     Raises:
-        RunFailed: it has holes.
         StoreFailed: disk full, or not writable.
-        InvalidInput: the store is not a local folder.
     """
     context = load_context(plan_href)
-    if isinstance(context.types[raster], VectorType):
-        materialise_vector(plan_href, raster)
-        return
-    path = context.store.path(raster_name(context, raster))
-    if path.exists():
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreFailed(f"{path.parent}: {error.strerror or error}") from error
-    made = mosaic(plan_href, raster, path)
-    if made.holes:
-        path.unlink()
-        raise RunFailed(f"{raster} has {len(made.holes)} holes; a later phase needs all of it")
+    holes: list[Window] = []
+    features = _located(context, vector, holes)
+    count = _write(path, features, crs=_scene_crs(context))
+    digest, size = file_sha256(path)
+    return Merged(digest, size, count, tuple(holes))
 
 
 def reduce(plan_href: str, stage_id: str) -> bool:
-    """Fold a reduce's partials, row-major over the scene, and finish them.
+    """Fold a reduce's partials, row-major over the scene, and store the outputs of the result.
 
     Returns:
-        False where a partial is missing: then nothing is made.
+        False if a partial is missing; then nothing is stored.
 
     Raises:
-        PestoError: the process refuses to finish; names the stage.
+        PestoError: the process fails to finish; the message names the stage.
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
     size = context.sizes[str(next(iter(stage.rasters.values())))]
-    merged: dict[str, object] | None = None
+    folded: dict[str, object] | None = None
     for index in blocks_of(size):
         try:
             document = context.store.get_json(partial_name(context, stage_id, index))
@@ -138,17 +157,17 @@ def reduce(plan_href: str, stage_id: str) -> bool:
             return False
         partial = decode_partial(document if isinstance(document, dict) else {})
         folds = stage.description.folds
-        merged = partial if merged is None else fold(merged, partial, folds)
-    _finish(context, stage, lambda caller: caller.finish(merged or {}))
+        folded = partial if folded is None else fold(folded, partial, folds)
+    _finish(context, stage, lambda caller: caller.finish(folded or {}))
     return True
 
 
 def call(plan_href: str, stage_id: str) -> None:
-    """Perform a stage without images.
+    """Call a stage without images, and store its outputs, if not done yet.
 
     Raises:
-        PestoError: the process fails; names the stage.
-        NotFound: a value that it needs was not made.
+        PestoError: the process fails; the message names the stage.
+        NotFound: the stage of an input value has not finished.
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
@@ -159,16 +178,16 @@ def call(plan_href: str, stage_id: str) -> None:
 
 
 def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
-    """Do what a phase owes once its chunks are done; call what has no image.
+    """Finish a phase: mosaic rasters, merge vectors, fold reduces, or call a stage without images.
 
-    The rasters that later phases read are put together, and the phase's reduces are folded; what
-    has holes is left out.
+    Rasters and vectors are completed only if a later phase reads them. Those with holes, and
+    reduces that read them, are skipped.
 
     Returns:
-        Ids of stages that could not be made.
+        Ids of the stages that were skipped.
 
     Raises:
-        PestoError: a process refuses to finish, or the store cannot be written.
+        PestoError: a process fails to finish, or the store cannot be written.
     """
     context = load_context(plan_href)
     phase = context.phases[number]
@@ -178,9 +197,56 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
         call(plan_href, phase.stages[0].id)
         return ()
     for raster in read_later(context.phases, number):
-        if not blocks_missing(context, raster):
+        if not missing_blocks(context, raster):
             materialise(plan_href, raster)
     return tuple(stage.id for stage in phase.reduces if not reduce(plan_href, stage.id))
+
+
+def materialise(plan_href: str, raster: str) -> None:
+    """Mosaic a raster, or merge a vector, in the run store for later phases, if not done yet.
+
+    Raises:
+        RunFailed: it has holes.
+        StoreFailed: disk full, or not writable.
+        InvalidInput: the store is not a local folder.
+    """
+    context = load_context(plan_href)
+    if isinstance(context.types[raster], VectorType):
+        _materialise_vector(context, raster)
+        return
+    path = context.store.path(raster_name(context, raster))
+    if path.exists():  # complete: a product gets its name when its last block is written
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"{path.parent}: {error.strerror or error}") from error
+    mosaicked = mosaic(plan_href, raster, path)
+    if mosaicked.holes:
+        path.unlink()
+        raise RunFailed(f"{raster} has {len(mosaicked.holes)} holes; a later phase needs all of it")
+
+
+def _materialise_vector(context: RunContext, vector: str) -> None:
+    """Merge a vector in the run store, if not done yet.
+
+    Raises:
+        RunFailed: it has holes.
+        StoreFailed: the store cannot be written.
+    """
+    name = vector_name(context, vector)
+    if name in context.store.names("vectors"):
+        return
+    holes: list[Window] = []
+    features = list(_located(context, vector, holes))
+    if holes:
+        raise RunFailed(f"{vector} has {len(holes)} holes; a later phase needs all of it")
+    collection: dict[str, object] = {
+        "type": "FeatureCollection",
+        "crs": crs_member(_scene_crs(context)),
+        "features": features,
+    }
+    context.store.put_json(name, collection)
 
 
 def _finish(
@@ -199,35 +265,41 @@ def _finish(
 
 
 def _layout(context: RunContext, raster: str) -> Layout:
-    """A product's header: place and tags of the first scene, band facts of the port."""
-    made = context.raster_type(raster)
+    """Return the header of a product: georeference and tags of the first scene, bands of the port.
+
+    Raises:
+        RunFailed: neither the contract nor the scene has the bands or the dtype.
+        RasterUnreadable: the scene cannot be read.
+    """
+    planned = context.raster_type(raster)
     width, height = context.sizes[raster]
-    if made.bands is None or len(made.dtype) != 1:
+    if planned.bands is None or len(planned.dtype) != 1:
         raise RunFailed(f"{raster}: its bands and dtype are not known; declare them at its port")
     scene = next(iter(context.plan.scenes.values()))
     with raster_settings(), RasterReader(scene.href) as reader:
-        place = reader.georeference.rescaled(float(made.scale.x), float(made.scale.y))
+        scale = planned.scale
+        georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))
     return Layout(
         width=width,
         height=height,
-        count=len(made.bands),
-        dtype=made.dtype[0],
-        nodata=made.nodata,
-        georeference=place,
-        bands=tuple(BandFacts(description=name) for name in made.bands),
+        count=len(planned.bands),
+        dtype=planned.dtype[0],
+        nodata=planned.nodata,
+        georeference=georeference,
+        bands=tuple(BandFacts(description=name) for name in planned.bands),
     )
 
 
 def _blocks(
-    context: RunContext, raster: str, layout: Layout, there: set[BlockIndex]
+    context: RunContext, raster: str, layout: Layout, stored: set[BlockIndex]
 ) -> Iterator[bytes]:
-    """A raster's compressed blocks, row-major; what is missing is nodata."""
+    """Yield a raster's compressed blocks, row-major; missing ones as nodata."""
     for index in blocks_of((layout.width, layout.height)):
-        if index in there:
+        if index in stored:
             yield context.store.get(block_name(context, raster, index))
             continue
         try:
-            yield context.store.get(spoilt_name(context, raster, index))
+            yield context.store.get(holed_name(context, raster, index))
         except NotFound:
             yield _empty_block(layout, index)
 
@@ -239,64 +311,8 @@ def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
     return codec.compress(np.full(shape, layout.nodata, layout.dtype))
 
 
-@dataclass(frozen=True)
-class Merged:
-    """A vector put together.
-
-    Attributes:
-        sha256: Of the file, hexadecimal.
-        size: Of the file, bytes.
-        features: How many.
-        holes: Windows of blocks that are not there whole, in the vector's own grid.
-    """
-
-    sha256: str
-    size: int
-    features: int
-    holes: tuple[Window, ...]
-
-
-def merge(plan_href: str, vector: str, path: Path) -> Merged:
-    """Write a vector's features, in the CRS of the first scene, into one GeoJSON file.
-
-    Of a block with a hole there are the features of its other tiles; it is told.
-
-    Raises:
-        StoreFailed: disk full, or not writable.
-    """
-    context = load_context(plan_href)
-    holes: list[Window] = []
-    features = _located(context, vector, holes)
-    count = _write(path, features, crs=_scene_crs(context))
-    digest, size = file_sha256(path)
-    return Merged(digest, size, count, tuple(holes))
-
-
-def materialise_vector(plan_href: str, vector: str) -> None:
-    """Put a vector together inside the run store, for a later phase to take as a value; once.
-
-    Raises:
-        RunFailed: it has holes.
-        StoreFailed: the store cannot be written.
-    """
-    context = load_context(plan_href)
-    name = vector_name(context, vector)
-    if name in context.store.names("vectors"):
-        return
-    holes: list[Window] = []
-    features = list(_located(context, vector, holes))
-    if holes:
-        raise RunFailed(f"{vector} has {len(holes)} holes; a later phase needs all of it")
-    collection: dict[str, object] = {
-        "type": "FeatureCollection",
-        "crs": crs_member(_scene_crs(context)),
-        "features": features,
-    }
-    context.store.put_json(name, collection)
-
-
 def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | None) -> int:
-    """Write features as one GeoJSON file; answers how many."""
+    """Write features as one GeoJSON file, and return their number."""
     number = 0
     try:
         with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -310,21 +326,21 @@ def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | N
 def _located(
     context: RunContext, vector: str, holes: list[Window]
 ) -> Iterator[dict[str, JsonValue]]:
-    """Every feature in the scene's coordinates; blocks that are not whole are noted in `holes`."""
+    """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
     size, transform = context.sizes[vector], _transform(context, vector)
     for index in blocks_of(size):
         try:
             data = context.store.get(feature_name(context, vector, index))
         except NotFound:
             holes.append(block_window(index, size))
-            data = _spoilt(context, vector, index)
+            data = _holed_block(context, vector, index)
         for feature in decode_block(data):
             yield located(feature, transform)
 
 
-def _spoilt(context: RunContext, vector: str, index: tuple[int, int]) -> bytes:
+def _holed_block(context: RunContext, vector: str, index: tuple[int, int]) -> bytes:
     try:
-        return context.store.get(spoilt_name(context, vector, index))
+        return context.store.get(holed_name(context, vector, index))
     except NotFound:
         return b"[]"
 

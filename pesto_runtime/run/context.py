@@ -1,15 +1,16 @@
-"""What a worker knows of a run: its plan, re-checked and typed, and its store. Loaded once."""
+"""Load a run for a worker: its plan, checked and typed again, its store, and the names in it.
+
+Also finds missing blocks and blocked phases, from the names in the store alone. It does not read
+blocks or pixels.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import platform
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import ValidationError
 
 from pesto_runtime.contract import (
@@ -31,9 +32,8 @@ from pesto_runtime.pipeline import (
     VectorType,
     check,
     phases_of,
+    raster_sizes,
 )
-from pesto_runtime.pipeline import raster_sizes as sizes_of
-from pesto_runtime.raster.read import gdal_version
 from pesto_runtime.store import Store, open_store
 from pesto_runtime.tiling import blocks_of
 
@@ -48,17 +48,20 @@ if TYPE_CHECKING:
 
 _PLANS = "plans"
 
+_RESULT_FOLDERS = ("scalars", "rasters", "vectors")
+"""Folders of the objects that later phases read; the name of an object starts with its key."""
+
 
 @dataclass(frozen=True)
 class RunContext:
-    """A plan, ready to be worked on.
+    """A plan with everything that a worker derives from it.
 
     Attributes:
         plan: The plan.
         store: Its run store.
         stages: Stage id -> stage, bound and typed.
         types: `$owner.port` -> type of the value.
-        phases: As the plan has them, with their stages.
+        phases: The phases of the plan, with their stages.
         sizes: Raster or vector -> width and height of its grid.
     """
 
@@ -70,24 +73,32 @@ class RunContext:
     sizes: Mapping[str, Size]
 
     def raster_type(self, name: str) -> RasterType:
-        """The type of a raster by its reference."""
+        """Return the type of a raster by its reference.
+
+        Raises:
+            InvalidInput: it is not a raster.
+        """
         found = self.types[name]
         if not isinstance(found, RasterType):
-            raise InvalidInput(f"{name} is no raster")
+            raise InvalidInput(f"{name} is not a raster")
         return found
 
     def grid_type(self, name: str) -> GridType:
-        """The type of a raster or a vector by its reference."""
+        """Return the type of a raster or a vector by its reference.
+
+        Raises:
+            InvalidInput: it is a JSON value.
+        """
         found = self.types[name]
         if isinstance(found, JsonType):
             raise InvalidInput(f"{name} is a JSON value, neither a raster nor a vector")
         return found
 
     def value(self, reference: Reference) -> JsonValue:
-        """A JSON value of the run: a parameter, what a finished stage made, or a merged vector.
+        """Return a JSON value of the run: a parameter, an output of a stage, or a merged vector.
 
         Raises:
-            NotFound: the stage that makes it has not finished.
+            NotFound: its stage has not finished.
         """
         if reference.is_input:
             return self.plan.parameters[reference.port]
@@ -95,21 +106,43 @@ class RunContext:
             return self.store.get_json(vector_name(self, str(reference)))
         outputs = self.store.get_json(scalars_name(self, reference.owner))
         if not isinstance(outputs, dict) or reference.port not in outputs:
-            raise NotFound(f"{reference} was not made by its stage")
+            raise NotFound(f"{reference} is not among the outputs of its stage")
         return outputs[reference.port]
 
-    def forget_manifests(self) -> None:
-        """Delete the tile records that an earlier attempt at this run left."""
-        self.store.delete(list(self.store.names(f"manifests/{self.plan.run}")))
-
     def parameters(self, stage: BoundStage) -> dict[str, JsonValue]:
-        """The JSON inputs of a stage: its literals and the values bound to it."""
+        """Return the JSON inputs of a stage: its literals and the values bound to it.
+
+        Raises:
+            NotFound: a stage that computes one of them has not finished.
+        """
         values = {port: self.value(reference) for port, reference in stage.values.items()}
         return {**stage.literals, **values}
 
+    def forget_manifests(self) -> None:
+        """Delete the tile records of earlier attempts of this run.
+
+        Raises:
+            StoreFailed: the store cannot be written.
+        """
+        self.store.delete(list(self.store.names(f"manifests/{self.plan.run}")))
+
+
+def begin_run(plan: Plan) -> str:
+    """Store a plan in its run store, and delete the tile records of earlier attempts.
+
+    Returns:
+        The plan's href: the only value that a task needs to load the run.
+
+    Raises:
+        StoreFailed: the store cannot be written.
+    """
+    href = save_plan(plan)
+    load_context(href).forget_manifests()
+    return href
+
 
 def save_plan(plan: Plan) -> str:
-    """Put a plan into its run store, and answer its href.
+    """Store a plan in its run store, and return its href.
 
     Raises:
         StoreFailed: the store cannot be written.
@@ -121,59 +154,13 @@ def save_plan(plan: Plan) -> str:
     return store.href(name)
 
 
-def begin_run(plan: Plan) -> str:
-    """Put a plan into its run store, and forget what earlier attempts told of their tiles.
-
-    Returns:
-        The plan's href: all that a task has to be told of it.
-
-    Raises:
-        StoreFailed: the store cannot be written.
-    """
-    href = save_plan(plan)
-    load_context(href).forget_manifests()
-    return href
-
-
-def chunks_of(plan_href: str, number: int) -> list[Chunk]:
-    """What the tasks of a phase are given, one each; none for a phase without tiles."""
-    phase = load_context(plan_href).plan.phases[number]
-    return [
-        Chunk(plan=plan_href, phase=number, start=index, stop=index + 1)
-        for index in range(len(phase.chunks))
-    ]
-
-
-def forget_run(plan: Plan) -> None:
-    """Delete what runs of this plan left in their store; blocks of other keys stay.
-
-    Raises:
-        StoreFailed: the store cannot be written.
-    """
-    store, keys = open_store(plan.store), set(plan.keys.values())
-    for key in keys:
-        for folder in ("blocks", "features", "holes", "partials", "unfinished"):
-            store.delete(list(store.names(f"{folder}/{key}")))
-    made = [(folder, keys) for folder in ("scalars", "rasters", "vectors")]
-    for folder, known in (*made, (_PLANS, {plan.run})):
-        names = [name for name in store.names(folder) if _stem(name) in known]
-        store.delete(names)
-    store.delete(list(store.names(f"manifests/{plan.run}")))
-    load_context.cache_clear()  # a process that outlives the run must not find its plan
-
-
-def _stem(name: str) -> str:
-    """The key that an object is filed under: `rasters/KEY.tif`, `plans/RUN-DIGEST.json`."""
-    return name.rpartition("/")[2].partition(".")[0].partition("-")[0]
-
-
 @lru_cache(maxsize=8)
 def load_context(plan_href: str) -> RunContext:
-    """Load a plan from its store, once per process.
+    """Load a run by the href of its plan, once per process.
 
     Raises:
-        NotFound: there is no plan of this href.
-        InvalidInput: it is none that this version reads.
+        NotFound: the plan does not exist.
+        InvalidInput: it is not a plan that this version can read.
     """
     base, _, name = plan_href.rpartition(f"/{_PLANS}/")
     data = open_store(base).get(f"{_PLANS}/{name}")
@@ -185,7 +172,12 @@ def load_context(plan_href: str) -> RunContext:
 
 
 def context_of(plan: Plan) -> RunContext:
-    """Make a plan ready to be worked on."""
+    """Derive the context of a run from its plan.
+
+    Raises:
+        InvalidPipeline: the pipeline does not check; with every error.
+        StoreRefused: the run store cannot be opened.
+    """
     pipeline = Pipeline.parse(plan.pipeline)
     descriptions = {
         name: Description.parse(service.description) for name, service in plan.services.items()
@@ -199,76 +191,45 @@ def context_of(plan: Plan) -> RunContext:
         stages={stage.id: stage for stage in checked.stages},
         types=checked.types,
         phases=phases_of(checked.stages, pipeline.outputs.values()),
-        sizes=sizes_of(checked.types, plan.size),
+        sizes=raster_sizes(checked.types, plan.size),
     )
 
 
-def block_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
-    """Where a raster's block (row, col) is kept."""
-    return f"blocks/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
+def chunks_of(plan_href: str, number: int) -> list[Chunk]:
+    """Return the chunks of a phase, one for each task; none for a phase without tiles."""
+    phase = load_context(plan_href).plan.phases[number]
+    return [
+        Chunk(plan=plan_href, phase=number, start=index, stop=index + 1)
+        for index in range(len(phase.chunks))
+    ]
 
 
-def feature_name(context: RunContext, vector: str, index: tuple[int, int]) -> str:
-    """Where the features that a block (row, col) owns are kept."""
-    return f"features/{context.plan.keys[vector]}/{index[0]}/{index[1]}"
+def forget_run(plan: Plan) -> None:
+    """Delete all objects that runs of a plan have stored; blocks of other keys stay.
 
-
-def spoilt_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
-    """Where a block (row, col) that has a hole is kept, for the product alone."""
-    return f"holes/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
-
-
-def partial_name(context: RunContext, stage_id: str, index: tuple[int, int]) -> str:
-    """Where a reduce's partial of a block (row, col) is kept."""
-    return f"partials/{context.plan.keys[stage_id]}/{index[0]}/{index[1]}"
-
-
-def scalars_name(context: RunContext, stage_id: str) -> str:
-    """Where the JSON outputs of a stage are kept."""
-    return f"scalars/{context.plan.keys[stage_id]}.json"
-
-
-def raster_name(context: RunContext, raster: str) -> str:
-    """Where a raster that a later phase reads is kept."""
-    return f"rasters/{context.plan.keys[raster]}.tif"
-
-
-def vector_name(context: RunContext, vector: str) -> str:
-    """Where a vector that a later phase takes as a value is kept."""
-    return f"vectors/{context.plan.keys[vector]}.json"
-
-
-def manifest_name(context: RunContext, phase: int, start: int, stop: int) -> str:
-    """Where the tile records of a range of chunks are kept."""
-    return f"manifests/{context.plan.run}/{phase}-{start}-{stop}.json"
-
-
-def stage_manifest_name(context: RunContext, stage_id: str) -> str:
-    """Where the cost of a stage's one call is kept."""
-    return f"manifests/{context.plan.run}/{stage_id}.json"
-
-
-_KEPT = ("rasters", "scalars", "vectors")
-
-
-def blocks_there(context: RunContext, name: str) -> set[BlockIndex]:
-    """The blocks (row, col) of a raster or a vector that are kept and have no hole."""
-    folder = "features" if isinstance(context.types[name], VectorType) else "blocks"
-    return {_index(each) for each in context.store.names(f"{folder}/{context.plan.keys[name]}")}
-
-
-def blocks_missing(context: RunContext, name: str) -> tuple[BlockIndex, ...]:
-    """The blocks (row, col) of a raster or a vector that are not, row-major."""
-    there = blocks_there(context, name)
-    return tuple(index for index in blocks_of(context.sizes[name]) if index not in there)
+    Raises:
+        StoreFailed: the store cannot be written.
+    """
+    store, keys = open_store(plan.store), set(plan.keys.values())
+    for key in keys:
+        for folder in ("blocks", "features", "holes", "partials", "unfinished"):
+            store.delete(list(store.names(f"{folder}/{key}")))
+    stored = [(folder, keys) for folder in _RESULT_FOLDERS]
+    for folder, known in (*stored, (_PLANS, {plan.run})):
+        names = [name for name in store.names(folder) if _stem(name) in known]
+        store.delete(names)
+    store.delete(list(store.names(f"manifests/{plan.run}")))
+    # A worker of an orchestrator outlives the run: with the cached plan it would start a chunk of a
+    # run that no longer exists, and store blocks that are never deleted.
+    load_context.cache_clear()
 
 
 def is_blocked(context: RunContext, number: int) -> bool:
-    """Whether a phase cannot begin: what it reads of earlier ones has holes, or was not made."""
+    """Whether a phase cannot start: its inputs from earlier phases have holes or are missing."""
     if not number:
         return False
     phase = context.phases[number]
-    kept = {name for folder in _KEPT for name in context.store.names(folder)}
+    stored = {name for folder in _RESULT_FOLDERS for name in context.store.names(folder)}
     sources = [name for name in phase.sources if not _is_input(name)]
     members = (*phase.stages, *phase.reduces)
     values = [each for stage in members for each in stage.values.values() if not each.is_input]
@@ -276,23 +237,85 @@ def is_blocked(context: RunContext, number: int) -> bool:
     needed += [
         scalars_name(context, each.owner) for each in values if str(each) not in phase.sources
     ]
-    return not kept.issuperset(needed)
+    return not stored.issuperset(needed)
 
 
-def unmade_stages(context: RunContext) -> frozenset[str]:
-    """Ids of the stages that made nothing, as what they read has holes."""
-    kept = set(context.store.names("scalars"))
+def skipped_stages(context: RunContext) -> frozenset[str]:
+    """Return the ids of the stages without outputs, because their inputs have holes."""
+    stored = set(context.store.names("scalars"))
     found: set[str] = set()
     for number, phase in enumerate(context.phases):
         if is_blocked(context, number):
             found.update(stage.id for stage in (*phase.stages, *phase.reduces))
         ends = phase.stages if phase.kind == "call" else phase.reduces
-        found.update(stage.id for stage in ends if scalars_name(context, stage.id) not in kept)
+        found.update(stage.id for stage in ends if scalars_name(context, stage.id) not in stored)
     return frozenset(found)
 
 
+def missing_blocks(context: RunContext, name: str) -> tuple[BlockIndex, ...]:
+    """Return the blocks (row, col) of a raster or a vector that are not stored, row-major."""
+    stored = stored_blocks(context, name)
+    return tuple(index for index in blocks_of(context.sizes[name]) if index not in stored)
+
+
+def stored_blocks(context: RunContext, name: str) -> set[BlockIndex]:
+    """Return the blocks (row, col) of a raster or a vector that are stored without a hole."""
+    folder = "features" if isinstance(context.types[name], VectorType) else "blocks"
+    return {_index(each) for each in context.store.names(f"{folder}/{context.plan.keys[name]}")}
+
+
+def block_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
+    """Return the name of a block (row, col) of a raster."""
+    return f"blocks/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
+
+
+def holed_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
+    """Return the name of a block (row, col) with a hole, which only the product may use."""
+    return f"holes/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
+
+
+def unfinished_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
+    """Return the name of the pixels of a block (row, col) with a hole, for the next attempt."""
+    return f"unfinished/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
+
+
+def feature_name(context: RunContext, vector: str, index: tuple[int, int]) -> str:
+    """Return the name of the features that belong to a block (row, col)."""
+    return f"features/{context.plan.keys[vector]}/{index[0]}/{index[1]}"
+
+
+def partial_name(context: RunContext, stage_id: str, index: tuple[int, int]) -> str:
+    """Return the name of a reduce's partial of a block (row, col)."""
+    return f"partials/{context.plan.keys[stage_id]}/{index[0]}/{index[1]}"
+
+
+def scalars_name(context: RunContext, stage_id: str) -> str:
+    """Return the name of the JSON outputs of a stage."""
+    return f"scalars/{context.plan.keys[stage_id]}.json"
+
+
+def raster_name(context: RunContext, raster: str) -> str:
+    """Return the name of a raster that a later phase reads."""
+    return f"rasters/{context.plan.keys[raster]}.tif"
+
+
+def vector_name(context: RunContext, vector: str) -> str:
+    """Return the name of a vector that a later phase receives as a value."""
+    return f"vectors/{context.plan.keys[vector]}.json"
+
+
+def manifest_name(context: RunContext, phase: int, start: int, stop: int) -> str:
+    """Return the name of the tile records of a range of chunks."""
+    return f"manifests/{context.plan.run}/{phase}-{start}-{stop}.json"
+
+
+def stage_manifest_name(context: RunContext, stage_id: str) -> str:
+    """Return the name of the cost of a stage's single call."""
+    return f"manifests/{context.plan.run}/{stage_id}.json"
+
+
 def _grid_name(context: RunContext, name: str) -> str:
-    """Where what a later phase reads is kept, once it is whole."""
+    """Return the name of a mosaicked raster or a merged vector."""
     is_vector = isinstance(context.types[name], VectorType)
     return vector_name(context, name) if is_vector else raster_name(context, name)
 
@@ -307,22 +330,6 @@ def _index(name: str) -> BlockIndex:
     return (int(row), int(col))
 
 
-_PACKAGES = ("pesto-workflows", "numpy", "rasterio", "obstore", "pydantic")
-
-
-def versions() -> dict[str, str]:
-    """Package or tool -> version."""
-    found = {"python": platform.python_version(), "gdal": gdal_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was not installed
-            found[name] = "not installed"
-    return found
-
-
-def cpu_features() -> tuple[str, ...]:
-    """The machine, and the SIMD extensions that numpy uses on it."""
-    config = np.show_config(mode="dicts")
-    simd = config.get("SIMD Extensions", {}) if isinstance(config, dict) else {}
-    return (platform.machine(), *simd.get("baseline", []), *simd.get("found", []))
+def _stem(name: str) -> str:
+    """Return the key in the name of an object: `rasters/KEY.tif`, `plans/RUN-DIGEST.json`."""
+    return name.rpartition("/")[2].partition(".")[0].partition("-")[0]

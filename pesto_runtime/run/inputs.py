@@ -1,4 +1,8 @@
-"""What one call of a stage is given: its images, picked and padded, and where they lie."""
+"""Prepare the inputs of one call of a stage, and cut its outputs to the pixels that are right.
+
+Reads windows of rasters, selects bands, pads edges, and describes the tile. It does not call the
+stage: `run/tile.py` does.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +38,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReaderCache(threading.local):
-    """A thread's open rasters, all of one run; closed when the thread ends or begins another.
+    """The open rasters of a thread, closed when the thread ends or starts another run.
 
     Attributes:
-        run: Key of the run; it tells one state of a raster from another.
+        run: Key of the run. It contains the identity of each scene: a scene that was replaced has
+            another key, and is opened again.
     """
 
     run: str = ""
     _open: dict[str, RasterReader] = field(default_factory=dict)
 
     def reader(self, run: str, href: str) -> RasterReader:
-        """An open raster.
+        """Return an open raster.
 
         Raises:
             RasterUnreadable: it cannot be opened.
@@ -57,7 +62,7 @@ class ReaderCache(threading.local):
         return self._open[href]
 
     def close(self) -> None:
-        """Close every raster of this thread."""
+        """Close all rasters of this thread."""
         for reader in self._open.values():
             reader.close()
         self._open.clear()
@@ -65,12 +70,12 @@ class ReaderCache(threading.local):
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Some bands of a window of a raster.
+    """The pixels of a window of a raster.
 
     Attributes:
-        window: Of the raster's grid.
+        window: The window in the raster's grid.
         array: (band, row, col).
-        bands: 1-based numbers of the raster's bands that the array holds; None for all in order.
+        bands: 1-based numbers of the raster's bands in the array; None for all in order.
     """
 
     window: Window
@@ -78,33 +83,30 @@ class Pixels:
     bands: tuple[int, ...] | None = None
 
     def crop(self, window: Window) -> Pixels:
-        """The same bands of a window inside this one."""
+        """Return the same bands of a window inside this one."""
         if window == self.window:
             return self
         rows, cols = window.relative_to(self.window).slices
         return Pixels(window, self.array[:, rows, cols], self.bands)
 
     def pick(self, bands: tuple[int, ...] | None) -> np.ndarray:
-        """Some of the bands, as an array (band, row, col); None for all that are held."""
+        """Return some of the bands as an array (band, row, col); None for all of the array."""
         if bands is None or bands == self.bands:
             return self.array
-        held = self.bands or tuple(range(1, self.array.shape[0] + 1))
-        positions = [held.index(number) for number in bands]
+        present = self.bands or tuple(range(1, self.array.shape[0] + 1))
+        positions = [present.index(number) for number in bands]
         if positions == list(range(self.array.shape[0])):
             return self.array
         return self.array[positions]
 
 
-_held = ReaderCache()
-
-
 @dataclass
 class Sources:
-    """Reads the rasters that a phase reads; not shared between threads.
+    """Reads the sources of a phase; belongs to one thread.
 
     Attributes:
-        context: Of the run.
-        bands: Raster -> 1-based numbers of the bands that anybody needs; absent for all.
+        context: The run.
+        bands: Raster -> 1-based numbers of the bands that stages need; absent for all.
         bytes_read: Bytes of pixels read so far.
     """
 
@@ -120,29 +122,30 @@ class Sources:
         """
         bands = self.bands.get(name)
         try:
-            reader = _held.reader(self.context.plan.run, self.href(name))
+            reader = _readers.reader(self.context.plan.run, self.href(name))
             array = reader.read(window, bands=bands)
         except RasterUnreadable:
-            _held.close()  # whoever tries again looks at the file again
+            # An open dataset has its header in memory: a retry must open the file again.
+            _readers.close()
             raise
         self.bytes_read += array.nbytes
         return Pixels(window, array, bands)
 
     def count_reference(self, name: str, image: ImageReference) -> None:
-        """Count the bytes of pixels that a service reads by itself."""
-        made = self.context.raster_type(name)
-        bands = len(image.bands or made.bands or (None,))
+        """Count the bytes of pixels that a service reads itself."""
+        raster = self.context.raster_type(name)
+        bands = len(image.bands or raster.bands or (None,))
         pixels = image.window.pixels if image.window else 0
-        self.bytes_read += pixels * bands * np.dtype(made.dtype[0]).itemsize
+        self.bytes_read += pixels * bands * np.dtype(raster.dtype[0]).itemsize
 
     def href(self, name: str) -> str:
-        """Where a raster is: a scene, or what an earlier phase left in the store."""
+        """Return the href of a raster: a scene, or a mosaic of an earlier phase in the store."""
         scene = scene_of(self.context, name)
         return scene.href if scene else self.context.store.href(raster_name(self.context, name))
 
 
 def scene_of(context: RunContext, name: str) -> Scene | None:
-    """The scene that a reference names; None for what a stage makes."""
+    """Return the scene of a reference; None for an output of a stage."""
     reference = parse_binding(name)
     if isinstance(reference, Reference) and reference.is_input:
         return context.plan.scenes.get(reference.port)
@@ -151,19 +154,19 @@ def scene_of(context: RunContext, name: str) -> Scene | None:
 
 def picked_bands(context: RunContext, name: str, names: tuple[str, ...] | None
                  ) -> tuple[int, ...] | None:  # fmt: skip
-    """1-based numbers of the bands that a port picks from a raster; None for all of them.
+    """Return the 1-based numbers of the bands that a port selects; None for all of them.
 
-    A raster whose bands have no names gives them in order.
+    From a raster without band names, a port receives all bands in order.
     """
-    has = context.raster_type(name).bands
-    if names is None or has is None or not any(has):
+    bands = context.raster_type(name).bands
+    if names is None or bands is None or not any(bands):
         return None
-    return band_numbers(has, names, href=name)
+    return band_numbers(bands, names, href=name)
 
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """Pixels mirrored onto a window where it ends at the scene's edge (`edge: reflect`)."""
+    """Number of pixels that are mirrored around a window at the edges of the scene."""
 
     top: int = 0
     right: int = 0
@@ -172,44 +175,44 @@ class Padding:
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing is added."""
+        """Whether no pixel is added."""
         return not (self.top or self.right or self.bottom or self.left)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Mirror the outermost pixels of (band, row, col), the edge itself not repeated."""
+        """Mirror the outermost pixels of (band, row, col) without repeating the edge itself."""
         if self.is_none:
             return pixels
         widths = ((0, 0), (self.top, self.bottom), (self.left, self.right))
         return np.pad(pixels, widths, mode="reflect")
 
     def grown(self, window: Window) -> Size:
-        """Width and height of a window so padded."""
+        """Return width and height of a window with its padding."""
         return (window.width + self.left + self.right, window.height + self.top + self.bottom)
 
 
 def padding_of(stage: BoundStage, windows: StepWindows, grid: Size) -> Padding:
-    """What a stage wants to see beyond the scene's edges around a tile."""
+    """Return the padding of a stage's inputs around a tile; none with `edge: clip`."""
     if all(_contract(stage, port).edge == "clip" for port in stage.rasters):
         return Padding()
     margin, read = stage.description.margin, windows.read
     align = max(_contract(stage, port).align for port in stage.rasters)
     return Padding(
-        top=0 if read.row_off else _up(margin.top, align),
+        top=0 if read.row_off else _round_up(margin.top, align),
         right=0 if read.col_stop < grid[0] else margin.right,
         bottom=0 if read.row_stop < grid[1] else margin.bottom,
-        left=0 if read.col_off else _up(margin.left, align),
+        left=0 if read.col_off else _round_up(margin.left, align),
     )
 
 
 def placement_of(stage: BoundStage, windows: StepWindows, pad: Padding, *, scale: Scale, size: Size
                  ) -> WindowPlacement:  # fmt: skip
-    """Where the pixels of a stage's vectors lie, for a tile.
+    """Return the place of a stage's vector coordinates in their grid, for one tile.
 
     Args:
-        stage: That makes them.
-        windows: Of the tile.
-        pad: Put around what the stage was given.
-        scale: Of the stage.
+        stage: The stage.
+        windows: Its windows for the tile.
+        pad: The padding of its inputs.
+        scale: The scale of the stage.
         size: Width and height of the grid of the vectors.
     """
     return WindowPlacement(
@@ -223,7 +226,7 @@ def placement_of(stage: BoundStage, windows: StepWindows, pad: Padding, *, scale
 def stage_array(
     context: RunContext, stage: BoundStage, port: str, pixels: Pixels, pad: Padding | None = None
 ) -> np.ndarray:
-    """The array (band, row, col) that an image port is given."""
+    """Return the array (band, row, col) for an image port: bands selected, edges padded."""
     names = _contract(stage, port).band_names
     bands = picked_bands(context, str(stage.rasters[port]), names)
     picked = pixels.pick(bands)
@@ -233,7 +236,7 @@ def stage_array(
 def stage_reference(
     context: RunContext, stage: BoundStage, port: str, window: Window
 ) -> ImageReference | None:
-    """The image by reference, where the port reads a scene; None where it does not."""
+    """Return the image of a port by reference, if the port reads a scene; None otherwise."""
     name = str(stage.rasters[port])
     scene = scene_of(context, name)
     if scene is None:
@@ -243,25 +246,25 @@ def stage_reference(
 
 
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
-    """Where a call's pixels lie, in the grid of the stage's inputs."""
+    """Describe the place of a call's pixels in the grid of the stage's inputs."""
     first = str(next(iter(stage.rasters.values())))
-    made = context.raster_type(first)
+    source = context.raster_type(first)
     scene = _first_scene(context)
     return TileInfo(
         read=read,
         write=write,
         scene_size=context.sizes[first],
         crs=scene.crs,
-        transform=_scaled(scene, made.scale),
-        nodata=made.nodata,
+        transform=_scaled(scene, source.scale),
+        nodata=source.nodata,
         tags=scene.tags,
     )
 
 
-def typed(value: object, made: RasterType, *, name: str) -> np.ndarray:
-    """An output, held to the type that the plan gave it: bands and dtype.
+def typed(value: object, planned: RasterType, *, name: str) -> np.ndarray:
+    """Check bands and dtype of a raster output against its type in the plan, and return it.
 
-    What a contract leaves open is as in the stage's first image.
+    Properties that the contract does not declare are those of the stage's first image.
 
     Raises:
         ContractBroken: not an array (band, row, col), or of other bands or another dtype.
@@ -269,15 +272,16 @@ def typed(value: object, made: RasterType, *, name: str) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.ndim != 3:
         got = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
         raise ContractBroken(f"{name} must be an array (band, row, col), got {got}")
-    if made.bands is not None and value.shape[0] != len(made.bands):
+    if planned.bands is not None and value.shape[0] != len(planned.bands):
         raise ContractBroken(
-            f"{name} must have {len(made.bands)} bands, got {value.shape[0]}; what `bands` does "
-            "not declare is as in the stage's first image"
+            f"{name} must have {len(planned.bands)} bands, got {value.shape[0]}; undeclared "
+            "`bands` are those of the stage's first image"
         )
-    if made.dtype and value.dtype.name not in made.dtype:
+    if planned.dtype and value.dtype.name not in planned.dtype:
         raise ContractBroken(
-            f"{name} must be {' or '.join(made.dtype)}, got {value.dtype.name}: convert it by "
-            "`.astype`, or declare its `dtype` (undeclared is as in the stage's first image)"
+            f"{name} must be {' or '.join(planned.dtype)}, got {value.dtype.name}: convert it by "
+            "`.astype`, or declare its `dtype` (an undeclared one is that of the stage's first "
+            "image)"
         )
     return value
 
@@ -285,26 +289,26 @@ def typed(value: object, made: RasterType, *, name: str) -> np.ndarray:
 def trimmed(
     value: np.ndarray, windows: StepWindows, pad: Padding, *, scale: Scale, name: str
 ) -> Pixels:
-    """The part of an output (band, row, col) that is right, its margin and padding cut off.
+    """Cut margin and padding off an output (band, row, col).
 
     Raises:
-        ContractBroken: not the whole window it was given times its scale.
+        ContractBroken: its size is not that of the input window times the scale.
     """
     width, height = pad.grown(windows.read)
     expected = (int(height * scale.y), int(width * scale.x))
     if value.shape[1:] != expected:
         raise ContractBroken(
-            f"{name} must have {expected[0]} rows and {expected[1]} columns (the whole window it "
-            f"was given, margin included, times its scale), got {list(value.shape[1:])}"
+            f"{name} must have {expected[0]} rows and {expected[1]} columns (the input window, "
+            f"margin included, times the scale), got {list(value.shape[1:])}"
         )
     top, left = int(pad.top * scale.y), int(pad.left * scale.x)
-    made = windows.makes
-    array = value[:, top : top + made.height, left : left + made.width]
-    return Pixels(made, array).crop(windows.keep)
+    window = windows.makes
+    array = value[:, top : top + window.height, left : left + window.width]
+    return Pixels(window, array).crop(windows.keep)
 
 
-def written(windows: StepWindows, scale: Scale) -> Window:
-    """The input pixels under what is kept of a call."""
+def write_window(windows: StepWindows, scale: Scale) -> Window:
+    """Return the input pixels under the output of a call without its margin."""
     return covering_window(windows.keep, scale).intersection(windows.read)
 
 
@@ -323,5 +327,9 @@ def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, flo
     return rescaled(scene.transform, float(scale.x), float(scale.y))
 
 
-def _up(value: int, quantum: int) -> int:
+def _round_up(value: int, quantum: int) -> int:
     return -(-value // quantum) * quantum
+
+
+_readers = ReaderCache()
+"""Open rasters, one set per thread: GDAL datasets must not be used by two threads."""

@@ -1,4 +1,8 @@
-"""The embedded engine: runs a plan on this machine, resumes it, and never leaves half a product."""
+"""Run pipelines on this machine, in threads or in spawned worker processes: the local engine.
+
+It runs the chunks of one phase after another and resumes earlier runs. It does no computations of
+its own: the activities do.
+"""
 
 from __future__ import annotations
 
@@ -46,116 +50,6 @@ if TYPE_CHECKING:
     from pesto_runtime.run.workspace import Workspace
 
 
-class ChunkExecutors(Protocol):
-    """Makes executors, and passes on what their workers tell."""
-
-    def executor(self) -> Executor:
-        """A new executor; called again after one broke."""
-
-    def run(self, chunk: Chunk) -> ChunkResult:
-        """What a worker does with a chunk; can be pickled where workers are processes."""
-
-    def told(self) -> list[TileRecord]:
-        """Tiles that were done since this was last asked."""
-
-    def stop(self) -> None:
-        """Ask every worker to stop at its next tile."""
-
-
-@dataclass
-class Threads:
-    """Workers in this process: for code that lets go of the GIL, and for services."""
-
-    count: int
-    _told: list[TileRecord] = field(default_factory=list)
-    _stopped: threading.Event = field(default_factory=threading.Event)
-
-    def executor(self) -> Executor:
-        """A new pool of threads."""
-        return ThreadPoolExecutor(self.count, thread_name_prefix="pesto")
-
-    def run(self, chunk: Chunk) -> ChunkResult:
-        """Run a chunk in this thread."""
-        return process(chunk, watch=TileObserver(self._told.append, self._stopped.is_set))
-
-    def told(self) -> list[TileRecord]:
-        """Tiles that were done since this was last asked."""
-        records = self._told[:]
-        del self._told[: len(records)]
-        return records
-
-    def stop(self) -> None:
-        """Ask every thread to stop at its next tile."""
-        self._stopped.set()
-
-
-class Processes:
-    """Workers in processes of their own: for code that holds the GIL, or crashes."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._context = multiprocessing.get_context("spawn")
-        self._records: SimpleQueue[TileRecord] = self._context.SimpleQueue()
-        self._stopped = self._context.Event()
-
-    def executor(self) -> Executor:
-        """A new pool of spawned processes.
-
-        Its queue and event are its own: a worker that was killed may hold a lock of them for ever.
-        """
-        self._records = self._context.SimpleQueue()
-        self._stopped = self._context.Event()
-        return ProcessPoolExecutor(
-            self._count,
-            mp_context=self._context,
-            initializer=_begin,
-            initargs=(self._records, self._stopped),
-        )
-
-    @property
-    def run(self) -> _ChunkRunner:
-        """What a worker does with a chunk."""
-        return _run
-
-    def told(self) -> list[TileRecord]:
-        """Tiles that were done since this was last asked."""
-        records = []
-        while not self._records.empty():
-            records.append(self._records.get())
-        return records
-
-    def stop(self) -> None:
-        """Ask every worker to stop at its next tile."""
-        self._stopped.set()
-
-
-class _ChunkRunner(Protocol):
-    def __call__(self, chunk: Chunk) -> ChunkResult: ...
-
-
-_watch = TileObserver()
-
-
-def _begin(records: SimpleQueue[TileRecord], stopped: Event) -> None:
-    """Set a worker process up: Ctrl-C is the parent's, and its death is the worker's."""
-    global _watch  # noqa: PLW0603  # one per worker process, set before its first chunk
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    limit_cache()
-    _watch = TileObserver(records.put, stopped.is_set)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _run(chunk: Chunk) -> ChunkResult:
-    return process(chunk, watch=_watch)
-
-
 _MOST_REBUILDS = 3
 _POLL_S = 0.1
 _MEMORY_SHARE = 4
@@ -165,14 +59,14 @@ class LocalEngine:
     """Runs pipelines on this machine."""
 
     def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
-        """Run a pipeline; goes on where an earlier run of the same key stopped.
+        """Run a pipeline, or resume an earlier run of the same key.
 
         Returns:
-            What `result.json` holds.
+            The content of `result.json`.
 
         Raises:
             InvalidPipeline: the pipeline does not check; with every error.
-            Interrupted: stopped by Ctrl-C; the same call resumes.
+            Interrupted: stopped by Ctrl-C; the same call resumes the run.
             PestoError: the run failed; nothing is published.
         """
         pipeline, folder = request.pipeline, request.folder
@@ -200,8 +94,12 @@ class LocalEngine:
         return result
 
 
+engine = LocalEngine()
+"""The instance that the entry point `local` names."""
+
+
 def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
-    """How a run is cut up on this machine: a quarter of its memory is for tiles."""
+    """Return the limits for a run on this machine: a quarter of its memory is for tiles."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Sizing(
         workers=workers, max_tasks=max_tasks, tile=tile, memory_bytes=ram // _MEMORY_SHARE
@@ -215,7 +113,7 @@ def _forget(plan: Plan, workspace: Workspace) -> None:
 
 
 class _LocalRun:
-    """One run, while it goes."""
+    """One run while it runs."""
 
     def __init__(self, plan: Plan, request: RunRequest, watcher: ProgressListener) -> None:
         self._plan = plan
@@ -224,12 +122,12 @@ class _LocalRun:
         self._href = begin_run(plan)
         self._context = load_context(self._href)
         threads = request.executor == "threads"
-        self._workers: ChunkExecutors = (
-            Threads(request.workers) if threads else Processes(request.workers)
+        self._workers: ChunkWorkers = (
+            ThreadWorkers(request.workers) if threads else ProcessWorkers(request.workers)
         )
 
     def run(self, workspace: Workspace) -> dict[str, JsonValue]:
-        """Run every phase, then publish."""
+        """Run every phase, then publish the run."""
         phases, request = self._plan.phases, self._request
         seconds: list[float] = []
         record = RunRecord(
@@ -251,7 +149,7 @@ class _LocalRun:
         return end_run(self._href, workspace, record, as_cog=request.as_cog, watcher=self._watcher)
 
     def _run_chunks(self, phase: int, count: int) -> None:
-        """Run a phase's chunks, rebuilding a pool that breaks."""
+        """Run the chunks of a phase; replaces a broken executor up to 3 times in a row."""
         waiting, rebuilds = set(range(count)), 0
         while waiting:
             before = len(waiting)
@@ -259,6 +157,8 @@ class _LocalRun:
                 for number in self._fan_out(phase, waiting):
                     waiting.discard(number)
             except BrokenExecutor as error:
+                # One dead worker process breaks the whole executor, and all chunks in it fail. An
+                # attempt that finished a chunk makes progress, and does not count.
                 rebuilds = 0 if len(waiting) < before else rebuilds + 1
                 if rebuilds > _MOST_REBUILDS:
                     raise RunFailed(
@@ -268,6 +168,7 @@ class _LocalRun:
                     ) from error
 
     def _fan_out(self, phase: int, numbers: set[int]) -> Iterator[int]:
+        """Run chunks on a new executor, and yield the number of each finished chunk."""
         executor = self._workers.executor()
         try:
             waiting = {
@@ -277,7 +178,7 @@ class _LocalRun:
                 ): number
                 for number in sorted(numbers)
             }
-            yield from self._gather(waiting)
+            yield from self._finished(waiting)
         except KeyboardInterrupt as error:
             self._workers.stop()
             raise Interrupted("interrupted; the same command resumes the run") from error
@@ -286,18 +187,128 @@ class _LocalRun:
             raise
         finally:
             executor.shutdown(cancel_futures=True)
-            self._tell()
+            self._report_progress()
 
-    def _gather(self, waiting: dict[Future[ChunkResult], int]) -> Iterator[int]:
+    def _finished(self, waiting: dict[Future[ChunkResult], int]) -> Iterator[int]:
         while waiting:
             done, _ = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            self._tell()
+            self._report_progress()
             for future in done:
                 future.result()
                 yield waiting.pop(future)
 
-    def _tell(self) -> None:
-        self._watcher.advance(len(self._workers.told()))
+    def _report_progress(self) -> None:
+        self._watcher.advance(len(self._workers.new_records()))
 
 
-engine = LocalEngine()
+class ChunkWorkers(Protocol):
+    """Workers of one kind: creates their executors, and collects their tile records."""
+
+    def executor(self) -> Executor:
+        """Create an executor; called again after one broke."""
+
+    def run(self, chunk: Chunk) -> ChunkResult:
+        """Run a chunk in a worker; picklable if workers are processes."""
+
+    def new_records(self) -> list[TileRecord]:
+        """Return the records of tiles that ended since the previous call."""
+
+    def stop(self) -> None:
+        """Stop every worker before its next tile."""
+
+
+@dataclass
+class ThreadWorkers:
+    """Threads of this process: for code that releases the GIL, and for services."""
+
+    count: int
+    _records: list[TileRecord] = field(default_factory=list)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def executor(self) -> Executor:
+        """Create a pool of threads."""
+        return ThreadPoolExecutor(self.count, thread_name_prefix="pesto")
+
+    def run(self, chunk: Chunk) -> ChunkResult:
+        """Run a chunk in the calling thread."""
+        return process(chunk, watch=TileObserver(self._records.append, self._stopped.is_set))
+
+    def new_records(self) -> list[TileRecord]:
+        """Return the records of tiles that ended since the previous call."""
+        # Workers append meanwhile: delete exactly the records that were copied.
+        records = self._records[:]
+        del self._records[: len(records)]
+        return records
+
+    def stop(self) -> None:
+        """Stop every thread before its next tile."""
+        self._stopped.set()
+
+
+class ProcessWorkers:
+    """Spawned processes: for code that does not release the GIL, or that crashes."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        # Not fork: the parent has threads, and a lock that one of them has taken would stay locked
+        # in the child.
+        self._context = multiprocessing.get_context("spawn")
+        self._records: SimpleQueue[TileRecord] = self._context.SimpleQueue()
+        self._stopped = self._context.Event()
+
+    def executor(self) -> Executor:
+        """Create a pool of spawned processes, with a queue and an event of its own."""
+        # A worker that was killed may have taken a lock of the old queue or event, and nothing
+        # releases it any more.
+        self._records = self._context.SimpleQueue()
+        self._stopped = self._context.Event()
+        return ProcessPoolExecutor(
+            self._count,
+            mp_context=self._context,
+            initializer=_set_up_process,
+            initargs=(self._records, self._stopped),
+        )
+
+    @property
+    def run(self) -> _ChunkRunner:
+        """The function that runs a chunk in a worker process."""
+        return _run_in_process
+
+    def new_records(self) -> list[TileRecord]:
+        """Return the records of tiles that ended since the previous call."""
+        records = []
+        while not self._records.empty():
+            records.append(self._records.get())
+        return records
+
+    def stop(self) -> None:
+        """Stop every process before its next tile."""
+        self._stopped.set()
+
+
+class _ChunkRunner(Protocol):
+    def __call__(self, chunk: Chunk) -> ChunkResult: ...
+
+
+_watch = TileObserver()
+
+
+def _set_up_process(records: SimpleQueue[TileRecord], stopped: Event) -> None:
+    """Set up a worker process: it ignores Ctrl-C, and ends when its parent dies."""
+    global _watch  # noqa: PLW0603  # one per worker process, set before its first chunk
+    # A terminal sends Ctrl-C to all processes of the group; the parent stops the workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    limit_cache()
+    _watch = TileObserver(records.put, stopped.is_set)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_in_process(chunk: Chunk) -> ChunkResult:
+    return process(chunk, watch=_watch)

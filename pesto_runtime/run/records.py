@@ -1,4 +1,7 @@
-"""What becomes of tiles: told while a chunk runs, kept in its manifest, read back by the report."""
+"""Record the state and the cost of each tile: observed while a chunk runs, then in its manifest.
+
+The report reads the manifests again. This file does not write them: `run/chunk.py` does.
+"""
 
 from __future__ import annotations
 
@@ -17,53 +20,14 @@ if TYPE_CHECKING:
     from pesto_runtime.run.context import RunContext
 
 
-@dataclass
-class CostMeter:
-    """Adds up wall and CPU seconds by stage; CPU is of the calling thread.
-
-    Attributes:
-        costs: Stage id -> what its calls took so far.
-    """
-
-    costs: dict[str, StageCost] = field(default_factory=dict)
-
-    @contextmanager
-    def call(self, stage_id: str) -> Iterator[None]:
-        """Measure one call, whether it succeeds or not."""
-        begun, cpu = time.perf_counter(), time.thread_time()
-        try:
-            yield
-        finally:
-            so_far = self.costs.get(stage_id, StageCost())
-            self.costs[stage_id] = StageCost(
-                calls=so_far.calls + 1,
-                seconds=so_far.seconds + time.perf_counter() - begun,
-                cpu_seconds=so_far.cpu_seconds + time.thread_time() - cpu,
-            )
-
-    def add(self, other: CostMeter) -> None:
-        """Add what another thread measured."""
-        for stage_id, cost in other.costs.items():
-            so_far = self.costs.get(stage_id, StageCost())
-            self.costs[stage_id] = StageCost(
-                calls=so_far.calls + cost.calls,
-                seconds=so_far.seconds + cost.seconds,
-                cpu_seconds=so_far.cpu_seconds + cost.cpu_seconds,
-            )
-
-    def manifest(self) -> dict[str, object]:
-        """The costs, as a manifest tells them."""
-        return {"stages": {name: cost.model_dump() for name, cost in self.costs.items()}}
-
-
 @dataclass(frozen=True, slots=True)
 class TileRecord:
-    """What became of a tile.
+    """The final state of a tile.
 
     Attributes:
-        window: In the grid of the scenes, pixels.
-        seconds: That it took; 0 for one that was reused.
-        state: `done`, `reused` (all its blocks were there) or `hole`.
+        window: The tile in the grid of the scenes, pixels.
+        seconds: Time that it took; 0 for a reused tile.
+        state: `done`, `reused` (all its blocks were stored before) or `hole`.
     """
 
     window: Window
@@ -73,19 +37,57 @@ class TileRecord:
 
 @dataclass(frozen=True)
 class TileObserver:
-    """Who looks on while a chunk runs.
+    """Receives the state of each tile while a chunk runs, and can stop the chunk.
 
     Attributes:
-        on_tile: Told of every tile when it is done.
-        should_stop: Asked before every tile; True ends the chunk, what is whole being kept.
+        on_tile: Called after every tile.
+        should_stop: Called before every tile; True ends the chunk, and stored blocks stay.
     """
 
     on_tile: Callable[[TileRecord], None] = lambda _record: None
     should_stop: Callable[[], bool] = lambda: False
 
 
+@dataclass
+class CostMeter:
+    """Adds up the wall and CPU seconds of each stage; CPU seconds are of the calling thread.
+
+    Attributes:
+        costs: Stage id -> cost of its calls so far.
+    """
+
+    costs: dict[str, StageCost] = field(default_factory=dict)
+
+    @contextmanager
+    def call(self, stage_id: str) -> Iterator[None]:
+        """Measure one call, whether it succeeds or fails."""
+        begun, cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            seconds, cpu_seconds = time.perf_counter() - begun, time.thread_time() - cpu
+            self._add(stage_id, StageCost(calls=1, seconds=seconds, cpu_seconds=cpu_seconds))
+
+    def add(self, other: CostMeter) -> None:
+        """Add the costs that another thread measured."""
+        for stage_id, cost in other.costs.items():
+            self._add(stage_id, cost)
+
+    def manifest(self) -> dict[str, object]:
+        """Return the costs in the form of a manifest."""
+        return {"stages": {name: cost.model_dump() for name, cost in self.costs.items()}}
+
+    def _add(self, stage_id: str, cost: StageCost) -> None:
+        so_far = self.costs.get(stage_id, StageCost())
+        self.costs[stage_id] = StageCost(
+            calls=so_far.calls + cost.calls,
+            seconds=so_far.seconds + cost.seconds,
+            cpu_seconds=so_far.cpu_seconds + cost.cpu_seconds,
+        )
+
+
 def manifests_of(context: RunContext) -> Iterator[dict[str, JsonValue]]:
-    """Every manifest that the chunks of a run, and its single calls, left."""
+    """Yield every manifest of a run: of its chunks, and of its single calls."""
     for name in sorted(context.store.names(f"manifests/{context.plan.run}")):
         document = context.store.get_json(name)
         if isinstance(document, dict):
@@ -93,7 +95,7 @@ def manifests_of(context: RunContext) -> Iterator[dict[str, JsonValue]]:
 
 
 def tile_records(context: RunContext) -> Iterator[TileRecord]:
-    """What became of every tile of a run, phase after phase."""
+    """Yield the record of every tile of a run, phase after phase."""
     for manifest in manifests_of(context):
         tiles = manifest.get("tiles")
         for tile in tiles if isinstance(tiles, list) else []:

@@ -1,15 +1,17 @@
-"""One call of a process on whole images, outside any pipeline."""
+"""Call a process once on whole images, outside a pipeline, and write its outputs to files.
+
+Nothing is tiled or stored, and no plan is made.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
-from pesto_runtime.hrefs import file_href, looks_like_href
+from pesto_runtime.hrefs import as_href
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
@@ -20,6 +22,7 @@ from pesto_runtime.run.services import find
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -30,7 +33,7 @@ _TIFF, _PNG = "image/tiff", "image/png"
 
 def call_once(
     target: str | Sequence[str],
-    given: Mapping[str, str],
+    texts: Mapping[str, str],
     *,
     keep: Mapping[str, Path],
     stays_open: bool = False,
@@ -38,30 +41,31 @@ def call_once(
     """Call a target or a service.
 
     Args:
-        target: A target, a service's URL, or those of its replicas.
-        given: Input name -> text: path or href of an image, JSON for all else, or a plain string.
-        keep: Output name -> file to write it to: a GeoTIFF, a `.png`, a vector's `.geojson` in the
-            CRS of the first image, or JSON as it was answered.
-        stays_open: Whether connections are kept for the next call, until `close_callers`.
+        target: A target, a service's URL, or the URLs of its replicas.
+        texts: Input name -> text: path or href of an image, JSON for other kinds, or a plain
+            string.
+        keep: Output name -> file for it: a GeoTIFF, a `.png`, a vector's `.geojson` in the CRS of
+            the first image, or JSON as the process returns it.
+        stays_open: Whether connections stay open for the next call, until `close_callers`.
 
     Returns:
-        JSON outputs by name; for those that were written, the path.
+        JSON outputs by name; for those in a file, the path.
 
     Raises:
-        InvalidInput: an input or output that the process does not have, or an image without a path.
-        PestoError: the call failed; nothing is written then.
+        InvalidInput: the process does not have an input or output, or an image has no path.
+        PestoError: the call failed; then no file is written.
     """
     found = find((target,) if isinstance(target, str) else target)
     description = found.description
-    _refuse_unknown(description, given, keep)
+    _refuse_unknown(description, texts, keep)
     images = {
-        port.name: read_image(_href(given[port.name]), bands=_bands(port))
+        port.name: read_image(as_href(texts[port.name]), bands=_bands(port))
         for port in description.image_inputs
-        if port.name in given
+        if port.name in texts
     }
     inputs: dict[str, object] = {
         name: images[name].pixels if name in images else _value(description.input(name), text)
-        for name, text in given.items()
+        for name, text in texts.items()
     }
     first = next(iter(images.values()), None)
     try:
@@ -69,19 +73,19 @@ def call_once(
     finally:
         if not stays_open:
             close_callers()
-    return _kept(description, outputs, keep, first)
+    return _save(description, outputs, keep, first)
 
 
 def _refuse_unknown(
-    description: Description, given: Mapping[str, str], keep: Mapping[str, Path]
+    description: Description, texts: Mapping[str, str], keep: Mapping[str, Path]
 ) -> None:
     inputs = {port.name for port in description.inputs}
     outputs = {port.name for port in description.outputs}
     faults = [
         BadField(
-            f"/{side}/{name}", f"there is none; there are {', '.join(sorted(known)) or 'none'}"
+            f"/{side}/{name}", f"does not exist; there are {', '.join(sorted(known)) or 'none'}"
         )
-        for side, names, known in (("inputs", given, inputs), ("outputs", keep, outputs))
+        for side, names, known in (("inputs", texts, inputs), ("outputs", keep, outputs))
         for name in names
         if name not in known
     ]
@@ -101,13 +105,14 @@ def _refuse_unknown(
         raise InvalidInput.of(description.name, faults)
 
 
-def _kept(
+def _save(
     description: Description,
     outputs: Mapping[str, object],
     keep: Mapping[str, Path],
     first: Image | None,
 ) -> dict[str, JsonValue]:
-    told: dict[str, JsonValue] = {}
+    """Write outputs to their files, and return JSON outputs and paths by name."""
+    results: dict[str, JsonValue] = {}
     files: dict[Path, bytes] = {}
     for port in description.outputs:
         value = outputs.get(port.name)
@@ -116,14 +121,14 @@ def _kept(
             if path is not None:
                 files[path] = _encoded(port, value, first, path)
         elif value is not None and port.kind != "images":
-            told[port.name] = encode_value(port.name, value)
+            results[port.name] = encode_value(port.name, value)
             if path is not None:
-                files[path] = _text(description, port, told[port.name], first, path).encode()
+                files[path] = _text(description, port, results[port.name], first, path).encode()
         if path is not None:
-            told[port.name] = str(path)
+            results[port.name] = str(path)
     for path, data in files.items():
         _write(path, data)
-    return told
+    return results
 
 
 def _text(
@@ -147,10 +152,6 @@ def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) ->
         tags=dict(first.tags) if first and same_grid else {},
     )
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
-
-
-def _href(text: str) -> str:
-    return text if looks_like_href(text) else file_href(Path(text))
 
 
 def _bands(port: Port) -> tuple[str, ...] | None:

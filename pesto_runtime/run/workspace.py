@@ -1,4 +1,7 @@
-"""The folder of a run: its lock, its store while it runs, and what is left of it afterwards."""
+"""Manage the output folder of a run: its lock, its run store, and the end of the run in it.
+
+The end is: publish the outputs, write the report, delete the run store.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,18 @@ if TYPE_CHECKING:
 
 
 _FOLDER = ".pesto"
-_LOOK_S = 0.1
+_POLL_S = 0.1
+_PATIENCE_S = 60.0
+"""Wait for the lock at the end of a run: an orchestrator may retry a task that still publishes."""
 
 
 def run_store(folder: Path, store: str | None = None) -> str:
-    """Base href of the run store of an output folder: its own, or the one that was asked for."""
+    """Return the base href of a run store: `store`, or the one in the output folder."""
     return store or Workspace(folder).store
 
 
 class Workspace:
-    """`DIR/.pesto`: locked by one run at a time, deleted when it is no longer needed."""
+    """The folder `DIR/.pesto`: locked by one run at a time, deleted when it is empty."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,7 +54,7 @@ class Workspace:
         return file_href(self.path)
 
     def clear(self) -> None:
-        """Forget what earlier runs left, the lock aside."""
+        """Delete everything except the lock."""
         for entry in self.path.iterdir():
             if entry.name == "lock":
                 continue
@@ -60,11 +65,11 @@ class Workspace:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing but the lock is left in it."""
+        """Whether it contains only the lock."""
         return all(entry.name == "lock" for entry in self.path.iterdir())
 
     def forget(self, plan: Plan) -> None:
-        """Forget one run, and clear the folder where nothing else is kept in it.
+        """Delete the objects of one run, and clear the folder if it has no other files.
 
         Raises:
             StoreFailed: the run store cannot be written.
@@ -74,23 +79,23 @@ class Workspace:
             self.clear()
 
     def remove(self) -> None:
-        """Delete it; the lock is still held by this process."""
+        """Delete the folder, while this process still has the lock."""
         (self.path / "lock").unlink(missing_ok=True)
         self.path.rmdir()
 
 
 @contextmanager
 def locked_workspace(folder: Path, *, patience_s: float = 0) -> Iterator[Workspace]:
-    """Keep other runs out of a folder until the block ends, and leave nothing empty behind.
+    """Lock an output folder until the block ends; then delete empty folders.
 
-    The operating system lets go of the lock when a process is killed.
+    The operating system releases the lock when the process is killed.
 
     Args:
-        folder: Of the outputs; made where it is not there.
-        patience_s: Seconds to wait for a run that is in it.
+        folder: The output folder; created if it is missing.
+        patience_s: Seconds to wait for another run that uses it.
 
     Raises:
-        StoreRefused: not a directory, not writable, or another run is in it.
+        StoreRefused: not a directory, not writable, or in use by another run.
     """
     workspace = Workspace(folder)
     is_new = not folder.exists()
@@ -108,11 +113,13 @@ def locked_workspace(folder: Path, *, patience_s: float = 0) -> Iterator[Workspa
 
 
 def _locked(workspace: Workspace, deadline: float) -> int:
-    """Open and lock the lock's file, and make sure that it is the one which others will see."""
+    """Open and lock the lock file, and return its descriptor."""
     while True:
         handle = _opened(workspace)
         with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between open and flock, the previous owner may have deleted the file. A lock on the
+            # deleted file does not exclude a run that creates a new one: compare the inodes.
             if (workspace.path / "lock").stat().st_ino == os.fstat(handle).st_ino:
                 return handle
         os.close(handle)
@@ -121,7 +128,7 @@ def _locked(workspace: Workspace, deadline: float) -> int:
                 f"{workspace.folder} is in use by another run; wait for it, or choose another "
                 "directory"
             )
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _opened(workspace: Workspace) -> int:
@@ -130,13 +137,9 @@ def _opened(workspace: Workspace) -> int:
         return os.open(workspace.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StoreRefused(
-            f"{workspace.folder} cannot hold a run: {error.strerror}; choose a directory that is "
-            "writable"
+            f"{workspace.folder} cannot be an output folder: {error.strerror}; choose a directory "
+            "that is writable"
         ) from error
-
-
-_PATIENCE_S = 60.0
-"""An orchestrator may begin a task anew while the first attempt still publishes."""
 
 
 def end_run(
@@ -147,13 +150,21 @@ def end_run(
     as_cog: bool,
     watcher: ProgressListener,
 ) -> dict[str, JsonValue]:
-    """Publish a run into a folder that is locked, and write its report.
+    """Publish a run into a locked folder, and write its report.
+
+    Args:
+        plan_href: Href of the plan.
+        workspace: The locked folder.
+        record: The facts that the engine knows.
+        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        watcher: Receives warnings.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
-        RunFailed: nothing could be made, or holes have no nodata to stand for them.
+        RunFailed: no output could be computed, objects are missing in the run store, or a raster
+            with holes has no nodata to fill them with.
         StoreFailed: disk full, or not writable.
     """
     context, folder = load_context(plan_href), workspace.folder
@@ -169,7 +180,7 @@ def end_run(
     )
     try:
         write_report(folder / "report.html", report)
-    except StoreFailed as error:  # the outputs are all there
+    except StoreFailed as error:  # the outputs are complete without their report
         watcher.warn(str(error))
     return result
 
@@ -183,12 +194,20 @@ def publish_run(
     as_cog: bool = False,
     keep: bool = False,
 ) -> dict[str, JsonValue]:
-    """End a run from a task of its own; called again after it succeeded, answers the same.
+    """Publish a run as a task of an orchestrator; a second call returns the result of the first.
+
+    Args:
+        plan_href: Href of the plan.
+        folder: The output folder.
+        record: The facts that the engine knows.
+        watcher: Receives warnings.
+        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        keep: Whether the run store stays after a complete run.
 
     Raises:
-        NotFound: there is no such plan, nor a result of its run.
-        StoreRefused: another run stays in the folder.
-        PestoError: as `end_run`.
+        NotFound: neither the plan nor a result of its run exists.
+        StoreRefused: another run has used the folder for 60 s.
+        PestoError: as for `end_run`.
     """
     with locked_workspace(folder, patience_s=_PATIENCE_S) as workspace:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts, write_parts
 from pesto_runtime.client.transport import traced
 from pesto_runtime.errors import BadRequest, InvalidInput, PestoError, TooLarge, shortened
-from pesto_runtime.processor import Given, check_outputs, decode_partial, encode_partial
+from pesto_runtime.processor import OwnedInputs, check_outputs, decode_partial, encode_partial
 from pesto_runtime.service.input_reader import ImageLoader, InputReader, RequestInputs
 from pesto_runtime.service.outputs import admitted, json_answer, wanted, write_answer
 from pesto_runtime.service.problems import Faults
@@ -126,7 +126,7 @@ class Execution:
 
     def _finish(self, merged: Mapping[str, JsonValue], how: Wanted) -> CallResponse:
         outputs = self.processor.finish(decode_partial(merged))
-        none = RequestInputs(Given(), None, None, None)
+        none = RequestInputs(OwnedInputs(), None, None, None)
         return write_answer(self.processor.description, outputs, none, how)
 
     def _partial(self, inputs: RequestInputs) -> CallResponse:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pesto_runtime.contract import ImageReference, Window, bad_fields
 from pesto_runtime.errors import InvalidInput, PestoError, RasterUnreadable, TooLarge, shortened
 from pesto_runtime.hrefs import looks_like_href
-from pesto_runtime.processor import Given
+from pesto_runtime.processor import OwnedInputs
 from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.raster.image import Bounds, Image, shifted
 from pesto_runtime.raster.read import picked_for, read_for
@@ -183,7 +183,7 @@ class RequestInputs:
         roi: PESTO's own window option.
     """
 
-    values: Given
+    values: OwnedInputs
     tile: TileInfo | None
     first: Image | None
     roi: RegionOfInterest | None
@@ -233,7 +233,7 @@ class InputReader:
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
         tile = call.options.tile or (None if first is None else first.whole_tile)
         about = None if first is None else _without_pixels(first)
-        return RequestInputs(Given({**known, **arrays}), tile, about, roi)
+        return RequestInputs(OwnedInputs({**known, **arrays}), tile, about, roi)
 
     def _roi(self, call: ParsedRequest, faults: Faults) -> RegionOfInterest | None:
         try:

@@ -129,7 +129,7 @@ def test_too_many_bands_are_refused(serve: Farm) -> None:
     web = serve(COUNTS + "same1")
     answer = post_raw(web, npy(np.zeros((5000, 1, 1), np.uint8)), NPY)
     assert (answer.status_code, pointers(answer)) == (413, ["/image"])
-    assert "at most 4096 bands are taken" in answer.text
+    assert "at most 4096 bands are accepted" in answer.text
     within = post_raw(web, npy(np.zeros((4096, 1, 1), np.uint8)), NPY)
     assert within.status_code == 422
 

@@ -20,7 +20,7 @@ _PLANTED = """
 [d](../../schemas/none.json)
 """
 _NOTICED = (
-    r"not included in the \"nav\" configuration:\s+- how-to/planted\.md",
+    r"not included in the \"nav\" configuration:(\s+- \S+)*\s+- how-to/planted\.md",
     r"'none\.md'.*not found",
     r"'\.\./contract/index\.md#none'.* does not contain an anchor",
     r"'\.\./CHANGELOG\.md#none'.* does not contain an anchor",

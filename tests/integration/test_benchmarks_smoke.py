@@ -26,6 +26,7 @@ SIZE = 1024
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(300)  # 13 processes, one after another
 def test_a_quick_run_gives_a_table_in_which_everybody_is_right(tmp_path: Path) -> None:
     """One round on a small scene: three tables, every row identical; EOScale where it is there."""
     said = subprocess.run(

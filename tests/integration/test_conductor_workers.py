@@ -97,7 +97,7 @@ def test_a_poison_tile_is_named_and_retry_computes_it_alone(
     failed = [each for each in conductor.tasks(identity) if each["status"] != "COMPLETED"]
     assert [each["status"] for each in failed] == ["FAILED_WITH_TERMINAL_ERROR"]
     reason = str(failed[0]["reasonForIncompletion"])
-    assert re.match(r"1 of (8|16) tiles failed; the others are kept", reason)
+    assert re.match(r"1 of (8|16) tiles failed; the others are stored", reason)
     assert "stage 's0', tile [512, 512, 256, 256]: fragile: ZeroDivisionError" in reason
 
     broken.unlink()

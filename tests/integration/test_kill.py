@@ -153,10 +153,12 @@ def catches_interrupts(pid: int) -> bool:
 
 
 def test_a_second_run_in_the_same_folder_is_refused_while_one_runs(job: Job) -> None:
-    """And disturbs the first one in nothing."""
+    """And disturbs the first one in nothing, which is stopped for as long as the second takes."""
     with started(*job.words()) as process:
-        waited((job.out / ".pesto" / "lock").exists)
+        waited(lambda: len(job.blocks()) >= 1)
+        process.send_signal(signal.SIGSTOP)
         second = pesto(*job.words())
+        process.send_signal(signal.SIGCONT)
         told = process.communicate(timeout=60)[1]
     assert second.returncode == 2
     assert "in use by another run" in second.stderr

@@ -16,7 +16,7 @@ from pesto_conductor.trial_server import Server, find, up
 from pesto_conductor.workflows import Rendered
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import RunFailed
-from pesto_runtime.run.checking import shape
+from pesto_runtime.run.planning import shape
 from pesto_runtime.run.services import resolve_services
 from tests.support.commands import PESTO, ROOT, descendants, waited
 

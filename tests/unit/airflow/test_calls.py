@@ -107,6 +107,18 @@ def test_images_are_sent_by_reference() -> None:
     assert {field.pointer for field in caught.value.fields} >= {"/scene/hreff"}
 
 
+def test_null_for_a_required_input_is_not_left_out() -> None:
+    """A null image is refused by name, a null value is sent; a null optional input is left out."""
+    ours = described(f"{PROCESSES}:above")
+    with pytest.raises(InvalidInput) as caught:
+        client_inputs(ours, {"image": None, "level": 2})
+    assert {field.pointer for field in caught.value.fields} == {"/image"}
+    ready = client_inputs(ours, {"image": "file:///a.tif", "level": None})
+    assert ready == {"image": ImageReference(href="file:///a.tif"), "level": None}
+    optional = described(f"{PROCESSES}:fragile")
+    assert "broken" not in client_inputs(optional, {"image": "file:///a.tif", "broken": None})
+
+
 def test_a_plain_pesto_service_reads_its_own_uris() -> None:
     """A string is PESTO's URI, as it always was; a window is read here and sent as pixels."""
     plain = described(f"{PROCESSES}:grow", plain=True)

@@ -77,7 +77,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_an_airflow_is_starte
     airflow, local = (ran(site, tmp_path, RUN, *words, name) for name in ("airflow", "local"))
     assert airflow.returncode == local.returncode == 2
     assert airflow.stderr == local.stderr
-    assert "/proc/x cannot hold a run" in local.stderr
+    assert "/proc/x cannot be an output folder" in local.stderr
 
 
 def test_what_goes_wrong_in_stopping_never_hides_the_first_error(

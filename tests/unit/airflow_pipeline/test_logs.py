@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_the_plan(tmp_path: Path) 
     """A file stands where the folder should be: nothing is planned."""
     (tmp_path / "out").write_text("")
     scene = write_scene(tmp_path / "s.tif", noise(40, 40))
-    with pytest.raises(StoreRefused, match="cannot hold a run"):
+    with pytest.raises(StoreRefused, match="cannot be an output folder"):
         plan_task(tmp_path / "out", scene, chain("grow")).perform(cast("Context", {}))
 
 

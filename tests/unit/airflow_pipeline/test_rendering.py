@@ -13,7 +13,7 @@ from pesto_airflow.catalog import write_catalog
 from pesto_airflow.render import renderer
 from pesto_runtime.engines import RenderRequest
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.run.checking import load_pipeline
+from pesto_runtime.run.planning import load_pipeline
 from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.runs import CLOUD_COVER, ROOT, pipeline, stage

@@ -63,6 +63,7 @@ def driven(steps: Steps[T], outcomes: Sequence[Outcome]) -> tuple[T | None, list
         if isinstance(step, Wait):
             step, result = advance(steps, None)
         else:
+            assert isinstance(step, Request)
             asked.append(step)
             step, result = advance(steps, next(told))
     return result, asked

@@ -87,7 +87,7 @@ def test_png_keeps_pixels_of_up_to_four_bands(bands: int, dtype: str) -> None:
 @pytest.mark.parametrize(("bands", "dtype"), [(5, "uint8"), (1, "int16"), (1, "float32")])
 def test_png_refuses_what_it_would_change(bands: int, dtype: str) -> None:
     """Never a silent cast; the message says what to ask for."""
-    with pytest.raises(InvalidInput, match="ask for image/tiff"):
+    with pytest.raises(InvalidInput, match="request image/tiff"):
         encode_image(Image(np.zeros((bands, 2, 2), dtype)), PNG)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,28 @@ def test_dismissing_a_job_of_a_thread_drops_it_though_it_goes_on(tmp_path: Path)
 
     asyncio.run(main())
     assert told(tmp_path)[:2] == ["begin a", "end a"]
+
+
+def test_a_lease_does_not_lapse_while_a_client_waits(tmp_path: Path) -> None:
+    """However long a client waits; the lease begins anew once its request is answered.
+
+    The control is a job that outlives its lease without a client.
+    """
+
+    async def main() -> None:
+        async with opened(tmp_path) as desk:
+            job = await desk.submit(order(tmp_path, "a", 1.6, lease_s=0.4))
+            early = await desk.wait(job.id, 0.9)
+            lease_until = desk.lease_until(job.id)
+            assert not early.is_over
+            assert lease_until is not None
+            assert 0.3 < lease_until - time.time() <= 0.4
+            assert (await desk.wait(job.id, None)).state == "successful"
+            left = await desk.submit(order(tmp_path, "b", 1.0, lease_s=0.4))
+            await asyncio.sleep(0.9)
+            assert (await desk.wait(left.id, None)).state == "dismissed"
+
+    asyncio.run(main())
 
 
 def test_an_end_that_cannot_be_kept_is_told_and_kept_later(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_centres_that_no_float_is_are_the_same_bytes_in_every_tile(
 def test_boxes_of_a_finer_grid_lie_where_the_coarse_ones_do(
     tmp_path: Path, scene: Path, tile: int
 ) -> None:
-    """A process that makes twice the pixels answers in those."""
+    """A process that makes twice the pixels returns features in those."""
     document = pipeline(
         stage("fine", "enlarged", image="$inputs.scene"),
         outputs={"boxes": "$fine.boxes", "image": "$fine.image"},
@@ -255,7 +255,7 @@ def holed(tmp_path: Path) -> Path:
     return write_scene(tmp_path / "holed.tif", pixels)
 
 
-def test_a_failed_tile_costs_its_features_and_is_told(tmp_path: Path, holed: Path) -> None:
+def test_a_failed_tile_loses_its_features_and_is_reported(tmp_path: Path, holed: Path) -> None:
     """The others of its block are there; healed, the file is the same as if nothing had been."""
     broken = str(tmp_path / "broken")
     document = detected("boxes_fragile", broken=broken)
@@ -263,8 +263,8 @@ def test_a_failed_tile_costs_its_features_and_is_told(tmp_path: Path, holed: Pat
     assert done.result["status"] == "PARTIAL"
     outputs = done.result["outputs"]
     assert isinstance(outputs, dict)
-    assert isinstance(told := outputs["boxes"], dict)
-    assert told["blocks_with_holes"] == 1
+    assert isinstance(boxes := outputs["boxes"], dict)
+    assert boxes["blocks_with_holes"] == 1
     found, everything = boxes_in(done), expected_boxes(PIXELS)
     assert set(found) < set(everything)
     assert len(found) > len(everything) - 2 * (64 // PITCH + 2) ** 2

@@ -1,12 +1,13 @@
 """Holes: a tile that fails costs its own pixels and what needs them, never the rest of the run."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pesto_runtime.errors import RunFailed
+from pesto_runtime.errors import PestoError, RunFailed
 from tests.support.processes import MARKER
 from tests.support.rasters import UTM, noise, sha256_of, tree, write_scene
 from tests.support.runs import chain, pipeline, run_local, stage
@@ -61,7 +62,7 @@ def with_mean(broken: Path) -> dict[str, object]:
 
 
 def test_one_failed_tile_is_one_hole(tmp_path: Path, scene: Path, broken: Path) -> None:
-    """Its pixels are nodata, all others are right, its place is told in the scene's coordinates."""
+    """Its pixels are nodata, all others are right, and the hole has coordinates of the CRS."""
     done = run_local(chain("fragile", broken=str(broken)), tmp_path / "out", {"scene": scene})
 
     assert done.result["status"] == "PARTIAL"
@@ -81,6 +82,46 @@ def test_one_failed_tile_is_one_hole(tmp_path: Path, scene: Path, broken: Path) 
     assert "processes.py" in hole["properties"]["error"]
     assert public(done.folder) == {"image.tif", "holes.geojson", *RESULTS}
     assert done.tiles[2] == 1
+
+
+def kinds(kind: type[PestoError] = PestoError) -> list[type[PestoError]]:
+    """Every kind of error that is not retried."""
+    found = [each for child in kind.__subclasses__() for each in kinds(child)]
+    return [*([] if kind.retryable else [kind]), *found]
+
+
+OF_A_TILE = {"algorithm-failed", "invalid-input", "bad-request", "nothing-valid", "too-large"}
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.slug)
+def test_only_an_error_of_the_tile_itself_is_a_hole(tmp_path: Path, kind: type[PestoError]) -> None:
+    """Five kinds, as decision 008 lists them; any other ends the run, and nothing is published."""
+    pixels = noise(300, 300)
+    pixels[0, 20, 20] = MARKER
+    scene = write_scene(tmp_path / "s.tif", pixels)
+    document = chain("raises", slug=kind.slug)
+    if kind.slug in OF_A_TILE:
+        done = run_local(document, tmp_path / "out", {"scene": scene})
+        assert (done.result["status"], done.tiles) == ("PARTIAL", (3, 0, 1))
+    else:
+        with pytest.raises(kind) as caught:
+            run_local(document, tmp_path / "out", {"scene": scene})
+        assert type(caught.value) is kind
+        assert public(tmp_path / "out") == set()
+
+
+def test_a_busy_process_is_retried_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Retry-After of an hour would block the chunk, whose other tiles can run."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    scene = write_scene(tmp_path / "s.tif", noise(40, 40))
+    document = chain("busy_once", flag=str(tmp_path / "flag"), seconds=3600)
+    done = run_local(document, tmp_path / "out", {"scene": scene}, workers=1)
+    assert (done.result["status"], done.tiles) == ("COMPLETE", (1, 0, 0))
+    assert slept
+    assert max(slept) <= 5
 
 
 def test_what_needs_the_holed_raster_is_skipped_and_listed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -70,20 +71,20 @@ def wider(window: Window, margin: int) -> Window:
     ).intersection(whole(SIZE))  # fmt: skip
 
 
-def gathered(tiles: list[Window], points: list[Point], margin: int, *, owner: str = "write"
+def collected(tiles: list[Window], points: list[Point], margin: int, *, owner: str = "write"
              ) -> list[bytes]:  # fmt: skip
-    """Every block of the grid, gathered of tiles; `owner` names the window that keeps features."""
-    gatherer = FeatureBlocks("$s.v", SIZE, set(blocks_of(SIZE)))
+    """Every block of the grid, from tiles; `owner` names the window that owns features."""
+    collector = FeatureBlocks("$s.v", SIZE, set(blocks_of(SIZE)))
     blocks = {}
     for write in tiles:
         read = wider(write, margin)
         features = found_in(read, points)
-        if owner == "read":  # the planted bug: whoever sees a feature keeps it
+        if owner == "read":  # the planted bug: every tile that sees a feature writes it
             features = tuple(
                 Feature(each.point, each.content, (write.row_off, write.col_off))
                 for each in features
             )
-        blocks.update({block.index: block.encode() for block in gatherer.add(write, features)})
+        blocks.update({block.index: block.encode() for block in collector.add(write, features)})
     assert set(blocks) == set(blocks_of(SIZE))
     return [blocks[index] for index in blocks_of(SIZE)]
 
@@ -105,8 +106,8 @@ def test_every_feature_is_there_once_and_the_same_for_every_partition(
     points: list[Point], cuts_x: set[int], cuts_y: set[int], margin: int
 ) -> None:
     """Bytes of every block equal those of one tile; a point on a seam is of one side."""
-    alone = gathered([whole(SIZE)], points, 0)
-    tiled = gathered(partition(cuts_x, cuts_y), points, margin)
+    alone = collected([whole(SIZE)], points, 0)
+    tiled = collected(partition(cuts_x, cuts_y), points, margin)
     assert tiled == alone
     assert sum(len(decode_block(block)) for block in alone) == len(points)
 
@@ -114,8 +115,8 @@ def test_every_feature_is_there_once_and_the_same_for_every_partition(
 def test_a_point_just_before_a_seam_is_not_rounded_across_it() -> None:
     """Without a margin the tile behind the seam could not see it: it would be lost."""
     points = [(200 - Fraction(1, 5000), Fraction(7)), (Fraction(9), 100 - Fraction(1, 100_000))]
-    alone = gathered([whole(SIZE)], points, 0)
-    assert gathered(partition({200}, {100}), points, 0) == alone
+    alone = collected([whole(SIZE)], points, 0)
+    assert collected(partition({200}, {100}), points, 0) == alone
     assert len(decode_block(alone[0])) == 2
 
 
@@ -123,7 +124,7 @@ def test_ownership_by_what_a_tile_reads_is_seen() -> None:
     """The control: a feature in a margin is then there twice, or more."""
     points = [(Fraction(x), Fraction(y)) for x in range(5, 700, 20) for y in range(5, 600, 20)]
     tiles = partition({200, 400}, {200, 400})
-    right, wrong = gathered(tiles, points, 20), gathered(tiles, points, 20, owner="read")
+    right, wrong = collected(tiles, points, 20), collected(tiles, points, 20, owner="read")
     count = [sum(len(decode_block(each)) for each in blocks) for blocks in (right, wrong)]
     assert count[0] == len(points) < count[1]
 
@@ -138,6 +139,35 @@ def test_floats_alone_would_move_a_feature_with_its_window() -> None:
     }
     assert len(apart) > 1
     assert len(contents) == 1
+
+
+STEPS = st.integers(-(1 << 15), 1 << 22)  # from 8 pixels before the grid
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(x=STEPS, y=STEPS, at=st.tuples(st.integers(-50, 600), st.integers(-50, 500)))
+def test_coordinates_are_written_in_steps_of_a_1024th_of_a_pixel(
+    x: int, y: int, at: tuple[int, int]
+) -> None:
+    """The nearest step, the upper one of two that are as near; exactly, wherever the window is."""
+    feature = only(shape("LineString", [[x / 4096, y / 4096], [0, 0]]), at=at)
+    written = json.loads(feature.content)["geometry"]["coordinates"][0]
+    expected = [math.floor(Fraction(step, 4096) * 1024 + Fraction(1, 2)) for step in (x, y)]
+    assert [Fraction(each) for each in written] == [
+        offset + Fraction(step, 1024) for offset, step in zip(at, expected, strict=True)
+    ]
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(point=st.tuples(ratio(90), ratio(90)), at=st.integers(0, 200), noise=st.integers(-3, 3))
+def test_noise_in_the_last_bits_of_a_float_moves_no_feature(
+    point: Point, at: int, noise: int
+) -> None:
+    """A corner at 10 that an algorithm computes as 9.999999999999998 has the owner of 10."""
+    exact = [float(each) for each in point]
+    noisy: list[JsonValue] = [each + noise * math.ulp(256) for each in exact]
+    places: list[JsonValue] = [*exact]
+    assert only(shape("Point", noisy), at=(at, at)) == only(shape("Point", places), at=(at, at))
 
 
 @pytest.mark.parametrize(
@@ -193,16 +223,16 @@ def test_a_feature_keeps_what_its_author_said_but_what_is_of_the_window() -> Non
     }  # fmt: skip
 
 
-def test_features_of_a_block_are_in_one_order_whoever_found_them_first() -> None:
+def test_features_of_a_block_have_one_order_for_every_order_of_tiles() -> None:
     """Row-major by their points, then by content."""
     features = [
         shape("Point", [x, y], properties={"n": n}) for x, y, n in [(5, 1, 1), (5, 1, 0), (1, 2, 0)]
     ]
     made = []
     for order in (features, features[::-1]):
-        gatherer = FeatureBlocks("$s.v", (9, 9), {(0, 0)})
+        collector = FeatureBlocks("$s.v", (9, 9), {(0, 0)})
         found = read_features(collection(*order), WindowPlacement(0, 0, (9, 9)), name="v")
-        (block,) = gatherer.add(whole((9, 9)), found)
+        (block,) = collector.add(whole((9, 9)), found)
         made.append(block.encode())
     assert made[0] == made[1]
     numbers = [each["properties"]["n"] for each in json.loads(made[0])]
@@ -214,15 +244,15 @@ def test_features_of_a_block_are_in_one_order_whoever_found_them_first() -> None
     [
         (None, "must be a GeoJSON FeatureCollection"),
         ({"type": "Feature"}, "must be a GeoJSON FeatureCollection"),
-        (collection("x"), "/features/0 has no place"),
-        (collection({"type": "Feature", "geometry": None}), "/features/0 has no place"),
+        (collection("x"), "/features/0 has no geometry"),
+        (collection({"type": "Feature", "geometry": None}), "/features/0 has no geometry"),
         (collection(shape("Point", [1, 2]), shape("Circle", [1, 2])), "/features/1/geometry is a"),
         (collection(shape("Polygon", [])), "no coordinates"),
-        (collection(shape("Polygon", [[1, 2], [3, 4]])), "is no list of coordinates"),
-        (collection(shape("Point", [1])), "is no position"),
-        (collection(shape("Point", [1, float("nan")])), "is no position"),
-        (collection(shape("Point", [1e30, 1])), "is no position"),
-        (collection(shape("Point", [True, 1])), "is no position"),
+        (collection(shape("Polygon", [[1, 2], [3, 4]])), "is not a list of coordinates"),
+        (collection(shape("Point", [1])), "is not a position"),
+        (collection(shape("Point", [1, float("nan")])), "is not a position"),
+        (collection(shape("Point", [1e30, 1])), "is not a position"),
+        (collection(shape("Point", [True, 1])), "is not a position"),
         (collection(shape("Point", [1, 2], properties={"a": float("nan")})), "is not JSON"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The verbs as an orchestrator drives them: task by task, nothing remembered in between."""
+"""The activities as an orchestrator runs them: task by task, without state in between."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.callers import close_callers
-from pesto_runtime.run.checking import shape
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
-from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.planning import plan, read_inputs, shape
 from pesto_runtime.run.publishing import RunRecord
 from pesto_runtime.run.services import discover, resolve_services
 from pesto_runtime.run.workspace import locked_workspace, publish_run, run_store
@@ -106,8 +105,8 @@ def test_driven_task_by_task_a_run_is_that_of_the_local_engine(tmp_path: Path) -
     assert not (folder / ".pesto").exists()
 
 
-def test_the_last_task_done_again_answers_the_same(tmp_path: Path) -> None:
-    """Its worker may die between the last byte and its answer."""
+def test_the_last_task_repeated_returns_the_same_result(tmp_path: Path) -> None:
+    """Its worker may die between the last byte and the report of its result."""
     scene = write_scene(tmp_path / "s.tif", noise(700, 600))
     href = begun(chain("grow"), tmp_path / "out", {"scene": str(scene)})
     first = driven(href, tmp_path / "out")
@@ -140,7 +139,7 @@ def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path)
     first.join()
 
 
-def test_what_cannot_be_made_for_holes_is_told_as_the_local_engine_tells_it(
+def test_outputs_skipped_for_holes_are_the_same_as_of_the_local_engine(
     tmp_path: Path,
 ) -> None:
     """No task remembers the holes of another: they are read off the store."""
@@ -168,10 +167,10 @@ def test_a_chunk_that_has_to_be_whole_fails_with_what_and_where(
     (chunk, *others) = chunks_of(begun(BROKEN, folder, given), 0)
     with pytest.raises(TilesFailed) as caught:
         process(chunk, holes="fail")
-    told = str(caught.value)
-    assert "1 of 9 tiles failed" in told
-    assert "stage 'kept', tile [200, 200, 200, 200]" in told
-    assert "float division by zero" in told
+    message = str(caught.value)
+    assert "1 of 9 tiles failed" in message
+    assert "stage 'kept', tile [200, 200, 200, 200]" in message
+    assert "float division by zero" in message
     assert not caught.value.retryable
     assert process(chunk, holes="keep").holes == 1
     broken.unlink()
@@ -232,13 +231,13 @@ def test_a_shape_is_that_of_the_plan(tmp_path: Path) -> None:
 
 
 def test_a_shape_from_saved_descriptions_needs_no_pixels_and_no_network(tmp_path: Path) -> None:
-    """An orchestrator asks at every parse; with the catalog asked anew (control) it needs both."""
+    """Needed at every parse of a DAG; with services contacted (control), both are loaded."""
     catalog = tmp_path / "catalog"
     model = Pipeline.parse(chain("grow"))
     discover(tuple(map(str, model.services.values())), catalog)
     code = (
         "import sys; from pathlib import Path\n"
-        "from pesto_runtime.run.checking import load_pipeline, shape\n"
+        "from pesto_runtime.run.planning import load_pipeline, shape\n"
         "from pesto_runtime.run.services import resolve_services\n"
         "model = load_pipeline(Path('p.json'))\n"
         "found = resolve_services(model, base=Path(), catalog=Path('catalog'), ask=ASK)\n"
@@ -246,15 +245,15 @@ def test_a_shape_from_saved_descriptions_needs_no_pixels_and_no_network(tmp_path
         "print(*sorted({'numpy', 'rasterio', 'httpx', 'obstore'} & set(sys.modules)))"
     )
     (tmp_path / "p.json").write_text(model.model_dump_json(by_alias=True, exclude_none=True))
-    answers = [
+    printed = [
         subprocess.run(
             [sys.executable, "-c", code.replace("ASK", ask)],
             cwd=tmp_path, check=True, capture_output=True, text=True,
         ).stdout.split()
         for ask in ("False", "True")
     ]  # fmt: skip
-    assert answers[0] == []
-    assert "numpy" in answers[1]
+    assert printed[0] == []
+    assert "numpy" in printed[1]
 
 
 @pytest.mark.parametrize(("batch", "expected"), [(None, 8), (12, 12)])

@@ -113,14 +113,14 @@ def test_a_chunk_that_is_stopped_keeps_its_whole_blocks(tmp_path: Path, plan_hre
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_blocks_that_vanish_are_never_published_as_nodata(tmp_path: Path, *, lost: bool) -> None:
-    """No tile failed, so the product would be told COMPLETE; with all blocks (control) it is."""
+    """No tile failed, so the result would be COMPLETE; with all blocks (control) it is."""
     href = planned(tmp_path, chain("above", level=100))
     record = RunRecord(engine={})
     process(chunk(href, 0, 6))
     (tmp_path / "work").mkdir()
     if lost:
         next(path for path in (tmp_path / "store" / "blocks").rglob("0") if path.is_file()).unlink()
-        with pytest.raises(RunFailed, match="gone from the run store"):
+        with pytest.raises(RunFailed, match="missing in the run store"):
             publish(href, tmp_path, workspace=tmp_path / "work", record=record)
         assert not (tmp_path / "image.tif").exists()
     else:

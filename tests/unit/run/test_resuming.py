@@ -89,7 +89,7 @@ def change_scene(_done: Done, scene: Path) -> None:
     write_scene(scene, noise(WIDTH, HEIGHT, seed=7))
 
 
-def test_a_complete_run_answers_at_once(tmp_path: Path, scene: Path, log: Path) -> None:
+def test_a_complete_run_returns_at_once(tmp_path: Path, scene: Path, log: Path) -> None:
     """No tile is computed, the result is the one that stands there."""
     document = chain("verbose", log=str(log))
     first = run_local(document, tmp_path / "out", {"scene": scene})

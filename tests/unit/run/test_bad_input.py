@@ -77,7 +77,7 @@ def test_a_scene_without_the_bands_is_refused_with_those_it_has(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"transform": (30.0, 0.0, UTM[2] + 45, 0.0, -30.0, UTM[5])}, "1.5 columns and"),
         ({"transform": (15.0, 0.0, UTM[2], 0.0, -15.0, UTM[5])}, "pixels of 30 x -30 against 15"),
@@ -87,7 +87,7 @@ def test_a_scene_without_the_bands_is_refused_with_those_it_has(tmp_path: Path) 
     ],
 )
 def test_inputs_on_different_grids_are_refused_with_the_difference(
-    tmp_path: Path, change: dict[str, object], told: str
+    tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     """Which two, and by how much; two on one grid (control) run."""
     facts = dict(change)
@@ -96,7 +96,7 @@ def test_inputs_on_different_grids_are_refused_with_the_difference(
     second = write_scene(tmp_path / "b.tif", noise(*size), **facts)  # type: ignore[misc,arg-type]  # parametrised
     with pytest.raises(GridMismatch) as caught:
         run_local(BOTH, tmp_path / "out", {"first": first, "second": second})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "a.tif" in str(caught.value)
     assert "b.tif" in str(caught.value)
     assert caught.value.exit_code == 2

@@ -49,7 +49,7 @@ def test_an_overlay_is_merged_into_what_the_service_says(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "told"),
+    ("text", "error", "message"),
     [
         ("{", InvalidInput, "not JSON"),
         ("[1]", InvalidContract, "JSON object"),
@@ -61,12 +61,12 @@ def test_an_overlay_is_merged_into_what_the_service_says(tmp_path: Path) -> None
     ],
 )
 def test_a_catalog_that_cannot_be_understood_is_refused(
-    tmp_path: Path, text: str, error: type[PestoError], told: str
+    tmp_path: Path, text: str, error: type[PestoError], message: str
 ) -> None:
     """By its file, or the value that is wrong."""
     path = tmp_path / "services.json"
     path.write_text(text)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         resolved(catalog=path)
 
 

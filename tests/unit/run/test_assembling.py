@@ -13,8 +13,8 @@ from tests.support.rasters import noise
 
 
 def assembler(size: tuple[int, int], **facts: object) -> BlockAssembler:
-    told: dict[str, object] = {"dtype": "uint8", "nodata": 255, **facts}
-    return BlockAssembler("$s.image", size, set(blocks_of(size)), **told)  # type: ignore[arg-type]  # as given
+    arguments: dict[str, object] = {"dtype": "uint8", "nodata": 255, **facts}
+    return BlockAssembler("$s.image", size, set(blocks_of(size)), **arguments)  # type: ignore[arg-type]  # as given
 
 
 def put_together(blocks: list[Block], size: tuple[int, int]) -> np.ndarray:
@@ -33,7 +33,7 @@ def put_together(blocks: list[Block], size: tuple[int, int]) -> np.ndarray:
 def test_tiles_of_any_size_and_order_become_the_raster(
     size: tuple[int, int], tile: tuple[int, int], seed: int
 ) -> None:
-    """Each block leaves once, when its last pixel is there, and nothing is held afterwards."""
+    """Each block leaves once, when its last pixel is there, and no memory stays in use."""
     pixels = noise(*size, seed=seed)
     collecting = assembler(size)
     tiles = list(tiles_of(whole(size), tile))
@@ -72,13 +72,13 @@ def test_pixels_of_blocks_that_are_there_already_are_let_go() -> None:
 
 
 @pytest.mark.parametrize(("nodata", "fill"), [(255, 255), (None, 0)])
-def test_a_spoilt_tile_spoils_every_block_that_it_touches(nodata: float | None, fill: int) -> None:
+def test_a_failed_tile_is_a_hole_in_each_of_its_blocks(nodata: float | None, fill: int) -> None:
     """Two blocks share it: both have a hole, with nodata there and the rest as it is."""
     size = (1024, 10)
     pixels = noise(*size)
     collecting = assembler(size, nodata=nodata)
     tile = Window(500, 0, 24, 10)
-    blocks = list(collecting.spoil(tile, bands=1))
+    blocks = list(collecting.add_hole(tile, bands=1))
     for window in (Window(0, 0, 500, 10), Window(524, 0, 500, 10)):
         blocks += collecting.add(window, pixels[(slice(None), *window.slices)])
     assert {block.index: block.has_hole for block in blocks} == {(0, 0): True, (0, 1): True}

@@ -1,4 +1,4 @@
-"""A function is held to its contract as a service is, and to what a plan made of it."""
+"""Outputs of a function are checked against contract and plan, like those of a service."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ def right(image: np.ndarray) -> One:
 
 @pytest.mark.parametrize("tile", [64, 1024])
 @pytest.mark.parametrize(
-    ("process", "told"),
+    ("process", "message"),
     [
         ("doubled", "bands"),
         ("first", "3 bands, got 1"),
@@ -54,10 +54,10 @@ def right(image: np.ndarray) -> One:
     ],
 )
 def test_what_is_not_as_declared_ends_the_run(
-    tmp_path: Path, process: str, told: str, tile: int
+    tmp_path: Path, process: str, message: str, tile: int
 ) -> None:
-    """Bands, dtype and shape, told with the stage; nothing is published."""
-    with pytest.raises(ContractBroken, match=told) as broken:
+    """Bands, dtype and shape, reported with the stage; nothing is published."""
+    with pytest.raises(ContractBroken, match=message) as broken:
         done(tmp_path, process, tile=tile)
     assert "stage 's'" in str(broken.value)
     assert not (tmp_path / "out" / "kept.tif").exists()
