@@ -14,7 +14,7 @@ import pytest
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.report import ReportData, write_report
 from pesto_runtime.report.page import render
-from tests.unit.report.made import PIPELINE, RESULT, tiles_over, write_raster
+from tests.unit.report.sample_run import PIPELINE, RESULT, tiles_over, write_raster
 
 if TYPE_CHECKING:
     from pathlib import Path
