@@ -11,7 +11,7 @@ import logging
 import time
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from pesto_runtime.service.jobs.api import JobEndpoints
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.runner import CallResponse, CallRunner
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+    Respond: TypeAlias = Callable[[], Awaitable[Response]]
 
 
 PREFIX = "/api/v1"
@@ -88,6 +88,24 @@ class FastPath:
         await response(scope, receive, send)
 
 
+class JobIntake(Protocol):
+    """Accepts calls as jobs. `jobs.api` implements it, and imports this file, not the reverse."""
+
+    def takes(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a call with these headers becomes a job.
+
+        Raises:
+            InvalidInput: a header of jobs is wrong.
+        """
+
+    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Respond:
+        """Make a call a job, and store it; return a function that waits for its response.
+
+        Raises:
+            PestoError: it cannot be a job, or not be stored.
+        """
+
+
 class ProcessEndpoint:
     """The calls of one service.
 
@@ -96,7 +114,7 @@ class ProcessEndpoint:
     """
 
     def __init__(
-        self, runs: CallRunner, admission: Admission, jobs: JobEndpoints, limits: Limits
+        self, runs: CallRunner, admission: Admission, jobs: JobIntake, limits: Limits
     ) -> None:
         """Store the runner, the queue in front of it, and the endpoints of jobs."""
         self._runs, self._admission, self._jobs, self._limits = runs, admission, jobs, limits
@@ -125,8 +143,8 @@ class ProcessEndpoint:
                 payload = await self._payload(request, media_type)
                 body = await asyncio.to_thread(payload.whole) if payload.spool else payload.body
                 payload = replace(payload, body=body, spool=None)
-                record = await self._jobs.accept(request, payload, from_here=from_here)
-            return await self._jobs.respond(request, record)
+                respond = await self._jobs.accept(request, payload, from_here=from_here)
+            return await respond()
         with self._admission.place():
             payload = await self._payload(request, media_type)
             running = self._runs.run(

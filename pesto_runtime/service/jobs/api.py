@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
+    from pesto_runtime.service.http import Respond
     from pesto_runtime.service.jobs.manager import JobManager
     from pesto_runtime.service.jobs.states import Record, Result
     from pesto_runtime.service.runner import Payload
@@ -89,8 +91,8 @@ class JobEndpoints:
             parsed.respond_async or parsed.key is not None or self._description.known.asynchronous
         )
 
-    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Record:
-        """Make a call a job, and store it.
+    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Respond:
+        """Make a call a job, and store it; return a function that waits for its response.
 
         Raises:
             InvalidInput: it is a batch.
@@ -100,9 +102,11 @@ class JobEndpoints:
             raise InvalidInput("a batch cannot be a job; submit its payloads one by one")
         parsed = parse_job_headers(request.headers)
         lease_s = parsed.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
-        return await self._manager.submit(JobRequest(payload, from_here, parsed.key, lease_s))
+        job_request = JobRequest(payload, from_here, parsed.key, lease_s)
+        record = await self._manager.submit(job_request)
+        return partial(self._respond, request, record)
 
-    async def respond(self, request: Request, record: Record) -> Response:
+    async def _respond(self, request: Request, record: Record) -> Response:
         """Return the response to a submitted job: immediately, after a grace, or at its end.
 
         Raises:
