@@ -16,8 +16,8 @@ import httpx
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.app import create_app
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:

@@ -18,15 +18,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadField, PestoError, error_from_problem
-from pesto_runtime.service.request import Payload
-from pesto_runtime.service.spool import Spool
+from pesto_runtime.service.runner import Payload, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse
 
     _Ancillary = tuple[int, int, bytes]
 

@@ -21,10 +21,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import PestoError
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import also
-from pesto_runtime.service.runs import CallResponse, ProcessFacts, no_progress
-from pesto_runtime.service.spool import INLINE_BYTES, Spool
+from pesto_runtime.service.runner import (
+    INLINE_BYTES,
+    CallResponse,
+    ProcessFacts,
+    Spool,
+    no_progress,
+)
 from pesto_runtime.service.workers import lifecycle
 from pesto_runtime.service.workers.frames import (
     Frame,
@@ -43,8 +48,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.request import Payload
-    from pesto_runtime.service.runs import OnLog, OnProgress
+    from pesto_runtime.service.runner import OnLog, OnProgress, Payload
     from pesto_runtime.service.workers.lifecycle import Actions, Event, Outcome, WorkerState
 
 _LOG = logging.getLogger(__name__)

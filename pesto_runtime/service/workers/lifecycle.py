@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pesto_runtime.errors import AlgorithmFailed, PestoError
 
 if TYPE_CHECKING:
-    from pesto_runtime.service.runs import CallResponse, ProcessFacts
+    from pesto_runtime.service.runner import CallResponse, ProcessFacts
 
 WorkerState: TypeAlias = Literal["loading", "setting up", "idle", "called", "late", "lost"]
 Outcome: TypeAlias = (

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from pesto_runtime.hrefs import Gate
-    from pesto_runtime.service.admission import Limits
-    from pesto_runtime.service.request import Payload
-    from pesto_runtime.service.runs import CallResponse, OnLog, OnProgress, ProcessFacts, State
+    from pesto_runtime.service.limits import Limits
+    from pesto_runtime.service.runner import (
+        CallResponse,
+        OnLog,
+        OnProgress,
+        Payload,
+        ProcessFacts,
+        State,
+    )
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5

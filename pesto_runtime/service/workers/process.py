@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.client.transport import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
 from pesto_runtime.processor.protocol import listening
-from pesto_runtime.service.spool import INLINE_BYTES, Spool
+from pesto_runtime.service.runner import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.frames import (
     Frame,
     FrameDecoder,
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.processor import Processor
     from pesto_runtime.service.execution import Execution
-    from pesto_runtime.service.request import Payload
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse, Payload
 
     Send = Callable[[str, Mapping[str, JsonValue]], None]
 
@@ -132,7 +131,7 @@ class WorkerProcess:
         try:
             payload = self._payload(frame)
             self._set_trace(payload.trace)
-            self._reply(execution.answer(payload, on_tile=self._send_tile))
+            self._reply(execution.perform(payload, on_tile=self._send_tile))
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of the process: it goes on
             self._fail(error)
 

@@ -14,18 +14,18 @@ import pytest
 
 from pesto_runtime.errors import AlgorithmFailed
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.admission import Limits
-from pesto_runtime.service.runs import no_log, no_progress
-from pesto_runtime.service.workers import WorkerPool
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.runner import no_log, no_progress
 from pesto_runtime.service.workers.handle import WorkerHandle, WorkerSettings
 from pesto_runtime.service.workers.lifecycle import CallNotStarted
+from pesto_runtime.service.workers.pool import WorkerPool
 from tests.unit.service.workers.test_workers import HAZARDS, SET_UP, payload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse
     from pesto_runtime.service.workers.lifecycle import WorkerState
 
 pytestmark = pytest.mark.integration

@@ -11,17 +11,16 @@ import pytest
 
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import bound, fields_now
-from pesto_runtime.service.request import Payload
-from pesto_runtime.service.runs import no_log, no_progress
-from pesto_runtime.service.workers import WorkerPool
+from pesto_runtime.service.runner import Payload, no_log, no_progress
+from pesto_runtime.service.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse
 
 HAZARDS = "tests/contract/hazards.py:"
 SET_UP = """
