@@ -13,7 +13,7 @@ PYTEST  := $(BIN)/pytest -n $(WORKERS)
 LONG    := airflow or conductor or real_pesto or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-all check lint types layers bench docs schemas pins clean
+.PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean
 
 help:  ## Show what there is to make.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -29,7 +29,7 @@ test: $(VENV)/.dev  ## Units, contracts, pages, services and runs on this machin
 test-all: $(VENV)/.dev  ## Those, and a real Airflow, Conductor, PESTO 1.7.2 and browser.
 	$(PYTEST)
 
-check: lint types layers test-all  ## What CI runs.
+check: lint types layers site test-all  ## What CI runs.
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -50,6 +50,9 @@ bench: $(VENV)/.dev  ## Benchmarks against peers; writes RESULTS.md into benchma
 docs: $(VENV)/.dev  ## The snippets of README and docs, run.
 	$(PYTEST) tests/docs
 
+site: $(VENV)/.dev  ## The documentation as a site, in site/; fails on a warning or a dead link.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 schemas: $(VENV)/.dev  ## Write schemas/ anew from the models.
 	$(BIN)/python -m pesto_runtime.schema schemas
 
@@ -58,7 +61,7 @@ pins: $(VENV)/.dev  ## Pin what is installed anew: one set of versions that ever
 	$(COMPILE) -c requirements/dev.txt -o requirements/base.txt
 
 clean:  ## Remove what make made.
-	rm -rf $(VENV) out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 COMPILE := $(BIN)/uv pip compile -q --no-emit-index-url --no-emit-find-links --no-header --universal --python-version 3.11 pyproject.toml
 

@@ -36,10 +36,10 @@ _THREADED = "GDAL threads"
 
 
 def markdown(results: Results) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [
         "# Benchmarks",
-        "Written by `python -m benchmarks` (`make bench`). Ratios matter, not seconds.",
+        "Written by `python -m benchmarks` (`make bench`). Compare ratios, not seconds.",
         _machine(),
         _conditions(results),
         *(_section(letter, standings) for letter, standings in results.standings.items()),
@@ -67,19 +67,19 @@ def _machine() -> str:
 
 def _conditions(results: Results) -> str:
     return f"""\
-Scenes of {results.size} x {results.size} pixels, uint16, blocks 512, deflate 6, predictor 2, which
-compress 2:1; products likewise. {WORKERS} workers, page cache warm. Contestants take turns, a fresh
-process each, {results.rounds} timed rounds; ratios are taken within a round: median (min-max).
+Scenes of {results.size} x {results.size} pixels, uint16, blocks 512, deflate 6, predictor 2;
+scenes and products compress 2:1. {WORKERS} workers, page cache warm. Contestants run in turns, each
+in a new process, {results.rounds} timed rounds; ratios are within a round: median (min-max).
 
-- `seconds`: of the work, ours until its report is written; `with start-up`: of the whole process.
-- `limit`: reads the scene and writes the ready answer with GDAL's threads, computes nothing.
-- `EOScale's best / this`: above 1 is faster than the fastest EOScale of the round.
-- `EOScale, … GDAL threads`: with GDAL_NUM_THREADS set, which EOScale leaves to its user.
+- `seconds`: of the work, for pesto until its report is written; `with start-up`: whole process.
+- `limit`: reads the scene and writes the finished result with GDAL's threads, computes nothing.
+- `EOScale's best / this`: above 1 means faster than the fastest EOScale of the round.
+- `EOScale, … GDAL threads`: with GDAL_NUM_THREADS set, which EOScale does not set by itself.
 - `peak`: highest sum of PSS over the process tree, sampled every 50 ms in an untimed round.
-- `others`: the most of the machine that was busy with something else during a run; where that was
-  over 10 %, the run may have been taken again, and the least disturbed one counts.
-- `identical`: every answer of every round equals the job done on the whole array, bit for bit. The
-  same comparison finds {results.control} wrong pixels where job A has a margin of 11, not 12."""
+- `others`: largest share of the machine that other programs used during a run; above 10 %, the run
+  may have been repeated, and the least disturbed run counts.
+- `identical`: every result of every round equals the job on the whole array, bit for bit. The
+  same comparison finds {results.control} wrong pixels if job A has a margin of 11 instead of 12."""
 
 
 def _section(letter: str, standings: Mapping[str, Standing]) -> str:
@@ -139,12 +139,12 @@ def _reading(results: Results) -> Iterator[str]:
             for run in each.runs]  # fmt: skip
     noise = [run.others for run in runs]
     yield (
-        f"Noise: others used {median(noise):.0%} of the machine while a contestant ran (median), "
-        f"{max(noise):.0%} at worst."
+        f"Noise: other programs used {median(noise):.0%} of the machine while a contestant ran "
+        f"(median), {max(noise):.0%} at most."
     )
     yield (
-        "Ours alone keeps every block as it is done, so that a killed run resumes, writes one "
-        "canonical file, hashes it, and draws a report with previews."
+        "Only pesto stores every finished block, so that a killed run can be resumed, writes one "
+        "canonical file, hashes it, and writes a report with previews."
     )
 
 
@@ -161,9 +161,10 @@ def _compared(standings: Mapping[str, Standing]) -> str:
         told += [
             f"is {median(_pairs(_peers_best(plain), ours)):.2f} times as fast as EOScale",
             f"{median(_pairs(peers, ours)):.2f} times as fast as EOScale with GDAL threads",
-            f"has {_memory(standings, name)} of the leanest one's memory",
+            f"needs {_memory(standings, name)} of the memory of the smallest EOScale",
         ]
-    return ", ".join(told) + f"; {after:.2f} s of it go to the report, after the product is there."
+    report = f"; {after:.2f} s of it are for the report, after the product is complete."
+    return ", ".join(told) + report
 
 
 def _fastest(standings: Mapping[str, Standing], prefix: str) -> str:

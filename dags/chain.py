@@ -1,4 +1,4 @@
-"""The same work by hand: one operator a step, to be mixed with any other."""
+"""Run the pipeline `cloud-cover` step by step, with one operator per step."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PARAMS = {name: Param(type="string", minLength=1) for name in ("scene", "folder"
 
 @dag(schedule=None, max_active_runs=1, tags=["pesto"], params=PARAMS)
 def chain() -> None:
-    """Plan, map the chunks, then put the mask together while its cloud cover is counted."""
+    """Plan, map the chunks, then mosaic the mask and fold its cloud cover at the same time."""
     plan = PestoPlanOperator(
         task_id="plan",
         pipeline=HERE / "../workflows/cloud_cover.json",

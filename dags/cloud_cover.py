@@ -1,4 +1,4 @@
-"""Pipeline `cloud-cover`: every chunk of the scene a mapped task."""
+"""Run the pipeline `cloud-cover`: each chunk of the scene is a mapped task."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
     },
 )
 def cloud_cover() -> None:
-    """Plan, map the chunks of each phase, publish into the folder."""
+    """Plan, map the chunks of each phase, and publish the outputs into the folder."""
     pesto_pipeline(
         HERE / "../workflows/cloud_cover.json",
         services=HERE / "catalog/in_worker",

@@ -1,7 +1,7 @@
-"""Cloud cover of every scene that arrives: begun by an Asset, whose event says where the scene is.
+"""Compute the cloud cover of every new scene, started by the event of an Asset.
 
-Whoever has one says `outlet_events[Asset("landsat-scenes")].extra = {"scene": …, "folder": …}`
-in a task, or the same by `POST /api/v2/assets/events`.
+The task that produces the scene sets `outlet_events[Asset("landsat-scenes")].extra` to
+`{"scene": …, "folder": …}`; any other program sends the same to `POST /api/v2/assets/events`.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ EVENT = "(triggering_asset_events.values() | first | first)"
 
 @dag(schedule=[Asset("landsat-scenes")], max_active_runs=1, tags=["pesto"])
 def on_new_scene() -> None:
-    """Find out which scene, and run the pipeline over it."""
+    """Run the pipeline over the scene of the event."""
     pesto_pipeline(
         HERE / "../workflows/cloud_cover.json",
         services=HERE / "catalog/in_worker",

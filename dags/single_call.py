@@ -1,7 +1,7 @@
-"""One call of one service, by hand: the trigger form asks for its inputs, as its schema has them.
+"""Call one service by hand: the trigger form has a field for each of its inputs.
 
-Nothing is asked while this file is read: the form comes from the saved description, and the service
-must still be that when it is called.
+Parsing this file contacts no service: the form is built from the saved description, with which the
+live service is compared when it is called.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`@task.pesto`: a function answers the inputs of a call, and the call's outputs are the result."""
+"""Define `@task.pesto`: a function returns the inputs of a call, whose outputs are the result."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 
 class PestoDecoratedOperator(DecoratedOperator, PestoProcessOperator):
-    """A `PestoProcessOperator` whose inputs a function makes, on the worker, for every try."""
+    """A `PestoProcessOperator` whose inputs a function returns, on the worker, for every try."""
 
-    # Not `inputs`: what a function returned is data, and somebody else's `{{` in it stays that.
+    # Without `inputs`: the function returns data, so `{{` in it must not be rendered as a template.
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
         "out",
         "service",
         "pesto_conn_id",
     )
-    template_fields_renderers = {  # noqa: RUF012  # as Airflow has it
+    template_fields_renderers = {  # noqa: RUF012  # as Airflow defines it
         **DecoratedOperator.template_fields_renderers,
         "out": "json",
     }
     custom_operator_name = "@task.pesto"
 
     def __init__(self, *, python_callable: Callable[..., object], **arguments: object) -> None:
-        """Take the function; other arguments are those of `PestoProcessOperator`."""
-        super().__init__(python_callable=python_callable, inputs={}, **arguments)  # type: ignore[arg-type]  # Airflow judges them
+        """Wrap the function; other arguments are those of `PestoProcessOperator`."""
+        super().__init__(python_callable=python_callable, inputs={}, **arguments)  # type: ignore[arg-type]  # Airflow checks them
         self._has_inputs = False
 
     def inputs_for(self, context: Context) -> Mapping[str, object]:
-        """Call the function, once per process.
+        """Call the function, once per process, and return the inputs.
 
         Raises:
-            PestoTaskFailed: it answered no inputs.
+            PestoTaskFailed: it did not return a dict.
         """
         if not self._has_inputs:
             context_merge(context, self.op_kwargs)
@@ -59,9 +59,9 @@ class PestoDecoratedOperator(DecoratedOperator, PestoProcessOperator):
 def pesto_task(
     python_callable: Callable[..., object] | None = None, **arguments: object
 ) -> TaskDecorator:
-    """Make a function a call of a service: `@task.pesto(service=…, out=…)`."""
+    """Turn a function into a call of a service: `@task.pesto(service=…, out=…)`."""
     return task_decorator_factory(
         python_callable=python_callable,
         decorated_operator_class=PestoDecoratedOperator,
-        **arguments,  # type: ignore[arg-type]  # Airflow judges them
+        **arguments,  # type: ignore[arg-type]  # Airflow checks them
     )

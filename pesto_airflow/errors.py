@@ -1,10 +1,15 @@
-"""An error of ours as Airflow understands it: fail at once, or try again and when."""
+"""Convert errors of this package to Airflow's exceptions, and decide on retries.
+
+The number of retries is a setting of the task, not of this module.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from pesto_runtime.errors import AlgorithmFailed, Interrupted, PestoError
@@ -12,11 +17,12 @@ from pesto_runtime.errors import AlgorithmFailed, Interrupted, PestoError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow.sdk import Context
     from pydantic import JsonValue
 
 
 class PestoTaskFailed(AirflowFailException):
-    """Asking again cannot help: the task fails, whatever retries it has left.
+    """Raised if a retry cannot help: the task fails, however many retries remain.
 
     Attributes:
         problem: The error as a problem document.
@@ -28,11 +34,11 @@ class PestoTaskFailed(AirflowFailException):
 
 
 class PestoTryAgain(AirflowException):
-    """Asking again may help: the task is retried, if it has retries left.
+    """Raised if a retry may help: the task is retried, if retries remain.
 
     Attributes:
         problem: The error as a problem document.
-        retry_after_s: Seconds that the service asked to be left alone; None where it did not say.
+        retry_after_s: Seconds of the service's `Retry-After`; None without one.
     """
 
     def __init__(
@@ -48,31 +54,59 @@ class PestoTryAgain(AirflowException):
 
 
 def airflow_error(error: PestoError) -> PestoTaskFailed | PestoTryAgain:
-    """What a task raises for an error of ours.
-
-    `retryable` decides, never the status. A run that somebody interrupted is one to go on with.
-    """
-    told = f"{error.title}: {error}"
+    """Convert an error: `retryable` decides, never the status; an interrupted run is retried."""
+    text = f"{error.title}: {error}"
     if error.retryable or isinstance(error, Interrupted):
-        return PestoTryAgain(told, problem=error.to_problem(), retry_after_s=error.retry_after_s)
-    return PestoTaskFailed(told, problem=error.to_problem())
+        return PestoTryAgain(text, problem=error.to_problem(), retry_after_s=error.retry_after_s)
+    return PestoTaskFailed(text, problem=error.to_problem())
 
 
 @contextmanager
 def native_errors() -> Iterator[None]:
-    """Raise errors of ours in the block as Airflow's.
-
-    Ours are told in one line. Only behind an author's code there is a traceback worth reading.
+    """Raise every `PestoError` of the block as an exception of Airflow.
 
     Raises:
-        PestoTaskFailed: of an error that is not retryable.
-        PestoTryAgain: of one that is.
+        PestoTaskFailed: the error is not retryable.
+        PestoTryAgain: the error is retryable.
     """
     try:
         yield
     except PestoError as error:
-        raise airflow_error(error) from _worth_reading(error)
+        # Only an author's exception has a useful traceback; other errors are one line of the log.
+        raise airflow_error(error) from (error if isinstance(error, AlgorithmFailed) else None)
 
 
-def _worth_reading(error: PestoError) -> PestoError | None:
-    return error if isinstance(error, AlgorithmFailed) else None
+class PestoRetryPolicy(RetryPolicy):
+    """Retry as `retryable` and `Retry-After` require; the task's `retries` is the limit.
+
+    The operators of this package use it by default. It also handles a `PestoError` that code under
+    `@task` does not catch. Airflow decides on all other exceptions.
+    """
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,  # noqa: ARG002  # Airflow's signature, and below
+        max_tries: int,  # noqa: ARG002
+        context: Context | None = None,  # noqa: ARG002
+    ) -> RetryDecision:
+        """Decide whether, and after which delay, a failed task is retried."""
+        if isinstance(exception, PestoError):
+            exception = airflow_error(exception)
+            if not isinstance(exception, PestoTryAgain):
+                return RetryDecision.fail(str(exception))
+        if not isinstance(exception, PestoTryAgain):
+            return RetryDecision.default()
+        if exception.retry_after_s is None:
+            return RetryDecision.retry(reason=str(exception))
+        reason = f"Retry-After {exception.retry_after_s:g} s: {exception}"
+        return RetryDecision.retry(timedelta(seconds=exception.retry_after_s), reason)
+
+    def serialize(self) -> dict[str, object]:
+        """Return only the class name: the policy has no settings."""
+        return {"__type": type(self).__name__}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, object]) -> PestoRetryPolicy:  # noqa: ARG003  # no settings
+        """Create the policy again."""
+        return cls()

@@ -1,26 +1,165 @@
-"""A service as Airflow knows it, by a connection or its URL: clients, and the verbs of a call."""
+"""Open clients of a service, selected by an Airflow connection or by its URL.
+
+Errors stay those of `pesto_runtime.errors`; the operators convert them to Airflow's.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from airflow.sdk import BaseHook
+from airflow.sdk import BaseHook, BaseOperatorLink
 
-from pesto_airflow.endpoint import Endpoint, endpoint_of
-from pesto_runtime.errors import PestoError
+from pesto_runtime.errors import BadField, InvalidInput, PestoError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime.client import AsyncClient, Client, Described
-    from pesto_runtime.client.describing import Health
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+    from pydantic import JsonValue
+
+    from pesto_runtime.client.async_client import AsyncClient
+    from pesto_runtime.client.client import Client
+    from pesto_runtime.client.describing import Described, Health
     from pesto_runtime.contract import Description, Job
 
 
-class PestoHook(BaseHook):
-    """One service; each verb opens a client, asks, and closes it. See `client` for several calls.
+TIMEOUT_S, RETRIES, PATIENCE_S = 300.0, 3, 60.0
+_TRUTHS = {"": True, "true": True, "false": False}
 
-    Errors are those of `pesto_runtime.errors`; operators turn them into Airflow's.
+
+class ConnectionFields(Protocol):
+    """The fields of an Airflow connection that are read."""
+
+    host: str | None
+    schema: str | None
+    port: int | None
+    login: str | None
+    password: str | None
+
+    @property
+    def extra_dejson(self) -> dict[str, JsonValue]:
+        """The extra fields, as JSON values."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The address of a service, and the settings of calls to it.
+
+    Attributes:
+        url: With or without `/api/v1`.
+        headers: Credentials; not part of `repr`, and so of logs.
+        timeout_s: Seconds without a byte after which a request is cancelled.
+        retries: Repetitions of a request that received no response.
+        patience_s: Total seconds to wait while the service is busy.
+        verify: Whether to verify its certificate; a path names a file of trusted authorities.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout_s: float = TIMEOUT_S
+    retries: int = RETRIES
+    patience_s: float = PATIENCE_S
+    verify: bool | str = True
+
+
+def endpoint_of(connection: ConnectionFields, *, service: str | None = None) -> Endpoint:
+    """Read a connection.
+
+    Args:
+        connection: A connection of type `pesto`.
+        service: URL to call instead of the connection's own, with its other settings.
+
+    Raises:
+        InvalidInput: with every wrong field; a missing URL is one.
+    """
+    extra = connection.extra_dejson
+    numbers = {name: _number(extra.get(name)) for name in ("timeout", "retries", "patience")}
+    faults = [
+        BadField(f"/extra/{name}", "must be a number", shortened(extra[name]))
+        for name, number in numbers.items()
+        if number is None and extra.get(name) not in (None, "")
+    ]
+    url = service or _url(connection)
+    if url is None:
+        faults.append(BadField("/host", "must be the service's URL, as http://cloud-mask:8000"))
+    if faults or url is None:
+        raise InvalidInput.of("connection of type pesto", faults)
+    timeout_s, retries, patience_s = numbers.values()
+    return Endpoint(
+        url=url,
+        headers=_credentials(connection),
+        timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
+        retries=RETRIES if retries is None else int(retries),
+        patience_s=PATIENCE_S if patience_s is None else patience_s,
+        verify=_verify(extra.get("verify")),
+    )
+
+
+def _url(connection: ConnectionFields) -> str | None:
+    """Return the host if it is a URL, else a URL of schema, host and port."""
+    host = connection.host
+    if not host:
+        return None
+    if "://" in host:
+        return host
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'http'}://{host}{port}"
+
+
+def _credentials(connection: ConnectionFields) -> dict[str, str]:
+    if not connection.password:
+        return {}
+    if not connection.login:
+        return {"Authorization": f"Bearer {connection.password}"}
+    pair = f"{connection.login}:{connection.password}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+
+
+def _number(value: JsonValue) -> float | None:
+    """Read a number or its text: Airflow's form stores numbers, a connection URI texts."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _verify(value: JsonValue) -> bool | str:
+    text = "" if value is None else str(value)
+    return _TRUTHS.get(text.lower(), text)
+
+
+@runtime_checkable
+class CallsService(Protocol):
+    """An operator that calls a service."""
+
+    def service_url(self) -> str:
+        """Return the URL up to and including `/api/v1`."""
+
+
+class PestoServiceLink(BaseOperatorLink):
+    """Link a task to the page of its service, from which calls can be sent by hand."""
+
+    @property
+    def name(self) -> str:
+        """The text of the button."""
+        return "Service"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # one page for all tries
+        """Return the URL of the page; Airflow calls this on the worker, when the task ends."""
+        if not isinstance(operator, CallsService):
+            return ""
+        return operator.service_url().removesuffix("/api/v1") + "/docs"
+
+
+class PestoHook(BaseHook):
+    """A service; each method opens a client for one request. Use `client` for several requests.
+
+    Errors are those of `pesto_runtime.errors`; the operators convert them to Airflow's.
     """
 
     conn_name_attr = "pesto_conn_id"
@@ -31,21 +170,21 @@ class PestoHook(BaseHook):
     def __init__(
         self, pesto_conn_id: str | None = default_conn_name, *, service: str | None = None
     ) -> None:
-        """Name a service; nothing is looked up or sent yet.
+        """Select a service; the connection is not read yet, and nothing is sent.
 
         Args:
-            pesto_conn_id: Connection of type `pesto`. None for a service that needs none.
-            service: Its URL, where the connection does not say, or another one.
+            pesto_conn_id: Connection of type `pesto`; None for a service that needs none.
+            service: URL of the service; replaces that of the connection.
         """
         super().__init__()
         self.pesto_conn_id = pesto_conn_id
         self.service = service
 
     def endpoint(self) -> Endpoint:
-        """Where the service is and how it is called.
+        """Return the address of the service and the settings of calls to it.
 
         Raises:
-            InvalidInput: the connection is not one to a service.
+            InvalidInput: a field of the connection is wrong.
             AirflowNotFoundException: there is no such connection.
         """
         if self.pesto_conn_id is None:
@@ -53,60 +192,59 @@ class PestoHook(BaseHook):
         return endpoint_of(self.get_connection(self.pesto_conn_id), service=self.service)
 
     async def aendpoint(self) -> Endpoint:
-        """As `endpoint`, on an event loop."""
+        """Return the same as `endpoint`, on an event loop."""
         if self.pesto_conn_id is None:
             return Endpoint(self.service or "")
         connection = await self.aget_connection(self.pesto_conn_id)
         return endpoint_of(connection, service=self.service)
 
     def client(self, *, described: Described | None = None) -> Client:
-        """A client to use in a `with` block; raises as `endpoint` does."""
-        from pesto_runtime.client import Client
+        """Open a client, to use in a `with` block; raises as `endpoint` does."""
+        from pesto_runtime.client.client import Client
 
-        at = self.endpoint()
+        found = self.endpoint()
         return Client(
-            at.url, described=described, timeout_s=at.timeout_s, retries=at.retries,
-            patience_s=at.patience_s, headers=at.headers, verify=at.verify,
+            found.url, described=described, timeout_s=found.timeout_s, retries=found.retries,
+            patience_s=found.patience_s, headers=found.headers, verify=found.verify,
         )  # fmt: skip
 
     async def aclient(self, *, described: Described | None = None) -> AsyncClient:
-        """A client to use in an `async with` block; raises as `endpoint` does."""
-        from pesto_runtime.client import AsyncClient
+        """Open a client, to use in an `async with` block; raises as `endpoint` does."""
+        from pesto_runtime.client.async_client import AsyncClient
 
-        at = await self.aendpoint()
+        found = await self.aendpoint()
         return AsyncClient(
-            at.url, described=described, timeout_s=at.timeout_s, retries=at.retries,
-            patience_s=at.patience_s, headers=at.headers, verify=at.verify,
+            found.url, described=described, timeout_s=found.timeout_s, retries=found.retries,
+            patience_s=found.patience_s, headers=found.headers, verify=found.verify,
         )  # fmt: skip
 
     def get_conn(self) -> Client:
-        """The client, by the name that all hooks have for it."""
+        """Open a client: Airflow's common name for `client`."""
         return self.client()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether a service answers there, and which one: what the form's test button shows."""
+        """Return whether the service is ready, and its name or the error, for the test button."""
         try:
             with self.client() as client:
                 health, description = client.health(), client.describe()
         except PestoError as error:
             return False, f"{error.title}: {error}"
-        told = f"{description.name} {description.version}: {health}"
-        return health == "OK", told
+        return health == "OK", f"{description.name} {description.version}: {health}"
 
     def describe(self) -> Description:
-        """The description; raises `PestoError` where the service does not say."""
+        """Request the description; raises as `Client.describe` does."""
         with self.client() as client:
             return client.describe()
 
     def health(self) -> Health:
-        """Whether the service is ready; raises `PestoError` where it is not there."""
+        """Request whether the service is ready; raises as `Client.health` does."""
         with self.client() as client:
             return client.health()
 
     def process(
         self, inputs: Mapping[str, object], *, out: Mapping[str, str] | None = None
     ) -> dict[str, object]:
-        """Call the process; as `Client.process`."""
+        """Call the process, as `Client.process` does."""
         with self.client() as client:
             return client.process(inputs, out=out)
 
@@ -118,21 +256,21 @@ class PestoHook(BaseHook):
         key: str | None = None,
         lease_s: float | None = None,
     ) -> Job:
-        """Submit a call as a job; as `Client.submit`."""
+        """Submit a call as a job, as `Client.submit` does."""
         with self.client() as client:
             return client.submit(inputs, out=out, key=key, lease_s=lease_s)
 
     def status(self, job_id: str) -> Job:
-        """A job as it is now; raises `NotFound` where there is none."""
+        """Request a job's state; raises `NotFound` if there is no such job."""
         with self.client() as client:
             return client.status(job_id)
 
     def result(self, job_id: str) -> dict[str, object]:
-        """What a job left; as `Client.result`."""
+        """Fetch the outputs of a job, as `Client.result` does."""
         with self.client() as client:
             return client.result(job_id)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job where it runs; raises `NotFound` where there is none."""
+        """Cancel a job; raises `NotFound` if there is no such job."""
         with self.client() as client:
             return client.cancel(job_id)

@@ -1,31 +1,45 @@
-"""A pipeline as it is known when a DAG file is read: from its file and saved descriptions alone."""
+"""Read pipelines while Airflow parses a DAG file, and read plans while its tasks run.
+
+Parsing uses only the pipeline's file and saved descriptions: no service is contacted, and no
+process is loaded.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import InvalidInput, shortened
+from pesto_runtime.hrefs import looks_like_href
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import PhaseShape
     from pesto_runtime.contract import Description
+    from pesto_runtime.pipeline import Sizing
+    from pesto_runtime.run.planning import PhaseShape
+
+
+TASK_COST_S = 0.3
+"""Cost of a mapped task beside its work: 1.3 to 3.5 tasks per second were measured on two cores."""
+MOST_BYTES = 4096
+"""Of the JSON values that a task returns; Airflow stores them in its database."""
+_CHUNKS_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
 class KnownPipeline:
-    """A pipeline that checks.
+    """A pipeline without errors.
 
     Attributes:
-        pipeline: It.
-        phases: In the order in which they run.
-        descriptions: Process name -> what was saved of it.
+        pipeline: The pipeline.
+        phases: Its phases, in the order in which they run.
+        descriptions: Process name -> its saved description.
     """
 
     pipeline: Pipeline
@@ -33,16 +47,41 @@ class KnownPipeline:
     descriptions: Mapping[str, Description]
 
 
+def know_pipeline(
+    pipeline: str | Path | Mapping[str, JsonValue] | Pipeline,
+    services: str | Path,
+    base: str | Path | None = None,
+) -> KnownPipeline:
+    """Check a pipeline against a catalog; no service is contacted, no process is loaded.
+
+    Args:
+        pipeline: Its file, or its JSON.
+        services: Folder of saved descriptions, one of each process.
+        base: Folder to which the pipeline's own targets are relative.
+
+    Raises:
+        InvalidInput: the catalog has no description of a process; with the command that saves it.
+        InvalidPipeline: the pipeline is wrong; with every error.
+    """
+    from pesto_runtime.run.planning import shape
+    from pesto_runtime.run.services import resolve_services
+
+    model, folder = read_pipeline(pipeline, base)
+    _require_descriptions(model, Path(services))
+    found = resolve_services(model, base=folder, catalog=Path(services), ask=False)
+    return KnownPipeline(model, shape(model, found), found.descriptions)
+
+
 def read_pipeline(
     pipeline: str | Path | Mapping[str, JsonValue] | Pipeline, base: str | Path | None = None
 ) -> tuple[Pipeline, Path]:
-    """Read a pipeline's file, or its JSON; answers what its relative targets are relative to, too.
+    """Read a pipeline's file or JSON; return it, and the folder to which targets are relative.
 
     Raises:
-        InvalidInput: the file is not there, or not JSON.
-        InvalidPipeline: it does not fit the schema.
+        InvalidInput: the file does not exist, or is not JSON.
+        InvalidPipeline: it does not match the schema.
     """
-    from pesto_runtime.activities import load_pipeline
+    from pesto_runtime.run.planning import load_pipeline
 
     if isinstance(pipeline, (str, Path)):
         path = Path(pipeline)
@@ -51,41 +90,136 @@ def read_pipeline(
     return model, Path(base) if base else Path.cwd()
 
 
-def know_pipeline(
-    pipeline: str | Path | Mapping[str, JsonValue] | Pipeline,
-    services: str | Path,
-    base: str | Path | None = None,
-) -> KnownPipeline:
-    """Check a pipeline against a catalog: nobody is asked, no process is loaded.
-
-    Args:
-        pipeline: Its file, or its JSON.
-        services: Folder of saved descriptions, one of each process.
-        base: What its own targets are relative to.
-
-    Raises:
-        InvalidInput: the catalog describes not every process; says how to save what is missing.
-        InvalidPipeline: the pipeline does not check; with every error.
-    """
-    from pesto_runtime.activities import resolve_services, shape
-
-    model, place = read_pipeline(pipeline, base)
-    _require_all(model, Path(services))
-    found = resolve_services(model, base=place, catalog=Path(services), ask=False)
-    return KnownPipeline(model, shape(model, found), found.descriptions)
-
-
-def map_task_id(stages: Sequence[str], reduces: Sequence[str]) -> str:
-    """What the mapped task of a phase is called: after its stages."""
-    return "_".join(("map", *(stages or reduces)))
-
-
-def _require_all(pipeline: Pipeline, folder: Path) -> None:
-    """A process without a saved description would be asked, or loaded, at every parse."""
+def _require_descriptions(pipeline: Pipeline, folder: Path) -> None:
+    # Airflow parses a DAG file again and again: without a saved description, every parse would
+    # contact the service, or load the process.
     saved = {path.name.rpartition("@")[0] for path in folder.glob("*@*.json")}
     missing = sorted({stage.process for stage in pipeline.stages} - saved)
     if missing:
         raise InvalidInput(
-            f"{folder} has no description of {', '.join(missing)}: a DAG file asks no service; "
+            f"{folder} has no description of {', '.join(missing)}: a DAG file contacts no service; "
             f"save them by `pesto discover URL… --save {folder}`"
         )
+
+
+def map_task_id(stages: Sequence[str], reduces: Sequence[str]) -> str:
+    """Return the id of a phase's mapped task, which has the names of its stages."""
+    return "_".join(("map", *(stages or reduces)))
+
+
+def sizing_for_airflow(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
+    """Return the sizes for mapped tasks, `workers` of which run at once on one machine.
+
+    Short work becomes one task per worker, because a task is expensive on Airflow; engines with
+    cheap tasks have four chunks per worker, which balance the load.
+    """
+    from pesto_runtime.run.local import sizing_of
+
+    sizing = sizing_of(workers=workers, tile=tile, max_tasks=max_tasks)
+    few = max(1, workers // _CHUNKS_PER_WORKER)
+    memory = sizing.memory_bytes * few // workers
+    return replace(sizing, workers=few, memory_bytes=memory, task_cost_s=TASK_COST_S)
+
+
+def next_chunks(plan: str, *, after: int) -> list[int]:
+    """Return the chunk indices of the first phase after `after` that has chunks, or none.
+
+    Args:
+        plan: Href of the plan.
+        after: Number of a phase; -1 for the start.
+
+    Raises:
+        NotFound: there is no such plan.
+    """
+    # Dynamic mapping expands only over return values, not over other XComs. So the task before a
+    # fan-out returns the indices: 256 of them are 1.2 KB (docs/decisions/013).
+    from pesto_runtime.run.context import chunks_of, load_context
+
+    count = len(load_context(plan).plan.phases)
+    found = (chunks_of(plan, number) for number in range(after + 1, count))
+    return [chunk.start for chunk in next(filter(None, found), [])]
+
+
+def name_of_chunk(plan: str, phase: int, index: int) -> str:
+    """Return the label of a chunk in the grid: its window (col_off, row_off, width, height).
+
+    Raises:
+        NotFound: there is no such plan.
+    """
+    from pesto_runtime.run.context import load_context
+
+    window = load_context(plan).plan.phases[phase].chunks[index]
+    return f"{index}: col {window.col_off} row {window.row_off}, {window.width} x {window.height}"
+
+
+def holes_of_chunk(plan: str, phase: int, index: int) -> list[str]:
+    """Return the reason of each hole of a chunk.
+
+    Raises:
+        NotFound: there is no such plan, or the chunk has not run.
+    """
+    from pesto_runtime.contract import Hole
+    from pesto_runtime.run.context import load_context, manifest_name
+
+    context = load_context(plan)
+    manifest = context.store.get_json(manifest_name(context, phase, index, index + 1))
+    holes = manifest["holes"] if isinstance(manifest, dict) else []
+    found = (Hole.model_validate(each) for each in (holes if isinstance(holes, list) else []))
+    return [str(hole.error["detail"]) for hole in found]
+
+
+def stage_values(plan: str, stage: str) -> dict[str, JsonValue]:
+    """Return the JSON outputs of a finished stage by name, without those beyond 4 KB in total.
+
+    Raises:
+        NotFound: the stage has not finished.
+    """
+    from pesto_runtime.contract import Reference
+    from pesto_runtime.pipeline import JsonType
+    from pesto_runtime.run.context import load_context
+
+    context = load_context(plan)
+    values: dict[str, JsonValue] = {}
+    for port, kind in context.stages[stage].makes.items():
+        if isinstance(kind, JsonType):
+            value = context.value(Reference(owner=stage, port=port))
+            if len(json.dumps({**values, port: value})) <= MOST_BYTES:
+                values[port] = value
+    return values
+
+
+def require_absolute_path(name: str, path: str | Path) -> Path:
+    """Return a path that a task may write to.
+
+    Raises:
+        InvalidInput: it is relative; with its name and the solution.
+    """
+    if not Path(path).is_absolute():
+        raise _relative_error([f"{name} {shortened(str(path))}"], "an absolute path")
+    return Path(path)
+
+
+def require_absolute_images(images: Mapping[str, str]) -> None:
+    """Reject relative paths of images; hrefs are accepted.
+
+    Args:
+        images: Input name -> path or href.
+
+    Raises:
+        InvalidInput: with the name of every relative path, and the solution.
+    """
+    relative = [
+        f"input {name!r} {shortened(image)}"
+        for name, image in images.items()
+        if not looks_like_href(image) and not Path(image).is_absolute()
+    ]
+    if relative:
+        raise _relative_error(relative, "an absolute path or an href")
+
+
+def _relative_error(relative: list[str], required: str) -> InvalidInput:
+    verb = "is a relative path" if len(relative) == 1 else "are relative paths"
+    return InvalidInput(
+        f"{', '.join(relative)} {verb}, and would depend on the working directory of the Airflow "
+        f"worker; give {required}"
+    )

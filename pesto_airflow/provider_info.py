@@ -1,10 +1,10 @@
-"""What Airflow is told of this provider; imports nothing."""
+"""Describe this provider to Airflow, which reads it in every process: so it imports nothing."""
 
 from __future__ import annotations
 
 
 def get_provider_info() -> dict[str, object]:
-    """Answer Airflow's provider document."""
+    """Return the provider document of Airflow's `provider_info.schema.json`."""
     return {
         "package-name": "pesto-workflows",
         "name": "PESTO workflows",
@@ -18,21 +18,16 @@ def get_provider_info() -> dict[str, object]:
         ],
         "hooks": _modules("hooks"),
         "operators": _modules(
-            "operators.call",
-            "operators.close",
             "operators.discover",
-            "operators.map",
-            "operators.merge",
-            "operators.mosaic",
+            "operators.outputs",
             "operators.plan",
             "operators.process",
-            "operators.publish",
-            "operators.reduce",
+            "operators.run",
         ),
         "sensors": _modules("sensors"),
         "triggers": _modules("triggers"),
         "connection-types": [_connection_type()],
-        "extra-links": ["pesto_airflow.links.PestoServiceLink"],
+        "extra-links": ["pesto_airflow.hooks.PestoServiceLink"],
         "task-decorators": [{"name": "pesto", "class-name": "pesto_airflow.decorators.pesto_task"}],
     }
 
@@ -52,7 +47,7 @@ def _connection_type() -> dict[str, object]:
             "relabeling": {
                 "host": "URL or host",
                 "schema": "Scheme",
-                "password": "Password, or bearer token where there is no login",
+                "password": "Password, or bearer token if there is no login",
             },
             "placeholders": {
                 "host": "http://cloud-mask:8000",
@@ -63,23 +58,23 @@ def _connection_type() -> dict[str, object]:
         "conn-fields": {
             "timeout": _field(
                 "Timeout (s)",
-                "Seconds without a byte after which an answer is given up; 300 where empty.",
+                "Seconds without a byte after which a request is cancelled; 300 if empty.",
                 {"type": ["number", "null"], "exclusiveMinimum": 0},
             ),
             "retries": _field(
                 "Retries",
-                "Times a call is sent again after no answer, before the task fails; 3 where empty.",
+                "Repetitions of a call without a response, before the task fails; 3 if empty.",
                 {"type": ["integer", "null"], "minimum": 0},
             ),
             "patience": _field(
                 "Patience (s)",
-                "Seconds to wait in all while the service is busy, before the task gives its slot "
-                "back and is retried; 60 where empty.",
+                "Total seconds to wait while the service is busy, before the task releases its "
+                "slot and is retried; 60 if empty.",
                 {"type": ["number", "null"], "minimum": 0},
             ),
             "verify": _field(
                 "Verify certificate",
-                "true, false, or the path of a file of authorities to trust.",
+                "true, false, or the path of a file of trusted authorities.",
                 {"type": ["string", "null"]},
             ),
         },

@@ -1,4 +1,4 @@
-"""Write a pipeline down as the DAG file that one would commit."""
+"""Render a pipeline as a DAG file, formatted as ruff would, ready to commit."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.engines import RenderRequest
 
-_Call: TypeAlias = "str | tuple[str, Mapping[str, str], str]"
-"""An expression as it is; or what opens it, its parts by what precedes each, what closes it."""
+_Expression: TypeAlias = "str | tuple[str, Mapping[str, str], str]"
+"""Text of an expression; or its opening, its parts by the prefix of each, and its closing."""
 
 _DAGS, _MAX_TASKS, _COLUMNS = Path("dags"), 64, 100
 _DAG = Template('''\
-"""Pipeline `$name`: every chunk of the scene a mapped task."""
+"""Run the pipeline `$name`: each chunk of the scene is a mapped task."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ $params
     },
 )
 def $function() -> None:
-    """Plan, map the chunks of each phase, publish into the folder."""
+    """Plan, map the chunks of each phase, and publish the outputs into the folder."""
     pesto_pipeline(
 $arguments
     )
@@ -58,19 +58,18 @@ class AirflowRenderer:
     """Renders DAG files."""
 
     def render(self, request: RenderRequest) -> str:
-        """Answer a DAG file's text, formatted as ruff would.
+        """Return the text of a DAG file.
 
-        The files that it names are relative to its own folder: that of the request's `out`, or
-        `dags/` here.
+        Its paths are relative to its own folder: that of the request's `out`, or `dags/` here.
 
         Raises:
             InvalidInput: a process has no saved description.
-            InvalidPipeline: the pipeline does not check; with every error.
+            InvalidPipeline: the pipeline is wrong; with every error.
         """
         if request.catalog is None or request.services:
             raise InvalidInput(
-                "a DAG file reads saved descriptions alone: save them by `pesto discover URL… "
-                "--save DIR`, and give --services DIR in place of -s"
+                "a DAG file reads only saved descriptions: save them by `pesto discover URL… "
+                "--save DIR`, and give --services DIR instead of -s"
             )
         pipeline = know_pipeline(request.path, request.catalog).pipeline
         function = _identifier(pipeline.name)
@@ -82,10 +81,10 @@ class AirflowRenderer:
         )
 
 
-def _arguments(request: RenderRequest, pipeline: Pipeline, catalog: Path) -> dict[str, _Call]:
+def _arguments(request: RenderRequest, pipeline: Pipeline, catalog: Path) -> dict[str, _Expression]:
     folder = (request.out.parent if request.out else _DAGS).resolve()
     inputs = {f'"{name}": ': f'"{_template(name, kind)}"' for name, kind in pipeline.inputs.items()}
-    found: dict[str, _Call] = {
+    found: dict[str, _Expression] = {
         "": _relative(request.path, folder),
         "services=": _relative(catalog, folder),
         "inputs=": ("{", inputs, "}"),
@@ -98,13 +97,13 @@ def _arguments(request: RenderRequest, pipeline: Pipeline, catalog: Path) -> dic
     return found
 
 
-def _params(pipeline: Pipeline) -> dict[str, _Call]:
-    found: dict[str, _Call] = {}
+def _params(pipeline: Pipeline) -> dict[str, _Expression]:
+    found: dict[str, _Expression] = {}
     for name, kind in pipeline.inputs.items():
-        told = {"type=": json.dumps("string" if kind == "image" else kind)}
+        schema = {"type=": json.dumps("string" if kind == "image" else kind)}
         if kind == "image":
-            told |= {"minLength=": "1", "title=": json.dumps(f"{name}: path or href of an image")}
-        found[f'"{name}": '] = ("Param(", told, ")")
+            schema |= {"minLength=": "1", "title=": json.dumps(f"{name}: path or href of an image")}
+        found[f'"{name}": '] = ("Param(", schema, ")")
     found[f'"{_folder_param(pipeline)}": '] = (
         "Param(",
         {"type=": '"string"', "minLength=": "1", "title=": '"folder for the outputs"'},
@@ -113,8 +112,8 @@ def _params(pipeline: Pipeline) -> dict[str, _Call]:
     return found
 
 
-def _lines(parts: Mapping[str, _Call], *, indent: int) -> Iterator[str]:
-    """Each part on a line of its own, or on several where it is too long for one."""
+def _lines(parts: Mapping[str, _Expression], *, indent: int) -> Iterator[str]:
+    """Yield a line for each part, or several if it is too long for one."""
     margin = " " * indent
     for key, value in parts.items():
         if isinstance(value, str):
@@ -132,7 +131,7 @@ def _lines(parts: Mapping[str, _Call], *, indent: int) -> Iterator[str]:
 
 
 def _template(name: str, kind: str) -> str:
-    """How a task reads a param: text as it is, all else as JSON."""
+    """Return the template with which a task reads a param: text unchanged, other values as JSON."""
     place = f"params.{name}" if name.isidentifier() else f"params['{name}']"
     return f"{{{{ {place} }}}}" if kind in ("image", "string") else f"{{{{ {place} | tojson }}}}"
 
@@ -142,12 +141,12 @@ def _folder_param(pipeline: Pipeline) -> str:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """A path from the DAG file's folder; both move together, as one repository does."""
+    """Return a path relative to the DAG file's folder: both are in one repository."""
     return f'HERE / "{Path(os.path.relpath(path.resolve(), folder)).as_posix()}"'
 
 
 def _identifier(name: str) -> str:
-    """A pipeline's name as a function's, and so the DAG's id."""
+    """Return a pipeline's name as the name of a function, which is the DAG's id."""
     found = re.sub(r"\W", "_", name).lower()
     return f"{found}_" if iskeyword(found) else found
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseSensorOperator, conf
 
-from pesto_airflow.calling import ServiceCall
 from pesto_airflow.errors import PestoTaskFailed, native_errors
-from pesto_airflow.links import PestoServiceLink
+from pesto_airflow.hooks import PestoServiceLink
+from pesto_airflow.process_call import ServiceCall
 from pesto_airflow.triggers import PestoHealthTrigger
 from pesto_runtime.errors import PestoError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PestoHealthSensor(BaseSensorOperator):
-    """Wait until a service says `OK`; one whose set-up has failed fails the task at once."""
+    """Wait until a service reports `OK`; fail at once if its set-up has failed."""
 
     template_fields: Sequence[str] = ("service", "pesto_conn_id")
     operator_extra_links = (PestoServiceLink(),)
@@ -36,32 +36,37 @@ class PestoHealthSensor(BaseSensorOperator):
         poke_interval: float = 5.0,
         **arguments: object,
     ) -> None:
-        """Name a service.
+        """Select a service.
 
         Args:
             service: As of `PestoProcessOperator`.
             pesto_conn_id: As of `PestoProcessOperator`.
-            deferrable: Whether to wait in the triggerer; `[operators] default_deferrable` decides
-                where it is None.
-            poke_interval: Seconds between two looks.
-            arguments: Of every sensor.
+            deferrable: Whether to wait in the triggerer; None for the setting
+                `[operators] default_deferrable`.
+            poke_interval: Seconds between two requests.
+            arguments: Arguments of every sensor.
         """
-        super().__init__(poke_interval=poke_interval, **arguments)  # type: ignore[arg-type]  # Airflow judges them
+        super().__init__(poke_interval=poke_interval, **arguments)  # type: ignore[arg-type]  # Airflow checks them
         self.service = service
         self.pesto_conn_id = pesto_conn_id
         configured = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = configured if deferrable is None else deferrable
 
     def service_url(self) -> str:
-        """Address of the service, up to and with `/api/v1`."""
-        return self._calling.url
+        """URL of the service, up to and including `/api/v1`."""
+        return self._service_call.url
 
     def execute(self, context: Context) -> None:
-        """Wait; raises as `poke` does, or `AirflowSensorTimeout`."""
+        """Wait until the service is ready.
+
+        Raises:
+            PestoTaskFailed: as `poke`.
+            AirflowSensorTimeout: the service was not ready within `timeout`.
+        """
         if not self.deferrable:
             super().execute(context)
         elif not self.poke(context):
-            hook = self._calling.hook
+            hook = self._service_call.hook
             self.defer(
                 trigger=PestoHealthTrigger(
                     service=hook.service,
@@ -73,18 +78,18 @@ class PestoHealthSensor(BaseSensorOperator):
             )
 
     def execute_complete(self, context: Context, event: dict[str, JsonValue]) -> None:  # noqa: ARG002  # Airflow's
-        """End as the triggerer found it; raises as `poke` does."""
+        """End with the health that the triggerer received; raises as `poke` does."""
         self._is_ready(str(event["health"]))
 
-    def poke(self, context: Context) -> bool:  # noqa: ARG002  # nothing of the run matters
-        """Whether it is ready; one that does not answer is not.
+    def poke(self, context: Context) -> bool:  # noqa: ARG002  # Airflow's signature
+        """Return whether the service is ready; an unreachable one is not.
 
         Raises:
-            PestoTaskFailed: its set-up failed, or what answers is no such service.
+            PestoTaskFailed: its set-up failed, or the URL is not that of a service.
         """
         with native_errors():
             try:
-                health = self._calling.hook.health()
+                health = self._service_call.hook.health()
             except PestoError as error:
                 if not error.retryable:
                     raise
@@ -98,5 +103,5 @@ class PestoHealthSensor(BaseSensorOperator):
         return health == "OK"
 
     @property
-    def _calling(self) -> ServiceCall:
+    def _service_call(self) -> ServiceCall:
         return ServiceCall(service=self.service, pesto_conn_id=self.pesto_conn_id, saved=None)

@@ -1,32 +1,77 @@
-"""A whole pipeline as one task group: plan, each phase's chunks mapped and closed, publish.
+"""Build the task group of a whole pipeline: plan, map and close each phase, publish.
 
-Built from saved descriptions: reading a DAG file asks no service and loads no process.
+It uses only saved descriptions: parsing a DAG file contacts no service and loads no process.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Unpack
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from airflow.sdk import Asset, TaskGroup
 
-from pesto_airflow.operators.close import PestoClosePhaseOperator
-from pesto_airflow.operators.map import PestoMapOperator
+from pesto_airflow.operators.outputs import PestoPublishOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
-from pesto_airflow.operators.publish import PestoPublishOperator
+from pesto_airflow.operators.run import PestoClosePhaseOperator, PestoMapOperator
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
-from pesto_airflow.placement import GPU_POOL, Placement, placement
-from pesto_airflow.settings import GroupSettings, settled
+from pesto_airflow.process_call import GPU_POOL, TaskPlacement, placement
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from pydantic import JsonValue
 
-    from pesto_airflow.operators.verb import VerbOperator
-    from pesto_runtime.activities import PhaseShape
+    from pesto_airflow.operators.run import RunOperator
+    from pesto_runtime.run.planning import PhaseShape
+
+
+class GroupSettings(TypedDict, total=False):
+    """Settings of a task group, in addition to its pipeline."""
+
+    base: str | Path | None
+    """Folder to which the pipeline's own targets are relative; its file's folder by default."""
+    store: str | None
+    """Base href of the run store; in the output folder by default."""
+    tile: int | None
+    """Side of a tile, pixels; sized by memory by default."""
+    max_tasks: int
+    """Maximum of mapped tasks per phase, never above 256; 64 by default."""
+    workers: int
+    """Mapped tasks that run at once on one machine, which share its memory; 4 by default."""
+    concurrency: int | None
+    """Tiles at once in a task; by default 8 if all processes are services, else 1."""
+    pool: str | None
+    """Pool of all mapped tasks; by default `pesto_gpu` for those whose processes require a GPU."""
+    gpu_queue: str | None
+    """Queue of mapped tasks whose processes require a GPU."""
+    max_active_tasks: int | None
+    """Maximum of mapped tasks of a phase at once, in one run; no limit by default."""
+    assets: Mapping[str, Asset] | None
+    """Output name -> Asset; by default `PIPELINE.OUTPUT` for each."""
+    as_cog: bool
+    """Whether image outputs become cloud-optimised GeoTIFFs."""
+    keep: bool
+    """Whether the run store of a complete run is preserved."""
+
+
+DEFAULTS: GroupSettings = {
+    "base": None,
+    "store": None,
+    "tile": None,
+    "max_tasks": 64,
+    "workers": 4,
+    "concurrency": None,
+    "pool": None,
+    "gpu_queue": None,
+    "max_active_tasks": None,
+    "assets": None,
+    "as_cog": False,
+    "keep": False,
+}
+
 
 _ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "holes")
 
@@ -42,36 +87,36 @@ def pesto_pipeline(
     holes: Literal["fail", "keep"] = "fail",
     **settings: Unpack[GroupSettings],
 ) -> TaskGroup:
-    """Make the tasks of a pipeline.
+    """Create the tasks of a pipeline.
 
-    Its last task, `publish`, answers `{"status": …, "outputs": {name: href}}`.
+    The result of its last task, `publish`, is `{"status": …, "outputs": {name: href}}`.
 
     Args:
         pipeline: Its file, or its JSON.
-        folder: Where the outputs go; templated. One folder holds one run at a time.
-        services: Folder of saved descriptions, one of each process; each live service is held
-            to its description before the first tile.
+        folder: Folder for the outputs; templated. Only one run may use it at a time.
+        services: Folder of saved descriptions, one of each process; each live service is compared
+            with its description before the first tile.
         inputs: Input name -> path or href of an image, or a value; templated.
         scene: The same for the one input named `scene`.
-        group_id: Of the task group; the pipeline's name by default.
-        holes: `fail`: a chunk with a tile that failed for good is red, and clearing it asks for
-            that tile alone. `keep`: the run ends PARTIAL.
+        group_id: Id of the task group; the pipeline's name by default.
+        holes: `fail`: the task of a chunk with a finally failed tile fails, and clearing it
+            computes only that tile again. `keep`: the run ends PARTIAL.
         settings: As `GroupSettings`.
 
     Raises:
-        InvalidInput: a process has no saved description, an input is not given, or there is no
-            such setting.
-        InvalidPipeline: the pipeline does not check; with every error.
+        InvalidInput: a process has no saved description, an input is missing, or there is no
+            such input or setting.
+        InvalidPipeline: the pipeline is wrong; with every error.
     """
-    chosen = settled(settings, arguments=_ARGUMENTS)
+    chosen = with_defaults(settings, arguments=_ARGUMENTS)
     known = know_pipeline(pipeline, services, chosen["base"])
-    given = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
-    _require_inputs(known.pipeline, given)
+    values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
+    _require_inputs(known.pipeline, values)
     with TaskGroup(group_id or known.pipeline.name, tooltip=known.pipeline.description) as group:
         planned = PestoPlanOperator(
             task_id="plan",
             pipeline=pipeline.to_json() if isinstance(pipeline, Pipeline) else pipeline,
-            inputs=given,
+            inputs=values,
             folder=folder,
             services=services,
             base=chosen["base"],
@@ -80,7 +125,7 @@ def pesto_pipeline(
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
         )
-        last: VerbOperator = planned
+        last: RunOperator = planned
         for phase in known.phases:
             last = _add_phase(phase, planned, last, known=known, holes=holes, settings=chosen)
         published = PestoPublishOperator(
@@ -95,18 +140,41 @@ def pesto_pipeline(
     return group
 
 
+def with_defaults(settings: GroupSettings, *, arguments: Iterable[str]) -> GroupSettings:
+    """Return all settings, with the default of each that is absent.
+
+    Args:
+        settings: The settings of the call.
+        arguments: Names of other arguments, to suggest for a misspelt setting.
+
+    Raises:
+        InvalidInput: there is no such setting; with a suggestion.
+    """
+    unknown = [name for name in settings if name not in DEFAULTS]
+    if unknown:
+        messages = (_unknown_setting(name, {*DEFAULTS, *arguments}) for name in unknown)
+        raise InvalidInput(f"pesto_pipeline: {', '.join(messages)}")
+    return {**DEFAULTS, **settings}
+
+
+def _unknown_setting(name: str, known: set[str]) -> str:
+    close = get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(DEFAULTS))}"
+    return f"it has no setting {name!r}; {hint}"
+
+
 def _add_phase(
     phase: PhaseShape,
     planned: PestoPlanOperator,
-    before: VerbOperator,
+    before: RunOperator,
     *,
     known: KnownPipeline,
     holes: Literal["fail", "keep"],
     settings: GroupSettings,
-) -> VerbOperator:
-    """Map a phase's chunks, where it has any, and close it; answers the task that ends it.
+) -> RunOperator:
+    """Add the tasks that map a phase's chunks, if it has any, and close it; return the last one.
 
-    The task before answers which chunks there are: Airflow maps over returned values only.
+    The task before returns the chunk indices: Airflow maps only over return values.
     """
     href, ends = planned.href, phase.reduces or phase.stages
     verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
@@ -123,31 +191,33 @@ def _add_phase(
         holes=holes,
         concurrency=settings["concurrency"],
         max_active_tis_per_dagrun=settings["max_active_tasks"],
-        **_placed(phase, known, settings),
+        **_placement_of(phase, known, settings),
     ).expand(chunk=before.output)
     mapped >> closing
     return closing
 
 
-def _placed(phase: PhaseShape, known: KnownPipeline, settings: GroupSettings) -> Placement:
-    """Pool and queue of a phase's mapped tasks: what any of its processes wants."""
+def _placement_of(
+    phase: PhaseShape, known: KnownPipeline, settings: GroupSettings
+) -> TaskPlacement:
+    """Return pool and queue of a phase's mapped tasks: a GPU if any of its processes needs one."""
     pool, gpu_queue = settings["pool"], settings["gpu_queue"]
-    chosen: Placement = {"pool": pool} if pool else {}
+    chosen: TaskPlacement = {"pool": pool} if pool else {}
     for stage in known.pipeline.stages:
         if stage.id in (*phase.stages, *phase.reduces):
-            wanted = known.descriptions[stage.process]
-            chosen |= placement(wanted, gpu_pool=pool or GPU_POOL, gpu_queue=gpu_queue)
+            description = known.descriptions[stage.process]
+            chosen |= placement(description, gpu_pool=pool or GPU_POOL, gpu_queue=gpu_queue)
     return chosen
 
 
 def _assets(pipeline: Pipeline) -> dict[str, Asset]:
-    """One for each output: what is written where is only known when it is."""
+    """Return an Asset per output, by name: the href is known only at run time."""
     return {name: Asset(f"{pipeline.name}.{name}") for name in pipeline.outputs}
 
 
-def _require_inputs(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> None:
-    unknown, missing = set(given) - set(pipeline.inputs), set(pipeline.inputs) - set(given)
-    told = [f"{name!r} is not given" for name in sorted(missing)]
-    told += [f"it has no input {name!r}" for name in sorted(unknown)]
-    if told:
-        raise InvalidInput(f"pipeline {pipeline.name!r}: {', '.join(told)}")
+def _require_inputs(pipeline: Pipeline, values: Mapping[str, JsonValue]) -> None:
+    unknown, missing = set(values) - set(pipeline.inputs), set(pipeline.inputs) - set(values)
+    messages = [f"{name!r} is missing" for name in sorted(missing)]
+    messages += [f"it has no input {name!r}" for name in sorted(unknown)]
+    if messages:
+        raise InvalidInput(f"pipeline {pipeline.name!r}: {', '.join(messages)}")

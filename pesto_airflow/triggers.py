@@ -1,41 +1,53 @@
-"""What waits in the triggerer, so that no worker has to: for a job, for a service to be ready."""
+"""Wait in the triggerer for a job to end, or for a service to be ready, without a worker slot.
+
+The paths of both trigger classes are stored in Airflow's database: they must not change.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from pesto_airflow.hooks import PestoHook
-from pesto_airflow.watching import Ended, Watch
-from pesto_runtime.errors import NotFound, PestoError
+from pesto_runtime.errors import NotFound, PestoError, error_from_problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pydantic import JsonValue
 
-    from pesto_runtime.client import AsyncClient
+    from pesto_runtime.client.async_client import AsyncClient
     from pesto_runtime.contract import Job
 
 
-class PestoJobTrigger(BaseTrigger):
-    """Waits for a job's end; each look renews its lease. Marking the task failed cancels the job.
+FIRST_WAIT_S = 0.25
+GROWTH = 1.5
+MOST_LOSSES = 30
+"""Failed requests in a row: 2 to 3 minutes, longer than a service's restart or a lease."""
 
-    It holds ids and a connection's name, never credentials: Airflow keeps it in its database.
+Fate: TypeAlias = Literal["successful", "failed", "lost"]
+
+
+class PestoJobTrigger(BaseTrigger):
+    """Wait for a job's end; each request renews its lease. On kill, cancel the job.
+
+    Its arguments are ids and the name of a connection, never credentials: Airflow stores them in
+    its database.
     """
 
     def __init__(
         self, job_id: str, *, service: str | None, pesto_conn_id: str | None, poll_s: float
     ) -> None:
-        """Name a job.
+        """Select a job.
 
         Args:
-            job_id: As the service calls it.
+            job_id: Id that the service returned.
             service: As of `PestoHook`.
             pesto_conn_id: As of `PestoHook`.
-            poll_s: Longest time between two looks, seconds.
+            poll_s: Longest time between two requests, seconds.
         """
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.job_id = job_id
@@ -44,7 +56,7 @@ class PestoJobTrigger(BaseTrigger):
         self.poll_s = poll_s
 
     def serialize(self) -> tuple[str, dict[str, object]]:
-        """How it is made again, by another triggerer."""
+        """Return the class path and arguments with which another triggerer creates it again."""
         return (
             "pesto_airflow.triggers.PestoJobTrigger",
             {
@@ -56,31 +68,31 @@ class PestoJobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Fire once, with an `Ended`."""
-        watch = Watch(longest_look_s=self.poll_s)
+        """Fire once, with the job's id and its `JobEnd` as JSON."""
+        poller = JobPoller(longest_wait_s=self.poll_s)
         async with await self._hook.aclient() as client:
             while True:
-                verdict = watch.told(await self._look(client))
-                if isinstance(verdict, Ended):
-                    yield _event({"job_id": self.job_id, **verdict.to_json()})
+                step = poller.next_step(await self._status(client))
+                if isinstance(step, JobEnd):
+                    yield _event({"job_id": self.job_id, **step.to_json()})
                     return
-                await asyncio.sleep(verdict)
+                await asyncio.sleep(step)
 
     async def on_kill(self) -> None:
-        """Cancel the job: somebody marked the task failed, or cleared it."""
+        """Cancel the job, because a user marked the task failed, or cleared it."""
         async with await self._hook.aclient() as client:
             try:
                 await client.cancel(self.job_id)
             except NotFound:
-                self.log.info("job %s is gone already", self.job_id)
+                self.log.info("job %s does not exist any more", self.job_id)
             except PestoError as error:
-                self.log.warning("job %s goes on until its lease ends: %s", self.job_id, error)
+                self.log.warning("job %s continues until its lease ends: %s", self.job_id, error)
 
     @property
     def _hook(self) -> PestoHook:
         return PestoHook(self.pesto_conn_id, service=self.service)
 
-    async def _look(self, client: AsyncClient) -> Job | PestoError:
+    async def _status(self, client: AsyncClient) -> Job | PestoError:
         try:
             return await client.status(self.job_id)
         except PestoError as error:
@@ -89,17 +101,17 @@ class PestoJobTrigger(BaseTrigger):
 
 
 class PestoHealthTrigger(BaseTrigger):
-    """Waits for a service to be ready."""
+    """Wait until a service is ready, or its set-up has failed."""
 
     def __init__(self, *, service: str | None, pesto_conn_id: str | None, poll_s: float) -> None:
-        """Name a service, as `PestoHook` does, and the seconds between two looks."""
+        """Select a service as `PestoHook` does; `poll_s` is the time between two requests."""
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.service = service
         self.pesto_conn_id = pesto_conn_id
         self.poll_s = poll_s
 
     def serialize(self) -> tuple[str, dict[str, object]]:
-        """How it is made again, by another triggerer."""
+        """Return the class path and arguments with which another triggerer creates it again."""
         return (
             "pesto_airflow.triggers.PestoHealthTrigger",
             {
@@ -110,7 +122,7 @@ class PestoHealthTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Fire once, with `{"health": …}`: `OK`, or `FAILED` where waiting cannot help."""
+        """Fire once, with `{"health": …}`: `OK`, or `FAILED` if waiting cannot help."""
         hook = PestoHook(self.pesto_conn_id, service=self.service)
         async with await hook.aclient() as client:
             while True:
@@ -119,6 +131,81 @@ class PestoHealthTrigger(BaseTrigger):
                     yield _event({"health": health})
                     return
                 await asyncio.sleep(self.poll_s)
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """The end of a job, as the process that waited for it received it.
+
+    Attributes:
+        fate: `lost` if the service has deleted or dismissed the job: submit it again.
+        problem: The reason as a problem document.
+    """
+
+    fate: Fate
+    problem: dict[str, JsonValue] | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the JSON of a trigger's event."""
+        return {"fate": self.fate, "problem": self.problem}
+
+    @classmethod
+    def parse(cls, document: dict[str, JsonValue]) -> JobEnd:
+        """Read the JSON of a trigger's event."""
+        problem = document.get("problem")
+        fate = cast("Fate", document["fate"])
+        return cls(fate, problem if isinstance(problem, dict) else None)
+
+    def require_success(self) -> None:
+        """Do nothing if the job succeeded.
+
+        Raises:
+            PestoError: the error of the job.
+        """
+        if self.fate != "successful":
+            problem = self.problem or {"detail": f"the job was {self.fate}"}
+            status = problem.get("status")
+            raise error_from_problem(problem, status=status if isinstance(status, int) else 500)
+
+
+class JobPoller:
+    """Decide after each request for a job's state when to request it again; does no I/O."""
+
+    def __init__(self, *, longest_wait_s: float) -> None:
+        """Start with short waits, which grow up to `longest_wait_s`, far below the lease."""
+        self._wait_s = FIRST_WAIT_S
+        self._longest_wait_s = longest_wait_s
+        self._losses = 0
+
+    def next_step(self, response: Job | PestoError) -> float | JobEnd:
+        """Return the seconds until the next request, or the job's end.
+
+        Args:
+            response: The job's state, or the error of the request.
+        """
+        if isinstance(response, PestoError):
+            return self._after_error(response)
+        self._losses = 0
+        return _end_of(response) if response.is_over else self._next_wait()
+
+    def _after_error(self, error: PestoError) -> float | JobEnd:
+        if isinstance(error, NotFound):
+            return JobEnd("lost", error.to_problem())
+        self._losses += 1
+        if not error.retryable or self._losses > MOST_LOSSES:
+            return JobEnd("failed", error.to_problem())
+        return max(self._next_wait(), error.retry_after_s or 0.0)
+
+    def _next_wait(self) -> float:
+        wait_s = min(self._wait_s, self._longest_wait_s)
+        self._wait_s = wait_s * GROWTH
+        return wait_s
+
+
+def _end_of(job: Job) -> JobEnd:
+    if job.state == "successful":
+        return JobEnd("successful")
+    return JobEnd("lost" if job.state == "dismissed" else "failed", job.error)
 
 
 async def _health(client: AsyncClient) -> str:
@@ -130,5 +217,5 @@ async def _health(client: AsyncClient) -> str:
         return "UNREACHABLE"
 
 
-def _event(told: dict[str, JsonValue]) -> TriggerEvent:
-    return TriggerEvent(told)  # type: ignore[no-untyped-call]  # Airflow's
+def _event(payload: dict[str, JsonValue]) -> TriggerEvent:
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's

@@ -9,30 +9,174 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from pesto_conductor.attempt import Attempt
-from pesto_conductor.errors import Report, given_back
+from pesto_conductor.errors import Report, given_back, report_of
+from pesto_conductor.verbs import TaskContext
 from pesto_runtime.errors import InvalidInput, PestoError
+from pesto_runtime.run.records import TileObserver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
-    from pesto_conductor.bindings import Binding
-    from pesto_conductor.metrics import Metrics
+    from pesto_conductor.metrics import WorkerMetrics
     from pesto_conductor.taskqueue import Assignment, TaskQueue
+    from pesto_conductor.verbs import TaskBinding
+    from pesto_runtime.run.records import TileRecord
+
+
+class ProgressTracker:
+    """Of one attempt at a task; between the thread that works and the loop that looks after it."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._tiles: Counter[str] = Counter()
+        self._told = 0
+        self._said: SimpleQueue[str] = SimpleQueue()
+        self._stopped = threading.Event()
+        self._guard = threading.Lock()
+        self.watch = TileObserver(self._count, self._stopped.is_set)
+
+    def stop(self) -> None:
+        """Ask the work to end: at its next tile, or while it waits for a service."""
+        self._stopped.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stopped.is_set()
+
+    @property
+    def tiles(self) -> Counter[str]:
+        """State -> tiles of it so far."""
+        with self._guard:
+            return Counter(self._tiles)
+
+    def say(self, line: str) -> None:
+        """Keep a line for the task's log."""
+        self._said.put(line)
+
+    def lines(self) -> list[str]:
+        """What was said since this was last asked."""
+        found = []
+        while True:
+            try:
+                found.append(self._said.get_nowait())
+            except Empty:
+                return found
+
+    def progress(self) -> str | None:
+        """How far it is; None where nothing was done since this was last asked."""
+        tiles, seconds = self.tiles, time.monotonic() - self._begun
+        if tiles.total() == self._told:
+            return None
+        self._told = tiles.total()
+        counts = [f"{tiles['done']} tiles computed", f"{tiles['reused']} reused"]
+        if tiles["hole"]:
+            counts.append(f"{tiles['hole']} failed")
+        return f"{', '.join(counts)} in {seconds:.1f} s"
+
+    def _count(self, record: TileRecord) -> None:
+        with self._guard:
+            self._tiles[record.state] += 1
+
 
 _LOG = logging.getLogger(__name__)
+_LOOK_S = 3.0
+_TELL_S = 5.0
+_RENEWALS = 3
+"""Renewals within the response timeout of a task: two may be lost."""
+
+
+@dataclass
+class Attempt:
+    """An attempt, while it goes.
+
+    Attributes:
+        assignment: The task.
+        binding: What serves it.
+        queue: Where it came from.
+        is_unwanted: Whether the server says that nobody waits for it.
+        ended: Set when the verb has returned.
+    """
+
+    assignment: Assignment
+    binding: TaskBinding
+    queue: TaskQueue
+    is_unwanted: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    lookout: ProgressTracker = field(default_factory=ProgressTracker)
+
+    def stop(self) -> None:
+        """Ask the verb to end."""
+        self.lookout.stop()
+
+    async def run(self, pool: Executor) -> Report:
+        """Perform it to its end, whatever that is."""
+        caring = asyncio.create_task(self._care())
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, self._perform)
+        finally:
+            self.ended.set()
+            caring.cancel()
+
+    def _perform(self) -> Report:
+        task = self.assignment
+        errand = TaskContext(self.queue.url, task.workflow, self.lookout.watch, self.lookout.say)
+        try:
+            output = self.binding.run(task.input, errand)
+        except Exception as error:  # noqa: BLE001  # the author's code may raise anything
+            report = report_of(error)
+        else:
+            report = Report("COMPLETED", output)
+        told = self.lookout.progress()
+        lines = (*self.lookout.lines(), *([told] if told else ()), *report.lines)
+        return Report(report.status, report.output, report.reason, report.again_after_s, lines)
+
+    async def _care(self) -> None:
+        timeout_s = self.assignment.response_timeout_s
+        renew_s = timeout_s / (_RENEWALS + 1) if timeout_s else float("inf")
+        renewed = told = time.monotonic()
+        while not self.is_unwanted:
+            await asyncio.sleep(min(_LOOK_S, renew_s))
+            now = time.monotonic()
+            try:
+                if now - renewed >= renew_s:
+                    await self.queue.renew(self.assignment)
+                    renewed = now
+                if now - told >= _TELL_S:
+                    await self._tell()
+                    told = now
+                await self._look()
+            except PestoError as error:  # the server is away: the work goes on without it
+                _LOG.debug("task %s: %s", self.assignment.identity, error)
+
+    async def _tell(self) -> None:
+        told = self.lookout.progress()
+        for line in (*self.lookout.lines(), *([told] if told else ())):
+            await self.queue.log(self.assignment, line)
+
+    async def _look(self) -> None:
+        if not await self.queue.is_wanted(self.assignment):
+            self.is_unwanted = True
+            _LOG.info("task %s is no longer wanted: stopping", self.assignment.identity)
+            self.stop()
+
+
 _DRAIN_S = 3.0
 _BUSY_POLL_S, _IDLE_POLL_S = 0.05, 0.5
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.2, 5.0
 
 
 @dataclass
-class Crew:
+class WorkerLoop:
     """Everybody who works in one process.
 
     Attributes:
@@ -42,14 +186,14 @@ class Crew:
     """
 
     queue: TaskQueue
-    metrics: Metrics
+    metrics: WorkerMetrics
     concurrency: int
     _hands: dict[tuple[object, ...], Attempt] = field(default_factory=dict)
     _draining: asyncio.Event = field(default_factory=asyncio.Event)
     _works: set[asyncio.Task[None]] = field(default_factory=set)
     _last_task: float = field(default_factory=time.monotonic)
 
-    async def run(self, bindings: Sequence[Binding]) -> None:
+    async def run(self, bindings: Sequence[TaskBinding]) -> None:
         """Work until `drain`.
 
         Raises:
@@ -89,7 +233,7 @@ class Crew:
             except PestoError as error:
                 _LOG.warning("task %s: %s", attempt.assignment.identity, error)
 
-    async def _poll(self, binding: Binding) -> None:
+    async def _poll(self, binding: TaskBinding) -> None:
         """Poll one task type."""
         slots = asyncio.Semaphore(self.concurrency)
         task_type, backoff_s = binding.definition.name, 0.0
@@ -125,13 +269,13 @@ class Crew:
         except TimeoutError:
             return
 
-    def _begin(self, binding: Binding, task: Assignment, slots: asyncio.Semaphore) -> None:
+    def _begin(self, binding: TaskBinding, task: Assignment, slots: asyncio.Semaphore) -> None:
         work = asyncio.create_task(self._work(binding, task))
         self._works.add(work)
         work.add_done_callback(self._works.discard)
         work.add_done_callback(lambda _work: slots.release())
 
-    async def _work(self, binding: Binding, first: Assignment) -> None:
+    async def _work(self, binding: TaskBinding, first: Assignment) -> None:
         """Perform a task, and the ones that the server answers its result with."""
         task: Assignment | None = first
         while task is not None:

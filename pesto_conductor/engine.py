@@ -8,46 +8,110 @@ see this machine's files.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 import uuid
 from contextlib import ExitStack
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pesto_conductor.companions import Companions
+from pesto_conductor.client import Conductor, require_sdk
 from pesto_conductor.deploy import register
 from pesto_conductor.following import failure_of, follow
-from pesto_conductor.render import chosen_services
-from pesto_conductor.rest import Conductor
-from pesto_conductor.server import borrowed
 from pesto_conductor.taskdefs import task_definitions
-from pesto_conductor.where import configured_url
-from pesto_conductor.workflows import Rendered
-from pesto_runtime.activities import (
-    finished_result,
-    forget_run,
-    locked_workspace,
-    plan,
-    read_inputs,
-    resolve_services,
-    run_store,
-    shape,
-)
-from pesto_runtime.errors import Interrupted, InvalidInput, PestoError
-from pesto_runtime.local import sizing_of
+from pesto_conductor.trial_server import borrowed, configured_url
+from pesto_conductor.workflows import Rendered, chosen_services
+from pesto_runtime.errors import Interrupted, PestoError, RunFailed
+from pesto_runtime.run.context import forget_run
+from pesto_runtime.run.local import sizing_of
+from pesto_runtime.run.planning import plan, read_inputs, shape
+from pesto_runtime.run.publishing import finished_result
+from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from pydantic import JsonValue
 
-    from pesto_runtime.activities import Inputs, Services
-    from pesto_runtime.engines import RunRequest, Watcher
-
     Document = dict[str, JsonValue]
+    from pesto_runtime.engines import ProgressListener, RunRequest
+    from pesto_runtime.run.planning import PipelineInputs
+    from pesto_runtime.run.services import Services
+
+
+_COMMAND = (sys.executable, "-c", "from pesto_runtime.cli import main; main()")
+_DRAIN_S = 10.0
+_LOG_CHARS = 1500
+
+
+class RunWorkers:
+    """Worker processes of one domain.
+
+    Args:
+        url: Conductor's REST interface.
+        domain: They take tasks of this domain, and no others.
+        processes: How many.
+        at_once: Tasks at once in each.
+    """
+
+    def __init__(self, url: str, domain: str, *, processes: int, at_once: int) -> None:
+        self._command = [
+            *_COMMAND, "conductor", "worker", "--url", url, "--domain", domain,
+            "--concurrency", str(at_once), "--until-stdin-closes",
+        ]  # fmt: skip
+        self.domain = domain
+        self._count = processes
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with this
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._running = [self._start() for _ in range(self._count)]
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for each in self._running:
+            if each.stdin is not None:
+                each.stdin.close()  # it ends by itself, having put down what it holds
+        for each in self._running:
+            try:
+                each.wait(_DRAIN_S)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
+        self._log.close()
+
+    def require(self) -> None:
+        """Make sure that somebody works.
+
+        Raises:
+            RunFailed: every worker has ended; with what they said last.
+        """
+        codes = [each.poll() for each in self._running]
+        if None not in codes:
+            self._log.seek(0)
+            raise RunFailed(
+                f"all workers have ended, with {', '.join(map(str, codes))}:\n"
+                f"{self._log.read()[-_LOG_CHARS:]}"
+            )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """In a session of its own: a Ctrl-C is for the run, which then stops its workers."""
+        return subprocess.Popen(  # noqa: S603  # our own command
+            self._command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log,
+            start_new_session=True,
+        )  # fmt: skip
 
 
 class ConductorEngine:
     """Runs pipelines as workflows."""
 
-    def run(self, request: RunRequest, *, watcher: Watcher) -> Document:
+    def run(self, request: RunRequest, *, watcher: ProgressListener) -> Document:
         """Run a pipeline; goes on where an earlier run of the same key stopped.
 
         Returns:
@@ -60,10 +124,7 @@ class ConductorEngine:
             Interrupted: stopped by Ctrl-C; the same call resumes.
             RunFailed: the workflow failed; with the reason of each task that did.
         """
-        if find_spec("conductor") is None:
-            raise InvalidInput(
-                "this engine needs conductor-python: pip install 'pesto-workflows[conductor]'"
-            )
+        require_sdk()
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
@@ -87,7 +148,7 @@ engine = ConductorEngine()
 
 
 def _finished(
-    request: RunRequest, services: Services, inputs: Inputs, watcher: Watcher
+    request: RunRequest, services: Services, inputs: PipelineInputs, watcher: ProgressListener
 ) -> Document | None:
     """Plan the run for what is wrong with it; answers its result where that is there already."""
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
@@ -106,9 +167,9 @@ def _finished(
     return finished
 
 
-def _workers(conductor: Conductor, request: RunRequest) -> Companions:
+def _workers(conductor: Conductor, request: RunRequest) -> RunWorkers:
     processes = request.workers if request.executor == "processes" else 1
-    return Companions(
+    return RunWorkers(
         conductor.url,
         f"run-{uuid.uuid4().hex[:12]}",
         processes=processes,
@@ -116,7 +177,7 @@ def _workers(conductor: Conductor, request: RunRequest) -> Companions:
     )
 
 
-def _input_of(request: RunRequest, services: Services, inputs: Inputs) -> Document:
+def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -> Document:
     """The workflow's input: what was asked, paths made absolute."""
     base = request.base.resolve()
     scenes = {name: scene.href for name, scene in inputs.scenes.items()}
@@ -139,10 +200,10 @@ def _input_of(request: RunRequest, services: Services, inputs: Inputs) -> Docume
 
 def _run(
     conductor: Conductor,
-    workers: Companions,
+    workers: RunWorkers,
     definition: Document,
     given: Document,
-    watcher: Watcher,
+    watcher: ProgressListener,
 ) -> None:
     """Start the workflow and stay until it has ended; it never outlives this."""
     domains = {each.name: workers.domain for each in task_definitions()}

@@ -7,9 +7,11 @@ sweep, up to a minute later. Whoever follows asks it to look.
 from __future__ import annotations
 
 import time
+from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pesto_conductor.rest import is_over
+from pesto_conductor.client import is_over
 from pesto_runtime.errors import RunFailed, Unreachable
 
 if TYPE_CHECKING:
@@ -17,10 +19,14 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_conductor.rest import Conductor
-    from pesto_runtime.engines import Watcher
-
     Document = dict[str, JsonValue]
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from pesto_conductor.client import Conductor
+    from pesto_runtime.engines import ProgressListener
+
 
 _OPEN = frozenset({"SCHEDULED", "IN_PROGRESS"})
 _WAITS_FOR_OTHERS = frozenset({"JOIN", "EXCLUSIVE_JOIN", "DO_WHILE", "FORK", "FORK_JOIN_DYNAMIC"})
@@ -34,7 +40,7 @@ _PATIENCE_S = 10.0
 def follow(
     conductor: Conductor,
     identity: str,
-    watcher: Watcher,
+    watcher: ProgressListener,
     *,
     look: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda _: None,
@@ -53,7 +59,7 @@ def follow(
     Raises:
         Unreachable: the server has been away for 120 s.
     """
-    following = _Following(conductor, watcher, Untaken(say))
+    following = WorkflowFollower(conductor, watcher, Untaken(say))
     pause, last_seen = _FIRST_POLL_S, time.monotonic()
     while True:
         look()
@@ -135,10 +141,10 @@ class Untaken:
                 self._said.add(name)
 
 
-class _Following:
+class WorkflowFollower:
     """What is remembered from look to look."""
 
-    def __init__(self, conductor: Conductor, watcher: Watcher, untaken: Untaken) -> None:
+    def __init__(self, conductor: Conductor, watcher: ProgressListener, untaken: Untaken) -> None:
         self._conductor = conductor
         self._untaken = untaken
         self._watcher = watcher
@@ -208,3 +214,116 @@ def _type_of(task: Mapping[str, JsonValue]) -> str:
 def _count(output: Mapping[str, JsonValue], name: str) -> int:
     value = output.get(name)
     return value if isinstance(value, int) else 0
+
+
+_MS = 1000.0
+_REASON_CHARS = 300
+
+
+def workflows_table(found: Sequence[Mapping[str, JsonValue]]) -> Table:
+    """Workflows in short, as a search answers them: one a row."""
+    table = _table("workflow", "name", "status", "started", "s", "reason")
+    for each in found:
+        ran_ms = each.get("executionTime")
+        table.add_row(
+            str(each.get("workflowId")),
+            str(each.get("workflowType")),
+            str(each.get("status")),
+            str(each.get("startTime"))[:19].replace("T", " "),
+            f"{ran_ms / _MS:.1f}" if isinstance(ran_ms, int) else "",
+            str(each.get("reasonForIncompletion") or "")[:_REASON_CHARS],
+        )
+    return table
+
+
+def workflow_text(workflow: Mapping[str, JsonValue]) -> str:
+    """What a workflow is, in a line; and why it ended, if it failed."""
+    line = f"{workflow.get('workflowName') or workflow.get('workflowType')} {_ident(workflow)}"
+    reason = workflow.get("reasonForIncompletion")
+    return line + (f"\n{str(reason)[:_REASON_CHARS]}" if reason else "")
+
+
+def tasks_table(workflow: Mapping[str, JsonValue]) -> Table:
+    """Tasks of a workflow, one a row; those of a fan-out are one row until one needs a look."""
+    table = _table("task", "type", "status", "attempt", "s", "what")
+    for row in _rows(workflow):
+        table.add_row(*row)
+    return table
+
+
+def _rows(workflow: Mapping[str, JsonValue]) -> Iterator[tuple[str, ...]]:
+    chunks: list[Document] = []
+    for task in tasks_of(workflow):
+        if task.get("retried"):
+            continue
+        if _is_chunk(task):
+            chunks.append(task)
+            continue
+        yield from _chunk_rows(chunks)
+        chunks = []
+        yield _row(task)
+    yield from _chunk_rows(chunks)
+
+
+def _chunk_rows(chunks: list[Document]) -> Iterator[tuple[str, ...]]:
+    if not chunks:
+        return
+    counts = Counter(str(each.get("status")) for each in chunks)
+    tiles = sum(_number(each, "tiles") + _number(each, "reused") for each in chunks)
+    holes = sum(_number(each, "holes") for each in chunks)
+    told = f"{tiles} tiles" + (f", {holes} holes" if holes else "")
+    states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    yield (f"{len(chunks)} chunks", str(chunks[0].get("taskDefName")), states, "", "", told)
+    for each in chunks:
+        if each.get("status") not in ("COMPLETED", "SCHEDULED", "CANCELED"):
+            yield _row(each)
+
+
+def _row(task: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    what = task.get("reasonForIncompletion") or _chunk_progress(task)
+    attempt = task.get("retryCount")
+    return (
+        str(task.get("referenceTaskName")),
+        str(task.get("taskDefName") or task.get("taskType")),
+        str(task.get("status")),
+        str(attempt + 1 if isinstance(attempt, int) else 1),
+        _seconds(task),
+        str(what)[:_REASON_CHARS],
+    )
+
+
+def _chunk_progress(task: Mapping[str, JsonValue]) -> str:
+    return f"{_number(task, 'tiles')} tiles" if is_open(task) and _is_chunk(task) else ""
+
+
+def _is_chunk(task: Mapping[str, JsonValue]) -> bool:
+    inputs = task.get("inputData")
+    return isinstance(inputs, dict) and {"plan", "phase", "start", "stop"} <= inputs.keys()
+
+
+def _number(task: Mapping[str, JsonValue], name: str) -> int:
+    value = output_of(task).get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _seconds(task: Mapping[str, JsonValue]) -> str:
+    begun, ended = task.get("startTime"), task.get("endTime")
+    if not isinstance(begun, int) or not begun:
+        return ""
+    until = ended if isinstance(ended, int) and ended else datetime.now(UTC).timestamp() * _MS
+    return f"{(until - begun) / _MS:.1f}"
+
+
+def _ident(workflow: Mapping[str, JsonValue]) -> str:
+    return f"{workflow.get('workflowId')}: {workflow.get('status')}"
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        fold = column in ("reason", "what")
+        table.add_column(column, overflow="fold", no_wrap=not fold)
+    return table

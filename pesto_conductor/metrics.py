@@ -20,7 +20,7 @@ _PATIENCE_S = 30.0
 _SECONDS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
 
 
-class Metrics:
+class WorkerMetrics:
     """Counts of one worker process."""
 
     def __init__(self) -> None:
@@ -76,7 +76,9 @@ class Metrics:
         return 200 if is_well else 503, {"state": state, "silence_s": round(self.silence_s, 1)}
 
 
-def serve_metrics(metrics: Metrics, port: int, *, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+def serve_metrics(
+    metrics: WorkerMetrics, port: int, *, host: str = "127.0.0.1"
+) -> ThreadingHTTPServer:
     """Answer `/metrics` and `/health` from a thread, until the server is shut down.
 
     Raises:
@@ -96,7 +98,7 @@ def serve_metrics(metrics: Metrics, port: int, *, host: str = "127.0.0.1") -> Th
 
 
 class _Handler(BaseHTTPRequestHandler):
-    told: Metrics
+    told: WorkerMetrics
 
     def do_GET(self) -> None:
         if self.path.startswith("/health"):

@@ -55,7 +55,7 @@ class ChunkInput(ClosedValue):
     """A chunk of a plan: what one task works on."""
 
     plan: str = Field(description="href of the plan")
-    phase: int = Field(ge=0)
+    phase: int = Field(ge=0, description="number of the phase")
     start: int = Field(ge=0, description="first chunk, inclusive")
     stop: int = Field(ge=1, description="last chunk, exclusive")
     holes: Holes | None = Field(
@@ -77,14 +77,14 @@ class PlanOutput(ClosedValue):
 class ServiceChunkInput(ChunkInput):
     """A chunk in the queue of a service; its plan names the service."""
 
-    service: Targets | None = None
+    service: Targets | None = Field(default=None, description="The service, as registered.")
 
 
 class CloseInput(ClosedValue):
     """A phase whose chunks are done."""
 
-    plan: str
-    phase: int = Field(ge=0)
+    plan: str = Field(description="href of the plan")
+    phase: int = Field(ge=0, description="number of the phase")
 
 
 class CloseOutput(ClosedValue):
@@ -96,10 +96,10 @@ class CloseOutput(ClosedValue):
 class PublishInput(ClosedValue):
     """A run whose phases are done."""
 
-    plan: str
-    folder: str
+    plan: str = Field(description="href of the plan")
+    folder: str = Field(description="Where the outputs go.")
     started: str | None = Field(default=None, description="ISO 8601.")
-    as_cog: bool | None = None
+    as_cog: bool | None = Field(default=None, description="Write cloud-optimised GeoTIFFs.")
     keep: bool | None = Field(default=None, description="Keep the run store.")
 
 
@@ -115,9 +115,9 @@ class PublishOutput(ClosedValue):
 class MosaicInput(ClosedValue):
     """A raster of a plan to write to a file."""
 
-    plan: str
+    plan: str = Field(description="href of the plan")
     raster: str = Field(description="Its reference: `$stage.port`.")
-    path: str
+    path: str = Field(description="File to write.")
 
 
 class MosaicOutput(ClosedValue):
@@ -131,9 +131,9 @@ class MosaicOutput(ClosedValue):
 class MergeInput(ClosedValue):
     """A vector of a plan to write to a file."""
 
-    plan: str
+    plan: str = Field(description="href of the plan")
     vector: str = Field(description="Its reference: `$stage.port`.")
-    path: str
+    path: str = Field(description="File to write.")
 
 
 class MergeOutput(ClosedValue):
@@ -148,8 +148,8 @@ class MergeOutput(ClosedValue):
 class ReduceInput(ClosedValue):
     """A stage of a plan that folds blocks to values."""
 
-    plan: str
-    stage: str
+    plan: str = Field(description="href of the plan")
+    stage: str = Field(description="Id of the reduce stage.")
 
 
 class ReduceOutput(ClosedValue):
@@ -175,10 +175,10 @@ class CallOutput(ClosedValue):
 class CleanupInput(ClosedValue):
     """A workflow that failed; everything is kept for `retry`, unless it is to be forgotten."""
 
-    workflow: str
-    reason: str | None = None
-    plan: str | None = None
-    folder: str | None = None
+    workflow: str = Field(description="Id of the workflow.")
+    reason: str | None = Field(default=None, description="Why the workflow failed.")
+    plan: str | None = Field(default=None, description="href of its plan")
+    folder: str | None = Field(default=None, description="Where its outputs go.")
     forget: bool | None = Field(default=None, description="Delete what the run store holds.")
 
 

@@ -27,7 +27,7 @@ _EXTRA = "pip install 'pesto-workflows[conductor-server]'"
 _TRIES = 2
 
 
-class Told(Protocol):
+class DownloadListener(Protocol):
     """Who is told how a long wait goes."""
 
     def __call__(self, what: str, done: float, total: float, /) -> None:
@@ -60,9 +60,9 @@ def cache_folder() -> Path:
 def server_jar(
     folder: Path | None = None,
     *,
-    told: Told = silent,
+    told: DownloadListener = silent,
     sha256: str = SHA256,
-    fetch: Callable[[Path, Told], Path] | None = None,
+    fetch: Callable[[Path, DownloadListener], Path] | None = None,
 ) -> Path:
     """The pinned jar; downloaded on the first use, 458 MB, and again when it is broken.
 
@@ -80,7 +80,7 @@ def server_jar(
     folder = folder or cache_folder()
     jar = folder / f"{_ARTIFACT}-{VERSION}-{_CLASSIFIER}.jar"
     try:
-        with _alone(folder):
+        with _exclusively(folder):
             for _ in range(_TRIES):
                 if jar.exists() and _sum_of(jar) == sha256:
                     return jar
@@ -98,7 +98,7 @@ def server_jar(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusively(folder: Path) -> Iterator[None]:
     """Keep other processes from downloading the same."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
@@ -106,7 +106,9 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _download(jar: Path, told: Told, fetch: Callable[[Path, Told], Path]) -> None:
+def _download(
+    jar: Path, told: DownloadListener, fetch: Callable[[Path, DownloadListener], Path]
+) -> None:
     """Download beside the jar, so that what a kill leaves is never taken for it."""
     staging = jar.parent / "download"
     shutil.rmtree(staging, ignore_errors=True)
@@ -116,7 +118,7 @@ def _download(jar: Path, told: Told, fetch: Callable[[Path, Told], Path]) -> Non
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _fetch(staging: Path, told: Told) -> Path:
+def _fetch(staging: Path, told: DownloadListener) -> Path:
     try:
         from jgo.maven import MavenContext, PythonResolver
         from requests import RequestException
@@ -135,7 +137,7 @@ def _fetch(staging: Path, told: Told) -> Path:
 
 
 @contextmanager
-def _counted(name: str, total: int, told: Told) -> Iterator[Callable[[int], None]]:
+def _counted(name: str, total: int, told: DownloadListener) -> Iterator[Callable[[int], None]]:
     done = 0
 
     def more(count: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pesto_conductor.where import conductor_url
+from pesto_conductor.trial_server import conductor_url
 from pesto_runtime.cli.options import AsJson, CatalogPath, InputTexts, ServiceTexts, pairs
 from pesto_runtime.errors import InvalidInput
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from rich.table import Table
 
-    from pesto_conductor.rest import Conductor
+    from pesto_conductor.client import Conductor
 
     Document = dict[str, JsonValue]
 
@@ -46,7 +46,7 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start a workflow; a file is registered first."""
-    from pesto_conductor.starting import start as begin
+    from pesto_conductor.deploy import start_workflow as begin
 
     texts = pairs(inputs, option="-i")
     with _conductor(url) as conductor:
@@ -69,8 +69,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the newest workflows; or one, task by task."""
-    from pesto_conductor.following import tasks_of
-    from pesto_conductor.status import tasks_table, workflow_text, workflows_table
+    from pesto_conductor.following import tasks_of, tasks_table, workflow_text, workflows_table
 
     with _conductor(url) as conductor:
         if workflow is None:
@@ -107,7 +106,7 @@ def stop(
 
 
 def _conductor(url: str | None) -> Conductor:
-    from pesto_conductor.rest import Conductor
+    from pesto_conductor.client import Conductor
 
     return Conductor(conductor_url(url)).require()
 
@@ -131,7 +130,7 @@ def _definition(
 
 def _follow(conductor: Conductor, identity: str, *, as_json: bool) -> None:
     from pesto_conductor.following import failure_of, follow
-    from pesto_runtime.cli.progress import progress
+    from pesto_runtime.cli.running import progress
 
     hidden = as_json or not sys.stderr.isatty()
     try:

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pesto_conductor.rest import Conductor
+from pesto_conductor.client import Conductor
 from pesto_conductor.taskdefs import PREFIX, task_definitions
 from pesto_conductor.worker import FAILED, REFUSED, STOPPED, Settings, work
 from pesto_runtime.errors import InvalidInput

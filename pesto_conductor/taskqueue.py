@@ -167,10 +167,10 @@ async def _asked(answer: Awaitable[object]) -> object:
     try:
         return await answer
     except ApiException as error:
-        raise _refusal(error) from error
+        raise _task_refusal(error) from error
 
 
-def _refusal(error: ApiException) -> PestoError:
+def _task_refusal(error: ApiException) -> PestoError:
     told = f"Conductor answered HTTP {error.status}: {str(error.body or error.reason)[:200]}"
     if error.status == 404:
         return NotFound(told)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.errors import InvalidInput, PestoError
 
 if TYPE_CHECKING:
-    from pesto_conductor.crew import Crew
+    from pesto_conductor.crew import WorkerLoop
 
 _LOG = logging.getLogger(__name__)
 STOPPED, FAILED, REFUSED = 0, 1, 2
@@ -46,7 +46,9 @@ def work(settings: Settings, *, alive_fd: int) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    for chatty in ("httpx", "httpcore", f"[{os.getpid()}] conductor"):
+    # The SDK names its loggers by the process that imported it: this one, or its supervisor.
+    sdk = (f"[{each}] conductor" for each in (os.getpid(), os.getppid()))
+    for chatty in ("httpx", "httpcore", *sdk):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         asyncio.run(_work(settings, alive_fd))
@@ -57,17 +59,17 @@ def work(settings: Settings, *, alive_fd: int) -> int:
 
 
 async def _work(settings: Settings, alive_fd: int) -> None:
-    from pesto_conductor.bindings import binding_of
-    from pesto_conductor.crew import Crew
-    from pesto_conductor.metrics import Metrics, serve_metrics
+    from pesto_conductor.crew import WorkerLoop
+    from pesto_conductor.metrics import WorkerMetrics, serve_metrics
     from pesto_conductor.taskqueue import TaskQueue
+    from pesto_conductor.verbs import binding_of
 
     bindings = [binding_of(each) for each in settings.types]
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     if settings.metrics_port is not None:
         serve_metrics(metrics, settings.metrics_port)
     queue = TaskQueue(settings.url, domain=settings.domain)
-    crew = Crew(queue, metrics, settings.concurrency)
+    crew = WorkerLoop(queue, metrics, settings.concurrency)
     _drain_when_told(crew, alive_fd)
     _LOG.info("working on %s at %s", ", ".join(settings.types), settings.url)
     try:
@@ -77,7 +79,7 @@ async def _work(settings: Settings, alive_fd: int) -> None:
     _LOG.info("stopped")
 
 
-def _drain_when_told(crew: Crew, alive_fd: int) -> None:
+def _drain_when_told(crew: WorkerLoop, alive_fd: int) -> None:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:

@@ -1,4 +1,8 @@
-"""What every engine is asked, and how one is found: by name, in entry points pesto.engines."""
+"""Define the protocols of engines and renderers, and find both by name among entry points.
+
+An engine runs a pipeline; a renderer writes a pipeline as a file of an orchestrator. This file
+contains neither.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +27,22 @@ RENDERERS = "pesto.renderers"
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run, as it is asked of any engine.
+    """The request for a run, the same for every engine.
 
     Attributes:
-        pipeline: What to run.
+        pipeline: The pipeline to run.
         base: Directory that its relative targets are relative to.
-        inputs: Input name -> text: path or href of an image, JSON for all else.
-        folder: Where the outputs, `result.json` and `report.html` go.
+        inputs: Input name -> text: path or href of an image, JSON for all other kinds.
+        folder: Folder for the outputs, `result.json` and `report.html`.
         services: `NAME=TARGET_OR_URL` or URLs, as on the command line.
         catalog: `{name: target}` as JSON, or a folder of saved descriptions.
-        workers: Chunks at once.
+        workers: Number of chunks that run at the same time.
         executor: Workers of an engine on this machine: `threads` or `processes`.
         tile: Side of a tile, pixels; None to size it by memory.
-        max_tasks: Most chunks of a phase.
-        store: Base href of the run store; None for the output folder's own.
-        keep: Whether to keep the run store of a complete run.
-        fresh: Whether to forget what earlier runs left.
+        max_tasks: Largest number of chunks of a phase.
+        store: Base href of the run store; None for the one in the output folder.
+        keep: Whether the run store stays after a complete run.
+        fresh: Whether the objects of earlier runs are deleted first.
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
     """
 
@@ -60,16 +64,16 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """A pipeline, to be written down as what an orchestrator reads.
+    """The request to write a pipeline as a file of an orchestrator.
 
     Attributes:
-        pipeline: What to render.
-        path: Its file, as it was given.
+        pipeline: The pipeline to render.
+        path: Its file, as on the command line.
         services: `NAME=TARGET_OR_URL` or URLs, as on the command line.
         catalog: `{name: target}` as JSON, or a folder of saved descriptions.
-        max_tasks: Most tasks of a fan-out.
+        max_tasks: Largest number of tasks of a fan-out.
         tile: Side of a tile, pixels; None to size it by memory.
-        out: File that the text is for; what it names is relative to that, where it can be.
+        out: File that will contain the text; paths in the text are relative to it if possible.
     """
 
     pipeline: Pipeline
@@ -82,67 +86,67 @@ class RenderRequest:
 
 
 class Renderer(Protocol):
-    """Writes pipelines down for an orchestrator."""
+    """Writes pipelines as files of an orchestrator."""
 
     def render(self, request: RenderRequest) -> str:
-        """Answer a file's text: a DAG in Python, or a workflow as JSON.
+        """Return the text of the file: a DAG in Python, or a workflow as JSON.
 
         Raises:
-            PestoError: the pipeline does not check, or a service does not say what it is.
+            PestoError: the pipeline has errors, or a service does not return its description.
         """
 
 
-class Watcher(Protocol):
-    """Who looks on while a run goes."""
+class ProgressListener(Protocol):
+    """Receives the progress of a run from an engine."""
 
     def begin(self, tiles: int) -> None:
-        """Told the number of tiles before the first."""
+        """Receive the number of all tiles, before the first one runs."""
 
     def advance(self, tiles: int) -> None:
-        """Told of tiles that are done since it was last told."""
+        """Receive the number of tiles that ended since the previous call."""
 
     def warn(self, text: str) -> None:
-        """Told what deserves a look."""
+        """Receive a warning for the user."""
 
 
-class Silence:
-    """Looks on and says nothing."""
+class SilentListener:
+    """A progress listener that ignores everything."""
 
     def begin(self, tiles: int) -> None:
-        """Say nothing."""
+        """Ignore the number of tiles."""
 
     def advance(self, tiles: int) -> None:
-        """Say nothing."""
+        """Ignore the progress."""
 
     def warn(self, text: str) -> None:
-        """Say nothing."""
+        """Ignore the warning."""
 
 
 class Engine(Protocol):
     """Runs pipelines."""
 
-    def run(self, request: RunRequest, *, watcher: Watcher) -> dict[str, JsonValue]:
-        """Run; answers what `result.json` holds.
+    def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
+        """Run a pipeline, and return the content of `result.json`.
 
         Raises:
-            PestoError: refused, failed or interrupted; nothing is half-written.
+            PestoError: refused, failed or interrupted; no file is half-written.
         """
 
 
 def load_engine(name: str) -> Engine:
-    """Find an engine by name.
+    """Find an engine by its name.
 
     Raises:
-        InvalidInput: none of this name is installed; names those that are, or the extra to install.
+        InvalidInput: it is not installed; lists those that are, or names the extra to install.
     """
     return cast("Engine", _loaded(GROUP, name))
 
 
 def load_renderer(name: str) -> Renderer:
-    """Find what writes pipelines down for an engine, by its name.
+    """Find the renderer of an engine by the engine's name.
 
     Raises:
-        InvalidInput: none of this name is installed; names those that are, or the extra to install.
+        InvalidInput: it is not installed; lists those that are, or names the extra to install.
     """
     return cast("Renderer", _loaded(RENDERERS, name))
 
@@ -151,7 +155,7 @@ def _loaded(group: str, name: str) -> object:
     found = {entry.name: entry for entry in entry_points(group=group)}
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
-        raise InvalidInput(f"engine {name!r} is not installed; there are: {known}")
+        raise InvalidInput(f"engine {name!r} is not installed; installed: {known}")
     try:
         loaded: object = found[name].load()
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""The one tree of errors: what went wrong, where, and the way out.
+"""Define every error of the package, with its HTTP status and its problem document.
 
-Every error knows its HTTP status, whether asking again can help (`retryable`) and the exit code of
-the command line. How often to ask again is the engine's business, never the error's.
+An error also has the exit code of the command line, and states whether a retry can help
+(`retryable`). It does not decide how often and when to retry: engines and clients do.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class BadField:
 
     Attributes:
         pointer: JSON pointer (RFC 6901) to the field; empty for the whole document.
-        detail: What is wrong with it, and the way out.
-        value: The start of the offending value as text; None where the value is absent.
+        detail: The fault and the way to correct it.
+        value: The start of the wrong value as text; None if the value is absent.
     """
 
     pointer: str
@@ -37,7 +37,7 @@ class BadField:
 
 
 def shortened(value: object) -> str:
-    """Write a value so that an error stays readable: at most 120 characters.
+    """Write a value as text of about 120 characters at most, so that a message stays readable.
 
     >>> shortened([1, 2])
     '[1, 2]'
@@ -61,17 +61,17 @@ def json_pointer(*parts: object) -> str:
 
 
 class PestoError(Exception):
-    """Anything that this package refuses or fails to do.
+    """Base class of all errors of this package.
 
     Attributes:
         slug: Stable name of the kind of error, the last part of the problem's `type`.
-        title: The same for a person.
-        status: HTTP status that carries it.
-        exit_code: 1 failed, 2 refused (usage, contract, input), as the command line exits.
+        title: The kind of error in words.
+        status: HTTP status of a response with this error.
+        exit_code: Exit code of the command line: 1 failed, 2 refused (usage, contract, input).
         retryable: Whether the same request can succeed later.
-        detail: What happened, with the values and the way out.
-        fields: Every wrong field, where the error is about fields.
-        retry_after_s: Seconds after which the other side asked to be tried again.
+        detail: The fault, with the values and the way out.
+        fields: Every wrong field, if the error is about fields.
+        retry_after_s: Seconds after which a retry is welcome, if the service stated them.
     """
 
     slug: ClassVar[str] = "failed"
@@ -92,9 +92,6 @@ class PestoError(Exception):
         self.fields = tuple(fields)
         self.retry_after_s = retry_after_s
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.detail,), dict(self.__dict__))
-
     def __str__(self) -> str:
         lines = [self.detail, *(f"  {field}" for field in self.fields[:_MOST_FIELDS])]
         if len(self.fields) > _MOST_FIELDS:
@@ -103,18 +100,18 @@ class PestoError(Exception):
 
     @classmethod
     def of(cls, what: str, fields: Iterable[BadField]) -> Self:
-        """Make one error of many wrong fields: `what` names the thing they belong to."""
+        """Combine wrong fields into one error; `what` names the object that contains them."""
         found = tuple(fields)
         plural = "" if len(found) == 1 else "s"
         return cls(f"{what}: {len(found)} error{plural}", fields=found)
 
     def prefixed(self, where: str) -> Self:
-        """The same error, told of a place: a stage, a tile, a file."""
-        told = type(self)(
+        """Return the same error with a place before its detail: a stage, a tile, a file."""
+        error = type(self)(
             f"{where}: {self.detail}", fields=self.fields, retry_after_s=self.retry_after_s
         )
-        told.retryable = self.retryable  # type: ignore[misc]  # an instance may know better
-        return told
+        error.retryable = self.retryable  # type: ignore[misc]  # a problem document may overrule it
+        return error
 
     def to_problem(self) -> dict[str, JsonValue]:
         """Write the error as a problem document (RFC 9457) that also carries `retryable`."""
@@ -143,7 +140,7 @@ class InvalidContract(PestoError):
 
 
 class InvalidPipeline(PestoError):
-    """A pipeline does not type-check; `fields` holds every reason."""
+    """A pipeline does not type-check; `fields` has every reason."""
 
     slug, title, status, exit_code = "invalid-pipeline", "Invalid pipeline", 422, 2
 
@@ -161,25 +158,25 @@ class MethodNotAllowed(PestoError):
 
 
 class Gone(PestoError):
-    """A job was dismissed, or its results are no longer kept."""
+    """A job was dismissed, or its results are no longer stored."""
 
     slug, title, status, exit_code = "gone", "Gone", 410, 2
 
 
 class NotReady(PestoError):
-    """A job has no results yet; ask again."""
+    """A job has no results yet; request them later."""
 
     slug, title, status, retryable = "not-ready", "Not ready", 404, True
 
 
 class KeyConflict(PestoError):
-    """An Idempotency-Key came again with another request."""
+    """An Idempotency-Key was used before, with another request."""
 
     slug, title, status, exit_code = "key-conflict", "Key conflict", 409, 2
 
 
 class JobInterrupted(PestoError):
-    """The service ended while a job ran, and may not run it again by itself."""
+    """The service ended while a job ran, and must not repeat the job by itself."""
 
     slug, title, status, retryable = "job-interrupted", "Job interrupted", 503, True
 
@@ -197,13 +194,13 @@ class TooLarge(PestoError):
 
 
 class UnsupportedMedia(PestoError):
-    """The service does not take this media type."""
+    """The service does not accept this media type."""
 
     slug, title, status, exit_code = "unsupported-media", "Unsupported media type", 415, 2
 
 
 class HrefRefused(PestoError):
-    """An href that the gate does not admit: wrong scheme, or no allowed prefix holds it."""
+    """An href that the gate does not admit: wrong scheme, or not below an allowed prefix."""
 
     slug, title, status, exit_code = "href-refused", "Href refused", 422, 2
 
@@ -221,37 +218,37 @@ class GridMismatch(PestoError):
 
 
 class NothingValid(PestoError):
-    """A reduce found no valid pixel to reduce."""
+    """A reduce did not find a valid pixel."""
 
     slug, title, status, exit_code = "nothing-valid", "Nothing valid to reduce", 422, 1
 
 
 class AlgorithmFailed(PestoError):
-    """The author's code raised; asking again would raise again."""
+    """The author's code raised an exception; a retry would raise it again."""
 
     slug, title, status = "algorithm-failed", "The algorithm failed", 500
 
 
 class ContractBroken(PestoError):
-    """A process answered something else than its contract says."""
+    """A process returned outputs that do not fit its contract."""
 
     slug, title, status = "contract-broken", "The process broke its contract", 500
 
 
 class ServiceMisbehaved(PestoError):
-    """A service answered something that is not the PESTO protocol."""
+    """A service returned a response outside the PESTO protocol."""
 
     slug, title, status = "service-misbehaved", "The service misbehaved", 502
 
 
 class Busy(PestoError):
-    """The service's queue is full; ask again after `retry_after_s`."""
+    """The service's queue is full; retry after `retry_after_s`."""
 
     slug, title, status, retryable = "busy", "Busy", 503, True
 
 
 class Unreachable(PestoError):
-    """No answer: connection refused, reset or timed out."""
+    """The service does not respond: connection refused, reset or timed out."""
 
     slug, title, status, retryable = "unreachable", "Service unreachable", 503, True
 
@@ -263,25 +260,25 @@ class StoreFailed(PestoError):
 
 
 class StoreRefused(PestoError):
-    """The output directory cannot hold a run: not a directory, not writable, in use."""
+    """The output directory cannot be used: not a directory, not writable, or in use."""
 
     slug, title, status, exit_code = "store-refused", "Output refused", 409, 2
 
 
 class Interrupted(PestoError):
-    """Somebody asked the run to stop; what is done is kept."""
+    """The run was stopped by request; finished blocks stay stored."""
 
     slug, title, status, exit_code = "interrupted", "Interrupted", 503, 130
 
 
 class TilesFailed(PestoError):
-    """Tiles of a chunk failed for good; the others are kept."""
+    """Tiles of a chunk failed finally; the others are stored."""
 
     slug, title, status = "tiles-failed", "Tiles failed", 500
 
 
 class RunFailed(PestoError):
-    """A run ended without its outputs; the reasons are in its detail."""
+    """A run ended without its outputs; the detail has the reasons."""
 
     slug, title, status = "run-failed", "Run failed", 500
 
@@ -295,11 +292,11 @@ def _kinds(kind: type[PestoError] = PestoError) -> Iterator[type[PestoError]]:
 def error_from_problem(
     problem: Mapping[str, JsonValue], *, status: int, retry_after_s: float | None = None
 ) -> PestoError:
-    """Turn a problem document, or a plain `{"detail": …}`, back into the error it was.
+    """Convert a problem document, or a plain `{"detail": …}`, back to its error.
 
-    The problem's `type` decides; where it is absent or unknown, the status does: 429 and 503 are
+    The problem's `type` decides; if it is absent or unknown, the status does: 429 and 503 are
     `Busy`, 502 and 504 `Unreachable`, other 4xx `InvalidInput`, the rest `AlgorithmFailed`.
-    A `retryable` in the document overrules the kind. Texts are cut: they may be megabytes.
+    A `retryable` in the document overrules the kind. Texts are shortened: they may be megabytes.
     """
     slug = str(problem.get("type", "")).rpartition(":")[2]
     kind = {each.slug: each for each in _kinds()}.get(slug) or _kind_of_status(status)
@@ -308,7 +305,7 @@ def error_from_problem(
     error = kind(_cut(str(detail)), fields=fields, retry_after_s=retry_after_s)
     retryable = problem.get("retryable")
     if isinstance(retryable, bool):
-        error.retryable = retryable  # type: ignore[misc]  # this one instance knows better
+        error.retryable = retryable  # type: ignore[misc]  # of this instance only
     return error
 
 

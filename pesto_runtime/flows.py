@@ -1,4 +1,7 @@
-"""A pipeline written in Python, lazily: nothing is read, loaded or asked before it is needed.
+"""Write a pipeline in Python as a chain of processes over one scene.
+
+A flow is lazy: it reads files and contacts services only when it is checked or run. Pipelines with
+several scenes are JSON files.
 
 ```python
 flow("scene.tif").then("cloud_mask.py:cloud_mask").then("sieve.py:sieve").write("mask.tif").run()
@@ -11,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.activities import check_pipeline, find, resolve_services
 from pesto_runtime.contract import Pipeline, Reference
-from pesto_runtime.engines import RunRequest, Silence, load_engine
+from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.run.planning import check_pipeline
+from pesto_runtime.run.services import find, resolve_services
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,38 +26,38 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.engines import Watcher
+    from pesto_runtime.engines import ProgressListener
     from pesto_runtime.pipeline import Checked
+
 
 _SCENE = Reference(owner="inputs", port="scene")
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A process to run on what came before it.
+def flow(
+    scene: str | Path,
+    *,
+    services: Mapping[str, str | tuple[str, ...]] | None = None,
+    name: str = "flow",
+) -> Flow:
+    """Start a flow at a scene.
 
-    Attributes:
-        process: Its name, a target or a URL.
-        output: The output that the next step takes; None for the only one.
-        inputs: Input port -> literal or binding, beside the image that came before.
-        writes: Output file's stem -> output; None for the one that the next step takes.
+    Args:
+        scene: Path or href of a raster.
+        services: Process name -> target, URL, or URLs of replicas.
+        name: Name of the pipeline.
     """
-
-    process: str
-    output: str | None
-    inputs: Mapping[str, JsonValue]
-    writes: Mapping[str, str | None] = field(default_factory=dict)
+    return Flow(str(scene), dict(services or {}), name)
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A chain of processes over a scene; every method answers a new one.
+    """A chain of processes over a scene; its methods return a new flow.
 
     Attributes:
         scene: Path or href.
         services: Process name -> target, URL, or URLs of replicas.
-        name: Of the pipeline.
-        steps: In order.
+        name: Name of the pipeline.
+        steps: The processes in order.
     """
 
     scene: str
@@ -62,61 +66,61 @@ class Flow:
     steps: tuple[_Step, ...] = ()
 
     def then(self, process: str, *, output: str | None = None, **inputs: JsonValue) -> Flow:
-        """Run a process on the image made last.
+        """Add a process that receives the image of the previous step.
 
         Args:
-            process: A name out of `services`, a target, or a service's URL.
-            output: Which of its outputs the next step takes; needed where it has several.
-            inputs: Its other inputs: values, or bindings such as `$mask.cloud`. An image input
-                given here is not bound to the image made last.
+            process: A name in `services`, a target, or the URL of a service.
+            output: The output that the next step receives; required if it has several.
+            inputs: Its other inputs: values, or bindings such as `$mask.cloud`. An image input in
+                `inputs` is not bound to the image of the previous step.
         """
         return replace(self, steps=(*self.steps, _Step(process, output, inputs)))
 
     def write(self, path: str, *, output: str | None = None) -> Flow:
-        """Keep an output of the last step: image as .tif, vector as .geojson, value as .json.
+        """Write an output of the last step: image as .tif, vector as .geojson, value as .json.
 
         Raises:
-            InvalidPipeline: nothing was made yet, or the path is not the plain name of a file.
+            InvalidPipeline: the flow has no step, or the path is not the plain name of a file.
         """
         if not self.steps:
-            raise InvalidPipeline(f"write({path!r}): nothing is made yet; call then() first")
+            raise InvalidPipeline(f"write({path!r}): the flow has no process; call then() first")
         if Path(path).suffix not in (".tif", ".geojson", ".json"):
             raise InvalidPipeline(
                 f"write({path!r}): an image is a .tif, a vector a .geojson, a value a .json"
             )
         if Path(path).name != path:
             raise InvalidPipeline(
-                f"write({path!r}) takes the name of a file; its folder is given to run()"
+                f"write({path!r}) accepts the name of a file; pass its folder to run()"
             )
         last = self.steps[-1]
-        kept = replace(last, writes={**last.writes, Path(path).stem: output})
-        return replace(self, steps=(*self.steps[:-1], kept))
+        writing = replace(last, writes={**last.writes, Path(path).stem: output})
+        return replace(self, steps=(*self.steps[:-1], writing))
 
     def pipeline(self) -> Pipeline:
-        """The pipeline that this flow stands for; asks every process what it is.
+        """Return the flow as a pipeline; reads the description of every process.
 
         Raises:
-            InvalidPipeline: a port is not clear, nothing is written, or a name is used twice.
-            PestoError: a target cannot be loaded, or a service does not answer.
+            InvalidPipeline: a port is ambiguous, nothing is written, or a name is used twice.
+            PestoError: a target cannot be loaded, or a service does not respond.
         """
         if not any(step.writes for step in self.steps):
             raise InvalidPipeline("the flow writes nothing: call write('NAME.tif') after a then()")
         services: dict[str, JsonValue] = {}
         stages: list[JsonValue] = []
         outputs: dict[str, JsonValue] = {}
-        made, used = _SCENE, set[str]()
+        image, used = _SCENE, set[str]()
         for step in self.steps:
             targets = self._targets(step.process)
             description = find(targets, base=Path.cwd()).description
             services[description.name] = list(targets) if len(targets) > 1 else targets[0]
             stage_id = _unused(description.name, used)
-            bound = {**_bound(description, made, step), **step.inputs}
+            bound = {**_bound(description, image, step), **step.inputs}
             stages.append({"id": stage_id, "process": description.name, "inputs": bound})
             for stem, port in step.writes.items():
                 name = _output(description, port or step.output)
                 outputs[stem] = str(Reference(owner=stage_id, port=name))
             if step is not self.steps[-1]:
-                made = self._made(description, stage_id, step, made)
+                image = _image_output(description, stage_id, step, image)
         return Pipeline.parse(
             {
                 "name": self.name,
@@ -128,7 +132,11 @@ class Flow:
         )
 
     def check(self) -> Checked:
-        """Type-check the flow; every error and warning in one report."""
+        """Type-check the flow, and return all errors and warnings in one report.
+
+        Raises:
+            PestoError: as for `pipeline`.
+        """
         pipeline = self.pipeline()
         return check_pipeline(pipeline, resolve_services(pipeline, base=Path.cwd()))
 
@@ -137,19 +145,19 @@ class Flow:
         folder: str | Path = ".",
         *,
         engine: str = "local",
-        watcher: Watcher | None = None,
+        watcher: ProgressListener | None = None,
         tile: int | None = None,
     ) -> dict[str, JsonValue]:
-        """Run the flow; answers what `result.json` holds.
+        """Run the flow, and return the content of `result.json`.
 
         Args:
-            folder: Where the outputs, `result.json` and `report.html` go.
-            engine: What runs it.
-            watcher: Who looks on.
+            folder: Folder for the outputs, `result.json` and `report.html`.
+            engine: Name of the engine.
+            watcher: Receives the progress.
             tile: Side of a tile, pixels; None to size it by memory.
 
         Raises:
-            PestoError: refused, failed or interrupted; nothing is half-written.
+            PestoError: refused, failed or interrupted; no file is half-written.
         """
         request = RunRequest(
             pipeline=self.pipeline(),
@@ -158,61 +166,62 @@ class Flow:
             folder=Path(folder),
             tile=tile,
         )
-        return load_engine(engine).run(request, watcher=watcher or Silence())
+        return load_engine(engine).run(request, watcher=watcher or SilentListener())
 
     def _targets(self, process: str) -> tuple[str, ...]:
         found = self.services.get(process, process)
         return (found,) if isinstance(found, str) else tuple(found)
 
-    def _made(
-        self, description: Description, stage_id: str, step: _Step, before: Reference
-    ) -> Reference:
-        """What the next step takes; a step that makes no image passes on what it was given."""
-        images = [port.name for port in description.outputs if port.kind == "image"]
-        if not images and step.output is None:
-            return before
-        name = _only(images, step.output, f"{description.name} makes", "output=")
-        return Reference(owner=stage_id, port=name)
 
+@dataclass(frozen=True)
+class _Step:
+    """One process of a flow.
 
-def flow(
-    scene: str | Path,
-    *,
-    services: Mapping[str, str | tuple[str, ...]] | None = None,
-    name: str = "flow",
-) -> Flow:
-    """Begin a flow at a scene.
-
-    Args:
-        scene: Path or href of a raster.
-        services: Process name -> target, URL, or URLs of replicas.
-        name: Of the pipeline.
+    Attributes:
+        process: Its name, a target or a URL.
+        output: The output that the next step receives; None for the only one.
+        inputs: Input port -> literal or binding, except the image of the previous step.
+        writes: Stem of an output file -> output; None for the one that the next step receives.
     """
-    return Flow(str(scene), dict(services or {}), name)
+
+    process: str
+    output: str | None
+    inputs: Mapping[str, JsonValue]
+    writes: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def _bound(description: Description, made: Reference, step: _Step) -> dict[str, JsonValue]:
-    """Bind the image made last to the one image input that is not given otherwise."""
+def _bound(description: Description, image: Reference, step: _Step) -> dict[str, JsonValue]:
+    """Bind an image to the only image input that the step does not bind itself."""
     free = [port.name for port in description.image_inputs if port.name not in step.inputs]
     if not free:
         return {}
-    return {_only(free, None, f"{description.name} takes images", "NAME="): str(made)}
+    return {_only(free, None, f"{description.name} has the image inputs", "NAME="): str(image)}
+
+
+def _image_output(
+    description: Description, stage_id: str, step: _Step, before: Reference
+) -> Reference:
+    """Return the image for the next step: of this step, or `before` if it has no image output."""
+    images = [port.name for port in description.outputs if port.kind == "image"]
+    if not images and step.output is None:
+        return before
+    name = _only(images, step.output, f"{description.name} has the image outputs", "output=")
+    return Reference(owner=stage_id, port=name)
 
 
 def _output(description: Description, name: str | None) -> str:
-    return _only(
-        [port.name for port in description.outputs], name, f"{description.name} makes", "output="
-    )
+    names = [port.name for port in description.outputs]
+    return _only(names, name, f"{description.name} has the outputs", "output=")
 
 
-def _only(names: list[str], chosen: str | None, what: str, option: str) -> str:
+def _only(names: list[str], chosen: str | None, subject: str, option: str) -> str:
     if chosen in names:
         return str(chosen)
     if chosen is None and len(names) == 1:
         return names[0]
     raise InvalidPipeline(
-        f"{what} {', '.join(names) or 'nothing'}"
-        + (f"; there is no {chosen!r}" if chosen else f"; say which by {option}…")
+        f"{subject} {', '.join(names) or '(none)'}"
+        + (f", not {chosen!r}" if chosen else f"; choose one by {option}…")
     )
 
 

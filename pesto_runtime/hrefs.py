@@ -1,6 +1,7 @@
-"""The one gate that hrefs pass: which ones may be read, which ones may be written.
+"""Decide which hrefs a service may read and write, and convert local paths to hrefs and back.
 
-It opens nothing and asks no name server; it only looks at the name, symbolic links resolved.
+The decision compares names after resolving symbolic links. It does not open the href, and does not
+query DNS.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ _HREF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an href points, in a form that can be compared part by part."""
+    """The target of an href, in a form that can be compared part by part."""
 
     origin: tuple[str, str, int | None]
     parts: tuple[str, ...]
 
-    def holds(self, other: _Place) -> bool:
+    def contains(self, other: _Place) -> bool:
         return self.origin == other.origin and other.parts[: len(self.parts)] == self.parts
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a process that listens on one address may read and write.
+    """The access rules of a process that listens on one address.
 
     Attributes:
-        loopback: Whether only this machine reaches the process: then it may read every local file
-            and http(s) from this machine, as its caller could without it.
-        allow: Prefixes (hrefs, or local paths) below which reading and writing is admitted. One
-            ends at a path boundary: `/data` holds `/data/a.tif`, never `/database`.
+        loopback: Whether only this machine reaches the process. It may then read every local file
+            and http(s) from this machine, because its caller could read them too.
+        allow: Prefixes (hrefs, or local paths) below which reading and writing is admitted. A
+            prefix ends at a path boundary: `/data` contains `/data/a.tif`, not `/database`.
     """
 
     loopback: bool
@@ -52,15 +53,14 @@ class Gate:
 
     @classmethod
     def bound_to(cls, host: str, allow: Iterable[str] = ()) -> Gate:
-        """Make the gate of a process that listens on this host."""
+        """Create the gate of a process that listens on a host."""
         return cls(is_loopback(host), tuple(allow))
 
     def admit_read(self, href: str) -> str:
         """Return the href to open, symbolic links resolved.
 
         Raises:
-            HrefRefused: it is no href, is written in a way that hides where it points, or nothing
-                admits it.
+            HrefRefused: it is not an href, its spelling hides its target, or no rule admits it.
         """
         place = _place(href)
         scheme, host, _ = place.origin
@@ -73,7 +73,7 @@ class Gate:
         """Return the href to write to, symbolic links resolved.
 
         Raises:
-            HrefRefused: it is no href, or no `--allow` prefix holds it.
+            HrefRefused: it is not an href, or it is not below an `--allow` prefix.
         """
         place = _place(href)
         if not self._allows(place):
@@ -81,13 +81,13 @@ class Gate:
         return _opened(href, place)
 
     def _allows(self, place: _Place) -> bool:
-        return any(_prefix(each).holds(place) for each in self.allow)
+        return any(_prefix(each).contains(place) for each in self.allow)
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only mean this machine.
 
-    Only `localhost` and literal addresses count: any other name is somebody's to point anywhere.
+    Only `localhost` and literal addresses do: DNS can map any other name to any address.
 
     >>> is_loopback("127.0.0.1"), is_loopback("[::1]"), is_loopback("127.0.0.1.example.org")
     (True, True, False)
@@ -99,12 +99,13 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    # Python before 3.13 does not count ::ffff:127.0.0.1 as a loopback address.
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
 
 
 def looks_like_href(text: str) -> bool:
-    """Whether a text starts with a scheme; base64 never does, as it has no colon.
+    """Whether a text starts with a scheme; base64 never does, because it has no colon.
 
     >>> looks_like_href("file:///a.tif"), looks_like_href("/9j/4AAQ"), looks_like_href("a.tif")
     (True, False, False)
@@ -113,7 +114,7 @@ def looks_like_href(text: str) -> bool:
 
 
 def file_href(path: str | os.PathLike[str]) -> str:
-    """Write a local path as an href; a relative one is taken from the working directory.
+    """Convert a local path to an href; a relative path starts at the working directory.
 
     >>> file_href("/data/50 %/a#1.tif")
     'file:///data/50%20%25/a%231.tif'
@@ -121,8 +122,17 @@ def file_href(path: str | os.PathLike[str]) -> str:
     return "file://" + quote(str(Path(os.path.abspath(path))))  # noqa: PTH100  # keeps symlinks
 
 
+def as_href(text: str) -> str:
+    """Return an href unchanged, and a local path as an href.
+
+    >>> as_href("s3://bucket/a.tif"), as_href("/data/a.tif")
+    ('s3://bucket/a.tif', 'file:///data/a.tif')
+    """
+    return text if looks_like_href(text) else file_href(text)
+
+
 def path_of(href: str) -> Path:
-    """The local path that a `file:///` href names; links are left as they are.
+    """Return the local path of a `file:///` href; symbolic links are not resolved.
 
     >>> path_of("file:///data/50%20%25/a%231.tif")
     PosixPath('/data/50 %/a#1.tif')
@@ -142,7 +152,7 @@ def path_of(href: str) -> Path:
 def _place(href: str) -> _Place:
     if _SUSPECT.search(href):
         raise HrefRefused(
-            f"{shortened(href)} holds a blank, control character or backslash; percent-encode it"
+            f"{shortened(href)} contains a blank, control character or backslash; percent-encode it"
         )
     try:
         split = urlsplit(href)
@@ -164,6 +174,8 @@ def _place(href: str) -> _Place:
 
 
 def _remote_parts(href: str, path: str) -> tuple[str, ...]:
+    # Servers differ in when they decode a path and remove dot segments (RFC 3986, 5.2.4): a path
+    # that depends on it may point outside the prefix that was compared.
     decoded = unquote(path)
     parts = decoded.split("/")
     if {".", ".."} & set(parts) or _HIDDEN.search(decoded) or "%2f" in path.lower():
@@ -179,6 +191,8 @@ def _file_place(href: str) -> _Place:
         real = os.path.realpath(path_of(href))
     except (InvalidInput, ValueError) as error:
         raise HrefRefused(f"{shortened(href)} is not file:///absolute/path") from error
+    # GDAL opens a path below /vsicurl/ as a URL, and others as archives:
+    # https://gdal.org/en/stable/user/virtual_file_systems.html
     if real.lower().startswith("/vsi"):
         raise HrefRefused(
             f"{shortened(href)} names a virtual file system of GDAL; name the file or URL itself"
@@ -187,11 +201,13 @@ def _file_place(href: str) -> _Place:
 
 
 def _prefix(prefix: str) -> _Place:
-    return _place(prefix if looks_like_href(prefix) else file_href(prefix))
+    return _place(as_href(prefix))
 
 
 def _opened(href: str, place: _Place) -> str:
-    """A file by the very path that was compared; a remote href as it was written."""
+    """Return the href to open: of a file, the path that was compared; a remote href unchanged."""
+    # Opening the original spelling would resolve its symbolic links again: a link that is replaced
+    # after the comparison could then lead outside the admitted folder.
     return file_href("/" + "/".join(place.parts)) if place.origin[0] == "file" else href
 
 

@@ -1,6 +1,7 @@
-"""JSON Schema at work: every wrong field at once, and the schema files that this package ships.
+"""Validate values against JSON Schema, reporting all wrong fields at once; write `schemas/`.
 
-`python -m pesto_runtime.schema DIR` writes the files anew from the models, their examples kept.
+`python -m pesto_runtime.schema DIR` generates the files from the models again, and preserves their
+examples. This file does not derive schemas from type hints: `processor/hints.py` does.
 """
 
 from __future__ import annotations
@@ -9,23 +10,26 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime import contract
-from pesto_runtime.contract.problem import Problem
+from pesto_runtime.contract.call import Problem
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from jsonschema.protocols import Validator
     from pydantic import BaseModel, JsonValue
+
+    SurelyFits: TypeAlias = Callable[[object], bool]
+
 
 MODELS: Mapping[str, type[BaseModel]] = {
     "describe": contract.DescriptionDocument,
     "x-raster": contract.RasterContract,
     "x-vector": contract.VectorContract,
-    "image": contract.Image,
+    "image": contract.WireImage,
     "imageCapabilities": contract.ImageCapabilities,
     "inputCapabilities": contract.InputCapabilities,
     "pipeline": contract.Pipeline,
@@ -35,16 +39,24 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "job": contract.Job,
     "problem": Problem,
 }
+
 _JSON_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
+
+_TYPES: dict[object, tuple[type, ...]] = {
+    "number": (int, float), "integer": (int,), "string": (str,), "boolean": (bool,),
+}  # fmt: skip
+
+_ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "format", "$comment"}
+_OBJECT_KEYWORDS = {*_ANNOTATIONS, "type", "properties", "definition", "definitions", "required"}
 
 
 def schema_faults(
     schema: Mapping[str, JsonValue], value: JsonValue, *, pointer: str = ""
 ) -> Iterator[BadField]:
-    """Every field of a value that does not fit a schema, each with its JSON pointer.
+    """Find every field of a value that does not fit a schema, each with its JSON pointer.
 
     Raises:
-        InvalidContract: the schema itself is not one, or refers to nothing.
+        InvalidContract: it is not a valid JSON Schema, or a `$ref` cannot be resolved.
     """
     from referencing.exceptions import Unresolvable
 
@@ -52,7 +64,7 @@ def schema_faults(
     try:
         found = list(validator.iter_errors(value))
     except Unresolvable as missing:
-        raise InvalidContract(f"not a JSON schema: {missing.ref} leads nowhere") from missing
+        raise InvalidContract(f"not a JSON schema: {missing.ref} cannot be resolved") from missing
     for error in sorted(found, key=lambda each: [str(part) for part in each.absolute_path]):
         where = pointer + json_pointer(*error.absolute_path)
         yield BadField(where, _reason(str(error.validator), error.validator_value, error.message),
@@ -60,17 +72,17 @@ def schema_faults(
 
 
 def why_not_accepted(taken: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str | None:
-    """Why a value of the schema `given` may not fit the schema `taken`; None where it does.
+    """Explain why a value of the schema `given` may not fit the schema `taken`; None if it fits.
 
-    Compares types and enumerations, which is what can be known before a value is there.
+    Compares types and enumerations only; without a value, the rest cannot be compared.
 
     >>> why_not_accepted({"type": "number"}, {"type": "integer"})
     >>> why_not_accepted({"type": "integer"}, {"type": "string"})
     'string given, integer taken'
     """
-    wanted, had = _types(taken), _types(given)
-    if wanted and had and not all(_is_a(kind, wanted) for kind in had):
-        return f"{' or '.join(sorted(had))} given, {' or '.join(sorted(wanted))} taken"
+    accepted, provided = _types(taken), _types(given)
+    if accepted and provided and not all(_is_a(kind, accepted) for kind in provided):
+        return f"{' or '.join(sorted(provided))} given, {' or '.join(sorted(accepted))} taken"
     values, allowed = given.get("enum"), taken.get("enum")
     if isinstance(values, list) and isinstance(allowed, list):
         extra = [value for value in values if value not in allowed]
@@ -79,28 +91,31 @@ def why_not_accepted(taken: Mapping[str, JsonValue], given: Mapping[str, JsonVal
     return None
 
 
-@cache
-def schema_document(name: str) -> Mapping[str, JsonValue]:
-    """One of the schema files that ship with the package: `pipeline`, `plan`, ….
+def surely_fits(schema: Mapping[str, JsonValue]) -> SurelyFits:
+    """Make a quick check of scalars and flat objects; True only if a value fits for certain.
 
-    Raises:
-        InvalidContract: there is none of this name.
+    False means that `schema_faults` must decide. The check serves the hot path of calls: a value of
+    the common form is accepted without jsonschema.
+
+    Args:
+        schema: JSON Schema of a value.
+
+    >>> surely_fits({"type": "integer", "minimum": 1})(0)
+    False
+    >>> surely_fits({"properties": {"a": {"type": "string"}}})({"a": "b"})
+    True
     """
-    path = schema_folder() / f"{name}.json"
-    if not path.exists():
-        raise InvalidContract(f"no schema {name!r}; there are {', '.join(sorted(MODELS))}")
-    document: dict[str, JsonValue] = json.loads(path.read_text())
-    return document
-
-
-def schema_folder() -> Path:
-    """Where the schema files are: inside the installed package, or beside it in a checkout."""
-    packaged = Path(__file__).parent / "schemas"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "schemas"
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and schema.keys() <= _OBJECT_KEYWORDS:
+        required = schema.get("required", [])
+        if schema.get("type", "object") == "object" and isinstance(required, list):
+            return _object_check(properties, {str(name) for name in required})
+        return _unsure
+    return _scalar_check(schema)
 
 
 def generated_schema(name: str) -> dict[str, JsonValue]:
-    """The schema of a model, as its file has it, without examples."""
+    """Generate the schema of a model as in its file, without examples."""
     model = MODELS[name]
     document = model.model_json_schema(by_alias=True, mode="validation")
     return {
@@ -111,7 +126,7 @@ def generated_schema(name: str) -> dict[str, JsonValue]:
 
 
 def write_schemas(folder: Path) -> None:
-    """Write every schema file anew; examples that stand in a file stay."""
+    """Generate every schema file again; the examples of existing files are preserved."""
     for name in MODELS:
         path = folder / f"{name}.json"
         document = generated_schema(name)
@@ -150,6 +165,44 @@ def _types(schema: Mapping[str, JsonValue]) -> set[str]:
 
 def _is_a(kind: str, wanted: set[str]) -> bool:
     return kind in wanted or (kind == "integer" and "number" in wanted)
+
+
+def _unsure(_value: object) -> bool:
+    return False
+
+
+def _object_check(properties: Mapping[str, JsonValue], required: set[str]) -> SurelyFits:
+    checks = {
+        name: surely_fits(each) if isinstance(each, dict) else _unsure
+        for name, each in properties.items()
+    }
+
+    def fits(value: object) -> bool:
+        return (
+            type(value) is dict
+            and required <= value.keys()
+            and all(name in checks and checks[name](each) for name, each in value.items())
+        )
+
+    return fits
+
+
+def _scalar_check(schema: Mapping[str, JsonValue]) -> SurelyFits:
+    bounds = {"minimum", "maximum"} if schema.get("type") in ("number", "integer") else set[str]()
+    least, most = schema.get("minimum"), schema.get("maximum")
+    kind = schema.get("type")
+    types = _TYPES.get(kind) if isinstance(kind, str) else None
+    if types is None or not schema.keys() <= {*_ANNOTATIONS, *bounds, "type"}:
+        return _unsure
+    if not all(each is None or isinstance(each, (int, float)) for each in (least, most)):
+        return _unsure
+
+    def fits(value: object) -> bool:
+        if type(value) not in types:
+            return False
+        return (least is None or value >= least) and (most is None or value <= most)  # type: ignore[operator]  # numbers, for only they have bounds
+
+    return fits
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The run store: small objects under one base href, local or in a bucket; each put is atomic."""
+"""Store the objects of a run under one base href, on a local disk or in a bucket.
+
+Each object is written atomically. The names of the objects are in `run/context.py`.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ class Store:
     """Objects by name under a base href: `file:///…`, `s3://…`, `gs://…`, `az://…`, `memory:///`."""
 
     def __init__(self, base: str) -> None:
-        """Open a store; a local folder is made where it is missing.
+        """Open a store; a missing local folder is created.
 
         Raises:
-            StoreRefused: no such scheme, or the folder cannot be made.
+            StoreRefused: the scheme is unknown, or the folder cannot be created.
         """
         self.base = base.rstrip("/")
         try:
@@ -40,11 +43,11 @@ class Store:
             raise StoreRefused(f"{base} cannot be a run store: {_reason(error)}") from error
 
     def href(self, name: str) -> str:
-        """The href of an object."""
+        """Return the href of an object."""
         return f"{self.base}/{name}"
 
     def path(self, name: str) -> Path:
-        """The local path of an object.
+        """Return the local path of an object.
 
         Raises:
             InvalidInput: the store is not a local folder.
@@ -55,7 +58,7 @@ class Store:
         """Write an object whole, or not at all.
 
         Raises:
-            StoreFailed: disk full, permission, or the store does not answer.
+            StoreFailed: disk full, permission, or the store does not respond.
         """
         try:
             self._objects.put(name, data)
@@ -66,21 +69,21 @@ class Store:
         """Read an object.
 
         Raises:
-            NotFound: it is not there.
-            StoreFailed: the store does not answer.
+            NotFound: it does not exist.
+            StoreFailed: the store does not respond.
         """
         try:
             return bytes(self._objects.get(name).bytes())
         except FileNotFoundError as error:
-            raise NotFound(f"{self.href(name)} is not there") from error
+            raise NotFound(f"{self.href(name)} does not exist") from error
         except (BaseError, OSError) as error:
             raise StoreFailed(f"{self.href(name)}: {_reason(error)}") from error
 
     def names(self, prefix: str) -> Iterator[str]:
-        """Names of the objects below a folder that hold anything; order unspecified.
+        """Yield the names of all non-empty objects below a folder, in any order.
 
         Raises:
-            StoreFailed: the store does not answer.
+            StoreFailed: the store does not respond.
         """
         try:
             for batch in self._objects.list(prefix.rstrip("/") + "/"):
@@ -89,10 +92,10 @@ class Store:
             raise StoreFailed(f"{self.href(prefix)}: {_reason(error)}") from error
 
     def delete(self, names: list[str]) -> None:
-        """Delete objects; one that is not there is no error.
+        """Delete objects; names that do not exist are ignored.
 
         Raises:
-            StoreFailed: permission, or the store does not answer.
+            StoreFailed: permission, or the store does not respond.
         """
         try:
             if names:
@@ -103,23 +106,39 @@ class Store:
             raise StoreFailed(f"{self.base}: {_reason(error)}") from error
 
     def put_json(self, name: str, document: JsonValue | dict[str, object]) -> None:
-        """Write a JSON object; raises as `put` does."""
+        """Write a JSON document as an object.
+
+        Raises:
+            StoreFailed: as for `put`.
+        """
         self.put(name, json.dumps(document, allow_nan=False).encode())
 
     def get_json(self, name: str) -> JsonValue:
-        """Read a JSON object; raises as `get` does."""
+        """Read an object as a JSON document.
+
+        Raises:
+            NotFound: it does not exist.
+            StoreFailed: as for `get`.
+        """
         document: JsonValue = json.loads(self.get(name))
         return document
 
 
 @lru_cache(maxsize=8)
 def open_store(base: str) -> Store:
-    """Open a store, once per process and base; raises as `Store` does."""
+    """Open a store, once per process and base.
+
+    Raises:
+        StoreRefused: as for `Store`.
+    """
     return Store(base)
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong, and the operating system's word for it."""
+    """Return the operating system's message in an error, or else its first line.
+
+    obstore puts the message inside several lines with the source and the debug form of the error.
+    """
     text = str(error)
     for known in ("No space left on device", "Permission denied", "Not a directory",
                   "Read-only file system", "File name too long"):  # fmt: skip

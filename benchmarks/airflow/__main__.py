@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.airflow.contest import WORKERS, add_contestants, hold
 from benchmarks.airflow.tables import markdown
 from benchmarks.airflow.work import work_of
-from pesto_airflow.standalone import running_standalone
+from pesto_airflow.trial.standalone import running_standalone
 
 _TILES = (16, 64, 256)
 

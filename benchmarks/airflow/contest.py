@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.airflow.work import SIDE, Work
-from pesto_airflow.freezing import write_catalog
-from pesto_runtime.activities import resolve_services
+from pesto_airflow.catalog import write_catalog
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import RunRequest, Silence
-from pesto_runtime.local import engine
+from pesto_runtime.engines import RunRequest, SilentListener
+from pesto_runtime.run.local import engine
+from pesto_runtime.run.services import resolve_services
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_airflow.standalone import Standalone
+    from pesto_airflow.trial.standalone import Standalone
 
 HERE, CHUNKS, PER_TILE = "local engine", "chunks", "a task per tile"
 WORKERS = 4
@@ -127,5 +127,5 @@ def _local(work: Work, folder: Path) -> float:
         workers=WORKERS,
     )
     begun = time.perf_counter()
-    engine.run(request, watcher=Silence())
+    engine.run(request, watcher=SilentListener())
     return time.perf_counter() - begun

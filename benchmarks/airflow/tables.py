@@ -1,4 +1,4 @@
-"""The figures as a page."""
+"""Write the figures as a Markdown page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
     from benchmarks.airflow.contest import Round
 
-_HEAD = """# What Airflow adds
+_HEAD = """# Cost of Airflow
 
-One scene of N tiles of 512 pixels, one stage that costs a millisecond or two a tile, on one
-`airflow standalone` (LocalExecutor with four workers, SQLite). *Added* is the wall time over the
-local engine's, from the trigger to the end of the run, divided by N. Medians of {rounds} rounds;
-ratios are of the same round. All products are the same bytes: {identical}. Starting Airflow took
-{start_s:.0f} s, which `pesto run --engine airflow` pays where none is there.
+One scene of N tiles of 512 pixels and one stage that takes one to two milliseconds per tile,
+on one `airflow standalone` (LocalExecutor with four workers, SQLite). *Added* (first with
+chunks, then with a task per tile) is the wall time from the trigger to the end of the run,
+minus that of the local engine, divided by N. Medians of {rounds} rounds; ratios are of the
+same round. All products have the same bytes: {identical}. Airflow started in {start_s:.0f} s;
+`pesto run --engine airflow` needs this time if no Airflow runs.
 
 | tiles | local engine | chunks (tasks) | task per tile (tasks) | added | added | ratio |
 |---|---|---|---|---|---|---|

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from benchmarks.conductor import contest
 from benchmarks.conductor.work import NOOP_TASK, work_of
 from benchmarks.measure import busy_share
-from pesto_conductor.rest import Conductor
-from pesto_conductor.server import borrowed
+from pesto_conductor.client import Conductor
 from pesto_conductor.taskdefs import PREFIX, task_definition, task_definitions
+from pesto_conductor.trial_server import borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def main() -> int:
             _register(conductor)
             rows = [*_rows(conductor, folder, options)]
     rows.append(
-        Row("server up, s (jar and Java at hand)", f"{boot_s:.1f}", "<= 60", boot_s <= _BOOT_S)
+        Row("server up, s (jar and Java installed)", f"{boot_s:.1f}", "<= 60", boot_s <= _BOOT_S)
     )
     text = _markdown(rows, options)
     options.output.write_text(text)
@@ -88,8 +88,8 @@ def _chunked(conductor: Conductor, folder: Path, options: argparse.Namespace) ->
             for _ in range(options.rounds)
         ]
     spread = [each.fan_out_s for each in rounds]
-    what = f"{work.tiles} no-op tiles in 64 chunks, s (computed at first: {first.fan_out_s:.1f})"
-    what += f", GET {rounds[0].size >> 10} KB"
+    what = f"{work.tiles} no-op tiles in 64 chunks, s "
+    what += f"(first run, which computes: {first.fan_out_s:.1f}), GET {rounds[0].size >> 10} KB"
     yield Row(what, _spread(spread), f"<= {_MOST_S}", median(spread) <= _MOST_S)
 
 
@@ -119,7 +119,7 @@ def _flat(conductor: Conductor, options: argparse.Namespace) -> Row:
     ratio = median(bare) / median(ours)
     told = f"{ratio:.2f} (ours {_spread(ours)} s, bare {_spread(bare)} s)"
     return Row(
-        f"{_FLAT} flat tasks: our throughput to the SDK's", told, ">= 0.8", ratio >= _LEAST_SHARE
+        f"{_FLAT} flat tasks: our throughput / the SDK's", told, ">= 0.8", ratio >= _LEAST_SHARE
     )
 
 
@@ -142,7 +142,7 @@ def _with_service(conductor: Conductor, folder: Path, options: argparse.Namespac
             ours.append(ran.fan_out_s)
     ratio = median(bare) / median(ours[1:])
     told = f"{ratio:.2f} (ours {_spread(ours[1:])} s, bare {_spread(bare)} s)"
-    return Row(f"{work.tiles} tiles at a service: our throughput to httpx's", told, ">= 0.8",
+    return Row(f"{work.tiles} tiles at a service: our throughput / that of httpx", told, ">= 0.8",
                ratio >= _LEAST_SHARE)  # fmt: skip
 
 
@@ -175,13 +175,13 @@ def _markdown(rows: list[Row], options: argparse.Namespace) -> str:
     told = (
         f"`python -m benchmarks.conductor --rounds {options.rounds}`; Conductor on SQLite, its "
         "workers and services on one machine. Seconds are min / median / max of a fan-out, from "
-        "its first task scheduled to its last ended. When this was written, others used "
-        f"{busy_share(2):.0%} of the machine."
+        "the scheduling of its first task to the end of its last. At the end of the benchmark, "
+        f"other programs used {busy_share(2):.0%} of the machine."
     )
     table = [
         f"| {row.what} | {row.got} | {row.goal} | {'yes' if row.holds else 'NO'} |" for row in rows
     ]
-    head = ["| what | figure | goal | holds |", "|---|---|---|---|"]
+    head = ["| measurement | figure | goal | reached |", "|---|---|---|---|"]
     lines = ["# Conductor", "", told, "", *head, *table]
     return "\n".join(lines) + "\n"
 

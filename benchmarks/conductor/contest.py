@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 
 from benchmarks.conductor.work import NOOP_TASK, Work, definition, flat
-from pesto_conductor.rest import Conductor, is_over
+from pesto_conductor.client import Conductor, is_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,8 +12,9 @@ import rasterio
 
 from pesto_conductor.workflows import Rendered
 from pesto_runtime import Raster, process
-from pesto_runtime.activities import resolve_services, shape
 from pesto_runtime.contract import Pipeline
+from pesto_runtime.run.planning import shape
+from pesto_runtime.run.services import resolve_services
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

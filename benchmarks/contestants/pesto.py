@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from benchmarks.contestants.child import Task, run
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import RunRequest, Silence, load_engine
+from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ def _run(task: Task) -> None:
         executor=cast("Literal['threads', 'processes']", task.variant),
         tile=task.tile or None,
     )
-    result = load_engine("local").run(request, watcher=Silence())
+    result = load_engine("local").run(request, watcher=SilentListener())
     if result["status"] != "COMPLETE":
         raise SystemExit(f"the run is {result['status']}")
 

@@ -1,4 +1,4 @@
-"""Results as Markdown: figures, the goals they are held against, and how they were taken."""
+"""Write the results as Markdown: figures, goals, and the conditions of the measurement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GOALS = (
     ("3 MiB base64 GeoTIFF", "3 MiB base64 GeoTIFF", PESTO, 1.1),
     ("3 MiB by reference", "3 MiB by reference", PESTO, 1.5),
 )
-"""Our event, the other's event, the other, and how many times its successes ours are to be."""
+"""Our event, the event of the other contestant, its name, and the required ratio of successes."""
 
 _DESCRIBE_MS, _HEALTH_MS = 5, 100
 _SERVER_MB, _WORKER_MB, _PEAK = 120.0, 80.0, 2.5
@@ -43,10 +43,10 @@ def markdown(
     seconds: float,
     workers: int,
 ) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [
         "# The service",
-        "Written by `python -m benchmarks.service`. Ratios matter, not rates.",
+        "Written by `python -m benchmarks.service`. Compare ratios, not rates.",
         _machine(),
         _conditions(standings, rounds=rounds, seconds=seconds, workers=workers),
         "## Goals\n\n" + "\n".join(_goals(standings, health, memory)),
@@ -72,12 +72,13 @@ def _machine() -> str:
 def _conditions(standings: Standings, *, rounds: int, seconds: float, workers: int) -> str:
     others, worst = _others(standings)
     return f"""\
-wrk with one thread, keep-alive, {seconds:g} s per run, {rounds} rounds; contestants take turns, and
-who begins changes. Ours runs with isolation on and {workers} workers; each has one uvicorn process
-of the same version, on the same machine as wrk. Successes are answers of 2xx: PESTO 1.7.2 answers
-429 while it works. The echo of a worker is the floor of isolation: HTTP and a worker process that
-gives bytes back, nothing else. Images are 4 x 627 x 627 uint16, in and out. While a contestant ran,
-others used {others} of the machine (median; {worst} at worst)."""
+wrk with one thread, keep-alive, {seconds:g} s per run, {rounds} rounds; contestants run in turns,
+and another one starts each round. pesto-workflows runs with isolation and {workers} workers; each
+contestant has one uvicorn process of the same version, on the same machine as wrk. Successes are
+responses with 2xx: PESTO 1.7.2 returns 429 while a call runs. `echo of a worker` is the lowest
+possible cost of isolation: HTTP and a worker process that returns the bytes it receives. Images
+are 4 x 627 x 627 uint16, in requests and in responses. While a contestant ran, other programs used
+{others} of the machine (median; {worst} at most)."""
 
 
 def _others(standings: Standings) -> tuple[str, str]:
@@ -87,7 +88,7 @@ def _others(standings: Standings) -> tuple[str, str]:
 
 def _goals(standings: Standings, health: Mapping[str, Health], memory: Memory) -> Iterator[str]:
     yield from (
-        "| figure | clients | goal | reached: min / median / max | |",
+        "| figure | clients | goal | measured: min / median / max | reached |",
         "|---|---|---|---|---|",
     )
     for event, others_event, other, goal in _GOALS:
@@ -137,7 +138,7 @@ def _row(standing: Standing) -> str:
 
 
 def _health(health: Mapping[str, Health]) -> Iterator[str]:
-    yield "| contestant | p50 ms | worst ms | asked | big requests answered |"
+    yield "| contestant | p50 ms | worst ms | health requests | responses to large requests |"
     yield "|---|---|---|---|---|"
     for name, each in health.items():
         counts = {status: each.statuses.count(status) for status in sorted(set(each.statuses))}
@@ -156,8 +157,8 @@ def _memory(memory: Memory) -> Iterator[str]:
 def _control(right: Mapping[str, bool]) -> str:
     wrong = [name for name, is_right in right.items() if not is_right]
     if wrong:
-        return f"**Wrong answers**, whose figures mean nothing: {'; '.join(wrong)}."
-    return f"All {len(right)} image answers are the inverted image, pixel for pixel."
+        return f"**Wrong results**, whose figures are not valid: {'; '.join(wrong)}."
+    return f"All {len(right)} returned images are the inverted image, pixel for pixel."
 
 
 def _spread(values: list[float]) -> str:

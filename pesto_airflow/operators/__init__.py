@@ -1,1 +1,1 @@
-"""Operators: a verb each, for any service."""
+"""Operators for calls, and for the activities of a run."""

@@ -1,4 +1,4 @@
-"""Ask a service what it is: keep it, or hold it to what was kept."""
+"""Request a service's description; save it, or compare it with a saved one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperator
 
-from pesto_airflow.calling import ServiceCall
 from pesto_airflow.catalog import require_no_drift
-from pesto_airflow.errors import native_errors
-from pesto_airflow.links import PestoServiceLink
-from pesto_airflow.retry import PestoRetryPolicy
+from pesto_airflow.errors import PestoRetryPolicy, native_errors
+from pesto_airflow.hooks import PestoServiceLink
+from pesto_airflow.process_call import ServiceCall
 from pesto_runtime.errors import InvalidContract
 
 if TYPE_CHECKING:
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_runtime.client import Described
+    from pesto_runtime.client.describing import Described
 
 
 class PestoDiscoverOperator(BaseOperator):
-    """Ask a service for its description; a pinned one must not have changed in a way that breaks.
+    """Request a service's description; fail if it differs from its pin in a breaking way.
 
-    The task's result is `name`, `version`, `url`, `digest`, `changes` since the pin in words, and
+    The task's result is `name`, `version`, `url`, `digest`, `changes` since the pin as texts, and
     `saved`, the file that was written, or else the `description` itself.
     """
 
@@ -43,17 +42,17 @@ class PestoDiscoverOperator(BaseOperator):
         pin: str | Path | None = None,
         **arguments: object,
     ) -> None:
-        """Name a service.
+        """Select a service.
 
         Args:
             service: As of `PestoProcessOperator`.
             pesto_conn_id: As of `PestoProcessOperator`.
             save: Folder to write `NAME@VERSION.json` to, as `pesto discover --save` does.
-            pin: A saved description: breaking changes since fail the task, each by name. Or a
-                digest, `sha256:…`: any change does.
-            arguments: Of every operator.
+            pin: A saved description: the task fails with every breaking change since. Or a digest,
+                `sha256:…`: the task fails with any change.
+            arguments: Arguments of every operator.
         """
-        super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow judges them
+        super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow checks them
         self.service = service
         self.pesto_conn_id = pesto_conn_id
         self.save = None if save is None else str(save)
@@ -62,36 +61,36 @@ class PestoDiscoverOperator(BaseOperator):
             self.retry_policy = PestoRetryPolicy()
 
     def service_url(self) -> str:
-        """Address of the service, up to and with `/api/v1`."""
-        return self._calling(None).url
+        """URL of the service, up to and including `/api/v1`."""
+        return self._service_call(None).url
 
-    def execute(self, context: Context) -> dict[str, JsonValue]:  # noqa: ARG002  # nothing of the run matters
-        """Ask, compare, save.
+    def execute(self, context: Context) -> dict[str, JsonValue]:  # noqa: ARG002  # Airflow's signature
+        """Request the description, compare it, save it.
 
         Raises:
-            PestoTaskFailed: the service drifted from its pin, or what it says is no description.
-            PestoTryAgain: it is not there.
+            PestoTaskFailed: the service drifted from its pin, or returned no valid description.
+            PestoTryAgain: it is unreachable.
         """
         with native_errors():
             is_digest = self.pin is not None and self.pin.startswith("sha256:")
-            calling = self._calling(None if is_digest else self.pin)
-            with calling.client() as client:
+            call = self._service_call(None if is_digest else self.pin)
+            with call.client() as client:
                 url, described = client.url, client.described
             if is_digest and self.pin != described.digest:
                 raise InvalidContract(f"{url} is {described.digest}, and pinned to {self.pin}")
-            saved = calling.saved
+            saved = call.saved
             changes = require_no_drift(saved, described.description, where=url) if saved else ()
-            return _told(url, described, changes, self.save)
+            return _result(url, described, changes, self.save)
 
-    def _calling(self, saved: str | None) -> ServiceCall:
+    def _service_call(self, saved: str | None) -> ServiceCall:
         return ServiceCall(service=self.service, pesto_conn_id=self.pesto_conn_id, saved=saved)
 
 
-def _told(
+def _result(
     url: str, described: Described, changes: tuple[str, ...], folder: str | None
 ) -> dict[str, JsonValue]:
     description = described.description
-    told: dict[str, JsonValue] = {
+    result: dict[str, JsonValue] = {
         "name": description.name,
         "version": description.version,
         "url": url,
@@ -99,8 +98,8 @@ def _told(
         "changes": list(changes),
     }
     if folder is None:
-        return {**told, "description": description.to_json()}
-    from pesto_runtime.activities.discovery import save_description
+        return {**result, "description": description.to_json()}
+    from pesto_runtime.run.services import save_description
 
     path = save_description(Path(folder), url, description, described.transports)
-    return {**told, "saved": str(path)}
+    return {**result, "saved": str(path)}

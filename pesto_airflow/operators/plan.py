@@ -1,4 +1,7 @@
-"""Plan a run: read its inputs, hold its services to what was saved of them, cut it up."""
+"""Define the operator that plans a run: read its inputs, check its services, divide it into chunks.
+
+It computes no pixels: it reads only the headers of images.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import XComArg
 
-from pesto_airflow.chunks import next_chunks
-from pesto_airflow.operators.verb import VerbOperator
-from pesto_airflow.pipelines import read_pipeline
-from pesto_airflow.places import require_absolute_images, require_absolute_path
-from pesto_airflow.sizing import sizing_for_airflow
+from pesto_airflow.operators.run import RunOperator
+from pesto_airflow.pipelines import (
+    next_chunks,
+    read_pipeline,
+    require_absolute_images,
+    require_absolute_path,
+    sizing_for_airflow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,27 +29,27 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Pipeline, Plan
 
 PLAN = "plan"
-_PATIENCE_S = 60.0
-"""The task may be begun anew while an earlier attempt, or its run, still publishes."""
+_LOCK_WAIT_S = 60.0
+"""Wait for the folder's lock: an earlier try of the task, or its run, may still be publishing."""
 
 
-class PestoPlanOperator(VerbOperator):
-    """Plans a run, and answers the indices of its first phase's chunks, to map over.
+class PestoPlanOperator(RunOperator):
+    """Plan a run; return the chunk indices of its first phase, to map over.
 
-    The plan itself is an object in the run store; its href is the XCom `plan`, as `href` here.
+    The plan itself is an object in the run store; its href is the XCom `plan`, here `href`.
 
     Args:
         pipeline: Path of the pipeline's file, or the pipeline as JSON.
         inputs: Input name -> path or href of an image, or a value.
-        folder: Where the run's outputs will go; what it keeps meanwhile is in `.pesto` there.
+        folder: Folder for the run's outputs; the run store is `.pesto` in it by default.
         services: Catalog: a folder of saved descriptions, or `{name: target}` as JSON.
-        service: `NAME=TARGET_OR_URL` or URLs, which come first.
-        base: What the pipeline's own targets are relative to; its file's folder by default.
-        store: Base href of the run store, where that is not in `folder`.
+        service: `NAME=TARGET_OR_URL` or URLs, which have priority over the catalog.
+        base: Folder to which the pipeline's own targets are relative; its file's by default.
+        store: Base href of the run store, if it is not in `folder`.
         tile: Side of a tile, pixels; None to size it by memory.
-        max_tasks: Most chunks, and so mapped tasks, of a phase; never above 256.
+        max_tasks: Maximum of chunks, and so of mapped tasks, per phase; never above 256.
         workers: Chunks that run at once on one machine.
-        kwargs: Any operator's.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = (
@@ -55,7 +61,7 @@ class PestoPlanOperator(VerbOperator):
         "store",
     )
 
-    def __init__(  # noqa: PLR0913  # as many as `pesto run` has options
+    def __init__(  # noqa: PLR0913  # the options of `pesto run`
         self,
         *,
         pipeline: str | Path | Mapping[str, JsonValue],
@@ -88,33 +94,46 @@ class PestoPlanOperator(VerbOperator):
         return XComArg(self, key=PLAN)
 
     def perform(self, context: Context) -> JsonValue:
-        """Plan, keep the plan, and answer the chunks of the first phase that has any.
+        """Plan, store the plan, and return the chunks of the first phase that has chunks.
 
         Raises:
             InvalidInput: the folder or an image is a relative path.
-            StoreRefused: the folder cannot hold a run.
-            InvalidPipeline: it does not check, with every error.
-            InvalidContract: a service has changed in a way that breaks what was saved.
-            PestoError: an input cannot be read, or a service does not answer.
+            StoreRefused: the folder is not usable for a run.
+            InvalidPipeline: the pipeline is wrong; with every error.
+            InvalidContract: a service differs from its saved description in a breaking way.
+            PestoError: an input is not readable, or a service is unreachable.
         """
-        from pesto_runtime.activities import begin_run, locked_workspace
+        from pesto_runtime.run.context import begin_run
+        from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
-        inputs = self._read(pipeline)
-        with locked_workspace(folder, patience_s=_PATIENCE_S):
-            planned = self._planned(pipeline, base, inputs, folder)
+        inputs = self._input_texts(pipeline)
+        with locked_workspace(folder, patience_s=_LOCK_WAIT_S):
+            planned = self._plan(pipeline, base, inputs, folder)
             href = begin_run(planned)
         for warning in planned.warnings:
             self.log.warning(warning)
-        self.log.info("planned %s", _told(planned))
+        self.log.info("planned %s", _summary(planned))
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
 
-    def _planned(
+    def _input_texts(self, pipeline: Pipeline) -> dict[str, str]:
+        """Return the inputs as texts, as `pesto run` receives them."""
+        inputs = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in self.inputs.items()
+        }
+        kinds = pipeline.inputs
+        require_absolute_images({n: text for n, text in inputs.items() if kinds.get(n) == "image"})
+        return inputs
+
+    def _plan(
         self, pipeline: Pipeline, base: Path, inputs: Mapping[str, str], folder: Path
     ) -> Plan:
-        from pesto_runtime.activities import plan, read_inputs, resolve_services, run_store
+        from pesto_runtime.run.planning import plan, read_inputs
+        from pesto_runtime.run.services import resolve_services
+        from pesto_runtime.run.workspace import run_store
 
         services = resolve_services(
             pipeline,
@@ -133,25 +152,12 @@ class PestoPlanOperator(VerbOperator):
         )
         return planned.plan
 
-    def _read(self, pipeline: Pipeline) -> dict[str, str]:
-        """The inputs as a command line would have them."""
-        inputs = {name: _text(value) for name, value in self.inputs.items()}
-        kinds = pipeline.inputs
-        require_absolute_images({n: text for n, text in inputs.items() if kinds.get(n) == "image"})
-        return inputs
 
-
-def _told(plan: Plan) -> str:
-    """Tiles and chunks of every phase, on one line."""
-    from pesto_runtime.activities import count_tiles
+def _summary(plan: Plan) -> str:
+    from pesto_runtime.run.planning import count_tiles
 
     return "; ".join(
         f"phase {number} ({', '.join((*phase.stages, *phase.reduces))}): "
         f"{count_tiles(phase)} tiles in {len(phase.chunks)} chunks"
         for number, phase in enumerate(plan.phases)
     )
-
-
-def _text(value: JsonValue) -> str:
-    """An input as a command line would have it."""
-    return value if isinstance(value, str) else json.dumps(value)

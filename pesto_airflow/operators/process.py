@@ -1,4 +1,7 @@
-"""One call of a process: at once, or as a job that a worker or the triggerer waits for."""
+"""Call a process of a service, on one connection or as a job.
+
+A worker or the triggerer waits for the job. `process_call` prepares inputs, key and client.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,21 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, cast
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, ResumableJobMixin, conf
 
-from pesto_airflow.calling import ServiceCall, looks_at
-from pesto_airflow.calls import (
+from pesto_airflow.catalog import read_saved
+from pesto_airflow.errors import PestoRetryPolicy, PestoTryAgain, native_errors
+from pesto_airflow.hooks import PestoServiceLink
+from pesto_airflow.process_call import (
+    ServiceCall,
     call_key,
+    client_inputs,
     label_of,
-    prepared,
+    placement,
+    poll_job,
     require_jobs,
-    require_known,
+    require_known_names,
     require_references,
 )
-from pesto_airflow.catalog import read_saved
-from pesto_airflow.errors import PestoTryAgain, native_errors
-from pesto_airflow.links import PestoServiceLink
-from pesto_airflow.placement import placement
-from pesto_airflow.retry import PestoRetryPolicy
-from pesto_airflow.triggers import PestoJobTrigger
-from pesto_airflow.watching import Ended
+from pesto_airflow.triggers import JobEnd, PestoJobTrigger
 from pesto_runtime.errors import NotFound, PestoError
 
 if TYPE_CHECKING:
@@ -33,30 +35,30 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_runtime.client import Client
+    from pesto_runtime.client.client import Client
 
 Mode: TypeAlias = Literal["sync", "durable", "deferrable"]
 
 LEASE_S = 120.0
-"""Longer than a triggerer takes to be replaced: after it, a job that nobody asks for ends."""
+"""Longer than the replacement of a triggerer takes; without a request, the job then ends."""
 MOST_SUBMISSIONS = 3
-"""Times that one try of a task submits a call whose job the service has lost or let go of."""
+"""Submissions per try of a task, if the service loses or deletes the job."""
 _DEFAULT_POOL = "default_pool"
 
 
 class PestoProcessOperator(ResumableJobMixin, BaseOperator):
-    """Call a process of a service; what it answers, JSON and hrefs, is the task's result.
+    """Call a process of a service; its outputs, JSON and hrefs, are the result of the task.
 
-    - `sync`: one call over one connection. The only way for a PESTO service without jobs.
-    - `durable`: a job. The worker waits; killed, its next try finds the same job.
-    - `deferrable`: a job. The triggerer waits, and no worker is held.
+    - `sync`: one call on one connection. The only mode for a PESTO service without jobs.
+    - `durable`: a job. The worker waits; if it is killed, its next try finds the same job.
+    - `deferrable`: a job. The triggerer waits, and no worker slot is occupied.
 
-    Every job has a key that is the same for all tries of a task, and a lease. Clearing the task is
-    a new key: what was computed is computed anew. Marking it failed cancels the job.
+    Every job has a lease, and a key that is the same for all tries of a task. Clearing the task
+    creates a new key, so the call runs again. Marking the task failed cancels the job.
     """
 
     template_fields: Sequence[str] = ("inputs", "out", "service", "pesto_conn_id")
-    template_fields_renderers = {"inputs": "json", "out": "json"}  # noqa: RUF012  # as Airflow has it
+    template_fields_renderers = {"inputs": "json", "out": "json"}  # noqa: RUF012  # as Airflow defines it
     operator_extra_links = (PestoServiceLink(),)
     external_id_key = "pesto_job"
     ui_color = "#dcebd5"
@@ -73,26 +75,29 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         lease_s: float = LEASE_S,
         **arguments: object,
     ) -> None:
-        """Describe a call; nothing is asked while a DAG file is read.
+        """Declare a call; nothing is sent while Airflow parses the DAG file.
 
         Args:
             inputs: Input name -> JSON value; an image as an href, or `{"href", "window", "bands"}`.
-            service: URL of the service; with a connection, credentials and times are its.
-            pesto_conn_id: Connection of type `pesto`; `pesto_default` where no service is given.
-            saved: File that `pesto discover` wrote. The service must still be that when it is
-                called; its GPU chooses the pool, its URL stands in for `service`.
-            out: Output name -> href for the service to write it to. Images must have one. Those
-                that are no templates become Asset outlets; all are added to every `AssetAlias`
-                among `outlets`.
-            mode: How to wait; `durable`, or `deferrable` where `[operators] default_deferrable`.
-            lease_s: Seconds without anybody asking after which the service ends a job.
-            arguments: Of every operator.
+            service: URL of the service; with a connection, all other settings are those of the
+                connection.
+            pesto_conn_id: Connection of type `pesto`; `pesto_default` if neither `service` nor
+                `saved` is set.
+            saved: File that `pesto discover` wrote. When the task runs, the service must still have
+                this description. Its GPU selects the pool; its URL replaces a missing `service`.
+            out: Output name -> href to which the service writes it; required for images. Hrefs
+                that are not templates become Asset outlets; all hrefs are added to every
+                `AssetAlias` among `outlets`.
+            mode: How to wait; `durable` by default, `deferrable` if
+                `[operators] default_deferrable` is set.
+            lease_s: Seconds without a request after which the service ends the job.
+            arguments: Arguments of every operator.
 
         Raises:
-            InvalidInput: `saved` is no saved description; or, by what it says, there is no such
-                input or output, or an image output has no href in `out`.
+            InvalidInput: `saved` is not a saved description; or it has no such input or output, or
+                an image output without an href in `out`.
         """
-        super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow judges them
+        super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow checks them
         self.inputs = inputs
         self.service = service
         self.pesto_conn_id = pesto_conn_id
@@ -101,64 +106,66 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         self.mode: Mode = mode or _default_mode()
         self.lease_s = lease_s
         self._job_id: str | None = None
-        self._left: dict[str, dict[str, object]] = {}
+        self._results: dict[str, dict[str, object]] = {}
         self._is_killed = False
-        self._made: ServiceCall | None = None
-        self._place()
+        self._opened: ServiceCall | None = None
+        self._set_defaults()
 
     @property
     def label(self) -> str:
-        """A short name for a mapped task: `map_index_template="{{ task.label }}"`."""
+        """A short label of a mapped task: `map_index_template="{{ task.label }}"`."""
         return label_of(self.inputs)
 
     def service_url(self) -> str:
-        """Address of the service, up to and with `/api/v1`."""
-        return self._calling.url
+        """URL of the service, up to and including `/api/v1`."""
+        return self._service_call.url
 
     def execute(self, context: Context) -> dict[str, JsonValue]:
-        """Call, and answer the outputs; or defer.
+        """Call and return the outputs, or defer.
 
         Raises:
-            PestoTaskFailed: the call, the service or its contract is at fault.
-            PestoTryAgain: the service is busy, not there, or says that asking again may help.
+            PestoTaskFailed: the call, the service or its contract is wrong.
+            PestoTryAgain: the service is busy or unreachable, or reports that a retry may help.
         """
         with native_errors():
             if self.mode == "sync":
-                return self._told(self._answered(context), context)
+                return self._publish_assets(self._call(context), context)
             if self.mode == "deferrable":
                 self._wait_in_triggerer(context)
-            return self._told(self.execute_resumable(context), context)
+            return self._publish_assets(self.execute_resumable(context), context)
 
     def execute_complete(
         self, context: Context, event: dict[str, JsonValue], submissions: int = 1
     ) -> dict[str, JsonValue]:
-        """Answer the outputs of the job that the triggerer waited for; raises as `execute`."""
+        """Return the outputs of the job that the triggerer waited for; raises as `execute` does."""
         with native_errors():
-            ended = Ended.parse(event)
-            if ended.fate == "lost":
-                self._require_patience(submissions, ended)
+            end = JobEnd.parse(event)
+            if end.fate == "lost":
+                self._require_submissions_left(submissions, end)
                 self._wait_in_triggerer(context, submissions + 1)
-            ended.require_success()
-            return self._told(self._fetched(str(event["job_id"])), context)
+            end.require_success()
+            return self._publish_assets(self._fetch(str(event["job_id"])), context)
 
     def on_kill(self) -> None:
-        """Cancel the job, and let nothing submit another."""
+        """Cancel the job; a job that is submitted later is cancelled too."""
+        # Airflow calls this in its SIGTERM handler, possibly while `submit_job` waits for the id of
+        # the job: `submit_job` reads the flag afterwards.
         self._is_killed = True
         if self._job_id is not None:
             self._cancel(self._job_id)
 
     def inputs_for(self, context: Context) -> Mapping[str, object]:  # noqa: ARG002  # a decorated function reads it
-        """The inputs of the call."""
+        """Return the inputs of the call."""
         return self.inputs
 
     def submit_job(self, context: Context) -> JsonValue:
-        """Submit the call under its key; the same job for every try of the task."""
+        """Submit the call with its key; every try of the task receives the same job."""
         inputs = self.inputs_for(context)
         key = call_key(context["ti"], inputs, self.out)
         with self._client() as client:
             require_jobs(client.described, self.mode)
-            ready = prepared(client.described, inputs)
-            job = client.submit(ready, out=self.out, key=key, lease_s=self.lease_s)
+            sent = client_inputs(client.described, inputs)
+            job = client.submit(sent, out=self.out, key=key, lease_s=self.lease_s)
         self._job_id = job.id
         self.log.info("job %s at %s, key %s", job.id, client.url, key)
         if self._is_killed:
@@ -166,10 +173,11 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         return {"id": job.id, "key": key}
 
     def get_job_status(self, external_id: JsonValue, context: Context) -> str:
-        """State of a job of an earlier try; `lost` where it is not this call's any more."""
-        job_id, key = _read(external_id)
+        """Return the state of a job of an earlier try; `lost` if it is not this call's any more."""
+        job_id, key = _id_and_key(external_id)
+        # Airflow's task state store survives a clear: the job of an older key must not be returned.
         if key != call_key(context["ti"], self.inputs_for(context), self.out):
-            return "lost"  # the task was cleared, or its inputs are others now
+            return "lost"
         try:
             with self._client() as client:
                 return client.status(job_id).state
@@ -177,68 +185,69 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
             return "lost"
 
     def is_job_active(self, status: str) -> bool:
-        """Whether there is something to wait for."""
+        """Return whether the job still runs, or waits to run."""
         return status in ("accepted", "running")
 
     def is_job_succeeded(self, status: str) -> bool:
-        """Whether there is something to fetch."""
+        """Return whether the job has results."""
         return status == "successful"
 
     def poll_until_complete(self, external_id: JsonValue, context: Context) -> dict[str, object]:  # type: ignore[override]  # Airflow returns it on reconnecting
-        """Wait for a job; submit it again where the service has lost it. Answers the outputs."""
-        self._job_id, _ = _read(external_id)
+        """Wait for a job and return its outputs; submit it again if the service has lost it."""
+        self._job_id, _ = _id_and_key(external_id)
         for submissions in range(1, MOST_SUBMISSIONS + 1):
-            ended = self._watched(self._job_id)
-            if ended.fate != "lost":
-                ended.require_success()
-                return self._fetched(self._job_id)
-            self._require_patience(submissions, ended)
+            end = self._wait_for_end(self._job_id)
+            if end.fate != "lost":
+                end.require_success()
+                return self._fetch(self._job_id)
+            self._require_submissions_left(submissions, end)
             external_id = self.submit_job(context)
             if store := context.get("task_state_store"):
                 store.set(self.external_id_key, external_id)
-            self._job_id, _ = _read(external_id)
+            self._job_id, _ = _id_and_key(external_id)
         raise AssertionError("one submission too many")  # pragma: no cover
 
     def get_job_result(self, external_id: JsonValue, context: Context) -> dict[str, object]:  # noqa: ARG002  # Airflow's
-        """What the last job left: `external_id`, unless that one was lost and submitted again."""
-        return self._fetched(self._job_id or _read(external_id)[0])
+        """Return the outputs of the last job: `external_id`, unless it was submitted again."""
+        return self._fetch(self._job_id or _id_and_key(external_id)[0])
 
     @property
-    def _calling(self) -> ServiceCall:
-        if self._made is None:  # after the templates are rendered
-            self._made = ServiceCall(
+    def _service_call(self) -> ServiceCall:
+        # Not in `__init__`: Airflow renders the templates of `service` after it.
+        if self._opened is None:
+            self._opened = ServiceCall(
                 service=self.service, pesto_conn_id=self.pesto_conn_id, saved=self.saved
             )
-        return self._made
+        return self._opened
 
     def _client(self) -> Client:
-        return self._calling.client(partial(require_references, out=self.out))
+        return self._service_call.client(partial(require_references, out=self.out))
 
-    def _answered(self, context: Context) -> dict[str, object]:
+    def _call(self, context: Context) -> dict[str, object]:
         with self._client() as client:
-            ready = prepared(client.described, self.inputs_for(context))
-            return client.process(ready, out=self.out)
+            sent = client_inputs(client.described, self.inputs_for(context))
+            return client.process(sent, out=self.out)
 
-    def _fetched(self, job_id: str) -> dict[str, object]:
-        """What a job left, fetched once: Airflow's mixin asks after every wait, and again."""
-        if job_id not in self._left:
+    def _fetch(self, job_id: str) -> dict[str, object]:
+        """Return a job's outputs, requested once: Airflow's mixin fetches them twice."""
+        if job_id not in self._results:
             with self._client() as client:
-                self._left[job_id] = client.result(job_id)
-        return self._left[job_id]
+                self._results[job_id] = client.result(job_id)
+        return self._results[job_id]
 
-    def _watched(self, job_id: str) -> Ended:
+    def _wait_for_end(self, job_id: str) -> JobEnd:
         with self._client() as client:
-            for verdict in looks_at(client, job_id, longest_look_s=self._poll_s):
+            for step in poll_job(client, job_id, longest_wait_s=self._poll_s):
                 if self._is_killed:
                     raise PestoTryAgain(f"killed while it waited for job {job_id}")
-                if isinstance(verdict, Ended):
-                    return verdict
-                time.sleep(verdict)
-        raise AssertionError("a watch ends with an end")  # pragma: no cover
+                if isinstance(step, JobEnd):
+                    return step
+                time.sleep(step)
+        raise AssertionError("polling ends with a JobEnd")  # pragma: no cover
 
     def _wait_in_triggerer(self, context: Context, submissions: int = 1) -> NoReturn:
-        job_id, _ = _read(self.submit_job(context))
-        hook = self._calling.hook
+        job_id, _ = _id_and_key(self.submit_job(context))
+        hook = self._service_call.hook
         self.defer(
             trigger=PestoJobTrigger(
                 job_id, service=hook.service, pesto_conn_id=hook.pesto_conn_id, poll_s=self._poll_s
@@ -250,36 +259,37 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
 
     @property
     def _poll_s(self) -> float:
-        """Longest time between two looks: four of them fit a lease."""
+        """Longest time between two requests: four of them fit into a lease."""
         return min(5.0, self.lease_s / 4)
 
-    def _require_patience(self, submissions: int, ended: Ended) -> None:
+    def _require_submissions_left(self, submissions: int, end: JobEnd) -> None:
         if submissions >= MOST_SUBMISSIONS:
-            why = (ended.problem or {}).get("detail")
-            raise PestoTryAgain(f"submitted {submissions} times, and lost each time: {why}")
-        self.log.warning("the service has let go of the job, it is submitted again: %s", ended)
+            reason = (end.problem or {}).get("detail")
+            raise PestoTryAgain(f"submitted {submissions} times, and lost each time: {reason}")
+        self.log.warning("the service has lost or deleted the job; submitting it again: %s", end)
 
     def _cancel(self, job_id: str) -> None:
         try:
-            with self._calling.client() as client:
+            with self._service_call.client() as client:
                 client.cancel(job_id)
         except PestoError as error:
-            self.log.warning("job %s goes on until its lease ends: %s", job_id, error)
+            self.log.warning("job %s continues until its lease ends: %s", job_id, error)
 
-    def _told(self, outputs: dict[str, object], context: Context) -> dict[str, JsonValue]:
+    def _publish_assets(self, outputs: dict[str, object], context: Context) -> dict[str, JsonValue]:
+        """Add every href of `out` to the outlets that are an AssetAlias; return the outputs."""
         for outlet in self.outlets:
             if isinstance(outlet, AssetAlias):
                 for href in self.out.values():
                     context["outlet_events"][outlet].add(Asset(href))
         return cast("dict[str, JsonValue]", outputs)
 
-    def _place(self) -> None:
-        """Choose what the arguments leave open: retry policy, pool, outlets."""
+    def _set_defaults(self) -> None:
+        """Set retry policy, pool and outlets, unless the arguments did."""
         if self.retry_policy is None:
             self.retry_policy = PestoRetryPolicy()
         if self.saved is not None:
             saved = read_saved(self.saved)
-            require_known(saved, self.inputs, self.out)
+            require_known_names(saved, self.inputs, self.out)
             if self.pool == _DEFAULT_POOL:
                 self.pool = placement(saved.description).get("pool", self.pool)
         hrefs = self.out.values() if isinstance(self.out, dict) else ()  # else it is an XComArg
@@ -292,8 +302,8 @@ def _default_mode() -> Mode:
     return "deferrable" if is_deferrable else "durable"
 
 
-def _read(external_id: JsonValue) -> tuple[str, str]:
-    """Id and key of a job, as the task state store has them."""
+def _id_and_key(external_id: JsonValue) -> tuple[str, str]:
+    """Read the id and key of a job, as the task state store has them."""
     if not isinstance(external_id, dict):
         return str(external_id), ""
     return str(external_id["id"]), str(external_id["key"])

@@ -1,4 +1,4 @@
-"""The command line: `pesto`. Every command lives in a file of its own and imports when it runs."""
+"""The command line `pesto`; a command imports heavy modules only when it runs."""
 
 from __future__ import annotations
 

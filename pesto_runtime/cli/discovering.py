@@ -1,4 +1,4 @@
-"""`pesto describe` and `pesto discover`: what a target or a service is."""
+"""Define `pesto describe`, `discover` and `process`: commands for single processes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pesto_runtime.cli.options import AsJson, InputTexts, pairs
+
 if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port
 
 
 def describe(
     target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The description as it is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
-    """Show what a process takes, gives and needs to be tiled."""
-    from pesto_runtime.activities import find
+    """Show inputs, outputs and tiling properties of a process."""
+    from pesto_runtime.run.services import find
 
     found = find((target,))
     if as_json:
@@ -29,14 +31,30 @@ def describe(
 
 def discover(
     urls: Annotated[list[str], typer.Argument(help="URLs of services.")],
-    save: Annotated[Path, typer.Option(help="Folder for one NAME@VERSION.json each.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Tell the files as JSON.")] = False,
+    save: Annotated[Path, typer.Option(help="Folder for a NAME@VERSION.json of each service.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Ask services what they are and save it as a catalog, for --services."""
-    from pesto_runtime.activities import discover
+    """Save the descriptions of services as a catalog, for --services."""
+    from pesto_runtime.run.services import discover
 
     files = [str(path) for path in discover(urls, save)]
     typer.echo(json.dumps(files) if as_json else "\n".join(files))
+
+
+def process(
+    target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
+    inputs: InputTexts = None,
+    outputs: Annotated[
+        list[str] | None, typer.Option("-o", "--out", help="NAME=PATH; file of an output.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call a process once, on whole images; print JSON outputs, write images to -o."""
+    from pesto_runtime.run.single_call import call_once
+
+    paths = {name: Path(text) for name, text in pairs(outputs, option="-o").items()}
+    values = call_once(target, pairs(inputs, option="-i"), keep=paths)
+    typer.echo(json.dumps(values, indent=None if as_json else 2))
 
 
 def _show(description: Description) -> None:
@@ -57,5 +75,5 @@ def _port(port: Port) -> str:
         default = f", default {port.schema['default']!r}" if port.has_default else ""
         return f"{kind}{default}" + ("" if port.required or default else ", optional")
     facts = {"bands": port.raster.bands, **port.raster.to_json()}
-    told = [f"{name} {value}" for name, value in facts.items() if value is not None]
-    return f"{port.kind}: {', '.join(told)}"
+    texts = [f"{name} {value}" for name, value in facts.items() if value is not None]
+    return f"{port.kind}: {', '.join(texts)}"

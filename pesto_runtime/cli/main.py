@@ -1,6 +1,6 @@
-"""The application: its commands, and one way for errors to end it.
+"""Define the application `pesto`: its commands, and the exit code of every error.
 
-Exit codes: 0 done or COMPLETE, 1 failed, 2 refused (usage, contract, input), 3 PARTIAL,
+Exit codes: 0 success or COMPLETE, 1 failed, 2 refused (usage, contract, input), 3 PARTIAL,
 130 interrupted.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime import __version__
-from pesto_runtime.cli import calling, discovering, running, serving
+from pesto_runtime.cli import discovering, running, serving
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
@@ -33,31 +33,35 @@ app = typer.Typer(
 app.command()(serving.serve)
 app.command()(discovering.describe)
 app.command()(discovering.discover)
-app.command()(calling.process)
+app.command()(discovering.process)
 app.command()(running.check)
 app.command()(running.plan)
 app.command()(running.render)
 app.command()(running.run)
 
 
-def _tell_version(asked: bool) -> None:  # typer calls it so
-    if asked:
+def _print_version(is_requested: bool) -> None:  # positional: typer's signature of a callback
+    if is_requested:
         typer.echo(f"pesto-workflows {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def before_any_command(
-    version: Annotated[  # its callback does the work
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell it.")
+    version: Annotated[  # read by its callback
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Read the options before the command."""
 
 
 def main() -> None:
-    """Run the command line; errors become one message and an exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    """Run the command line; an error becomes a message and an exit code, never a traceback."""
+    # A run that is stopped by `kill` or by a container's stop is resumable, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         _add_groups(sys.argv[1:2])
         app(standalone_mode=True)
@@ -67,18 +71,18 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("pesto: interrupted", err=True)
         sys.exit(_INTERRUPTED)
-    except SystemExit as end:  # typer takes Ctrl-C in, and says nothing
+    except SystemExit as end:  # typer converts KeyboardInterrupt, without a message
         if end.code == _INTERRUPTED:
             typer.echo("pesto: interrupted", err=True)
         raise
 
 
 def _add_groups(first: list[str]) -> None:
-    """Add the commands of other packages, where one of them is asked for, or help with all."""
+    """Load the commands of other packages, only if the first word is theirs, or requests help."""
     for entry in entry_points(group="pesto.commands"):
         if first in ([], [entry.name]) or first[0].startswith("-"):
             app.add_typer(entry.load(), name=entry.name)
 
 
-def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts are read."""
+"""Define the options that several commands share, and read `NAME=VALUE` texts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ InputTexts: TypeAlias = Annotated[
 ]
 ServiceTexts: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("-s", "--service", help="NAME=TARGET_OR_URL, or a URL; again for replicas."),
+    typer.Option("-s", "--service", help="NAME=TARGET_OR_URL, or a URL; repeat it for replicas."),
 ]
 CatalogPath: TypeAlias = Annotated[
     Path | None,
     typer.Option("--services", help="{name: target} as JSON, or a folder of `pesto discover`."),
 ]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tile: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Chunks at once.")]
-MaxTasks: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Most chunks of a phase.")]
+MaxTasks: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Most chunks per phase.")]
 
 
 def pairs(texts: Sequence[str] | None, *, option: str) -> dict[str, str]:
     """Read `NAME=VALUE` texts.
 
     Raises:
-        InvalidInput: one has no `=`, or a name is given twice.
+        InvalidInput: a text has no `=`, or a name occurs twice.
     """
     found: dict[str, str] = {}
     for text in texts or ():

@@ -1,16 +1,32 @@
-"""`pesto check`, `plan`, `render` and `run`: pipelines."""
+"""Define `pesto check`, `plan`, `render` and `run`, and their output on the terminal.
+
+Commands import numpy and rasterio only when they run, to keep `pesto --help` quick.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from pesto_runtime.cli.options import (
     AsJson,
@@ -23,14 +39,23 @@ from pesto_runtime.cli.options import (
     Workers,
     pairs,
 )
-from pesto_runtime.cli.showing import show_plan, show_result, show_warnings
 from pesto_runtime.errors import StoreFailed
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.engines import ProgressListener
+    from pesto_runtime.run.planning import Planned
+
+
 _REFUSED, _PARTIAL = 2, 3
+_MIB = 1 << 20
 
 
 class Executor(StrEnum):
-    """What the embedded engine's workers are."""
+    """Kind of the local engine's workers."""
 
     threads = "threads"
     processes = "processes"
@@ -50,20 +75,16 @@ def check(
     services: CatalogPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Type-check a pipeline from descriptions alone; every error in one report."""
-    from pesto_runtime.activities import (
-        check_pipeline,
-        load_pipeline,
-        read_inputs,
-        resolve_services,
-    )
+    """Type-check a pipeline using only descriptions; report every error."""
+    from pesto_runtime.run.planning import check_pipeline, load_pipeline, read_inputs
+    from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
     found = resolve_services(
         model, base=pipeline.resolve().parent, options=service or [], catalog=services, ask=False
     )
-    given = pairs(inputs, option="-i")
-    checked = check_pipeline(model, found, inputs=read_inputs(model, given) if given else None)
+    texts = pairs(inputs, option="-i")
+    checked = check_pipeline(model, found, inputs=read_inputs(model, texts) if texts else None)
     if as_json:
         report = {
             "errors": [asdict(each) for each in checked.errors],
@@ -89,8 +110,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
-    from pesto_runtime.activities import load_pipeline, plan, read_inputs, resolve_services
-    from pesto_runtime.local import sizing_of
+    from pesto_runtime.run.local import sizing_of
+    from pesto_runtime.run.planning import load_pipeline, plan, read_inputs
+    from pesto_runtime.run.services import resolve_services
 
     model = load_pipeline(pipeline)
     found = resolve_services(
@@ -98,8 +120,8 @@ def plan(
     )
     count = workers or os.cpu_count() or 1
     sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
-    given = read_inputs(model, pairs(inputs, option="-i"))
-    planned = plan(model, found, given, store="file:///", sizing=sizing)
+    values = read_inputs(model, pairs(inputs, option="-i"))
+    planned = plan(model, found, values, store="file:///", sizing=sizing)
     if as_json:
         document = planned.plan.model_dump(mode="json")
         document["estimates"] = [asdict(each) for each in planned.estimates]
@@ -110,18 +132,18 @@ def plan(
 
 def render(
     pipeline: PipelineFile,
-    engine: Annotated[str, typer.Option(help="Who is to read it: airflow or conductor.")],
+    engine: Annotated[str, typer.Option(help="Orchestrator: airflow or conductor.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="File to write; standard output if absent.")
+        Path | None, typer.Option("-o", "--out", help="File to write; default: standard output.")
     ] = None,
     service: ServiceTexts = None,
     services: CatalogPath = None,
     tile: Tile = None,
     max_tasks: MaxTasks = 64,
 ) -> None:
-    """Write a pipeline down for an orchestrator: a DAG file, or workflow JSON."""
-    from pesto_runtime.activities import load_pipeline
+    """Write a pipeline for an orchestrator, as a DAG file or as workflow JSON."""
     from pesto_runtime.engines import RenderRequest, load_renderer
+    from pesto_runtime.run.planning import load_pipeline
 
     request = RenderRequest(
         pipeline=load_pipeline(pipeline),
@@ -154,9 +176,7 @@ def run(
     inputs: InputTexts = None,
     service: ServiceTexts = None,
     services: CatalogPath = None,
-    engine: Annotated[
-        str, typer.Option(help="What runs it: local, airflow or conductor.")
-    ] = "local",
+    engine: Annotated[str, typer.Option(help="Engine: local, airflow or conductor.")] = "local",
     tile: Tile = None,
     workers: Workers = None,
     executor: Annotated[
@@ -168,13 +188,14 @@ def run(
     ] = None,
     form: Annotated[Form, typer.Option("--as", help="Form of image outputs.")] = Form.tif,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the run store when complete.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what earlier runs left.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
-    from pesto_runtime.activities import load_pipeline
-    from pesto_runtime.cli.progress import progress
     from pesto_runtime.engines import RunRequest, load_engine
+    from pesto_runtime.run.planning import load_pipeline
 
     request = RunRequest(
         pipeline=load_pipeline(pipeline),
@@ -201,3 +222,100 @@ def run(
         show_result(result, out)
     if result["status"] != "COMPLETE":
         raise typer.Exit(_PARTIAL)
+
+
+def show_warnings(warnings: Sequence[object]) -> None:
+    """Print warnings on stderr."""
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def show_plan(planned: Planned, *, workers: int) -> None:
+    """Print tiles, bytes, memory and seconds of every phase, as estimates."""
+    show_warnings(planned.plan.warnings)
+    seconds = memory = 0.0
+    for number, (phase, cost) in enumerate(
+        zip(planned.plan.phases, planned.estimates, strict=True), start=1
+    ):
+        names = " + ".join([*phase.stages, *phase.reduces])
+        typer.echo(f"phase {number} ({phase.kind}): {names}")
+        if phase.chunks:
+            typer.echo(
+                f"  {cost.tiles} tiles of {phase.tile[0]} x {phase.tile[1]} in {cost.chunks} chunks"
+                f", {cost.bytes_read / _MIB:.1f} MiB in, {cost.bytes_made / _MIB:.1f} MiB out"
+            )
+        seconds += cost.seconds / max(1, min(workers, cost.chunks))
+        memory = max(memory, cost.memory_bytes * workers)
+    typer.echo(
+        f"about {memory / _MIB:.0f} MiB and {seconds:.1f} s with {workers} workers "
+        "(nominal: expect it within a factor of three)"
+    )
+
+
+def show_result(result: Mapping[str, JsonValue], folder: Path) -> None:
+    """Print the status of a run and the paths of its outputs."""
+    tiles, outputs = result["tiles"], result["outputs"]
+    if not isinstance(tiles, dict) or not isinstance(outputs, dict):
+        return
+    typer.echo(
+        f"{result['status']} in {result['seconds']} s: {tiles['computed']} tiles computed, "
+        f"{tiles['reused']} reused, {tiles['holes']} holes"
+    )
+    for name, output in outputs.items():
+        if isinstance(output, dict):
+            facts = output["value"] if "value" in output else f"sha256 {output['sha256']}"
+            if "features" in output:
+                facts = f"{output['features']} features, {facts}"
+            typer.echo(f"  {name:<12} {folder / str(output['path'])}  {facts}")
+    if result["status"] != "COMPLETE":
+        names = result["skipped"]
+        skipped = ", ".join(map(str, names)) if isinstance(names, list) and names else "none"
+        typer.echo(f"  holes        {folder / 'holes.geojson'}; outputs skipped: {skipped}")
+    typer.echo(f"  report       {folder / 'report.html'}")
+
+
+@contextmanager
+def progress(name: str, *, hidden: bool) -> Iterator[ProgressListener]:
+    """Show a progress bar while the block runs; yield the listener that advances it."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tiles"),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=hidden,
+    ) as bar:
+        yield _Bar(bar, name)
+
+
+class _Bar:
+    """A listener that shows the progress of an engine as a bar."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(name, total=None)
+
+    def begin(self, tiles: int) -> None:
+        """Set the total number of tiles."""
+        self._bar.update(self._task, total=tiles)
+
+    def advance(self, tiles: int) -> None:
+        """Add finished tiles."""
+        self._bar.advance(self._task, tiles)
+
+    def warn(self, text: str) -> None:
+        """Print a warning above the bar."""
+        self._bar.console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    """Shows tiles per second."""
+
+    def render(self, task: Task) -> Text:
+        """Show the speed of the last tiles."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} tiles/s")

@@ -1,4 +1,4 @@
-"""`pesto serve`: a target as a web service."""
+"""Define `pesto serve`, which serves a target as a web service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from pesto_runtime.service.logs import LogFormat  # noqa: TC001  # typer reads it at run time
 
 if TYPE_CHECKING:
-    from pesto_runtime.service import Limits
+    from pesto_runtime.service.admission import Limits
 
 Again: TypeAlias = Literal["again", "fail"]
 
@@ -25,14 +25,12 @@ def serve(
     ],
     host: Annotated[
         str,
-        typer.Option(
-            help="Address to listen on; beyond loopback nothing is read or written without --allow."
-        ),
+        typer.Option(help="Address to listen on; if not loopback, hrefs need --allow."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 selects a free port.")] = 8000,
     profile: Annotated[
         list[str] | None,
-        typer.Option("-p", "--profile", help="Profile of a PESTO project; a list, or given again."),
+        typer.Option("-p", "--profile", help="Profile of a PESTO project; a list, or repeated."),
     ] = None,
     allow: Annotated[
         list[str] | None,
@@ -47,7 +45,7 @@ def serve(
         typer.Option(min=0, help="Seconds a call may run before it is stopped; 0 for any time."),
     ] = None,
     memory: Annotated[
-        int | None, typer.Option(min=1, help="MiB that a worker may take beyond its idle size.")
+        int | None, typer.Option(min=1, help="MiB that a worker may use beyond its idle size.")
     ] = None,
     grace: Annotated[
         float,
@@ -55,27 +53,28 @@ def serve(
     ] = 2.0,
     jobs: Annotated[
         Path | None,
-        typer.Option(help="Folder that keeps jobs; else one per process and port of this user."),
+        typer.Option(help="Folder for jobs; default: one per process and port of this user."),
     ] = None,
-    ttl: Annotated[float, typer.Option(min=1, help="Seconds that results of jobs are kept.")] = (
+    ttl: Annotated[float, typer.Option(min=1, help="Seconds that results of jobs are stored.")] = (
         86_400.0
     ),
     interrupted: Annotated[
-        Again, typer.Option(help="What becomes of jobs that ran when the service was killed.")
+        Again, typer.Option(help="Jobs that ran when the service was killed: run again, or fail.")
     ] = "again",
     log_format: Annotated[
         LogFormat,
-        typer.Option(help="json writes a line per request too, with its job, tile and trace."),
+        typer.Option(help="json also writes a line per request, with its job, tile and trace."),
     ] = "text",
 ) -> None:
     """Serve a process under /api/v1: health, describe, version, openapi, process, jobs."""
-    from pesto_runtime.service import JobOptions, serve
+    from pesto_runtime.service.jobs.states import JobOptions
     from pesto_runtime.service.logs import configure
+    from pesto_runtime.service.server import serve
 
     configure(log_format)
     names = [name for text in profile or [] for name in text.replace(",", " ").split()]
     limits = _limits(workers, timeout, memory, queue=queue, grace_s=grace)
-    kept = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
+    options = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
     serve(
         target,
         profiles=names,
@@ -83,7 +82,7 @@ def serve(
         port=port,
         allow=allow or [],
         limits=limits,
-        jobs=kept,
+        jobs=options,
     )
 
 
@@ -91,7 +90,7 @@ def _limits(
     workers: int | None, timeout_s: float | None, memory_mib: int | None, *, queue: int,
     grace_s: float,
 ) -> Limits:  # fmt: skip
-    from pesto_runtime.service import Limits
+    from pesto_runtime.service.admission import Limits
 
     default = Limits(queue=queue, grace_s=grace_s)
     return replace(

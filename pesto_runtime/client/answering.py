@@ -6,9 +6,8 @@ import binascii
 import json
 from typing import TYPE_CHECKING, TypeVar
 
-from pesto_runtime import raster
+from pesto_runtime.client.describing import References, has_references
 from pesto_runtime.client.multipart import FORM_TYPE, media_type_of, read_parts
-from pesto_runtime.client.references import References, has_references
 from pesto_runtime.client.sending import JSON, NPY, TIFF, accepted
 from pesto_runtime.client.steps import json_of, misbehaved
 from pesto_runtime.errors import (
@@ -19,6 +18,7 @@ from pesto_runtime.errors import (
     ServiceMisbehaved,
     shortened,
 )
+from pesto_runtime.raster.codec import decode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 
     from pesto_runtime.client.describing import Described
     from pesto_runtime.client.multipart import Part
-    from pesto_runtime.client.sending import Call
+    from pesto_runtime.client.sending import OutgoingCall
     from pesto_runtime.client.steps import Reply, Request, Steps
     from pesto_runtime.contract import Port
+    from pesto_runtime.raster.image import Image
 
 T = TypeVar("T")
 
 
 def calling(
-    calls: Sequence[Call],
+    calls: Sequence[OutgoingCall],
     described: Described,
     references: References,
     *,
@@ -69,7 +70,9 @@ def calling(
     return (yield from perform(write(_NoReferences(where, described))))
 
 
-def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -> dict[str, object]:
+def read_answer(
+    reply: Reply, call: OutgoingCall, described: Described, *, where: str
+) -> dict[str, object]:
     """Read the outputs: images as arrays (band, row, col), or `Image` where TIFF was asked for.
 
     Raises:
@@ -91,7 +94,7 @@ def read_answer(reply: Reply, call: Call, described: Described, *, where: str) -
 
 
 def outputs_of_json(
-    document: Mapping[str, JsonValue], call: Call, described: Described, *, where: str
+    document: Mapping[str, JsonValue], call: OutgoingCall, described: Described, *, where: str
 ) -> dict[str, object]:
     """Read the outputs in a JSON object.
 
@@ -111,7 +114,7 @@ def outputs_of_json(
 
 
 def outputs_of_parts(
-    parts: Sequence[Part], call: Call, described: Described, *, where: str
+    parts: Sequence[Part], call: OutgoingCall, described: Described, *, where: str
 ) -> dict[str, object]:
     """Read the outputs in the parts of a form: one each, and one per image of a list.
 
@@ -178,7 +181,7 @@ def _json_of_part(part: Part, where: str) -> JsonValue:
 
 def _decoded(
     value: JsonValue, port: Port, where: str, *, is_kept_whole: bool
-) -> np.ndarray | raster.Image:
+) -> np.ndarray | Image:
     if not isinstance(value, str):
         raise ServiceMisbehaved(
             f"{where}: output {port.name!r} is {shortened(value)}, not an image in base64"
@@ -194,14 +197,14 @@ def _decoded(
 
 def decoded_image(
     data: bytes, port: Port, where: str, *, is_kept_whole: bool
-) -> np.ndarray | raster.Image:
+) -> np.ndarray | Image:
     """Read an image that came: its pixels (band, row, col), or all of it.
 
     Raises:
         ServiceMisbehaved: it is none.
     """
     try:
-        image = raster.decode_image(data)
+        image = decode_image(data)
     except RasterUnreadable as error:
         raise ServiceMisbehaved(
             f"{where}: output {port.name!r} is not an image: {error.detail}"

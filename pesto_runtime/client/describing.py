@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from urllib.parse import urlsplit
 
 from pesto_runtime.client.steps import Patience, Request, exchange, json_of, misbehaved
-from pesto_runtime.contract import Description
+from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.errors import InvalidContract, PestoError, ServiceMisbehaved
+from pesto_runtime.hrefs import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pesto_runtime.client.steps import Steps
+
 
 Health: TypeAlias = Literal["OK", "STARTING", "FAILED"]
 
@@ -80,3 +85,37 @@ def asking_health(where: str) -> Steps[Health]:
     if state not in ("OK", "STARTING", "FAILED"):
         raise misbehaved(outcome, where, "not a state of health")
     return cast("Health", state)
+
+
+_REFERABLE = ("file", "http", "https", "s3", "gs", "az")
+
+
+class References:
+    """Which hrefs a service may be sent: not those of a scheme that it has refused."""
+
+    def __init__(self, where: str, described: Described) -> None:
+        """Start from where the service is: local files are for a service on this machine."""
+        self._is_ours = not described.is_plain_pesto
+        self._is_here = is_loopback(urlsplit(where).hostname or "")
+        self._refused: set[str] = set()
+
+    def admits(self, href: str) -> bool:
+        """Whether to send this href rather than what it names."""
+        scheme = urlsplit(href).scheme.lower()
+        if not self._is_ours or scheme in self._refused or scheme not in _REFERABLE:
+            return False
+        return scheme != "file" or self._is_here
+
+    def refuse(self, inputs: Mapping[str, object]) -> None:
+        """Remember that the service refused the references of a call."""
+        hrefs = (each.href for each in inputs.values() if isinstance(each, ImageReference))
+        self._refused.update(urlsplit(href).scheme.lower() for href in hrefs)
+
+
+def has_references(inputs: Mapping[str, object], references: References) -> bool:
+    """Whether a call with these inputs would send an href."""
+    return any(
+        isinstance(value, ImageReference) and references.admits(value.href)
+        for each in inputs.values()
+        for value in (each if isinstance(each, (list, tuple)) else (each,))
+    )

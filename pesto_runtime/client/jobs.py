@@ -16,14 +16,7 @@ from pydantic import ValidationError
 from pesto_runtime.client.answering import calling, decoded_image, read_answer
 from pesto_runtime.client.multipart import FORM_TYPE
 from pesto_runtime.client.sending import JSON, TIFF, accepted, request_of
-from pesto_runtime.client.steps import (
-    Patience,
-    Request,
-    Wait,
-    exchange,
-    json_of,
-    misbehaved,
-)
+from pesto_runtime.client.steps import Patience, Request, Wait, exchange, json_of, misbehaved
 from pesto_runtime.contract import Job, bad_fields
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -36,9 +29,8 @@ from pesto_runtime.errors import (
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from pesto_runtime.client.describing import Described
-    from pesto_runtime.client.references import References
-    from pesto_runtime.client.sending import Call
+    from pesto_runtime.client.describing import Described, References
+    from pesto_runtime.client.sending import OutgoingCall
     from pesto_runtime.client.steps import Reply, Steps
     from pesto_runtime.contract import Port
 
@@ -68,7 +60,7 @@ class JobSteps:
     patience: Patience
     long_poll_s: float = LONG_POLL_S
 
-    def performing(self, call: Call, references: References) -> Steps[dict[str, object]]:
+    def performing(self, call: OutgoingCall, references: References) -> Steps[dict[str, object]]:
         """Perform a call to its end, also where the process answers with a job.
 
         Raises:
@@ -85,7 +77,7 @@ class JobSteps:
         )
 
     def submitting(
-        self, call: Call, references: References, *, key: str, lease_s: float | None
+        self, call: OutgoingCall, references: References, *, key: str, lease_s: float | None
     ) -> Steps[Job]:
         """Submit a call as a job; with a key that came before, the job that it stands for.
 
@@ -186,11 +178,11 @@ class JobSteps:
             return (yield from self.asking(job_id))
         return None
 
-    def _answering(self, call: Call, request: Request) -> Steps[dict[str, object]]:
+    def _answering(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
         reply = yield from self._exchange(request)
         return read_answer(reply, call, self.described, where=self.where)
 
-    def _through_a_job(self, call: Call, request: Request) -> Steps[dict[str, object]]:
+    def _through_a_job(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
         is_plain = self.described.is_plain_pesto
         keyed = request if is_plain else self._keyed(request, call, new_key())
         job = self._linked((yield from self._exchange(keyed)))
@@ -200,7 +192,7 @@ class JobSteps:
     def _exchange(self, request: Request) -> Steps[Reply]:
         return exchange(request, self.where, self.patience)
 
-    def _keyed(self, request: Request, call: Call, key: str) -> Request:
+    def _keyed(self, request: Request, call: OutgoingCall, key: str) -> Request:
         """A request under a key; images are kept with their georeference, and not in base64."""
         wanted = accepted(call, self.described)
         accept = wanted if wanted in (JSON, FORM_TYPE) else TIFF

@@ -1,20 +1,27 @@
-"""multipart/form-data read and written as bytes; it knows nothing of inputs or images.
+"""Read and write multipart/form-data as bytes; reading is by python-multipart.
 
-A body is in memory already when it is read, so parts are found by searching for the boundary: 3 MiB
-take 0.4 ms, where a streaming parser that looks at every carriage return takes 4 ms.
+It knows nothing of inputs or images. A body is in memory already when it is read, so it goes to the
+parser in one piece, and the content of each part is copied once.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartState
+
 from pesto_runtime.errors import BadRequest, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Mapping
+
+    from python_multipart.multipart import MultipartCallbacks
 
 FORM_TYPE = "multipart/form-data"
 
@@ -22,7 +29,10 @@ _PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"]*))',
 _ESCAPED = re.compile(r'\\(["\\])')
 _BOUNDARY_CHARS = 70
 _MOST_PARTS = 1000
-_HEAD_BYTES = 8192
+_HEADER_LIMITS = {"max_header_count": 64, "max_header_size": 8192}
+_PADDING = re.compile(rb"[ \t]+(?=\r\n)")
+_SILENT = logging.getLogger(__name__)
+_SILENT.setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -74,10 +84,18 @@ def read_parts(body: bytes, media_type: str) -> list[Part]:
     boundary = _parameter(media_type, "boundary")
     if not 0 < len(boundary) <= _BOUNDARY_CHARS:
         raise BadRequest(f"{FORM_TYPE} needs a boundary of 1 to {_BOUNDARY_CHARS} characters")
-    parts = [_part(body, *each) for each in _sections(body, b"--" + boundary.encode())]
-    if not parts:
+    reader = _PartReader()
+    try:
+        parser = MultipartParser(boundary.encode(), reader.callbacks, **_HEADER_LIMITS)
+        parser.logger = _SILENT  # it warns of each broken form; the caller gets an error
+        parser.write(_from_first_delimiter(body, b"--" + boundary.encode()))
+    except FormParserError as error:
+        raise BadRequest(f"a part of the form has no headers that can be read: {error}") from error
+    if parser.state != MultipartState.END:
+        raise BadRequest("the form does not end with its boundary; it was cut short")
+    if not reader.parts:
         raise BadRequest("the form has no parts; it takes one per input, named as the input")
-    return parts
+    return reader.parts
 
 
 def write_parts(parts: Iterable[Part]) -> tuple[bytes, str]:
@@ -101,31 +119,48 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _sections(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
-    """Where the content between two delimiters begins and ends."""
-    ended = BadRequest("the form does not end with its boundary; it was cut short")
+class _PartReader:
+    """Collect what the parser reports; a form written in one piece is reported in whole spans."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self._headers: dict[str, str] = {}
+        self._header, self._data = "", b""
+        self.callbacks: MultipartCallbacks = {
+            "on_header_field": self._take_header,
+            "on_header_value": self._take_value,
+            "on_part_data": self._take_data,
+            "on_part_end": self._end_part,
+        }
+
+    def _take_header(self, body: bytes, start: int, stop: int) -> None:
+        self._header = body[start:stop].decode().lower()
+
+    def _take_value(self, body: bytes, start: int, stop: int) -> None:
+        self._headers[self._header] = body[start:stop].decode("utf-8", "replace").strip()
+
+    def _take_data(self, body: bytes, start: int, stop: int) -> None:
+        self._data = body[start:stop]
+
+    def _end_part(self) -> None:
+        if len(self.parts) == _MOST_PARTS:
+            raise BadRequest(f"the form has over {_MOST_PARTS} parts, which is the most taken")
+        self.parts.append(_part(self._headers, self._data))
+        self._headers, self._data = {}, b""
+
+
+def _from_first_delimiter(body: bytes, delimiter: bytes) -> bytes:
+    """Leave out what the parser does not take: a preamble, and blanks after the first delimiter."""
     start = 0 if body.startswith(delimiter) else body.find(b"\r\n" + delimiter) + 2
     if start == 1:
         raise BadRequest(f"the form's boundary is not in it; it begins {shortened(body[:60])}")
-    start += len(delimiter)
-    for _ in range(_MOST_PARTS):
-        if body.startswith(b"--", start):
-            return
-        begin = body.find(b"\r\n", start, start + _HEAD_BYTES)  # past blanks that may pad it
-        stop = body.find(b"\r\n" + delimiter, max(begin, start))
-        if begin < 0 or stop < 0:
-            raise ended
-        yield begin + 2, stop
-        start = stop + 2 + len(delimiter)
-    raise BadRequest(f"the form has over {_MOST_PARTS} parts, which is the most taken")
+    padding = _PADDING.match(body, start + len(delimiter))
+    return body[start:] if padding is None else delimiter + body[padding.end() :]
 
 
-def _part(body: bytes, start: int, stop: int) -> Part:
-    head_stop = body.find(b"\r\n\r\n", start, min(stop, start + _HEAD_BYTES))
-    if head_stop < 0:
-        begins = shortened(body[start : start + 60])
-        raise BadRequest(f"a part of the form has no headers; it begins {begins}")
-    headers = _headers(body[start:head_stop])
+def _part(headers: Mapping[str, str], data: bytes) -> Part:
+    if not headers:
+        raise BadRequest(f"a part of the form has no headers; it begins {shortened(data[:60])}")
     disposition = headers.get("content-disposition", "")
     name = _parameter(disposition, "name")
     if not name:
@@ -134,15 +169,10 @@ def _part(body: bytes, start: int, stop: int) -> Part:
         )
     return Part(
         name=name,
-        data=body[head_stop + 4 : stop],
+        data=data,
         media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
         filename=_parameter(disposition, "filename"),
     )
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in head.decode("utf-8", "replace").split("\r\n"))
-    return {name.strip().lower(): value.strip() for name, _, value in lines}
 
 
 def _parameter(header: str, name: str) -> str:

@@ -15,20 +15,20 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from pesto_runtime import raster
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
-from pesto_runtime.raster.picking import picked_for, read_for
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.read import picked_for, read_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.client.describing import Described
-    from pesto_runtime.client.references import References
+    from pesto_runtime.client.describing import Described, References
     from pesto_runtime.contract import Description, Port
 
 NPY = "application/x-npy"
@@ -37,11 +37,11 @@ JSON = "application/json"
 _QUERY_CHARS = 7000
 """Longest query, encoded: proxies take 8 KiB of request line."""
 
-Sent: TypeAlias = "raster.Image | ImageReference | str"
+Sent: TypeAlias = "Image | ImageReference | str"
 
 
 @dataclass(frozen=True)
-class Call:
+class OutgoingCall:
     """One call, as its caller means it.
 
     Attributes:
@@ -76,7 +76,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class EncodedCall:
     """A call with its images ready to be sent.
 
     Attributes:
@@ -85,7 +85,7 @@ class Outgoing:
         others: The other inputs.
     """
 
-    call: Call
+    call: OutgoingCall
     images: Mapping[str, Sent | list[Sent]]
     others: Mapping[str, JsonValue]
 
@@ -93,7 +93,7 @@ class Outgoing:
     def has_pixels(self) -> bool:
         """Whether any image is sent as pixels."""
         several = (each if isinstance(each, list) else [each] for each in self.images.values())
-        return any(isinstance(each, raster.Image) for found in several for each in found)
+        return any(isinstance(each, Image) for found in several for each in found)
 
     def parts(self) -> list[Part]:
         """A part per input, and per image of a list."""
@@ -117,7 +117,7 @@ class Outgoing:
         return document
 
 
-def request_of(call: Call, described: Described, references: References) -> Request:
+def request_of(call: OutgoingCall, described: Described, references: References) -> Request:
     """Write a call as a request.
 
     Raises:
@@ -134,7 +134,7 @@ def request_of(call: Call, described: Described, references: References) -> Requ
     return replace(request, headers={**request.headers, **_tile_header(call.tile)})
 
 
-def outgoing_of(call: Call, described: Described, references: References) -> Outgoing:
+def outgoing_of(call: OutgoingCall, described: Described, references: References) -> EncodedCall:
     """Tell the images of a call from its other inputs, and how each of them is sent.
 
     Raises:
@@ -153,10 +153,10 @@ def outgoing_of(call: Call, described: Described, references: References) -> Out
             images[name] = _sent(port, value, references)
         else:
             others[name] = value  # type: ignore[assignment]  # the caller's JSON; dumps judges it
-    return Outgoing(call, images, others)
+    return EncodedCall(call, images, others)
 
 
-def accepted(call: Call, described: Described) -> str:
+def accepted(call: OutgoingCall, described: Described) -> str:
     """The media type to ask for: one binary image where it is all that comes back, else a form."""
     ports = described.description.outputs
     has_images = any(each.kind in ("image", "images") for each in ports)
@@ -167,7 +167,7 @@ def accepted(call: Call, described: Described) -> str:
     return FORM_TYPE if FORM_TYPE in described.transports else JSON
 
 
-def accept_header(call: Call, described: Described) -> str:
+def accept_header(call: OutgoingCall, described: Described) -> str:
     """What to ask for, and how the images in a form are to be coded."""
     wanted = accepted(call, described)
     if wanted != FORM_TYPE:
@@ -175,7 +175,7 @@ def accept_header(call: Call, described: Described) -> str:
     return f"{FORM_TYPE}, {TIFF if call.accept == TIFF else NPY};q=0.5"
 
 
-def _require_known(call: Call, described: Described) -> None:
+def _require_known(call: OutgoingCall, described: Described) -> None:
     description = described.description
     known = [port.name for port in description.inputs]
     unknown = [name for name in call.inputs if name not in known]
@@ -198,10 +198,10 @@ def _sent(port: Port, value: object, references: References) -> Sent:
         if references.admits(value.href):
             return value
         return read_for(value.href, port.raster, window=value.window, bands=value.bands)
-    if isinstance(value, raster.Image):
+    if isinstance(value, Image):
         return picked_for(value, port.raster)
     if isinstance(value, np.ndarray):
-        return raster.Image(value[np.newaxis] if value.ndim == 2 else value)
+        return Image(value[np.newaxis] if value.ndim == 2 else value)
     if isinstance(value, str):
         return value
     raise InvalidInput(
@@ -210,12 +210,12 @@ def _sent(port: Port, value: object, references: References) -> Sent:
     )
 
 
-def _raw_request(outgoing: Outgoing, described: Described) -> Request | None:
+def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
     """The request with its one image as the body; None where it cannot be one."""
     call, images = outgoing.call, outgoing.images
     ports = described.description.image_inputs
     image = next(iter(images.values()), None)
-    if len(ports) != 1 or len(images) != 1 or not isinstance(image, raster.Image):
+    if len(ports) != 1 or len(images) != 1 or not isinstance(image, Image):
         return None
     if next(iter(images)) != ports[0].name:
         return None
@@ -227,10 +227,10 @@ def _raw_request(outgoing: Outgoing, described: Described) -> Request | None:
     if not fits or len(urlencode(query)) > _QUERY_CHARS:
         return None
     headers = {"Content-Type": fits[0], "Accept": accept_header(call, described)}
-    return Request("POST", "/process", headers, query, raster.encode_image(image, fits[0]))
+    return Request("POST", "/process", headers, query, encode_image(image, fits[0]))
 
 
-def _form_request(outgoing: Outgoing, described: Described) -> Request | None:
+def _form_request(outgoing: EncodedCall, described: Described) -> Request | None:
     """The request with a part per input; None where no pixels are sent, or forms are not taken."""
     if FORM_TYPE not in described.transports or not outgoing.has_pixels:
         return None
@@ -240,10 +240,10 @@ def _form_request(outgoing: Outgoing, described: Described) -> Request | None:
 
 
 def _image_part(name: str, image: Sent, tile: TileInfo | None) -> Part:
-    if not isinstance(image, raster.Image):
+    if not isinstance(image, Image):
         return Part(name, dumped(_as_json(image)).encode(), JSON)
     media_type = _binary_types(image, tile)[0]
-    return Part(name, raster.encode_image(image, media_type), media_type, name)
+    return Part(name, encode_image(image, media_type), media_type, name)
 
 
 def _tile_header(tile: TileInfo | None) -> dict[str, str]:
@@ -251,13 +251,13 @@ def _tile_header(tile: TileInfo | None) -> dict[str, str]:
     return {} if tile is None else {"X-Pesto-Tile": ",".join(str(each) for each in tile.write)}
 
 
-def _binary_types(image: raster.Image, tile: TileInfo | None) -> tuple[str, ...]:
+def _binary_types(image: Image, tile: TileInfo | None) -> tuple[str, ...]:
     """Bare pixels where the tile, or nobody, knows where they lie."""
     knows = image.crs is not None or image.transform is not None or image.nodata is not None
     return (TIFF,) if knows and tile is None else (NPY, TIFF)
 
 
-def _json_request(outgoing: Outgoing, described: Described) -> Request:
+def _json_request(outgoing: EncodedCall, described: Described) -> Request:
     headers = {"Content-Type": JSON, "Accept": accept_header(outgoing.call, described)}
     content = dumped(outgoing.document(knows_options=not described.is_plain_pesto)).encode()
     return Request("POST", "/process", headers, content=content, alone=described.is_plain_pesto)
@@ -269,7 +269,7 @@ def _as_json(image: Sent) -> JsonValue:
     if isinstance(image, ImageReference):
         document: dict[str, JsonValue] = image.model_dump(mode="json", exclude_none=True)
         return document
-    return base64.b64encode(raster.encode_image(image, TIFF)).decode("ascii")
+    return base64.b64encode(encode_image(image, TIFF)).decode("ascii")
 
 
 def _as_text(description: Description, name: str, value: JsonValue) -> str:

@@ -11,13 +11,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pesto_runtime.errors import (
-    Busy,
-    PestoError,
-    ServiceMisbehaved,
-    error_from_problem,
-    shortened,
-)
+from pesto_runtime.errors import Busy, PestoError, ServiceMisbehaved, error_from_problem, shortened
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -67,8 +61,15 @@ class Wait:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Exclusive:
+    """Run steps while no other call of the same client runs such steps."""
+
+    steps: Steps[None]
+
+
 Outcome: TypeAlias = Reply | PestoError | None
-Steps: TypeAlias = Generator[Request | Wait, Outcome, T]
+Steps: TypeAlias = Generator[Request | Wait | Exclusive, Outcome, T]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ def exchange(request: Request, where: str, patience: Patience) -> Steps[Reply]:
         yield Wait(wait_s)
 
 
-def advance(steps: Steps[T], outcome: Outcome) -> tuple[Request | Wait | None, T | None]:
+def advance(
+    steps: Steps[T], outcome: Outcome
+) -> tuple[Request | Wait | Exclusive | None, T | None]:
     """Go one step on: what to do next, or None and the result."""
     try:
         return steps.send(outcome), None

@@ -1,30 +1,40 @@
-"""The contract: values that describe a process, a pipeline and a run, as JSON and frozen."""
+"""Define the contract: frozen values with a JSON form for a process, a pipeline and a run."""
 
 from __future__ import annotations
 
 from pesto_runtime.contract.call import (
     CallOptions,
-    Image,
     ImageCapabilities,
     ImageReference,
     InputCapabilities,
     Job,
     TileInfo,
+    WireImage,
+    bad_fields,
 )
 from pesto_runtime.contract.description import (
+    GEOMETRIES,
     Description,
     DescriptionDocument,
     Fold,
     Port,
     PortKind,
     Tileable,
+    VectorContract,
     digest,
     merge_patch,
 )
-from pesto_runtime.contract.drift import Change, drift, is_breaking
-from pesto_runtime.contract.faults import bad_fields
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
-from pesto_runtime.contract.pipeline import Pipeline, Reference, Stage, literal, parse_binding
+from pesto_runtime.contract.pipeline import (
+    Change,
+    Pipeline,
+    Reference,
+    Stage,
+    drift,
+    is_breaking,
+    literal,
+    parse_binding,
+)
 from pesto_runtime.contract.raster import (
     NUMERIC_DTYPES,
     Memory,
@@ -45,7 +55,6 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
-from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 
 __all__ = [
     "BLOCK",
@@ -60,7 +69,6 @@ __all__ = [
     "DescriptionDocument",
     "Fold",
     "Hole",
-    "Image",
     "ImageCapabilities",
     "ImageReference",
     "InputCapabilities",
@@ -85,6 +93,7 @@ __all__ = [
     "Tolerance",
     "VectorContract",
     "Window",
+    "WireImage",
     "bad_fields",
     "digest",
     "drift",

@@ -1,24 +1,57 @@
-"""What one call carries beside its inputs: its tile, images by reference, a job's state."""
+"""Define the values of one call beside its inputs: options, tile, images, jobs, problems.
+
+No pixels are read or encoded here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, JsonValue, PlainSerializer
+from pydantic import ConfigDict, Field, JsonValue, PlainSerializer
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata, Value
+from pesto_runtime.errors import BadField, json_pointer, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+
+Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
+
+
+class ProblemField(ClosedValue):
+    """One wrong field."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the request")
+    detail: str
+    value: str | None = Field(default=None, description="the start of the offending value")
+
+
+class Problem(Value):
+    """The body of every answer that is an error."""
+
+    type: str = Field(default="about:blank", description="urn:pesto:error:SLUG")
+    title: str = ""
+    status: int = Field(ge=400, le=599)
+    detail: str
+    retryable: bool = Field(default=False, description="whether the same request can succeed later")
+    errors: tuple[ProblemField, ...] = ()
 
 
 class TileInfo(ClosedValue):
-    """Where a call's pixels lie in the scene; a parameter annotated so receives it.
+    """Position of a call's pixels in the scene; passed to a parameter with this type hint.
 
     Attributes:
-        read: The window given to the process, margin included; pixels of the scene.
-        write: The part of it that is kept.
+        read: The window that the process receives, margin included; pixels of the scene.
+        write: The part of it that is written to the product.
         scene_size: Width and height of the whole scene.
-        crs: Authority code (`EPSG:32616`) or WKT2; None for a raster without one.
+        crs: Authority code (`EPSG:32616`) or WKT2; None for a raster without a CRS.
         transform: Affine coefficients (a, b, c, d, e, f) of the *scene*, row-major as in rasterio.
         nodata: Of the first image input.
         tags: Dataset tags of the first image input.
@@ -34,7 +67,7 @@ class TileInfo(ClosedValue):
 
 
 class ImageReference(ClosedValue):
-    """An image by reference: a window and some bands of what an href names."""
+    """An image by reference: a window and bands of the raster at an href."""
 
     href: str = Field(min_length=1)
     window: WindowField | None = None
@@ -43,8 +76,10 @@ class ImageReference(ClosedValue):
     )
 
 
-class Image(Value):
+class WireImage(Value):
     """An image on the wire, by href or inline, with what a sensor model wants to know of it."""
+
+    model_config = ConfigDict(title="Image")
 
     href: str | None = None
     data: str | None = Field(default=None, description="base64 of an image file")
@@ -78,12 +113,12 @@ class CallOptions(Value):
     """The reserved key `pesto` of a request.
 
     Attributes:
-        tile: Fills `TileInfo`.
-        out: Output name -> href to write it to; the answer then carries the href.
-        partial: Answer a reduce's partial.
-        finish: A merged partial; answer the outputs that it finishes to.
+        tile: The value of the process's `TileInfo` parameter.
+        out: Output name -> href to write it to; the response then contains the href.
+        partial: Whether to return the partial of a reduce.
+        finish: A merged partial; the response has the outputs computed from it.
         roi: PESTO's own window option, passed through.
-        lease_s: Seconds without anybody asking after which the job that this call becomes is
+        lease_s: Seconds without a request for the job of this call, after which the job is
             dismissed; None for never.
     """
 
@@ -93,9 +128,6 @@ class CallOptions(Value):
     finish: dict[str, JsonValue] | None = None
     roi: dict[str, JsonValue] | None = None
     lease_s: float | None = Field(default=None, gt=0)
-
-
-Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
 class Job(Value):
@@ -123,5 +155,48 @@ class Job(Value):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the job has ended, with or without results."""
         return self.state not in ("accepted", "running")
+
+
+_UNSET = object()
+
+
+def bad_fields(
+    error: ValidationError, *, prefix: str = "", value: object = _UNSET
+) -> Iterator[BadField]:
+    """Convert the errors of pydantic: JSON pointer, reason, value.
+
+    Args:
+        error: The error that pydantic raised.
+        prefix: JSON pointer to the validated value.
+        value: The validated value. With it, the keys of the value are separated from the names of
+            union branches, and the errors of all branches become one field.
+    """
+    # pydantic adds a branch's name to `loc` and reports one error per branch of a union:
+    # https://docs.pydantic.dev/latest/errors/errors/
+    reasons: dict[str, list[str]] = {}
+    values: dict[str, str | None] = {}
+    for each in error.errors(include_url=False):
+        where = prefix + json_pointer(*_place(each, value))
+        reasons.setdefault(where, []).append(each["msg"].removeprefix("Value error, "))
+        values[where] = None if each["type"] == "missing" else shortened(each["input"])
+    for where, messages in reasons.items():
+        if not any(
+            other.startswith(where + "/") for other in reasons
+        ):  # a deeper one is more exact
+            yield BadField(where, "; or ".join(dict.fromkeys(messages)), values[where])
+
+
+def _place(error: ErrorDetails, value: object) -> Iterator[int | str]:
+    """Yield the parts of a location that are keys and indices of the value."""
+    for part in error["loc"]:
+        if value is _UNSET:
+            yield part
+        elif isinstance(value, Mapping):
+            if part in value or error["type"] == "missing":
+                yield part
+                value = value.get(part)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
+            yield part
+            value = value[part] if part < len(value) else None

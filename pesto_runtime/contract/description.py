@@ -1,6 +1,6 @@
-"""What a service says of itself at `/api/v1/describe`, kept whole and read into ports.
+"""Parse the description of a process, which a service returns at `/api/v1/describe`.
 
-A description is never rewritten: `document` is what was read, to the last unknown key.
+A description is never rewritten: `document` is the JSON as it was read, with all unknown keys.
 """
 
 from __future__ import annotations
@@ -10,26 +10,68 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import rfc8785
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 
-from pesto_runtime.contract.faults import bad_fields
+from pesto_runtime.contract.call import bad_fields
 from pesto_runtime.contract.geometry import Margin
-from pesto_runtime.contract.raster import RasterContract, Value
-from pesto_runtime.contract.vector import VectorContract
+from pesto_runtime.contract.raster import RasterContract, Value, one_or_list
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+
+GeometryType: TypeAlias = Literal[
+    "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"
+]
+GEOMETRIES: tuple[GeometryType, ...] = get_args(GeometryType)
+"""Geometry types of GeoJSON (RFC 7946), without GeometryCollection."""
+
+
+def _geometries(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class VectorContract(Value):
+    """What a vector port gives: a GeoJSON FeatureCollection in pixels of the window it was given.
+
+    x is the column and y the row; (0, 0) is the top left corner of the first pixel of the window,
+    margin included, and (0.5, 0.5) that pixel's centre. Where the process also makes images of
+    another scale, they are pixels of those.
+    """
+
+    geometry: Annotated[
+        tuple[GeometryType, ...],
+        BeforeValidator(_geometries),
+        PlainSerializer(one_or_list),
+        WithJsonSchema({"oneOf": [
+            {"enum": list(GEOMETRIES)},
+            {"type": "array", "items": {"enum": list(GEOMETRIES)}},
+        ]}),
+    ] = Field(default=(), description="One type of geometry, or several.")  # fmt: skip
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return only the declared fields, in the form of `x-vector`."""
+        document: dict[str, JsonValue] = self.model_dump(mode="json", exclude_unset=True)
+        return document
+
+
 Tileable: TypeAlias = Literal["map", "reduce", "whole"]
 Fold: TypeAlias = Literal["sum", "min", "max", "concat"]
 PortKind: TypeAlias = Literal["image", "images", "vector", "json"]
 
-_UNSAID_BATCH = 16
-"""What a batched process takes at once that does not say: images of all are in memory together."""
+_DEFAULT_BATCH = 16
+"""Payloads per request of a batched process that declares no number; all images are in memory."""
 _PADDED_TEMPLATES = ("tile-object-detection", "tile-change-detection")
 
 
@@ -75,10 +117,10 @@ class Port:
     Attributes:
         name: As in the object schema.
         kind: `image`, `images` (a list), `vector` (GeoJSON) or plain `json`.
-        schema: Its JSON schema, as the description has it.
+        schema: Its JSON schema, as in the description.
         required: Whether a call must bind it; outputs are never required.
-        raster: Its raster contract; None where the description has none.
-        vector: Its vector contract; None for what is no vector.
+        raster: Its raster contract; None if the description has none.
+        vector: Its vector contract; None for any other kind.
     """
 
     name: str
@@ -90,16 +132,17 @@ class Port:
 
     @property
     def has_default(self) -> bool:
-        """Whether the schema says what an absent value means."""
+        """Whether the schema has a default for an absent value."""
         return "default" in self.schema
 
 
 @dataclass(frozen=True)
 class Description:
-    """A process's contract.
+    """The contract of a process.
 
     Attributes:
-        document: The description as it was read, unknown keys and all.
+        document: The description as it was read, with unknown keys.
+        known: The known keys of it.
         inputs: Input ports in their order.
         outputs: Output ports in their order.
     """
@@ -111,10 +154,10 @@ class Description:
 
     @classmethod
     def parse(cls, document: object) -> Description:
-        """Read a description.
+        """Parse a description.
 
         Raises:
-            InvalidContract: with every wrong field.
+            InvalidContract: fields are wrong or contradict each other; the error lists all.
         """
         if not isinstance(document, dict):
             raise InvalidContract(f"a description is a JSON object, not {shortened(document)}")
@@ -132,7 +175,7 @@ class Description:
         return cls(frozen, known, inputs, outputs)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The description as it was read."""
+        """Return the description as it was read."""
         return copy.deepcopy(dict(self.document))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -150,7 +193,7 @@ class Description:
 
     @cached_property
     def tileable(self) -> Tileable:
-        """How it can be tiled; a process that does not say so needs the whole image."""
+        """How the process can be tiled; one that declares neither this nor a margin: `whole`."""
         if self.known.tileable:
             return self.known.tileable
         declared = [p for p in self.inputs if p.kind == "image" and p.raster is not None]
@@ -164,14 +207,14 @@ class Description:
 
     @cached_property
     def max_batch_size(self) -> int:
-        """Payloads that one request may carry; 1 where the process is not batched."""
+        """Payloads that one request may contain; 1 if the process is not batched."""
         if not self.known.batched:
             return 1
         configured = (self.known.config or {}).get("max_batch_size")
         declared = self.known.resources.max_batch_size
         if declared is None and isinstance(configured, int) and configured >= 1:
             declared = configured
-        return declared or _UNSAID_BATCH
+        return declared or _DEFAULT_BATCH
 
     @cached_property
     def digest(self) -> str:
@@ -179,11 +222,11 @@ class Description:
         return digest(self.document)
 
     def input(self, name: str) -> Port | None:
-        """The input port of this name."""
+        """Return the input port of this name; None if there is none."""
         return next((port for port in self.inputs if port.name == name), None)
 
     def output(self, name: str) -> Port | None:
-        """The output port of this name."""
+        """Return the output port of this name; None if there is none."""
         return next((port for port in self.outputs if port.name == name), None)
 
     @cached_property
@@ -201,29 +244,30 @@ class Description:
         return margin
 
     def overlaid(self, overlay: Mapping[str, JsonValue]) -> Description:
-        """The description with an overlay merged in (RFC 7396); says what a service does not.
+        """Merge an overlay (RFC 7396) into the description, for keys that the service omits.
 
         Raises:
-            InvalidContract: the result contradicts itself.
+            InvalidContract: the merged description contradicts itself.
         """
         return Description.parse(merge_patch(self.to_json(), dict(overlay)))
 
 
 def digest(document: Mapping[str, JsonValue]) -> str:
-    """`sha256:…` of a description's canonical JSON (RFC 8785), its `_links` left out.
+    """Return `sha256:…` of the canonical JSON (RFC 8785) of a description without `_links`.
 
     Raises:
-        InvalidContract: a number that JSON in common use cannot carry.
+        InvalidContract: a number is outside the range of canonical JSON.
     """
-    told = {key: value for key, value in document.items() if key != "_links"}
+    # The service appends `_links` to the description; they are not part of the contract.
+    hashed = {key: value for key, value in document.items() if key != "_links"}
     try:
-        return "sha256:" + hashlib.sha256(rfc8785.dumps(told)).hexdigest()
+        return "sha256:" + hashlib.sha256(rfc8785.dumps(hashed)).hexdigest()
     except rfc8785.CanonicalizationError as error:
         raise InvalidContract(f"the description has no canonical form: {error}") from error
 
 
 def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
-    """Apply a JSON merge patch (RFC 7396): objects merge, null removes, all else replaces.
+    """Apply a JSON merge patch (RFC 7396): objects merge, null removes, other values replace.
 
     >>> merge_patch({"a": 1, "b": {"c": 2}}, {"a": None, "b": {"d": 3}})
     {'b': {'c': 2, 'd': 3}}
@@ -286,7 +330,7 @@ def _kind(body: Mapping[str, JsonValue], raster: RasterContract | None) -> PortK
 
 
 def _padding(known: DescriptionDocument) -> int | None:
-    """The border of the geoprocessing-api templates: `config.padding`, 0 to 256."""
+    """Return the margin of the geoprocessing-api templates, `config.padding` in pixels."""
     padding = (known.config or {}).get("padding")
     if known.template not in _PADDED_TEMPLATES or isinstance(padding, bool):
         return None

@@ -1,4 +1,7 @@
-"""Windows, margins and ratios: the integers that tiling is made of, and nothing that computes."""
+"""Define windows, margins and scales: the integers and ratios of tiling.
+
+Which windows a tile reads is computed in `tiling`.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +44,12 @@ class Window(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """How many pixels the window holds; 0 for an empty one."""
+        """Number of pixels in the window; 0 for an empty one."""
         return max(self.width, 0) * max(self.height, 0)
 
     @classmethod
     def spanning(cls, col_off: int, row_off: int, col_stop: int, row_stop: int) -> Self:
-        """Make the window between two corners.
+        """Return the window between two corners.
 
         >>> Window.spanning(2, 3, 10, 4)
         Window(col_off=2, row_off=3, width=8, height=1)
@@ -54,7 +57,7 @@ class Window(NamedTuple):
         return cls(col_off, row_off, col_stop - col_off, row_stop - row_off)
 
     def intersection(self, other: Window) -> Window:
-        """The part that both windows hold; its width or height is 0 where there is none."""
+        """Return the common part of both windows; its width or height is 0 if there is none."""
         col_off, row_off = max(self.col_off, other.col_off), max(self.row_off, other.row_off)
         return Window(
             col_off,
@@ -64,7 +67,7 @@ class Window(NamedTuple):
         )
 
     def union(self, other: Window) -> Window:
-        """The smallest window that holds both."""
+        """Return the smallest window that contains both."""
         return Window.spanning(
             min(self.col_off, other.col_off),
             min(self.row_off, other.row_off),
@@ -73,26 +76,26 @@ class Window(NamedTuple):
         )
 
     def contains(self, other: Window) -> bool:
-        """Whether every pixel of the other window is in this one."""
+        """Return whether every pixel of the other window is in this one."""
         return self.intersection(other) == other
 
     def relative_to(self, outer: Window) -> Window:
-        """The same pixels, counted from the outer window's first one."""
+        """Return the same pixels, counted from the first pixel of the outer window."""
         return Window(
             self.col_off - outer.col_off, self.row_off - outer.row_off, self.width, self.height
         )
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """The (row, col) slices of an array that this window addresses."""
+        """Slices (row, col) of an array that select this window."""
         return (slice(self.row_off, self.row_stop), slice(self.col_off, self.col_stop))
 
 
 def parse_window(value: object) -> Window:
-    """Read `[col_off, row_off, width, height]`.
+    """Parse `[col_off, row_off, width, height]`.
 
     Raises:
-        InvalidInput: not four integers, a negative offset, or an empty window.
+        InvalidInput: the value is not four integers, or has a negative offset or an empty side.
     """
     numbers = list(value) if isinstance(value, (list, tuple)) else []
     whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
@@ -123,10 +126,10 @@ class Margin:
 
     @classmethod
     def of(cls, value: object) -> Margin:
-        """Read one number for all sides, a mapping of sides, or a margin.
+        """Parse one number for all sides, a mapping of sides, or a margin.
 
         Raises:
-            ValueError: anything else, or a negative side.
+            ValueError: the value is none of these, or a side is negative.
         """
         if isinstance(value, Margin):
             return value
@@ -152,7 +155,7 @@ class Margin:
         )
 
     def union(self, other: Margin) -> Margin:
-        """The larger of both on every side."""
+        """Return the larger of both on every side."""
         return Margin(
             max(self.top, other.top),
             max(self.right, other.right),
@@ -161,7 +164,7 @@ class Margin:
         )
 
     def to_json(self) -> int | dict[str, int]:
-        """One number where the sides agree, all four sides otherwise."""
+        """Return one number if the sides are equal, otherwise all four sides."""
         sides = {"top": self.top, "right": self.right, "bottom": self.bottom, "left": self.left}
         return self.top if len(set(sides.values())) == 1 else sides
 
@@ -179,10 +182,10 @@ class Scale:
 
     @classmethod
     def of(cls, value: object) -> Scale:
-        """Read a number, a ratio as `"1/4"`, or a pair `[x, y]` of them.
+        """Parse a number, a ratio such as `"1/4"`, or a pair `[x, y]` of them.
 
         Raises:
-            ValueError: anything else, or a ratio that is not positive.
+            ValueError: the value is none of these, or a ratio is not positive.
         """
         if isinstance(value, Scale):
             return value
@@ -195,7 +198,7 @@ class Scale:
         return Scale(self.x * other.x, self.y * other.y)
 
     def to_json(self) -> str | list[str]:
-        """One ratio where the axes agree, the pair otherwise."""
+        """Return one ratio if both axes are equal, otherwise the pair."""
         return str(self.x) if self.x == self.y else [str(self.x), str(self.y)]
 
 
@@ -213,7 +216,7 @@ def _ratio(value: object) -> Fraction:
 def _window_field(value: object) -> Window:
     try:
         return parse_window(value)
-    except InvalidInput as error:  # pydantic tells of it with the other wrong fields
+    except InvalidInput as error:  # as a ValueError, pydantic reports it with the other fields
         raise ValueError(error.detail) from error
 
 

@@ -1,4 +1,4 @@
-"""The raster contract of one image port, `x-raster`: what a planner must know to tile it."""
+"""Define the raster contract of an image port (`x-raster`): the facts that tiling needs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _NOT_IN_JSON = ("nan", "inf", "-inf")
 
 
 class Value(BaseModel):
-    """A frozen value at the wire; unknown keys are kept, never dropped."""
+    """A frozen value of the wire format; unknown keys are preserved."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
 class ClosedValue(BaseModel):
-    """A frozen value of ours; an unknown key is an error, as it is most often a typo."""
+    """A frozen value of this package; an unknown key is an error, as it is most often a typo."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -49,7 +49,7 @@ def _parse_nodata(value: object) -> float | int | None:
 
 
 def nodata_to_json(value: float | None) -> float | int | str | None:
-    """Write nodata so that JSON can hold it: `nan`, `inf` and `-inf` become strings."""
+    """Return nodata in its JSON form: `nan`, `inf` and `-inf` become strings (RFC 8259)."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -106,7 +106,8 @@ def _dtypes(value: object) -> object:
     return value
 
 
-def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
+def one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    """Return a single name as a string, several as a list."""
     return names[0] if len(names) == 1 else list(names)
 
 
@@ -123,7 +124,7 @@ class RasterContract(Value):
     dtype: Annotated[
         tuple[str, ...],
         BeforeValidator(_dtypes),
-        PlainSerializer(_one_or_list),
+        PlainSerializer(one_or_list),
         WithJsonSchema({"oneOf": [
             {"enum": list(NUMERIC_DTYPES)},
             {"type": "array", "items": {"enum": list(NUMERIC_DTYPES)}},
@@ -146,14 +147,14 @@ class RasterContract(Value):
 
     @field_validator("bands", mode="before")
     @classmethod
-    def _bands_are_no_claim(cls, bands: object) -> object:
+    def _bands_are_not_boolean(cls, bands: object) -> object:
         if isinstance(bands, bool):
             raise ValueError(f"bands {bands} is neither names nor a number of bands")  # noqa: TRY004  # pydantic's protocol
         return bands
 
     @field_validator("bands")
     @classmethod
-    def _bands_make_sense(cls, bands: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
+    def _bands_are_valid(cls, bands: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
         if isinstance(bands, int) and bands < 1:
             raise ValueError(f"bands {bands} is not a number of bands >= 1")
         if isinstance(bands, tuple) and (not bands or len(set(bands)) != len(bands)):
@@ -162,16 +163,16 @@ class RasterContract(Value):
 
     @property
     def band_names(self) -> tuple[str, ...] | None:
-        """The names of the bands in order, where the contract names them."""
+        """Names of the bands in order; None if the contract does not name them."""
         return self.bands if isinstance(self.bands, tuple) else None
 
     @property
     def band_count(self) -> int | None:
-        """How many bands; None for any."""
+        """Number of bands; None for any."""
         return len(self.bands) if isinstance(self.bands, tuple) else self.bands
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Only what was declared, as `x-raster` carries it."""
+        """Return only the declared fields, in the form of `x-raster`."""
         document: dict[str, JsonValue] = self.model_dump(
             mode="json", exclude_unset=True, exclude_none=True
         )

@@ -1,4 +1,4 @@
-"""Values of a run: the scene, the plan, its chunks and what came of them."""
+"""Define the values of a run: scene, plan, phase, chunk and the result of a chunk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata
 
 PRODUCT_FORMAT = 1
-"""Version of the product's byte layout; part of every block key."""
+"""Version of the byte layout of products; part of every block key."""
 
 BLOCK = 512
 """Side of a product block, pixels."""
@@ -120,7 +120,7 @@ class Plan(ClosedValue):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the grid that all scenes share; (0, 0) where there is none."""
+        """Width and height of the grid of all scenes; (0, 0) for a plan without scenes."""
         return next(((scene.width, scene.height) for scene in self.scenes.values()), (0, 0))
 
 
@@ -134,7 +134,7 @@ class Chunk(ClosedValue):
 
 
 class Hole(ClosedValue):
-    """A tile that could not be computed."""
+    """A tile that failed finally."""
 
     window: WindowField
     stage: str
@@ -142,7 +142,7 @@ class Hole(ClosedValue):
 
 
 class StageCost(ClosedValue):
-    """What a stage cost in a chunk."""
+    """Calls and time of a stage in one chunk."""
 
     calls: int = 0
     seconds: float = 0.0

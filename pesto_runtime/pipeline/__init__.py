@@ -1,15 +1,9 @@
-"""Pipelines: type-checked from descriptions, grouped into phases, cut into a plan. Pure."""
+"""Check pipelines from descriptions, group stages into phases, and make plans. No I/O."""
 
 from __future__ import annotations
 
-from pesto_runtime.pipeline.check import Checked, Facts, check
-from pesto_runtime.pipeline.phases import (
-    PhaseStages,
-    grids_made,
-    phases_of,
-    read_later,
-    steps_of,
-)
+from pesto_runtime.pipeline.check import Checked, KnownFacts, check
+from pesto_runtime.pipeline.phases import PhaseStages, grids_made, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
@@ -26,9 +20,9 @@ __all__ = [
     "MOST_TASKS",
     "BoundStage",
     "Checked",
-    "Facts",
     "GridType",
     "JsonType",
+    "KnownFacts",
     "PhaseCost",
     "PhaseStages",
     "RasterType",

@@ -1,38 +1,41 @@
-"""Bind the inputs of one stage: every port known, given once, and of the right type."""
+"""Bind the inputs of one stage, and report each binding that does not fit its port.
+
+The pipeline as a whole (order, cycles, outputs, pins) is checked in `check`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import isnan
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
-from pesto_runtime.errors import (
-    BadField,
-    InvalidContract,
-    InvalidPipeline,
-    json_pointer,
-    shortened,
-)
-from pesto_runtime.pipeline.edges import edge_faults, edge_warnings
+from pesto_runtime.errors import BadField, InvalidContract, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.types import (
     BoundStage,
+    JsonType,
     RasterType,
     StageKind,
     ValueType,
+    VectorType,
     output_types,
 )
-from pesto_runtime.schema import schema_faults
+from pesto_runtime.schema import schema_faults, why_not_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import RasterContract
+
+PER_TILE = "has one value per tile and not one per scene: make it the output of a reduce"
+
 
 @dataclass(frozen=True)
 class Binding:
-    """A stage, bound as well as it can be, and what is wrong with it."""
+    """A stage with its bindings as far as they are known, and its errors and warnings."""
 
     stage: BoundStage
     errors: tuple[BadField, ...]
@@ -41,7 +44,7 @@ class Binding:
 
 @dataclass
 class _Bound:
-    """Bindings of a stage, sorted by what they are, while they are read."""
+    """Bindings of a stage by kind, collected while they are read."""
 
     rasters: dict[str, Reference] = field(default_factory=dict)
     values: dict[str, Reference] = field(default_factory=dict)
@@ -58,15 +61,15 @@ def bind_stage(
     where: str,
     failed: set[str],
 ) -> Binding:
-    """Bind a stage's inputs to the values made so far.
+    """Bind a stage's inputs to the inputs of the pipeline and the outputs of earlier stages.
 
     Args:
-        stage: As the pipeline has it.
-        description: Of its process.
-        types: Values of the pipeline's inputs and of earlier stages.
+        stage: The stage of the pipeline.
+        description: The description of its process.
+        types: Types of the pipeline's inputs and of the outputs of earlier stages.
         where: JSON pointer to the stage.
-        failed: Stages that could not be typed, or come later; what they make is complained about
-            elsewhere.
+        failed: Stages that have errors, or come later; a reference to one is not an error here,
+            because it is reported elsewhere.
     """
     bound = _Bound()
     for name, value in stage.inputs.items():
@@ -79,10 +82,10 @@ def bind_stage(
     bound.errors += _missing(stage, description, where)
     kind = _kind(description, bound.rasters)
     first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
-    given = first if isinstance(first, RasterType) else None
-    made = output_types(description, given, kind=kind)
+    first_raster = first if isinstance(first, RasterType) else None
+    outputs = output_types(description, first_raster, kind=kind)
     bound_stage = BoundStage(
-        stage, description, kind, bound.rasters, bound.values, bound.literals, made
+        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs
     )
     bound.errors += [] if bound.errors else _output_faults(bound_stage, where)
     bound.errors += _geometry_faults(bound_stage, types, where)
@@ -110,7 +113,9 @@ def _bind(
     given = types.get(str(reference))
     if given is None:
         if reference.owner not in failed:
-            bound.errors.append(BadField(where, nobody_makes(reference, types), str(reference)))
+            bound.errors.append(
+                BadField(where, unknown_reference(reference, types), str(reference))
+            )
         return
     bound.errors += edge_faults(given, port, reference=reference, where=where)
     bound.warnings += edge_warnings(given, port, reference=reference, where=where)
@@ -142,8 +147,96 @@ def _literal_faults(
                 {**port.schema, "definitions": definitions}, value, pointer=pointer
             )
         except InvalidContract as error:
-            told = f"{description.name} cannot say what it takes: {error.detail}"
-            yield BadField(pointer, told, shortened(port.schema))
+            detail = f"the schema that {description.name} declares is invalid: {error.detail}"
+            yield BadField(pointer, detail, shortened(port.schema))
+
+
+def edge_faults(
+    given: ValueType, port: Port, *, reference: Reference, where: str
+) -> Iterator[BadField]:
+    """Yield the reasons why a value cannot be bound to an input port."""
+    if port.kind == "images":
+        detail = (
+            "the port takes a list of images, which a pipeline cannot bind: call the process alone"
+        )
+        yield BadField(where, detail, str(reference))
+    elif isinstance(given, RasterType) != (port.kind == "image"):
+        actual = _kind_phrase(given)
+        wanted = "an image" if port.kind == "image" else "a JSON value"
+        yield BadField(
+            where, f"{reference} is {actual}, but the port takes {wanted}", str(reference)
+        )
+    elif isinstance(given, JsonType) and given.per_tile:
+        yield BadField(where, f"{reference} {PER_TILE}", str(reference))
+    elif not isinstance(given, RasterType):
+        reason = why_not_accepted(port.schema, given.schema)
+        if reason:
+            yield BadField(where, f"{reference} does not fit: {reason}", str(reference))
+    elif port.raster is not None:
+        yield from _dtype_faults(given, port.raster, reference, where)
+        yield from _band_faults(given, port.raster, reference, where)
+
+
+def _kind_phrase(given: ValueType) -> str:
+    if isinstance(given, VectorType):
+        return "a vector"
+    return "an image" if isinstance(given, RasterType) else "a JSON value"
+
+
+def edge_warnings(
+    given: ValueType, port: Port, *, reference: Reference, where: str
+) -> Iterator[BadField]:
+    """Yield a warning for each property that is assumed and not declared, or that differs."""
+    if not isinstance(given, RasterType) or port.raster is None:
+        return
+    names = port.raster.band_names
+    if names and given.bands is not None and not any(given.bands):
+        yield BadField(
+            where, f"the bands of {reference} have no names: taken in order as {', '.join(names)}"
+        )
+    wanted = port.raster.nodata
+    if wanted is None or given.nodata is None or (isnan(wanted) and isnan(given.nodata)):
+        return
+    if wanted != given.nodata:
+        yield BadField(
+            where, f"nodata of {reference} is {given.nodata:g}, the port expects {wanted:g}"
+        )
+
+
+def _dtype_faults(
+    given: RasterType, taken: RasterContract, reference: Reference, where: str
+) -> Iterator[BadField]:
+    unfit = [name for name in given.dtype if name not in taken.dtype]
+    if taken.dtype and unfit:
+        yield BadField(
+            where,
+            f"{reference} is {' or '.join(given.dtype)}, but the port takes "
+            f"{' or '.join(taken.dtype)}: insert a stage that converts it, or bind another raster",
+            str(reference),
+        )
+
+
+def _band_faults(
+    given: RasterType, taken: RasterContract, reference: Reference, where: str
+) -> Iterator[BadField]:
+    if given.bands is None or taken.bands is None:
+        return
+    has = f"{reference} has {len(given.bands)}" + (
+        f" ({', '.join(name or 'unnamed' for name in given.bands)})" if any(given.bands) else ""
+    )
+    names = taken.band_names
+    if names is None or not any(given.bands):
+        if taken.band_count != len(given.bands):
+            yield BadField(where, f"{taken.band_count} bands are taken, {has}", str(reference))
+        return
+    missing = [name for name in names if name not in given.bands]
+    if missing:
+        yield BadField(
+            where,
+            f"band {', '.join(missing)} is missing: {has}; bind a raster that has it, or name the "
+            "bands of this one (GDAL band descriptions)",
+            shortened(list(given.bands)),
+        )
 
 
 def _missing(stage: Stage, description: Description, where: str) -> Iterator[BadField]:
@@ -151,7 +244,7 @@ def _missing(stage: Stage, description: Description, where: str) -> Iterator[Bad
         if port.required and not port.has_default and port.name not in stage.inputs:
             yield BadField(
                 f"{where}/inputs/{port.name}",
-                f"{description.name} needs it: bind {port.name!r} to "
+                f"{description.name} requires it: bind {port.name!r} to "
                 f"{'an image' if port.kind == 'image' else 'a value'}",
             )
 
@@ -163,11 +256,11 @@ def _unknown_port(name: str, description: Description, where: str) -> BadField:
     return BadField(where, f"{description.name} has no input {name!r}; {hint}", name)
 
 
-def nobody_makes(reference: Reference, types: Mapping[str, ValueType]) -> str:
-    """Say that a reference leads nowhere, and what it may have meant."""
+def unknown_reference(reference: Reference, types: Mapping[str, ValueType]) -> str:
+    """Return the message about a reference to a value that does not exist, with a suggestion."""
     close = get_close_matches(str(reference), types, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(types) or 'none'}"
-    return f"nobody makes {reference}; {hint}"
+    return f"{reference} does not exist; {hint}"
 
 
 def _kind(description: Description, rasters: Mapping[str, Reference]) -> StageKind:
@@ -177,11 +270,13 @@ def _kind(description: Description, rasters: Mapping[str, Reference]) -> StageKi
 def _geometry_faults(
     stage: BoundStage, types: Mapping[str, ValueType], where: str
 ) -> Iterator[BadField]:
-    """What a plan could not tile, or would have to guess."""
+    """Yield the errors of inputs that cannot be tiled."""
     contract = stage.description
     rasters = [types.get(str(reference)) for reference in stage.rasters.values()]
     if len({raster.scale for raster in rasters if isinstance(raster, RasterType)}) > 1:
-        yield BadField(f"{where}/inputs", "its images have different scales; all must share one")
+        yield BadField(
+            f"{where}/inputs", "its images have different scales; all must have the same"
+        )
     for port in contract.image_inputs:
         raster = port.raster
         if raster is None or port.name not in stage.rasters:
@@ -190,28 +285,32 @@ def _geometry_faults(
         if stage.kind == "reduce" and (raster.margin.to_json() != 0 or raster.align != 1):
             yield BadField(
                 pointer, "a reduce reads product blocks: it has no margin and no alignment; "
-                "put what needs neighbours into a map stage before it")  # fmt: skip
+                "move the part that needs neighbours into a map stage before it")  # fmt: skip
         if raster.tile is not None and (raster.tile.fixed or raster.tile.min):
             yield BadField(
-                pointer, "tiles of a fixed or least size are not planned: take any size up to max"
+                pointer, "a fixed or minimum tile size is not supported: accept any size up to max"
             )
         if raster.windows is not None:
-            yield BadField(pointer, "`windows` is reserved: the process cannot be tiled so")
+            yield BadField(pointer, "`windows` is reserved and cannot be planned: remove it")
 
 
 def _output_faults(stage: BoundStage, where: str) -> Iterator[BadField]:
-    """Rasters that lie on no grid of the pipeline, or on two."""
-    made = {port: made.scale for port, made in stage.makes.items() if isinstance(made, RasterType)}
-    if made and stage.kind in ("call", "reduce"):
+    """Yield the errors of image outputs that are on no grid of the pipeline, or on two."""
+    scales = {
+        port: made.scale for port, made in stage.makes.items() if isinstance(made, RasterType)
+    }
+    if scales and stage.kind in ("call", "reduce"):
         yield BadField(
             f"{where}/process",
-            f"output {next(iter(made))!r} is an image on no grid of the pipeline: only a process "
-            "that maps images, or takes them whole, makes images here",
+            f"output {next(iter(scales))!r} is an image that is not on a grid of the pipeline: "
+            "only a process that maps images, or takes whole images, can have image outputs here",
             stage.description.name,
         )
-    elif len(set(made.values())) > 1:
-        scales = ", ".join(f"{port} {scale.to_json()}" for port, scale in made.items())
-        yield BadField(f"{where}/process", f"its images differ in scale ({scales}); all share one")
+    elif len(set(scales.values())) > 1:
+        listed = ", ".join(f"{port} {scale.to_json()}" for port, scale in scales.items())
+        yield BadField(
+            f"{where}/process", f"its images have different scales: {listed}; use one scale"
+        )
 
 
 def _geometry_warnings(stage: BoundStage, where: str) -> Iterator[BadField]:

@@ -1,19 +1,17 @@
-"""Type-check a pipeline from descriptions alone: every error in one report, before a pixel is read.
+"""Check a whole pipeline from descriptions alone, and report all errors at once.
 
-Pure: what services say, and the facts of scenes where they are known, are given to it.
+Pure: the caller passes descriptions and, if known, the facts of scenes. No pixel is read.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
-from pesto_runtime.pipeline.bindings import bind_stage, nobody_makes
-from pesto_runtime.pipeline.edges import PER_TILE
+from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
 from pesto_runtime.schema import schema_faults
 
@@ -22,19 +20,17 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-_NO_SCENES: Mapping[str, Scene] = {}
-
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known beside the pipeline itself.
+class KnownFacts:
+    """Descriptions and facts that a pipeline is checked against.
 
     Attributes:
         descriptions: Process name -> description, overlay merged in.
-        digests: Process name -> digest of what the service itself said; for pins.
-        plain: Processes whose service takes and gives PESTO's own images only (no `Accept-Post`).
-        scenes: Image input -> its scene, where the scene is known.
-        parameters: Other input -> its value; None where values are not known yet.
+        digests: Process name -> digest of the service's own description; for pins.
+        plain: Processes whose service supports only PESTO's own images (no `Accept-Post`).
+        scenes: Image input -> its scene, if the scene is known.
+        parameters: Other input -> its value; None if the values are not known yet.
         offered: Further processes that have a service; for hints.
     """
 
@@ -48,13 +44,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        stages: Stages in order; those with errors are absent.
+        stages: Stages in order, without those that have errors.
         types: `$owner.port` -> the type of the value.
-        errors: Everything that keeps the pipeline from running.
-        warnings: What will run, but deserves a look.
+        errors: Errors that prevent a run.
+        warnings: Possible mistakes that do not prevent a run.
     """
 
     stages: tuple[BoundStage, ...]
@@ -63,17 +59,17 @@ class Checked:
     warnings: tuple[BadField, ...]
 
     def require(self, name: str) -> None:
-        """Raise what was found.
+        """Do nothing if there are no errors.
 
         Raises:
-            InvalidPipeline: there are errors.
+            InvalidPipeline: there are errors; it lists all of them.
         """
         if self.errors:
             raise InvalidPipeline.of(f"pipeline {name!r}", self.errors)
 
 
-def check(pipeline: Pipeline, facts: Facts) -> Checked:
-    """Check every stage, binding, literal, output and pin of a pipeline."""
+def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
+    """Check every stage, binding, literal, output and pin of a pipeline; errors are returned."""
     types = _input_types(pipeline, facts)
     errors = [*_id_faults(pipeline), *_order_faults(pipeline), *_pin_faults(pipeline, facts)]
     errors += _parameter_faults(pipeline, facts)
@@ -90,17 +86,17 @@ def check(pipeline: Pipeline, facts: Facts) -> Checked:
         untyped = failed | {later.id for later in pipeline.stages[index:]}
         bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
-        found = [*bound.errors, *(_plain_faults(bound.stage, where) if plain else ())]
-        errors += found
+        stage_errors = [*bound.errors, *(_plain_faults(bound.stage, where) if plain else ())]
+        errors += stage_errors
         warnings += bound.warnings
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
-        if not found:
+        if not stage_errors:
             stages.append(bound.stage)
     errors += _output_faults(pipeline, types, failed)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
 
 
-def _input_types(pipeline: Pipeline, facts: Facts) -> dict[str, ValueType]:
+def _input_types(pipeline: Pipeline, facts: KnownFacts) -> dict[str, ValueType]:
     types: dict[str, ValueType] = {}
     for name, kind in pipeline.inputs.items():
         reference = str(Reference(owner="inputs", port=name))
@@ -124,7 +120,7 @@ def _id_faults(pipeline: Pipeline) -> Iterator[BadField]:
 
 
 def _order_faults(pipeline: Pipeline) -> Iterator[BadField]:
-    """References to a stage that is not earlier: a cycle, or the wrong order."""
+    """Yield an error per reference to a stage that is not earlier: a cycle, or the wrong order."""
     order = {stage.id: n for n, stage in reversed(list(enumerate(pipeline.stages)))}
     needs = {stage.id: set(_owners(stage.inputs.values())) for stage in pipeline.stages}
     for index, stage in enumerate(pipeline.stages):
@@ -139,20 +135,20 @@ def _order_faults(pipeline: Pipeline) -> Iterator[BadField]:
                 yield BadField(where, f"cycle: {circle}; break it", str(reference))
             else:
                 yield BadField(
-                    where, f"{reference} is made by a later stage; move it before {stage.id!r}"
+                    where, f"{reference} is an output of a later stage; move it before {stage.id!r}"
                 )
 
 
 def _path(start: str, goal: str, needs: Mapping[str, set[str]]) -> list[str]:
-    """A way from a stage to one that it needs, directly or not; empty where there is none."""
-    ways, seen = [[start]], {start}
-    while ways:
-        way = ways.pop()
-        if way[-1] == goal:
-            return way
-        for owner in sorted(needs.get(way[-1], set()) - seen):
+    """Return a path from a stage to one that it needs, also indirectly; empty if there is none."""
+    paths, seen = [[start]], {start}
+    while paths:
+        path = paths.pop()
+        if path[-1] == goal:
+            return path
+        for owner in sorted(needs.get(path[-1], set()) - seen):
             seen.add(owner)
-            ways.append([*way, owner])
+            paths.append([*path, owner])
     return []
 
 
@@ -170,21 +166,23 @@ def _reference(value: JsonValue) -> Reference | None:
         return None
 
 
-def _pin_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
+def _pin_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     for process, pinned in pipeline.pins.items():
         if all(stage.process != process for stage in pipeline.stages):
-            yield BadField(json_pointer("pins", process), f"no stage runs {process!r}")
+            yield BadField(
+                json_pointer("pins", process), f"process {process!r} is not part of a stage"
+            )
         live = facts.digests.get(process)
         if live is not None and live != pinned:
             yield BadField(
                 json_pointer("pins", process),
-                f"the service now says {live}; `pesto describe` shows what it says: "
-                "check the change, then pin the new digest",
+                f"the digest of the service's description is now {live}: check the change with "
+                "`pesto describe`, then pin the new digest",
                 pinned,
             )
 
 
-def _parameter_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
+def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     if facts.parameters is None:
         return
     given = {*facts.parameters, *facts.scenes}
@@ -193,30 +191,33 @@ def _parameter_faults(pipeline: Pipeline, facts: Facts) -> Iterator[BadField]:
         yield BadField(f"/inputs/{name}", f"the pipeline has no such input; it has {known}")
     for name, kind in pipeline.inputs.items():
         if name not in given:
-            yield BadField(f"/inputs/{name}", f"needs a value: -i {name}=…")
+            yield BadField(f"/inputs/{name}", f"requires a value: -i {name}=…")
         elif kind != "image":
             value = facts.parameters.get(name)
             yield from schema_faults({"type": kind}, value, pointer=f"/inputs/{name}")
 
 
-def _scene_warnings(facts: Facts) -> Iterator[BadField]:
+def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
     for name, scene in facts.scenes.items():
         if scene.crs is None:
-            yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS; neither will the outputs")
+            yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS, so the outputs have none")
 
 
-def _unknown_process(name: str, facts: Facts, where: str) -> BadField:
+def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:
     known = {*facts.descriptions, *facts.offered}
     close = get_close_matches(name, known, n=1)
     hint = (
         f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
     )
-    way_out = f"give it a service: -s {name}=TARGET_OR_URL, --services, or the pipeline's services"
+    way_out = f"name one: -s {name}=TARGET_OR_URL, --services, or the pipeline's services"
     return BadField(where, f"no service runs {name!r} ({hint}); {way_out}", name)
 
 
 def _plain_faults(stage: BoundStage, where: str) -> Iterator[BadField]:
-    """PESTO 1.7.2 gives PNG up to three bands, which holds uint8 and uint16 only."""
+    """Yield the errors of outputs that PESTO 1.7.2 cannot return.
+
+    It returns images of up to three bands as PNG, which has only uint8 and uint16.
+    """
     for port, made in stage.makes.items():
         if not isinstance(made, RasterType) or not made.dtype:
             continue
@@ -237,22 +238,24 @@ def _output_faults(
         where = f"/outputs/{name}"
         reference = _reference(value)
         if reference is None or reference.is_input:
-            yield BadField(where, "an output is $STAGE.OUTPUT", shortened(value))
+            yield BadField(where, "an output must be $STAGE.OUTPUT", shortened(value))
         elif str(reference) not in types and reference.owner not in failed:
-            yield BadField(where, nobody_makes(reference, types), value)
+            yield BadField(where, unknown_reference(reference, types), value)
         else:
             yield from _product_faults(types.get(str(reference)), reference, where)
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name in ("result", "report", "holes"):
-            yield BadField(where, f"{name!r} is the name of a file that a run writes itself")
+        if name in ("result", "report", "holes"):
+            detail = f"{name!r} is the name of a file that a run writes itself; choose another"
+            yield BadField(where, detail)
 
 
-def _product_faults(made: ValueType | None, reference: Reference, where: str) -> Iterator[BadField]:
-    if isinstance(made, JsonType) and made.per_tile:
+def _product_faults(
+    value: ValueType | None, reference: Reference, where: str
+) -> Iterator[BadField]:
+    if isinstance(value, JsonType) and value.per_tile:
         yield BadField(where, f"{reference} {PER_TILE}", str(reference))
-    elif isinstance(made, RasterType) and len(made.dtype) > 1:
-        yield BadField(
-            where, f"{reference} may be {' or '.join(made.dtype)}; a product has one dtype"
-        )
+    elif isinstance(value, RasterType) and len(value.dtype) > 1:
+        detail = f"{reference} may be {' or '.join(value.dtype)}; a product has one dtype"
+        yield BadField(where, detail)
 
 
 def _unique(faults: Iterable[BadField]) -> Iterator[BadField]:

@@ -1,7 +1,7 @@
-"""Group stages into phases: what runs together on one fan-out, and what must wait for it.
+"""Group the stages of a pipeline into phases, which run one after the other.
 
-Consecutive map stages and the reduces that read them share a phase. A stage that needs a value of
-the whole scene, or a whole raster, begins the next one.
+Consecutive map stages and the reduces that read them form one phase with one fan-out. A stage that
+needs a value of the whole scene, or a whole raster, starts the next phase.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PhaseStages:
         stages: Map stages in order, or the one whole or call stage.
         reduces: Reduces that read the phase's rasters.
         sources: Rasters and vectors read from outside the phase.
-        writes: Rasters and vectors to keep, for an output or for a later phase.
+        writes: Rasters and vectors to store, for an output or for a later phase.
     """
 
     kind: Literal["map", "whole", "call"]
@@ -41,7 +41,7 @@ def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[Pha
 
     Args:
         stages: In the pipeline's order; each reads inputs or earlier stages.
-        outputs: References that the pipeline keeps.
+        outputs: References of the pipeline's outputs.
     """
     levels = _levels(stages)
     wanted = set(outputs)
@@ -70,13 +70,13 @@ def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[Pha
 
 
 def read_later(phases: Sequence[PhaseStages], number: int) -> tuple[str, ...]:
-    """Rasters of a phase that a later one reads."""
+    """Return the rasters of a phase that a later one reads."""
     wanted = {name for phase in phases[number + 1 :] for name in phase.sources}
     return tuple(name for name in phases[number].writes if name in wanted)
 
 
 def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
-    """Map stages as geometry sees them."""
+    """Return the geometry of map stages: rasters read and made, margin, alignment, scale."""
     return tuple(
         Step(
             name=stage.id,
@@ -91,7 +91,7 @@ def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
 
 
 def grids_made(stage: BoundStage) -> tuple[str, ...]:
-    """References to what a stage makes on a grid: rasters and vectors."""
+    """Return references to the rasters and vectors that a stage computes."""
     return tuple(
         stage.reference(port)
         for port, made in stage.makes.items()
@@ -105,12 +105,14 @@ def _align(stage: BoundStage, name: str) -> int:
 
 
 def _levels(stages: Sequence[BoundStage]) -> Mapping[str, int]:
-    """Stage id -> how many fan-outs must have ended before it can begin."""
+    """Return for each stage the number of fan-outs that must end before it can start."""
+    # A raster of a map stage can be read tile by tile on the same level. A JSON value or a merged
+    # vector exists only after the fan-out, so its reader starts one level later.
     levels: dict[str, int] = {}
     by_id = {stage.id: stage for stage in stages}
     for stage in stages:
         after = [
-            levels[reference.owner] + (0 if _fuses(by_id[reference.owner], stage) else 1)
+            levels[reference.owner] + (0 if _share_a_phase(by_id[reference.owner], stage) else 1)
             for reference in stage.rasters.values()
             if reference.owner in levels
         ]
@@ -123,8 +125,8 @@ def _levels(stages: Sequence[BoundStage]) -> Mapping[str, int]:
     return levels
 
 
-def _fuses(maker: BoundStage, reader: BoundStage) -> bool:
-    return maker.kind == "map" and reader.kind in ("map", "reduce")
+def _share_a_phase(producer: BoundStage, reader: BoundStage) -> bool:
+    return producer.kind == "map" and reader.kind in ("map", "reduce")
 
 
 def _read_by(stages: Iterable[BoundStage]) -> set[str]:

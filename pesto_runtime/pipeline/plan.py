@@ -1,25 +1,30 @@
-"""Turn a checked pipeline and its scenes into a plan: phases, chunks, tiles. Pure arithmetic."""
+"""Make the plan of a run from a checked pipeline and its scenes: phases, chunks, tiles, keys.
+
+Pure: no pixels, no store, no clock.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Phase, Pipeline, Plan, Scene, Service
+from pesto_runtime.contract import PRODUCT_FORMAT, Phase, Pipeline, Plan, Reference, Scene, Service
 from pesto_runtime.errors import GridMismatch
-from pesto_runtime.pipeline.keys import run_key, value_keys
 from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
 from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
 from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType
 from pesto_runtime.tiling import Chain, Size, chunk_quantum, chunks_of, scaled_size, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import JsonValue
 
     from pesto_runtime.pipeline.check import Checked
+    from pesto_runtime.pipeline.types import BoundStage
 
-_SAME_PIXEL = 1e-3
+_SAME_PIXEL = 1e-3  # pixels
 
 
 def make_plan(
@@ -35,9 +40,9 @@ def make_plan(
     """Plan a run.
 
     Args:
-        pipeline: What is run.
-        checked: What `check` found of it; its rasters are typed by these scenes.
-        services: Process name -> what runs it.
+        pipeline: The pipeline to run.
+        checked: The result of `check` with these scenes.
+        services: Process name -> its service.
         scenes: Image inputs.
         parameters: Other inputs.
         store: Base href of the run store.
@@ -45,8 +50,8 @@ def make_plan(
 
     Raises:
         InvalidPipeline: the check found errors.
-        GridMismatch: scenes are not on one grid.
-        InvalidInput: no tile fits the memory.
+        GridMismatch: the scenes are not on one grid.
+        InvalidInput: no tile fits into the memory.
     """
     checked.require(pipeline.name)
     size = common_size(scenes)
@@ -61,7 +66,7 @@ def make_plan(
         services={s.stage.process: services[s.stage.process] for s in checked.stages},
         keys=keys,
         phases=tuple(
-            _planned(stages, checked.types, size, sizing=sizing, remote=remote)
+            _planned_phase(stages, checked.types, size, sizing=sizing, remote=remote)
             for stages in phases_of(checked.stages, pipeline.outputs.values())
         ),
         store=store,
@@ -69,10 +74,10 @@ def make_plan(
 
 
 def common_size(scenes: Mapping[str, Scene]) -> Size:
-    """Width and height of the grid that all scenes share; (0, 0) where there is none.
+    """Return width and height of the common grid of all scenes; (0, 0) without scenes.
 
     Raises:
-        GridMismatch: two scenes differ in size, CRS or place; says which, and by how much.
+        GridMismatch: two scenes differ in size, CRS or position; names both, and the difference.
     """
     named = list(scenes.items())
     for name, scene in named[1:]:
@@ -87,7 +92,7 @@ def common_size(scenes: Mapping[str, Scene]) -> Size:
 
 
 def raster_sizes(types: Mapping[str, ValueType], size: Size) -> dict[str, Size]:
-    """Width and height of the grid of every raster and vector over scenes of this size."""
+    """Return width and height of the grid of every raster and vector over scenes of this size."""
     return {
         name: scaled_size(size, each.scale)
         for name, each in types.items()
@@ -96,17 +101,17 @@ def raster_sizes(types: Mapping[str, ValueType], size: Size) -> dict[str, Size]:
 
 
 def phase_chain(stages: PhaseStages, types: Mapping[str, ValueType], size: Size) -> Chain:
-    """The geometry of a map phase over scenes of this size."""
+    """Return the geometry of a map phase over scenes of this size."""
     sizes = raster_sizes(types, size)
     rasters = [name for name in stages.sources if isinstance(types[name], RasterType)]
     return Chain.over({name: sizes[name] for name in rasters}, steps_of(stages.stages))
 
 
 def _require_one_grid(checked: Checked, size: Size) -> None:
-    """Refuse a scene whose size a later stage would have to guess back.
+    """Require a scene size from which all stages compute the same grid for a raster.
 
     Raises:
-        GridMismatch: a stage scales up what an earlier one dropped as an incomplete pixel.
+        GridMismatch: a stage scales up a raster after an earlier one dropped incomplete pixels.
     """
     sizes = raster_sizes(checked.types, size)
     for stage in checked.stages:
@@ -115,14 +120,14 @@ def _require_one_grid(checked: Checked, size: Size) -> None:
             for name in step.makes:
                 if sizes[name] != made:
                     raise GridMismatch(
-                        f"{name} would be {made[0]} x {made[1]} pixels where its scale says "
+                        f"{name} would be {made[0]} x {made[1]} pixels where its scale requires "
                         f"{sizes[name][0]} x {sizes[name][1]}: a stage before {stage.id!r} drops "
                         f"incomplete pixels of the {size[0]} x {size[1]} scene, and this one "
                         "scales up again; crop the scene to a multiple of that scale"
                     )
 
 
-def _planned(
+def _planned_phase(
     stages: PhaseStages,
     types: Mapping[str, ValueType],
     size: Size,
@@ -145,8 +150,8 @@ def _planned(
     chain = phase_chain(stages, types, size)
     cost = phase_cost(stages, types, size, remote=remote)
     tile = tile_size(stages, chain, cost, types=types, size=size, sizing=sizing)
-    kept = [each for name in chain.sizes if not isinstance(each := types[name], JsonType)]
-    quantum = chunk_quantum([each.scale for each in kept])
+    gridded = [each for name in chain.sizes if not isinstance(each := types[name], JsonType)]
+    quantum = chunk_quantum([each.scale for each in gridded])
     chunks = chunks_of(size, quantum=quantum, at_most=sizing.chunk_count(cost.seconds))
     widest = (max(chunk.width for chunk in chunks), max(chunk.height for chunk in chunks))
     tile = (min(tile[0], widest[0]), min(tile[1], widest[1]))
@@ -159,19 +164,60 @@ def _differing_facts(first: Scene, second: Scene) -> list[str]:
         ("height", first.height, second.height),
         ("CRS", first.crs, second.crs),
     )
-    return [f"{what} {a} against {b}" for what, a, b in pairs if a != b]
+    return [f"{fact} {a} against {b}" for fact, a, b in pairs if a != b]
 
 
 def _differing_places(first: Scene, second: Scene) -> list[str]:
-    """How far apart two affine transforms are, in pixels of the first."""
+    """Return the differences of two affine transforms, in pixels of the first."""
     a, b = first.transform, second.transform
     if a is None or b is None:
-        return [] if a == b else ["one has a transform, the other has none"]
-    found = []
+        return [] if a == b else ["only one of them has a transform"]
+    differences = []
     if any(abs(a[i] - b[i]) * max(first.width, first.height) > abs(a[0] or a[1]) * _SAME_PIXEL
            for i in (0, 1, 3, 4)):  # fmt: skip
-        found.append(f"pixels of {a[0]:g} x {a[4]:g} against {b[0]:g} x {b[4]:g}")
+        differences.append(f"pixels of {a[0]:g} x {a[4]:g} against {b[0]:g} x {b[4]:g}")
     across, down = (b[2] - a[2]) / (a[0] or 1), (b[5] - a[5]) / (a[4] or 1)
     if max(abs(across), abs(down)) > _SAME_PIXEL:
-        found.append(f"origins {across:g} columns and {down:g} rows apart")
-    return found
+        differences.append(f"origins {across:g} columns and {down:g} rows apart")
+    return differences
+
+
+def value_keys(
+    stages: Iterable[BoundStage],
+    services: Mapping[str, Service],
+    *,
+    scenes: Mapping[str, Scene],
+    parameters: Mapping[str, JsonValue],
+) -> dict[str, str]:
+    """Return the key of every input, every stage (by id) and every output (by reference).
+
+    All are known before the run, because each follows from build, contract and inputs alone.
+    """
+    keys: dict[str, str] = {}
+    for name, scene in scenes.items():
+        keys[str(Reference(owner="inputs", port=name))] = _hash(scene.href, scene.identity)
+    for name, value in parameters.items():
+        keys[str(Reference(owner="inputs", port=name))] = _hash(value)
+    for stage in stages:
+        bound = {**stage.rasters, **stage.values}
+        inputs = {port: keys[str(reference)] for port, reference in bound.items()}
+        keys[stage.id] = _hash(
+            PRODUCT_FORMAT,
+            services[stage.stage.process].build,
+            stage.description.digest,
+            inputs,
+            dict(stage.literals),
+        )
+        for port in stage.makes:
+            keys[stage.reference(port)] = _hash(keys[stage.id], port)
+    return keys
+
+
+def run_key(outputs: Mapping[str, str], keys: Mapping[str, str]) -> str:
+    """Return the key of a whole run, from the keys of its outputs by name."""
+    return _hash({name: keys[reference] for name, reference in outputs.items()})
+
+
+def _hash(*parts: JsonValue | dict[str, str]) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

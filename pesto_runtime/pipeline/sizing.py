@@ -1,4 +1,7 @@
-"""How large tiles are and how many chunks a phase has: memory, margin and cost, never the bytes."""
+"""Choose the size of tiles and the number of chunks, from memory, margin and cost.
+
+The choice never changes the bytes of a result.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,27 @@ if TYPE_CHECKING:
 MOST_TASKS = 256
 _SIDES = (1024, 1536, 2048, 3072, 4096)
 _SMALL_SIDES = (768, 512, 384, 256, 128, 64)
-_MOST_OVERHEAD = 1.5
-_UNDECLARED_FACTOR = 8
-_UNKNOWN_BYTES = 8
+_MOST_OVERHEAD = 1.5  # pixels read per pixel written
+_UNDECLARED_FACTOR = 8  # times the bytes of inputs and outputs, for the process's own arrays
+_UNKNOWN_BYTES = 8  # per pixel and band; the largest real dtypes
+# Nominal rates. An error by a factor of three changes the number of chunks, and nothing else.
 _STAGE_SECONDS_PER_PIXEL = 100e-9
 _HTTP_SECONDS_PER_PIXEL = 60e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """What decides how a run is cut up.
+    """Limits that decide how a run is divided into chunks and tiles.
 
     Attributes:
-        workers: Chunks that run at once.
-        max_tasks: Most chunks of a phase; never above 256.
-        tile: Side of a tile, pixels; None to size it by memory.
-        memory_bytes: For the tiles of all workers together.
-        task_cost_s: What the engine takes for a task beside its work, seconds.
+        workers: Chunks that run at the same time.
+        max_tasks: Maximum number of chunks of a phase; never above 256.
+        tile: Side of a tile, pixels; None to choose it by memory.
+        memory_bytes: Memory for the tiles of all workers together.
+        task_cost_s: Time that the engine adds to each task, seconds.
+
+    Raises:
+        InvalidInput: a value is outside its range.
     """
 
     workers: int = 2
@@ -50,23 +57,27 @@ class Sizing:
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} {getattr(self, name)} must be 1 or more")
         if self.max_tasks > MOST_TASKS:
-            raise InvalidInput(f"max_tasks {self.max_tasks} is over {MOST_TASKS}")
+            raise InvalidInput(f"max_tasks {self.max_tasks} must be {MOST_TASKS} or less")
         if self.tile is not None and self.tile < 1:
             raise InvalidInput(f"tile {self.tile} must be 1 pixel or more")
 
     def chunk_count(self, seconds: float) -> int:
-        """Most chunks for a phase of so much work: workers kept level, the engine's cost hidden."""
+        """Return the maximum number of chunks for a phase of so much work.
+
+        Four chunks per worker level out the ends of workers; more are allowed as long as a chunk
+        takes ten times the engine's cost of a task.
+        """
         return min(self.max_tasks, max(4 * self.workers, int(seconds / (10 * self.task_cost_s))))
 
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What a phase takes, before anything of it ran; nominal rates, good to a factor of three.
+    """Estimated memory and time of a phase; the time is right within a factor of three.
 
     Attributes:
         pixel_bytes: Bytes in memory per pixel of a tile, margin included.
-        fixed_bytes: Bytes per tile whatever its size.
-        seconds: Of one worker, for the whole scene.
+        fixed_bytes: Bytes per tile, independent of its size.
+        seconds: Time of one worker for the whole scene.
     """
 
     pixel_bytes: float
@@ -77,19 +88,21 @@ class PhaseCost:
 def phase_cost(
     stages: PhaseStages, types: Mapping[str, ValueType], size: Size, *, remote: set[str]
 ) -> PhaseCost:
-    """Estimate a phase: declared memory where every stage has it, else 8 x (in + out bytes)."""
+    """Estimate a phase: declared memory if every stage declares it, else 8 x (in + out bytes)."""
     members = [*stages.stages, *stages.reduces]
     touched = {*stages.sources, *(ref for stage in stages.stages for ref in _made(stage))}
     array_bytes = sum(_pixel_bytes(types[name]) for name in touched)
-    declared = [memory for stage in members for memory in _memories(stage)]
-    own = sum(memory.input_pixel + memory.output_pixel for memory in declared)
-    full = len(declared) >= len(members)
+    by_stage = [_memories(stage) for stage in members]
+    declared = [memory for memories in by_stage for memory in memories]
+    declared_bytes = sum(memory.input_pixel + memory.output_pixel for memory in declared)
     rates = [
         _STAGE_SECONDS_PER_PIXEL + _HTTP_SECONDS_PER_PIXEL * (stage.stage.process in remote)
         for stage in members
     ]
     return PhaseCost(
-        pixel_bytes=array_bytes + own if full else _UNDECLARED_FACTOR * array_bytes,
+        pixel_bytes=array_bytes + declared_bytes
+        if all(by_stage)
+        else _UNDECLARED_FACTOR * array_bytes,
         fixed_bytes=sum(memory.fixed for memory in declared),
         seconds=size[0] * size[1] * sum(rates),
     )
@@ -106,8 +119,9 @@ def tile_size(
 ) -> Size:
     """Width and height of a phase's tiles, in pixels of the scenes.
 
-    The smallest of 1024 and above whose margin costs at most half again as much reading, as long
-    as it fits the memory of one worker and what the stages take; else the largest that fits.
+    The smallest side from 1024 upwards whose margins add at most half to the pixels read, if it
+    fits into the memory of one worker and the tile limits of the stages; else the largest that
+    fits.
 
     Raises:
         InvalidInput: not even 64 x 64 pixels fit.
@@ -128,7 +142,7 @@ def tile_size(
     if not fits:
         raise InvalidInput(
             f"a tile of {_SMALL_SIDES[-1]} pixels needs more than the {budget / 2**20:.0f} MiB of "
-            f"a worker, or than its stages take ({most} pixels a side, margin included): "
+            f"a worker, or than its stages accept ({most} pixels a side, margin included): "
             f"{cost.pixel_bytes:.0f} bytes per pixel and {cost.fixed_bytes / 2**20:.0f} MiB fixed "
             "are declared; run fewer workers, or correct `memory` in the contract"
         )
@@ -137,7 +151,7 @@ def tile_size(
 
 
 def raster_bytes(value: ValueType, size: Size) -> int:
-    """Raw bytes of a raster of this width and height."""
+    """Return the uncompressed bytes of a raster over scenes of this width and height."""
     if not isinstance(value, RasterType):
         return 0
     return int(_pixel_bytes(value) / float(value.scale.x * value.scale.y)) * size[0] * size[1]
@@ -164,7 +178,7 @@ def _most_side(stages: PhaseStages) -> float:
 
 
 def _read_size(chain: Chain, tile: Size, size: Size, *, types: Mapping[str, ValueType]) -> Size:
-    """The largest window that any stage is given for a tile in the middle of the scene."""
+    """Return the largest window that a stage receives for a tile in the middle of the scene."""
     middle = (max(size[0] - tile[0], 0) // 2, max(size[1] - tile[1], 0) // 2)
     window = Window(*middle, *tile).intersection(whole(size))
     wanted = {

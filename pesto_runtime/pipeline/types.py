@@ -1,4 +1,7 @@
-"""What flows along a binding: a raster of known bands and dtype, a vector, or a JSON value."""
+"""Define the types of values in a pipeline: raster, vector or JSON value.
+
+Types come from descriptions and scenes; pixels are not read.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ StageKind: TypeAlias = Literal["map", "reduce", "whole", "call"]
 
 @dataclass(frozen=True, slots=True)
 class RasterType:
-    """A raster, as far as it is known before it is there.
+    """The properties of a raster that are known before it is computed.
 
     Attributes:
-        bands: Names in order, None for an unnamed one; None where not even their number is known.
-        dtype: One, several it may have, or none where nothing is known.
-        nodata: None for none.
+        bands: Names in order, None for an unnamed band; None if their number is unknown.
+        dtype: One dtype, several possible ones, or empty if it is unknown.
+        nodata: None for a raster without nodata.
         scale: Pixels per pixel of the pipeline's scenes.
     """
 
@@ -34,10 +37,10 @@ class RasterType:
 
 @dataclass(frozen=True, slots=True)
 class VectorType:
-    """Features made tile by tile, or on a whole raster: a FeatureCollection once they are merged.
+    """Features of each tile or of a whole raster; merged, they are a FeatureCollection.
 
     Attributes:
-        schema: Of the collection.
+        schema: JSON Schema of the collection.
         scale: Pixels of their grid per pixel of the pipeline's scenes.
     """
 
@@ -50,8 +53,8 @@ class JsonType:
     """A JSON value.
 
     Attributes:
-        schema: Of the value.
-        per_tile: Whether a map stage makes it: then there is one a tile, and none of the scene.
+        schema: JSON Schema of the value.
+        per_tile: Whether a map stage computes it: then each tile has one, and the scene has none.
     """
 
     schema: Mapping[str, JsonValue]
@@ -67,9 +70,9 @@ class BoundStage:
     """A stage whose bindings were checked.
 
     Attributes:
-        stage: As the pipeline has it.
-        description: Of its process.
-        kind: How it runs: `call` where no image is bound.
+        stage: The stage of the pipeline.
+        description: The description of its process.
+        kind: How it runs; `call` if no image is bound.
         rasters: Image port -> the raster bound to it.
         values: Other port -> the value of the pipeline bound to it.
         literals: Other port -> the literal bound to it.
@@ -90,17 +93,17 @@ class BoundStage:
         return self.stage.id
 
     def reference(self, port: str) -> str:
-        """How a binding names one of its outputs."""
+        """Return the reference to one of its outputs, as in a binding."""
         return str(Reference(owner=self.id, port=port))
 
 
 def scene_type(scene: Scene) -> RasterType:
-    """The type of a raster that is there."""
+    """Return the type of a scene."""
     return RasterType(scene.bands, (scene.dtype,), scene.nodata)
 
 
 def image_scale(description: Description) -> Scale:
-    """Output pixels per input pixel of a process: of its image outputs, which share one grid."""
+    """Return the output pixels per input pixel; all image outputs of a process have one scale."""
     rasters = [port.raster for port in description.outputs if port.kind == "image"]
     return next((raster.scale for raster in rasters if raster is not None), Scale())
 
@@ -108,7 +111,7 @@ def image_scale(description: Description) -> Scale:
 def output_types(
     description: Description, first: RasterType | None, *, kind: StageKind
 ) -> dict[str, ValueType]:
-    """Output -> its type; what its contract leaves open is as the first image input has it."""
+    """Return the type of each output; undeclared properties are those of the first image input."""
     given = first or RasterType()
     scale = given.scale * image_scale(description)
     return {

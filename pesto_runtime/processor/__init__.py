@@ -1,23 +1,21 @@
-"""The author's code: how a function becomes a process, is found, and is run."""
+"""Declare, load and run processes: decorated functions and PESTO projects."""
 
 from __future__ import annotations
 
 from pesto_runtime.contract import TileInfo
 from pesto_runtime.processor.annotations import Named, Raster, Vector
 from pesto_runtime.processor.authoring import FunctionContract, contract_of, process
-from pesto_runtime.processor.checking import check_outputs
-from pesto_runtime.processor.function import FunctionProcessor
+from pesto_runtime.processor.function import FunctionProcessor, check_outputs
 from pesto_runtime.processor.loading import load_processor
-from pesto_runtime.processor.partials import decode_partial, encode_partial, fold
 from pesto_runtime.processor.project import ProjectProcessor
-from pesto_runtime.processor.protocol import Given, Processor
-from pesto_runtime.processor.values import encode_value
+from pesto_runtime.processor.protocol import OwnedInputs, Processor
+from pesto_runtime.processor.values import decode_partial, encode_partial, encode_value, fold
 
 __all__ = [
     "FunctionContract",
     "FunctionProcessor",
-    "Given",
     "Named",
+    "OwnedInputs",
     "Processor",
     "ProjectProcessor",
     "Raster",

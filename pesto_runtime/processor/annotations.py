@@ -1,9 +1,12 @@
-"""What an author writes inside `Annotated[...]`: a raster or vector contract, an output's name."""
+"""Define `Raster`, `Vector` and `Named` for `Annotated[...]`, and the options of `@process`.
+
+How a type hint with them is read is in `hints` and `ports`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from pydantic import ValidationError
 
@@ -11,11 +14,11 @@ from pesto_runtime.contract import RasterContract, VectorContract, bad_fields
 from pesto_runtime.errors import InvalidContract
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Margin, Scale
+    from pesto_runtime.contract import Fold, Margin, Scale, Tileable
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,21 @@ class Named:
 
 @dataclass(frozen=True)
 class Raster:
-    """What an image parameter or an image output holds; only what is given is declared.
+    """The raster contract of an image parameter or output; only the given fields are declared.
 
     Attributes:
-        name: Name of the output; a parameter is named by itself.
-        bands: Band names in the order wanted, or how many bands; absent for any.
+        name: Name of the output; an input has the name of its parameter.
+        bands: Band names in the order wanted, or the number of bands; absent for any.
         dtype: One numpy dtype name or several; absent for any.
         nodata: Value of pixels without data; `"nan"` for not-a-number.
         margin: Input pixels needed around an output pixel: one number, or top right bottom left.
-        edge: What the process sees beyond the scene: nothing (`clip`) or a mirror (`reflect`).
+        edge: Pixels beyond the scene: none (`clip`) or mirrored ones (`reflect`).
         scale: Output pixels per input pixel: a ratio, or one per axis (x, y). Outputs only.
         align: Tile origins and sizes are multiples of it, pixels.
         exactness: `bitwise`, or `{"rtol": …, "atol": …}`.
-        tile: Which tile sizes it takes: min, max, preferred, fixed; pixels.
-        memory: What one call needs: input_pixel, output_pixel, fixed; bytes.
-        capabilities: What an orchestrator may filter on: sensors, resolution, levels, formats.
+        tile: Tile sizes that it accepts: min, max, preferred, fixed; pixels.
+        memory: Memory of one call: input_pixel, output_pixel, fixed; bytes.
+        capabilities: For orchestrators to filter on: sensors, resolution, levels, formats.
     """
 
     name: str | None = None
@@ -58,19 +61,19 @@ class Raster:
     capabilities: Mapping[str, JsonValue] | None = None
 
     def __hash__(self) -> int:
-        return hash(self.name)  # lists inside are welcome; `Annotated[...] | None` hashes its parts
+        return hash(self.name)  # other fields may be lists, and `Annotated[...] | None` is hashed
 
     @property
     def declared(self) -> dict[str, object]:
-        """The fields of the raster contract that were given."""
-        given = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value for name, value in given if name != "name" and value is not None}
+        """Fields of the raster contract that have a value."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if name != "name" and value is not None}
 
     def contract(self) -> RasterContract:
-        """The value that goes into the description.
+        """Return the contract for the description.
 
         Raises:
-            InvalidContract: a field makes no sense; all of them are named.
+            InvalidContract: fields are invalid; the error lists all of them.
         """
         try:
             return RasterContract.model_validate(self.declared)
@@ -82,7 +85,7 @@ class Raster:
 
 @dataclass(frozen=True)
 class Vector:
-    """What a vector output holds: a GeoJSON FeatureCollection, in pixels of the window given.
+    """The contract of a vector output: a GeoJSON FeatureCollection, in pixels of the window.
 
     `Annotated[dict, Vector(name="ships", geometry="Point")]`; x is the column, y the row, (0, 0)
     the top left corner of the window, margin included.
@@ -96,16 +99,55 @@ class Vector:
     geometry: str | Sequence[str] | None = None
 
     def __hash__(self) -> int:
-        return hash(self.name)  # as a Raster's
+        return hash(self.name)  # as in Raster
 
     def contract(self) -> VectorContract:
-        """The value that goes into the description.
+        """Return the contract for the description.
 
         Raises:
-            InvalidContract: there is no such geometry.
+            InvalidContract: the geometry type does not exist.
         """
         declared = {} if self.geometry is None else {"geometry": self.geometry}
         try:
             return VectorContract.model_validate(declared)
         except ValidationError as error:
             raise InvalidContract.of("Vector(...)", bad_fields(error, value=declared)) from error
+
+
+class ProcessOptions(TypedDict, total=False):
+    """Options of `@process(...)`."""
+
+    name: str
+    """Name of the process; by default the function's, with `-` for `_`."""
+    version: str
+    """Its version."""
+    title: str
+    """A short title for people."""
+    family: str
+    """Group of processes that it belongs to."""
+    organization: str
+    """Its author's organization."""
+    email: str
+    """Its author's address."""
+    keywords: Sequence[str]
+    """Words for a search."""
+    margin: int | Mapping[str, int] | Margin
+    """Margin of every image input without its own, pixels; makes the process a map."""
+    align: int
+    """Alignment of every image input without its own, pixels."""
+    reduce: Mapping[str, Fold]
+    """Fold of each key of the partial that the function returns; makes the process a reduce."""
+    finish: Callable[..., object]
+    """Turns the folded partial of a reduce into the outputs."""
+    tileable: Tileable
+    """`map`, `reduce` or `whole`, if it does not follow from the other options."""
+    releases_gil: bool
+    """Whether the function releases the GIL, so that threads make it faster."""
+    batched: bool
+    """Whether a request may carry several calls; the function is called once for each."""
+    max_batch_size: int
+    """Maximum number of calls in such a request; 16 by default."""
+    resources: Mapping[str, float]
+    """Resources of one instance: `cpu` (cores), `gpu` (devices), `ram` (GiB)."""
+    setup: Callable[[], object]
+    """Called once, before the service reports that it is ready."""

@@ -1,6 +1,6 @@
-"""`@process`: a typed function over arrays becomes a process with a contract.
+"""Implement `@process`, which derives the contract of a process from a typed function.
 
-The function stays what it was; its contract is its attribute `__pesto__`.
+The function itself is not changed or wrapped; its contract is its attribute `__pesto__`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from pesto_runtime.contract import Description, bad_fields
 from pesto_runtime.errors import InvalidContract, shortened
-from pesto_runtime.processor.document import describe
-from pesto_runtime.processor.options import ProcessOptions
-from pesto_runtime.processor.partials import FOLDS
+from pesto_runtime.processor.annotations import ProcessOptions
+from pesto_runtime.processor.description_builder import describe
 from pesto_runtime.processor.ports import (
     NAME,
     PortSpec,
@@ -25,6 +24,7 @@ from pesto_runtime.processor.ports import (
     read_returns,
     read_signature,
 )
+from pesto_runtime.processor.values import FOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Fold, Tileable
 
 F = TypeVar("F", bound="Callable[..., object]")
-ATTRIBUTE = "__pesto__"
+_ATTRIBUTE = "__pesto__"
 
 
 @dataclass(frozen=True, eq=False)
 class FunctionContract:
-    """Everything known of a decorated function.
+    """A decorated function with its contract.
 
     Attributes:
         function: The author's function.
         description: Its contract.
-        inputs: Its parameters, but the one of the tile.
-        returns: What it returns, or its `finish`.
-        tile: The parameter that receives the `TileInfo`.
-        finish: Turns a merged partial into the outputs; of a reduce only.
-        setup: What to call once before the first call.
+        inputs: Its parameters, without the one for the tile.
+        returns: The outputs of the function, or of `finish` for a reduce.
+        tile: Name of the parameter that receives the `TileInfo`.
+        finish: Converts a merged partial to the outputs; only for a reduce.
+        setup: Called once before the first call.
     """
 
     function: Callable[..., object]
@@ -72,7 +72,7 @@ def process(
     """Make a function a process: `@process`, or `@process(version="1.0.0", margin=2)`.
 
     Raises:
-        InvalidContract: the function contradicts itself or its options; names the way out.
+        InvalidContract: the function or its options contradict each other; with the solution.
     """
     if function is not None:
         return _decorated(function, options)
@@ -80,28 +80,28 @@ def process(
 
 
 def contract_of(function: object) -> FunctionContract | None:
-    """The contract of a decorated function; None for anything else."""
-    contract = getattr(function, ATTRIBUTE, None)
+    """Return the contract of a decorated function; None for any other object."""
+    contract = getattr(function, _ATTRIBUTE, None)
     return contract if isinstance(contract, FunctionContract) else None
 
 
 def _decorated(function: F, options: ProcessOptions) -> F:
     if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
         raise InvalidContract(f"@process is for plain functions, not {shortened(function)}")
-    vars(function)[ATTRIBUTE] = _contract(function, options)
+    vars(function)[_ATTRIBUTE] = _contract(function, options)
     return function
 
 
 def _contract(function: Callable[..., object], options: ProcessOptions) -> FunctionContract:
     title = f"{function.__name__}()"
-    _refuse_options(options, title)
+    _require_valid_options(options, title)
     signature = read_signature(function)
     inputs = _with_geometry(signature, options, title)
     finish = options.get("finish")
     returns = read_returns(finish or function)
     folds = options.get("reduce")
     if folds is not None and finish is not None:
-        _refuse_reduce(function, finish, folds, title)
+        _require_valid_reduce(function, finish, folds, title)
     tileable = _tileable(inputs, options, title)
     try:
         document = describe(function, options, inputs, returns.ports, tileable)
@@ -113,7 +113,7 @@ def _contract(function: Callable[..., object], options: ProcessOptions) -> Funct
     )
 
 
-def _refuse_options(options: ProcessOptions, title: str) -> None:
+def _require_valid_options(options: ProcessOptions, title: str) -> None:
     unknown = sorted(set(options) - set(ProcessOptions.__annotations__))
     if unknown:
         known = ", ".join(sorted(ProcessOptions.__annotations__))
@@ -124,7 +124,7 @@ def _refuse_options(options: ProcessOptions, title: str) -> None:
     if ("reduce" in options) != ("finish" in options):
         lacking = "finish" if "reduce" in options else "reduce"
         raise InvalidContract(
-            f"{title}: a reduce has both, and {lacking!r} is missing; write "
+            f"{title}: a reduce requires reduce and finish, and {lacking!r} is missing; write "
             '@process(reduce={"total": "sum"}, finish=f) with f(partial) -> the outputs'
         )
     if "max_batch_size" in options and not options.get("batched"):
@@ -152,14 +152,14 @@ def _with_geometry(
     )
     for port in ports:
         try:
-            port.raster  # noqa: B018  # an impossible margin or align shows here
+            port.raster  # noqa: B018  # validates the margin and the alignment
         except ValidationError as error:
-            found = list(bad_fields(error))
-            raise InvalidContract.of(f"{title}, parameter {port.name!r}", found) from error
+            faults = list(bad_fields(error))
+            raise InvalidContract.of(f"{title}, parameter {port.name!r}", faults) from error
     return ports
 
 
-def _refuse_reduce(
+def _require_valid_reduce(
     function: Callable[..., object], finish: Callable[..., object],
     folds: Mapping[str, Fold], title: str,
 ) -> None:  # fmt: skip
@@ -172,33 +172,33 @@ def _refuse_reduce(
             f"{title}: it returns {sorted(keys)} but reduce folds {sorted(folds)}; "
             "name the same keys"
         )
-    needed = [
+    required = [
         each.name
         for each in inspect.signature(finish).parameters.values()
         if each.default is inspect.Parameter.empty
     ]
-    if len(needed) != 1:
+    if len(required) != 1:
         raise InvalidContract(
-            f"{title}: finish {finish.__name__}({', '.join(needed)}) must take the merged partial "
-            "and nothing else"
+            f"{title}: finish {finish.__name__}({', '.join(required)}) must have one required "
+            "parameter, the merged partial"
         )
 
 
 def _tileable(inputs: tuple[PortSpec, ...], options: ProcessOptions, title: str) -> Tileable | None:
-    """`reduce` where there is one, `map` where a margin was declared, else what is said."""
+    """Return `reduce` for a reduce, `map` for a declared margin, else the option `tileable`."""
     images = [port for port in inputs if port.kind == "image"]
     margin = any("margin" in (port.declared or {}) for port in images)
-    said = options.get("tileable")
-    if said is None:
+    declared = options.get("tileable")
+    if declared is None:
         return "reduce" if "reduce" in options else "map" if margin else None
     kinds = get_args(Literal["map", "reduce", "whole"])
-    if said not in kinds:
-        raise InvalidContract(f"{title}: tileable={said!r} is none of {kinds}")
-    if (said == "reduce") != ("reduce" in options):
-        raise InvalidContract(f"{title}: tileable={said!r} contradicts its reduce and finish")
-    if said == "whole" and margin:
+    if declared not in kinds:
+        raise InvalidContract(f"{title}: tileable={declared!r} is not one of {kinds}")
+    if (declared == "reduce") != ("reduce" in options):
+        raise InvalidContract(f"{title}: tileable={declared!r} contradicts its reduce and finish")
+    if declared == "whole" and margin:
         raise InvalidContract(
-            f"{title}: a margin says that it works on tiles, tileable='whole' that it does not; "
-            "remove one"
+            f"{title}: a margin means that it works on tiles, and tileable='whole' that it does "
+            "not; remove one"
         )
-    return said
+    return declared

@@ -1,9 +1,15 @@
-"""An authored function at work: inputs checked, the call made, outputs checked and made plain."""
+"""Run a decorated function: check its inputs, call it, check and convert its outputs.
+
+The contract of the function is made in `authoring`; images are encoded and decoded elsewhere.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import threading
+import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +18,23 @@ import numpy as np
 from pydantic import ValidationError
 
 from pesto_runtime.contract import TileInfo, Window, bad_fields
-from pesto_runtime.errors import BadField, ContractBroken, InvalidInput, NothingValid, shortened
-from pesto_runtime.processor.failure import author_code
-from pesto_runtime.processor.partials import is_empty
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    BadField,
+    ContractBroken,
+    InvalidInput,
+    NothingValid,
+    PestoError,
+    shortened,
+)
 from pesto_runtime.processor.values import (
     encode_value,
     image_faults,
+    is_empty,
     output_image,
     output_images,
     read_only,
-    refused_inputs,
+    require_no_faults,
 )
 
 if TYPE_CHECKING:
@@ -29,17 +42,21 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description
+    from pesto_runtime.contract import Description, Port
     from pesto_runtime.processor.authoring import FunctionContract
     from pesto_runtime.processor.ports import PortSpec
+
+_THIS_PACKAGE = Path(__file__).parent
+_MOST_CHARS = 500
+_READ_ONLY = "; inputs are read-only: copy one before writing into it"
 
 
 @dataclass(frozen=True, eq=False)
 class FunctionProcessor:
-    """Performs a decorated function.
+    """Runs a decorated function.
 
     Attributes:
-        contract: What its author declared.
+        contract: The declarations of its author.
         build: `sha256:…` of its sources.
     """
 
@@ -55,11 +72,11 @@ class FunctionProcessor:
 
     @property
     def version_document(self) -> Mapping[str, JsonValue]:
-        """What `/version` tells."""
+        """The body of the response to `GET /api/v1/version`."""
         return {"version": self.description.version}
 
     def setup(self) -> None:
-        """Run the author's set-up, the first time only.
+        """Run the author's set-up; later calls do nothing.
 
         Raises:
             AlgorithmFailed: it raised; the next call tries again.
@@ -73,13 +90,13 @@ class FunctionProcessor:
     def run(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
     ) -> dict[str, object]:
-        """Answer the outputs; of a reduce, those of this one partial.
+        """Return the outputs; for a reduce, the outputs of this partial alone.
 
         Raises:
-            InvalidInput: with every input that does not fit.
+            InvalidInput: inputs do not fit; the error lists all of them.
             AlgorithmFailed: the author's code raised.
-            ContractBroken: an output is not what was declared.
-            NothingValid: a reduce found nothing to reduce.
+            ContractBroken: an output does not fit its declaration.
+            NothingValid: the partial of a reduce is empty.
         """
         if self.contract.finish is not None:
             return self.finish(self.partial(inputs, tile=tile))
@@ -88,14 +105,14 @@ class FunctionProcessor:
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
     ) -> dict[str, object]:
-        """Answer a reduce's partial of these inputs.
+        """Return the partial of a reduce for these inputs.
 
         Raises:
-            InvalidInput: with every input that does not fit, or the process is no reduce.
+            InvalidInput: inputs do not fit, or the process is not a reduce.
             AlgorithmFailed: the author's code raised.
-            ContractBroken: the partial has other keys than declared, or is not JSON.
+            ContractBroken: the partial has undeclared keys, or is not JSON.
         """
-        self._refuse_unless_reduce()
+        self._require_reduce()
         name, folds = self.description.name, self.description.folds
         partial = self._call(inputs, tile)
         if not isinstance(partial, dict) or not set(partial) <= set(folds):
@@ -106,21 +123,21 @@ class FunctionProcessor:
         return {key: _partial_value(key, value) for key, value in partial.items()}
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
-        """Answer the outputs of a merged partial.
+        """Return the outputs of a merged partial.
 
         Raises:
-            InvalidInput: the partial has a key that no fold names, or the process is no reduce.
+            InvalidInput: the partial has a key without a fold, or the process is not a reduce.
             NothingValid: every key is null or absent.
             AlgorithmFailed: the author's code raised.
-            ContractBroken: an output is not what was declared.
+            ContractBroken: an output does not fit its declaration.
         """
-        finish = self._refuse_unless_reduce()
+        finish = self._require_reduce()
         name, folds = self.description.name, self.description.folds
-        unknown = [BadField(f"/{key}", f"is no key of {sorted(folds)}") for key in partial
+        unknown = [BadField(f"/{key}", f"is not a key of {sorted(folds)}") for key in partial
                    if key not in folds]  # fmt: skip
-        refused_inputs(f"{name}, finish", unknown)
+        require_no_faults(f"{name}, finish", unknown)
         if is_empty(partial, folds):
-            raise NothingValid(f"{name}: no block gave anything to reduce; no valid pixel?")
+            raise NothingValid(f"{name}: the partial is empty; are there valid pixels?")
         with author_code(f"finish of {name}", self._root):
             result: object = finish({key: partial.get(key) for key in folds})
         return self._outputs(result)
@@ -129,15 +146,15 @@ class FunctionProcessor:
     def _root(self) -> Path:
         return Path(self.contract.function.__code__.co_filename).parent
 
-    def _refuse_unless_reduce(self) -> Callable[..., object]:
+    def _require_reduce(self) -> Callable[..., object]:
         if self.contract.finish is None:
-            raise InvalidInput(f"{self.description.name} is no reduce: it has no partial")
+            raise InvalidInput(f"{self.description.name} is not a reduce: it has no partial")
         return self.contract.finish
 
     def _call(self, inputs: Mapping[str, object], tile: TileInfo | None) -> object:
         name = self.description.name
         arguments, faults = _arguments(self.contract.inputs, inputs)
-        refused_inputs(name, faults)
+        require_no_faults(name, faults)
         if self.contract.tile is not None:
             arguments[self.contract.tile] = tile or _whole_tile(self.contract.inputs, arguments)
         if not self._ready.is_set():
@@ -151,9 +168,64 @@ class FunctionProcessor:
             return {port.name: _output(port, result) for port in returns.ports}
         wanted = [port.name for port in returns.ports]
         if not isinstance(result, dict) or set(result) != set(wanted):
-            got = sorted(map(str, result)) if isinstance(result, dict) else result
-            raise ContractBroken(f"{name}: returns a dict of {wanted}, but got {shortened(got)}")
+            actual = sorted(map(str, result)) if isinstance(result, dict) else result
+            raise ContractBroken(f"{name}: returns a dict of {wanted}, but got {shortened(actual)}")
         return {port.name: _output(port, result[port.name]) for port in returns.ports}
+
+
+def check_outputs(
+    description: Description, inputs: Mapping[str, object], outputs: Mapping[str, object]
+) -> None:
+    """Check outputs against the contract: presence, dtype, bands, and the shape for a map.
+
+    Outputs that are not in the description are ignored.
+
+    Args:
+        description: The contract.
+        inputs: The inputs of the call; arrays are (band, row, col), margin included.
+        outputs: The outputs of the call.
+
+    Raises:
+        ContractBroken: outputs break the contract; the error lists the expected and actual
+            properties of each.
+    """
+    window = _window(description, inputs) if description.tileable == "map" else None
+    faults: list[BadField] = []
+    for port in description.outputs:
+        value = outputs.get(port.name)
+        if port.name not in outputs or (value is None and port.kind == "image"):
+            if port.required or port.raster is not None:
+                faults.append(BadField(f"/{port.name}", "is missing"))
+        elif port.kind == "image":
+            faults.extend(_image_faults(port, value, window))
+        elif port.kind == "images":
+            faults.extend(_images_faults(port, value))
+    if faults:
+        listed = "; ".join(f"output {each.pointer[1:]!r} {each.detail}" for each in faults[:3])
+        raise ContractBroken(f"{description.name}: {listed}", fields=faults)
+
+
+@contextmanager
+def author_code(name: str, root: Path) -> Iterator[None]:
+    """Convert any exception of the author's code; errors of this package are not changed.
+
+    Args:
+        name: The process, with the step that runs.
+        root: Directory of the author's files.
+
+    Raises:
+        AlgorithmFailed: the block raised; the detail ends with the author's innermost line.
+    """
+    try:
+        yield
+    except PestoError:
+        raise
+    except (Exception, SystemExit) as error:  # the author's code may raise any of them
+        text = " ".join(str(error).split())
+        hint = _READ_ONLY if isinstance(error, ValueError) and "read-only" in text else ""
+        message = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        message = message if len(message) <= _MOST_CHARS else message[:_MOST_CHARS] + "..."
+        raise AlgorithmFailed(f"{name}: {message}{hint}{_where(error, root)}") from error
 
 
 def _arguments(
@@ -161,22 +233,21 @@ def _arguments(
 ) -> tuple[dict[str, object], list[BadField]]:
     known = {port.name for port in ports}
     faults = [
-        BadField(f"/{name}", f"is no input; there are {sorted(known)}", shortened(inputs[name]))
+        BadField(f"/{name}", f"is not an input; there are {sorted(known)}", shortened(inputs[name]))
         for name in inputs
         if name not in known
     ]
     arguments: dict[str, object] = {}
     for port in ports:
         if port.name in inputs:
-            found = list(_read(port, inputs[port.name], arguments))
-            faults.extend(found)
+            faults.extend(_read(port, inputs[port.name], arguments))
         elif port.required:
             faults.append(BadField(f"/{port.name}", "is required"))
     return arguments, faults
 
 
 def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterator[BadField]:
-    """Put one checked input among the arguments, or tell what is wrong with it."""
+    """Check one input and add it to the arguments; yield its faults."""
     pointer = f"/{port.name}"
     if value is None and port.optional:
         arguments[port.name] = None
@@ -196,7 +267,7 @@ def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterat
 
 
 def _read_json(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterator[BadField]:
-    """Read a value as JSON: a list will do for a tuple, text will not do for a number."""
+    """Validate a value as JSON: a list is accepted for a tuple, but not a string for a number."""
     if port.adapter is None:
         return
     try:
@@ -221,7 +292,7 @@ def _output(port: PortSpec, value: object) -> object:
             port.adapter.validate_json(json.dumps(encoded), strict=True)
         except ValidationError as error:
             faults = list(bad_fields(error, prefix=f"/{port.name}", value=encoded))
-            detail = f"output {port.name!r} is not what its hint says: {faults[0].detail}"
+            detail = f"output {port.name!r} does not fit its type hint: {faults[0].detail}"
             raise ContractBroken(f"{detail}, not {faults[0].value}", fields=faults) from error
     return encoded
 
@@ -233,11 +304,89 @@ def _partial_value(key: str, value: object) -> object:
 
 
 def _whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> TileInfo:
-    """The tile of a call that names none: the whole array, which is the whole scene."""
+    """Return the tile of a call without one: the whole array, as a whole scene."""
     for port in ports:
         pixels = arguments.get(port.name)
         if port.kind == "image" and isinstance(pixels, np.ndarray):
             _, height, width = pixels.shape
             window = Window(0, 0, width, height)
             return TileInfo(read=window, write=window, scene_size=(width, height))
-    raise InvalidInput("a process that receives its tile needs an image")
+    raise InvalidInput("a process that receives its tile requires an image")
+
+
+def _window(description: Description, inputs: Mapping[str, object]) -> tuple[int, int] | None:
+    """Return height and width of the window that a map process received."""
+    for port in description.image_inputs:
+        pixels = inputs.get(port.name)
+        if isinstance(pixels, np.ndarray) and pixels.ndim >= 2:
+            return pixels.shape[-2], pixels.shape[-1]
+    return None
+
+
+def _image_faults(port: Port, value: object, window: tuple[int, int] | None) -> Iterator[BadField]:
+    pointer = f"/{port.name}"
+    if not isinstance(value, np.ndarray) or value.ndim != 3:
+        shape = list(value.shape) if isinstance(value, np.ndarray) else None
+        actual = f"shape {shape}" if shape is not None else type(value).__name__
+        yield BadField(pointer, f"must be an array (band, row, col), got {actual}")
+        return
+    yield from _band_faults(port, pointer, value)
+    if window is not None:
+        expected = _scaled(port, window)
+        if value.shape[1:] != expected:
+            yield BadField(
+                pointer,
+                f"must have {expected[0]} rows and {expected[1]} columns, margin included, got "
+                f"{value.shape[1]} and {value.shape[2]}: a map returns the whole window",
+            )
+
+
+def _images_faults(port: Port, value: object) -> Iterator[BadField]:
+    if not isinstance(value, (list, tuple)):
+        yield BadField(f"/{port.name}", f"must be a list of arrays, got {type(value).__name__}")
+        return
+    for index, each in enumerate(value):
+        pointer = f"/{port.name}/{index}"
+        if isinstance(each, np.ndarray) and each.ndim == 3:
+            yield from _band_faults(port, pointer, each)
+        else:
+            yield BadField(pointer, f"must be an array (band, row, col), got {type(each).__name__}")
+
+
+def _band_faults(port: Port, pointer: str, value: np.ndarray) -> Iterator[BadField]:
+    raster = port.raster
+    if raster is None:
+        return
+    if raster.dtype and value.dtype.name not in raster.dtype:
+        yield BadField(pointer, f"must be {' or '.join(raster.dtype)}, got {value.dtype.name}")
+    if raster.band_count not in (None, value.shape[0]):
+        yield BadField(pointer, f"must have {raster.band_count} bands, got {value.shape[0]}")
+
+
+def _scaled(port: Port, window: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of the output, without an incomplete pixel at the far edge."""
+    if port.raster is None:
+        return window
+    scale = port.raster.scale
+    return math.floor(window[0] * scale.y), math.floor(window[1] * scale.x)
+
+
+def _where(error: BaseException, root: Path) -> str:
+    """Return file and line of the author's code that raised; empty if there is none."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f" ({_shown(error.filename, root)}:{error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [frame for frame in frames if not Path(frame.filename).is_relative_to(_THIS_PACKAGE)]
+    own = [frame for frame in foreign if _is_own(frame.filename, root)]
+    found = (own or foreign)[-1:]
+    return f" ({_shown(found[0].filename, root)}:{found[0].lineno})" if found else ""
+
+
+def _is_own(file: str, root: Path) -> bool:
+    path = Path(file)
+    return path.is_relative_to(root) and "site-packages" not in path.parts
+
+
+def _shown(file: str, root: Path) -> str:
+    path = Path(file)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

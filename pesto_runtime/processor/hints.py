@@ -1,6 +1,6 @@
-"""Type hints taken apart: what stands under `Annotated` and `Optional`, and as which JSON schema.
+"""Analyse type hints: the type under `Annotated` and `Optional`, and its JSON schema.
 
-Knows nothing of processes; `ports` gives the parts their meaning.
+Inputs and outputs of a process are made from the parts in `ports`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _MODES: tuple[Literal["validation"], Literal["serialization"]] = ("validation", 
 
 @dataclass(frozen=True)
 class Hint:
-    """A type hint, taken apart.
+    """A type hint, separated into its parts.
 
     Attributes:
         whole: The hint as written.
-        base: What is left without `Annotated` and `None`.
+        base: The type without `Annotated` and `None`.
         optional: Whether None is allowed.
-        metadata: Everything inside `Annotated`, outermost last.
+        metadata: All metadata of `Annotated`, outermost last.
     """
 
     whole: object
@@ -57,7 +57,7 @@ class Hint:
 
     @classmethod
     def of(cls, whole: object) -> Hint:
-        """Peel `Annotated`, `Required` and `Optional` off, in any order.
+        """Separate the type from `Annotated`, `Required` and `Optional`, in any order.
 
         >>> Hint.of(Annotated[float, "metres"] | None).base
         <class 'float'>
@@ -76,34 +76,34 @@ class Hint:
 
     @property
     def raster(self) -> Raster | None:
-        """The `Raster` of the hint."""
+        """The `Raster` of the hint; None without one."""
         return next((each for each in self.metadata if isinstance(each, Raster)), None)
 
     @property
     def vector(self) -> Vector | None:
-        """The `Vector` of the hint."""
+        """The `Vector` of the hint; None without one."""
         return next((each for each in self.metadata if isinstance(each, Vector)), None)
 
     @property
     def name(self) -> str | None:
-        """The name that the hint gives an output."""
+        """The name of an output, from `Named`, `Raster` or `Vector`; None without one."""
         named = next((each.name for each in self.metadata if isinstance(each, Named)), None)
         described = self.raster or self.vector
         return named or (described.name if described else None)
 
     @property
     def text(self) -> str:
-        """The plain strings of the hint: its description."""
+        """The plain strings of the metadata: the description."""
         return " ".join(each for each in self.metadata if isinstance(each, str))
 
     @property
     def is_array(self) -> bool:
-        """Whether it is one numpy array."""
+        """Whether the type is a numpy array."""
         return _array_type(self.base)
 
     @property
     def items(self) -> Hint | None:
-        """What a list, tuple or sequence of one type holds."""
+        """The item type of a list, tuple or sequence of one type; None for any other type."""
         arguments = get_args(self.base)
         origin = get_origin(self.base)
         several = origin in (list, Sequence) or (origin is tuple and arguments[1:] == (...,))
@@ -111,7 +111,7 @@ class Hint:
 
     @property
     def dtype(self) -> str | None:
-        """The dtype of `NDArray[np.uint8]`; None where the hint leaves it open."""
+        """The dtype of `NDArray[np.uint8]`; None if the hint has no dtype."""
         arguments = get_args(self.base)
         scalar = get_args(arguments[1]) if len(arguments) == 2 else ()
         if scalar and isinstance(scalar[0], type) and issubclass(scalar[0], np.generic):
@@ -130,7 +130,7 @@ def _array_type(base: object) -> bool:
 
 
 def hints_of(function: Callable[..., object] | type, what: str) -> Mapping[str, object]:
-    """The resolved type hints of a function or a TypedDict, with their metadata.
+    """Return the resolved type hints of a function or a TypedDict, with their metadata.
 
     Raises:
         InvalidContract: a name in a hint cannot be resolved.
@@ -145,13 +145,13 @@ def hints_of(function: Callable[..., object] | type, what: str) -> Mapping[str, 
 
 
 def adapter_of(hint: object, what: str) -> TypeAdapter[object]:
-    """Pydantic's reading of a hint.
+    """Return pydantic's adapter for a hint.
 
     Raises:
-        InvalidContract: no JSON schema can say it.
+        InvalidContract: the type has no JSON schema.
     """
     try:
-        adapter: TypeAdapter[object] = TypeAdapter(portable(hint))  # type: ignore[arg-type]  # a type form
+        adapter: TypeAdapter[object] = TypeAdapter(_portable(hint))  # type: ignore[arg-type]  # a type form
         for mode in _MODES:
             adapter.json_schema(mode=mode)
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
@@ -163,25 +163,29 @@ def adapter_of(hint: object, what: str) -> TypeAdapter[object]:
     return adapter
 
 
-def portable(hint: object) -> object:
-    """The same hint with every `typing.TypedDict` as pydantic takes it before Python 3.12."""
+def _portable(hint: object) -> object:
+    """Return the hint with every `typing.TypedDict` replaced by one of `typing_extensions`.
+
+    Before Python 3.12, pydantic accepts only the latter
+    (https://docs.pydantic.dev/latest/errors/usage_errors/#typed-dict-version).
+    """
     if sys.version_info >= (3, 12):
         return hint
     if typing_extensions.is_typeddict(hint) and isinstance(hint, type):
         return _retyped(hint)
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
-        return Annotated[(portable(arguments[0]), *arguments[1:])]
-    if not any(map(_holds_typed_dict, arguments)):
+        return Annotated[(_portable(arguments[0]), *arguments[1:])]
+    if not any(map(_contains_typed_dict, arguments)):
         return hint
     if get_origin(hint) in (Union, types.UnionType):
-        return functools.reduce(operator.or_, map(portable, arguments))
+        return functools.reduce(operator.or_, map(_portable, arguments))
     origin = get_origin(hint)
-    return types.GenericAlias(origin, tuple(portable(each) for each in arguments))  # type: ignore[arg-type]  # a generic has an origin
+    return types.GenericAlias(origin, tuple(_portable(each) for each in arguments))  # type: ignore[arg-type]  # a generic has an origin
 
 
-def _holds_typed_dict(hint: object) -> bool:
-    return typing_extensions.is_typeddict(hint) or any(map(_holds_typed_dict, get_args(hint)))
+def _contains_typed_dict(hint: object) -> bool:
+    return typing_extensions.is_typeddict(hint) or any(map(_contains_typed_dict, get_args(hint)))
 
 
 @cache
@@ -190,7 +194,7 @@ def _retyped(kind: type) -> object:
         return kind
     required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
     fields = {
-        name: Required[portable(hint)] if name in required else NotRequired[portable(hint)]
+        name: Required[_portable(hint)] if name in required else NotRequired[_portable(hint)]
         for name, hint in get_type_hints(kind, include_extras=True).items()
     }
     return typing_extensions.TypedDict(kind.__name__, fields)  # type: ignore[operator]  # functional form with computed fields

@@ -1,4 +1,7 @@
-"""From a TARGET to what performs it: `file.py:function`, `package.module:function`, a project."""
+"""Load the processor of a target: `file.py:function`, `package.module:function`, or a project.
+
+A processor is loaded again only if its sources change. The author's function is not called here.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,10 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
 from pesto_runtime.processor.authoring import FunctionContract, contract_of
-from pesto_runtime.processor.failure import author_code
-from pesto_runtime.processor.function import FunctionProcessor
-from pesto_runtime.processor.modules import ModuleSpace
+from pesto_runtime.processor.function import FunctionProcessor, author_code
+from pesto_runtime.processor.modules import ModuleSpace, sources_digest
 from pesto_runtime.processor.project import load_project
 from pesto_runtime.processor.project_files import project_build
-from pesto_runtime.processor.sources import sources_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,9 @@ _gate = threading.RLock()
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedModule:
+    """A module, its build, and the modification times of its source files."""
+
     module: ModuleType
     build: str
     stamp: tuple[tuple[Path, int], ...]
@@ -42,7 +45,7 @@ class _Loaded:
         return all(_changed_at(file) == at for file, at in self.stamp)
 
 
-_files: dict[Path, _Loaded] = {}
+_files: dict[Path, _LoadedModule] = {}
 _functions: dict[tuple[str, str], FunctionProcessor] = {}
 _projects: dict[tuple[Path, tuple[str, ...], str], Processor] = {}
 
@@ -50,17 +53,17 @@ _projects: dict[tuple[Path, tuple[str, ...], str], Processor] = {}
 def load_processor(
     target: str, *, profiles: Sequence[str] = (), base: Path | None = None
 ) -> Processor:
-    """Load what a target names; loading it again costs nothing until a source changes.
+    """Load the processor of a target; cached until one of its sources changes.
 
     Args:
         target: `file.py:function`, `package.module:function`, or a PESTO project directory.
-        profiles: Of a project, in the order they apply.
+        profiles: Profiles of a project, in the order in which they apply.
         base: Directory that relative paths are relative to; the working directory by default.
 
     Raises:
-        NotFound: no such file, directory, module or function; tells what is there.
+        NotFound: the file, directory, module or function does not exist; lists existing ones.
         InvalidContract: the function is not a process, or the project contradicts itself.
-        InvalidInput: profiles are given for a function.
+        InvalidInput: the target is a function, and there are profiles.
         AlgorithmFailed: the author's code raises when it is imported.
     """
     with _gate:
@@ -86,7 +89,7 @@ def _project(directory: Path, profiles: tuple[str, ...]) -> Processor:
     return _projects[key]
 
 
-def _load_file(path: Path) -> _Loaded:
+def _load_file(path: Path) -> _LoadedModule:
     known = _files.get(path)
     if known is not None and known.is_fresh:
         return known
@@ -99,21 +102,26 @@ def _load_file(path: Path) -> _Loaded:
         module = _executed(path)
     files = [path, *space.sources()]
     stamp = ((path, before), *((file, _changed_at(file)) for file in files[1:]))
-    _files[path] = _Loaded(module, sources_digest(path.parent, files), stamp)
+    _files[path] = _LoadedModule(module, sources_digest(path.parent, files), stamp)
     return _files[path]
 
 
 class _UncachedLoader(SourceFileLoader):
-    """Compiles the source as it is: bytecode caches tell a quick edit by the second only."""
+    """Compiles the source on every load.
+
+    A bytecode cache is valid if size and modification time in whole seconds are equal
+    (https://docs.python.org/3/reference/import.html#cached-bytecode-invalidation), so a quick edit
+    of the same size would not be noticed.
+    """
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # importlib's signature
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _executed(path: Path) -> ModuleType:
-    """Run a file as a module whose name no other file has."""
-    mark = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    name = f"_pesto_author_{mark}_{path.stem}"
+    """Run a file as a module with a name that no other file has."""
+    path_hash = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    name = f"_pesto_author_{path_hash}_{path.stem}"
     loader = _UncachedLoader(name, str(path))
     module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
     module.__file__ = str(path)
@@ -129,7 +137,7 @@ def _executed(path: Path) -> ModuleType:
     return module
 
 
-def _load_module(name: str, base: Path) -> _Loaded:
+def _load_module(name: str, base: Path) -> _LoadedModule:
     absent = NotFound(f"{name}: there is no such module; {_FORMS}, and a service is http://…")
     if not all(part.isidentifier() for part in name.split(".")):
         raise absent
@@ -147,7 +155,7 @@ def _load_module(name: str, base: Path) -> _Loaded:
     file = Path(module.__file__ or "")
     if not file.is_file():
         raise NotFound(f"{name}: is a package without a file; name the module of the function")
-    return _Loaded(module, sources_digest(file.parent, [file]), ())
+    return _LoadedModule(module, sources_digest(file.parent, [file]), ())
 
 
 def _function(place: str, name: str, base: Path | None) -> FunctionProcessor:
@@ -158,19 +166,19 @@ def _function(place: str, name: str, base: Path | None) -> FunctionProcessor:
     found = getattr(loaded.module, name, None)
     contract = contract_of(found)
     if contract is not None:
-        return _kept(contract, loaded.build, name)
-    there = [f"{place}:{key}" for key, each in vars(loaded.module).items() if contract_of(each)]
-    choice = f"there is {', '.join(sorted(there))}" if there else "there is none at all"
+        return _cached(contract, loaded.build, name)
+    known = [f"{place}:{key}" for key, each in vars(loaded.module).items() if contract_of(each)]
+    choice = f"there is {', '.join(sorted(known))}" if known else "the module has none"
     if callable(found):
         raise InvalidContract(
-            f"{place}:{name} is no process: decorate it with @pesto_runtime.process; {choice}"
+            f"{place}:{name} is not a process: decorate it with @pesto_runtime.process; {choice}"
         )
     wanted = f"{place} has no process {name!r}" if name else f"{place}: name its function"
     raise NotFound(f"{wanted}; {choice}")
 
 
-def _kept(contract: FunctionContract, build: str, name: str) -> FunctionProcessor:
-    """One processor per function and build, so that its set-up runs once."""
+def _cached(contract: FunctionContract, build: str, name: str) -> FunctionProcessor:
+    """Return the one processor of a function and build, so that its set-up runs once."""
     known = _functions.get((build, name))
     if known is None or known.contract is not contract:
         known = _functions[build, name] = FunctionProcessor(contract, build)

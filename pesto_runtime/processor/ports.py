@@ -1,6 +1,7 @@
-"""The inputs and outputs of an authored function, read off its signature.
+"""Read the inputs and outputs of a function from its signature.
 
-Every contradiction is an `InvalidContract` that names the function, the parameter and the way out.
+Every contradiction is an `InvalidContract` with the function, the parameter and the solution. No
+value is read or written here.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ class PortSpec:
     """One input or output as its author declared it.
 
     Attributes:
-        name: Of the port.
+        name: Name of the port.
         kind: `image`, `images`, `vector` (GeoJSON), or `json` for any other value.
-        text: Its description; empty where there is none.
-        required: Whether a call must give it.
+        text: Its description; may be empty.
+        required: Whether a call must have it.
         optional: Whether None is allowed.
         declared: Fields of its raster contract; None without a `Raster`.
-        adapter: How pydantic reads its values; None for images.
-        default: What an absent one means, as JSON; only where `has_default`.
-        has_default: Whether the description tells a default.
-        vector: Its vector contract; None for what is no vector.
+        adapter: Pydantic's adapter for its values; None for images.
+        default: Its default as JSON; valid only if `has_default`.
+        has_default: Whether the description has a default.
+        vector: Its vector contract; None for any other kind.
     """
 
     name: str
@@ -63,17 +64,17 @@ class PortSpec:
         return None if self.declared is None else RasterContract.model_validate(self.declared)
 
     def declaring(self, fields: Mapping[str, object]) -> PortSpec:
-        """The port with fields of its raster contract where it has none of its own."""
+        """Return the port with these fields of the raster contract; its own take precedence."""
         return replace(self, declared={**fields, **(self.declared or {})}) if fields else self
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function takes.
+    """The inputs of a function.
 
     Attributes:
         inputs: In the order of its parameters.
-        tile: The parameter that receives the `TileInfo`; None where there is none.
+        tile: The parameter that receives the `TileInfo`; None without one.
     """
 
     inputs: tuple[PortSpec, ...]
@@ -82,11 +83,11 @@ class Signature:
 
 @dataclass(frozen=True)
 class Returns:
-    """What a function gives.
+    """The outputs of a function.
 
     Attributes:
         ports: In their order.
-        keyed: Whether it returns a dict of them (a TypedDict) and not the one value itself.
+        keyed: Whether it returns a dict of outputs (a TypedDict) and not one output itself.
     """
 
     ports: tuple[PortSpec, ...]
@@ -104,7 +105,7 @@ def read_signature(function: Callable[..., object]) -> Signature:
     inputs, tiles = [], []
     for parameter in inspect.signature(function).parameters.values():
         what = f"{title}, parameter {parameter.name!r}"
-        _refuse_shape(parameter, what)
+        _require_named(parameter, what)
         if parameter.name not in hints:
             raise InvalidContract(f"{what}: has no type hint; write `{parameter.name}: float`")
         hint = Hint.of(hints[parameter.name])
@@ -123,10 +124,10 @@ def read_signature(function: Callable[..., object]) -> Signature:
 
 
 def read_returns(function: Callable[..., object]) -> Returns:
-    """Read what a function returns: a TypedDict of outputs, or one output.
+    """Read the outputs of a function: a TypedDict of outputs, or one output.
 
     Raises:
-        InvalidContract: no return annotation, or one that cannot be an output.
+        InvalidContract: the return annotation is missing, or cannot be an output.
     """
     title = f"{function.__name__}()"
     hints = hints_of(function, title)
@@ -141,7 +142,7 @@ def read_returns(function: Callable[..., object]) -> Returns:
 
 
 def partial_keys(function: Callable[..., object]) -> tuple[str, ...] | None:
-    """The keys of a reduce's partial, where its return annotation names them.
+    """Return the keys of a reduce's partial; None if its return annotation does not name them.
 
     Raises:
         InvalidContract: the annotation is neither a dict with str keys nor a TypedDict.
@@ -162,16 +163,16 @@ def _members(kind: type, title: str) -> Mapping[str, object]:
     members = hints_of(kind, f"{title}, return {kind.__name__}")
     if not members:
         raise InvalidContract(f"{title}, return: {kind.__name__} has no key; name the outputs")
-    left_out = sorted(getattr(kind, "__optional_keys__", ()))
-    if left_out:
+    optional = sorted(getattr(kind, "__optional_keys__", ()))
+    if optional:
         raise InvalidContract(
-            f"{title}, return: {left_out} of {kind.__name__} may be absent; every output is "
-            "there: use `| None` for a value that may be missing"
+            f"{title}, return: {optional} of {kind.__name__} may be absent; an output must not "
+            "be absent: use `| None` for a value that may be missing"
         )
     return members
 
 
-def _refuse_shape(parameter: inspect.Parameter, what: str) -> None:
+def _require_named(parameter: inspect.Parameter, what: str) -> None:
     if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
         raise InvalidContract(f"{what}: inputs are named one by one; replace * and ** parameters")
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
@@ -218,7 +219,9 @@ def _with_default(port: PortSpec, default: object, what: str) -> PortSpec:
 
 def _output(name: str, hint: Hint, what: str) -> PortSpec:
     if not NAME.fullmatch(name):
-        raise InvalidContract(f"{what}: {name!r} is no name for an output; use letters, digits, _")
+        raise InvalidContract(
+            f"{what}: {name!r} is not a name for an output; use letters, digits, _"
+        )
     if getattr(hint.base, "__origin__", None) is tuple and any(
         each.is_array for each in map(Hint.of, getattr(hint.base, "__args__", ()))
     ) and hint.items is None:  # fmt: skip
@@ -252,7 +255,9 @@ def _vector(hint: Hint, what: str) -> VectorContract | None:
     if hint.vector is None:
         return None
     if hint.optional:
-        raise InvalidContract(f"{what}: a vector is never None; no features are an empty list")
+        raise InvalidContract(
+            f"{what}: a vector must not be None; without features it is an empty list"
+        )
     try:
         return hint.vector.contract()
     except InvalidContract as error:
@@ -269,8 +274,8 @@ def _declared(hints: tuple[Hint, Hint], what: str) -> Iterator[tuple[str, object
             raise InvalidContract(f"{what}: {error.detail}", fields=error.fields) from error
         if dtype and contract.dtype and dtype not in contract.dtype:
             raise InvalidContract(
-                f"{what}: its hint says {dtype}, its Raster {', '.join(contract.dtype)}; "
-                "make them agree"
+                f"{what}: its hint has the dtype {dtype}, its Raster {', '.join(contract.dtype)}; "
+                "use the same dtype"
             )
         yield from raster.declared.items()
     if dtype and (raster is None or raster.dtype is None):

@@ -1,43 +1,47 @@
-"""A PESTO project directory at work, unmodified: the class `Process` of its `algorithm/process.py`.
+"""Run an unmodified PESTO project: the class `Process` of its `algorithm/process.py`.
 
-One call at a time, as in a PESTO service: its authors were promised that.
+Calls run one after the other, as PESTO guarantees to authors. The JSON files of the project are
+read in `project_files`.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import importlib
+import inspect
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import numpy as np
 
-from pesto_runtime.errors import BadField, InvalidInput, shortened
-from pesto_runtime.processor.entry import Entry, load_entry
-from pesto_runtime.processor.failure import author_code
-from pesto_runtime.processor.judging import Judge
-from pesto_runtime.processor.modules import ModuleSpace
-from pesto_runtime.processor.named_keys import named_part
+from pesto_runtime.errors import BadField, ContractBroken, InvalidContract, InvalidInput, shortened
+from pesto_runtime.processor.function import author_code
+from pesto_runtime.processor.modules import ModuleSpace, supplied_modules
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
-from pesto_runtime.processor.protocol import Given
-from pesto_runtime.processor.supplied import supplied_modules
+from pesto_runtime.processor.protocol import OwnedInputs
 from pesto_runtime.processor.values import (
     encode_value,
     image_faults,
     output_image,
     output_images,
-    refused_inputs,
+    require_no_faults,
 )
+from pesto_runtime.schema import surely_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from jsonschema import Draft6Validator
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description, Port, TileInfo
+    from pesto_runtime.schema import SurelyFits
+
 
 T = TypeVar("T")
 _IMAGES = ("image", "images")
@@ -45,93 +49,97 @@ _IMAGES = ("image", "images")
 
 @dataclass(frozen=True, eq=False)
 class ProjectProcessor:
-    """Performs a PESTO project.
+    """Runs a PESTO project.
 
     Attributes:
-        files: What its files say.
+        files: The content of its JSON files.
         build: `sha256:…` of its sources and profiles.
     """
 
     files: ProjectFiles
     build: str
-    _entry: Entry = field(repr=False)
+    _process_class: ProcessClass = field(repr=False)
     _space: ModuleSpace = field(repr=False)
     _ready: threading.Event = field(default_factory=threading.Event, repr=False)
     _gate: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
     def description(self) -> Description:
-        """The process's contract, as a PESTO service answers it."""
+        """The process's contract, as a PESTO service returns it."""
         return self.files.description
 
     @property
     def version_document(self) -> Mapping[str, JsonValue]:
-        """What `/version` tells: the project's `version.json`."""
+        """The body of the response to `GET /api/v1/version`: the project's `version.json`."""
         return self.files.version_document
 
     def setup(self) -> None:
-        """Run the project's `on_start`, the first time only.
+        """Run the project's `on_start`; later calls do nothing.
 
         Raises:
             AlgorithmFailed: it raised; the next call tries again.
         """
         with self._gate:
             if not self._ready.is_set():
-                self._perform("on_start of ", self._entry.start)
+                self._perform("on_start of ", self._process_class.start)
             self._ready.set()
 
     def run(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
     ) -> dict[str, object]:
-        """Answer the outputs that the project gives; those it did not declare are dropped.
+        """Return the declared outputs of the project; others are dropped.
 
-        A PESTO project knows nothing of tiles: `tile` is not passed on. It may write into its
-        inputs, as it always could: they are its own copies, unless they were given away.
+        PESTO has no tiles, so `tile` is not used. A project may write into its inputs, as in PESTO:
+        they are copies, unless `inputs` are `OwnedInputs`.
 
         Raises:
-            InvalidInput: with every input that does not fit its schema.
+            InvalidInput: inputs do not fit their schema; the error lists all of them.
             AlgorithmFailed: the project's code raised.
-            ContractBroken: an output is neither an image nor JSON where it must be.
+            ContractBroken: an output is not the image or the JSON value that was declared.
         """
         del tile
         values, faults = self._values(inputs)
-        refused_inputs(self.description.name, faults)
+        require_no_faults(self.description.name, faults)
         with self._gate:
             self.setup()
-            given = self._perform("", lambda: self._entry.call(values))
+            results = self._perform("", lambda: self._process_class.call(values))
         return {
-            port.name: _output(port, given[port.name])
+            port.name: _output(port, results[port.name])
             for port in self.description.outputs
-            if port.name in given and not (given[port.name] is None and port.kind in _IMAGES)
+            if port.name in results and not (results[port.name] is None and port.kind in _IMAGES)
         }
 
     def settled(self) -> AbstractContextManager[None]:
-        """Keep its modules in place between calls, for a process that serves nothing else."""
+        """Make its modules importable between calls too, if this process runs nothing else."""
         return self._space.active()
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
     ) -> dict[str, object]:
-        """Refuse: a PESTO project is no reduce.
+        """Raise an error: a PESTO project is not a reduce.
 
         Raises:
             InvalidInput: always.
         """
         del inputs, tile
-        raise InvalidInput(f"{self.description.name} is no reduce: a PESTO project has no partial")
+        raise InvalidInput(
+            f"{self.description.name} is not a reduce: a PESTO project has no partial"
+        )
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
-        """Refuse: a PESTO project is no reduce.
+        """Raise an error: a PESTO project is not a reduce.
 
         Raises:
             InvalidInput: always.
         """
         del partial
-        raise InvalidInput(f"{self.description.name} is no reduce: a PESTO project has no finish")
+        raise InvalidInput(
+            f"{self.description.name} is not a reduce: a PESTO project has no finish"
+        )
 
-    def _perform(self, doing: str, work: Callable[[], T]) -> T:
+    def _perform(self, prefix: str, work: Callable[[], T]) -> T:
         root, name = self.files.directory, self.description.name
-        with author_code(f"{doing}{name}", root), self._space.active():
+        with author_code(f"{prefix}{name}", root), self._space.active():
             return work()
 
     def _values(self, inputs: Mapping[str, object]) -> tuple[dict[str, object], list[BadField]]:
@@ -140,7 +148,7 @@ class ProjectProcessor:
         for port in self.description.inputs:
             if port.name in inputs:
                 faults.extend(self._faults(port, inputs[port.name]))
-                values[port.name] = _taken(port, inputs)
+                values[port.name] = _input_value(port, inputs)
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:
@@ -157,39 +165,152 @@ class ProjectProcessor:
         elif port.kind == "images":
             yield BadField(pointer, "must be a list of arrays (band, row, col)", shortened(value))
         else:
-            yield from self._judges[port.name].faults(value)
+            yield from self._validators[port.name].faults(value)
 
     @cached_property
-    def _judges(self) -> dict[str, Judge]:
+    def _validators(self) -> dict[str, _InputValidator]:
         definitions = self.description.known.input.get("definitions", {})
-        return {port.name: Judge.of(port, definitions) for port in self.description.inputs}
+        return {
+            port.name: _InputValidator.of(port, definitions) for port in self.description.inputs
+        }
 
 
 def load_project(
     directory: Path, *, profiles: Sequence[str] = (), build: str | None = None
 ) -> ProjectProcessor:
-    """Load a PESTO project; its code is imported, `on_start` waits for `setup`.
+    """Load a PESTO project and import its code; `on_start` is called by `setup`.
 
     Raises:
-        NotFound: no project there, or a profile that no file of it has.
-        InvalidContract: a JSON file or the class `Process` contradicts the others.
+        NotFound: the directory is not a project, or has no file for a profile.
+        InvalidContract: the JSON files and the class `Process` contradict each other.
         AlgorithmFailed: its code raises when it is imported.
     """
     files = read_project(directory, profiles)
     space = ModuleSpace(directory, supplied_modules(files.full_version, profiles))
     with space.active():
-        entry = load_entry(directory, files.description)
+        process_class = _load_process_class(directory, files.description)
     identity = build or project_build(directory, profiles)
-    return ProjectProcessor(files, identity, entry, space)
+    return ProjectProcessor(files, identity, process_class, space)
 
 
-def _taken(port: Port, inputs: Mapping[str, object]) -> object:
-    """The project's own copy of a value, without the keys that its schema does not name."""
+@dataclass(frozen=True)
+class ProcessClass:
+    """An instance of a project's `Process`.
+
+    Attributes:
+        start: Its `on_start`; a function without effect if it has none.
+        process: Its `process`.
+        input_class: The dataclass that `process` receives; None if it receives parameters.
+        fallback: Inputs for which the code has no default; without a value they are None.
+    """
+
+    start: Callable[[], object]
+    process: Callable[..., object]
+    input_class: type | None
+    fallback: tuple[str, ...]
+
+    def call(self, values: Mapping[str, object]) -> dict[str, object]:
+        """Call `process` with these inputs; the code's own defaults apply to absent ones.
+
+        Raises:
+            ContractBroken: the result is neither a dict nor a dataclass.
+        """
+        arguments = {**dict.fromkeys(self.fallback), **values}
+        if self.input_class is not None:
+            result = self.process(self.input_class(**arguments))
+        else:
+            result = self.process(**arguments)
+        if isinstance(result, dict):
+            return {str(name): value for name, value in result.items()}
+        if dataclasses.is_dataclass(result) and not isinstance(result, type):
+            fields = dataclasses.fields(result)
+            return {field.name: getattr(result, field.name) for field in fields}
+        raise ContractBroken(f"process() must return a dict or Output, not {shortened(result)}")
+
+
+def _load_process_class(directory: Path, description: Description) -> ProcessClass:
+    """Import `algorithm.process` and create its `Process`; the caller makes it importable.
+
+    Raises:
+        AlgorithmFailed: the code raises.
+        InvalidContract: there is no `Process.process`, or its parameters are not the inputs.
+    """
+    where = f"{description.name}, algorithm/process.py"
+    with author_code(f"loading {description.name}", directory):
+        module = importlib.import_module("algorithm.process")
+        kind = getattr(module, "Process", None)
+        algorithm: object = kind() if isinstance(kind, type) else None
+    process, start = getattr(algorithm, "process", None), getattr(algorithm, "on_start", None)
+    if not callable(process):
+        raise InvalidContract(f"{where}: it needs a class Process with a method process")
+    input_class = _input_class(process)
+    accepted = _dataclass_fields(input_class) if input_class else _parameters(process)
+    names = [port.name for port in description.inputs]
+    if accepted is not None:
+        receiver = input_class.__name__ if input_class else "process()"
+        _require_same_names(accepted, names, where, receiver)
+    fallback = tuple(name for name in names if not (accepted or {}).get(name, False))
+    return ProcessClass(start if callable(start) else _no_start, process, input_class, fallback)
+
+
+def _no_start() -> None:
+    """Replace `on_start` in a project without one."""
+
+
+def _input_class(process: Callable[..., object]) -> type | None:
+    """Return the dataclass in the type hint of the only parameter of `process`; else None."""
+    parameters = list(inspect.signature(process).parameters.values())
+    if len(parameters) != 1:
+        return None
+    try:
+        hint = get_type_hints(process).get(parameters[0].name)
+    except (NameError, TypeError):  # an unrelated hint that this Python cannot resolve
+        hint = parameters[0].annotation
+    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
+
+
+def _dataclass_fields(kind: type) -> dict[str, bool]:
+    """Return the names of the fields, and whether each has a default."""
+    missing = dataclasses.MISSING
+    return {
+        field.name: field.default is not missing or field.default_factory is not missing
+        for field in dataclasses.fields(kind)
+        if field.init
+    }
+
+
+def _parameters(process: Callable[..., object]) -> dict[str, bool] | None:
+    """Return the names of the parameters, and whether each has a default; None with `**`."""
+    parameters = inspect.signature(process).parameters.values()
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        return None
+    return {each.name: each.default is not inspect.Parameter.empty for each in parameters}
+
+
+def _require_same_names(
+    accepted: Mapping[str, bool], names: list[str], where: str, receiver: str
+) -> None:
+    extra = [name for name in names if name not in accepted]
+    lacking = [
+        name for name, has_default in accepted.items() if not has_default and name not in names
+    ]
+    if extra:
+        raise InvalidContract(
+            f"{where}: input_schema.json declares {extra}, which {receiver} does not take"
+        )
+    if lacking:
+        raise InvalidContract(
+            f"{where}: {receiver} needs {lacking}, which input_schema.json does not declare"
+        )
+
+
+def _input_value(port: Port, inputs: Mapping[str, object]) -> object:
+    """Return the project's own copy of a value, without the keys that its schema does not name."""
     value = inputs[port.name]
-    if isinstance(inputs, Given) and _is_writeable(value):
+    if isinstance(inputs, OwnedInputs) and _is_writeable(value):
         return value
     own = _own_copy(value)
-    return named_part(own, dict(port.schema)) if port.kind == "json" else own
+    return _named_part(own, dict(port.schema)) if port.kind == "json" else own
 
 
 def _is_writeable(value: object) -> bool:
@@ -211,3 +332,53 @@ def _output(port: Port, value: object) -> object:
     if port.kind == "images":
         return output_images(port.name, value)
     return encode_value(port.name, value)
+
+
+@dataclass(frozen=True)
+class _InputValidator:
+    """Validates the values of one input against its JSON schema."""
+
+    _name: str
+    _surely_fits: SurelyFits
+    _validator: Draft6Validator
+
+    @classmethod
+    def of(cls, port: Port, definitions: JsonValue) -> _InputValidator:
+        """Compile the schema of a port; it may refer to `definitions`."""
+        from jsonschema import Draft6Validator
+
+        schema = dict(port.schema)
+        validator = Draft6Validator({**schema, "definitions": definitions})
+        return cls(port.name, surely_fits(schema), validator)
+
+    def faults(self, value: object) -> Iterator[BadField]:
+        """Yield the errors of a value."""
+        if self._surely_fits(value):
+            return
+        for error in self._validator.iter_errors(value):
+            pointer = "".join(f"/{part}" for part in (self._name, *error.absolute_path))
+            yield BadField(pointer, error.message[:200], shortened(error.instance))
+
+
+def _named_part(value: object, schema: object) -> object:
+    """Return a value without the keys that the schema does not name, at every depth.
+
+    >>> schema = {"type": "object", "properties": {"a": {"type": "number"}}}
+    >>> _named_part({"a": 1, "b": 2}, schema)
+    {'a': 1}
+    >>> _named_part({"a": 1, "b": 2}, {"type": "object"})
+    {'a': 1, 'b': 2}
+    """
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, list):
+        return [_named_part(each, schema.get("items")) for each in value]
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or not isinstance(properties, dict):
+        return value
+    is_open = "additionalProperties" in schema or "patternProperties" in schema
+    return {
+        key: _named_part(each, properties.get(key))
+        for key, each in value.items()
+        if is_open or key in properties
+    }

@@ -1,4 +1,4 @@
-"""The JSON side of a PESTO project: its profiles, its description, its identity. Runs no code."""
+"""Read the JSON files of a PESTO project: profiles, description, version, build. Runs no code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidContract, NotFound
-from pesto_runtime.processor.layout import DRAFT, object_schema
-from pesto_runtime.processor.sources import sources_digest
+from pesto_runtime.processor.description_builder import DRAFT, object_schema
+from pesto_runtime.processor.modules import sources_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 _TEXTS = ("title", "family", "description", "organization", "email")
-_IF_GIVEN = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce")
+_OPTIONAL = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce")
 _RESERVED = ("required", "definition", "$schema", "title", "type", "content", "definitions",
              "description")  # fmt: skip
 _PACKAGING = "packaged with PESTO v1.7.2"
-"""The format that a project's files are in, in the words that PESTO's clients know."""
+"""The format of a project's files, verbatim as PESTO's clients know it."""
 
 
 @dataclass(frozen=True)
 class ProjectFiles:
-    """What a project's files say.
+    """The content of a project's JSON files.
 
     Attributes:
-        directory: Of the project.
-        profiles: In the order they were applied.
-        description: The description, as a PESTO service answers it.
-        version_document: What `/version` tells of the project.
-        full_version: The version and the profiles, joined by hyphens: what the code is told.
+        directory: Directory of the project.
+        profiles: In the order in which they were applied.
+        description: The description, as a PESTO service returns it.
+        version_document: The body of the response to `GET /api/v1/version`.
+        full_version: The version and the profiles, joined by hyphens, for the project's code.
     """
 
     directory: Path
@@ -45,32 +45,32 @@ class ProjectFiles:
 
 
 def read_project(directory: Path, profiles: Sequence[str] = ()) -> ProjectFiles:
-    """Read a project, each `X.json` updated by its `X.PROFILE.json` in the order of profiles.
+    """Read a project; each `X.json` is updated by its `X.PROFILE.json` in the order of profiles.
 
     Raises:
-        NotFound: no project there, or a profile that no file of the project has.
-        InvalidContract: a file is missing, unreadable, or says what cannot be.
+        NotFound: the directory is not a project, or has no file for a profile.
+        InvalidContract: a file is missing or unreadable, or the description is invalid.
     """
     if not (directory / "algorithm" / "process.py").is_file():
-        raise NotFound(f"{directory}: no PESTO project; it has no algorithm/process.py")
+        raise NotFound(f"{directory}: not a PESTO project; it has no algorithm/process.py")
     for profile in profiles:
-        _refuse_unknown(directory / "pesto", profile)
+        _require_profile(directory / "pesto", profile)
     api = _Api(directory / "pesto" / "api", tuple(profiles))
-    said = api.read("description")
-    version = str(said.get("version", ""))
+    declared = api.read("description")
+    version = str(declared.get("version", ""))
     build_file = directory / "pesto" / "build" / "build.json"
     built = _read_json(build_file).get("version", version) if build_file.is_file() else version
     return ProjectFiles(
         directory,
         tuple(profiles),
-        Description.parse(_document(api, said)),
+        Description.parse(_document(api, declared)),
         {"version": version, "__packaging": _PACKAGING, **api.read("version", optional=True)},
         "-".join([str(built), *profiles]),
     )
 
 
 def project_build(directory: Path, profiles: Sequence[str] = ()) -> str:
-    """`sha256:…` over every .py and .json of `algorithm/` and `pesto/api/`, and the profiles."""
+    """Return `sha256:…` of the profiles and all .py and .json of `algorithm/` and `pesto/api/`."""
     folders = (directory / "algorithm", directory / "pesto" / "api")
     found = (file for folder in folders for file in folder.rglob("*"))
     files = [file for file in found if file.suffix in (".py", ".json") and file.is_file()]
@@ -83,7 +83,7 @@ class _Api:
     profiles: tuple[str, ...]
 
     def read(self, name: str, *, optional: bool = False) -> dict[str, JsonValue]:
-        """Read a file and what its profiles change; nothing where it may be absent and is."""
+        """Read a file with the changes of its profiles; empty if it is optional and absent."""
         file = self.folder / f"{name}.json"
         if optional and not file.is_file():
             return {}
@@ -95,12 +95,12 @@ class _Api:
         return content
 
 
-def _refuse_unknown(folder: Path, profile: str) -> None:
+def _require_profile(folder: Path, profile: str) -> None:
     known = sorted({file.suffixes[-2][1:] for file in folder.glob("*/*.*.json")})
     if profile not in known:
         raise NotFound(
-            f"{folder.parent}: no file is of profile {profile!r}; there is "
-            f"{', '.join(known) or 'no profile at all'}"
+            f"{folder.parent}: no file has the profile {profile!r}; there is "
+            f"{', '.join(known) or 'no profile'}"
         )
 
 
@@ -108,18 +108,18 @@ def _read_json(file: Path) -> dict[str, JsonValue]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InvalidContract(f"{file}: the project lacks this file") from error
+        raise InvalidContract(f"{file}: this file is missing in the project") from error
     except (OSError, ValueError) as error:
         raise InvalidContract(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise InvalidContract(f"{file}: must hold a JSON object")
+        raise InvalidContract(f"{file}: must contain a JSON object")
     return content
 
 
 def _updated(
     content: Mapping[str, JsonValue], changes: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
-    """Objects merge at every depth; lists and scalars replace, null as well."""
+    """Merge objects at every depth; lists, scalars and null replace."""
     merged = dict(content)
     for key, value in changes.items():
         old = merged.get(key)
@@ -128,15 +128,15 @@ def _updated(
     return merged
 
 
-def _document(api: _Api, said: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _document(api: _Api, declared: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     config = api.read("config_schema", optional=True)
     user = api.read("user_definitions", optional=True)
     return {
-        **{key: said.get(key, "") for key in _TEXTS},
-        **{key: said[key] for key in ("name", "version") if key in said},
-        "resources": said.get("resources", {}),
-        "asynchronous": said.get("asynchronous", False),
-        **{key: said[key] for key in _IF_GIVEN if key in said},
+        **{key: declared.get(key, "") for key in _TEXTS},
+        **{key: declared[key] for key in ("name", "version") if key in declared},
+        "resources": declared.get("resources", {}),
+        "asynchronous": declared.get("asynchronous", False),
+        **{key: declared[key] for key in _OPTIONAL if key in declared},
         **({"config": config} if config else {}),
         "input": _side(api.read("input_schema"), user),
         "output": _side(api.read("output_schema"), user),
@@ -144,20 +144,20 @@ def _document(api: _Api, said: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _side(schema: Mapping[str, JsonValue], user: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Lay a flat map of ports out as an object schema; reserved keys are not ports."""
+    """Convert a flat map of ports to an object schema; reserved keys are not ports."""
     ports = {key: value for key, value in schema.items() if key not in _RESERVED}
     nested = ports.get("properties")
     required = schema.get("required")
-    laid = object_schema(
+    converted = object_schema(
         nested if isinstance(nested, dict) else ports,
         required=[str(name) for name in required] if isinstance(required, list) else (),
         definitions=user,
         title=str(schema.get("title", "")),
         description=str(schema.get("description", "Expected format")),
     )
-    laid |= {
+    converted |= {
         "$schema": schema.get("$schema", DRAFT),
         "type": schema.get("type", "object"),
         "definition": schema.get("definition", {}),
     }
-    return laid | ({"content": schema["content"]} if schema.get("content") else {})
+    return converted | ({"content": schema["content"]} if schema.get("content") else {})

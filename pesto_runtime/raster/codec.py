@@ -1,7 +1,7 @@
-"""Images to bytes and back: GeoTIFF with all that an image knows, PNG, and .npy.
+"""Encode images to GeoTIFF, PNG or .npy, and decode them.
 
-Bytes are opened by content, by the drivers of `read.DRIVERS` alone; nothing they could name
-(VRT, sidecar files, pickles) is ever followed.
+Bytes are opened by their content, only with the drivers of `read.DRIVERS`; references to other
+files (VRT, sidecar files) and pickles are never followed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from rasterio.transform import Affine
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, UnsupportedMedia
-from pesto_runtime.raster.bounds import UNBOUNDED, Bounds
-from pesto_runtime.raster.image import Image
-from pesto_runtime.raster.metadata import crs_text
-from pesto_runtime.raster.read import DRIVERS, band_numbers, raster_settings
+from pesto_runtime.raster.image import UNBOUNDED, Bounds, Image
+from pesto_runtime.raster.read import DRIVERS, band_numbers, image_of, raster_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,37 +35,37 @@ NPY = "application/x-npy"
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADER_BYTES = 10_000
-_NPY_HEAD_BYTES = 70_000  # with the version, and as long as a header of version 1 can be
+_NPY_HEAD_BYTES = 70_000  # longer than any version 1 header, whose length field has 16 bits
 _MEMORY_NAME = re.compile(r"(/vsimem/[0-9a-f-]+/)?[0-9a-f]{8}-[0-9a-f-]{27}\.\w+")
 _PNG_DTYPES = ("uint8", "uint16")
 _FIRST_INEXACT_NODATA = 1e17
-"""GDAL writes nodata with 17 digits; a longer one of a 64-bit integer would come back another."""
+"""GDAL writes nodata with 17 digits, so a longer one of a 64-bit integer would be read rounded."""
 
 
 def encode_image(image: Image, media_type: str) -> bytes:
-    """Write an image as bytes; see `image_pieces`, which copies less.
+    """Encode an image as bytes; `image_pieces` copies less.
 
     Raises:
-        UnsupportedMedia: a media type that is not written.
-        InvalidInput: the format cannot hold this image.
+        UnsupportedMedia: the media type is not supported.
+        InvalidInput: the format does not support this image.
     """
     file = io.BytesIO()
     for piece in image_pieces(image, media_type):
-        file.write(piece)  # at once: the next one may take its memory
+        file.write(piece)  # a piece is valid only until the next one
     return file.getvalue()
 
 
 def image_pieces(image: Image, media_type: str) -> Iterator[bytes | memoryview]:
-    """Write an image piece by piece; each may be looked at until the next one is asked for.
+    """Encode an image piece by piece; each piece is valid until the next one is requested.
 
     Args:
-        image: Pixels (band, row, col) and what is known of them.
-        media_type: `image/tiff` (lossless, with everything the image knows), `image/png` (pixels
-            of up to 4 bands of uint8 or uint16) or `application/x-npy` (pixels alone).
+        image: Pixels (band, row, col) with their metadata.
+        media_type: `image/tiff` (lossless, with all metadata), `image/png` (only pixels, up to 4
+            bands of uint8 or uint16) or `application/x-npy` (only pixels).
 
     Raises:
         UnsupportedMedia: another media type.
-        InvalidInput: the format cannot hold this image.
+        InvalidInput: the format does not support this image.
     """
     pixels = image.pixels
     if pixels.ndim != 3 or pixels.dtype.name not in NUMERIC_DTYPES or 0 in pixels.shape:
@@ -92,18 +90,18 @@ def decode_image(
     bands: Sequence[int | str] | None = None,
     bounds: Bounds = UNBOUNDED,
 ) -> Image:
-    """Read an image from bytes, whatever of the known formats they hold.
+    """Decode an image from the bytes of a file in one of the known formats.
 
     Args:
-        data: A whole file; the pixels of a mapped .npy stay where they are.
-        media_type: What the sender says it is; only `application/x-npy` is held against it.
+        data: A whole file; the pixels of a mapped .npy are not copied.
+        media_type: The declared type; only `application/x-npy` is compared with the content.
         bands: 1-based numbers or names, in the order wanted; None for all.
-        bounds: Most that it may have; asked before a pixel is decoded.
+        bounds: Maximum size; checked before a pixel is decoded.
 
     Raises:
-        RasterUnreadable: empty, truncated, corrupt, or none of the formats.
-        InvalidInput: a band is not there.
-        TooLarge: over the bounds.
+        RasterUnreadable: the data are empty, truncated, corrupt, or in another format.
+        InvalidInput: a band does not exist.
+        TooLarge: the image exceeds the bounds.
     """
     if not data:
         raise RasterUnreadable("the image is empty (0 bytes)")
@@ -112,6 +110,8 @@ def decode_image(
         raise RasterUnreadable(f"the bytes sent as {NPY} are not a .npy file")
     if is_npy:
         return _from_npy(data, bands, bounds)
+    # Without this option, a truncated JPEG is only a warning and its rest is grey:
+    # https://gdal.org/en/stable/drivers/raster/jpeg.html
     with raster_settings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
         return _from_raster(bytes(data), bands, bounds)
 
@@ -130,7 +130,7 @@ def _from_npy(data: bytes | mmap, bands: Sequence[int | str] | None, bounds: Bou
         pixels = pixels[np.newaxis]
     if pixels.ndim != 3 or 0 in pixels.shape or pixels.dtype.name not in NUMERIC_DTYPES:
         raise RasterUnreadable(
-            f"the .npy holds an array of shape {pixels.shape} and dtype {pixels.dtype}; "
+            f"the .npy contains an array of shape {pixels.shape} and dtype {pixels.dtype}; "
             f"an image is (band, row, col) of {', '.join(NUMERIC_DTYPES)}"
         )
     bounds.require(pixels.shape, pixels.dtype.name)
@@ -142,7 +142,7 @@ def _from_npy(data: bytes | mmap, bands: Sequence[int | str] | None, bounds: Bou
 
 
 def _npy_array(data: bytes | mmap) -> np.ndarray:
-    """The array of a .npy file; it looks into `data`, no pixel is copied."""
+    """Return the array of a .npy file as a view of `data`; no pixel is copied."""
     file = io.BytesIO(data[:_NPY_HEAD_BYTES])
     try:
         major, _ = npy.read_magic(file)
@@ -158,22 +158,22 @@ def _npy_array(data: bytes | mmap) -> np.ndarray:
 def _to_png(pixels: np.ndarray) -> Iterator[bytes | memoryview]:
     if pixels.dtype.name not in _PNG_DTYPES or len(pixels) > 4:
         raise InvalidInput(
-            f"PNG holds up to 4 bands of {' or '.join(_PNG_DTYPES)}, "
-            f"not {len(pixels)} of {pixels.dtype}; ask for {TIFF}"
+            f"PNG supports up to 4 bands of {' or '.join(_PNG_DTYPES)}, "
+            f"not {len(pixels)} of {pixels.dtype}; request {TIFF}"
         )
-    yield from _written(Image(pixels), driver="PNG", zlevel=1)
+    yield from _to_raster(Image(pixels), driver="PNG", zlevel=1)
 
 
 def _to_tiff(image: Image) -> Iterator[bytes | memoryview]:
     nodata, dtype = image.nodata, image.pixels.dtype.name
     if nodata is not None and "int64" in dtype and abs(nodata) >= _FIRST_INEXACT_NODATA:
-        raise InvalidInput(f"GeoTIFF cannot hold nodata {nodata} of {dtype} exactly")
-    yield from _written(
+        raise InvalidInput(f"GeoTIFF cannot store nodata {nodata} of {dtype} exactly")
+    yield from _to_raster(
         image, driver="GTiff", compress="deflate", zlevel=1, bigtiff="IF_SAFER", interleave="band"
     )
 
 
-def _written(image: Image, **options: str | int) -> Iterator[bytes | memoryview]:
+def _to_raster(image: Image, **options: str | int) -> Iterator[bytes | memoryview]:
     bands, height, width = image.pixels.shape
     try:
         with raster_settings(), MemoryFile() as memory:
@@ -188,7 +188,7 @@ def _written(image: Image, **options: str | int) -> Iterator[bytes | memoryview]
                 **options,
             ) as dataset:
                 dataset.write(image.pixels)
-                _tell(dataset, image)
+                _write_metadata(dataset, image)
             yield memory.getbuffer()
     except (RasterioError, CRSError, ValueError) as error:
         raise InvalidInput(
@@ -196,7 +196,7 @@ def _written(image: Image, **options: str | int) -> Iterator[bytes | memoryview]
         ) from error
 
 
-def _tell(dataset: DatasetWriter, image: Image) -> None:
+def _write_metadata(dataset: DatasetWriter, image: Image) -> None:
     for number, name in enumerate(image.bands, start=1):
         if name:
             dataset.set_band_description(number, name)
@@ -217,15 +217,15 @@ def _from_raster(data: bytes, bands: Sequence[int | str] | None, bounds: Bounds)
         except RasterioError as error:
             reasons.append(f"{driver}: {error.__cause__ or error}")
     raise RasterUnreadable(
-        f"{len(data)} bytes are no image that can be read ({', '.join(DRIVERS)}, .npy), or are "
-        f"truncated; {_telling(reasons)}"
+        f"{len(data)} bytes are not a readable image ({', '.join(DRIVERS)}, .npy), or are "
+        f"truncated; {_decoding_reason(reasons)}"
     )
 
 
-def _telling(reasons: Iterable[str]) -> str:
-    """The reason of the driver that knew the format."""
-    told = (each for each in reasons if "not recognized" not in each)
-    return _MEMORY_NAME.sub("image", next(told, "none of them knows the format"))[:200]
+def _decoding_reason(reasons: Iterable[str]) -> str:
+    """Return the reason of the driver that recognized the format."""
+    recognized = (each for each in reasons if "not recognized" not in each)
+    return _MEMORY_NAME.sub("image", next(recognized, "the format is not recognized"))[:200]
 
 
 def _image(dataset: DatasetReader, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
@@ -234,15 +234,4 @@ def _image(dataset: DatasetReader, bands: Sequence[int | str] | None, bounds: Bo
         raise RasterUnreadable(f"the image has bands of dtype {', '.join(dtypes)}")
     numbers = band_numbers(dataset.descriptions, bands)
     bounds.require((len(numbers), dataset.height, dataset.width), dtypes[0])
-    places = [number - 1 for number in numbers]
-    is_placed = not dataset.transform.is_identity
-    return Image(
-        pixels=dataset.read(list(numbers)),
-        crs=crs_text(dataset.crs),
-        transform=tuple(dataset.transform)[:6] if is_placed else None,
-        nodata=dataset.nodata,
-        bands=tuple(dataset.descriptions[i] for i in places),
-        scales=tuple(dataset.scales[i] for i in places),
-        offsets=tuple(dataset.offsets[i] for i in places),
-        tags=dataset.tags(),
-    )
+    return image_of(dataset, dataset.read(list(numbers)), numbers=numbers)

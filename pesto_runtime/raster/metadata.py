@@ -1,4 +1,7 @@
-"""All that a raster says beside its pixels, by an explicit list, so that nothing is lost unseen."""
+"""Read and write the georeference, the band facts and the tags of a raster.
+
+Each item is listed here; anything else of a raster is not copied to a product.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,20 @@ if TYPE_CHECKING:
 
 Colour: TypeAlias = tuple[int, int, int, int]
 
+# Domains that describe the file and not the data; GDAL writes its own into a product.
 _STRUCTURAL = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "RPC", "COLOR_PROFILE", "TIFF", ""}
 
 
 @dataclass(frozen=True)
 class BandFacts:
-    """What a raster says of one band.
+    """Facts of one band of a raster.
 
     Attributes:
         description: Its name.
         scale: Physical value per stored step.
         offset: Physical value of a stored zero.
-        unit: Of the physical value.
-        colour: Colour interpretation, as rasterio names it; None to leave it to the driver.
+        unit: Unit of the physical value.
+        colour: Colour interpretation, as rasterio names it; None for the driver's default.
         colours: Colour table: stored value -> (red, green, blue, alpha).
         tags: Domain -> tags; the default domain is the empty string.
     """
@@ -49,12 +53,12 @@ class BandFacts:
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a raster lies, and its dataset tags.
+    """Position of a raster, and its dataset tags.
 
     Attributes:
         crs: Authority code or WKT2.
         transform: Affine coefficients (a, b, c, d, e, f); None for a raster without them.
-        points: Ground control points, where there is no transform.
+        points: Ground control points, if there is no transform.
         points_crs: Their CRS.
         rpc: Rational polynomial coefficients.
         tags: Domain -> tags; the default domain is the empty string.
@@ -68,10 +72,10 @@ class Georeference:
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def rescaled(self, x: float, y: float) -> Georeference:
-        """The georeference of a grid with `x` and `y` times as many pixels.
+        """Return the georeference of a grid with `x` and `y` times as many pixels.
 
-        Control points and coefficients are tied to the pixels they were made for: a grid of
-        another scale carries neither.
+        Control points and coefficients are valid only for their own pixels: a grid of another scale
+        has neither.
         """
         if (x, y) == (1, 1):
             return self
@@ -80,7 +84,7 @@ class Georeference:
 
 
 def read_georeference(dataset: DatasetReader) -> Georeference:
-    """Take the georeference and the dataset's tags of an open raster."""
+    """Read the georeference and the dataset tags of an open raster."""
     points, points_crs = dataset.gcps
     return Georeference(
         crs=crs_text(dataset.crs),
@@ -88,28 +92,12 @@ def read_georeference(dataset: DatasetReader) -> Georeference:
         points=tuple(points),
         points_crs=crs_text(points_crs),
         rpc=dataset.rpcs,
-        tags=_tags(dataset, band=0),
-    )
-
-
-def read_bands(dataset: DatasetReader) -> tuple[BandFacts, ...]:
-    """Take the facts of every band of an open raster."""
-    return tuple(
-        BandFacts(
-            description=dataset.descriptions[i],
-            scale=dataset.scales[i],
-            offset=dataset.offsets[i],
-            unit=dataset.units[i],
-            colour=dataset.colorinterp[i].name,
-            colours=_colours(dataset, i + 1),
-            tags=_tags(dataset, band=i + 1),
-        )
-        for i in range(dataset.count)
+        tags=_tags(dataset),
     )
 
 
 def write_georeference(dataset: DatasetWriter, facts: Georeference) -> None:
-    """Give a raster that is being made its georeference and dataset tags."""
+    """Write the georeference and the dataset tags to a new raster."""
     if facts.crs is not None:
         dataset.crs = CRS.from_user_input(facts.crs)
     if facts.transform is not None:
@@ -123,7 +111,7 @@ def write_georeference(dataset: DatasetWriter, facts: Georeference) -> None:
 
 
 def write_bands(dataset: DatasetWriter, bands: tuple[BandFacts, ...]) -> None:
-    """Give the bands of a raster that is being made their facts."""
+    """Write the facts of all bands to a new raster."""
     for number, band in enumerate(bands, start=1):
         _write_band(dataset, number, band)
     if any(band.scale != 1 for band in bands):
@@ -132,6 +120,17 @@ def write_bands(dataset: DatasetWriter, bands: tuple[BandFacts, ...]) -> None:
         dataset.offsets = tuple(band.offset for band in bands)
     if bands and all(band.colour for band in bands) and not any(band.colours for band in bands):
         dataset.colorinterp = tuple(ColorInterp[band.colour] for band in bands if band.colour)
+
+
+def crs_text(crs: CRS | None) -> str | None:
+    """Return a CRS as its authority code if it has one, else as WKT2; None without a CRS."""
+    if not crs:
+        return None
+    try:
+        authority = crs.to_authority(confidence_threshold=100)
+        return f"{authority[0]}:{authority[1]}" if authority else str(crs.to_wkt(version="WKT2"))
+    except CRSError:
+        return str(crs.to_wkt())
 
 
 def _write_band(dataset: DatasetWriter, number: int, band: BandFacts) -> None:
@@ -145,30 +144,11 @@ def _write_band(dataset: DatasetWriter, number: int, band: BandFacts) -> None:
         dataset.update_tags(number, **({"ns": domain} if domain else {}), **tags)
 
 
-def _tags(dataset: DatasetReader, *, band: int) -> dict[str, dict[str, str]]:
-    domains = ["", *(d for d in dataset.tag_namespaces(band) if _is_told(d))]
-    told = {d: dataset.tags(band, **({"ns": d} if d else {})) for d in domains}
-    return {domain: tags for domain, tags in told.items() if tags}
+def _tags(dataset: DatasetReader) -> dict[str, dict[str, str]]:
+    domains = ["", *(d for d in dataset.tag_namespaces() if _is_copied(d))]
+    by_domain = {d: dataset.tags(**({"ns": d} if d else {})) for d in domains}
+    return {domain: tags for domain, tags in by_domain.items() if tags}
 
 
-def _is_told(domain: str) -> bool:
+def _is_copied(domain: str) -> bool:
     return domain not in _STRUCTURAL and not domain.startswith("xml:")
-
-
-def _colours(dataset: DatasetReader, band: int) -> dict[int, Colour]:
-    try:
-        table: dict[int, Colour] = dataset.colormap(band)
-    except ValueError:
-        return {}
-    return table
-
-
-def crs_text(crs: CRS | None) -> str | None:
-    """Write a CRS as its authority code where it has one, else as WKT2."""
-    if not crs:
-        return None
-    try:
-        authority = crs.to_authority(confidence_threshold=100)
-        return f"{authority[0]}:{authority[1]}" if authority else str(crs.to_wkt(version="WKT2"))
-    except CRSError:
-        return str(crs.to_wkt())

@@ -1,7 +1,7 @@
-"""Small pictures of large rasters, for people; never the pixels that anything is computed from.
+"""Draw small previews of large rasters, for reports. No result is computed from them.
 
-A raster is read decimated, from its overviews where it has them, and is never in memory as a
-whole; one that would have to be decoded at too high a price is refused.
+A raster is read at reduced size, from its overviews if it has them, and is never in memory as a
+whole. If too many bytes would have to be decoded, it is an error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import rasterio
@@ -21,7 +21,6 @@ from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.errors import RasterUnreadable, TooLarge
 from pesto_runtime.hrefs import file_href, path_of
-from pesto_runtime.raster.colours import CLASS_COLOURS, Colour, Ramp, ramp_table
 from pesto_runtime.raster.read import DRIVERS, band_numbers, raster_settings, read_scene
 
 if TYPE_CHECKING:
@@ -30,25 +29,46 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Scene
 
+Colour: TypeAlias = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
+
+Ramp: TypeAlias = Literal["grey", "viridis"]
+
+CLASS_COLOURS: tuple[Colour, ...] = (
+    (43, 54, 66), (243, 239, 228), (230, 159, 0), (86, 180, 233),
+    (0, 158, 115), (213, 94, 0), (204, 121, 167), (240, 228, 66),
+)  # fmt: skip
+"""For values in ascending order: dark, light, then hues that differ also without red or green."""
+
+RAMPS: dict[Ramp, tuple[Colour, ...]] = {
+    "grey": ((12, 12, 12), (248, 248, 248)),
+    "viridis": (
+        (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
+        (40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37),
+    ),
+}  # fmt: skip
+"""From the lowest value to the highest, evenly spaced."""
+
+
 PERCENTILES = (2.0, 98.0)
-"""What a stretch maps to its darkest and its brightest."""
+"""Percentiles of the values that a stretch maps to the darkest and the brightest colour."""
 
 _MOST_BYTES, _MOST_REMOTE_BYTES = 1 << 30, 64 << 20
-_WORTH_THREADS = 16 << 20
+_WORTH_THREADS = 16 << 20  # bytes to decode
 _MOST_THREADS = 8
-_PROBE = 128
+_PROBE = 128  # side of the probed window, pixels
 _QUALITY = 82
 _TRUE_COLOUR = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
 class PreviewClass:
-    """One value of a raster that has few.
+    """One value of a raster with few different values.
 
     Attributes:
-        value: As it is in the raster.
-        share: Of the valid pixels that were looked at, 0 to 1.
-        colour: That stands for it.
+        value: The value in the raster.
+        share: Its share of the valid pixels that were read, 0 to 1.
+        colour: Its colour in the picture.
     """
 
     value: float
@@ -58,21 +78,21 @@ class PreviewClass:
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture of a raster, and what it says.
+    """A picture of a raster, with its legend.
 
     Attributes:
-        data: The picture's file; transparent where there is no data.
+        data: The file of the picture; pixels without data are transparent.
         media_type: `image/webp`, or `image/png`.
         picture: Width and height of the picture, pixels.
         size: Width and height of the raster, pixels.
         kind: `colour` (three bands), `ramp` (one band, stretched) or `classes` (few values).
-        bands: Names of the bands shown; their numbers where they have none.
-        of_bands: How many bands the raster has.
-        ramp: What colours a single band of many values.
-        dtype: Of the raster.
+        bands: Names of the bands shown; numbers of unnamed ones.
+        of_bands: Number of bands of the raster.
+        ramp: Colour ramp of a single band of many values.
+        dtype: The dtype of the raster.
         valid: Share of its pixels that are not nodata, 0 to 1.
         limits: Per band shown, the values that the stretch maps to its two ends.
-        classes: Where the kind is `classes`; ascending.
+        classes: The classes in ascending order, if the kind is `classes`.
         is_sampled: Whether the raster has more pixels than the picture: shares are then estimates.
     """
 
@@ -93,7 +113,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class _Source:
-    """What of a raster is looked at, and how small."""
+    """The bands of a raster that are drawn, and the size of the picture."""
 
     path: str
     scene: Scene
@@ -105,7 +125,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A picture before it is encoded: uint8 (4, row, col), and what it says."""
+    """A picture before it is encoded, uint8 (4, row, col), with its legend."""
 
     rgba: np.ndarray
     limits: tuple[tuple[float, float], ...] = ()
@@ -119,19 +139,20 @@ def read_preview(
     bands: Sequence[int | str] | None = None,
     ramp: Ramp = "grey",
 ) -> Preview:
-    """Make a picture of a raster: of few values in classes, else in colour or along a ramp.
+    """Draw a raster: few values as classes, else in colour or along a ramp.
 
     Args:
         href: `file:///…`, an http(s) URL, or a path.
         max_side: Longest side of the picture, pixels; a smaller raster keeps its size.
-        bands: One or three, by name or 1-based number; None for red, green and blue where they are
+        bands: One or three, by name or 1-based number; None for red, green and blue if they are
             named, else all of three, else the first.
-        ramp: What colours a single band of many values.
+        ramp: Colour ramp of a single band of many values.
 
     Raises:
-        RasterUnreadable: missing, empty, corrupt, truncated, or a format that is not read.
-        InvalidInput: a band is not there.
-        TooLarge: over 1 GiB would have to be decoded, 64 MiB of a remote one: no overviews.
+        RasterUnreadable: the file is missing, empty, corrupt, truncated, or in another format.
+        InvalidInput: a band does not exist.
+        TooLarge: more than 1 GiB would have to be decoded, or 64 MiB of a remote raster, because it
+            has too few overviews.
     """
     name = href if isinstance(href, str) else file_href(href)
     scene = read_scene(name)
@@ -139,8 +160,10 @@ def read_preview(
     try:
         with raster_settings(), DatasetReader(path, driver=list(DRIVERS)) as dataset:
             source = _source(dataset, scene, bands, max_side=max_side)
-            few = len(source.numbers) == 1 and _few(_probe(dataset, source), scene.nodata)
-        drawn = (_classes(source) if few else None) or _stretched(source, ramp)
+            maybe_classes = len(source.numbers) == 1 and _is_few(
+                _probe(dataset, source), scene.nodata
+            )
+        drawn = (_classes(source) if maybe_classes else None) or _stretched(source, ramp)
         return _preview(source, drawn, ramp)
     except RasterioError as error:
         reason = error.__cause__ or error
@@ -150,11 +173,11 @@ def read_preview(
 def _source(
     dataset: DatasetReader, scene: Scene, bands: Sequence[int | str] | None, *, max_side: int
 ) -> _Source:
-    """Decide which bands to show and how small; weigh what that costs.
+    """Choose the bands to show and the size of the picture.
 
     Raises:
-        InvalidInput: a band is not there.
-        TooLarge: too much would have to be decoded.
+        InvalidInput: a band does not exist.
+        TooLarge: too many bytes would have to be decoded.
     """
     names = [
         (text or meaning.name).lower()
@@ -181,7 +204,7 @@ def _source(
 
 
 def _probe(dataset: DatasetReader, source: _Source) -> np.ndarray:
-    """The middle of the raster, (row, col): it tells most rasters of many values cheaply."""
+    """Read the middle of the raster, (row, col); many values there rule out classes cheaply."""
     scene = source.scene
     width, height = min(scene.width, _PROBE), min(scene.height, _PROBE)
     window = RasterioWindow((scene.width - width) // 2, (scene.height - height) // 2, width, height)
@@ -189,7 +212,7 @@ def _probe(dataset: DatasetReader, source: _Source) -> np.ndarray:
     return pixels
 
 
-def _few(pixels: np.ndarray, nodata: float | None) -> bool:
+def _is_few(pixels: np.ndarray, nodata: float | None) -> bool:
     values = np.unique(pixels[_is_valid(pixels, nodata)])
     return len(values) <= len(CLASS_COLOURS) and not np.iscomplexobj(pixels)
 
@@ -220,7 +243,7 @@ def _read(source: _Source, resampling: Resampling) -> np.ndarray:
 
 
 def _classes(source: _Source) -> _Drawn | None:
-    """Draw a band of few values; None where it turns out to have many."""
+    """Draw a band of few values; None if it has many after all."""
     band = _read(source, Resampling.nearest)[0]
     valid = _is_valid(band, source.scene.nodata)
     values, counts = np.unique(band[valid], return_counts=True)
@@ -235,16 +258,25 @@ def _classes(source: _Source) -> _Drawn | None:
 
 
 def _stretched(source: _Source, ramp: Ramp) -> _Drawn:
-    """Draw one band along a ramp, or three in colour; the fringes of the values are cut."""
+    """Draw one band along a ramp, or three in colour, stretched between two percentiles."""
     is_complex = source.scene.dtype.startswith("complex")
     pixels = _read(source, Resampling.nearest if is_complex else Resampling.average)
     valid = _is_valid(pixels, source.scene.nodata).any(axis=0)
     shown = np.nan_to_num(np.abs(pixels) if is_complex else pixels.astype(np.float64))
     limits = tuple(_limits(band[valid]) for band in shown)
     grey = np.stack([_scaled(band, *ends) for band, ends in zip(shown, limits, strict=True)])
-    colours = ramp_table(ramp)[grey[0]].transpose(2, 0, 1) if len(grey) == 1 else grey[:3]
+    colours = _ramp_table(ramp)[grey[0]].transpose(2, 0, 1) if len(grey) == 1 else grey[:3]
     alpha = np.where(valid, 255, 0).astype(np.uint8)
     return _Drawn(np.concatenate([colours * (alpha > 0), alpha[np.newaxis]]), limits)
+
+
+def _ramp_table(ramp: Ramp) -> np.ndarray:
+    """Return the ramp in 256 steps: uint8, shape (256, 3)."""
+    anchors = np.array(RAMPS[ramp], float)
+    places = np.linspace(0, 255, len(anchors))
+    channels = [np.interp(np.arange(256), places, anchors[:, i]) for i in range(3)]
+    table: np.ndarray = np.stack(channels, axis=1).round().astype(np.uint8)
+    return table
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
@@ -282,7 +314,7 @@ def _preview(source: _Source, drawn: _Drawn, ramp: Ramp) -> Preview:
 
 
 def _encoded(drawn: _Drawn) -> tuple[bytes, str]:
-    """Classes stay sharp; what is continuous takes a fifth of the bytes as a lossy picture."""
+    """Encode classes as PNG, and continuous values as lossy WebP with a fifth of the bytes."""
     with rasterio.Env() as env:
         is_webp = bool(drawn.limits) and "WEBP" in env.drivers()
     _, height, width = drawn.rgba.shape

@@ -1,39 +1,41 @@
-"""The one writer of a product: compressed blocks, row-major, behind a header that GDAL makes.
+"""Write a product: compressed blocks, row-major, after a header that GDAL creates.
 
-The same blocks give the same file, byte for byte, whoever compressed them and in whatever order.
-A journal beside the unfinished file lets a killed writer go on where it was. It never has two
-writers, never recodes a block, and never leaves half a product under its final name.
+The same blocks give the same file, byte for byte, independent of where and in which order they were
+compressed. After a kill, the next writer continues from a journal beside the unfinished file. A
+product has one writer; blocks are never recompressed; half a product never has the final name.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import numpy as np
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
-from pesto_runtime.contract import PRODUCT_FORMAT
+from pesto_runtime.contract import BLOCK, PRODUCT_FORMAT
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.blocks import creation_options
-from pesto_runtime.raster.metadata import (
-    BandFacts,
-    Georeference,
-    write_bands,
-    write_georeference,
-)
-from pesto_runtime.raster.tiff import BlockTable, block_table
+from pesto_runtime.raster.block_codec import BlockTable, block_table, creation_options
+from pesto_runtime.raster.metadata import BandFacts, Georeference, write_bands, write_georeference
+from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.tiling import block_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-_BIG_BYTES = 3_900_000_000
+
+_BIG_BYTES = 3_900_000_000  # classic TIFF addresses 4 GiB; the rest is for header and tables
 _SYNC_BYTES = 256 << 20
 
 
@@ -45,9 +47,9 @@ class Layout:
         width: Columns.
         height: Rows.
         count: Bands.
-        dtype: Of all bands.
-        nodata: None for none.
-        georeference: Place and dataset tags.
+        dtype: The dtype of all bands.
+        nodata: None for a product without nodata.
+        georeference: Position and dataset tags.
         bands: Facts of every band; empty for none.
     """
 
@@ -65,9 +67,9 @@ class Product:
     """A finished file.
 
     Attributes:
-        sha256: Of the whole file, hexadecimal.
+        sha256: The hash of the whole file, hexadecimal.
         size: Bytes.
-        appended: Blocks that this call wrote; the rest was there from an interrupted one.
+        appended: Blocks that this call wrote; the others are from an interrupted one.
     """
 
     sha256: str
@@ -76,7 +78,7 @@ class Product:
 
 
 def product_header(layout: Layout) -> bytes:
-    """Make the part of the file before its blocks, all of GDAL's making."""
+    """Return the part of the file before its blocks, as GDAL writes it."""
     raw = layout.width * layout.height * layout.count * np.dtype(layout.dtype).itemsize
     options = creation_options(layout.dtype)
     with MemoryFile() as memory:
@@ -99,13 +101,13 @@ def write_product(path: Path, layout: Layout, blocks: Iterable[bytes], *, key: s
     """Write a product, or finish one that was interrupted.
 
     Args:
-        path: Of the finished file; `path.part` and `path.journal` stand beside it meanwhile.
-        layout: What it is.
+        path: The finished file; until then, `path.part` and `path.journal` are beside it.
+        layout: Size, dtype and metadata.
         blocks: Compressed blocks, row-major; as many as the layout has.
-        key: Identity of the pixels; an unfinished file of another key is begun again.
+        key: Identity of the pixels; an unfinished file with another key is written anew.
 
     Raises:
-        StoreFailed: too few or too many blocks, disk full, or the folder is not writable.
+        StoreFailed: too few or too many blocks, the disk is full, or the folder is not writable.
     """
     header = product_header(layout)
     rows, cols = block_count((layout.width, layout.height))
@@ -141,13 +143,13 @@ def _written(
 
 
 def file_sha256(path: Path) -> tuple[str, int]:
-    """The sha256 (hexadecimal) and size (bytes) of a file."""
+    """Return the sha256 (hexadecimal) and size (bytes) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
 
 
 def discard_unfinished(path: Path) -> None:
-    """Remove what an interrupted writer left beside a product."""
+    """Remove the unfinished file and the journal of an interrupted writer."""
     for leftover in _beside(path):
         leftover.unlink(missing_ok=True)
 
@@ -173,7 +175,7 @@ def _heading(header: bytes, key: str) -> dict[str, str | int]:
 def _append(
     file: BinaryIO, log: TextIO, blocks: Iterator[bytes], *, start: int, count: int
 ) -> list[tuple[int, int]]:
-    """Append blocks and journal each after it is written; the journal never runs ahead."""
+    """Append blocks; each is entered into the journal after it is written, never before."""
     places, unsynced = [], 0
     offset = file.seek(0, os.SEEK_END)
     for number, block in enumerate(blocks, start=start):
@@ -193,6 +195,8 @@ def _append(
 
 
 def _flush(file: BinaryIO, log: TextIO) -> None:
+    # The journal needs no fsync. After a power cut it may list more or fewer blocks than the file
+    # has: each entry counts only if the block has its sha256, and missing blocks are written again.
     file.flush()
     os.fsync(file.fileno())
     log.flush()
@@ -210,7 +214,7 @@ def _fill(file: BinaryIO, table: BlockTable, places: list[tuple[int, int]]) -> N
 
 
 def _after(blocks: Iterable[bytes], done: list[tuple[int, int]]) -> Iterator[bytes]:
-    """The blocks that come after those already written."""
+    """Return the blocks after those that are already written."""
     remaining = iter(blocks)
     for _ in done:
         next(remaining, None)
@@ -218,7 +222,7 @@ def _after(blocks: Iterable[bytes], done: list[tuple[int, int]]) -> Iterator[byt
 
 
 def _resumable(part: Path, journal: Path, heading: dict[str, str | int]) -> list[_Entry]:
-    """Journal entries whose bytes are in the file; the file is cut behind the last of them."""
+    """Return the journal entries whose bytes are in the file; truncate the file after the last."""
     if not (part.exists() and journal.exists()):
         return []
     lines = _journal_lines(journal)
@@ -234,8 +238,8 @@ def _resumable(part: Path, journal: Path, heading: dict[str, str | int]) -> list
         if entries:
             file.truncate(entries[-1].offset + entries[-1].size)
     if entries:
-        kept = [lines[0], *([e.block, e.offset, e.size, e.sha256] for e in entries)]
-        journal.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        valid = [lines[0], *([e.block, e.offset, e.size, e.sha256] for e in entries)]
+        journal.write_text("".join(json.dumps(line) + "\n" for line in valid))
     return entries
 
 
@@ -244,7 +248,7 @@ def _journal_lines(journal: Path) -> list[object]:
     for text in journal.read_text().splitlines():
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:  # the line that a kill cut short
+        except json.JSONDecodeError:  # the last line of a killed writer
             break
     return lines
 
@@ -252,3 +256,46 @@ def _journal_lines(journal: Path) -> list[object]:
 def _is_there(file: BinaryIO, entry: _Entry) -> bool:
     file.seek(entry.offset)
     return hashlib.sha256(file.read(entry.size)).hexdigest() == entry.sha256
+
+
+def write_cog(source: Path, path: Path) -> None:
+    """Write a cloud-optimised copy of a product; if that fails, no file remains.
+
+    Raises:
+        StoreFailed: the disk is full, or the folder is not writable.
+    """
+    try:
+        with raster_settings():
+            rasterio.shutil.copy(
+                source,
+                path,
+                driver="COG",
+                compress="DEFLATE",
+                level=6,
+                predictor="YES",
+                blocksize=BLOCK,
+                overviews="AUTO",
+                resampling="NEAREST",
+                num_threads=1,
+            )
+            _read_last_block(path)
+    except (
+        RasterioError,
+        CPLE_BaseError,
+    ) as error:  # rasterio does not wrap GDAL's errors of a copy
+        reason = _disk_full(path.parent, source.stat().st_size) or str(error)
+        if path.is_file():
+            path.unlink()
+        raise StoreFailed(f"{path}: {reason}") from error
+
+
+def _read_last_block(path: Path) -> None:
+    """Check that the file is complete: GDAL does not report an error of its last flush."""
+    with rasterio.open(path) as dataset:
+        dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
+
+
+def _disk_full(folder: Path, size: int) -> str:
+    """Return the operating system's message if the disk is full; GDAL's own message varies."""
+    is_full = folder.is_dir() and shutil.disk_usage(folder).free < size
+    return os.strerror(errno.ENOSPC) if is_full else ""

@@ -1,6 +1,6 @@
-"""Read windows of rasters, and nothing else of them than what a plan or a tile needs.
+"""Read windows and facts of rasters, and select bands.
 
-Only the drivers named here are ever opened: a format that can point at other files (VRT) is not.
+Only the drivers of `DRIVERS` are opened: a format that can refer to other files (VRT) is not.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
@@ -18,22 +19,26 @@ from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import NUMERIC_DTYPES, Scene, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
-from pesto_runtime.raster.image import Image, shifted
+from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import Georeference, crs_text, read_georeference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from rasterio.io import DatasetReader
 
-# A raster without a CRS is said once, by `check`; catching warnings around each call is not safe
-# in threads.
+    from pesto_runtime.contract import RasterContract
+    from pesto_runtime.raster.image import Bounds
+
+
+# `check` reports a raster without a CRS once. A filter around each call is not possible, because
+# warnings.catch_warnings is not thread-safe: https://docs.python.org/3/library/warnings.html
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
 CACHE_BYTES = 128 << 20
-"""Block cache of GDAL in a worker: about two rows of blocks of a large scene."""
+"""GDAL's block cache in a worker: about two rows of blocks of a large scene."""
 
 
 @contextmanager
@@ -48,7 +53,7 @@ def raster_settings() -> Iterator[None]:
 
 
 class RasterReader:
-    """One open raster; windows are read from it one after another, never from two threads."""
+    """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe."""
 
     def __init__(self, href: str) -> None:
         """Open a raster.
@@ -57,7 +62,7 @@ class RasterReader:
             href: `file:///…`, an http(s) URL, or a path.
 
         Raises:
-            RasterUnreadable: missing, empty, corrupt, or a format that is not read.
+            RasterUnreadable: the file is missing, empty, corrupt, or in another format.
         """
         self.href = href
         self._dataset = _opened(href)
@@ -69,27 +74,27 @@ class RasterReader:
         self.close()
 
     def close(self) -> None:
-        """Close the raster; closing it again does nothing."""
+        """Close the raster; a second call does nothing."""
         self._dataset.close()
 
     @property
     def scene(self) -> Scene:
-        """The raster's facts.
+        """The facts of the raster.
 
         Raises:
-            RasterUnreadable: bands of different dtypes, or of one that is not numeric.
+            RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
         dataset = self._dataset
         dtypes = sorted(set(dataset.dtypes))
         if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
             raise RasterUnreadable(
                 f"{self.href} has bands of dtype {', '.join(dtypes)}; "
-                f"one of {', '.join(NUMERIC_DTYPES)} for all bands is read"
+                f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
             )
         height, width = dataset.block_shapes[0]
         return Scene(
             href=self.href,
-            identity=identity_of(self.href),
+            identity=_identity(self.href),
             width=dataset.width,
             height=dataset.height,
             bands=tuple(dataset.descriptions),
@@ -103,18 +108,18 @@ class RasterReader:
 
     @property
     def georeference(self) -> Georeference:
-        """Where the raster lies, and its dataset tags."""
+        """Position of the raster, and its dataset tags."""
         return read_georeference(self._dataset)
 
     def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read a window as an array (band, row, col).
 
         Args:
-            window: Inside the raster; pixels.
+            window: A window inside the raster, pixels.
             bands: 1-based band numbers in the order wanted; None for all.
 
         Raises:
-            RasterUnreadable: blocks of the window are truncated or corrupt.
+            RasterUnreadable: a block of the window is truncated or corrupt.
         """
         try:
             pixels: np.ndarray = self._dataset.read(
@@ -133,7 +138,7 @@ class RasterReader:
         """Read a window with its georeference.
 
         Raises:
-            InvalidInput: the window is not inside the raster, or a band is not there.
+            InvalidInput: the window is not inside the raster, or a band does not exist.
             RasterUnreadable: the pixels cannot be read.
         """
         dataset = self._dataset
@@ -145,66 +150,126 @@ class RasterReader:
                 f"which is {dataset.width} x {dataset.height} (width x height)"
             )
         numbers = band_numbers(dataset.descriptions, bands, href=self.href)
-        picked = [number - 1 for number in numbers]
-        moved = shifted(tuple(dataset.transform)[:6], window.col_off, window.row_off)
-        return Image(
-            pixels=self.read(window, bands=numbers),
-            crs=crs_text(dataset.crs),
-            transform=None if dataset.transform.is_identity else moved,
-            nodata=dataset.nodata,
-            bands=tuple(dataset.descriptions[i] for i in picked),
-            scales=tuple(dataset.scales[i] for i in picked),
-            offsets=tuple(dataset.offsets[i] for i in picked),
-            tags=dataset.tags(),
-        )
+        pixels = self.read(window, bands=numbers)
+        return image_of(dataset, pixels, numbers=numbers, offsets=window[:2])
 
 
 def read_image(
     href: str, *, window: Window | None = None, bands: Sequence[int | str] | None = None
 ) -> Image:
-    """Read a window of a raster, all of it by default.
+    """Read a window of a raster, by default the whole raster.
 
     Raises:
-        InvalidInput: the window is not inside the raster, or a band is not there.
-        RasterUnreadable: missing, empty, corrupt, truncated, or a format that is not read.
+        InvalidInput: the window is not inside the raster, or a band does not exist.
+        RasterUnreadable: the file is missing, empty, corrupt, truncated, or in another format.
     """
     with raster_settings(), RasterReader(href) as reader:
         return reader.image(window, bands=bands)
 
 
-def read_scene(href: str) -> Scene:
-    """Read the facts of a raster, no pixel of it.
+def read_for(
+    href: str,
+    contract: RasterContract | None,
+    *,
+    window: Window | None = None,
+    bands: Sequence[int | str] | None = None,
+    pick_window: Callable[[int, int], Window] | None = None,
+    bounds: Bounds = UNBOUNDED,
+) -> Image:
+    """Read a window of a raster with only the bands of a port.
+
+    Args:
+        href: The raster.
+        contract: The raster contract of the port.
+        window: The window; None for the whole raster.
+        bands: Names or 1-based numbers that replace the names of the port.
+        pick_window: Called with width and height if `window` is None.
+        bounds: Maximum size of the window.
 
     Raises:
-        RasterUnreadable: missing, empty, corrupt, or a format or dtype that is not read.
+        InvalidInput: the window is not inside the raster, or a band does not exist.
+        RasterUnreadable: the raster cannot be read.
+        TooLarge: the window exceeds the bounds.
+    """
+    with raster_settings(), RasterReader(href) as reader:
+        scene = reader.scene
+        if window is None and pick_window is not None:
+            window = pick_window(scene.width, scene.height)
+        wanted = _names_to_pick(scene.bands, contract) if bands is None else bands
+        width, height = (scene.width, scene.height) if window is None else window[2:]
+        count = len(scene.bands if wanted is None else wanted)
+        bounds.require((count, height, width), scene.dtype)
+        return reader.image(window, bands=wanted)
+
+
+def read_scene(href: str) -> Scene:
+    """Read the facts of a raster, without its pixels.
+
+    Raises:
+        RasterUnreadable: the file is missing, empty, corrupt, or in another format or dtype.
     """
     with raster_settings(), RasterReader(href) as reader:
         return reader.scene
 
 
-def limit_cache() -> None:
-    """Bound GDAL's block cache of this whole process; a worker calls it before anything else.
+def image_of(
+    dataset: DatasetReader,
+    pixels: np.ndarray,
+    *,
+    numbers: Sequence[int],
+    offsets: tuple[int, int] = (0, 0),
+) -> Image:
+    """Combine pixels of an open raster with their georeference and band facts.
 
-    GDAL takes the first setting it sees for good, 5 % of memory where there is none.
+    Args:
+        dataset: The open raster.
+        pixels: Array (band, row, col) that was read from it.
+        numbers: 1-based numbers of the bands that were read.
+        offsets: Position (col_off, row_off) of the first pixel in the raster.
     """
-    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES >> 20))  # GDAL's own unit: MiB
+    places = [number - 1 for number in numbers]
+    moved = shifted(tuple(dataset.transform)[:6], *offsets)
+    return Image(
+        pixels=pixels,
+        crs=crs_text(dataset.crs),
+        transform=None if dataset.transform.is_identity else moved,
+        nodata=dataset.nodata,
+        bands=tuple(dataset.descriptions[i] for i in places),
+        scales=tuple(dataset.scales[i] for i in places),
+        offsets=tuple(dataset.offsets[i] for i in places),
+        tags=dataset.tags(),
+    )
 
 
-def gdal_version() -> str:
-    """Version of the GDAL at work."""
-    return str(rasterio.__gdal_version__)
+def picked_for(image: Image, contract: RasterContract | None) -> Image:
+    """Return the image with only the bands of a port, in the port's order.
+
+    Raises:
+        InvalidInput: the image names its bands, and one of the port's is missing.
+    """
+    names = _names_to_pick(image.bands, contract)
+    if names is None or names == image.bands:
+        return image
+    places = [number - 1 for number in band_numbers(image.bands, names)]
+    return replace(
+        image,
+        pixels=image.pixels[places],
+        bands=tuple(image.bands[i] for i in places),
+        scales=tuple(image.scales[i] for i in places) if image.scales else (),
+        offsets=tuple(image.offsets[i] for i in places) if image.offsets else (),
+    )
 
 
 def band_numbers(
     descriptions: Sequence[str | None], bands: Sequence[int | str] | None, *, href: str = "image"
 ) -> tuple[int, ...]:
-    """Turn band names or 1-based numbers into 1-based numbers; None means all.
+    """Convert band names or 1-based numbers to 1-based numbers; None means all.
 
     >>> band_numbers(("red", "nir"), ["nir", 1])
     (2, 1)
 
     Raises:
-        InvalidInput: a band is not there.
+        InvalidInput: a band does not exist.
     """
     if bands is None:
         return tuple(range(1, len(descriptions) + 1))
@@ -223,8 +288,22 @@ def band_numbers(
     return tuple(numbers)
 
 
-def identity_of(href: str) -> str:
-    """What tells one state of a raster from another: size and modification time of a local file."""
+def limit_cache() -> None:
+    """Limit GDAL's block cache of this process; a worker calls it before it opens a raster.
+
+    GDAL uses the first value that it reads until the process ends, by default 5 % of the memory:
+    https://gdal.org/en/stable/user/configoptions.html#performance-and-caching
+    """
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES >> 20))  # GDAL's own unit: MiB
+
+
+def gdal_version() -> str:
+    """Return the version of GDAL."""
+    return str(rasterio.__gdal_version__)
+
+
+def _identity(href: str) -> str:
+    """Return the identity of a raster's content: size and modification time of a local file."""
     path = _local_path(href)
     if path is None:
         return href
@@ -259,3 +338,12 @@ def _local_path(href: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return None if "://" in href else Path(href)
+
+
+def _names_to_pick(
+    bands: Sequence[str | None], contract: RasterContract | None
+) -> tuple[str, ...] | None:
+    """Return the names of the port's bands; None if the port or the image does not name bands."""
+    if contract is None or contract.band_names is None or not any(bands):
+        return None
+    return contract.band_names

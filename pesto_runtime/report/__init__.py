@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pesto_runtime.report.data import ReportData
+from pesto_runtime.report.facts import ReportData
 from pesto_runtime.report.page import write_report
 
 __all__ = ["ReportData", "write_report"]

@@ -1,18 +1,31 @@
-"""What a report reads of `result.json`; there is a default for all that an engine leaves out."""
+"""Read the facts of a run from `result.json` and `holes.geojson`.
+
+Every fact has a default, because an engine may omit it; unknown keys are ignored.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pesto_runtime.contract import Window
 
 
 class _Facts(BaseModel):
-    """A frozen part of a result; what a report does not show is passed over."""
+    """A frozen part of a result, without the keys that a report does not show."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class TileCounts(_Facts):
-    """How many tiles came to what end."""
+    """Number of tiles by final state."""
 
     computed: int = 0
     reused: int = 0
@@ -20,7 +33,7 @@ class TileCounts(_Facts):
 
 
 class PhaseFacts(_Facts):
-    """A phase; `stages` holds its reduces too, in this order."""
+    """A phase; `stages` includes its reduces, in the order in which they run."""
 
     kind: str = "map"
     stages: tuple[str, ...] = ()
@@ -31,7 +44,7 @@ class PhaseFacts(_Facts):
 
 
 class StageFacts(_Facts):
-    """What a stage is, where it ran, and what it took over all tiles."""
+    """Process, places and costs of a stage, summed over all tiles."""
 
     process: str = ""
     version: str = ""
@@ -53,7 +66,7 @@ class OutputFacts(_Facts):
 
     @property
     def is_value(self) -> bool:
-        """Whether it is a JSON value; null is one too."""
+        """Whether it is a JSON value, which may be null."""
         return "value" in self.model_fields_set
 
     @property
@@ -63,12 +76,12 @@ class OutputFacts(_Facts):
 
 
 class RunFacts(_Facts):
-    """A finished run, as its result tells it.
+    """A finished run, as `result.json` describes it.
 
     Attributes:
         engine: Name and settings of the engine.
         inputs: Scene -> its href and identity; other input -> its value.
-        skipped: Outputs that were not made, as what they need has holes.
+        skipped: Outputs that were skipped, because their inputs have holes.
         cpu: Machine, and the SIMD extensions in use.
     """
 
@@ -92,5 +105,74 @@ class RunFacts(_Facts):
 
     @property
     def is_complete(self) -> bool:
-        """Whether every output is there, and whole."""
+        """Whether every output exists, without holes."""
         return self.status == "COMPLETE"
+
+
+class TileTime(Protocol):
+    """A tile and its duration."""
+
+    @property
+    def window(self) -> Window:
+        """In the grid of the scenes, pixels."""
+
+    @property
+    def seconds(self) -> float:
+        """Its duration; 0 if it was reused."""
+
+    @property
+    def state(self) -> str:
+        """`done`, `reused` or `hole`."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A finished run.
+
+    Attributes:
+        result: Content of `result.json`.
+        pipeline: The pipeline's JSON.
+        tiles: Every tile, phase after phase.
+        size: Width and height of the scenes, pixels; (0, 0) without a scene.
+        scenes: Image input -> href.
+        folder: Folder of the outputs.
+    """
+
+    result: Mapping[str, JsonValue]
+    pipeline: Mapping[str, JsonValue]
+    tiles: tuple[TileTime, ...]
+    size: tuple[int, int]
+    scenes: Mapping[str, str]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class HoleFacts:
+    """A tile that could not be computed.
+
+    Attributes:
+        place: Its window: column, row, width, height.
+        stage: The stage that failed.
+        error: The error of the stage.
+    """
+
+    place: str
+    stage: str
+    error: str
+
+
+def read_holes(folder: Path) -> list[HoleFacts]:
+    """Read a run's holes; empty if the file is missing, or has another form."""
+    try:
+        features = json.loads((folder / "holes.geojson").read_text())["features"]
+        properties = [feature["properties"] for feature in features]
+        return [
+            HoleFacts(
+                ", ".join(str(number) for number in each.get("window") or ()),
+                str(each.get("stage") or ""),
+                str(each.get("error") or each.get("type") or ""),
+            )
+            for each in properties
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []

@@ -1,7 +1,7 @@
-"""A pipeline as a graph of boxes and wires, laid out from left to right. Numbers only, no drawing.
+"""Lay out a pipeline as a graph of boxes and wires, from left to right; it draws nothing.
 
-Layers by longest path; wires that pass a layer get a lane of their own in it, so that none runs
-behind a box.
+Boxes are in layers by longest path. A wire that crosses a layer has a lane of its own in it, so it
+does not pass behind a box. Layers are ordered by the mean of their neighbours (Sugiyama's method).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SWEEPS = 8
 
 @dataclass(frozen=True)
 class Wire:
-    """From an output port of one box to an input port of another; keys of boxes."""
+    """A wire from an output port of one box to an input port of another, by their keys."""
 
     source: str
     source_port: str
@@ -33,11 +33,11 @@ class Wire:
 
 @dataclass(frozen=True)
 class Box:
-    """Something with a name: an input, a stage, an output, or a lane that a wire passes.
+    """A named box: an input, a stage, an output, or a lane of a wire.
 
     Attributes:
         key: Unique in the graph.
-        kind: `input`, `output`, `lane`, or of a stage `map`, `reduce`, `whole` or `call`.
+        kind: `input`, `output`, `lane`, or the kind of a stage: `map`, `reduce`, `whole`, `call`.
         title: Its name.
         lines: Text below the name.
     """
@@ -55,8 +55,8 @@ class Graph:
     Attributes:
         boxes: By key, lanes included.
         layers: Keys of boxes, leftmost layer first.
-        wires: Each as the pipeline has it.
-        routes: For each wire, the keys that it passes, both ends included.
+        wires: The bindings of the pipeline.
+        routes: For each wire, the keys of its boxes and lanes, both ends included.
     """
 
     boxes: dict[str, Box]
@@ -68,8 +68,8 @@ class Graph:
 def kinds_of(pipeline: Pipeline, facts: RunFacts) -> dict[str, str]:
     """Stage -> `map`, `reduce`, `whole` or `call`.
 
-    A result that does not name its reduces gives them away: within a phase of tiles, what makes a
-    value is a reduce.
+    If a result does not name its reduces, they are recognised: in a phase of tiles, a stage that
+    produces a value is a reduce.
     """
     kinds = {stage: phase.kind for phase in facts.phases for stage in phase.stages}
     called = [stage for stage in pipeline.stages if kinds.get(stage.id) == "call"]
@@ -90,13 +90,13 @@ def _is_value(facts: RunFacts, output: str) -> bool:
 
 
 def graph_of(pipeline: Pipeline, boxes: Mapping[str, Box]) -> Graph:
-    """Lay a pipeline out.
+    """Lay out a pipeline.
 
     Args:
-        pipeline: That was run.
+        pipeline: The pipeline of the run.
         boxes: Its inputs as `in:NAME`, stages as `stage:ID` and outputs as `out:NAME`.
     """
-    wires = [w for w in _wires(pipeline) if w.source in boxes and w.target in boxes]
+    wires = [w for w in _wires_of(pipeline) if w.source in boxes and w.target in boxes]
     places = _layer_numbers(boxes, wires)
     depth = max(places.values(), default=0)
     graph = Graph(dict(boxes), [[] for _ in range(depth + 1)], wires)
@@ -108,7 +108,7 @@ def graph_of(pipeline: Pipeline, boxes: Mapping[str, Box]) -> Graph:
     return graph
 
 
-def _wires(pipeline: Pipeline) -> Iterable[Wire]:
+def _wires_of(pipeline: Pipeline) -> Iterable[Wire]:
     stages = {stage.id for stage in pipeline.stages}
     for stage in pipeline.stages:
         for port, binding in stage.inputs.items():
@@ -126,9 +126,9 @@ def _wires(pipeline: Pipeline) -> Iterable[Wire]:
 
 
 def _layer_numbers(boxes: Mapping[str, Box], wires: Sequence[Wire]) -> dict[str, int]:
-    """Longest path from the inputs; outputs share the last layer."""
+    """Number layers by the longest path from the inputs; all outputs are in the last layer."""
     places = {key: 0 if box.kind == "input" else 1 for key, box in boxes.items()}
-    for _ in boxes:  # as many rounds as a path can have steps
+    for _ in boxes:  # a path has fewer steps than there are boxes, so this always ends
         late = [w for w in wires if places[w.target] <= places[w.source]]
         for wire in late:
             places[wire.target] = places[wire.source] + 1
@@ -141,7 +141,7 @@ def _layer_numbers(boxes: Mapping[str, Box], wires: Sequence[Wire]) -> dict[str,
 
 
 def _route(graph: Graph, places: Mapping[str, int], wire: Wire, number: int) -> list[str]:
-    """The boxes that a wire passes, with a new lane in every layer between its ends."""
+    """Return the boxes of a wire, with a new lane in every layer between its ends."""
     route = [wire.source]
     for layer in range(places[wire.source] + 1, places[wire.target]):
         key = f"lane:{number}:{layer}"
@@ -152,7 +152,7 @@ def _route(graph: Graph, places: Mapping[str, int], wire: Wire, number: int) -> 
 
 
 def _untangle(graph: Graph) -> None:
-    """Order every layer by the mean place of its neighbours, to and fro: fewer wires cross."""
+    """Order layers by the mean rank of neighbours, in both directions, for few crossings."""
     before, after = neighbours(graph)
     for sweep in range(_SWEEPS):
         forth = sweep % 2 == 0
@@ -169,7 +169,7 @@ def _untangle(graph: Graph) -> None:
 
 
 def neighbours(graph: Graph) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """For every box, what its wires come from, and what they go to, one layer away."""
+    """Return for every box its neighbours in the previous layer, and those in the next."""
     before: dict[str, list[str]] = {key: [] for key in graph.boxes}
     after: dict[str, list[str]] = {key: [] for key in graph.boxes}
     for route in graph.routes:

@@ -1,4 +1,7 @@
-"""Tiles as a map over the scene: where the time went, what was reused, and what is missing."""
+"""Draw the tiles of each phase as a map: duration by colour, reused tiles, holes.
+
+Many tiles are drawn as one path per colour, or merged into squares, to limit the size of the page.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pesto_runtime.report import wording
+from pesto_runtime.report import markup
 from pesto_runtime.report.markup import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pesto_runtime.contract import Window
-    from pesto_runtime.report.data import TileTime
+    from pesto_runtime.report.facts import TileTime
 
 SHADES = 7
 """Steps of the colour scale, in classes `t0` to `t6` of the style sheet."""
@@ -27,11 +30,11 @@ _SHORTEST_S = 0.0001
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile, or a square of several.
+    """A tile, or a square of several tiles.
 
     Attributes:
         window: Pixels of the scene.
-        seconds: That it took; of a square, the mean of its tiles.
+        seconds: Its duration; for a square, the mean of its tiles.
         state: `done`, `reused` or `hole`.
     """
 
@@ -41,10 +44,10 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """The colour scale: equal steps are equal ratios, from the fastest tile to the slowest.
+class ColourScale:
+    """A logarithmic colour scale, from the fastest tile to the slowest.
 
-    So one tile that waited for something does not make all the others look alike.
+    On a linear scale, one very slow tile would give all other tiles the same colour.
     """
 
     low: float
@@ -52,34 +55,34 @@ class Scale:
     high: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Scale | None:
-        """The scale of these durations; None where there is none."""
+    def of(cls, seconds: Sequence[float]) -> ColourScale | None:
+        """Create the scale of some durations; None for an empty sequence."""
         if not seconds:
             return None
         return cls(min(seconds), statistics.median(seconds), max(seconds))
 
     def place(self, seconds: float) -> float:
-        """Where a duration is on the scale, 0 to 1.
+        """Return the position of a duration on the scale, 0 to 1.
 
-        >>> Scale(0.01, 1.0, 100.0).place(1.0), Scale(1.0, 1.0, 1.0).place(1.0)
+        >>> ColourScale(0.01, 1.0, 100.0).place(1.0), ColourScale(1.0, 1.0, 1.0).place(1.0)
         (0.5, 0.0)
         """
         low, value, high = (max(each, _SHORTEST_S) for each in (self.low, seconds, self.high))
         return math.log(value / low) / math.log(high / low) if high > low else 0.0
 
     def shade(self, seconds: float) -> int:
-        """The step of a duration, 0 for the fastest."""
+        """Return the step of a duration, 0 for the fastest."""
         return min(SHADES - 1, int(self.place(seconds) * SHADES))
 
     @property
     def ends(self) -> tuple[str, str, str]:
-        """Fastest, median and slowest, in words."""
-        fastest, middle, slowest = map(wording.seconds, (self.low, self.median, self.high))
+        """Fastest, median and slowest duration, as texts."""
+        fastest, middle, slowest = map(markup.seconds, (self.low, self.median, self.high))
         return fastest, middle, slowest
 
 
 def layers_of(tiles: Iterable[TileTime]) -> list[list[Tile]]:
-    """Split tiles at every phase: each covers the scene again, from its own first corner."""
+    """Split tiles into phases: a corner that occurs again starts the next phase."""
     layers: list[list[Tile]] = []
     seen: set[tuple[int, int]] = set()
     for tile in tiles:
@@ -93,7 +96,7 @@ def layers_of(tiles: Iterable[TileTime]) -> list[list[Tile]]:
 
 
 def tile_maps(titled: Sequence[tuple[str, Sequence[Tile]]], size: tuple[int, int]) -> str:
-    """Draw the tiles of every phase, under its title; nothing where there is none.
+    """Draw the tiles of every phase under its title; empty without tiles.
 
     Args:
         titled: Title and tiles of a phase.
@@ -105,7 +108,7 @@ def tile_maps(titled: Sequence[tuple[str, Sequence[Tile]]], size: tuple[int, int
 
 
 def _hatching(size: tuple[int, int]) -> str:
-    """The pattern of reused tiles: once on a page, as its name is its id."""
+    """Return the pattern of reused tiles, once per page, because it is referenced by its id."""
     pitch = max(*size, 1) / 96
     return (
         '<svg class="pattern" width="0" height="0" aria-hidden="true"><defs>'
@@ -121,37 +124,39 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
     """Draw one phase's tiles as a figure with a legend.
 
     Args:
-        tiles: Of one phase.
+        tiles: The tiles of one phase.
         size: Width and height of the scene, pixels.
-        title: Text above the legend, and of the picture for those who do not see it.
+        title: Text above the legend, and start of the picture's label for screen readers.
     """
-    scale = Scale.of([tile.seconds for tile in tiles if tile.state == "done"])
+    scale = ColourScale.of([tile.seconds for tile in tiles if tile.state == "done"])
     extent = (
         max([size[0], *(tile.window.col_stop for tile in tiles)]),
         max([size[1], *(tile.window.row_stop for tile in tiles)]),
     )
-    squares, side = _gathered(tiles, extent)
-    drawing = _svg(squares, scale, extent, told=f"{title}: {_summary(tiles, scale)}")
+    squares, side = _as_squares(tiles, extent)
+    drawing = _svg(squares, scale, extent, label=f"{title}: {_summary(tiles, scale)}")
     note = f"<p>A square is the mean of all tiles in {side} × {side} px.</p>" if side else ""
     return (
         f'<figure class="map"><div class="frame">{drawing}</div><figcaption>'
-        f"<h3><strong>{text(title)}</strong></h3><p>{wording.plural(len(tiles), 'tile')}</p>"
+        f"<h3><strong>{text(title)}</strong></h3><p>{markup.plural(len(tiles), 'tile')}</p>"
         f"{_legend(tiles, scale)}{note}</figcaption></figure>"
     )
 
 
-def _svg(tiles: Sequence[Tile], scale: Scale | None, extent: tuple[int, int], *, told: str) -> str:
+def _svg(
+    tiles: Sequence[Tile], scale: ColourScale | None, extent: tuple[int, int], *, label: str
+) -> str:
     width, height = extent
-    look = "dense" if len(tiles) > _MOST_TOOLTIPS else "sparse"
-    drawing = _by_class(tiles, scale) if look == "dense" else _one_by_one(tiles, scale)
+    density = "dense" if len(tiles) > _MOST_TOOLTIPS else "sparse"
+    drawing = _by_class(tiles, scale) if density == "dense" else _one_by_one(tiles, scale)
     return (
-        f'<svg class="{look}" role="img" '
-        f'aria-label="{text(told)}" viewBox="0 0 {width} {height}" '
+        f'<svg class="{density}" role="img" '
+        f'aria-label="{text(label)}" viewBox="0 0 {width} {height}" '
         f'style="--aspect:{width / height:.5f}" preserveAspectRatio="none">{drawing}</svg>'
     )
 
 
-def _one_by_one(tiles: Iterable[Tile], scale: Scale | None) -> str:
+def _one_by_one(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
     return "".join(
         f'<rect class="{_class(tile, scale)}" x="{tile.window.col_off}" y="{tile.window.row_off}" '
         f'width="{tile.window.width}" height="{tile.window.height}">'
@@ -160,8 +165,8 @@ def _one_by_one(tiles: Iterable[Tile], scale: Scale | None) -> str:
     )
 
 
-def _by_class(tiles: Iterable[Tile], scale: Scale | None) -> str:
-    """One path per colour: a tenth of the bytes of single tiles, without their tooltips."""
+def _by_class(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
+    """Draw one path per colour: a tenth of the bytes of single tiles, without tooltips."""
     classed = sorted(((_class(tile, scale), tile) for tile in tiles), key=lambda pair: pair[0])
     paths = []
     for name, members in groupby(classed, key=lambda pair: pair[0]):
@@ -173,7 +178,7 @@ def _by_class(tiles: Iterable[Tile], scale: Scale | None) -> str:
     return "".join(paths)
 
 
-def _class(tile: Tile, scale: Scale | None) -> str:
+def _class(tile: Tile, scale: ColourScale | None) -> str:
     if tile.state != "done" or scale is None:
         return "hole" if tile.state == "hole" else "reused"
     return f"t{scale.shade(tile.seconds)}"
@@ -181,12 +186,12 @@ def _class(tile: Tile, scale: Scale | None) -> str:
 
 def _tooltip(tile: Tile) -> str:
     col_off, row_off, width, height = tile.window
-    took = wording.seconds(tile.seconds) if tile.state == "done" else tile.state
+    took = markup.seconds(tile.seconds) if tile.state == "done" else tile.state
     return text(f"column {col_off}, row {row_off}, {width} × {height} px: {took}")
 
 
-def _gathered(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:
-    """Gather tiles in squares where there are too many to tell apart; the side, 0 where not."""
+def _as_squares(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:
+    """Merge tiles into squares if there are too many; return the squares' side, else 0."""
     if len(tiles) <= _MOST_SQUARES:
         return tiles, 0
     side = math.ceil(math.sqrt(extent[0] * extent[1] / _MOST_SQUARES))
@@ -198,7 +203,7 @@ def _gathered(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[
 
 
 def _merged(tiles: Sequence[Tile]) -> Tile:
-    """One tile for several: a hole shows, whatever is beside it."""
+    """Merge tiles into one, which is a hole if any of them is."""
     window = tiles[0].window
     for tile in tiles:
         window = window.union(tile.window)
@@ -209,29 +214,29 @@ def _merged(tiles: Sequence[Tile]) -> Tile:
     return Tile(window, statistics.fmean(done), "done") if done else Tile(window, 0.0, "reused")
 
 
-def _summary(tiles: Sequence[Tile], scale: Scale | None) -> str:
-    parts = [wording.plural(len(tiles), "tile")]
+def _summary(tiles: Sequence[Tile], scale: ColourScale | None) -> str:
+    parts = [markup.plural(len(tiles), "tile")]
     if reused := sum(tile.state == "reused" for tile in tiles):
-        parts.append(f"{wording.count(reused)} reused")
+        parts.append(f"{markup.count(reused)} reused")
     if holes := sum(tile.state == "hole" for tile in tiles):
-        parts.append(wording.plural(holes, "hole"))
+        parts.append(markup.plural(holes, "hole"))
     if scale:
         parts.append("fastest {}, median {}, slowest {}".format(*scale.ends))
     return ", ".join(parts)
 
 
-def _legend(tiles: Sequence[Tile], scale: Scale | None) -> str:
+def _legend(tiles: Sequence[Tile], scale: ColourScale | None) -> str:
     keys = [_steps(scale)] if scale else []
     for state, name in (("reused", "reused"), ("hole", "hole: could not be computed")):
         if amount := sum(tile.state == state for tile in tiles):
             keys.append(
                 f'<p class="key"><i class="{state}" aria-hidden="true"></i>'
-                f"{name} <b>{wording.count(amount)}</b></p>"
+                f"{name} <b>{markup.count(amount)}</b></p>"
             )
     return "".join(keys)
 
 
-def _steps(scale: Scale) -> str:
+def _steps(scale: ColourScale) -> str:
     steps = "".join(f'<i class="t{step}"></i>' for step in range(SHADES))
     at = f"{scale.place(scale.median) * 100:.1f}%"
     marks = "".join(

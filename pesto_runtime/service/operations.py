@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from fastapi import Response
 
-from pesto_runtime.service.documents import PREFIX
-from pesto_runtime.service.metrics import MEDIA_TYPE, Metrics
-from pesto_runtime.service.observing import Observing
+from pesto_runtime.service.observing import MEDIA_TYPE, Metrics, RequestObserver
 from pesto_runtime.service.page import Page
+from pesto_runtime.service.static_responses import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.metrics import Queue
+    from pesto_runtime.service.observing import Queue
 
 
 def add_operations(
@@ -45,7 +44,7 @@ def add_operations(
     app.add_api_route("/metrics", told, methods=["GET"], include_in_schema=False)
     page = partial(_docs, Page.of(description))
     app.add_api_route("/docs", page, methods=["GET"], include_in_schema=False)
-    app.add_middleware(Observing, metrics=metrics)
+    app.add_middleware(RequestObserver, metrics=metrics)
 
 
 def _metrics(metrics: Metrics) -> Response:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 import uuid
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime import raster
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.contract import Scale
 from pesto_runtime.errors import (
@@ -21,10 +22,9 @@ from pesto_runtime.errors import (
     UnsupportedMedia,
 )
 from pesto_runtime.hrefs import path_of
-from pesto_runtime.service.answers import Answer
-from pesto_runtime.service.negotiation import IMAGE_TYPES, PNG_TYPE, answer_type, preferred
-from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
-from pesto_runtime.service.writing import AnswerWriter
+from pesto_runtime.service.request import JSON_TYPE, NPY_TYPE, TIFF_TYPE
+from pesto_runtime.service.runs import CallResponse
+from pesto_runtime.service.spool import INLINE_BYTES, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -33,8 +33,85 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.hrefs import Gate
-    from pesto_runtime.service.faults import Faults
-    from pesto_runtime.service.inputs import Inputs
+    from pesto_runtime.raster.image import Image, Transform
+    from pesto_runtime.service.input_reader import RequestInputs
+    from pesto_runtime.service.problems import Faults
+
+
+PNG_TYPE = "image/png"
+IMAGE_TYPES = {each: each for each in (TIFF_TYPE, NPY_TYPE, PNG_TYPE)}
+_ANSWERS = {
+    **IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
+    "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def answer_type(accept: str) -> str:
+    """The media type of an answer to this `Accept`; JSON where it names none that there is."""
+    return preferred(accept) or JSON_TYPE
+
+
+def preferred(accept: str, among: Mapping[str, str] = _ANSWERS) -> str | None:
+    """The first of the media types with the highest weight that can be answered."""
+    weighted = []
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        weighted.append((name, _number(weight)))
+    possible = [(weight, among[name]) for name, weight in weighted if name in among and weight]
+    return max(possible, key=lambda each: each[0])[1] if possible else None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+_PIECE_BYTES = 3 << 18  # a multiple of 3, so that base64 of every piece is not padded
+
+
+class AnswerWriter:
+    """Takes the bytes of one answer."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._bytes = bytearray()
+        self._spool: Spool | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        if self._spool is None and len(self._bytes) + len(data) <= INLINE_BYTES:
+            self._bytes += data
+            return
+        if self._spool is None:
+            self._spool = Spool.of(bytes(self._bytes))
+        self._spool.write(data)
+
+    def write_base64(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Append bytes as base64, a piece at a time."""
+        rest = b""
+        for piece in pieces:
+            begin = min(-len(rest) % 3, len(piece))
+            rest += bytes(piece[:begin])
+            if len(rest) == 3:
+                self.write(binascii.b2a_base64(rest, newline=False))
+                rest = b""
+            stop = len(piece) - (len(piece) - begin) % 3
+            for at in range(begin, stop, _PIECE_BYTES):
+                part = piece[at : min(at + _PIECE_BYTES, stop)]
+                self.write(binascii.b2a_base64(part, newline=False))
+            rest += bytes(piece[max(stop, begin) :])
+        self.write(binascii.b2a_base64(rest, newline=False))
+
+    def answer(self, media_type: str) -> CallResponse:
+        """What was written."""
+        return CallResponse(
+            bytes(self._bytes) if self._spool is None else b"", media_type, self._spool
+        )
+
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", PNG_TYPE: ".png"}
@@ -98,8 +175,8 @@ def admitted(
 
 
 def write_answer(
-    description: Description, outputs: dict[str, object], inputs: Inputs, how: Wanted
-) -> Answer:
+    description: Description, outputs: dict[str, object], inputs: RequestInputs, how: Wanted
+) -> CallResponse:
     """Write the outputs as wanted, and take them; one that the description does not know is left.
 
     Raises:
@@ -116,13 +193,13 @@ def write_answer(
         return _written(images.pieces(port, pixels, how.media_type), how.media_type)
     answered = [port for port in description.outputs if port.name in outputs]
     if how.media_type == FORM_TYPE:
-        return Answer(*write_parts(images.parts(answered, outputs, how.image_type)))
+        return CallResponse(*write_parts(images.parts(answered, outputs, how.image_type)))
     return _json_written(answered, outputs, images, how.out)
 
 
 def _json_written(
     ports: list[Port], outputs: dict[str, object], images: _Images, out: Mapping[str, str]
-) -> Answer:
+) -> CallResponse:
     writer = AnswerWriter()
     for index, port in enumerate(ports):
         writer.write(b"," if index else b"{")
@@ -138,20 +215,20 @@ def _json_written(
     return writer.answer(JSON_TYPE)
 
 
-def _written(pieces: Iterable[bytes | memoryview], media_type: str) -> Answer:
+def _written(pieces: Iterable[bytes | memoryview], media_type: str) -> CallResponse:
     writer = AnswerWriter()
     for piece in pieces:
         writer.write(piece)
     return writer.answer(media_type)
 
 
-def json_answer(document: Mapping[str, JsonValue]) -> Answer:
+def json_answer(document: Mapping[str, JsonValue]) -> CallResponse:
     """Write a JSON answer.
 
     Raises:
         ContractBroken: a number is not finite.
     """
-    return Answer(_json_bytes(document), JSON_TYPE)
+    return CallResponse(_json_bytes(document), JSON_TYPE)
 
 
 def _json_bytes(document: object) -> bytes:
@@ -165,7 +242,7 @@ def _json_bytes(document: object) -> bytes:
 class _Images:
     """Output images with the georeference that the inputs give them."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: RequestInputs) -> None:
         self._inputs = inputs
 
     def write_json(self, writer: AnswerWriter, port: Port, value: object) -> None:
@@ -208,12 +285,16 @@ class _Images:
         return json.dumps(value, allow_nan=False).encode()
 
     def encoded(self, port: Port, pixels: np.ndarray, media_type: str) -> bytes:
-        return raster.encode_image(self._image(port, self._trimmed(port, pixels)), media_type)
+        from pesto_runtime.raster.codec import encode_image
+
+        return encode_image(self._image(port, self._trimmed(port, pixels)), media_type)
 
     def pieces(
         self, port: Port, pixels: np.ndarray, media_type: str
     ) -> Iterator[bytes | memoryview]:
-        return raster.image_pieces(self._image(port, self._trimmed(port, pixels)), media_type)
+        from pesto_runtime.raster.codec import image_pieces
+
+        return image_pieces(self._image(port, self._trimmed(port, pixels)), media_type)
 
     def _as_pesto(self, port: Port, pixels: np.ndarray) -> Iterator[bytes | memoryview]:
         """PESTO's PNG where it answers one; everywhere else all that is known survives."""
@@ -226,7 +307,9 @@ class _Images:
         roi = self._inputs.roi
         return roi.trimmed(pixels) if roi and port.name in roi.target_out else pixels
 
-    def _image(self, port: Port, pixels: np.ndarray) -> raster.Image:
+    def _image(self, port: Port, pixels: np.ndarray) -> Image:
+        from pesto_runtime.raster.image import Image
+
         tile, contract, first = self._inputs.tile, port.raster, self._inputs.first
         names = (contract.band_names if contract else None) or ()
         nodata = contract.nodata if contract else None
@@ -234,8 +317,8 @@ class _Images:
             nodata = first.nodata
         scale = contract.scale if contract else Scale()
         if tile is None or not self._covers(pixels, scale):
-            return raster.Image(pixels, nodata=nodata, bands=names)
-        return raster.Image(
+            return Image(pixels, nodata=nodata, bands=names)
+        return Image(
             pixels,
             crs=tile.crs,
             transform=self._transform(scale),
@@ -254,12 +337,14 @@ class _Images:
         off_y = abs(tile.read.height * scale.y - height)
         return bool(off_x < 1 and off_y < 1)
 
-    def _transform(self, scale: Scale) -> raster.image.Transform | None:
+    def _transform(self, scale: Scale) -> Transform | None:
+        from pesto_runtime.raster.image import rescaled, shifted
+
         tile = self._inputs.tile
         if tile is None or tile.transform is None:
             return None
-        moved = raster.shifted(tile.transform, tile.read.col_off, tile.read.row_off)
-        return raster.rescaled(moved, float(scale.x), float(scale.y))
+        moved = shifted(tile.transform, tile.read.col_off, tile.read.row_off)
+        return rescaled(moved, float(scale.x), float(scale.y))
 
 
 def _write(href: str, data: bytes) -> None:

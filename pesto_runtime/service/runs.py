@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.answers import Answer
-    from pesto_runtime.service.payload import Payload
+    from pesto_runtime.service.request import Payload
+    from pesto_runtime.service.spool import Spool
+
 
 State: TypeAlias = Literal["STARTING", "OK", "FAILED"]
 OnProgress: TypeAlias = "Callable[[float, float], None]"
@@ -20,7 +21,7 @@ OnLog: TypeAlias = "Callable[[str], None]"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ProcessFacts:
     """What a service knows of the process it serves, without its code.
 
     Attributes:
@@ -34,11 +35,11 @@ class Facts:
     version_document: Mapping[str, JsonValue]
 
 
-class Runs(Protocol):
+class CallRunner(Protocol):
     """Performs calls; all of it is called on the event loop, and none of it blocks it."""
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ProcessFacts:
         """What is served; known once `load` has returned."""
 
     @property
@@ -57,7 +58,7 @@ class Runs(Protocol):
             AlgorithmFailed: the set-up failed.
         """
 
-    async def load(self) -> Facts:
+    async def load(self) -> ProcessFacts:
         """Load the target, and learn what it is.
 
         Raises:
@@ -69,7 +70,7 @@ class Runs(Protocol):
 
     async def run(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
+    ) -> CallResponse:
         """Perform a call as soon as there is room; cancelling it stops its work.
 
         Args:
@@ -92,3 +93,22 @@ def no_progress(_done: float, _total: float) -> None:
 
 def no_log(_line: str) -> None:
     """Ignore what an algorithm tells."""
+
+
+@dataclass(frozen=True)
+class CallResponse:
+    """The bytes of an answer.
+
+    Attributes:
+        content: All of them, unless they are in a spool.
+        media_type: Of them.
+        spool: Where large ones are; None for others.
+    """
+
+    content: bytes
+    media_type: str
+    spool: Spool | None = None
+
+    def whole(self) -> bytes:
+        """All bytes, wherever they are."""
+        return self.content if self.spool is None else self.spool.whole()

@@ -15,11 +15,11 @@ import uvloop
 
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.documents import PREFIX
-from pesto_runtime.service.jobs.folder import default_folder
-from pesto_runtime.service.jobs.options import JobOptions
-from pesto_runtime.service.limits import Limits
-from pesto_runtime.service.workers import Workers
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.jobs.files import default_folder
+from pesto_runtime.service.jobs.states import JobOptions
+from pesto_runtime.service.static_responses import PREFIX
+from pesto_runtime.service.workers import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -57,13 +57,13 @@ def serve(
     """
     bounds = limits or Limits()
     with _listening(host, port) as listening:
-        workers = Workers(target, profiles, gate=Gate.bound_to(host, allow), limits=bounds)
+        workers = WorkerPool(target, profiles, gate=Gate.bound_to(host, allow), limits=bounds)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(workers, bounds, _kept(jobs or JobOptions(), port), listening))
 
 
 async def _serve(
-    workers: Workers, limits: Limits, jobs: Callable[[str], JobOptions], listening: socket.socket
+    workers: WorkerPool, limits: Limits, jobs: Callable[[str], JobOptions], listening: socket.socket
 ) -> None:
     from pesto_runtime.service.app import create_app  # FastAPI loads while the workers do
 

@@ -7,6 +7,9 @@ keeps its place until it ends by itself.
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -14,30 +17,88 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pesto_runtime.processor.progress import listening
+from pesto_runtime.errors import AlgorithmFailed, Busy, PestoError
+from pesto_runtime.processor.protocol import listening
+from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.execution import Execution
-from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import also
-from pesto_runtime.service.readiness import Readiness
-from pesto_runtime.service.runs import Facts
+from pesto_runtime.service.runs import ProcessFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.processor import Processor
-    from pesto_runtime.service.answers import Answer
-    from pesto_runtime.service.payload import Payload
-    from pesto_runtime.service.runs import OnLog, OnProgress, State
+    from pesto_runtime.service.request import Payload
+    from pesto_runtime.service.runs import CallResponse, OnLog, OnProgress, State
 
 
-class InThread:
+_LOG = logging.getLogger(__name__)
+
+
+class Readiness:
+    """One set-up, run once in a thread of its own."""
+
+    def __init__(self, setup: Callable[[], None], *, on_ready: Callable[[], None]) -> None:
+        """Take what to run; nothing runs before `start`.
+
+        Args:
+            setup: The set-up; what it raises is kept, and told to every caller.
+            on_ready: Called once after a set-up that did not fail.
+        """
+        self._setup = setup
+        self._on_ready = on_ready
+        self._began = time.monotonic()
+        self.state: State = "STARTING"
+        self.error: PestoError | None = None
+        self.log: tuple[str, ...] = ("set-up began",)
+
+    def start(self) -> None:
+        """Begin the set-up; a daemon thread, so that Ctrl-C never waits for a model to load."""
+        threading.Thread(target=self._run, name="pesto-setup", daemon=True).start()
+
+    def require(self) -> None:
+        """Do nothing when ready.
+
+        Raises:
+            Busy: the set-up still runs; asking again helps.
+            AlgorithmFailed: the set-up failed; asking again does not.
+        """
+        if self.state == "STARTING":
+            raise Busy("the service is still starting", retry_after_s=1)
+        if self.error is not None:
+            raise AlgorithmFailed(f"the set-up of the service failed: {self.error.detail}")
+
+    def _run(self) -> None:
+        try:
+            self._setup()
+        except PestoError as error:
+            self._ended("FAILED", f"set-up failed: {error}", error=error)
+            return
+        except Exception as error:  # the thread's edge: a service that cannot start says so
+            failed = AlgorithmFailed(f"{type(error).__name__}: {error}")
+            self._ended("FAILED", f"set-up failed: {failed}", error=failed)
+            raise
+        self._ended("OK", "set-up done")
+        self._on_ready()
+
+    def _ended(self, state: State, line: str, *, error: PestoError | None = None) -> None:
+        seconds = time.monotonic() - self._began
+        self.log = (*self.log, f"{line} after {seconds:.2f} s")
+        _LOG.log(logging.ERROR if error else logging.DEBUG, self.log[-1])
+        self.error = error
+        self.state = state
+
+
+class ThreadRunner:
     """Performs calls in threads; implements `Runs`."""
 
     def __init__(self, processor: Processor, *, gate: Gate, limits: Limits | None = None) -> None:
         """Take the processor; it is set up once it is started."""
         bounds = limits or Limits()
-        self.facts = Facts(processor.description, processor.build, processor.version_document)
+        self.facts = ProcessFacts(
+            processor.description, processor.build, processor.version_document
+        )
         self._processor = processor
         self._here = Execution.of(processor, gate, bounds)
         self._afar = Execution.of(processor, replace(gate, loopback=False), bounds)
@@ -64,7 +125,7 @@ class InThread:
         """
         self._readiness.require()
 
-    async def load(self) -> Facts:
+    async def load(self) -> ProcessFacts:
         """Answer what is served; it is loaded already."""
         return self.facts
 
@@ -75,7 +136,7 @@ class InThread:
 
     async def run(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
+    ) -> CallResponse:
         """Perform a call in the next free thread.
 
         Raises:
@@ -122,7 +183,7 @@ def _tell_tile(tile: str) -> None:
     also(tile=tile)
 
 
-def _heard(listener: _Listener, work: Callable[[], Answer]) -> Answer:
+def _heard(listener: _Listener, work: Callable[[], CallResponse]) -> CallResponse:
     with listening(listener):
         return work()
 

@@ -1,8 +1,8 @@
-"""Which window every step of a fused chain reads and makes, so that one tile comes out right.
+"""Compute the window that each step of a chain reads and returns for one tile.
 
-Walks the chain backward from the pixels wanted: a step needs its output window, grown by its
-margin, snapped outward to its alignment and clipped to the grid. Margins so add up along a chain,
-and at the scene's edge no step sees an edge that the untiled run would not see.
+`Chain.windows` goes backward through the chain from the wanted pixels: a step needs its output
+window, extended by its margin, extended to its alignment, and clipped to the grid. So margins add
+up along a chain, and no step has an edge that the untiled run would not have.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A map stage, as geometry sees it.
+    """The geometry of a map stage.
 
     Attributes:
         name: The stage's id.
         reads: Names of the rasters it reads, all on one grid.
         makes: Names of the rasters it makes, all on one grid.
         margin: Input pixels needed around an output pixel.
-        align: Read windows start at, and measure, multiples of it (but at the grid's far edge).
+        align: Read windows start at multiples of it and are multiples of it in size, except at the
+            far edge of the grid.
         scale: Output pixels per input pixel.
     """
 
@@ -41,12 +42,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepWindows:
-    """What a step does for one tile.
+    """The windows of a step for one tile.
 
     Attributes:
-        read: Window of its inputs' grid that it is given.
-        makes: The same in its outputs' grid: what it returns.
-        keep: The part of `makes` that is right, and wanted by later steps.
+        read: Window of its inputs' grid that it receives.
+        makes: The same window in its outputs' grid, which it returns.
+        keep: The part of `makes` that is correct, and that later steps need.
     """
 
     read: Window
@@ -56,11 +57,11 @@ class StepWindows:
 
 @dataclass(frozen=True)
 class TileWindows:
-    """What a tile takes of every step.
+    """The windows of all steps for one tile.
 
     Attributes:
-        sources: Raster read from outside the chain -> window to read of it.
-        steps: Step name -> its windows; a step that nobody needs is absent.
+        sources: Raster from outside the chain -> window to read of it.
+        steps: Step name -> its windows, without the steps that are not needed.
     """
 
     sources: Mapping[str, Window]
@@ -72,8 +73,8 @@ class Chain:
     """Steps in order, over rasters whose sizes are known.
 
     Attributes:
-        steps: Each reads sources, or what earlier steps make.
-        sizes: Raster name -> width and height of its grid, sources and made ones alike.
+        steps: Each reads sources, or outputs of earlier steps.
+        sizes: Raster name -> width and height of its grid, for sources and outputs.
     """
 
     steps: tuple[Step, ...]
@@ -81,17 +82,17 @@ class Chain:
 
     @classmethod
     def over(cls, sources: Mapping[str, Size], steps: Iterable[Step]) -> Chain:
-        """Make a chain, sizing what its steps make.
+        """Make a chain, and compute the sizes of the outputs of its steps.
 
         Raises:
-            ValueError: a step reads rasters of different sizes, or one that nobody makes.
+            ValueError: a step reads rasters of different sizes, or one that does not exist.
         """
         sizes = dict(sources)
         ordered = tuple(steps)
         for step in ordered:
             unknown = [name for name in step.reads if name not in sizes]
             if unknown:
-                raise ValueError(f"step {step.name!r} reads {unknown[0]!r}, which nobody makes")
+                raise ValueError(f"step {step.name!r} reads {unknown[0]!r}, which does not exist")
             read = {sizes[name] for name in step.reads}
             if len(read) != 1:
                 raise ValueError(f"step {step.name!r} reads rasters of sizes {sorted(read)}")
@@ -99,10 +100,10 @@ class Chain:
         return cls(ordered, sizes)
 
     def windows(self, wanted: Mapping[str, Window]) -> TileWindows:
-        """Walk backward from the windows wanted of some rasters to what every step reads.
+        """Compute the windows of all steps, backward from the wanted windows of some rasters.
 
         Args:
-            wanted: Raster name -> window of its own grid; an empty window wants nothing.
+            wanted: Raster name -> window of its own grid; an empty window is ignored.
         """
         needed = {name: window for name, window in wanted.items() if window.pixels}
         steps: dict[str, StepWindows] = {}
@@ -122,7 +123,7 @@ class Chain:
 
 
 def read_window(keep: Window, step: Step, grid: Size) -> Window:
-    """The input window that a step needs to make `keep`: grown, snapped outward, clipped.
+    """Return the input window that a step needs for `keep`: margin, alignment, clipped to the grid.
 
     >>> read_window(Window(4, 0, 4, 4), Step("s", ("a",), ("b",), Margin.of(1), align=4), (10, 10))
     Window(col_off=0, row_off=0, width=10, height=8)

@@ -1,4 +1,7 @@
-"""Divide a grid of pixels into product blocks, chunks of whole blocks, and tiles of a chunk."""
+"""Divide a grid of pixels into product blocks, chunks of whole blocks, and tiles of a chunk.
+
+Integer arithmetic only; margins and chains of steps are in `chain`.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ BlockIndex: TypeAlias = tuple[int, int]
 
 
 def whole(size: Size) -> Window:
-    """The window that holds the whole grid."""
+    """Return the window of the whole grid."""
     return Window(0, 0, *size)
 
 
 def scaled_size(size: Size, scale: Scale) -> Size:
-    """The size of a grid at `scale` output pixels per input pixel; incomplete pixels are dropped.
+    """Return the size of a grid at `scale`, without incomplete pixels at the far edges.
 
     >>> scaled_size((627, 603), Scale.of("1/4"))
     (156, 150)
@@ -34,12 +37,12 @@ def scaled_size(size: Size, scale: Scale) -> Size:
 
 
 def scaled_window(window: Window, scale: Scale) -> Window:
-    """The output pixels that an input window makes whole.
+    """Return the output pixels that an input window covers completely.
 
-    The output pixel `o` covers the inputs from `o / scale` to `(o + 1) / scale`. Where window
-    edges are multiples of the scale's denominators, nothing is rounded.
+    The output pixel `o` covers the inputs from `o / scale` to `(o + 1) / scale`. Nothing is rounded
+    if the window's edges are multiples of the scale's denominators.
     """
-    if scale.x == 1 == scale.y:  # nearly always, and Fractions are slow
+    if scale.x == 1 == scale.y:  # the usual case; Fractions are slow
         return window
     return Window.spanning(
         math.ceil(window.col_off * scale.x),
@@ -50,8 +53,8 @@ def scaled_window(window: Window, scale: Scale) -> Window:
 
 
 def covering_window(window: Window, scale: Scale) -> Window:
-    """The input pixels under an output window: the inverse of `scaled_window`, rounded outward."""
-    if scale.x == 1 == scale.y:  # nearly always, and Fractions are slow
+    """Return the input pixels under an output window, rounded outward; inverts `scaled_window`."""
+    if scale.x == 1 == scale.y:  # the usual case; Fractions are slow
         return window
     return Window.spanning(
         math.floor(window.col_off / scale.x),
@@ -62,12 +65,12 @@ def covering_window(window: Window, scale: Scale) -> Window:
 
 
 def block_count(size: Size) -> tuple[int, int]:
-    """Rows and columns of product blocks that cover a grid."""
+    """Return rows and columns of product blocks that cover a grid."""
     return (-(-size[1] // BLOCK), -(-size[0] // BLOCK))
 
 
 def block_window(index: BlockIndex, size: Size) -> Window:
-    """The pixels of a block (row, col) that lie in the grid; edge blocks are smaller.
+    """Return the window of a block (row, col) within the grid; edge blocks are smaller.
 
     >>> block_window((1, 1), (627, 603))
     Window(col_off=512, row_off=512, width=115, height=91)
@@ -77,13 +80,13 @@ def block_window(index: BlockIndex, size: Size) -> Window:
 
 
 def blocks_of(size: Size) -> Iterator[BlockIndex]:
-    """Every block (row, col) of a grid, row-major."""
+    """Return every block (row, col) of a grid, row-major."""
     rows, cols = block_count(size)
     return ((row, col) for row in range(rows) for col in range(cols))
 
 
 def blocks_touching(window: Window) -> Iterator[BlockIndex]:
-    """Blocks (row, col) that share a pixel with the window, row-major."""
+    """Return the blocks (row, col) that have a pixel in the window, row-major."""
     if not window.pixels:
         return iter(())
     rows = range(window.row_off // BLOCK, -(-window.row_stop // BLOCK))
@@ -92,7 +95,7 @@ def blocks_touching(window: Window) -> Iterator[BlockIndex]:
 
 
 def tiles_of(chunk: Window, tile: Size) -> Iterator[Window]:
-    """Partition a chunk into tiles, row-major from its top left; the last ones are smaller.
+    """Divide a chunk into tiles, row-major from its top left; the last ones are smaller.
 
     >>> [tuple(tile) for tile in tiles_of(Window(0, 0, 5, 2), (3, 2))]
     [(0, 0, 3, 2), (3, 0, 2, 2)]
@@ -104,7 +107,7 @@ def tiles_of(chunk: Window, tile: Size) -> Iterator[Window]:
 
 
 def chunk_quantum(scales: Iterable[Scale]) -> Size:
-    """The smallest width and height whose multiples are whole blocks in every output's grid.
+    """Return the smallest width and height whose multiples are whole blocks in every output grid.
 
     >>> chunk_quantum([Scale(), Scale.of(2), Scale.of("1/4")])
     (2048, 2048)
@@ -118,7 +121,7 @@ def _quantum(ratios: list[Fraction]) -> int:
 
 
 def tile_quantum(scales: Iterable[Scale], aligns: Iterable[int] = ()) -> Size:
-    """The smallest width and height whose multiples are whole pixels in every grid, and aligned."""
+    """Return the smallest width and height whose multiples are whole, aligned pixels everywhere."""
     found, wanted = tuple(scales), tuple(aligns)
     return (
         math.lcm(1, *wanted, *(s.x.denominator for s in found)),
@@ -127,9 +130,9 @@ def tile_quantum(scales: Iterable[Scale], aligns: Iterable[int] = ()) -> Size:
 
 
 def chunks_of(size: Size, *, quantum: Size, at_most: int) -> tuple[Window, ...]:
-    """Partition a grid into at most `at_most` rectangles of whole quanta, near-square, row-major.
+    """Divide a grid into at most `at_most` rectangles of whole quanta, near-square, row-major.
 
-    Near-square rectangles read the least margin for their area; equal ones keep workers level.
+    Near-square rectangles read the least margin for their area; equal ones end at the same time.
 
     Raises:
         ValueError: `at_most` is below 1.
@@ -149,7 +152,7 @@ def chunks_of(size: Size, *, quantum: Size, at_most: int) -> tuple[Window, ...]:
 
 
 def _split(rows: int, cols: int, at_most: int, *, ratio: float) -> tuple[int, int]:
-    """Rows and columns of chunks: many, and square; twice as long costs a sixth of the count."""
+    """Return rows and columns of chunks: many and square; a ratio of 2:1 costs a sixth of them."""
 
     def worth(shape: tuple[int, int]) -> float:
         longness = abs(math.log((cols / shape[1] * ratio) / (rows / shape[0])))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.raster import Image, encode_image
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
 
 if TYPE_CHECKING:
     import httpx

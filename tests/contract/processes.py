@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from pesto_runtime import Raster, TileInfo, process
-from pesto_runtime.client.tracing import HEADER, with_trace
+from pesto_runtime.client.transport import HEADER, with_trace
 from pesto_runtime.processor import Named
 
 Two = Raster(bands=["red", "nir"])

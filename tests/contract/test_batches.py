@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.activities.callers import caller_for, close_callers
-from pesto_runtime.client import Client
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import Service, TileInfo, Window
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput, PestoError
+from pesto_runtime.run.callers import caller_for, close_callers
 from tests.contract.calls import FORM, NPY, npy, pointers
 from tests.contract.serving import AT_ONCE, served
 

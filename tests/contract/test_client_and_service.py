@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import uvicorn
 
-from pesto_runtime.client import AsyncClient, Client
+from pesto_runtime.client.async_client import AsyncClient
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import ImageReference, TileInfo, Window
 from pesto_runtime.errors import AlgorithmFailed, HrefRefused, InvalidInput, RasterUnreadable
 from pesto_runtime.hrefs import Gate, file_href
 from pesto_runtime.processor import load_processor
-from pesto_runtime.raster import Image, encode_image
-from pesto_runtime.service import InThread, Limits, create_app
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.app import create_app
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +44,7 @@ IMAGE = Image(
 @contextmanager
 def served(target: str, gate: Gate, *, limits: Limits | None = None) -> Iterator[str]:
     """Serve behind a socket, from a thread of this process."""
-    app = create_app(InThread(load_processor(target), gate=gate, limits=limits), limits=limits)
+    app = create_app(ThreadRunner(load_processor(target), gate=gate, limits=limits), limits=limits)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.client import AsyncClient, Client
+from pesto_runtime.client.async_client import AsyncClient
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import ImageReference
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -24,7 +25,8 @@ from pesto_runtime.errors import (
     RasterUnreadable,
 )
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, encode_image
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
 from tests.contract.serving import ERRANDS, PROJECT, Server, lines_of, served, until
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.contract import Job
-from pesto_runtime.raster import decode_image
+from pesto_runtime.raster.codec import decode_image
 from tests.contract.serving import ERRANDS, PROJECT, Server, lines_of, served, until
 
 if TYPE_CHECKING:
@@ -178,6 +178,27 @@ def test_a_lease_is_lost_by_an_owner_who_is_away(lone: Server, tmp_path: Path) -
     assert lone.submit(order(path, "next")).status_code == 201
     until(lambda: "end next" in lines_of(path))
     assert lines_of(path) == ["begin kept", "end kept", "begin lost", "begin next", "end next"]
+
+
+def test_a_lease_is_kept_by_an_owner_who_waits(lone: Server, tmp_path: Path) -> None:
+    """In a call that is answered once it is done, and in long polls of a job."""
+    headers = {"Idempotency-Key": "waits", "X-Pesto-Lease": "1"}
+    path = tmp_path / "told"
+    called = lone("POST", "/process", json=order(path, "called", 2.2), headers=headers)
+    assert (called.status_code, called.json()) == (200, {"name": "called"})
+    job_id = lone.submit(order(path, "polled", 2.2), X_Pesto_Lease="1").json()["id"]
+    wait = {"Prefer": "wait=20"}
+    until(lambda: lone("GET", f"/jobs/{job_id}", headers=wait).json()["state"] == "successful")
+
+
+def test_a_long_poll_is_never_longer_than_the_lease(lone: Server, tmp_path: Path) -> None:
+    """A client that dies while it waits would otherwise keep the job for the whole wait."""
+    job_id = lone.submit(order(tmp_path / "told", "a", 9.0), X_Pesto_Lease="3").json()["id"]
+    began = time.monotonic()
+    job = lone("GET", f"/jobs/{job_id}", headers={"Prefer": "wait=20"}).json()
+    assert job["state"] in ("accepted", "running")
+    assert time.monotonic() - began < 3
+    lone("DELETE", f"/jobs/{job_id}")
 
 
 def test_progress_and_lines_are_told_while_it_runs(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import rasterio
 from prometheus_client.parser import text_string_to_metric_families
 
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.service import Limits
+from pesto_runtime.service.admission import Limits
 from tests.contract.calls import FORM, NPY, PROBLEM, PROCESSES, TIFF, npy, pointers, post, post_raw
 from tests.contract.transports import post_form
 from tests.contract.web import WAYS, Farm, by_uvicorn, in_process, ready
@@ -129,7 +129,7 @@ def test_too_many_bands_are_refused(serve: Farm) -> None:
     web = serve(COUNTS + "same1")
     answer = post_raw(web, npy(np.zeros((5000, 1, 1), np.uint8)), NPY)
     assert (answer.status_code, pointers(answer)) == (413, ["/image"])
-    assert "at most 4096 bands are taken" in answer.text
+    assert "at most 4096 bands are accepted" in answer.text
     within = post_raw(web, npy(np.zeros((4096, 1, 1), np.uint8)), NPY)
     assert within.status_code == 422
 

@@ -14,7 +14,8 @@ import pytest
 from pesto_runtime.contract import NUMERIC_DTYPES, Description
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.processor import load_processor
-from pesto_runtime.raster import Image, decode_image, encode_image
+from pesto_runtime.raster.codec import decode_image, encode_image
+from pesto_runtime.raster.image import Image
 from tests.contract.calls import (
     COVER,
     FORM,

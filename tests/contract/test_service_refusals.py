@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, encode_image
-from pesto_runtime.service import Limits
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
+from pesto_runtime.service.admission import Limits
 from tests.contract.calls import (
     COVER,
     NPY,
@@ -75,6 +76,7 @@ def test_every_bad_field_is_told_at_once(serve: Farm) -> None:
     ("image", "slug", "told"),
     [
         (12, "invalid-input", "an image is base64, a URI, or an object"),
+        (None, "invalid-input", "an image is base64, a URI, or an object"),
         ({"href": "file:///a", "window": [0, 0, 0, 1]}, "invalid-input", "window"),
         ({"hrf": "file:///a"}, "invalid-input", "Field required"),
         ("dGhpcyBpcyBub3QgYW4gaW1hZ2U=", "raster-unreadable", "no image that can be read"),
@@ -91,6 +93,15 @@ def test_a_bad_image_is_told_by_its_kind(serve: Farm, image: object, slug: str, 
     problem = post(serve(PROCESSES + "same"), {"image": image}).json()
     assert problem["type"] == f"urn:pesto:error:{slug}"
     assert any(told in each["detail"] for each in problem["errors"])
+
+
+def test_null_is_judged_by_the_schema_and_is_no_default(serve: Farm) -> None:
+    """Refused where the schema has no null, passed on where it has; the default is the control."""
+    facts, image = serve(PROCESSES + "facts"), text(image_of())
+    refused = post(facts, {"image": image, "note": None})
+    assert pointers(refused) == ["/note"]
+    given = post(facts, {"image": image, "factors": None}).json()["facts"]
+    assert (given["factors"], given["note"]) == (None, "none")
 
 
 def test_an_image_that_the_port_does_not_take_is_told(serve: Farm) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from pesto_runtime.client.multipart import media_type_of, read_parts
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, decode_image, encode_image
+from pesto_runtime.raster.codec import decode_image, encode_image
+from pesto_runtime.raster.image import Image
 from tests.contract.calls import FORM, NPY, TIFF, npy, post, post_raw, text, tile_of
 
 if TYPE_CHECKING:

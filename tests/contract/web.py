@@ -16,7 +16,9 @@ import httpx
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import InThread, Limits, create_app
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.app import create_app
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,7 +88,7 @@ def ready(web: Web, state: str = "OK") -> None:
 @contextmanager
 def in_process(target: str, allow: Sequence[str], limits: Limits) -> Iterator[Web]:
     """Serve in this process, over ASGI."""
-    runs = InThread(load_processor(target), gate=Gate(True, tuple(allow)), limits=limits)
+    runs = ThreadRunner(load_processor(target), gate=Gate(True, tuple(allow)), limits=limits)
     app = create_app(runs, limits=limits)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

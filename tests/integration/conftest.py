@@ -44,7 +44,7 @@ def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
     PESTO_TEST_CONDUCTOR names the data folder of one that runs already.
     """
-    from pesto_conductor.server import borrowed, down
+    from pesto_conductor.trial_server import borrowed, down
     from tests.support.conductor_workers import Desk
 
     named = os.environ.get("PESTO_TEST_CONDUCTOR")

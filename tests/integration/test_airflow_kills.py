@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from tests.support.airflow_runs import PipelineDag, add_pipeline
 from tests.support.airflow_standalone import until
 from tests.support.commands import saved, started
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(300)]
@@ -49,7 +49,7 @@ def serving(port: int) -> Iterator[None]:
         yield
 
 
-def running(dag: PipelineDag, run_id: str) -> list[TaskRun]:
+def running(dag: PipelineDag, run_id: str) -> list[TaskInstanceState]:
     """Chunks that are being computed, by processes that are known."""
     return [t for t in dag.tasks(run_id, "map") if t.state == "running" and t.pid is not None]
 

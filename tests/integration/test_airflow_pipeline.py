@@ -75,7 +75,7 @@ def test_a_new_scene_begins_a_run(airflow: Airflow, tmp_path: Path) -> None:
     airflow.api.await_dag("on_new_scene")
     folder = tmp_path / "out"
 
-    airflow.api.tell_asset("landsat-scenes", {"scene": str(SCENE), "folder": str(folder)})
+    airflow.api.emit_asset_event("landsat-scenes", {"scene": str(SCENE), "folder": str(folder)})
 
     until(lambda: airflow.api.runs("on_new_scene"), timeout_s=60)
     (run_id,) = airflow.api.runs("on_new_scene")

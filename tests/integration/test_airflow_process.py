@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from tests.contract.serving import ERRANDS, Server, lines_of, served
 from tests.support.airflow_standalone import until
 from tests.support.busy import busy_service
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(240)]
@@ -79,7 +79,7 @@ class Errand:
         self.run_id = airflow.api.trigger(self.dag_id, conf)
 
     @property
-    def task(self) -> TaskRun:
+    def task(self) -> TaskInstanceState:
         """The call, as Airflow has it."""
         return self.airflow.task(self.dag_id, self.run_id, "call")
 
@@ -211,7 +211,7 @@ def test_clearing_a_call_computes_it_anew(calls: Airflow, tmp_path: Path) -> Non
         body: dict[str, JsonValue] = {
             "dry_run": False, "only_failed": False, "dag_run_id": run.run_id,
         }  # fmt: skip
-        calls.api._ask("POST", f"/dags/{run.dag_id}/clearTaskInstances", body)
+        calls.api._request("POST", f"/dags/{run.dag_id}/clearTaskInstances", body)
         until(lambda: run.task.tries == 2)
         run.require("success")
     assert lines_of(path) == ["begin a", "end a"] * 2
@@ -240,7 +240,7 @@ def test_a_busy_service_is_left_alone_for_as_long_as_it_asks(calls: Airflow) -> 
             "connection_id": "busy", "conn_type": "pesto", "host": "127.0.0.1",
             "port": busy.port, "extra": json.dumps({"patience": 0}),
         }  # fmt: skip
-        calls.api._ask("POST", "/connections", connection)
+        calls.api._request("POST", "/connections", connection)
         calls.add("patient", PATIENT)
         run_id, state = calls.run("patient")
         assert state == "success", calls.logs("patient", run_id)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.activities import call_once
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import file_href
+from pesto_runtime.run.single_call import call_once
 from tests.contract.serving import Server, served
 from tests.support.rasters import pixels_of
 from tests.support.runs import ROOT, SCENE

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.client import Client
+from pesto_runtime.client.client import Client
 from pesto_runtime.errors import (
     AlgorithmFailed,
     ContractBroken,
@@ -42,7 +42,7 @@ def scene(tmp_path: Path) -> Path:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience of tests: half a second for an answer, and one more try."""
     quick = functools.partial(Client, timeout_s=0.5, retries=1, patience_s=1.0)
-    monkeypatch.setattr("pesto_runtime.client.Client", quick, raising=False)
+    monkeypatch.setattr("pesto_runtime.client.client.Client", quick, raising=False)
 
 
 def wrong_dtype(pixels: np.ndarray) -> Answer:

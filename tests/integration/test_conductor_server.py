@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor import server
-from pesto_conductor.rest import Conductor
+from pesto_conductor import trial_server
+from pesto_conductor.client import Conductor
 from tests.support.commands import is_alive, pesto, waited
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.conductor, pytest.mark.timeou
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "data"
-    server.down(tmp_path / "data")
+    trial_server.down(tmp_path / "data")
 
 
 def test_a_server_starts_once_keeps_what_it_knows_and_stops(folder: Path) -> None:
     """Up, up again, down, up again: one process at a time, at one port, with one memory."""
     waits: list[str] = []
-    first = server.up(folder, told=lambda what, _done, _total: waits.append(what))
+    first = trial_server.up(folder, told=lambda what, _done, _total: waits.append(what))
     assert "starting" in waits
 
     said = pesto("conductor", "server", "up", "--data", folder, "--json")
@@ -49,14 +49,14 @@ def test_a_server_starts_once_keeps_what_it_knows_and_stops(folder: Path) -> Non
     assert pesto("conductor", "server", "status", "--data", folder).returncode == 1
     assert pesto("conductor", "server", "down", "--data", folder).stdout == "nothing runs\n"
 
-    again = server.up(folder)
+    again = trial_server.up(folder)
     assert again.port == first.port
     assert again.pid != first.pid
     with Conductor(again.url) as conductor:
         assert "remembered" in conductor.task_types()
 
     os.kill(again.pid, signal.SIGKILL)
-    waited(lambda: server.find(folder) is None)
+    waited(lambda: trial_server.find(folder) is None)
     assert (folder / "server.json").exists()  # the file still says that it runs; its lock does not
 
 
@@ -73,7 +73,10 @@ def test_it_listens_on_loopback_and_writes_into_its_folder_alone(conductor: Desk
 
 def test_a_borrowed_server_stays_as_long_as_anybody_has_it(conductor: Desk) -> None:
     """Two borrow what the fixture borrowed before them: it stays as long as one has it."""
-    with server.borrowed(conductor.folder) as one, server.borrowed(conductor.folder) as other:
+    with (
+        trial_server.borrowed(conductor.folder) as one,
+        trial_server.borrowed(conductor.folder) as other,
+    ):
         assert one == other == conductor.server
     assert conductor.server == one
     assert is_alive(one.pid)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pesto_conductor.taskdefs import GPU_DOMAIN, service_definition, task_domains
-from pesto_runtime.activities import find
+from pesto_runtime.run.services import find
 from tests.support.commands import is_alive, pesto, served, waited
 from tests.support.conductor_workers import conductor_worker, repeated, windows
 from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
@@ -97,7 +97,7 @@ def test_a_poison_tile_is_named_and_retry_computes_it_alone(
     failed = [each for each in conductor.tasks(identity) if each["status"] != "COMPLETED"]
     assert [each["status"] for each in failed] == ["FAILED_WITH_TERMINAL_ERROR"]
     reason = str(failed[0]["reasonForIncompletion"])
-    assert re.match(r"1 of (8|16) tiles failed; the others are kept", reason)
+    assert re.match(r"1 of (8|16) tiles failed; the others are stored", reason)
     assert "stage 's0', tile [512, 512, 256, 256]: fragile: ZeroDivisionError" in reason
 
     broken.unlink()

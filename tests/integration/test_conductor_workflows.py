@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_conductor.rest import made_up_run
+from pesto_conductor.client import made_up_run
 from tests.support.commands import descendants, is_alive, pesto, saved, served, started, waited
 from tests.support.conductor_workers import conductor_worker
 from tests.support.landsat import expected_answer

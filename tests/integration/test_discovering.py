@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.activities import discover
 from pesto_runtime.errors import InvalidContract, InvalidInput, StoreRefused, Unreachable
+from pesto_runtime.run.services import discover
 from tests.support.commands import pesto, saved
 from tests.support.fakes import as_npy, fake_service, slow
 from tests.support.rasters import noise, tree, write_scene

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pesto_runtime.activities import discover
 from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.run.services import discover
 from tests.support.commands import pesto, saved
 from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
 from tests.support.runs import ROOT, chain, run_local

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pesto_airflow.freezing import write_catalog
-from pesto_runtime.activities import resolve_services
+from pesto_airflow.catalog import write_catalog
 from pesto_runtime.contract import Pipeline
+from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.runs import CLOUD_COVER
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
 _DAG = """
@@ -76,7 +76,7 @@ class PipelineDag:
         """Wait for a run's end, which must be a success."""
         assert self.end(run_id) == "success", self.airflow.logs(self.dag_id, run_id)
 
-    def tasks(self, run_id: str, verb: str = "") -> list[TaskRun]:
+    def tasks(self, run_id: str, verb: str = "") -> list[TaskInstanceState]:
         """The tasks of a run whose name begins with a verb."""
         tasks = self.airflow.api.tasks(self.dag_id, run_id)
         return [task for task in tasks if task.task_id.startswith(f"run.{verb}")]

@@ -6,10 +6,13 @@ import os
 import shutil
 import signal
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from pesto_airflow.standalone import Standalone, running_standalone
+from pesto_airflow.trial.rest import AirflowApi
+from pesto_airflow.trial.standalone import Standalone, running_standalone
+from pesto_runtime.errors import NotFound
 from tests.support.runs import ROOT
 
 if TYPE_CHECKING:
@@ -18,25 +21,79 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.rest import TaskRun
+    from pesto_airflow.trial.rest import TaskInstanceState
+
+
+class InspectedApi(AirflowApi):
+    """The REST API of an Airflow, with the requests that only tests send."""
+
+    def runs(self, dag_id: str) -> list[str]:
+        """Return the ids of a DAG's runs."""
+        path = f"/dags/{quote(dag_id)}/dagRuns"
+        return [str(each["dag_run_id"]) for each in self._pages(path, "dag_runs")]
+
+    def emit_asset_event(self, name: str, extra: Mapping[str, JsonValue]) -> None:
+        """Create an event of an Asset, which starts the DAGs that wait for it.
+
+        Raises:
+            NotFound: no DAG uses the Asset.
+        """
+        known = self._pages(f"/assets?name_pattern={quote(name)}", "assets")
+        ids = [each["id"] for each in known if each["name"] == name]
+        if not ids:
+            raise NotFound(f"{self.url} has no Asset {name!r}")
+        self._request("POST", "/assets/events", {"asset_id": ids[0], "extra": dict(extra)})
+
+    def clear_failed(self, dag_id: str, run_id: str) -> list[tuple[str, int]]:
+        """Clear the failed tasks of a run; return (task, map index) of each."""
+        body: dict[str, JsonValue] = {
+            "dry_run": False,
+            "only_failed": True,
+            "dag_run_id": run_id,
+            "reset_dag_runs": True,
+        }
+        cleared = self._request("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", body)
+        tasks = cleared["task_instances"]
+        assert isinstance(tasks, list)
+        return [
+            (str(each["task_id"]), int(str(each["map_index"])))
+            for each in tasks
+            if isinstance(each, dict)
+        ]
+
+    def log(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
+        """Return the log of a task's last try, as text."""
+        return "\n".join(map(_log_line, self.log_entries(dag_id, run_id, task)))
+
+    def xcoms(self, dag_id: str, run_id: str, task: TaskInstanceState) -> dict[str, JsonValue]:
+        """Return the XComs of a task, by key."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task.task_id)}"
+        path, index = f"{path}/xcomEntries", f"map_index={task.map_index}"
+        keys = [str(each["key"]) for each in self._pages(f"{path}?{index}", "xcom_entries")]
+        return {key: self._request("GET", f"{path}/{quote(key)}?{index}")["value"] for key in keys}
+
+
+def _log_line(entry: Mapping[str, JsonValue]) -> str:
+    rest = {key: value for key, value in entry.items() if key not in ("timestamp", "event")}
+    return f"{entry.get('timestamp', '')} {entry.get('event', '')} {rest}"
 
 
 class Airflow:
-    """A running Airflow, and what tests do to it.
+    """A running Airflow, and the actions of tests on it.
 
     Attributes:
         standalone: Its processes.
         api: Its REST API.
-        dags: Its folder of DAG files: those of the repository, and what tests write.
+        dags: Its folder of DAG files: those of the repository, and those that tests write.
     """
 
     def __init__(self, standalone: Standalone, dags: Path) -> None:
         self.standalone = standalone
-        self.api = standalone.api
+        self.api = InspectedApi(standalone.url)
         self.dags = dags
 
     def add(self, dag_id: str, source: str) -> str:
-        """Add a DAG's file, and wait until Airflow has read it; answers the DAG's id."""
+        """Add a DAG's file, wait until Airflow has read it, and return the DAG's id."""
         (self.dags / f"{dag_id}.py").write_text(source)
         self.api.await_dag(dag_id)
         return dag_id
@@ -44,17 +101,19 @@ class Airflow:
     def run(
         self, dag_id: str, conf: Mapping[str, JsonValue] | None = None, *, timeout_s: float = 90
     ) -> tuple[str, str]:
-        """Run a DAG to its end; answers the run's id and state."""
+        """Run a DAG to its end; return the run's id and state."""
         run_id = self.api.trigger(dag_id, conf)
         return run_id, self.api.await_end(dag_id, run_id, timeout_s=timeout_s)
 
-    def task(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> TaskRun:
-        """One task of a run."""
+    def task(
+        self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1
+    ) -> TaskInstanceState:
+        """Return one task of a run."""
         tasks = self.api.tasks(dag_id, run_id)
         return next(t for t in tasks if (t.task_id, t.map_index) == (task_id, map_index))
 
     def logs(self, dag_id: str, run_id: str) -> str:
-        """The logs of every task that failed: what to show when a run is red and should not be."""
+        """Return the logs of every failed task, to show if a run fails and should not."""
         tasks = [t for t in self.api.tasks(dag_id, run_id) if t.state == "failed"]
         return "\n\n".join(self.api.log(dag_id, run_id, task) for task in tasks)
 
@@ -83,7 +142,9 @@ def shared_airflow(folder: Path) -> Iterator[Airflow]:
     for name in ("workflows", "examples"):
         (folder / name).symlink_to(ROOT / name)
     with running_standalone(folder / "home", dags) as standalone:
-        yield Airflow(standalone, dags)
+        airflow = Airflow(standalone, dags)
+        with closing(airflow.api):
+            yield airflow
 
 
 def until(claim: Callable[[], object], *, timeout_s: float = 30) -> None:

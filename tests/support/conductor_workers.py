@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pesto_conductor.rest import Conductor, is_over
-from pesto_conductor.server import Server, find, up
+from pesto_conductor.client import Conductor, is_over
 from pesto_conductor.taskdefs import task_definitions
+from pesto_conductor.trial_server import Server, find, up
 from pesto_conductor.workflows import Rendered
-from pesto_runtime.activities import resolve_services, shape
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import RunFailed
+from pesto_runtime.run.planning import shape
+from pesto_runtime.run.services import resolve_services
 from tests.support.commands import PESTO, ROOT, descendants, waited
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.processor import load_processor
-from pesto_runtime.raster import Image, decode_image, encode_image
+from pesto_runtime.raster.codec import decode_image, encode_image
+from pesto_runtime.raster.image import Image
 from tests.support.runs import PROCESSES
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ import numpy as np
 import rasterio
 
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, decode_image, encode_image
+from pesto_runtime.raster.codec import decode_image, encode_image
+from pesto_runtime.raster.image import Image
 from tests.support.pesto_requests import cases
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict
 import numpy as np
 
 from pesto_runtime import Named, Raster, TileInfo, process
-from pesto_runtime.errors import NothingValid
+from pesto_runtime.errors import Busy, NothingValid, error_from_problem
 
 Grey = Raster(bands=["grey"], dtype="uint8")
 Plain = Raster(name="image", bands=["grey"], dtype="uint8")
@@ -156,6 +156,25 @@ def fragile_without_nodata(
     """The same, but its output has no value for a hole."""
     if (image == MARKER).any() and Path(broken).exists():
         raise ZeroDivisionError("float division by zero")
+    return image.copy()
+
+
+@process(version="1", margin=0)
+def raises(image: Annotated[np.ndarray, Grey], slug: str) -> Annotated[np.ndarray, Void]:
+    """Give the image back, but raise the error of this name where it holds the marker."""
+    if (image == MARKER).any():
+        raise error_from_problem({"type": f"urn:pesto:error:{slug}", "detail": "no"}, status=500)
+    return image.copy()
+
+
+@process(version="1", margin=0)
+def busy_once(
+    image: Annotated[np.ndarray, Grey], flag: str, seconds: float
+) -> Annotated[np.ndarray, Void]:
+    """Give the image back, but be busy the first time, and ask for this long a pause."""
+    if not Path(flag).exists():
+        Path(flag).touch()
+        raise Busy("full", retry_after_s=seconds)
     return image.copy()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import RunRequest, Silence
-from pesto_runtime.local import engine
+from pesto_runtime.engines import RunRequest, SilentListener
+from pesto_runtime.run.local import engine
 from tests.support.rasters import pixels_of, sha256_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from pydantic import JsonValue
 
-    from pesto_runtime.engines import Watcher
+    from pesto_runtime.engines import ProgressListener
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = ROOT / "tests" / "support" / "processes.py"
@@ -118,7 +118,7 @@ def run_local(
     folder: Path,
     given: Mapping[str, object],
     *,
-    watcher: Watcher | None = None,
+    watcher: ProgressListener | None = None,
     **settings: Unpack[Settings],
 ) -> Done:
     """Run a pipeline on inputs, by name; by default with two threads and tiles of 200 pixels."""
@@ -130,4 +130,4 @@ def run_local(
         folder=folder,
         **wanted,
     )
-    return Done(folder, engine.run(request, watcher=watcher or Silence()))
+    return Done(folder, engine.run(request, watcher=watcher or SilentListener()))

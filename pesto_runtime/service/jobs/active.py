@@ -7,26 +7,40 @@ import logging
 import time
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pesto_runtime.service.jobs.states import Progressed, advance
+from pesto_runtime.errors import PestoError, StoreFailed
+from pesto_runtime.service.jobs.database import JobStore
+from pesto_runtime.service.jobs.results import results_of, taken_apart
+from pesto_runtime.service.jobs.states import (
+    Event,
+    Failed,
+    Progressed,
+    Record,
+    ServiceStopped,
+    Started,
+    Succeeded,
+    advance,
+)
 from pesto_runtime.service.logs import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pesto_runtime.service.answers import Answer
-    from pesto_runtime.service.jobs.orders import Order
-    from pesto_runtime.service.jobs.states import Dismissed, Record
-    from pesto_runtime.service.runs import Runs
+    from pesto_runtime.service.jobs.database import AsyncJobStore
+    from pesto_runtime.service.jobs.files import JobFolder
+    from pesto_runtime.service.jobs.results import JobRequest
+    from pesto_runtime.service.jobs.states import Dismissed
+    from pesto_runtime.service.runs import CallResponse, CallRunner
+
 
 _LOG = logging.getLogger(__name__)
 _MOST_LINES = 200
 _LINE_CHARS = 2000
 
 
-class Active:
+class ActiveJob:
     """One job on the event loop.
 
     Attributes:
@@ -45,7 +59,7 @@ class Active:
         self.is_unsaved = False
         self.lease_until: float | None = None
         self._log: deque[str] = deque(maxlen=_MOST_LINES)
-        self._work: asyncio.Task[Answer] | None = None
+        self._work: asyncio.Task[CallResponse] | None = None
         self._is_stopped = False
         self._watchers = 0
         self.seen()
@@ -73,7 +87,7 @@ class Active:
         self.lease_until = None
         return not self.record.is_over
 
-    async def work(self, runs: Runs, order: Order) -> Answer | None:
+    async def work(self, runs: CallRunner, order: JobRequest) -> CallResponse | None:
         """Run it; None where it was stopped.
 
         Raises:
@@ -110,3 +124,68 @@ class Active:
         self._log.append(line[:_LINE_CHARS])
         with bound(job=self.record.id):
             _LOG.info("%s", line)
+
+
+@dataclass(frozen=True)
+class JobWork:
+    """Has jobs run, and keeps how they end.
+
+    Attributes:
+        runs: What performs calls.
+        records: Where jobs are recorded.
+        folder: Where their files are.
+        ttl_s: Seconds that results are kept.
+    """
+
+    runs: CallRunner
+    records: AsyncJobStore
+    folder: JobFolder
+    ttl_s: float
+
+    async def event_of(self, active: ActiveJob) -> Event:
+        """Run a job; how that ended."""
+        with bound(job=active.record.id):
+            event = await self._event_of(active)
+            _LOG.info("job ended: %s", type(event).__name__.lower())
+        return event
+
+    async def _event_of(self, active: ActiveJob) -> Event:
+        try:
+            return await self._run(active)
+        except PestoError as error:
+            return Failed(time.time(), error.to_problem())
+        except Exception as error:  # noqa: BLE001  # a fault of ours fails the job, not the service
+            _LOG.exception("job %s failed by a fault of this package", active.record.id)
+            bug = PestoError(f"internal error: {type(error).__name__}")
+            return Failed(time.time(), bug.to_problem())
+
+    async def settle(self, active: ActiveJob, event: Event) -> bool:
+        """Keep how a job ended, or that it waits again; whether it could be kept."""
+        record = active.settled(advance(active.record, event, self.ttl_s))
+        try:
+            await self.records(JobStore.put, record)
+        except StoreFailed as error:
+            _LOG.error("job %s: %s", record.id, error)
+            return False
+        return True
+
+    async def tidy(self, record: Record) -> None:
+        """Delete the files that a job no longer needs."""
+        if not record.is_kept:
+            await asyncio.to_thread(self.folder.delete, record.id)
+        elif record.is_over:
+            await asyncio.to_thread(self.folder.delete_request, record.id)
+
+    async def _run(self, active: ActiveJob) -> Event:
+        job_id = active.record.id
+        active.record = advance(active.record, Started(time.time()), self.ttl_s)
+        await self.records(JobStore.put, active.record)
+        request = await self.records(JobStore.request, job_id)
+        order = await asyncio.to_thread(self.folder.read_request, job_id, request)
+        answer = await active.work(self.runs, order)
+        if answer is None:
+            return ServiceStopped(time.time(), "again", is_crash=False)
+        description = self.runs.facts.description
+        pieces = await asyncio.to_thread(taken_apart, answer, description)
+        await asyncio.to_thread(self.folder.write_results, job_id, pieces)
+        return Succeeded(time.time(), results_of(pieces), answer.media_type)

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
 
-from pesto_runtime.errors import Gone, InvalidInput, NotFound, PestoError
-from pesto_runtime.service.batches import is_batch
-from pesto_runtime.service.documents import PREFIX
-from pesto_runtime.service.faults import Faults
-from pesto_runtime.service.jobs.asking import asked_of
-from pesto_runtime.service.jobs.documents import (
+from pesto_runtime.errors import Gone, InvalidInput, NotFound, PestoError, shortened
+from pesto_runtime.service.execution import is_batch
+from pesto_runtime.service.http import PieceWise
+from pesto_runtime.service.jobs.results import JobRequest, shown
+from pesto_runtime.service.jobs.states import Deleted
+from pesto_runtime.service.jobs.status_bodies import (
     Links,
     error_of,
     job_of,
     pesto_status,
     require_results,
 )
-from pesto_runtime.service.jobs.orders import Order
-from pesto_runtime.service.jobs.results import shown
-from pesto_runtime.service.jobs.states import Deleted
-from pesto_runtime.service.payload import JSON_TYPE, RESERVED, read_payload
-from pesto_runtime.service.streaming import PieceWise
+from pesto_runtime.service.problems import Faults
+from pesto_runtime.service.request import JSON_TYPE, RESERVED, read_payload
+from pesto_runtime.service.static_responses import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,10 +34,80 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.jobs.asking import Asked
-    from pesto_runtime.service.jobs.desk import Desk
+    from pesto_runtime.service.jobs.manager import JobManager
     from pesto_runtime.service.jobs.states import Record, Result
-    from pesto_runtime.service.payload import Payload
+    from pesto_runtime.service.request import Payload
+
+
+KEY_HEADER = "idempotency-key"
+LEASE_HEADER = "x-pesto-lease"
+_KEY_CHARS = 255
+_LONGEST_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class JobHeaders:
+    """What a request asks of jobs.
+
+    Attributes:
+        at_once: Whether to answer before the work is done (`Prefer: respond-async`).
+        wait_s: Seconds that the caller would wait (`Prefer: wait=5`); None where it does not say.
+        key: Never two executions of one key.
+        lease_s: Seconds without anybody asking after which the job is dismissed.
+    """
+
+    at_once: bool = False
+    wait_s: float | None = None
+    key: str | None = None
+    lease_s: float | None = None
+
+
+def asked_of(headers: Mapping[str, str]) -> JobHeaders:
+    """Read the headers of a request; their names are lower case.
+
+    >>> asked_of({"prefer": "respond-async, wait=5", "idempotency-key": "tile-7"})
+    JobHeaders(at_once=True, wait_s=5.0, key='tile-7', lease_s=None)
+
+    Raises:
+        InvalidInput: a key that is empty or too long, or a lease that is no positive number.
+    """
+    wishes = [each.strip().lower() for each in headers.get("prefer", "").split(",")]
+    waits = [_number(each.partition("=")[2]) for each in wishes if each.startswith("wait=")]
+    return JobHeaders(
+        at_once="respond-async" in wishes,
+        wait_s=min(waits[0], _LONGEST_WAIT_S) if waits and waits[0] is not None else None,
+        key=_key(headers.get(KEY_HEADER)),
+        lease_s=_lease(headers.get(LEASE_HEADER)),
+    )
+
+
+def _key(text: str | None) -> str | None:
+    if text is None:
+        return None
+    key = text.strip().removeprefix('"').removesuffix('"')
+    if not 0 < len(key) <= _KEY_CHARS:
+        raise InvalidInput(
+            f"an Idempotency-Key has 1 to {_KEY_CHARS} characters, not {len(key)}: {shortened(key)}"
+        )
+    return key
+
+
+def _lease(text: str | None) -> float | None:
+    if text is None:
+        return None
+    lease_s = _number(text)
+    if not lease_s:
+        raise InvalidInput(f"X-Pesto-Lease is a number of seconds above 0, not {shortened(text)}")
+    return lease_s
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text.strip().strip('"'))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
 
 _JOB = f"{PREFIX}/jobs/{{job_id}}"
 _LOOKED_INTO_BYTES = 8 << 20
@@ -47,7 +117,7 @@ _RESULT = f"{_JOB}/results/{{part:path}}"
 class JobEndpoints:
     """The endpoints of one service's jobs."""
 
-    def __init__(self, desk: Desk, description: Description, *, grace_s: float) -> None:
+    def __init__(self, desk: JobManager, description: Description, *, grace_s: float) -> None:
         """Take the desk that keeps the jobs of this process.
 
         Args:
@@ -93,7 +163,7 @@ class JobEndpoints:
             raise InvalidInput("a batch is answered at once; submit its payloads one by one")
         asked = asked_of(request.headers)
         lease_s = asked.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
-        return await self._desk.submit(Order(payload, from_here, asked.key, lease_s))
+        return await self._desk.submit(JobRequest(payload, from_here, asked.key, lease_s))
 
     async def respond(self, request: Request, record: Record) -> Response:
         """Answer who has submitted a job: at once, after a grace, or once it is over.
@@ -176,7 +246,7 @@ class JobEndpoints:
         await asyncio.to_thread(self._desk.folder.delete_result, job_id, number)
         return _json({})
 
-    async def _waited(self, job_id: str, asked: Asked) -> Record:
+    async def _waited(self, job_id: str, asked: JobHeaders) -> Record:
         record = await self._desk.find(job_id)
         if not asked.wait_s or record.is_over:
             return record

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.client.multipart import Part, is_form, read_parts, write_parts
 from pesto_runtime.hrefs import looks_like_href
-from pesto_runtime.service.answers import Answer
 from pesto_runtime.service.jobs.states import Result
-from pesto_runtime.service.payload import JSON_TYPE, NPY_TYPE, TIFF_TYPE
+from pesto_runtime.service.request import JSON_TYPE, NPY_TYPE, TIFF_TYPE
+from pesto_runtime.service.runs import CallResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,40 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
+    from pesto_runtime.service.request import Payload
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a job is made of.
+
+    Attributes:
+        payload: The request.
+        from_here: Whether its caller is on this machine.
+        key: Never two executions of one key.
+        lease_s: Seconds without anybody asking after which it is dismissed.
+    """
+
+    payload: Payload
+    from_here: bool
+    key: str | None = None
+    lease_s: float | None = None
+
+    def digest(self) -> str:
+        """What tells this request from another one with the same key.
+
+        A form's boundary differs each time that it is written, so it is not part of it.
+        """
+        payload = self.payload
+        media_type, _, boundary = payload.media_type.partition('; boundary="')
+        body = payload.body
+        if boundary:
+            body = body.replace(boundary.rstrip('"').encode(), b"")
+        head = json.dumps([media_type, sorted(payload.query.items()), payload.accept])
+        digest = hashlib.sha256(head.encode() + b"\0")
+        digest.update(body)
+        return digest.hexdigest()
+
 
 _SLICE_CHARS = 1 << 20  # a multiple of four
 _TEXT_TYPE = "text/plain"
@@ -45,7 +80,7 @@ class Piece:
     href: str | None = None
 
 
-def taken_apart(answer: Answer, description: Description) -> tuple[Piece, ...]:
+def taken_apart(answer: CallResponse, description: Description) -> tuple[Piece, ...]:
     """The pieces of an answer, in its order."""
     if answer.media_type == JSON_TYPE:
         document: dict[str, JsonValue] = json.loads(answer.whole())
@@ -58,7 +93,7 @@ def taken_apart(answer: Answer, description: Description) -> tuple[Piece, ...]:
     return (Piece(images[0], answer.whole(), answer.media_type),)
 
 
-def put_together(pieces: Sequence[Piece], media_type: str) -> Answer:
+def put_together(pieces: Sequence[Piece], media_type: str) -> CallResponse:
     """The answer that pieces came from."""
     if media_type == JSON_TYPE:
         document: dict[str, JsonValue] = {}
@@ -68,11 +103,11 @@ def put_together(pieces: Sequence[Piece], media_type: str) -> Answer:
             else:
                 several = document.setdefault(piece.output, [])
                 several.append(_json_of(piece))  # type: ignore[union-attr]  # of an index: a list
-        return Answer(json_bytes(document), JSON_TYPE)
+        return CallResponse(json_bytes(document), JSON_TYPE)
     if is_form(media_type):
         parts = (Part(piece.output, piece.data, piece.media_type) for piece in pieces)
-        return Answer(*write_parts(parts))
-    return Answer(pieces[0].data, media_type)
+        return CallResponse(*write_parts(parts))
+    return CallResponse(pieces[0].data, media_type)
 
 
 def results_of(pieces: Sequence[Piece]) -> tuple[Result, ...]:

@@ -11,9 +11,30 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pesto_runtime.errors import Gone, JobInterrupted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import JsonValue
 
-    from pesto_runtime.service.jobs.options import Again
+
+Again: TypeAlias = Literal["again", "fail"]
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Where jobs are kept, for how long, and how many.
+
+    Attributes:
+        folder: Where they are kept; None for a folder that goes when the service ends.
+        ttl_s: Seconds that results are kept after a job has ended.
+        waiting: Jobs that may wait to run; the next one is answered 503.
+        interrupted: What becomes of jobs that ran when the service was killed.
+    """
+
+    folder: Path | None = None
+    ttl_s: float = 86_400.0
+    waiting: int = 10_000
+    interrupted: Again = "again"
+
 
 State: TypeAlias = Literal["accepted", "running", "successful", "failed", "dismissed"]
 
@@ -126,7 +147,7 @@ class Dismissed:
 
 
 @dataclass(frozen=True)
-class Interrupted:
+class ServiceStopped:
     """The service ended while it ran: by itself, or killed."""
 
     at: float
@@ -147,7 +168,7 @@ class Expired:
 
 
 Event: TypeAlias = (
-    Started | Progressed | Succeeded | Failed | Dismissed | Interrupted | Deleted | Expired
+    Started | Progressed | Succeeded | Failed | Dismissed | ServiceStopped | Deleted | Expired
 )
 
 
@@ -174,7 +195,7 @@ def advance(record: Record, event: Event, ttl_s: float) -> Record:
 
 
 def _ran(
-    record: Record, event: Progressed | Succeeded | Failed | Interrupted, ttl_s: float
+    record: Record, event: Progressed | Succeeded | Failed | ServiceStopped, ttl_s: float
 ) -> Record:
     match event:
         case Progressed():
@@ -187,11 +208,11 @@ def _ran(
             )
         case Failed():
             return replace(_over(record, "failed", event.at, ttl_s), error=event.error)
-        case Interrupted():
+        case ServiceStopped():
             return _interrupted(record, event, ttl_s)
 
 
-def _interrupted(record: Record, event: Interrupted, ttl_s: float) -> Record:
+def _interrupted(record: Record, event: ServiceStopped, ttl_s: float) -> Record:
     crashes = record.crashes + event.is_crash
     if event.then == "again" and crashes < MOST_CRASHES:
         return replace(record, state="accepted", progress=0.0, started=None, crashes=crashes)

@@ -1,7 +1,7 @@
-"""Calls in processes of their own: one that dies, or never returns, costs nothing but itself."""
+"""Calls in worker processes: one that dies, or never returns, costs only itself."""
 
 from __future__ import annotations
 
-from pesto_runtime.service.workers.pool import Workers
+from pesto_runtime.service.workers.pool import WorkerPool
 
-__all__ = ["Workers"]
+__all__ = ["WorkerPool"]

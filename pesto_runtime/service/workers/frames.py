@@ -1,30 +1,49 @@
-"""What a service and its workers say to each other: a JSON head and some bytes, framed.
+"""The link between a service and a worker: frames, the socket they go through, a shared counter.
 
-Nothing is pickled: a worker runs code that the service does not trust with its memory.
+A frame is a JSON head and some bytes. Nothing is pickled: a worker runs code that the service does
+not trust with its memory.
 """
 
 from __future__ import annotations
 
+import array
 import json
+import mmap
+import os
+import socket
 import struct
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadField, PestoError, error_from_problem
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.request import Payload
+from pesto_runtime.service.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.answers import Answer
-    from pesto_runtime.service.spool import Spool
+    from pesto_runtime.service.runs import CallResponse
+
+    _Ancillary = tuple[int, int, bytes]
 
 _SIZES = struct.Struct("!III")
 _ENCODER = json.JSONEncoder(check_circular=False)
 _SHORT_BYTES = 1024
+
+_READ_BYTES = 128 << 10
+# A frame without a spool has at most 64 KiB and its head. It must fit beside what is unread: a full
+# buffer makes the event loop wait for the worker. The default of Linux is 208 KiB.
+_BUFFER_BYTES = 1 << 20
+_INT_BYTES = array.array("i").itemsize
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_INT_BYTES)
+# A program that an algorithm starts must not inherit a spool: it would keep the memory.
+_CLOSED_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+_NUMBER = struct.Struct("=Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +51,9 @@ class Frame:
     """One message.
 
     Attributes:
-        head: What it is about; `kind` is always there.
-        body: Bytes that go with it.
-        number: Of the call that it is about; 0 for none.
+        head: A JSON object; it always has a `kind`.
+        body: Bytes after it.
+        number: Of the call that it belongs to; 0 for none.
     """
 
     head: Mapping[str, JsonValue]
@@ -43,21 +62,22 @@ class Frame:
 
     @property
     def kind(self) -> str:
-        """What it is."""
+        """The kind of message."""
         return str(self.head["kind"])
 
 
-def pack(kind: str, head: Mapping[str, JsonValue], body: bytes = b"", *, number: int = 0) -> bytes:
-    """Write a frame."""
-    return packed(_ENCODER.encode({"kind": kind, **head}).encode(), body, number)
+def encode_frame(
+    kind: str, head: Mapping[str, JsonValue], body: bytes = b"", *, number: int = 0
+) -> bytes:
+    """Return the bytes of a frame."""
+    return _joined(_ENCODER.encode({"kind": kind, **head}).encode(), body, number)
 
 
-def packed(head: bytes, body: bytes, number: int) -> bytes:
-    """Write a frame whose head is written already."""
+def _joined(head: bytes, body: bytes, number: int) -> bytes:
     return b"".join((_SIZES.pack(len(head), len(body), number), head, body))
 
 
-class Unpacker:
+class FrameDecoder:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
@@ -65,9 +85,10 @@ class Unpacker:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take more bytes, and give the frames that are whole now."""
+        """Take more bytes, and return the frames that are complete now."""
+        # One small frame per read is the rule: it is decoded where it lies, without a copy.
         if not self._bytes and (frame := _first(data)) is not None and len(data) == _end(data):
-            return [frame]  # neither more nor less, as nearly always
+            return [frame]
         self._bytes += data
         frames = []
         while (frame := _first(self._bytes)) is not None:
@@ -77,14 +98,14 @@ class Unpacker:
 
 
 def _end(data: bytes | bytearray) -> int:
-    """Where the first frame ends."""
+    """Return where the first frame ends."""
     head_size, body_size, _ = _SIZES.unpack_from(data)
     end: int = _SIZES.size + head_size + body_size
     return end
 
 
 def _first(data: bytes | bytearray) -> Frame | None:
-    """The frame that these bytes begin with; None where it is not whole yet."""
+    """Decode the frame that these bytes begin with; None while it is incomplete."""
     if len(data) < _SIZES.size:
         return None
     head_size, body_size, number = _SIZES.unpack_from(data)
@@ -96,18 +117,19 @@ def _first(data: bytes | bytearray) -> Frame | None:
     return Frame(document, bytes(data[middle : middle + body_size]), number)
 
 
+# Cached, as `_call_head` and `_answer_head` are: 0.1 microseconds instead of 5.
 @lru_cache(maxsize=256)
 def _known_head(head: bytes) -> Mapping[str, JsonValue]:
-    """Read a short head; one call has nearly always the head of another."""
+    """Decode a short head; nearly all calls of a service have one of few heads."""
     document: Mapping[str, JsonValue] = json.loads(head)
     return document
 
 
 def call_frame(payload: Payload, *, from_here: bool, number: int, spilled: int | None) -> bytes:
-    """Write a request; `spilled` is how much of its body goes by another way."""
+    """Encode a request; `spilled` is the size of a body that goes as a spool, else None."""
     query = tuple(payload.query.items())
     head = _call_head(payload.media_type, query, payload.accept, payload.trace, from_here, spilled)
-    return packed(head, payload.body if spilled is None else b"", number)
+    return _joined(head, payload.body if spilled is None else b"", number)
 
 
 @lru_cache(maxsize=256)
@@ -126,9 +148,9 @@ def _call_head(
     return _ENCODER.encode(head).encode()
 
 
-def answer_frame(answer: Answer, *, content: bytes, spilled: int | None) -> bytes:
-    """Write an answer; `spilled` is how much of its content goes by another way."""
-    return packed(_answer_head(answer.media_type, spilled), content, 0)
+def answer_frame(answer: CallResponse, *, content: bytes, spilled: int | None) -> bytes:
+    """Encode an answer; `spilled` is the size of content that goes as a spool, else None."""
+    return _joined(_answer_head(answer.media_type, spilled), content, 0)
 
 
 @lru_cache(maxsize=256)
@@ -137,8 +159,8 @@ def _answer_head(media_type: str, spilled: int | None) -> bytes:
     return _ENCODER.encode(head).encode()
 
 
-def payload_of(frame: Frame, spool: Spool | None) -> Payload:
-    """Read a request."""
+def decode_payload(frame: Frame, spool: Spool | None) -> Payload:
+    """Decode a request."""
     head = frame.head
     query, size = head["query"], head["spilled"]
     if spool is not None and isinstance(size, int):
@@ -153,8 +175,8 @@ def payload_of(frame: Frame, spool: Spool | None) -> Payload:
     )
 
 
-def error_document(error: PestoError, trace: str = "") -> dict[str, JsonValue]:
-    """Write an error whole; the trace is for the service's log, never for its caller."""
+def encode_error(error: PestoError, trace: str = "") -> dict[str, JsonValue]:
+    """Return an error as a JSON document; the trace is for the service's log, not its caller."""
     return {
         "slug": _slug(error),
         "detail": error.detail,
@@ -165,8 +187,8 @@ def error_document(error: PestoError, trace: str = "") -> dict[str, JsonValue]:
     }
 
 
-def error_of(document: Mapping[str, JsonValue]) -> PestoError:
-    """Read an error back; one that an author derived becomes the one it was derived from."""
+def decode_error(document: Mapping[str, JsonValue]) -> PestoError:
+    """Decode an error; one that an author derived becomes the one that it was derived from."""
     slug, retryable = str(document["slug"]), bool(document["retryable"])
     problem: dict[str, JsonValue] = {"type": f":{slug}", "retryable": retryable}
     error = error_from_problem(problem, status=500)
@@ -182,7 +204,7 @@ def error_of(document: Mapping[str, JsonValue]) -> PestoError:
 
 
 def _slug(error: PestoError) -> str:
-    """That of the nearest kind which the other side has, too."""
+    """Return the slug of the nearest class that the other side has, too."""
     kinds = [kind for kind in type(error).__mro__ if issubclass(kind, PestoError)]
     return next(kind.slug for kind in kinds if kind.__module__ == PestoError.__module__)
 
@@ -192,3 +214,81 @@ def _fields(rows: list[JsonValue]) -> Iterator[BadField]:
         if isinstance(row, list):
             pointer, detail, value = row
             yield BadField(str(pointer), str(detail), None if value is None else str(value))
+
+
+def open_channel() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a new socket; its buffers take the frame of a small call at once."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return ends
+
+
+def send(channel: socket.socket, frame: bytes, spool: Spool | None = None) -> int:
+    """Send a frame, and a spool with its first byte; return how many bytes were sent.
+
+    Raises:
+        ConnectionError: the other end is closed.
+    """
+    if spool is None:
+        return channel.send(frame)
+    numbers = array.array("i", [spool.descriptor])
+    return channel.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
+
+
+def receive(channel: socket.socket) -> tuple[bytes, Spool | None]:
+    """Return some bytes, none at the end, and the spool that came with them.
+
+    Raises:
+        BlockingIOError: there is nothing yet.
+        ConnectionError: the other end is closed.
+    """
+    data, ancillary, _, _ = channel.recvmsg(_READ_BYTES, _ANCILLARY_BYTES, _CLOSED_ON_EXEC)
+    return data, _spool(ancillary) if ancillary else None
+
+
+def _spool(ancillary: Iterable[_Ancillary]) -> Spool | None:
+    numbers = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % _INT_BYTES])
+    return Spool(numbers[0]) if numbers else None
+
+
+class StartedCallCounter:
+    """Shared counter: the number of the call that a worker has started last; 0 at first.
+
+    Writing it costs no message, and it outlives the worker. So the service knows of a worker that
+    died whether it had started its call; one that was not started may go to another worker.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory behind a descriptor, and take the descriptor over."""
+        self.descriptor = descriptor
+        self._memory = mmap.mmap(descriptor, _NUMBER.size)
+
+    @classmethod
+    def create(cls) -> StartedCallCounter:
+        """Make a counter in memory without a name; a child process may inherit its descriptor."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("pesto-started-call")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, _NUMBER.size)
+        return cls(descriptor)
+
+    @property
+    def number(self) -> int:
+        """The call that was started last."""
+        found: int = _NUMBER.unpack_from(self._memory)[0]
+        return found
+
+    def set(self, number: int) -> None:
+        """Store the call that starts now."""
+        _NUMBER.pack_into(self._memory, 0, number)
+
+    def close(self) -> None:
+        """Unmap the memory, and close its descriptor."""
+        self._memory.close()
+        os.close(self.descriptor)

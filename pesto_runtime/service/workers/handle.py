@@ -1,53 +1,142 @@
-"""One worker process as the service holds it: started, asked, killed."""
+"""One worker process, as the service sees it: start it, send it calls, kill it.
+
+The handle turns frames into events of `lifecycle`, and performs the actions that this returns. It
+decides nothing itself, nor which call goes to which worker: that is the pool's business.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 from collections import deque
-from contextvars import copy_context
-from typing import TYPE_CHECKING
+from contextvars import Context, copy_context
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pesto_runtime.contract import Description
-from pesto_runtime.service.answers import Answer
+from pesto_runtime.errors import PestoError
+from pesto_runtime.hrefs import Gate
+from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.logs import also
-from pesto_runtime.service.runs import Facts, no_log, no_progress
+from pesto_runtime.service.runs import CallResponse, ProcessFacts, no_progress
 from pesto_runtime.service.spool import INLINE_BYTES, Spool
-from pesto_runtime.service.workers.channel import open_channel, received, send
-from pesto_runtime.service.workers.fate import NotBegun, died, not_begun
-from pesto_runtime.service.workers.frames import Frame, Unpacker, call_frame, error_of, pack
-from pesto_runtime.service.workers.mark import Mark
+from pesto_runtime.service.workers import lifecycle
+from pesto_runtime.service.workers.frames import (
+    Frame,
+    FrameDecoder,
+    StartedCallCounter,
+    call_frame,
+    decode_error,
+    encode_frame,
+    open_channel,
+    receive,
+    send,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from pesto_runtime.errors import PestoError
-    from pesto_runtime.service.payload import Payload
+    from pydantic import JsonValue
+
+    from pesto_runtime.service.request import Payload
     from pesto_runtime.service.runs import OnLog, OnProgress
-    from pesto_runtime.service.workers.setting import Setting
+    from pesto_runtime.service.workers.lifecycle import Actions, Event, Outcome, WorkerState
 
+_LOG = logging.getLogger(__name__)
 _MODULE = "pesto_runtime.service.workers.process"
 _ON_LOOP_BYTES = 4 << 20  # copying more is left to a thread; 4 MiB take about 1 ms
 
+_Result = TypeVar("_Result")
 
-class Handle:
-    """A worker process; it has one call at a time.
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that a worker needs to serve calls; sent to it once, before its first call.
 
     Attributes:
-        is_busy: Whether it owes an answer; such a worker can only be waited for, or killed.
-        is_lost: Whether it is known to be gone; one that died just now is not yet.
-        on_lost: Called when the process is gone.
+        target: What it loads.
+        profiles: Of a PESTO project.
+        gate: Which hrefs it may read and write.
+        limits: Sizes and memory.
+        path: Where Python looks for modules.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        """Start the process; it loads its target while nobody waits for it yet."""
+    target: str
+    profiles: tuple[str, ...]
+    gate: Gate
+    limits: Limits
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the settings as a JSON document."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: Mapping[str, object]) -> WorkerSettings:
+        """Read a document of `to_json`.
+
+        Raises:
+            TypeError: a part is missing or of another type.
+        """
+        gate, limits = document["gate"], document["limits"]
+        profiles, path = document["profiles"], document["path"]
+        if not (isinstance(gate, dict) and isinstance(limits, dict)):
+            raise TypeError("the settings of a worker have a gate and limits")
+        if not (isinstance(profiles, list) and isinstance(path, list)):
+            raise TypeError("the settings of a worker have profiles and a path")
+        return cls(
+            str(document["target"]),
+            tuple(profiles),
+            Gate(gate["loopback"], tuple(gate["allow"])),
+            Limits(**limits),
+            tuple(path),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Request(Generic[_Result]):
+    """What the service waits for: that a worker is loaded, is set up, or has performed a call.
+
+    Attributes:
+        outcome: The result or the error. An error is a value here: a caller that is cancelled in
+            the same turn of the loop does not read it, and asyncio would log it as an exception
+            that nobody retrieved.
+        context: Variables of the caller, where its log lines take their fields from.
+        body: Of a call, if it is large; closed once the worker has mapped it.
+    """
+
+    outcome: asyncio.Future[_Result | Exception]
+    on_log: OnLog
+    on_progress: OnProgress = no_progress
+    context: Context = field(default_factory=copy_context)
+    body: Spool | None = None
+
+    async def result(self) -> _Result:
+        """Wait for the outcome; raise it where it is an error."""
+        outcome = await self.outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class WorkerHandle:
+    """A worker process; it has one call at a time."""
+
+    def __init__(self, settings: WorkerSettings, on_loss: Callable[[WorkerHandle], None]) -> None:
+        """Start the process; it loads its target before any event loop runs here.
+
+        Args:
+            settings: Sent to the process.
+            on_loss: Called when a worker that was ready is lost.
+        """
         self._socket, theirs = open_channel()
-        self._mark = Mark.create()
-        inherited = (theirs.fileno(), self._mark.descriptor)
+        self._started_call = StartedCallCounter.create()
+        inherited = (theirs.fileno(), self._started_call.descriptor)
         numbers = [str(number) for number in (*inherited, os.getpid())]
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
@@ -56,23 +145,14 @@ class Handle:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the service, which lets calls end
             )
-        self._socket.sendall(pack("begin", setting.to_json()))
-        self._name = setting.target
-        self._facts: Facts | None = None
-        self._unpacker = Unpacker()
-        self._replies: deque[Frame] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._number = 0
-        self._context = copy_context()
-        self._is_late = False
-        self._body: Spool | None = None
+        self._socket.sendall(encode_frame("begin", settings.to_json()))
+        self._life = lifecycle.Lifecycle(settings.target)
+        self._on_loss = on_loss
+        self._decoder = FrameDecoder()
+        self._requests: deque[_Request[Any]] = deque()
+        self._start_up: tuple[_Request[ProcessFacts], _Request[None]] | None = None
         self._spool: Spool | None = None
-        self._on_progress: OnProgress = no_progress
-        self._on_log: OnLog = no_log
-        self.is_lost = False
-        self.is_busy = True
-        self.on_lost: Callable[[], None] = lambda: None
+        self._exit: asyncio.Task[None] | None = None
 
     @property
     def process_id(self) -> int:
@@ -80,179 +160,228 @@ class Handle:
         return self._process.pid
 
     @property
+    def state(self) -> WorkerState:
+        """Its state; a worker that died just now is not known to be lost yet."""
+        return self._life.state
+
+    @property
+    def has_call(self) -> bool:
+        """Whether a call runs in it."""
+        return self.state in ("called", "late")
+
+    @property
     def is_alive(self) -> bool:
         """Whether the process lives."""
-        return not self.is_lost and self._process.poll() is None
+        return self.state != "lost" and self._process.poll() is None
 
-    async def loaded(self, on_log: OnLog) -> Facts:
+    async def loaded(self, on_log: OnLog) -> ProcessFacts:
         """Wait until its target is loaded.
 
         Raises:
             PestoError: the target cannot be loaded.
         """
-        if self._facts is not None:
-            return self._facts
-        self._on_log = on_log
-        self._socket.setblocking(False)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, self._readable)
-        head = (await self._reply()).head
-        version = head["version_document"]
-        self._facts = Facts(
-            Description.parse(head["description"]),
-            str(head["build"]),
-            version if isinstance(version, dict) else {},
-        )
-        self._name = self._facts.description.name
-        return self._facts
+        return await self._starting(on_log)[0].result()
 
-    async def ready(self) -> None:
-        """Wait until its set-up is done; after `loaded`.
+    async def ready(self, on_log: OnLog) -> None:
+        """Wait until its target is loaded and set up.
 
         Raises:
-            PestoError: the set-up failed.
+            PestoError: the target cannot be loaded, or its set-up failed.
         """
-        await self._reply()
-        self._on_log = no_log
-        self.is_busy = False
+        await self.loaded(on_log)
+        await self._starting(on_log)[1].result()
 
     async def call(
-        self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
-        """Have a call performed; when cancelled, the worker is still busy with it.
+        self,
+        payload: Payload,
+        *,
+        deadline: float | None,
+        from_here: bool,
+        on_progress: OnProgress,
+        on_log: OnLog,
+    ) -> CallResponse:
+        """Have a call performed; when cancelled, the worker is killed.
+
+        Args:
+            payload: The request.
+            deadline: When the call must have ended, in seconds of the event loop; `pass_time`
+                compares it.
+            from_here: Whether the caller is on this machine.
+            on_progress: Called with `done` and `total`.
+            on_log: Called with every line of the algorithm.
 
         Raises:
-            TimeoutError: its time is over; the worker is still busy with it.
-            NotBegun: the worker died before it began the call; another one may perform it.
+            TimeoutError: its deadline has passed; the worker was killed.
+            CallNotStarted: the worker died before it started the call; another one may run it.
             PestoError: the request, the algorithm or the answer is at fault, or the worker died.
         """
-        self.is_busy = True
-        self._number += 1
-        self._context = copy_context()
-        self._is_late = False
-        self._on_progress, self._on_log = on_progress, on_log
+        loop = asyncio.get_running_loop()
+        request: _Request[CallResponse] = _Request(loop.create_future(), on_log, on_progress)
+        number = self._life.number + 1
+        self._requests.append(request)
         try:
-            if payload.spool is None and len(payload.body) <= INLINE_BYTES:
-                await self._write(
-                    call_frame(payload, from_here=from_here, number=self._number, spilled=None)
-                )
-            else:
-                await self._send(payload, from_here=from_here)
-            frame = await self._reply()
-        finally:
-            self._on_progress, self._on_log, self._body = no_progress, no_log, None
-        self.is_busy = False
-        spool, self._spool = self._spool, None
-        return Answer(frame.body, str(frame.head["media_type"]), spool)
+            if lifecycle.Do.SEND_CALL in self._feed(lifecycle.CallAssigned(deadline)):
+                await self._send(payload, request, number, from_here=from_here)
+            return await request.result()
+        except BaseException:
+            # Cancelled, or not sent. After an error of the call itself this event changes nothing,
+            # nor where the answer has come in the same turn: then the worker is idle already.
+            self._feed(lifecycle.CallAbandoned(number))
+            with contextlib.suppress(ValueError):
+                self._requests.remove(request)
+            raise
 
-    def expire(self) -> None:
-        """Wait no longer for the answer."""
-        self._is_late = True
-        self._wake()
+    def pass_time(self, at: float) -> None:
+        """Report the time; a call whose deadline has passed is stopped."""
+        self._feed(lifecycle.TimePassed(at))
 
     def kill(self) -> None:
-        """End the process and all that it started; `gone` waits for it."""
+        """End the process and all that it started; `exited` waits for it."""
+        self._feed(lifecycle.KillRequested())
+
+    async def exited(self) -> None:
+        """Wait until a process that was killed is gone."""
+        if self._exit is not None:
+            await self._exit
+
+    def _starting(self, on_log: OnLog) -> tuple[_Request[ProcessFacts], _Request[None]]:
+        """Listen to the worker; return the requests for its load and its set-up.
+
+        Both are made at once: the first worker may be set up before anybody waits for that.
+        """
+        if self._start_up is None:
+            loop = asyncio.get_running_loop()
+            self._start_up = (
+                _Request(loop.create_future(), on_log),
+                _Request(loop.create_future(), on_log),
+            )
+            self._requests.extend(self._start_up)
+            self._socket.setblocking(False)
+            loop.add_reader(self._socket, self._read)
+        return self._start_up
+
+    def _feed(self, event: Event) -> Actions:
+        """Take an event, and perform the actions that need not be awaited."""
+        self._life, actions = lifecycle.advance(self._life, event)
+        for action in actions:
+            if isinstance(action, lifecycle.Resolve):
+                self._resolve(action.outcome)
+            elif action is lifecycle.Do.KILL:
+                self._kill()
+            elif action is lifecycle.Do.REPORT_LOSS:
+                self._on_loss(self)
+            elif action is lifecycle.Do.READ_SOCKET:
+                # Within the same turn: libuv runs timers before it polls sockets, so that after a
+                # turn that took long, an answer which came in time is still unread here.
+                # https://docs.libuv.org/en/v1.x/design.html#the-i-o-loop
+                self._read()
+                self._feed(lifecycle.SocketRead())
+        return actions
+
+    def _resolve(self, outcome: Outcome) -> None:
+        if not self._requests:
+            return  # it was killed before anybody listened to it
+        request = self._requests.popleft()
+        if not request.outcome.done():  # it is, where its caller was cancelled
+            request.outcome.set_result(outcome)
+
+    def _kill(self) -> None:
+        # The group has the programs that an algorithm started; the process may have died already.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._lose()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        self._socket.close()
+        self._exit = loop.create_task(self._wait_for_exit())
 
-    async def gone(self) -> int:
-        """Wait until the process is gone, and give its memory back; answers its return code."""
+    async def _wait_for_exit(self) -> None:
         code = await asyncio.to_thread(self._process.wait)
-        self._mark.close()
-        return code
+        started = self._started_call.number  # final only now: a killed process may still run a bit
+        self._started_call.close()
+        _LOG.debug("worker %d %s", self.process_id, lifecycle.exit_description(code))
+        self._feed(lifecycle.ProcessExited(code, started))
 
-    async def _send(self, payload: Payload, *, from_here: bool) -> None:
-        """Send a call; a spool goes with it where its body is large."""
+    async def _send(
+        self, payload: Payload, request: _Request[Any], number: int, *, from_here: bool
+    ) -> None:
+        """Write a call into the socket; a large body goes along as a spool."""
         body, spool = payload.body, payload.spool
-        if spool is None:
+        if spool is None and len(body) > INLINE_BYTES:
             is_quick = len(body) <= _ON_LOOP_BYTES
             spool = Spool.of(body) if is_quick else await asyncio.to_thread(Spool.of, body)
-        self._body = spool
-        await self._write(
-            call_frame(payload, from_here=from_here, number=self._number, spilled=spool.size), spool
-        )
-
-    async def _write(self, frame: bytes, spool: Spool | None = None) -> None:
-        if self.is_lost or self._loop is None:
-            return  # asking for the reply tells how it ended
+        request.body = spool
+        spilled = None if spool is None else spool.size
+        frame = call_frame(payload, from_here=from_here, number=number, spilled=spilled)
+        if self.state == "lost":
+            return  # it died while a thread copied the body; its exit is the outcome
+        # A peer that is gone is no error here: the reader reports it, with the exit code.
         with contextlib.suppress(ConnectionError):
             sent = send(self._socket, frame, spool)
             if sent < len(frame):
-                await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
+                rest = memoryview(frame)[sent:]
+                await asyncio.get_running_loop().sock_sendall(self._socket, rest)
 
-    def _readable(self) -> None:
-        """Take what the worker says; the event loop calls it."""
+    def _read(self) -> None:
+        """Read the socket once, and take its frames; the event loop calls it."""
         try:
-            data, spool = received(self._socket)
+            data, spool = receive(self._socket)
         except BlockingIOError:
             return
         except ConnectionError:
             data, spool = b"", None
         if not data:
-            self._lose()
+            self._feed(lifecycle.SocketClosed())
             return
         if spool is not None:
             self._spool = spool
-        for frame in self._unpacker.feed(data):
-            self._heard(frame)
+        for frame in self._decoder.feed(data):
+            self._take(frame)
 
-    def _heard(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> None:
+        """Turn a frame into an event, or pass a report of the algorithm on to the caller."""
         kind, head = frame.kind, frame.head
-        if kind == "log":
-            self._context.run(self._on_log, str(head["line"]))
-        elif kind == "progress":
-            done, total = head["done"], head["total"]
-            if isinstance(done, float) and isinstance(total, float):
-                self._on_progress(done, total)
-        elif kind == "begun":
-            self._let_body_go()
-        elif kind == "about":
-            self._context.run(also, tile=str(head["tile"]))
-        else:
-            if self._spool is not None:
-                size = head["spilled"]
-                self._spool.size = size if isinstance(size, int) else 0
-            self._replies.append(frame)
-            self._wake()
+        if kind == "answer":
+            spool, self._spool = self._spool, None
+            self._feed(lifecycle.AnswerReceived(_answer(frame, spool)))
+        elif kind == "failed":
+            self._feed(lifecycle.ErrorReceived(decode_error(head)))
+        elif kind == "loaded":
+            self._feed(_facts_event(head))
+        elif kind == "ready":
+            self._feed(lifecycle.SetUpReported())
+        elif self._requests:
+            _report(self._requests[0], kind, head)
 
-    def _let_body_go(self) -> None:
-        """The worker has the body; while both held it, its memory could not be given back."""
-        if self._body is not None:
-            self._body.close()
 
-    def _lose(self) -> None:
-        """Tell whoever waits that nothing more will come."""
-        if self.is_lost:
-            return
-        self.is_lost = True
-        if self._loop is not None:
-            self._loop.remove_reader(self._socket)
-        self._socket.close()
-        self._wake()
-        self.on_lost()
+def _report(request: _Request[Any], kind: str, head: Mapping[str, JsonValue]) -> None:
+    """Pass on a log line, the progress or the tile of a call, or free its body."""
+    if kind == "log":
+        request.context.run(request.on_log, str(head["line"]))
+    elif kind == "progress":
+        done, total = head["done"], head["total"]
+        if isinstance(done, float) and isinstance(total, float):
+            request.on_progress(done, total)
+    elif kind == "about":
+        request.context.run(also, tile=str(head["tile"]))
+    elif kind == "begun" and request.body is not None:
+        # The worker has the body now. Anonymous memory is freed when its last descriptor is
+        # closed: with one still open here, a body of 60 MB would stay until the call ends.
+        request.body.close()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
-    async def _reply(self) -> Frame:
-        while not self._replies:
-            if self.is_lost:
-                raise await self._death()
-            if self._is_late:
-                raise TimeoutError
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        frame = self._replies.popleft()
-        if frame.kind == "failed":
-            self.is_busy = False
-            raise error_of(frame.head)
-        return frame
+def _answer(frame: Frame, spool: Spool | None) -> CallResponse:
+    if spool is not None:
+        size = frame.head["spilled"]
+        spool.size = size if isinstance(size, int) else 0
+    return CallResponse(frame.body, str(frame.head["media_type"]), spool)
 
-    async def _death(self) -> PestoError | NotBegun:
-        """How the worker ended, as an error of what it was asked."""
-        self.kill()  # it may live on without its socket
-        code = await asyncio.to_thread(self._process.wait)
-        is_begun = self._mark.number == self._number
-        return died(self._name, code) if is_begun else not_begun(self._name, code)
+
+def _facts_event(head: Mapping[str, JsonValue]) -> Event:
+    version = head["version_document"]
+    try:
+        description = Description.parse(head["description"])
+    except PestoError as error:
+        return lifecycle.ErrorReceived(error)
+    return lifecycle.FactsReceived(
+        ProcessFacts(description, str(head["build"]), version if isinstance(version, dict) else {})
+    )

@@ -1,4 +1,4 @@
-"""The workers of one service: which is free, which must be replaced, when all are ready.
+"""The workers of one service: assign calls to idle ones, replace lost ones, stop late calls.
 
 A call that is cancelled, or runs too long, is ended by killing its worker; another one starts in
 its place. Workers that die are replaced; when none can be started any more, the service says so.
@@ -10,23 +10,19 @@ import asyncio
 import logging
 import time
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import AlgorithmFailed, Busy, PestoError
-from pesto_runtime.service.workers.deadlines import Deadlines
-from pesto_runtime.service.workers.fate import NotBegun, told
-from pesto_runtime.service.workers.handle import Handle
-from pesto_runtime.service.workers.setting import Setting
+from pesto_runtime.service.workers.handle import WorkerHandle, WorkerSettings
+from pesto_runtime.service.workers.lifecycle import CallNotStarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from pesto_runtime.hrefs import Gate
-    from pesto_runtime.service.answers import Answer
-    from pesto_runtime.service.limits import Limits
-    from pesto_runtime.service.payload import Payload
-    from pesto_runtime.service.runs import Facts, OnLog, OnProgress, State
+    from pesto_runtime.service.admission import Limits
+    from pesto_runtime.service.request import Payload
+    from pesto_runtime.service.runs import CallResponse, OnLog, OnProgress, ProcessFacts, State
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
@@ -36,8 +32,8 @@ _MOST_LINES = 200
 _MOST_HANDOVERS = 3
 
 
-class Workers:
-    """Performs calls in worker processes; implements `Runs`."""
+class WorkerPool:
+    """Performs calls in worker processes; implements `CallRunner`."""
 
     def __init__(
         self, target: str, profiles: Sequence[str] = (), *, gate: Gate, limits: Limits
@@ -47,19 +43,19 @@ class Workers:
         Args:
             target: What each of them loads.
             profiles: Of a PESTO project.
-            gate: What hrefs pass.
+            gate: Which hrefs they may read and write.
             limits: Number of workers, time and memory of a call.
         """
-        self._setting = Setting(target, tuple(profiles), gate, limits)
+        self._settings = WorkerSettings(target, tuple(profiles), gate, limits)
         self._limits = limits
-        self._deadlines = Deadlines(limits.timeout_s)
-        self._all = {Handle(self._setting) for _ in range(limits.workers)}
-        self._ready: list[Handle] = []
-        self._waiting: deque[asyncio.Future[Handle]] = deque()
-        self._running: set[Handle] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._burials: set[asyncio.Task[None]] = set()
-        self._facts: Facts | None = None
+        self._deadlines = CallDeadlines(limits.timeout_s)
+        self._all = {WorkerHandle(self._settings, self._lost) for _ in range(limits.workers)}
+        self._serving: set[WorkerHandle] = set()  # those of all that have been ready
+        self._idle: list[WorkerHandle] = []
+        self._waiting: deque[asyncio.Future[WorkerHandle]] = deque()
+        self._starts: set[asyncio.Task[None]] = set()
+        self._exits: set[asyncio.Task[None]] = set()
+        self._facts: ProcessFacts | None = None
         self._error: PestoError | None = None
         self._on_ready: Callable[[], None] = lambda: None
         self._failures = 0
@@ -68,7 +64,7 @@ class Workers:
         self._state: State = "STARTING"
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ProcessFacts:
         """What is served.
 
         Raises:
@@ -85,13 +81,8 @@ class Workers:
 
     @property
     def setup_log(self) -> tuple[str, ...]:
-        """What happened during set-up, and what the algorithm told then."""
+        """Steps of the set-up, and the lines that the algorithm logged during it."""
         return tuple(self._lines)
-
-    @property
-    def busy(self) -> int:
-        """Number of calls that run."""
-        return len(self._running)
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -101,7 +92,7 @@ class Workers:
     @property
     def running_process_ids(self) -> tuple[int, ...]:
         """Of the processes that have a call."""
-        return tuple(sorted(each.process_id for each in self._running))
+        return tuple(sorted(each.process_id for each in self._all if each.has_call))
 
     def require(self) -> None:
         """Do nothing when ready.
@@ -115,7 +106,7 @@ class Workers:
         if self._error is not None:
             raise AlgorithmFailed(f"the set-up of the service failed: {self._error.detail}")
 
-    async def load(self) -> Facts:
+    async def load(self) -> ProcessFacts:
         """Wait until the first worker has loaded the target.
 
         Raises:
@@ -123,7 +114,7 @@ class Workers:
         """
         first = next(iter(self._all))
         try:
-            self._facts = await first.loaded(self._tell)
+            self._facts = await first.loaded(self._log)
         except PestoError:
             await self.close()
             raise
@@ -133,18 +124,18 @@ class Workers:
         """Begin the set-up in all workers; `on_ready` is called once the first is done."""
         self._on_ready = on_ready
         for each in self._all:
-            _begun(self._set_up(each), self._tasks)
+            _start_task(self._set_up(each), self._starts)
 
     async def run(
         self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
-    ) -> Answer:
-        """Perform a call in the next free worker; cancelling it kills that worker.
+    ) -> CallResponse:
+        """Perform a call in the next idle worker; cancelling it kills that worker.
 
-        A call that a dead worker never began is handed to the next one.
+        A call that a dead worker never started is assigned to the next one.
 
         Raises:
             PestoError: the request, the algorithm or the answer is at fault.
-            Busy: one worker after the other died before it began.
+            Busy: one worker after the other died before it started the call.
             AlgorithmFailed: the worker died, or took longer than it may.
         """
         died = 0
@@ -154,7 +145,7 @@ class Workers:
                 return await self._run_in(
                     handle, payload, from_here=from_here, on_progress=on_progress, on_log=on_log
                 )
-            except NotBegun as error:
+            except CallNotStarted as error:
                 died += 1
                 if died == _MOST_HANDOVERS:
                     raise Busy(str(error), retry_after_s=1) from error
@@ -162,18 +153,21 @@ class Workers:
 
     async def _run_in(
         self,
-        handle: Handle,
+        handle: WorkerHandle,
         payload: Payload,
         *,
         from_here: bool,
         on_progress: OnProgress,
         on_log: OnLog,
-    ) -> Answer:
-        self._running.add(handle)
-        self._deadlines.watch(handle)
+    ) -> CallResponse:
+        deadline = self._deadlines.watch(handle)
         try:
             return await handle.call(
-                payload, from_here=from_here, on_progress=on_progress, on_log=on_log
+                payload,
+                deadline=deadline,
+                from_here=from_here,
+                on_progress=on_progress,
+                on_log=on_log,
             )
         except TimeoutError as error:
             raise AlgorithmFailed(
@@ -181,119 +175,168 @@ class Workers:
                 "which is the most that a call may take here; it was stopped"
             ) from error
         finally:
-            self._running.discard(handle)
             self._deadlines.forget(handle)
-            if handle.is_busy or handle.is_lost:
-                self._replace(handle)
-            else:
-                self._give(handle)
+            self._release(handle)
 
     async def close(self) -> None:
         """Kill all workers; calls that still run fail."""
         leaving, self._all = self._all, set()
+        self._serving.clear()
         self._deadlines.close()
-        for task in self._tasks:
+        # First the starts: one that went on would add a worker after all others are killed.
+        for task in self._starts:
             task.cancel()
         for each in leaving:
             each.kill()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(each.gone() for each in leaving), *self._burials)
+        await asyncio.gather(*self._starts, return_exceptions=True)
+        await asyncio.gather(*(each.exited() for each in leaving), *self._exits)
 
-    async def _take(self) -> Handle:
-        """The next free worker; callers are served in the order they came."""
+    async def _take(self) -> WorkerHandle:
+        """Return the next idle worker; callers are served in the order they came."""
         self.require()
-        while self._ready:
-            handle = self._ready.pop()
-            if not handle.is_lost:
-                return handle
-        waiter: asyncio.Future[Handle] = asyncio.get_running_loop().create_future()
+        if self._idle:
+            return self._idle.pop()  # the one that worked last: its caches are the warmest
+        waiter: asyncio.Future[WorkerHandle] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._give(waiter.result())
+            # Cancelled in the turn in which it was given a worker: the next caller gets it, else
+            # the pool would be one worker short from now on.
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._release(waiter.result())
             raise
 
-    def _give(self, handle: Handle) -> None:
+    def _release(self, handle: WorkerHandle) -> None:
+        """Give an idle worker to the caller that waits longest; a lost one is replaced already."""
+        if handle.state != "idle":
+            return
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(handle)
                 return
-        self._ready.append(handle)
+        self._idle.append(handle)
 
-    def _replace(self, handle: Handle) -> None:
-        """End a worker and start another, unless somebody did so already."""
-        if handle not in self._all:
-            return
-        self._drop(handle)
-        _begun(self._start_another(), self._tasks)
+    def _lost(self, handle: WorkerHandle) -> None:
+        """Replace a worker that is lost; `_set_up` does so for one that it still waits for."""
+        if handle in self._serving:
+            self._replace(handle)
 
-    def _drop(self, handle: Handle) -> None:
+    def _replace(self, handle: WorkerHandle) -> None:
+        self._remove(handle)
+        _start_task(self._start_another(), self._starts)
+
+    def _remove(self, handle: WorkerHandle) -> None:
         self._all.discard(handle)
-        if handle in self._ready:
-            self._ready.remove(handle)
-        handle.kill()
-        _begun(_gone(handle), self._burials)
+        self._serving.discard(handle)
+        if handle in self._idle:
+            self._idle.remove(handle)
+        _start_task(handle.exited(), self._exits)
 
     async def _start_another(self) -> None:
+        # A worker that failed in its set-up may fail again at once. Without pauses, a service whose
+        # model is broken would use a whole core: the imports of one start take 0.7 s of CPU.
         if self._failures:
             pause_s = _FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10)
             await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
-        handle = Handle(self._setting)
+        handle = WorkerHandle(self._settings, self._lost)
         self._all.add(handle)
         await self._set_up(handle)
 
-    async def _set_up(self, handle: Handle) -> None:
+    async def _set_up(self, handle: WorkerHandle) -> None:
         try:
-            await handle.loaded(self._tell)
-            await handle.ready()
+            await handle.ready(self._log)
         except PestoError as error:
             self._failed(handle, error)
             return
+        if handle.state == "lost":  # it died between its set-up and this turn of the loop
+            self._replace(handle)
+            return
         self._error, self._failures = None, 0
-        handle.on_lost = partial(self._replace, handle)
-        self._give(handle)
+        self._serving.add(handle)
+        self._release(handle)
         if self._state != "OK":
             self._state = "OK"
-            self._tell_end("set-up done")
+            self._log_end("set-up done")
             self._on_ready()
             self._on_ready = lambda: None
 
-    def _failed(self, handle: Handle, error: PestoError) -> None:
-        """A service that was never ready stays as it is; one that was tries again, later."""
+    def _failed(self, handle: WorkerHandle, error: PestoError) -> None:
+        """Try again later, if the service was ready before; a first set-up is not repeated."""
         was_ready = self._state == "OK" or self._failures > 0
         if handle in self._all:
-            self._drop(handle)
+            self._remove(handle)
         if was_ready:
             self._failures += 1
-            _begun(self._start_another(), self._tasks)
+            _start_task(self._start_another(), self._starts)
         is_hopeful = self._failures < _MOST_FAILURES if was_ready else bool(self._all)
-        if self._ready or self._running or is_hopeful:
+        if self._serving or is_hopeful:
             return
         self._state, self._error = "FAILED", error
-        self._tell_end(f"set-up failed: {error}")
+        self._log_end(f"set-up failed: {error}")
         _LOG.error("%s", self._lines[-1], exc_info=error)
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_exception(AlgorithmFailed(f"no worker can be started: {error.detail}"))
 
-    def _tell(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if len(self._lines) < _MOST_LINES:
             self._lines.append(line)
 
-    def _tell_end(self, line: str) -> None:
-        self._tell(f"{line} after {time.monotonic() - self._began:.2f} s")
+    def _log_end(self, line: str) -> None:
+        self._log(f"{line} after {time.monotonic() - self._began:.2f} s")
 
 
-def _begun(work: Coroutine[object, object, None], among: set[asyncio.Task[None]]) -> None:
+class CallDeadlines:
+    """Passes the time to workers whose call may be late; every call may take equally long.
+
+    There is one timer for all: nearly every call ends long before its deadline, and a timer of its
+    own would be made and cancelled for nothing.
+    """
+
+    def __init__(self, timeout_s: float | None) -> None:
+        """Let calls take so many seconds; None for any number."""
+        self._timeout_s = timeout_s
+        self._watched: dict[WorkerHandle, float] = {}  # the earliest deadline comes first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, handle: WorkerHandle) -> float | None:
+        """Return the deadline of a call that this worker gets now; None for never."""
+        if self._timeout_s is None:
+            return None
+        loop = asyncio.get_running_loop()
+        deadline = self._watched[handle] = loop.time() + self._timeout_s
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._pass_time)
+        return deadline
+
+    def forget(self, handle: WorkerHandle) -> None:
+        """Stop watching a worker, whose call has ended."""
+        self._watched.pop(handle, None)
+
+    def close(self) -> None:
+        """Stop watching all."""
+        self._watched.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _pass_time(self) -> None:
+        """Report the time to late workers, and wait until the next one may be late."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        # All calls may take equally long: the order of their starts is that of their deadlines.
+        for handle, deadline in list(self._watched.items()):
+            if deadline > now:
+                self._timer = loop.call_at(deadline, self._pass_time)
+                return
+            del self._watched[handle]
+            handle.pass_time(now)
+
+
+def _start_task(work: Coroutine[object, object, None], among: set[asyncio.Task[None]]) -> None:
     task = asyncio.get_running_loop().create_task(work)
     among.add(task)
     task.add_done_callback(among.discard)
-
-
-async def _gone(handle: Handle) -> None:
-    code = await handle.gone()
-    _LOG.debug("worker %d %s", handle.process_id, told(code))

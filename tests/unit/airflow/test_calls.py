@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pesto_airflow import calls
-from pesto_airflow.calls import call_key, prepared, require_jobs, require_references
-from pesto_airflow.placement import placement
+from pesto_airflow import process_call
+from pesto_airflow.process_call import (
+    call_key,
+    client_inputs,
+    placement,
+    require_jobs,
+    require_references,
+)
 from pesto_runtime.client.describing import Described
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.errors import InvalidInput
@@ -69,7 +74,7 @@ def test_pixels_never_become_a_result() -> None:
         require_references(mask, {})
     assert "out={'cloud': 's3://bucket/cloud.tif'}" in str(caught.value)
     require_references(mask, {"cloud": "file:///b.tif"})
-    with pytest.raises(InvalidInput, match="is no output; there are cloud"):
+    with pytest.raises(InvalidInput, match="is not an output; there are cloud"):
         require_references(mask, {"cloud": "file:///b.tif", "clowd": "file:///c.tif"})
 
 
@@ -93,21 +98,33 @@ def test_images_are_sent_by_reference() -> None:
     """An href, or one with window and bands; what was left empty is left out."""
     ours = described(f"{ROOT}/examples/cloud_mask.py:cloud_mask")
     window = {"href": "file:///a.tif", "window": [0, 0, 8, 8], "bands": [1, 2, 3, 4]}
-    assert prepared(ours, {"scene": "file:///a.tif", "threshold": None}) == {
+    assert client_inputs(ours, {"scene": "file:///a.tif", "threshold": None}) == {
         "scene": ImageReference(href="file:///a.tif")
     }
-    assert prepared(ours, {"scene": window})["scene"] == ImageReference.model_validate(window)
+    assert client_inputs(ours, {"scene": window})["scene"] == ImageReference.model_validate(window)
     with pytest.raises(InvalidInput) as caught:
-        prepared(ours, {"scene": {"hreff": "file:///a.tif"}})
+        client_inputs(ours, {"scene": {"hreff": "file:///a.tif"}})
     assert {field.pointer for field in caught.value.fields} >= {"/scene/hreff"}
+
+
+def test_null_for_a_required_input_is_not_left_out() -> None:
+    """A null image is refused by name, a null value is sent; a null optional input is left out."""
+    ours = described(f"{PROCESSES}:above")
+    with pytest.raises(InvalidInput) as caught:
+        client_inputs(ours, {"image": None, "level": 2})
+    assert {field.pointer for field in caught.value.fields} == {"/image"}
+    ready = client_inputs(ours, {"image": "file:///a.tif", "level": None})
+    assert ready == {"image": ImageReference(href="file:///a.tif"), "level": None}
+    optional = described(f"{PROCESSES}:fragile")
+    assert "broken" not in client_inputs(optional, {"image": "file:///a.tif", "broken": None})
 
 
 def test_a_plain_pesto_service_reads_its_own_uris() -> None:
     """A string is PESTO's URI, as it always was; a window is read here and sent as pixels."""
     plain = described(f"{PROCESSES}:grow", plain=True)
-    assert prepared(plain, {"image": "file:///a.tif"}) == {"image": "file:///a.tif"}
+    assert client_inputs(plain, {"image": "file:///a.tif"}) == {"image": "file:///a.tif"}
     assert isinstance(
-        prepared(plain, {"image": {"href": "file:///a.tif"}})["image"], ImageReference
+        client_inputs(plain, {"image": {"href": "file:///a.tif"}})["image"], ImageReference
     )
 
 
@@ -123,4 +140,4 @@ def test_a_gpu_chooses_the_pool(gpu: float | None, chosen: dict[str, str]) -> No
 
 def test_the_examples_hold() -> None:
     """Names of calls."""
-    assert doctest.testmod(calls).failed == 0
+    assert doctest.testmod(process_call).failed == 0

@@ -8,7 +8,7 @@ import json
 import pytest
 from airflow.sdk import Connection
 
-from pesto_airflow.endpoint import Endpoint, endpoint_of
+from pesto_airflow.hooks import Endpoint, endpoint_of
 from pesto_runtime.errors import InvalidInput
 
 

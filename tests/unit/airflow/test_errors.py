@@ -10,8 +10,13 @@ import pytest
 from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from pesto_airflow.errors import PestoTaskFailed, PestoTryAgain, airflow_error, native_errors
-from pesto_airflow.retry import PestoRetryPolicy
+from pesto_airflow.errors import (
+    PestoRetryPolicy,
+    PestoTaskFailed,
+    PestoTryAgain,
+    airflow_error,
+    native_errors,
+)
 from pesto_runtime.errors import AlgorithmFailed, Busy, InvalidInput, PestoError, error_from_problem
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from pesto_airflow.hooks import PestoHook
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from tests.contract.serving import Server, lines_of
 from tests.support.busy import busy_service
 

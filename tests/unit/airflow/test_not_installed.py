@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pesto_airflow.installed import is_airflow_installed
-from pesto_airflow.standalone import running_standalone
+from pesto_airflow.trial.engine import is_airflow_installed
+from pesto_airflow.trial.standalone import running_standalone
 from pesto_runtime.errors import RunFailed
 from tests.support.runs import CLOUD_COVER, ROOT, SCENE
 
@@ -77,7 +77,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_an_airflow_is_starte
     airflow, local = (ran(site, tmp_path, RUN, *words, name) for name in ("airflow", "local"))
     assert airflow.returncode == local.returncode == 2
     assert airflow.stderr == local.stderr
-    assert "/proc/x cannot hold a run" in local.stderr
+    assert "/proc/x cannot be an output folder" in local.stderr
 
 
 def test_what_goes_wrong_in_stopping_never_hides_the_first_error(
@@ -88,8 +88,8 @@ def test_what_goes_wrong_in_stopping_never_hides_the_first_error(
     def refuse() -> list[int]:
         raise PermissionError("no list of processes")
 
-    monkeypatch.setattr("pesto_airflow.standalone.Standalone.start", lambda _self: None)
-    monkeypatch.setattr("pesto_airflow.standalone._all_pids", refuse)
+    monkeypatch.setattr("pesto_airflow.trial.standalone.Standalone.start", lambda _self: None)
+    monkeypatch.setattr("pesto_airflow.trial.standalone._all_pids", refuse)
     with (
         pytest.raises(RunFailed, match="the first") as caught,
         running_standalone(tmp_path / "home", tmp_path),

@@ -13,11 +13,11 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from pesto_airflow.decorators import PestoDecoratedOperator
 from pesto_airflow.errors import PestoTaskFailed, PestoTryAgain
-from pesto_airflow.links import PestoServiceLink
+from pesto_airflow.hooks import PestoServiceLink
 from pesto_airflow.operators.discover import PestoDiscoverOperator
 from pesto_airflow.operators.process import MOST_SUBMISSIONS, PestoProcessOperator
 from pesto_airflow.sensors import PestoHealthSensor
-from pesto_airflow.standalone import free_port
+from pesto_airflow.trial.standalone import free_port
 from pesto_airflow.triggers import PestoHealthTrigger, PestoJobTrigger
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidInput
@@ -113,9 +113,9 @@ def test_an_image_without_an_href_is_refused_before_the_call(masks: tuple[Server
 @pytest.mark.parametrize(
     ("inputs", "out", "told"),
     [
-        ({"scen": "s"}, OUT, r"/inputs/scen: is no input; did you mean 'scene'\?"),
+        ({"scen": "s"}, OUT, r"/inputs/scen: is not an input; did you mean 'scene'\?"),
         ({}, {}, r"/out/cloud: is an image: .*out=\{'cloud': "),
-        ({}, {**OUT, "mask": "file:///m.tif"}, "/out/mask: is no output; there are cloud"),
+        ({}, {**OUT, "mask": "file:///m.tif"}, "/out/mask: is not an output; there are cloud"),
     ],
 )
 def test_what_was_saved_finds_a_wrong_name_when_the_dag_is_read(

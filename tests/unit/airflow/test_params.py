@@ -9,8 +9,7 @@ import pytest
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
 
-from pesto_airflow.catalog import read_saved, require_no_drift
-from pesto_airflow.params import inputs_of, params_of
+from pesto_airflow.catalog import inputs_of, params_of, read_saved, require_no_drift
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidContract, InvalidInput
 from tests.support.runs import ROOT

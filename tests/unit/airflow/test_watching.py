@@ -6,24 +6,17 @@ import json
 
 import pytest
 
-from pesto_airflow.watching import MOST_LOSSES, Ended, Watch
+from pesto_airflow.triggers import MOST_LOSSES, JobEnd, JobPoller
 from pesto_runtime.contract import Job
-from pesto_runtime.errors import (
-    AlgorithmFailed,
-    Busy,
-    Gone,
-    InvalidInput,
-    NotFound,
-    Unreachable,
-)
+from pesto_runtime.errors import AlgorithmFailed, Busy, Gone, InvalidInput, NotFound, Unreachable
 
 RUNNING = Job(id="1", state="running")
 
 
 def test_looks_grow_rarer_up_to_the_longest() -> None:
     """Short jobs are seen at once, long ones cost little."""
-    watch = Watch(longest_look_s=5)
-    looks = [watch.told(RUNNING) for _ in range(30)]
+    poller = JobPoller(longest_wait_s=5)
+    looks = [poller.next_step(RUNNING) for _ in range(30)]
     assert looks[0] == 0.25
     assert looks == sorted(looks)  # type: ignore[type-var]  # numbers: it goes on
     assert looks[-1] == 5
@@ -31,22 +24,22 @@ def test_looks_grow_rarer_up_to_the_longest() -> None:
 
 def test_silence_is_borne_for_a_while_and_forgiven_by_an_answer() -> None:
     """A service that is started again goes on; one that never answers fails the job."""
-    watch = Watch(longest_look_s=5)
+    poller = JobPoller(longest_wait_s=5)
     for _ in range(2):
         for _ in range(MOST_LOSSES):
-            assert not isinstance(watch.told(Unreachable("refused")), Ended)
-        watch.told(RUNNING)
+            assert not isinstance(poller.next_step(Unreachable("refused")), JobEnd)
+        poller.next_step(RUNNING)
     for _ in range(MOST_LOSSES):
-        watch.told(Unreachable("refused"))
-    ended = watch.told(Unreachable("refused"))
-    assert isinstance(ended, Ended)
+        poller.next_step(Unreachable("refused"))
+    end = poller.next_step(Unreachable("refused"))
+    assert isinstance(end, JobEnd)
     with pytest.raises(Unreachable, match="refused"):
-        ended.require_success()
+        end.require_success()
 
 
 def test_a_busy_service_is_asked_again_when_it_said() -> None:
     """Retry-After is longer than our own look."""
-    assert Watch(longest_look_s=5).told(Busy("full", retry_after_s=17)) == 17
+    assert JobPoller(longest_wait_s=5).next_step(Busy("full", retry_after_s=17)) == 17
 
 
 @pytest.mark.parametrize(
@@ -61,16 +54,16 @@ def test_a_busy_service_is_asked_again_when_it_said() -> None:
 )
 def test_every_end_has_one_meaning(news: Job | InvalidInput, fate: str) -> None:
     """And it survives the JSON of a trigger's event."""
-    ended = Watch(longest_look_s=5).told(news)
-    assert isinstance(ended, Ended)
-    assert ended.fate == fate
-    assert Ended.parse(json.loads(json.dumps(ended.to_json()))) == ended
+    end = JobPoller(longest_wait_s=5).next_step(news)
+    assert isinstance(end, JobEnd)
+    assert end.fate == fate
+    assert JobEnd.parse(json.loads(json.dumps(end.to_json()))) == end
 
 
 def test_a_failed_job_raises_its_own_error() -> None:
     """With what the service said of retrying."""
     problem = {**AlgorithmFailed("division by zero").to_problem(), "retryable": True}
     with pytest.raises(AlgorithmFailed, match="division by zero") as caught:
-        Ended("failed", problem).require_success()
+        JobEnd("failed", problem).require_success()
     assert caught.value.retryable
-    Ended("successful").require_success()
+    JobEnd("successful").require_success()

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_airflow.freezing import write_catalog
+from pesto_airflow.catalog import write_catalog
 from pesto_airflow.render import renderer
-from pesto_runtime.activities import load_pipeline, resolve_services
 from pesto_runtime.engines import RenderRequest
 from pesto_runtime.errors import InvalidInput
+from pesto_runtime.run.planning import load_pipeline
+from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.runs import CLOUD_COVER, ROOT, pipeline, stage
 

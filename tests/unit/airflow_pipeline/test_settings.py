@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pesto_airflow import pesto_pipeline
-from pesto_airflow.settings import DEFAULTS, GroupSettings, settled
+from pesto_airflow.taskgroups import DEFAULTS, GroupSettings, with_defaults
 from pesto_runtime.errors import InvalidInput
 from tests.support.runs import CLOUD_COVER, ROOT
 
@@ -34,7 +34,7 @@ def test_an_unknown_setting_is_refused(name: str, meant: str) -> None:
 
 def test_what_is_given_wins_over_the_defaults() -> None:
     """All other settings are as they are by default."""
-    assert settled({"tile": 128}, arguments=()) == {**DEFAULTS, "tile": 128}
+    assert with_defaults({"tile": 128}, arguments=()) == {**DEFAULTS, "tile": 128}
 
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:

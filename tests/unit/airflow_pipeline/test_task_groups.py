@@ -9,10 +9,10 @@ import pytest
 from airflow.sdk import DAG, Asset
 
 from pesto_airflow import pesto_pipeline
-from pesto_airflow.freezing import overlay_between, write_catalog
-from pesto_runtime.activities import resolve_services
+from pesto_airflow.catalog import overlay_between, write_catalog
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput, InvalidPipeline
+from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.runs import CLOUD_COVER, pipeline, stage
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_airflow.settings import GroupSettings
+    from pesto_airflow.taskgroups import GroupSettings
 
 TWO_PHASES = pipeline(
     stage("small", "grow", image="$inputs.scene"),
@@ -75,18 +75,25 @@ def test_mapped_tasks_have_the_retries_of_the_package(tmp_path: Path) -> None:
     assert mapped.map_index_template == "{{ task.chunk_name }}"
 
 
-def test_a_process_that_wants_a_gpu_chooses_the_pool_of_its_phase(tmp_path: Path) -> None:
-    """Only the phase that it is part of; a pool that is named wins."""
+@pytest.mark.parametrize(
+    ("process", "mapped", "other"),
+    [("above", "map_high", "map_small"), ("mean", "map_small", "map_high")],
+    ids=["map", "reduce"],
+)
+def test_a_process_that_wants_a_gpu_chooses_the_pool_of_its_phase(
+    tmp_path: Path, process: str, mapped: str, other: str
+) -> None:
+    """Only the phase that it is part of, as a map or as a reduce; a pool that is named wins."""
     folder = catalog(TWO_PHASES, tmp_path)
-    (file,) = folder.glob("above@*.json")
+    (file,) = folder.glob(f"{process}@*.json")
     document = json.loads(file.read_text())
     document["overlay"] = {"resources": {"gpu": True}}
     saved(file, document)
     dag = made(TWO_PHASES, folder, gpu_queue="gpu")
-    assert dag.get_task("test.map_small").pool == "default_pool"
-    assert dag.get_task("test.map_high").pool == "pesto_gpu"
-    assert dag.get_task("test.map_high").queue == "gpu"
-    assert made(TWO_PHASES, folder, pool="mine").get_task("test.map_high").pool == "mine"
+    assert dag.get_task(f"test.{other}").pool == "default_pool"
+    assert dag.get_task(f"test.{mapped}").pool == "pesto_gpu"
+    assert dag.get_task(f"test.{mapped}").queue == "gpu"
+    assert made(TWO_PHASES, folder, pool="mine").get_task(f"test.{mapped}").pool == "mine"
 
 
 def test_every_output_is_an_asset(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pesto_airflow import (
     PestoPlanOperator,
     PestoPublishOperator,
 )
-from pesto_airflow.operators.map import MOST_HOLES_TOLD
+from pesto_airflow.operators.run import MOST_LOGGED_HOLES
 from pesto_runtime.errors import InvalidInput, StoreRefused
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, write_scene
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_airflow.operators.verb import VerbOperator
+    from pesto_airflow.operators.run import RunOperator
 
 WIDTH, HEIGHT, TILE = 300, 120, 20
 BAD_TILES = 12
@@ -52,7 +52,7 @@ class Task:
         self.pushed[key] = value
 
 
-def told_by(task: VerbOperator, run: Task) -> list[tuple[str, str]]:
+def told_by(task: RunOperator, run: Task) -> list[tuple[str, str]]:
     """(Level, text) of what a task writes into its log."""
     with capture_logs() as entries:
         task.perform(cast("Context", {"ti": run, "dag_run": run, "outlet_events": {}}))
@@ -85,11 +85,11 @@ def test_a_run_with_holes_is_told_task_by_task(tmp_path: Path) -> None:
 
     assert planned[-1] == ("info", f"planned phase 0 (s0): {TILES} tiles in 1 chunks")
     warned = [text for level, text in mapped if level == "warning"]
-    assert len(warned) == MOST_HOLES_TOLD + 1
+    assert len(warned) == MOST_LOGGED_HOLES + 1
     features = json.loads((out / "holes.geojson").read_text())["features"]
     assert len(features) == BAD_TILES
-    assert all("s0" in text for text in warned[:MOST_HOLES_TOLD])
-    assert warned[-1].startswith(f"and {BAD_TILES - MOST_HOLES_TOLD} more holes")
+    assert all("s0" in text for text in warned[:MOST_LOGGED_HOLES])
+    assert warned[-1].startswith(f"and {BAD_TILES - MOST_LOGGED_HOLES} more holes")
     assert published[-1] == (
         "info",
         f"PARTIAL: tiles {TILES - 12} computed, 0 reused, 12 holes; the outputs are in {out}",
@@ -115,7 +115,7 @@ def test_a_relative_path_is_refused_by_name(folder: str, scene: str, named: str)
     ],
     ids=lambda task: type(task).__name__,
 )
-def test_what_writes_refuses_a_relative_path(task: VerbOperator) -> None:
+def test_what_writes_refuses_a_relative_path(task: RunOperator) -> None:
     """Each operator that is given a place by hand."""
     context = cast("Context", {"ti": Task(), "dag_run": Task()})
     with pytest.raises(InvalidInput, match=r"'out.* is a relative path"):
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_the_plan(tmp_path: Path) 
     """A file stands where the folder should be: nothing is planned."""
     (tmp_path / "out").write_text("")
     scene = write_scene(tmp_path / "s.tif", noise(40, 40))
-    with pytest.raises(StoreRefused, match="cannot hold a run"):
+    with pytest.raises(StoreRefused, match="cannot be an output folder"):
         plan_task(tmp_path / "out", scene, chain("grow")).perform(cast("Context", {}))
 
 

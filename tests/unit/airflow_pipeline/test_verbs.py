@@ -14,12 +14,14 @@ from pesto_airflow import (
     PestoMosaicOperator,
     PestoReduceOperator,
 )
-from pesto_airflow.chunks import next_chunks
 from pesto_airflow.errors import PestoTryAgain
-from pesto_airflow.sizing import sizing_for_airflow
-from pesto_runtime.activities import begin_run, plan, read_inputs, resolve_services, run_store
+from pesto_airflow.pipelines import next_chunks, sizing_for_airflow
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import Interrupted, RunFailed
+from pesto_runtime.run.context import begin_run
+from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.workspace import run_store
 from tests.support.rasters import sha256_of
 from tests.support.runs import CLOUD_COVER, ROOT, SCENE, run_local
 

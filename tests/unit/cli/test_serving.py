@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from pesto_runtime import service
 from pesto_runtime.cli.main import app
+from pesto_runtime.service import server
 
 if TYPE_CHECKING:
-    from pesto_runtime.service import Limits
+    from pesto_runtime.service.admission import Limits
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_no_seconds_are_any_time(
     def serve(_target: str, *, limits: Limits, **_others: object) -> None:
         found.append(limits)
 
-    monkeypatch.setattr(service, "serve", serve, raising=False)
+    monkeypatch.setattr(server, "serve", serve)
     result = CliRunner().invoke(app, ["serve", "a.py:b", *given])
     assert result.exit_code == 0, result.output
     assert [each.timeout_s for each in found] == [expected]

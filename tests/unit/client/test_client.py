@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import json
 import socket
 import threading
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.client import AsyncClient, Client
+from pesto_runtime.client.async_client import AsyncClient
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import ImageReference
 from pesto_runtime.errors import Busy, InvalidInput, ServiceMisbehaved, Unreachable
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, decode_image, encode_image
+from pesto_runtime.raster.codec import decode_image, encode_image
+from pesto_runtime.raster.image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +54,7 @@ class PlainPesto(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     working = threading.Lock()
     refused = 0
+    described = 0
     bodies: list[dict[str, object]] = []  # noqa: RUF012  # one server at a time
 
     def do_GET(self) -> None:
@@ -58,6 +62,8 @@ class PlainPesto(BaseHTTPRequestHandler):
         if self.path.endswith("/health"):
             self.answer(200, b"OK", "text/plain")
         else:
+            type(self).described += 1
+            time.sleep(0.05)
             self.answer(200, json.dumps(DESCRIPTION).encode())
 
     def do_POST(self) -> None:
@@ -91,7 +97,7 @@ class PlainPesto(BaseHTTPRequestHandler):
 def plain() -> Iterator[str]:
     """The URL of a plain PESTO service."""
     PlainPesto.bodies.clear()
-    PlainPesto.refused = 0
+    PlainPesto.refused = PlainPesto.described = 0
     with ThreadingHTTPServer(("127.0.0.1", 0), PlainPesto) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -311,6 +317,43 @@ def test_the_asynchronous_client_says_the_same(plain: str) -> None:
         expected = client.process({"image": PIXELS})
     assert np.array_equal(np.asarray(answer["image"]), np.asarray(expected["image"]))
     assert health == client_health(plain) == "OK"
+
+
+def test_calls_that_begin_together_ask_for_the_description_once(plain: str) -> None:
+    """Four at once, from threads or from one event loop; a second client is the control."""
+
+    async def call() -> None:
+        async with AsyncClient(plain) as client:
+            await asyncio.gather(*(client.describe() for _ in range(4)))
+
+    with Client(plain) as client:
+        threads = [threading.Thread(target=client.describe) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert PlainPesto.described == 1
+    asyncio.run(call())
+    assert PlainPesto.described == 2
+
+
+def test_both_clients_have_the_same_operations() -> None:
+    """One signature and one docstring each; a result to wait for, or to await."""
+    names = {"describe", "health", "process", "process_many", "submit", "status", "wait", "result",
+             "cancel", "find"}  # fmt: skip
+    for name in names:
+        blocking, awaited = getattr(Client, name), getattr(AsyncClient, name)
+        assert inspect.signature(blocking) == inspect.signature(awaited)
+        assert blocking.__doc__ == awaited.__doc__
+        assert (blocking.__qualname__, awaited.__qualname__) == (
+            f"Client.{name}", f"AsyncClient.{name}",
+        )  # fmt: skip
+        assert not inspect.iscoroutinefunction(blocking)
+        assert inspect.iscoroutinefunction(awaited)
+    assert str(inspect.signature(Client.wait)) == (
+        "(self, job_id: 'str', *, timeout_s: 'float | None' = None) -> 'Job'"
+    )
+    assert inspect.signature(Client) == inspect.signature(AsyncClient)
 
 
 def client_health(url: str) -> str:

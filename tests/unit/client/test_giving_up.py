@@ -10,8 +10,8 @@ from contextvars import copy_context
 import numpy as np
 import pytest
 
-from pesto_runtime.client import Client
-from pesto_runtime.client.giving_up import given_up_when, pause
+from pesto_runtime.client.client import Client
+from pesto_runtime.client.transport import given_up_when, pause
 from pesto_runtime.errors import Interrupted
 from tests.support.fakes import as_npy, fake_service
 

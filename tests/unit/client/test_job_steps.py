@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from pesto_runtime.client.describing import Described
+from pesto_runtime.client.describing import Described, References
 from pesto_runtime.client.jobs import JobSteps
-from pesto_runtime.client.references import References
-from pesto_runtime.client.sending import Call
+from pesto_runtime.client.sending import OutgoingCall
 from pesto_runtime.client.steps import Patience, Reply, Request, Wait, advance
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import (
@@ -64,6 +63,7 @@ def driven(steps: Steps[T], outcomes: Sequence[Outcome]) -> tuple[T | None, list
         if isinstance(step, Wait):
             step, result = advance(steps, None)
         else:
+            assert isinstance(step, Request)
             asked.append(step)
             step, result = advance(steps, next(told))
     return result, asked
@@ -83,7 +83,7 @@ def test_a_plain_pesto_service_has_jobs_too() -> None:
     """Its link is followed, its words are read, and its texts become what their schema says."""
     linked = reply({"link": link("/jobs/j1/status")})
     references = References(WHERE, PLAIN.described)
-    submitting = PLAIN.submitting(Call({"x": 1}), references, key="k", lease_s=None)
+    submitting = PLAIN.submitting(OutgoingCall({"x": 1}), references, key="k", lease_s=None)
     job, (asked,) = driven(submitting, [linked])
     assert job is not None
     assert (job.id, "Idempotency-Key" in asked.headers) == ("j1", False)
@@ -112,7 +112,7 @@ def test_a_lost_submission_is_sent_again_under_the_same_key() -> None:
     """So that it is one job, whether the first one arrived or not."""
     accepted = reply({"id": "j1", "state": "accepted", "news": "of a later version"}, 201)
     references = References(WHERE, OURS.described)
-    steps = OURS.submitting(Call({"x": 1}), references, key="k", lease_s=2.5)
+    steps = OURS.submitting(OutgoingCall({"x": 1}), references, key="k", lease_s=2.5)
     job, asked = driven(steps, [Unreachable("gone"), accepted])
     assert job is not None
     assert job.id == "j1"
@@ -145,4 +145,4 @@ def test_what_is_no_job_is_a_service_that_misbehaves(answer: Reply) -> None:
         driven(PLAIN.asking("j1"), [answer])
     references = References(WHERE, OURS.described)
     with pytest.raises(ServiceMisbehaved, match=WHERE):
-        driven(OURS.performing(Call({"x": 1}), references), [answer])
+        driven(OURS.performing(OutgoingCall({"x": 1}), references), [answer])

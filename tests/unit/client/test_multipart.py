@@ -83,6 +83,28 @@ def test_what_is_no_form_is_told(body: bytes, media_type: str, told: str) -> Non
         read_parts(body, media_type)
 
 
+def test_as_many_parts_as_are_taken_are_read() -> None:
+    """A thousand; one more is refused above."""
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+    assert len(read_parts(part * 1000 + b"--x--", 'multipart/form-data; boundary="x"')) == 1000
+
+
+def test_a_line_that_begins_with_the_boundary_and_goes_on_is_content() -> None:
+    """Blanks after the boundary are padding, and end the part: the control."""
+    head = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+    media_type = 'multipart/form-data; boundary="x"'
+    assert read_parts(head + b"1\r\n--xy\r\n--x--", media_type)[0].data == b"1\r\n--xy"
+    assert [each.data for each in read_parts(head + b"1\r\n--x \t\r\n" + head[5:] + b"2\r\n--x--",
+                                             media_type)] == [b"1", b"2"]  # fmt: skip
+
+
+def test_a_broken_form_is_an_error_and_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever sends it is told; the log of a service is for its operator."""
+    with pytest.raises(BadRequest, match="no headers that can be read"):
+        read_parts(b"--x\r\nno header\r\n\r\n1\r\n--x--", 'multipart/form-data; boundary="x"')
+    assert not caplog.records
+
+
 def test_other_media_types_lose_their_parameters() -> None:
     """Only a form needs one of them; its boundary keeps its case."""
     assert media_type_of("Application/JSON; charset=utf-8") == "application/json"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.client import Described
+from pesto_runtime.client.describing import Described, References
 from pesto_runtime.client.jobs import JobSteps
-from pesto_runtime.client.references import References
-from pesto_runtime.client.sending import Call
+from pesto_runtime.client.sending import OutgoingCall
 from pesto_runtime.client.steps import Patience, Reply, Request, advance
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.raster import Image, encode_image
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def test_an_href_is_sent_only_where_it_can_mean_the_same(
 
 def played(references: References, href: str, replies: list[Reply]) -> list[Request]:
     """Call once with a reference; what was sent."""
-    call = Call({"image": ImageReference(href=href)})
+    call = OutgoingCall({"image": ImageReference(href=href)})
     steps = JobSteps(OURS, HERE, Patience()).performing(call, references)
     sent: list[Request] = []
     step, result = advance(steps, None)

@@ -73,6 +73,15 @@ def test_retry_after_is_honoured() -> None:
     assert driven([busy, OK]) == (OK, [7.0], 2)
 
 
+def test_a_retry_after_beyond_our_patience_fails_at_once() -> None:
+    """Not after the wait, which would be an hour for nothing."""
+    busy = Reply(503, {"retry-after": "3600"}, b'{"detail": "full", "retryable": true}')
+    steps = exchange(Request("GET", "/x"), WHERE, Patience())
+    advance(steps, None)
+    with pytest.raises(Busy, match="given up"):
+        advance(steps, busy)
+
+
 def test_no_answer_is_tried_again_a_bounded_number_of_times() -> None:
     """Two retries are three requests; the last error is the one that is raised."""
     assert driven([LOST, LOST, OK])[2] == 3

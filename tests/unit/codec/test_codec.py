@@ -15,8 +15,9 @@ from rasterio.io import MemoryFile
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge, UnsupportedMedia
-from pesto_runtime.raster import Bounds, Image, decode_image, encode_image
-from pesto_runtime.raster.picking import picked_for
+from pesto_runtime.raster.codec import decode_image, encode_image
+from pesto_runtime.raster.image import Bounds, Image
+from pesto_runtime.raster.read import picked_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ def test_png_keeps_pixels_of_up_to_four_bands(bands: int, dtype: str) -> None:
 @pytest.mark.parametrize(("bands", "dtype"), [(5, "uint8"), (1, "int16"), (1, "float32")])
 def test_png_refuses_what_it_would_change(bands: int, dtype: str) -> None:
     """Never a silent cast; the message says what to ask for."""
-    with pytest.raises(InvalidInput, match="ask for image/tiff"):
+    with pytest.raises(InvalidInput, match="request image/tiff"):
         encode_image(Image(np.zeros((bands, 2, 2), dtype)), PNG)
 
 

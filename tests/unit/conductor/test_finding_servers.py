@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor import server, server_commands
-from pesto_conductor.where import conductor_url
+from pesto_conductor import commands, trial_server
+from pesto_conductor.trial_server import conductor_url
 from pesto_runtime.errors import InvalidInput, Unreachable
 from tests.support.commands import is_alive, pesto
 
@@ -30,8 +30,8 @@ def left_behind(folder: Path, pid: int) -> None:
 def test_a_pid_that_belongs_to_another_process_by_now_is_left_alone(tmp_path: Path) -> None:
     """The file names this very process; it does not hold the lock, so it is not a server."""
     left_behind(tmp_path, os.getpid())
-    assert server.find(tmp_path) is None
-    assert server.down(tmp_path) is None
+    assert trial_server.find(tmp_path) is None
+    assert trial_server.down(tmp_path) is None
     assert is_alive(os.getpid())
 
 
@@ -42,8 +42,8 @@ def test_a_port_of_somebody_else_is_refused(tmp_path: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(InvalidInput, match=f"port {port} is in use by another program"):
-            server.up(tmp_path, port=port)
-    assert server.find(tmp_path) is None
+            trial_server.up(tmp_path, port=port)
+    assert trial_server.find(tmp_path) is None
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_up_prints_the_export_where_no_command_would_find_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With `--data`, for a person; neither for the default folder nor in JSON."""
-    runs = server.Server("http://127.0.0.1:7/api", 7, 1, "0", str(tmp_path))
-    monkeypatch.setattr(server, "up", lambda *_args, **_options: runs)
-    server_commands.up(data=tmp_path)
+    runs = trial_server.Server("http://127.0.0.1:7/api", 7, 1, "0", str(tmp_path))
+    monkeypatch.setattr(trial_server, "up", lambda *_args, **_options: runs)
+    commands.up(data=tmp_path)
     assert capsys.readouterr().out.endswith(
         "\nexport CONDUCTOR_SERVER_URL=http://127.0.0.1:7/api\n"
     )
-    server_commands.up()
+    commands.up()
     assert "CONDUCTOR_SERVER_URL" not in capsys.readouterr().out
-    server_commands.up(data=tmp_path, as_json=True)
+    commands.up(data=tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["url"] == runs.url

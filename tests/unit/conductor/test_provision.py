@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pesto_conductor.provision import Told
+    from pesto_conductor.provision import DownloadListener
 
 WHOLE = b"a jar, let us say"
 SUM = hashlib.sha256(WHOLE).hexdigest()
@@ -28,7 +28,7 @@ class Repository:
         self.contents = list(contents)
         self.asked = 0
 
-    def __call__(self, folder: Path, _told: Told) -> Path:
+    def __call__(self, folder: Path, _told: DownloadListener) -> Path:
         """Download the next one."""
         content = self.contents[min(self.asked, len(self.contents) - 1)]
         self.asked += 1
@@ -81,7 +81,7 @@ def test_what_a_killed_download_left_is_never_taken(tmp_path: Path) -> None:
 def test_a_repository_that_does_not_answer_leaves_nothing(tmp_path: Path) -> None:
     """The error passes; the next try begins anew."""
 
-    def fetch(_folder: Path, _told: Told) -> Path:
+    def fetch(_folder: Path, _told: DownloadListener) -> Path:
         raise Unreachable("no route")
 
     with pytest.raises(Unreachable, match="no route"):

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_conductor.lint import lint
-from pesto_conductor.render import render, renderer
 from pesto_conductor.taskdefs import task_definitions
-from pesto_conductor.workflows import failure_definition
-from pesto_runtime.activities import discover
+from pesto_conductor.workflows import failure_definition, render, renderer
 from pesto_runtime.contract import ChunkResult, Pipeline
 from pesto_runtime.engines import RenderRequest, load_renderer
 from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.run.services import discover
 from tests.support.commands import pesto, saved, served
 from tests.support.runs import ROOT
 

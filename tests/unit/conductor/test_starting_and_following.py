@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_conductor import run_commands
+from pesto_conductor.client import Conductor
+from pesto_conductor.deploy import domains_of, read_inputs
 from pesto_conductor.following import Untaken, failure_of, follow
-from pesto_conductor.rest import Conductor
-from pesto_conductor.starting import domains_of, read_inputs
-from pesto_runtime.engines import Silence
+from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import InvalidInput, RunFailed
 from tests.support.runs import ROOT
 
@@ -135,7 +135,7 @@ def playing(*moves: Document) -> Iterator[tuple[Conductor, list[str]]]:
         server.shutdown()
 
 
-class Counting(Silence):
+class Counting(SilentListener):
     """Counts tiles."""
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ def test_a_workflow_that_stalls_after_its_join_is_woken() -> None:
     """All tasks are done and nothing follows: the server is asked to look, and goes on."""
     stalled = workflow("RUNNING", PLAN, chunk("COMPLETED", 5), JOIN)
     with playing(stalled, workflow("COMPLETED")) as (conductor, decided):
-        assert follow(conductor, "w", Silence())["status"] == "COMPLETED"
+        assert follow(conductor, "w", SilentListener())["status"] == "COMPLETED"
     assert set(decided) == {"/api/workflow/decide/w"}
 
 
@@ -172,7 +172,7 @@ def test_a_workflow_with_a_task_in_hand_is_not_woken() -> None:
     """The control: as long as somebody works, nobody asks."""
     busy = [workflow("RUNNING", PLAN, chunk("IN_PROGRESS", 1), JOIN)] * 4
     with playing(*busy, workflow("COMPLETED"), workflow("COMPLETED")) as (conductor, decided):
-        follow(conductor, "w", Silence())
+        follow(conductor, "w", SilentListener())
     assert decided == []
 
 
@@ -202,7 +202,7 @@ def test_what_looks_on_can_end_the_following() -> None:
         playing(workflow("RUNNING", PLAN), workflow("RUNNING")) as (conductor, _),
         pytest.raises(RunFailed, match="nobody works"),
     ):
-        follow(conductor, "w", Silence(), look=look)
+        follow(conductor, "w", SilentListener(), look=look)
 
 
 def waiting(name: str, status: str = "SCHEDULED", polls: int = 0) -> Document:

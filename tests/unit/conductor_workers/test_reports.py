@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor.bindings import binding_of
+from pesto_conductor.crew import ProgressTracker
 from pesto_conductor.errors import report_of
-from pesto_conductor.verbs import Errand
-from pesto_conductor.watch import Lookout
-from pesto_runtime.activities import TileRecord
+from pesto_conductor.verbs import TaskContext, binding_of
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -21,6 +19,7 @@ from pesto_runtime.errors import (
     TilesFailed,
     Unreachable,
 )
+from pesto_runtime.run.records import TileRecord
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -71,8 +70,8 @@ def test_a_defect_leaves_its_traceback_in_the_log() -> None:
 
 def test_input_is_held_to_its_schema_with_every_fault() -> None:
     """Nulls and Conductor's own `__index` are no faults."""
-    lookout = Lookout()
-    errand = Errand("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
+    lookout = ProgressTracker()
+    errand = TaskContext("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
     with pytest.raises(InvalidInput) as caught:
         binding_of("pesto_process").run(
             {"plan": 7, "phase": 0, "start": 0, "holes": None, "__index": 3, "typo": 1}, errand
@@ -84,8 +83,8 @@ def test_input_is_held_to_its_schema_with_every_fault() -> None:
 
 def test_a_plan_names_each_input_that_is_null() -> None:
     """As Conductor makes it of an input that was not given; trying again would not help."""
-    lookout = Lookout()
-    errand = Errand("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
+    lookout = ProgressTracker()
+    errand = TaskContext("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
     given: dict[str, JsonValue] = {
         "pipeline": {}, "folder": "out", "inputs": {"scene": None, "limit": 3, "mask": None},
     }  # fmt: skip
@@ -107,7 +106,7 @@ def test_a_foreign_task_type_has_no_binding() -> None:
 
 def test_progress_is_told_once() -> None:
     """Nothing new, no line."""
-    lookout = Lookout()
+    lookout = ProgressTracker()
     assert lookout.progress() is None
     for state in ("done", "done", "reused", "hole"):
         lookout.watch.on_tile(TileRecord(Window(0, 0, 1, 1), 0.1, state))

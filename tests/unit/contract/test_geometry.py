@@ -129,6 +129,16 @@ def test_a_ratio_is_read_as_it_was_meant(value: object, ratio: Fraction) -> None
     assert Scale.of(value) == Scale(Fraction(ratio), Fraction(ratio))
 
 
+@QUIET
+@given(st.integers(1, 1 << 16), st.integers(1, 1 << 16))
+def test_a_ratio_of_numbers_of_16_bits_is_exact(number: int, of: int) -> None:
+    """As text, as a float and after a journey through JSON: 1/1000 never becomes 1/999."""
+    ratio = Fraction(number, of)
+    assert Scale.of(f"{number}/{of}").x == ratio
+    assert Scale.of(number / of).x == ratio
+    assert Scale.of(Scale(ratio, 1 / ratio).to_json()) == Scale(ratio, 1 / ratio)
+
+
 @pytest.mark.parametrize("value", [0, -1, "a", "1/0", None, [], [1], [1, 2, 3], float("nan"),
                                    float("inf"), 1e-9, "1e-30", True, {}])  # fmt: skip
 def test_what_is_no_ratio_is_refused(value: object) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft6Validator
 
-from pesto_runtime.contract.plain import surely_fits
+from pesto_runtime.schema import surely_fits
 
 TYPES = ["number", "integer", "string", "boolean", "object", "array"]
 NAMES = st.sampled_from("ab")

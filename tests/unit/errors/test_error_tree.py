@@ -60,8 +60,8 @@ MEGABYTES = "x" * 10_000_000
 
 def test_the_table_is_the_tree() -> None:
     """Slug, status, exit code and retryable of every error; a new one must be written down."""
-    told = {k.__name__: (k.slug, k.status, k.exit_code, k.retryable) for k in KINDS}
-    assert told == TABLE
+    table = {k.__name__: (k.slug, k.status, k.exit_code, k.retryable) for k in KINDS}
+    assert table == TABLE
 
 
 def test_slugs_and_titles_are_unique() -> None:
@@ -117,7 +117,7 @@ def test_pickling_keeps_everything(kind: type[PestoError]) -> None:
 def test_without_a_type_that_we_know_the_status_decides(
     status: int, kind: str, problem: dict[str, str]
 ) -> None:
-    """A service that is not ours answers a status, and perhaps a text."""
+    """A service that is not ours returns a status, and perhaps a text."""
     back = error_from_problem({**problem, "detail": "text"}, status=status)
     assert (type(back).__name__, back.detail) == (kind, "text")
     assert error_from_problem({}, status=status).detail == f"HTTP {status}"

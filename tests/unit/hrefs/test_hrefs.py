@@ -190,7 +190,7 @@ def test_some_climbing_paths_are_admitted_and_some_refused() -> None:
     ],
 )
 def test_only_localhost_and_its_addresses_are_loopback(host: str, claim: bool) -> None:
-    """A name that somebody's name server answers for is never this machine."""
+    """A name that DNS resolves is never this machine."""
     assert is_loopback(host) is claim
     assert Gate.bound_to(host).loopback is claim
 

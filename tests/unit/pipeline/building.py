@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Pipeline, Plan, Scene, Service
-from pesto_runtime.pipeline import Checked, Facts, Sizing, check, make_plan
+from pesto_runtime.pipeline import Checked, KnownFacts, Sizing, check, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +126,7 @@ KNOWN = {
 
 def checked(made: Pipeline, **facts: object) -> Checked:
     """Check a pipeline against the known processes."""
-    return check(made, Facts(**({"descriptions": KNOWN} | facts)))  # type: ignore[arg-type]  # facts by name
+    return check(made, KnownFacts(**({"descriptions": KNOWN} | facts)))  # type: ignore[arg-type]  # facts by name
 
 
 def told(found: Checked) -> list[tuple[str, str]]:
@@ -158,7 +158,7 @@ def planned(
     given = dict(parameters or {})
     known = services if services is not None else services_of()
     descriptions = {name: Description.parse(each.description) for name, each in known.items()}
-    found = check(made, Facts(descriptions, scenes=there, parameters=given))
+    found = check(made, KnownFacts(descriptions, scenes=there, parameters=given))
     return make_plan(
         made,
         found,

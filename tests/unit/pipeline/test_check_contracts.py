@@ -53,13 +53,34 @@ def test_what_fits_by_luck_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("there", "wanted", "words"),
+    [
+        (0, "nan", "nodata of $inputs.scene is 0, the port expects nan"),
+        ("nan", 0, "nodata of $inputs.scene is nan, the port expects 0"),
+        (1, 0, "nodata of $inputs.scene is 1, the port expects 0"),
+        ("nan", "nan", None),
+        (0, 0, None),
+        (None, "nan", None),
+        ("nan", None, None),
+    ],
+)
+def test_another_nodata_is_warned_about(there: object, wanted: object, words: str | None) -> None:
+    """Not-a-number is another value than any number, and the same as itself."""
+    picky = process("picky", {"x": image(nodata=wanted)}, {"y": image()})
+    made = pipeline({"s": ("picky", {"x": "$inputs.scene"})}, {"o": "$s.y"})
+    found = checked(made, descriptions=known(picky=picky), scenes={"scene": scene(nodata=there)})
+    assert found.errors == ()
+    assert [each.detail for each in found.warnings] == ([] if words is None else [words])
+
+
+@pytest.mark.parametrize(
     ("contract", "tileable", "words"),
     [
         ({"margin": 2}, "reduce", "a reduce reads product blocks"),
         ({"align": 2}, "reduce", "a reduce reads product blocks"),
         ({"windows": {"by": "ortho"}}, "map", "`windows` is reserved"),
-        ({"tile": {"fixed": 256}}, "map", "tiles of a fixed or least size are not planned"),
-        ({"tile": {"min": 64}}, "map", "tiles of a fixed or least size are not planned"),
+        ({"tile": {"fixed": 256}}, "map", "a fixed or minimum tile size is not supported"),
+        ({"tile": {"min": 64}}, "map", "a fixed or minimum tile size is not supported"),
     ],
 )
 def test_a_contract_that_cannot_be_planned_is_told(
@@ -77,10 +98,10 @@ def test_a_contract_that_cannot_be_planned_is_told(
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
-        (process("odd", {"n": NUMBER}, {"y": image()}, tileable=None), "an image on no grid"),
+        (process("odd", {"n": NUMBER}, {"y": image()}, tileable=None), "an image that is not on"),
         (process("odd", {"x": image()}, {"y": image()}, tileable="reduce",
-                 folds={"n": "sum"}), "an image on no grid"),
-        (process("odd", {"x": image()}, {"y": image(), "z": image(scale=2)}), "differ in scale"),
+                 folds={"n": "sum"}), "an image that is not on"),
+        (process("odd", {"x": image()}, {"y": image(), "z": image(scale=2)}), "different scales"),
     ],
 )  # fmt: skip
 def test_images_off_the_pipeline_s_grid_are_told(odd: Description, words: str) -> None:
@@ -126,7 +147,7 @@ def test_a_pin_holds_what_the_service_said() -> None:
     assert not checked(made).errors
     pointer, detail = the_error(checked(made, digests={"smooth": "sha256:2"}))
     assert pointer == "/pins/smooth"
-    assert "the service now says sha256:2" in detail
+    assert "the digest of the service's description is now sha256:2" in detail
 
 
 def test_parameters_are_checked_where_they_are_known() -> None:
@@ -141,7 +162,7 @@ def test_parameters_are_checked_where_they_are_known() -> None:
     found = checked(made, parameters={"gain": "two", "gian": 1})
     assert told(found) == [
         ("/inputs/gian", "the pipeline has no such input; it has scene, gain"),
-        ("/inputs/scene", "needs a value: -i scene=…"),
+        ("/inputs/scene", "requires a value: -i scene=…"),
         ("/inputs/gain", "must be number"),
     ]
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesto_runtime.contract import BLOCK, Plan, Scene, Window
+from pesto_runtime.contract import BLOCK, Description, Plan, Scene, Service, Window
 from pesto_runtime.errors import GridMismatch, InvalidInput, InvalidPipeline
 from pesto_runtime.pipeline import MOST_TASKS, Sizing, common_size
 from tests.unit.pipeline.building import (
     KNOWN,
+    NUMBER,
     image,
     pipeline,
     planned,
@@ -48,8 +49,15 @@ def test_scenes_on_one_grid_have_its_size() -> None:
         ({"transform": (20.0, 0, 500_000, 0, -20.0, 5_500_000)}, "pixels of 10 x -10 against 20"),
         ({"transform": (10.0, 0, 500_025, 0, -10.0, 5_500_040)},
          "origins 2.5 columns and -4 rows apart"),
+        ({"transform": (10.0, 0, 500_000, 0, -10.0, 5_500_040)},
+         "origins 0 columns and -4 rows apart"),
+        ({"transform": (10.0, 0, 500_000, 0, -10.0, 5_499_999.9)},
+         "origins 0 columns and 0.01 rows apart"),
+        ({"transform": (10.0, 0, 500_000.1, 0, -10.0, 5_500_000)}, "origins 0.01 columns and"),
+        ({"transform": (10.0, 0, 500_000, 0, -10.1, 5_500_000)}, "against 10 x -10.1"),
+        ({"transform": (10.0, 0, 500_000, 0.5, -10.0, 5_500_000)}, "pixels of"),
         ({"transform": (10.0, 0.5, 500_000, 0, -10.0, 5_500_000)}, "pixels of"),
-        ({"transform": None}, "one has a transform, the other has none"),
+        ({"transform": None}, "only one of them has a transform"),
     ],
 )  # fmt: skip
 def test_scenes_on_different_grids_are_told_apart(facts: dict[str, object], words: str) -> None:
@@ -66,6 +74,7 @@ def test_scenes_on_different_grids_are_told_apart(facts: dict[str, object], word
 def test_a_hair_s_breadth_is_one_grid(off: float) -> None:
     """Negative control: transforms that differ by rounding are the same."""
     planned(TWO, pair(transform=(10.0, 0, 500_000 + off, 0, -10.0, 5_500_000)))
+    planned(TWO, pair(transform=(10.0, 0, 500_000, 0, -10.0, 5_500_000 + off)))
 
 
 def test_a_pipeline_with_errors_is_not_planned() -> None:
@@ -156,6 +165,70 @@ def test_a_wide_margin_makes_tiles_larger() -> None:
     tile = plan.phases[0].tile[0]
     assert tile > 1024
     assert (tile + 400) ** 2 <= 1.5 * tile**2
+
+
+def tile_of(*stages: Description, memory_bytes: int = 64 << 30) -> int:
+    """Side of the tiles of processes one after another: images `x` to `y`, the last of them any."""
+    services = {
+        each.name: Service(targets=("m:f",), description=each.to_json(), build="b")
+        for each in stages
+    }
+    reads = [SCENE, *(f"${each.name}.y" for each in stages)]
+    made = pipeline(
+        {each.name: (each.name, {"x": read}) for each, read in zip(stages, reads, strict=False)},
+        {"o": f"${stages[0].name}.y"},
+    )
+    sizing = Sizing(workers=1, memory_bytes=memory_bytes)
+    there = {"scene": scene(20_000, 20_000)}
+    return planned(made, there, services=services, sizing=sizing).phases[0].tile[0]
+
+
+def limited(name: str, most: int | None) -> Description:
+    tile = {} if most is None else {"tile": {"max": most}}
+    return process(name, {"x": image(margin=20, **tile)}, {"y": image()})
+
+
+def test_no_window_is_larger_than_a_process_takes() -> None:
+    """`tile.max` counts the margin in, and that of the stages that follow."""
+    assert tile_of(limited("a", None)) == 1024
+    assert tile_of(limited("a", 300)) == 256  # 296 with the margin; 384 would be 424
+    assert tile_of(limited("a", 295)) == 128
+    assert tile_of(limited("a", 300), limited("b", None)) == 128  # 208; 256 would be 336
+    assert 64 <= tile_of(limited("a", None), limited("b", 300)) <= 256
+    with pytest.raises(InvalidInput, match=r"100 pixels a side, margin included"):
+        tile_of(limited("a", 100))
+
+
+def frugal(name: str) -> Description:
+    """A process that declares, at both of its ports, a byte per pixel beside its arrays."""
+    reads, makes = image(memory={"input_pixel": 1}), image(memory={"output_pixel": 1})
+    return process(name, {"x": reads}, {"y": makes})
+
+
+def silent(name: str, tileable: str = "map") -> Description:
+    """A process that says nothing of its memory."""
+    if tileable == "map":
+        return process(name, {"x": image()}, {"y": image()})
+    return process(name, {"x": image()}, {"n": NUMBER}, tileable="reduce", folds={"n": "sum"})
+
+
+def test_memory_is_guessed_unless_every_stage_declares_it() -> None:
+    """Three rasters of two bands of uint16 are 12 bytes a pixel; 8 times that is the guess.
+
+    64 MiB hold 699 050 pixels of 96 bytes, a tile of 768, and 4 million of 12 + 4 bytes.
+    """
+    memory = 64 << 20
+    assert tile_of(silent("a"), silent("b"), memory_bytes=memory) == 768
+    assert tile_of(frugal("a"), silent("b"), memory_bytes=memory) == 768
+    assert tile_of(silent("a"), frugal("b"), memory_bytes=memory) == 768
+    assert tile_of(frugal("a"), frugal("b"), memory_bytes=memory) == 1024
+
+
+def test_a_reduce_that_is_silent_has_its_memory_guessed_too() -> None:
+    """Two rasters are 8 bytes a pixel, guessed 64: 42 MiB hold 688 128 of them."""
+    memory = 42 << 20
+    assert tile_of(frugal("a"), memory_bytes=memory) == 1024
+    assert tile_of(frugal("a"), silent("r", "reduce"), memory_bytes=memory) == 768
 
 
 def test_memory_that_holds_no_tile_is_told() -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, JsonValue
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidContract
 from pesto_runtime.processor import Named, Raster, TileInfo, contract_of, process
-from pesto_runtime.processor.layout import DEFINITIONS
+from pesto_runtime.processor.description_builder import DEFINITIONS
 
 
 class Colour(Enum):

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import ContractBroken
 from pesto_runtime.processor import check_outputs
-from pesto_runtime.processor.layout import object_schema, reference
+from pesto_runtime.processor.description_builder import object_schema, reference
 
 SCENE = np.zeros((2, 30, 41), np.uint16)
 

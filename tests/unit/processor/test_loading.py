@@ -85,12 +85,12 @@ def test_a_module_is_a_target_as_well():
     [("nosuch.py:f", NotFound, r"no such file; beside it: algo.py, sibling.py"),
      ("algo.py:nosuch", NotFound, r"no process 'nosuch'; there is algo.py:times"),
      ("algo.py", NotFound, r"name its function; there is algo.py:times"),
-     ("sibling.py:x", NotFound, r"no process 'x'; there is none at all"),
-     ("algo.py:helper", InvalidContract, r"helper is no process: decorate it.*algo.py:times"),
+     ("sibling.py:x", NotFound, r"no process 'x'; the module has none"),
+     ("algo.py:helper", InvalidContract, r"helper is not a process: decorate it.*algo.py:times"),
      ("nosuch.module:f", NotFound, r"no such module; a target is"),
-     ("json:dumps", InvalidContract, r"dumps is no process"),
+     ("json:dumps", InvalidContract, r"dumps is not a process"),
      (":f", NotFound, r"no such module"), ("no such", NotFound, r"a target is file.py:function"),
-     (".", NotFound, r"no PESTO project")],
+     (".", NotFound, r"not a PESTO project")],
 )  # fmt: skip
 def test_a_target_that_names_nothing_is_told_with_what_is_there(tmp_path, target, error, message):
     """Every way to mistype one."""

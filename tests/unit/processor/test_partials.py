@@ -92,7 +92,8 @@ def test_lists_of_numbers_fold_element_by_element():
     ("key", "left", "right"),
     [("n", [1], [1, 2]), ("n", 1, "2"), ("n", 1, [1]), ("n", True, True), ("all", 1, 2),
      ("n", np.zeros(2), np.zeros(3)), ("n", np.zeros(2), np.zeros(2, np.int8)),
-     ("all", np.zeros(2), [1]), ("all", np.zeros((1, 2)), np.zeros((1, 3))), ("low", {}, {})],
+     ("all", np.zeros(2), np.zeros(2, np.int8)), ("all", np.zeros(2), [1]),
+     ("all", np.zeros((1, 2)), np.zeros((1, 3))), ("low", {}, {})],
 )  # fmt: skip
 def test_values_that_do_not_fit_together_are_refused_by_key(key, left, right):
     """Nothing broadcasts and nothing is guessed."""
@@ -126,7 +127,7 @@ def test_not_a_number_survives_in_arrays_but_not_as_a_scalar():
 @pytest.mark.parametrize("text", ["", "%%%", "AAAA", 3, None])
 def test_a_damaged_array_is_refused_by_key(text):
     """Whatever comes over the wire in place of a .npy."""
-    with pytest.raises(InvalidInput, match=r"partial 'n' is no \.npy file"):
+    with pytest.raises(InvalidInput, match=r"partial 'n' is not a \.npy file"):
         decode_partial({"n": {"npy": text}})
 
 

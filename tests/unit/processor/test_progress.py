@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import pesto_runtime
-from pesto_runtime.processor.progress import listening
+from pesto_runtime.processor.protocol import listening
 
 
 class Notes:

@@ -17,7 +17,7 @@ from pesto_runtime.errors import (
     NotFound,
 )
 from pesto_runtime.processor import Processor, load_processor
-from pesto_runtime.processor.layout import DEFINITIONS
+from pesto_runtime.processor.description_builder import DEFINITIONS
 
 PROJECT = Path(__file__).parents[2] / "data" / "pesto_project"
 IMAGE = np.full((1, 2, 2), 10, np.uint8)
@@ -113,8 +113,8 @@ def test_an_unreadable_file_is_an_error_that_names_it(tmp_path):
     """Broken JSON, no object, or not there at all."""
     for name, text, message in [
         ("description.gpu.json", "{", "cannot be read as JSON"),
-        ("input_schema.json", "[]", "must hold a JSON object"),
-        ("output_schema.json", None, "lacks this file"),
+        ("input_schema.json", "[]", "must contain a JSON object"),
+        ("output_schema.json", None, "is missing in the project"),
     ]:
         copy = shutil.copytree(PROJECT, tmp_path / name)
         file = copy / "pesto" / "api" / name
@@ -250,7 +250,7 @@ def test_what_a_project_does_wrong_is_told_by_name(tmp_path):
         processor.run({"action": "nan"})
     with pytest.raises(ContractBroken, match="must return a dict or Output, not None"):
         processor.run({"action": "nothing"})
-    with pytest.raises(InvalidInput, match="wrong is no reduce"):
+    with pytest.raises(InvalidInput, match="wrong is not a reduce"):
         processor.partial({})
 
 

@@ -91,7 +91,7 @@ def test_a_key_that_no_fold_names_is_refused_on_both_ways():
     processor = performing(statistics)
     with pytest.raises(ContractBroken, match=r"statistics: its partial must be a dict with keys"):
         processor.partial({"scene": np.ones((1, 1, 1), np.uint8), "extra": {"more": 1}})
-    with pytest.raises(InvalidInput, match="/more: is no key of"):
+    with pytest.raises(InvalidInput, match="/more: is not a key of"):
         processor.finish({"more": 1})
 
 
@@ -131,9 +131,9 @@ def test_what_is_no_reduce_has_neither_partial_nor_finish():
     def plain(scene: np.ndarray) -> np.ndarray:
         return scene
 
-    with pytest.raises(InvalidInput, match="plain is no reduce"):
+    with pytest.raises(InvalidInput, match="plain is not a reduce"):
         performing(plain).partial({"scene": np.ones((1, 1, 1))})
-    with pytest.raises(InvalidInput, match="plain is no reduce"):
+    with pytest.raises(InvalidInput, match="plain is not a reduce"):
         performing(plain).finish({})
 
 

@@ -73,7 +73,7 @@ def test_what_makes_no_sense_is_refused_when_it_is_decorated() -> None:
         def circle(scene: Scene) -> Annotated[Collection, Vector(geometry="Circle")]:
             return {}
 
-    with pytest.raises(InvalidContract, match=r"no features are an empty list"):
+    with pytest.raises(InvalidContract, match=r"without features it is an empty list"):
 
         @process(version="1", margin=0)
         def maybe(scene: Scene) -> Annotated[Collection, Vector()] | None:

@@ -6,11 +6,13 @@ import pytest
 import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
-from rasterio.io import DatasetWriter
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.rpc import RPC
 
-from pesto_runtime.raster import BlockCodec, Layout, RasterReader, write_product
-from pesto_runtime.raster.metadata import BandFacts, Georeference, read_bands, read_georeference
+from pesto_runtime.raster.block_codec import BlockCodec
+from pesto_runtime.raster.metadata import BandFacts, Colour, Georeference, read_georeference
+from pesto_runtime.raster.product import Layout, write_product
+from pesto_runtime.raster.read import RasterReader
 from tests.support.rasters import UTM, noise
 
 COEFFICIENTS = [1.0, *([0.0] * 19)]
@@ -51,6 +53,35 @@ def through_the_writer(path: Path) -> Path:
 def facts_of(path: Path) -> tuple[Georeference, tuple[BandFacts, ...], float | None]:
     with rasterio.open(path) as dataset:
         return read_georeference(dataset), read_bands(dataset), dataset.nodata
+
+
+def read_bands(dataset: DatasetReader) -> tuple[BandFacts, ...]:
+    """Read the facts of every band of an open raster."""
+    return tuple(
+        BandFacts(
+            description=dataset.descriptions[i],
+            scale=dataset.scales[i],
+            offset=dataset.offsets[i],
+            unit=dataset.units[i],
+            colour=dataset.colorinterp[i].name,
+            colours=colours_of(dataset, i + 1),
+            tags=tags_of(dataset, i + 1),
+        )
+        for i in range(dataset.count)
+    )
+
+
+def colours_of(dataset: DatasetReader, band: int) -> dict[int, Colour]:
+    try:
+        return dict(dataset.colormap(band))
+    except ValueError:
+        return {}
+
+
+def tags_of(dataset: DatasetReader, band: int) -> dict[str, dict[str, str]]:
+    domains = ["", *(set(dataset.tag_namespaces(band)) - {"IMAGE_STRUCTURE"})]
+    found = {name: dataset.tags(band, **({"ns": name} if name else {})) for name in domains}
+    return {name: tags for name, tags in found.items() if tags}
 
 
 def fill_bands(dataset: DatasetWriter) -> None:

@@ -14,8 +14,8 @@ from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster import BlockCodec, Layout, write_product
-from pesto_runtime.raster.product import discard_unfinished
+from pesto_runtime.raster.block_codec import BlockCodec
+from pesto_runtime.raster.product import Layout, discard_unfinished, write_product
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_of
 from tests.support.rasters import noise, pixels_of, sha256_of, tree
 

@@ -9,7 +9,7 @@ import rasterio
 
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable
-from pesto_runtime.raster import RasterReader, read_image, read_scene
+from pesto_runtime.raster.read import RasterReader, read_image, read_scene
 from tests.support.rasters import UTM, noise, pixels_of, write_scene
 
 NAMES = ("blue", "green", "red")

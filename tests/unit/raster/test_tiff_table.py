@@ -5,7 +5,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.tiff import TagArray, block_table
+from pesto_runtime.raster.block_codec import TagArray, block_table
 
 
 def tiff(**options: object) -> bytes:

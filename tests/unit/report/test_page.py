@@ -186,10 +186,10 @@ def test_a_partial_run_says_what_is_missing(run: ReportData) -> None:
     """Holes, what was skipped and warnings are listed; control: a complete run lists nothing."""
     source = render(partial(run))
     words = Page(source).words
-    for told in ("PARTIAL", "1 hole", "sieve: ValueError: odd", "was not made", "no CRS"):
+    for told in ("PARTIAL", "1 hole", "sieve: ValueError: odd", "was skipped", "no CRS"):
         assert told in words
     assert 'class="hole"' in source
-    assert "Needs a look" not in Page(render(run)).words
+    assert "Needs attention" not in Page(render(run)).words
 
 
 def test_reused_tiles_are_hatched(run: ReportData) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pesto_runtime.report.points import vector_figures
+from pesto_runtime.report.previews import vector_figures
 from tests.support.rasters import noise, write_scene
 
 GEOMETRIES = [

@@ -10,13 +10,14 @@ import pytest
 from rasterio.io import MemoryFile
 
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge
-from pesto_runtime.raster import preview, read_preview
+from pesto_runtime.raster import preview
+from pesto_runtime.raster.preview import read_preview
 from tests.unit.report.made import write_raster
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_runtime.raster import Preview
+    from pesto_runtime.raster.preview import Preview
 
 RNG = np.random.default_rng(7)
 

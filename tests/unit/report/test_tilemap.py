@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pesto_runtime.contract import Window
-from pesto_runtime.report.tilemap import SHADES, Scale, Tile, layers_of, tile_map
+from pesto_runtime.report.tilemap import SHADES, ColourScale, Tile, layers_of, tile_map
 from tests.unit.report.made import tiles_over
 
 
 def test_the_fastest_and_the_slowest_have_the_ends_of_the_scale() -> None:
     """Shades rise with time and use the whole scale."""
-    scale = Scale.of([0.01, 0.02, 0.5, 1.0])
+    scale = ColourScale.of([0.01, 0.02, 0.5, 1.0])
     assert scale is not None
     shades = [scale.shade(seconds) for seconds in (0.01, 0.02, 0.5, 1.0)]
     assert shades == sorted(shades)
@@ -20,7 +20,7 @@ def test_the_fastest_and_the_slowest_have_the_ends_of_the_scale() -> None:
 
 def test_one_slow_tile_does_not_hide_the_others() -> None:
     """Steps are ratios: 10 and 40 ms differ, though one tile took 10 s."""
-    scale = Scale.of([0.01, 0.04, 10.0])
+    scale = ColourScale.of([0.01, 0.04, 10.0])
     assert scale is not None
     assert scale.shade(0.01) != scale.shade(0.04)
 
@@ -28,10 +28,10 @@ def test_one_slow_tile_does_not_hide_the_others() -> None:
 def test_equal_times_and_zero_have_a_shade() -> None:
     """Nothing is divided by zero, and no logarithm taken of it."""
     for seconds in ([0.0], [0.0, 0.0], [0.3, 0.3], [0.0, 1.0]):
-        scale = Scale.of(seconds)
+        scale = ColourScale.of(seconds)
         assert scale is not None
         assert all(0 <= scale.shade(each) < SHADES for each in seconds)
-    assert Scale.of([]) is None
+    assert ColourScale.of([]) is None
 
 
 def test_layers_are_phases() -> None:

@@ -23,7 +23,7 @@ def faults(schema: dict[str, JsonValue], value: JsonValue) -> dict[str, str]:
     return {each.pointer: each.detail for each in schema_faults(schema, value, pointer="/in")}
 
 
-def test_every_wrong_field_is_told_with_its_pointer() -> None:
+def test_every_wrong_field_is_reported_with_its_pointer() -> None:
     """In words that name what is allowed; escaped as RFC 6901 says."""
     value: JsonValue = {"n": -1, "kind": "icy", "a/b": [1, None, "x"], "image": 3}
     assert faults(SCHEMA, value) == {
@@ -51,7 +51,7 @@ def test_a_long_value_makes_a_short_message() -> None:
     ("schema", "reason"),
     [
         ({"type": "nmber"}, "not a JSON schema"),
-        ({"$ref": "#/definitions/Nope"}, "/definitions/Nope leads nowhere"),
+        ({"$ref": "#/definitions/Nope"}, "/definitions/Nope cannot be resolved"),
     ],
 )
 def test_what_is_no_schema_is_refused_by_name(schema: dict[str, JsonValue], reason: str) -> None:
@@ -98,10 +98,10 @@ def test_what_fits_may_be_bound(taken: dict[str, JsonValue], given: dict[str, Js
         ({"enum": ["a"]}, {"enum": ["a", "b"]}, "may be 'b', which is not one of"),
     ],
 )
-def test_what_cannot_fit_is_told(
+def test_a_schema_that_cannot_fit_is_explained(
     taken: dict[str, JsonValue], given: dict[str, JsonValue], reason: str
 ) -> None:
     """With both sides named."""
-    told = why_not_accepted(taken, given)
-    assert told is not None
-    assert reason in told
+    message = why_not_accepted(taken, given)
+    assert message is not None
+    assert reason in message

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.errors import BadRequest
-from pesto_runtime.service.long_texts import LongText, read_long_json, restored
-from pesto_runtime.service.payload import read_json
+from pesto_runtime.service.request import LongText, read_json, read_long_json, restored
 from pesto_runtime.service.spool import Spool
 
 if TYPE_CHECKING:

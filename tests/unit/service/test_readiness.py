@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from pesto_runtime.errors import AlgorithmFailed, Busy
-from pesto_runtime.service.readiness import Readiness
+from pesto_runtime.service.threads import Readiness
 
 
 def test_callers_are_asked_to_wait_until_the_set_up_is_done() -> None:

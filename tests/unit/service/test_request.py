@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import BadField, BadRequest, InvalidInput, UnsupportedMedia
-from pesto_runtime.service.faults import Faults
 from pesto_runtime.service.outputs import wanted
-from pesto_runtime.service.payload import Payload, RawImage, read_payload, transports
-from pesto_runtime.service.problems import problem_bytes
+from pesto_runtime.service.problems import Faults, problem_bytes
+from pesto_runtime.service.request import Payload, RawImage, read_payload, transports
 from pesto_runtime.service.roi import parse_roi
 
 IMAGE = {"$ref": "#/definitions/Image"}

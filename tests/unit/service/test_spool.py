@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pesto_runtime.service.spool import Spool
-from pesto_runtime.service.workers.channel import open_channel, received, send
+from pesto_runtime.service.workers.frames import open_channel, receive, send
 
 
 def test_what_is_written_is_read_however_it_is_cut() -> None:
@@ -55,7 +55,7 @@ def test_a_spool_goes_with_the_bytes_it_was_sent_with() -> None:
     with ours, theirs:
         spool = Spool.of(b"large")
         assert send(ours, b"frame", spool) == 5
-        data, found = received(theirs)
+        data, found = receive(theirs)
         assert found is not None
         assert (data, found.descriptor != spool.descriptor) == (b"frame", True)
         found.size = 5
@@ -63,6 +63,6 @@ def test_a_spool_goes_with_the_bytes_it_was_sent_with() -> None:
         assert found.whole() == b"large"
         assert not os.get_inheritable(found.descriptor)
         send(theirs, b"answer")
-        assert received(ours) == (b"answer", None)
+        assert receive(ours) == (b"answer", None)
         theirs.shutdown(socket.SHUT_RDWR)
-        assert received(ours) == (b"", None)
+        assert receive(ours) == (b"", None)

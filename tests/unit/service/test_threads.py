@@ -12,14 +12,15 @@ import pytest
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import InThread, Limits
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.request import Payload
 from pesto_runtime.service.runs import no_log, no_progress
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.runs import CallResponse
 
 TOLD = """
 import pesto_runtime, time
@@ -35,14 +36,14 @@ def mark(path: str, seconds: float = 0.0) -> float:
 
 
 @pytest.fixture
-def threads(tmp_path: Path) -> InThread:
+def threads(tmp_path: Path) -> ThreadRunner:
     """One thread, and a process that leaves a mark."""
     (tmp_path / "told.py").write_text(TOLD)
     processor = load_processor(f"{tmp_path}/told.py:mark")
-    return InThread(processor, gate=Gate(True), limits=Limits(workers=1))
+    return ThreadRunner(processor, gate=Gate(True), limits=Limits(workers=1))
 
 
-def call(threads: InThread, mark: Path, seconds: float = 0.0) -> asyncio.Task[Answer]:
+def call(threads: ThreadRunner, mark: Path, seconds: float = 0.0) -> asyncio.Task[CallResponse]:
     """Begin a call."""
     body = json.dumps({"path": str(mark), "seconds": seconds}).encode()
     payload = Payload(body, "application/json", {}, "")
@@ -51,7 +52,7 @@ def call(threads: InThread, mark: Path, seconds: float = 0.0) -> asyncio.Task[An
     )
 
 
-async def ready(threads: InThread) -> None:
+async def ready(threads: ThreadRunner) -> None:
     """Wait for the set-up."""
     done = threading.Event()
     threads.start(done.set)
@@ -68,7 +69,7 @@ def _appeared(mark: Path) -> None:
         time.sleep(0.005)
 
 
-def test_a_cancelled_call_is_dropped_while_it_waits(threads: InThread, tmp_path: Path) -> None:
+def test_a_cancelled_call_is_dropped_while_it_waits(threads: ThreadRunner, tmp_path: Path) -> None:
     """The one that runs goes on, the one that waits never begins; its control does."""
 
     async def scene() -> None:
@@ -89,7 +90,7 @@ def test_a_cancelled_call_is_dropped_while_it_waits(threads: InThread, tmp_path:
     assert (tmp_path / "control").exists()
 
 
-def test_a_cancelled_call_that_runs_keeps_its_place(threads: InThread, tmp_path: Path) -> None:
+def test_a_cancelled_call_that_runs_keeps_its_place(threads: ThreadRunner, tmp_path: Path) -> None:
     """A thread cannot be stopped, so the cancellation takes as long as the call."""
 
     async def scene() -> None:
@@ -110,7 +111,7 @@ def test_a_cancelled_call_that_runs_keeps_its_place(threads: InThread, tmp_path:
     asyncio.run(scene())
 
 
-def test_what_an_algorithm_tells_is_heard(threads: InThread, tmp_path: Path) -> None:
+def test_what_an_algorithm_tells_is_heard(threads: ThreadRunner, tmp_path: Path) -> None:
     """Progress and lines arrive on the event loop."""
     progress: list[tuple[float, float]] = []
     lines: list[str] = []

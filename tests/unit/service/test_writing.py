@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
+from pesto_runtime.service.outputs import AnswerWriter
 from pesto_runtime.service.spool import INLINE_BYTES
-from pesto_runtime.service.writing import AnswerWriter
 
 
 @pytest.mark.parametrize("size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1, 3_000_000])

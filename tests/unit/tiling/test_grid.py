@@ -175,8 +175,8 @@ def test_a_quantum_is_whole_pixels_and_aligned() -> None:
 
 
 def test_a_chain_refuses_what_has_no_grid() -> None:
-    """A raster that nobody makes, and rasters of two sizes, are named."""
-    with pytest.raises(ValueError, match="reads 'b', which nobody makes"):
+    """A raster that does not exist, and rasters of two sizes, are named."""
+    with pytest.raises(ValueError, match="reads 'b', which does not exist"):
         Chain.over({"a": (5, 5)}, [Step("s", ("b",), ("c",))])
     with pytest.raises(ValueError, match=r"rasters of sizes \[\(5, 5\), \(6, 5\)\]"):
         Chain.over({"a": (5, 5), "b": (6, 5)}, [Step("s", ("a", "b"), ("c",))])

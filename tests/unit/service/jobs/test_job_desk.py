@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ import pytest
 from pesto_runtime.errors import Busy
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service import InThread, JobOptions, Limits
-from pesto_runtime.service.jobs import Desk
-from pesto_runtime.service.jobs.orders import Order
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.jobs.manager import JobManager
+from pesto_runtime.service.jobs.results import JobRequest
+from pesto_runtime.service.jobs.states import JobOptions
+from pesto_runtime.service.request import Payload
+from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,11 +29,11 @@ ERRAND = "tests/contract/errands.py:errand"
 
 
 @asynccontextmanager
-async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[Desk]:
+async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[JobManager]:
     """A desk over one thread, ready."""
     limits = Limits(workers=1)
-    runs = InThread(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
-    desk = Desk(runs, JobOptions(folder=root / "jobs", waiting=waiting), at_once=1)
+    runs = ThreadRunner(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
+    desk = JobManager(runs, JobOptions(folder=root / "jobs", waiting=waiting), at_once=1)
     await desk.open()
     runs.start(lambda: None)
     await until(lambda: runs.state == "OK")
@@ -41,11 +44,11 @@ async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[Desk]:
         await runs.close()
 
 
-def order(root: Path, name: str, seconds: float = 0.0, **changes: object) -> Order:
+def order(root: Path, name: str, seconds: float = 0.0, **changes: object) -> JobRequest:
     """An errand."""
     body = json.dumps({"path": str(root / "told"), "name": name, "seconds": seconds}).encode()
     payload = Payload(body, "application/json", {}, "")
-    return Order(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
+    return JobRequest(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
 
 
 def told(root: Path) -> list[str]:
@@ -116,6 +119,28 @@ def test_dismissing_a_job_of_a_thread_drops_it_though_it_goes_on(tmp_path: Path)
 
     asyncio.run(main())
     assert told(tmp_path)[:2] == ["begin a", "end a"]
+
+
+def test_a_lease_does_not_lapse_while_a_client_waits(tmp_path: Path) -> None:
+    """However long a client waits; the lease begins anew once its request is answered.
+
+    The control is a job that outlives its lease without a client.
+    """
+
+    async def main() -> None:
+        async with opened(tmp_path) as desk:
+            job = await desk.submit(order(tmp_path, "a", 1.6, lease_s=0.4))
+            early = await desk.wait(job.id, 0.9)
+            lease_until = desk.lease_until(job.id)
+            assert not early.is_over
+            assert lease_until is not None
+            assert 0.3 < lease_until - time.time() <= 0.4
+            assert (await desk.wait(job.id, None)).state == "successful"
+            left = await desk.submit(order(tmp_path, "b", 1.0, lease_s=0.4))
+            await asyncio.sleep(0.9)
+            assert (await desk.wait(left.id, None)).state == "dismissed"
+
+    asyncio.run(main())
 
 
 def test_an_end_that_cannot_be_kept_is_told_and_kept_later(tmp_path: Path) -> None:

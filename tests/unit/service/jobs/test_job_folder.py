@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.errors import InvalidInput, StoreFailed, StoreRefused
-from pesto_runtime.service.jobs.asking import Asked, asked_of
-from pesto_runtime.service.jobs.folder import JobFolder, default_folder
-from pesto_runtime.service.jobs.orders import Order
-from pesto_runtime.service.jobs.results import Piece, results_of
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.jobs.api import JobHeaders, asked_of
+from pesto_runtime.service.jobs.files import JobFolder, default_folder
+from pesto_runtime.service.jobs.results import JobRequest, Piece, results_of
+from pesto_runtime.service.request import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
 PIECES = (Piece("image", b"II*\0", "image/tiff"), Piece("../../etc", b"1", "application/json"))
 
 
-def order(body: bytes = b"body", media_type: str = "image/tiff", **changes: object) -> Order:
+def order(body: bytes = b"body", media_type: str = "image/tiff", **changes: object) -> JobRequest:
     """A request."""
     payload = Payload(body, media_type, {"threshold": "0.5"}, "image/tiff")
-    return Order(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
+    return JobRequest(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
 
 
 @pytest.fixture
@@ -103,8 +102,8 @@ def test_a_digest_tells_requests_apart() -> None:
 def test_headers_ask_for_jobs() -> None:
     """Prefer, Idempotency-Key and X-Pesto-Lease; what is not understood is not asked for."""
     headers = {"prefer": "respond-async, wait=500", "idempotency-key": '"k"', "x-pesto-lease": "3"}
-    assert asked_of(headers) == Asked(at_once=True, wait_s=30.0, key="k", lease_s=3.0)
-    assert asked_of({"prefer": "return=minimal, wait=soon"}) == Asked() == asked_of({})
+    assert asked_of(headers) == JobHeaders(at_once=True, wait_s=30.0, key="k", lease_s=3.0)
+    assert asked_of({"prefer": "return=minimal, wait=soon"}) == JobHeaders() == asked_of({})
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.service.jobs.folder import JobFolder
-from pesto_runtime.service.jobs.leftovers import LOCK, sweep_leftovers
+from pesto_runtime.service.jobs.files import LOCK, JobFolder, sweep_leftovers
 
 if TYPE_CHECKING:
     from pathlib import Path

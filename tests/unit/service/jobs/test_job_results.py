@@ -9,15 +9,9 @@ import pytest
 
 from pesto_runtime.client.multipart import Part, write_parts
 from pesto_runtime.contract import Description
-from pesto_runtime.service.answers import Answer
-from pesto_runtime.service.jobs.results import (
-    listed,
-    put_together,
-    results_of,
-    shown,
-    taken_apart,
-)
+from pesto_runtime.service.jobs.results import listed, put_together, results_of, shown, taken_apart
 from pesto_runtime.service.jobs.states import Result
+from pesto_runtime.service.runs import CallResponse
 
 IMAGE = {"$ref": "#/definitions/Image"}
 IMAGES = {"$ref": "#/definitions/Images"}
@@ -47,8 +41,8 @@ def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def json_answer(document: object) -> Answer:
-    return Answer(json.dumps(document, separators=(",", ":")).encode(), "application/json")
+def json_answer(document: object) -> CallResponse:
+    return CallResponse(json.dumps(document, separators=(",", ":")).encode(), "application/json")
 
 
 ANSWERS = {
@@ -67,7 +61,7 @@ ANSWERS = {
     "empty list": json_answer({"tiles": []}),
     "no images": json_answer({"image": None, "tiles": None}),
     "partial": json_answer({"cloudy": 3, "valid": 10}),
-    "binary": Answer(TIFF, "image/tiff"),
+    "binary": CallResponse(TIFF, "image/tiff"),
 }
 
 
@@ -84,11 +78,11 @@ def test_a_form_keeps_its_parts() -> None:
         Part("tiles", TIFF, "image/tiff"), Part("tiles", PNG, "image/png"),
         Part("count", b"3", "application/json"), Part("image", TIFF, "image/tiff"),
     ]  # fmt: skip
-    pieces = taken_apart(Answer(*write_parts(parts)), DESCRIPTION)
+    pieces = taken_apart(CallResponse(*write_parts(parts)), DESCRIPTION)
     assert [(each.output, each.index) for each in pieces] == [
         ("tiles", 0), ("tiles", 1), ("count", None), ("image", None),
     ]  # fmt: skip
-    again = put_together(pieces, Answer(*write_parts(parts)).media_type)
+    again = put_together(pieces, CallResponse(*write_parts(parts)).media_type)
     assert taken_apart(again, DESCRIPTION) == pieces
 
 

@@ -16,10 +16,10 @@ from pesto_runtime.service.jobs.states import (
     Event,
     Expired,
     Failed,
-    Interrupted,
     Progressed,
     Record,
     Result,
+    ServiceStopped,
     Started,
     Succeeded,
     advance,
@@ -41,7 +41,7 @@ events = st.one_of(
     st.builds(Succeeded, moments, st.just(RESULTS), st.just("application/json")),
     st.builds(Failed, moments, st.sampled_from([LASTING, PASSING])),
     st.builds(Dismissed, moments, st.just("why")),
-    st.builds(Interrupted, moments, st.sampled_from(["again", "fail"]), st.booleans()),
+    st.builds(ServiceStopped, moments, st.sampled_from(["again", "fail"]), st.booleans()),
     st.builds(Deleted, st.sampled_from(["mask", "cover", "other"])),
     st.just(Expired()),
 )
@@ -90,7 +90,9 @@ def test_a_key_that_is_let_go_never_stands_for_the_job_again(sequence: list[Even
 
 def test_these_properties_are_not_empty() -> None:
     """The control: events do lead to each state, and to a second run."""
-    states = [job.state for job in played([Started(1), Interrupted(2, "again", True), Started(3)])]
+    states = [
+        job.state for job in played([Started(1), ServiceStopped(2, "again", True), Started(3)])
+    ]
     assert states == ["accepted", "running", "accepted", "running"]
     assert played([Started(1), DONE])[-1].results == RESULTS
     assert played([Started(1), Failed(2, LASTING)])[-1].state == "failed"
@@ -107,7 +109,7 @@ def test_these_properties_are_not_empty() -> None:
         ([Started(1), Failed(2, PASSING)], False),
         ([Started(1), DONE, Expired()], False),
         ([Dismissed(1, "why")], False),
-        ([Started(1), Interrupted(2, "fail", True)], False),
+        ([Started(1), ServiceStopped(2, "fail", True)], False),
     ],
 )
 def test_a_key_stands_for_a_job_until_asking_again_may_help(
@@ -119,9 +121,9 @@ def test_a_key_stands_for_a_job_until_asking_again_may_help(
 
 def test_a_job_that_kills_the_service_is_given_up() -> None:
     """Else it would kill it forever; a service that is stopped gently does not count."""
-    gentle = played([Started(1), Interrupted(2, "again", False)] * 10)[-1]
+    gentle = played([Started(1), ServiceStopped(2, "again", False)] * 10)[-1]
     assert (gentle.state, gentle.crashes) == ("accepted", 0)
-    deadly = played([Started(1), Interrupted(2, "again", True)] * 10)[-1]
+    deadly = played([Started(1), ServiceStopped(2, "again", True)] * 10)[-1]
     assert (deadly.state, deadly.crashes) == ("failed", MOST_CRASHES)
     assert deadly.error is not None
     assert (deadly.error["retryable"], deadly.holds_key) == (False, True)

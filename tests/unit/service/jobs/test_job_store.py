@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.errors import KeyConflict, StoreFailed, StoreRefused
+from pesto_runtime.service.jobs.database import JobStore
 from pesto_runtime.service.jobs.states import (
     Deleted,
     Dismissed,
@@ -20,7 +21,6 @@ from pesto_runtime.service.jobs.states import (
     Succeeded,
     advance,
 )
-from pesto_runtime.service.jobs.store import JobStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

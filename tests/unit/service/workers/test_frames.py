@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.errors import BadField, Busy, GridMismatch, PestoError
-from pesto_runtime.service.workers.frames import Unpacker, error_document, error_of, pack
+from pesto_runtime.service.workers.frames import (
+    FrameDecoder,
+    decode_error,
+    encode_error,
+    encode_frame,
+)
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -21,16 +26,16 @@ def test_frames_survive_any_cut(piece: int) -> None:
         ("answer", {"spilled": None}, b"\0\1" * 50),
         ("x", {}, b""),
     ]
-    stream = b"".join(pack(kind, head, body) for kind, head, body in sent)
-    unpacker = Unpacker()
+    stream = b"".join(encode_frame(kind, head, body) for kind, head, body in sent)
+    decoder = FrameDecoder()
     found = [
         frame
         for start in range(0, len(stream), piece)
-        for frame in unpacker.feed(stream[start : start + piece])
+        for frame in decoder.feed(stream[start : start + piece])
     ]
     assert [(each.kind, each.body) for each in found] == [(kind, body) for kind, _, body in sent]
     assert found[0].head["line"] == "é"
-    assert list(unpacker.feed(stream[:-1]))[:1] != found[2:]  # a frame that lacks a byte waits
+    assert list(decoder.feed(stream[:-1]))[:1] != found[2:]  # a frame that lacks a byte waits
 
 
 class Derived(GridMismatch):
@@ -49,7 +54,7 @@ class Derived(GridMismatch):
 )
 def test_an_error_is_the_same_on_the_other_side(error: PestoError) -> None:
     """Whole: nothing is cut, as it would be of a stranger's problem document."""
-    back = error_of(error_document(error, "where"))
+    back = decode_error(encode_error(error, "where"))
     assert type(back) is type(error)
     assert (back.detail, back.fields, back.retry_after_s, back.retryable) == (
         error.detail, error.fields, error.retry_after_s, error.retryable,
@@ -60,4 +65,4 @@ def test_an_error_is_the_same_on_the_other_side(error: PestoError) -> None:
 
 def test_an_authors_own_error_becomes_the_one_it_was_derived_from() -> None:
     """The service does not have the author's classes."""
-    assert type(error_of(error_document(Derived("no")))) is GridMismatch
+    assert type(decode_error(encode_error(Derived("no")))) is GridMismatch

@@ -16,7 +16,7 @@ from tests.unit.service.workers.test_workers import HAZARDS, ask, working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_runtime.service import Workers
+    from pesto_runtime.service.workers import WorkerPool
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +59,7 @@ def test_a_call_that_was_begun_is_not_begun_again(padding: int, tmp_path: Path) 
     asyncio.run(scene())
 
 
-async def _answering(workers: Workers, inputs: dict[str, object]) -> set[int]:
+async def _answering(workers: WorkerPool, inputs: dict[str, object]) -> set[int]:
     """The processes that answer three calls at once."""
     answers = await asyncio.gather(*(ask(workers, **inputs) for _ in range(3)))
     return {json.loads(each.whole())["worker"] for each in answers}

@@ -11,16 +11,17 @@ import pytest
 
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service import Limits, Workers
+from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.logs import bound, fields_now
-from pesto_runtime.service.payload import Payload
+from pesto_runtime.service.request import Payload
 from pesto_runtime.service.runs import no_log, no_progress
+from pesto_runtime.service.workers import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from pesto_runtime.service.answers import Answer
+    from pesto_runtime.service.runs import CallResponse
 
 HAZARDS = "tests/contract/hazards.py:"
 SET_UP = """
@@ -36,10 +37,10 @@ def ready(number: float) -> float:
 
 
 @asynccontextmanager
-async def working(target: str, *, count: int = 1) -> AsyncIterator[Workers]:
+async def working(target: str, *, count: int = 1) -> AsyncIterator[WorkerPool]:
     """Workers that are ready, or failed."""
     limits = Limits(workers=count)
-    workers = Workers(target, gate=Gate(True), limits=limits)
+    workers = WorkerPool(target, gate=Gate(True), limits=limits)
     await workers.load()
     workers.start(lambda: None)
     try:
@@ -56,7 +57,7 @@ def payload(**inputs: object) -> Payload:
     return Payload(json.dumps(inputs).encode(), "application/json", {}, "")
 
 
-async def ask(workers: Workers, **inputs: object) -> Answer:
+async def ask(workers: WorkerPool, **inputs: object) -> CallResponse:
     """Call, and hear nothing."""
     return await workers.run(
         payload(**inputs), from_here=True, on_progress=no_progress, on_log=no_log
@@ -215,7 +216,7 @@ def test_a_target_that_cannot_be_loaded_is_refused_before_it_is_served() -> None
     """The error is the loader's own, and its workers are gone."""
 
     async def scene() -> PestoError:
-        workers = Workers(HAZARDS + "nobody", gate=Gate(True), limits=Limits(workers=2))
+        workers = WorkerPool(HAZARDS + "nobody", gate=Gate(True), limits=Limits(workers=2))
         with pytest.raises(NotFound) as caught:
             await workers.load()
         assert workers.process_ids == ()

@@ -1,0 +1,22 @@
+from .catalog import Saved as Saved
+from .catalog import inputs_of as inputs_of
+from .catalog import params_of as params_of
+from .catalog import read_saved as read_saved
+from .errors import PestoRetryPolicy as PestoRetryPolicy
+from .hooks import PestoHook as PestoHook
+from .operators.discover import PestoDiscoverOperator as PestoDiscoverOperator
+from .operators.outputs import PestoMergeOperator as PestoMergeOperator
+from .operators.outputs import PestoMosaicOperator as PestoMosaicOperator
+from .operators.outputs import PestoPublishOperator as PestoPublishOperator
+from .operators.outputs import PestoReduceOperator as PestoReduceOperator
+from .operators.plan import PestoPlanOperator as PestoPlanOperator
+from .operators.process import PestoProcessOperator as PestoProcessOperator
+from .operators.run import PestoCallOperator as PestoCallOperator
+from .operators.run import PestoClosePhaseOperator as PestoClosePhaseOperator
+from .operators.run import PestoMapOperator as PestoMapOperator
+from .process_call import placement as placement
+from .sensors import PestoHealthSensor as PestoHealthSensor
+from .taskgroups import pesto_pipeline as pesto_pipeline
+
+__all__: list[str]
+NOT_INSTALLED: str

@@ -1,0 +1,285 @@
+"""Define the operators that write the results of a run: one raster, vector or reduce, or all.
+
+They compute no tiles: chunks that have not run are errors or holes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from pesto_airflow.operators.run import RunOperator
+from pesto_airflow.pipelines import require_absolute_path, stage_values
+from pesto_runtime.engines import SilentListener
+from pesto_runtime.errors import RunFailed
+from pesto_runtime.hrefs import file_href
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from airflow.sdk import Asset, Context, XComArg
+    from airflow.sdk.types import Logger
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Window
+
+
+class PestoMosaicOperator(RunOperator):
+    """Write a raster's blocks, in order, as one GeoTIFF; return its href and sha256.
+
+    Args:
+        plan: Href of the plan.
+        raster: The raster, as `$stage.port`.
+        path: File to write; only one task may write it.
+        holes: `fail` if blocks are missing, or `keep` them as nodata.
+        kwargs: Arguments of every operator.
+    """
+
+    template_fields: Sequence[str] = ("plan", "raster", "path")
+
+    def __init__(
+        self,
+        *,
+        plan: str | XComArg,
+        raster: str,
+        path: str | Path,
+        holes: str = "fail",
+        **kwargs: object,
+    ) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        self.plan = plan
+        self.raster = raster
+        self.path = str(path)
+        self.holes = holes
+
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Write the file; whole, or not at all.
+
+        Raises:
+            InvalidInput: the path is relative.
+            RunFailed: blocks are missing.
+            StoreFailed: disk full, or not writable.
+        """
+        from pesto_runtime.run.closing import mosaic
+
+        path, written = _write_whole(
+            self.path,
+            lambda part: mosaic(str(self.plan), self.raster, part),
+            value=self.raster,
+            holes=self.holes,
+        )
+        digest, holes = written.product.sha256, len(written.holes)
+        return {"href": file_href(path), "sha256": digest, "holes": holes}
+
+
+class PestoMergeOperator(RunOperator):
+    """Write a vector's features, each once, as one GeoJSON file; return href, sha256 and count.
+
+    Args:
+        plan: Href of the plan.
+        vector: The vector, as `$stage.port`.
+        path: File to write; only one task may write it.
+        holes: `fail` if blocks are missing, or `keep` the features of the others.
+        kwargs: Arguments of every operator.
+    """
+
+    template_fields: Sequence[str] = ("plan", "vector", "path")
+
+    def __init__(
+        self,
+        *,
+        plan: str | XComArg,
+        vector: str,
+        path: str | Path,
+        holes: str = "fail",
+        **kwargs: object,
+    ) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        self.plan = plan
+        self.vector = vector
+        self.path = str(path)
+        self.holes = holes
+
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Write the file; whole, or not at all.
+
+        Raises:
+            InvalidInput: the path is relative.
+            RunFailed: blocks are missing.
+            StoreFailed: disk full, or not writable.
+        """
+        from pesto_runtime.run.closing import merge
+
+        path, written = _write_whole(
+            self.path,
+            lambda part: merge(str(self.plan), self.vector, part),
+            value=self.vector,
+            holes=self.holes,
+        )
+        return {"href": file_href(path), "sha256": written.sha256, "features": written.features}
+
+
+class PestoReduceOperator(RunOperator):
+    """Fold a reduce over the whole scene; return its values.
+
+    Args:
+        plan: Href of the plan.
+        stage: Id of the reduce's stage.
+        kwargs: Arguments of every operator.
+    """
+
+    template_fields: Sequence[str] = ("plan", "stage")
+
+    def __init__(self, *, plan: str | XComArg, stage: str, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        self.plan = plan
+        self.stage = stage
+
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Fold the partials and return the values.
+
+        Raises:
+            RunFailed: partials are missing: a chunk has not run, or has holes.
+            PestoError: the process rejects its last step.
+        """
+        from pesto_runtime.run.callers import close_callers
+        from pesto_runtime.run.closing import reduce
+
+        plan = str(self.plan)
+        is_folded = reduce(plan, self.stage)
+        close_callers()
+        if not is_folded:
+            raise RunFailed(
+                f"{self.stage!r} cannot be folded: partials of blocks are missing; run the chunks "
+                "of its phase first, and correct their holes"
+            )
+        return {**stage_values(plan, self.stage)}
+
+
+class PestoPublishOperator(RunOperator):
+    """Write outputs, `report.html` and `result.json`; return status and href of each output.
+
+    Args:
+        plan: Href of the plan.
+        folder: Folder for the outputs.
+        assets: Output name -> Asset; its event carries the output's href and sha256.
+        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        keep: Whether the run store of a complete run is preserved.
+        kwargs: Arguments of every operator.
+    """
+
+    template_fields: Sequence[str] = ("plan", "folder")
+
+    def __init__(
+        self,
+        *,
+        plan: str | XComArg,
+        folder: str | Path,
+        assets: Mapping[str, Asset] | None = None,
+        as_cog: bool = False,
+        keep: bool = False,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(outlets=[*(assets or {}).values()], **kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        self.plan = plan
+        self.folder = str(folder)
+        self.assets = dict(assets or {})
+        self.as_cog = as_cog
+        self.keep = keep
+
+    def perform(self, context: Context) -> JsonValue:
+        """Publish the run, and emit an Asset event for each output.
+
+        Raises:
+            InvalidInput: the folder is a relative path.
+            RunFailed: there is no output, or a raster with holes has no nodata value.
+            StoreRefused: another run uses the folder.
+            StoreFailed: disk full, or not writable.
+        """
+        from pesto_runtime.run.publishing import RunRecord
+        from pesto_runtime.run.workspace import publish_run
+
+        run, folder = context["dag_run"], require_absolute_path("folder", self.folder)
+        engine: dict[str, JsonValue] = {"name": "airflow", "run": run.run_id, "dag": run.dag_id}
+        record = RunRecord(engine=engine, started=run.start_date or datetime.now(UTC))
+        result = publish_run(
+            str(self.plan),
+            folder,
+            record,
+            watcher=_WarningLog(self.log),
+            as_cog=self.as_cog,
+            keep=self.keep,
+        )
+        outputs = _asset_extras(result, folder)
+        for name, asset in self.assets.items():
+            context["outlet_events"][asset].extra = outputs.get(name, {"skipped": True})
+        hrefs: dict[str, JsonValue] = {name: extra["href"] for name, extra in outputs.items()}
+        self.log.info("%s", _summary(result, folder))
+        return {"status": result["status"], "outputs": hrefs}
+
+
+def _asset_extras(result: Mapping[str, JsonValue], folder: Path) -> dict[str, dict[str, JsonValue]]:
+    """Output name -> href and sha256."""
+    outputs = result["outputs"]
+    return {
+        name: {"href": file_href(folder / str(output["path"])), "sha256": output["sha256"]}
+        for name, output in (outputs.items() if isinstance(outputs, dict) else ())
+        if isinstance(output, dict)
+    }
+
+
+def _summary(result: Mapping[str, JsonValue], folder: Path) -> str:
+    tiles = result["tiles"]
+    counts = tiles.items() if isinstance(tiles, dict) else ()
+    text = ", ".join(f"{count} {name}" for name, count in counts)
+    return f"{result['status']}: tiles {text}; the outputs are in {folder}"
+
+
+class _WarningLog(SilentListener):
+    """Writes the warnings of a run into the log of the task."""
+
+    def __init__(self, log: Logger) -> None:
+        self._log = log
+
+    def warn(self, text: str) -> None:
+        """Log a warning."""
+        self._log.warning(text)
+
+
+class _Written(Protocol):
+    """The facts of a file that `mosaic` or `merge` wrote."""
+
+    @property
+    def holes(self) -> Sequence[Window]:
+        """Windows of incomplete blocks."""
+
+
+W = TypeVar("W", bound=_Written)
+
+
+def _write_whole(
+    path: str, write: Callable[[Path], W], *, value: str, holes: str
+) -> tuple[Path, W]:
+    """Write a product beside its place, then rename it: no reader sees an unfinished file.
+
+    Args:
+        path: File to write, absolute; its folder is created.
+        write: Writes the file and returns its facts.
+        value: Raster or vector, as `$stage.port`.
+        holes: `fail` if blocks are missing, or `keep` the other blocks.
+
+    Raises:
+        InvalidInput: the path is relative.
+        RunFailed: blocks are missing.
+        StoreFailed: disk full, or not writable.
+    """
+    place = require_absolute_path("path", path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f"{place.name}.part")
+    written = write(part)
+    if written.holes and holes == "fail":
+        part.unlink()
+        raise RunFailed(f"{value} has {len(written.holes)} holes; correct the chunks first")
+    part.replace(place)
+    return place, written

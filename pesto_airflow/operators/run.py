@@ -1,0 +1,243 @@
+"""Define the operators that run a plan: the tiles of a chunk, the end of a phase, a single call.
+
+They store no state in Airflow: every complete block is in the run store, the only checkpoint. The
+operators that write files are in `outputs`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from airflow.sdk import BaseOperator
+
+from pesto_airflow.errors import PestoRetryPolicy, native_errors
+from pesto_airflow.pipelines import holes_of_chunk, name_of_chunk, next_chunks, stage_values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context, RetryPolicy, XComArg
+    from pydantic import JsonValue
+
+    from pesto_runtime.run.records import TileRecord
+
+
+RETRIES = 2
+RETRY_DELAY = timedelta(seconds=10)
+POLICY = PestoRetryPolicy()
+MOST_LOGGED_HOLES = 10
+CHUNK_NAME = "{{ task.chunk_name }}"
+
+
+class RunOperator(BaseOperator):
+    """Run one activity; raise its errors as Airflow's, and retry as they require.
+
+    Args:
+        retries: Retries, if the error reports that a retry can help.
+        retry_policy: Decides on each failure.
+        retry_delay: Delay before the next try, if neither the error nor a service sets one.
+        kwargs: Arguments of every operator.
+    """
+
+    def __init__(
+        self,
+        *,
+        retries: int = RETRIES,
+        retry_policy: RetryPolicy | None = POLICY,
+        retry_delay: timedelta = RETRY_DELAY,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(
+            retries=retries,
+            retry_policy=retry_policy,
+            retry_delay=retry_delay,
+            **kwargs,  # type: ignore[arg-type]  # Airflow checks them
+        )
+
+    def execute(self, context: Context) -> JsonValue:
+        """Run the activity and return its result.
+
+        Raises:
+            PestoTaskFailed: a retry cannot help.
+            PestoTryAgain: a retry can help.
+        """
+        with native_errors():
+            return self.perform(context)
+
+    def perform(self, context: Context) -> JsonValue:
+        """Run the activity and return a small result for other tasks.
+
+        Raises:
+            PestoError: the activity failed.
+        """
+        raise NotImplementedError
+
+
+class PestoMapOperator(RunOperator):
+    """Compute the tiles of one chunk whose blocks are missing; return the counts.
+
+    One task computes many tiles, so that Airflow's cost per task is paid once. After a retry or a
+    clear it computes only missing blocks: a chunk of a hundred tiles, one of which failed, costs
+    one call. If it is killed, it stops between tiles.
+
+    Args:
+        plan: Href of the plan.
+        chunk: Index of the chunk; `expand` over the result of the plan operator.
+        phase: Number of the phase.
+        holes: `fail`: the task fails if a tile finally failed; the other tiles are stored.
+            `keep`: the task succeeds, and the run ends PARTIAL with the hole listed.
+        concurrency: Tiles at once; by default 8 if all processes are services, else 1.
+        retries: Retries, if the error reports that a retry can help.
+        retry_policy: Decides on each failure.
+        retry_delay: Delay before the next try, if neither the error nor a service sets one.
+        map_index_template: Label of the chunk in the grid.
+        kwargs: Arguments of every operator.
+    """
+
+    template_fields: Sequence[str] = ("plan", "chunk")
+
+    # Airflow reads the defaults of a mapped task from this signature, so the arguments of the base
+    # class are repeated.
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        plan: str | XComArg,
+        chunk: int | XComArg,
+        phase: int = 0,
+        holes: Literal["fail", "keep"] = "fail",
+        concurrency: int | None = None,
+        retries: int = RETRIES,
+        retry_policy: RetryPolicy | None = POLICY,
+        retry_delay: timedelta = RETRY_DELAY,
+        map_index_template: str | None = CHUNK_NAME,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(
+            retries=retries,
+            retry_policy=retry_policy,
+            retry_delay=retry_delay,
+            map_index_template=map_index_template,
+            **kwargs,
+        )
+        self.plan = plan
+        self.chunk = chunk
+        self.phase = phase
+        self.holes = holes
+        self.concurrency = concurrency
+        self._is_stopped = False
+
+    @property
+    def chunk_name(self) -> str:
+        """Index and window of the chunk."""
+        return name_of_chunk(str(self.plan), self.phase, int(str(self.chunk)))
+
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Run the chunk; return the counts of tiles, holes, blocks and bytes.
+
+        Raises:
+            TilesFailed: tiles finally failed, and `holes` is `fail`.
+            Interrupted: the task was killed.
+            PestoError: an error that is not that of a single tile.
+        """
+        from pesto_runtime.contract import Chunk
+        from pesto_runtime.run.callers import close_callers
+        from pesto_runtime.run.chunk import process, tiles_at_once
+        from pesto_runtime.run.context import load_context
+        from pesto_runtime.run.records import TileObserver
+
+        plan, index = str(self.plan), int(str(self.chunk))
+        result = process(
+            Chunk(plan=plan, phase=self.phase, start=index, stop=index + 1),
+            watch=TileObserver(on_tile=self._log_tile, should_stop=lambda: self._is_stopped),
+            threads=self.concurrency or tiles_at_once(load_context(plan), self.phase),
+            holes=self.holes,
+        )
+        close_callers()
+        if result.holes:
+            self._log_holes(holes_of_chunk(plan, self.phase, index))
+        counts: dict[str, JsonValue] = result.model_dump(mode="json", exclude={"manifest"})
+        return counts
+
+    def on_kill(self) -> None:
+        """Stop before the next tile; complete blocks stay stored."""
+        self._is_stopped = True
+
+    def _log_tile(self, record: TileRecord) -> None:
+        window = record.window
+        place = (window.col_off, window.row_off, window.width, window.height)
+        self.log.info("tile %s %s in %.2f s", place, record.state, record.seconds)
+
+    def _log_holes(self, reasons: Sequence[str]) -> None:
+        for reason in reasons[:MOST_LOGGED_HOLES]:
+            self.log.warning("hole: %s", reason)
+        if len(reasons) > MOST_LOGGED_HOLES:
+            more = len(reasons) - MOST_LOGGED_HOLES
+            self.log.warning("and %d more holes; holes.geojson will list all of them", more)
+
+
+class PestoClosePhaseOperator(RunOperator):
+    """Fold a phase's reduces, and mosaic or merge the data that later phases read.
+
+    Return the chunk indices of the next fan-out, to map over.
+
+    Args:
+        plan: Href of the plan.
+        phase: Number of the phase.
+        kwargs: Arguments of every operator.
+    """
+
+    template_fields: Sequence[str] = ("plan",)
+
+    def __init__(self, *, plan: str | XComArg, phase: int = 0, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        self.plan = plan
+        self.phase = phase
+
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Close the phase; values that would read holes are skipped and logged.
+
+        Raises:
+            PestoError: a process rejects its last step, or the store is not writable.
+        """
+        from pesto_runtime.run.callers import close_callers
+        from pesto_runtime.run.closing import close_phase
+
+        plan = str(self.plan)
+        skipped = close_phase(plan, self.phase)
+        close_callers()
+        if skipped:
+            self.log.warning("skipped, as their inputs have holes: %s", ", ".join(skipped))
+        return [*next_chunks(plan, after=self.phase)]
+
+
+class PestoCallOperator(RunOperator):
+    """Call a stage without images, once; return its values.
+
+    Args:
+        plan: Href of the plan.
+        stage: Id of the stage.
+        kwargs: Arguments of every operator.
+    """
+
+    template_fields: Sequence[str] = ("plan", "stage")
+
+    def __init__(self, *, plan: str | XComArg, stage: str, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        self.plan = plan
+        self.stage = stage
+
+    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+        """Call the stage and return its values.
+
+        Raises:
+            NotFound: one of its input values does not exist.
+            PestoError: the process fails.
+        """
+        from pesto_runtime.run.callers import close_callers
+        from pesto_runtime.run.closing import call
+
+        plan = str(self.plan)
+        call(plan, self.stage)
+        close_callers()
+        return {**stage_values(plan, self.stage)}

@@ -1,0 +1,260 @@
+"""Call a stage: the author's function in this process, or a service over HTTP.
+
+Callers check outputs against the contract. They do not trim margins and do not retry tiles.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from pesto_runtime.contract import Description, Service
+from pesto_runtime.errors import PestoError
+from pesto_runtime.processor import check_outputs, encode_partial, load_processor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.client.client import Client
+    from pesto_runtime.contract import TileInfo
+    from pesto_runtime.processor import Processor
+
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+_LINGER_S = 0.01
+"""Time that the first call of a batch waits for others; short beside a call worth batching."""
+
+_callers: dict[str, Caller] = {}
+_callers_lock = threading.Lock()
+
+
+def caller_for(service: Service) -> Caller:
+    """Return the caller of a service; it is created once, and shared until `close_callers`.
+
+    Raises:
+        PestoError: the target cannot be loaded, or its set-up fails.
+    """
+    document = service.model_dump_json()
+    # The lock is taken during the set-up too: a model that takes minutes to load must not be
+    # loaded by each thread that needs it first.
+    with _callers_lock:
+        if document not in _callers:
+            _callers[document] = _new_caller(service)
+        return _callers[document]
+
+
+def close_callers() -> None:
+    """Close every caller of this process, with its connections."""
+    with _callers_lock:
+        for caller in _callers.values():
+            caller.close()
+        _callers.clear()
+
+
+class Caller(Protocol):
+    """Calls one process; several threads may use it."""
+
+    @property
+    def takes_references(self) -> bool:
+        """Whether an image may be passed by reference, so that the service reads it itself."""
+
+    def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Return the outputs of a call.
+
+        Raises:
+            PestoError: the error of the process or of the service.
+        """
+
+    def partial(
+        self, inputs: Mapping[str, object], *, tile: TileInfo | None
+    ) -> dict[str, JsonValue]:
+        """Return the partial of a reduce as JSON."""
+
+    def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
+        """Return the outputs for a folded partial."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+@dataclass(frozen=True)
+class LocalCaller:
+    """Calls the author's code in this process."""
+
+    processor: Processor
+    description: Description
+
+    @property
+    def takes_references(self) -> bool:
+        """Always False: the pixels are read in this process anyway."""
+        return False
+
+    def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Return the outputs, checked against the contract like those of a service."""
+        outputs = self.processor.run(inputs, tile=tile)
+        check_outputs(self.description, inputs, outputs)
+        return outputs
+
+    def partial(
+        self, inputs: Mapping[str, object], *, tile: TileInfo | None
+    ) -> dict[str, JsonValue]:
+        """Return the partial of a reduce, in the form that HTTP would carry."""
+        return encode_partial(self.processor.partial(inputs, tile=tile))
+
+    def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
+        """Return the outputs for a folded partial."""
+        return self.processor.finish(partial)
+
+    def close(self) -> None:
+        """Do nothing: a function has no connections."""
+
+
+class RemoteCaller:
+    """Calls a service, or the least busy of its replicas, and checks outputs by the contract."""
+
+    def __init__(
+        self, clients: tuple[Client, ...], description: Description, *, has_extensions: bool
+    ) -> None:
+        self._clients = clients
+        self._description = description
+        self._has_extensions = has_extensions
+        self._in_flight = [0] * len(clients)
+        self._lock = threading.Lock()
+        self._batcher = RequestBatcher(self._call_many, most=description.max_batch_size)
+
+    @property
+    def takes_references(self) -> bool:
+        """Whether it is a service of this package: PESTO 1.7.2 reads no window by reference."""
+        return self._has_extensions
+
+    def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Return the outputs; calls of several threads to a batched process share a request."""
+        call = (inputs, tile if self._has_extensions else None)
+        is_batched = self._description.max_batch_size > 1
+        outputs = self._batcher(call) if is_batched else self._call_many([call])[0]
+        check_outputs(self._description, inputs, outputs)
+        return outputs
+
+    def partial(
+        self, inputs: Mapping[str, object], *, tile: TileInfo | None
+    ) -> dict[str, JsonValue]:
+        """Return the partial of a reduce."""
+        with self._client() as client:
+            return encode_partial(client.process(inputs, tile=tile, partial=True))
+
+    def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
+        """Return the outputs for a folded partial."""
+        with self._client() as client:
+            return client.process({}, finish=encode_partial(partial))
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients:
+            client.close()
+
+    def _call_many(
+        self, calls: Sequence[tuple[Mapping[str, object], TileInfo | None]]
+    ) -> list[dict[str, object]]:
+        inputs, tiles = zip(*calls, strict=True)
+        with self._client() as client:
+            return client.process_many(inputs, tiles=tiles)
+
+    @contextmanager
+    def _client(self) -> Iterator[Client]:
+        """Use the client with the fewest calls in flight."""
+        with self._lock:
+            index = self._in_flight.index(min(self._in_flight))
+            self._in_flight[index] += 1
+        try:
+            yield self._clients[index]
+        finally:
+            with self._lock:
+                self._in_flight[index] -= 1
+
+
+class RequestBatcher(Generic[C, R]):
+    """Combines calls of several threads into batches.
+
+    The thread of a batch's first call waits 10 ms for other calls, or until the batch is full, and
+    sends all of them. The other threads wait for its results.
+    """
+
+    def __init__(self, perform: Callable[[Sequence[C]], Sequence[R]], *, most: int) -> None:
+        """Create a batcher.
+
+        Args:
+            perform: Performs several calls, and returns their results in the same order.
+            most: Largest number of calls in a batch.
+        """
+        self._perform = perform
+        self._most = most
+        self._lock = threading.Lock()
+        self._open: _Batch[C, R] | None = None
+
+    def __call__(self, call: C) -> R:
+        """Perform a call, alone or in a batch; raises the errors that it raises alone."""
+        batch, index = self._join(call)
+        if index == 0:
+            self._lead(batch)
+        else:
+            batch.is_done.wait()
+        if batch.results is None:
+            # Some call of the batch failed, and the error does not state which: each thread
+            # repeats its own call, and only the faulty one fails.
+            return self._perform([call])[0]
+        return batch.results[index]
+
+    def _join(self, call: C) -> tuple[_Batch[C, R], int]:
+        with self._lock:
+            if self._open is None:
+                self._open = _Batch()
+            batch = self._open
+            batch.calls.append(call)
+            if len(batch.calls) == self._most:
+                self._close(batch)
+            return batch, len(batch.calls) - 1
+
+    def _lead(self, batch: _Batch[C, R]) -> None:
+        batch.is_full.wait(_LINGER_S)
+        with self._lock:
+            self._close(batch)
+        try:
+            batch.results = self._perform(batch.calls)
+        except PestoError:
+            if len(batch.calls) == 1:
+                raise
+        finally:
+            batch.is_done.set()
+
+    def _close(self, batch: _Batch[C, R]) -> None:
+        batch.is_full.set()
+        if self._open is batch:
+            self._open = None
+
+
+@dataclass
+class _Batch(Generic[C, R]):
+    calls: list[C] = field(default_factory=list)
+    results: Sequence[R] | None = None
+    is_full: threading.Event = field(default_factory=threading.Event)
+    is_done: threading.Event = field(default_factory=threading.Event)
+
+
+def _new_caller(service: Service) -> Caller:
+    if not service.is_remote:
+        processor = load_processor(service.targets[0])
+        processor.setup()
+        return LocalCaller(processor, Description.parse(service.description))
+    from pesto_runtime.client.client import Client
+    from pesto_runtime.client.describing import Described
+
+    description = Description.parse(service.description)
+    known = Described(description, service.transports, service.build, description.digest)
+    clients = tuple(Client(url, described=known) for url in service.targets)
+    return RemoteCaller(clients, description, has_extensions=bool(service.transports))

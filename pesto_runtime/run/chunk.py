@@ -1,0 +1,280 @@
+"""Run the activity `process`: compute the tiles of chunks, and store their blocks and partials.
+
+The activity is idempotent: only tiles that touch a missing block are computed, and the bytes of a
+block do not depend on the attempt. A tile that fails finally becomes a hole; the other tiles of its
+chunk are stored.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pesto_runtime.client.transport import given_up_when
+from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    BadRequest,
+    Interrupted,
+    InvalidInput,
+    NothingValid,
+    TilesFailed,
+    TooLarge,
+)
+from pesto_runtime.pipeline import JsonType, PhaseStages, phase_chain
+from pesto_runtime.processor import encode_value
+from pesto_runtime.raster.read import raster_settings
+from pesto_runtime.run.blocks import ChunkWriter
+from pesto_runtime.run.context import (
+    RunContext,
+    is_blocked,
+    load_context,
+    manifest_name,
+    scalars_name,
+)
+from pesto_runtime.run.inputs import Sources, picked_bands
+from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
+from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
+from pesto_runtime.tiling import Size, tiles_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pesto_runtime.run.tile import TileOutcome
+
+
+_TILES_OF_SERVICES = 8
+_MOST_LISTED = 3
+_A_TILES_OWN_FAULT = (AlgorithmFailed, BadRequest, InvalidInput, NothingValid, TooLarge)
+"""Errors that other tiles need not have; any other error ends the run, which can be resumed."""
+
+
+def tiles_at_once(context: RunContext, number: int) -> int:
+    """Return the number of tiles of a phase that one task should run at once.
+
+    1 if the worker itself computes. At least 8 if it waits for services, and the batch size of a
+    process whose batches are larger.
+    """
+    stages = context.phases[number].stages
+    services = [context.plan.services[stage.stage.process] for stage in stages]
+    if not any(service.is_remote for service in services):
+        return 1
+    return max(_TILES_OF_SERVICES, *(stage.description.max_batch_size for stage in stages))
+
+
+def process(
+    chunk: Chunk,
+    *,
+    watch: TileObserver | None = None,
+    threads: int = 1,
+    holes: Literal["keep", "fail"] = "keep",
+) -> ChunkResult:
+    """Run chunks `start` to `stop` of a phase; none if the phase is blocked by earlier holes.
+
+    Args:
+        chunk: Plan, phase and chunks.
+        watch: Receives the state of each tile, and can stop the activity.
+        threads: Number of tiles at once; more than one if they wait for services.
+        holes: `keep` records a tile that failed finally as a hole; `fail` raises an error once the
+            other tiles of the chunks are stored.
+
+    Raises:
+        Interrupted: `watch` stopped it; complete blocks are stored.
+        TilesFailed: there are holes, and `holes` is `fail`; a retry computes only these tiles.
+        PestoError: an error that is not of a single tile: a raster that cannot be read, a service
+            that is down or breaks its contract, a store that cannot be written.
+    """
+    context = load_context(chunk.plan)
+    phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
+    bands = _needed_bands(context, stages)
+    windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
+    # Only with chunks to run: the values that a blocked phase waits for do not exist.
+    parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
+    watch = watch or TileObserver()
+    with raster_settings(), given_up_when(watch.should_stop), TilePool(
+        lambda: _runner(context, stages, bands, parameters), threads
+    ) as pool:  # fmt: skip
+        run = _Chunks(context, stages, bands, pool, watch)
+        for window in windows:
+            _run_chunk(run, window, tile=phase.tile)
+    result = _save_manifest(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
+    if run.holes and holes == "fail":
+        raise _tiles_failed(run)
+    return result
+
+
+@dataclass
+class _Chunks:
+    """Some chunks of a phase while they run; belongs to one thread."""
+
+    context: RunContext
+    stages: PhaseStages
+    bands: Mapping[str, tuple[int, ...]]
+    pool: TilePool
+    watch: TileObserver
+    meter: CostMeter = field(default_factory=CostMeter)
+    holes: list[Hole] = field(default_factory=list)
+    records: list[TileRecord] = field(default_factory=list)
+    blocks: int = 0
+
+    def record(self, window: Window, seconds: float, state: str) -> None:
+        """Record the state of a tile, and report it to the observer."""
+        self.records.append(TileRecord(window, seconds, state))
+        self.watch.on_tile(self.records[-1])
+
+    def check_stop(self) -> None:
+        """Stop if the observer requests it.
+
+        Raises:
+            Interrupted: it does.
+        """
+        if self.watch.should_stop():
+            raise Interrupted("stopped between tiles; the same command resumes the run")
+
+
+def _runner(
+    context: RunContext,
+    stages: PhaseStages,
+    bands: Mapping[str, tuple[int, ...]],
+    parameters: Mapping[str, Mapping[str, object]],
+) -> TileRunner:
+    return TileRunner(
+        context=context,
+        chain=phase_chain(stages, context.types, context.plan.size),
+        stages=stages.stages,
+        sources=Sources(context, bands),
+        parameters=parameters,
+        meter=CostMeter(),
+    )
+
+
+def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
+    writer = ChunkWriter.of(run.context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
+    if run.stages.kind == "whole":
+        _run_whole(run, writer, chunk)
+    else:
+        tiles = _missing_tiles(run, writer, tiles_of(chunk, tile))
+        for outcome in run.pool.run(tiles, check_stop=run.check_stop):
+            begun = time.perf_counter()
+            state = _store(run, writer, outcome)
+            run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
+    run.blocks += writer.blocks
+
+
+def _missing_tiles(
+    run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]
+) -> Iterator[tuple[Window, Mapping[str, Window]]]:
+    """Yield the tiles that touch a missing block, with the windows of rasters to compute."""
+    for window in windows:
+        wanted = writer.wanted(window)
+        if wanted:
+            yield window, wanted
+        else:
+            run.record(window, 0.0, "reused")
+
+
+def _store(run: _Chunks, writer: ChunkWriter, outcome: TileOutcome) -> str:
+    """Store the results of a tile or its hole, and return the state of the tile."""
+    if isinstance(outcome.result, StageFailed):
+        _add_hole(run, outcome.result, outcome.window)
+        writer.add_hole(outcome.wanted)
+        return "hole"
+    try:
+        writer.add(outcome.wanted, outcome.result)
+    except StageFailed as failure:  # of a reduce: the pixels themselves are right
+        _add_hole(run, failure, outcome.window)
+    return "done"
+
+
+def _run_whole(run: _Chunks, writer: ChunkWriter, window: Window) -> None:
+    run.check_stop()
+    begun = time.perf_counter()
+    if writer.is_complete and _has_scalars(run):
+        run.record(window, 0.0, "reused")
+        return
+    try:
+        results, values = attempted(run.pool.runners[0].run_whole)
+    except StageFailed as failure:
+        raise in_stage(failure.error, failure.stage, window) from failure
+    writer.add(writer.wanted(window), results)
+    outputs = {name.rpartition(".")[2]: encode_value(name, v) for name, v in values.items()}
+    if outputs:
+        name = scalars_name(run.context, run.stages.stages[0].id)
+        run.context.store.put_json(name, dict(outputs))
+    run.record(window, time.perf_counter() - begun, "done")
+
+
+def _has_scalars(run: _Chunks) -> bool:
+    """Whether the JSON outputs of a whole stage are stored, or it has none."""
+    stage = run.stages.stages[0]
+    has_any = any(isinstance(each, JsonType) for each in stage.makes.values())
+    return not has_any or scalars_name(run.context, stage.id) in run.context.store.names("scalars")
+
+
+def _add_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
+    """Record the failure of a tile as a hole.
+
+    Raises:
+        PestoError: the error is not of this tile only; the run ends.
+    """
+    if not isinstance(failure.error, _A_TILES_OWN_FAULT):
+        raise in_stage(failure.error, failure.stage, window) from failure
+    problem = in_stage(failure.error, failure.stage, window).to_problem()
+    run.holes.append(Hole(window=window, stage=failure.stage, error=problem))
+
+
+def _tiles_failed(run: _Chunks) -> TilesFailed:
+    """Return an error with the number of holes and the first three of them."""
+    details = [str(hole.error["detail"]) for hole in run.holes[:_MOST_LISTED]]
+    more = len(run.holes) - len(details)
+    lines = [*details, f"and {more} more"] if more else details
+    return TilesFailed(
+        f"{len(run.holes)} of {len(run.records)} tiles failed; the others are stored, and a retry "
+        "computes only these:" + "".join(f"\n  {line}" for line in lines)
+    )
+
+
+def _save_manifest(run: _Chunks, name: str) -> ChunkResult:
+    """Store the manifest of the chunks, and return its href and counts."""
+    runners = run.pool.runners
+    for runner in runners:
+        run.meter.add(runner.meter)
+    states = [record.state for record in run.records]
+    result = ChunkResult(
+        manifest=run.context.store.href(name),
+        tiles=states.count("done"),
+        reused=states.count("reused"),
+        holes=len(run.holes),
+        blocks=run.blocks,
+        bytes_read=sum(runner.sources.bytes_read for runner in runners),
+    )
+    run.context.store.put_json(name, _manifest(run, result))
+    return result
+
+
+def _manifest(run: _Chunks, result: ChunkResult) -> dict[str, object]:
+    return {
+        "tiles": [
+            [*record.window, round(record.seconds, 4), record.state] for record in run.records
+        ],
+        "holes": [hole.model_dump(mode="json") for hole in run.holes],
+        "bytes_read": result.bytes_read,
+        **run.meter.manifest(),
+    }
+
+
+def _needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[int, ...]]:
+    """Return source -> the bands that its readers select; absent if a reader uses all of them."""
+    selected: dict[str, list[tuple[int, ...] | None]] = {}
+    for stage in (*stages.stages, *stages.reduces):
+        for port, reference in stage.rasters.items():
+            contract = stage.description.input(port)
+            names = contract.raster.band_names if contract and contract.raster else None
+            bands = picked_bands(context, str(reference), names)
+            selected.setdefault(str(reference), []).append(bands)
+    return {
+        name: tuple(sorted({number for bands in found if bands for number in bands}))
+        for name, found in selected.items()
+        if name in stages.sources and None not in found
+    }

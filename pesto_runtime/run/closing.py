@@ -1,0 +1,357 @@
+"""Run the activities after the chunks of a phase: mosaic, merge, reduce, call, and close_phase.
+
+All of them are idempotent. They compute no blocks: missing blocks are reported as holes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
+from pesto_runtime.pipeline import VectorType, read_later
+from pesto_runtime.processor import decode_partial, encode_value, fold
+from pesto_runtime.raster.block_codec import BlockCodec
+from pesto_runtime.raster.image import rescaled
+from pesto_runtime.raster.metadata import BandFacts
+from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
+from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.run.callers import caller_for
+from pesto_runtime.run.context import (
+    RunContext,
+    block_name,
+    feature_name,
+    holed_name,
+    is_blocked,
+    load_context,
+    missing_blocks,
+    partial_name,
+    raster_name,
+    scalars_name,
+    stage_manifest_name,
+    stored_blocks,
+    vector_name,
+)
+from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
+from pesto_runtime.run.records import CostMeter
+from pesto_runtime.run.tile import in_stage
+from pesto_runtime.tiling import block_window, blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Window
+    from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.raster.image import Transform
+    from pesto_runtime.raster.product import Product
+    from pesto_runtime.run.callers import Caller
+    from pesto_runtime.tiling import BlockIndex
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A mosaicked raster.
+
+    Attributes:
+        product: The file.
+        holes: Windows of blocks that are missing or have a hole, in the raster's own grid.
+    """
+
+    product: Product
+    holes: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged vector.
+
+    Attributes:
+        sha256: Checksum of the file, hexadecimal.
+        size: Size of the file, bytes.
+        features: Number of features.
+        holes: Windows of blocks that are missing or have a hole, in the vector's own grid.
+    """
+
+    sha256: str
+    size: int
+    features: int
+    holes: tuple[Window, ...]
+
+
+def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
+    """Write a raster's blocks into one file; continues an unfinished file.
+
+    Missing blocks and holes are filled with the port's nodata, and reported.
+
+    Args:
+        plan_href: Href of the plan.
+        raster: Reference of the raster.
+        path: File to write.
+
+    Raises:
+        RunFailed: there are holes, and the port has no nodata to fill them with.
+        StoreFailed: disk full, or not writable.
+    """
+    context = load_context(plan_href)
+    layout = _layout(context, raster)
+    stored = stored_blocks(context, raster)
+    size = context.sizes[raster]
+    holes = tuple(index for index in blocks_of(size) if index not in stored)
+    if holes and layout.nodata is None:
+        raise RunFailed(
+            f"{len(holes)} blocks of {raster} failed, and its port declares no nodata to fill them "
+            "with: nothing is published; run again, or declare nodata"
+        )
+    if holes:
+        # The unfinished file may be of an attempt with the same number of holes at other places.
+        discard_unfinished(path)
+    blocks = _blocks(context, raster, layout, stored)
+    key = f"{context.plan.keys[raster]}-{len(holes)}"
+    product = write_product(path, layout, blocks, key=key)
+    return Mosaic(product, tuple(block_window(index, size) for index in holes))
+
+
+def merge(plan_href: str, vector: str, path: Path) -> Merged:
+    """Write a vector's features, in the CRS of the first scene, into one GeoJSON file.
+
+    A block with a hole has the features of its other tiles, and is reported.
+
+    Args:
+        plan_href: Href of the plan.
+        vector: Reference of the vector.
+        path: File to write.
+
+    Raises:
+        StoreFailed: disk full, or not writable.
+    """
+    context = load_context(plan_href)
+    holes: list[Window] = []
+    features = _located(context, vector, holes)
+    count = _write(path, features, crs=_scene_crs(context))
+    digest, size = file_sha256(path)
+    return Merged(digest, size, count, tuple(holes))
+
+
+def reduce(plan_href: str, stage_id: str) -> bool:
+    """Fold a reduce's partials, row-major over the scene, and store the outputs of the result.
+
+    Returns:
+        False if a partial is missing; then nothing is stored.
+
+    Raises:
+        PestoError: the process fails to finish; the message names the stage.
+    """
+    context = load_context(plan_href)
+    stage = context.stages[stage_id]
+    size = context.sizes[str(next(iter(stage.rasters.values())))]
+    folded: dict[str, object] | None = None
+    for index in blocks_of(size):
+        try:
+            document = context.store.get_json(partial_name(context, stage_id, index))
+        except NotFound:
+            return False
+        partial = decode_partial(document if isinstance(document, dict) else {})
+        folds = stage.description.folds
+        folded = partial if folded is None else fold(folded, partial, folds)
+    _finish(context, stage, lambda caller: caller.finish(folded or {}))
+    return True
+
+
+def call(plan_href: str, stage_id: str) -> None:
+    """Call a stage without images, and store its outputs, if not done yet.
+
+    Raises:
+        PestoError: the process fails; the message names the stage.
+        NotFound: the stage of an input value has not finished.
+    """
+    context = load_context(plan_href)
+    stage = context.stages[stage_id]
+    if scalars_name(context, stage_id) in context.store.names("scalars"):
+        return
+    inputs: dict[str, object] = dict(context.parameters(stage))
+    _finish(context, stage, lambda caller: caller.run(inputs, tile=None))
+
+
+def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
+    """Finish a phase: mosaic rasters, merge vectors, fold reduces, or call a stage without images.
+
+    Rasters and vectors are completed only if a later phase reads them. Those with holes, and
+    reduces that read them, are skipped.
+
+    Returns:
+        Ids of the stages that were skipped.
+
+    Raises:
+        PestoError: a process fails to finish, or the store cannot be written.
+    """
+    context = load_context(plan_href)
+    phase = context.phases[number]
+    if is_blocked(context, number):
+        return tuple(stage.id for stage in (*phase.stages, *phase.reduces))
+    if phase.kind == "call":
+        call(plan_href, phase.stages[0].id)
+        return ()
+    for raster in read_later(context.phases, number):
+        if not missing_blocks(context, raster):
+            materialise(plan_href, raster)
+    return tuple(stage.id for stage in phase.reduces if not reduce(plan_href, stage.id))
+
+
+def materialise(plan_href: str, raster: str) -> None:
+    """Mosaic a raster, or merge a vector, in the run store for later phases, if not done yet.
+
+    Raises:
+        RunFailed: it has holes.
+        StoreFailed: disk full, or not writable.
+        InvalidInput: the store is not a local folder.
+    """
+    context = load_context(plan_href)
+    if isinstance(context.types[raster], VectorType):
+        _materialise_vector(context, raster)
+        return
+    path = context.store.path(raster_name(context, raster))
+    if path.exists():  # complete: a product gets its name when its last block is written
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"{path.parent}: {error.strerror or error}") from error
+    mosaicked = mosaic(plan_href, raster, path)
+    if mosaicked.holes:
+        path.unlink()
+        raise RunFailed(f"{raster} has {len(mosaicked.holes)} holes; a later phase needs all of it")
+
+
+def _materialise_vector(context: RunContext, vector: str) -> None:
+    """Merge a vector in the run store, if not done yet.
+
+    Raises:
+        RunFailed: it has holes.
+        StoreFailed: the store cannot be written.
+    """
+    name = vector_name(context, vector)
+    if name in context.store.names("vectors"):
+        return
+    holes: list[Window] = []
+    features = list(_located(context, vector, holes))
+    if holes:
+        raise RunFailed(f"{vector} has {len(holes)} holes; a later phase needs all of it")
+    collection: dict[str, object] = {
+        "type": "FeatureCollection",
+        "crs": crs_member(_scene_crs(context)),
+        "features": features,
+    }
+    context.store.put_json(name, collection)
+
+
+def _finish(
+    context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
+) -> None:
+    meter = CostMeter()
+    try:
+        caller = caller_for(context.plan.services[stage.stage.process])
+        with meter.call(stage.id):
+            outputs = perform(caller)
+    except PestoError as error:
+        raise in_stage(error, stage.id) from error
+    document = {name: encode_value(name, value) for name, value in outputs.items()}
+    context.store.put_json(scalars_name(context, stage.id), dict(document))
+    context.store.put_json(stage_manifest_name(context, stage.id), meter.manifest())
+
+
+def _layout(context: RunContext, raster: str) -> Layout:
+    """Return the header of a product: georeference and tags of the first scene, bands of the port.
+
+    Raises:
+        RunFailed: neither the contract nor the scene has the bands or the dtype.
+        RasterUnreadable: the scene cannot be read.
+    """
+    planned = context.raster_type(raster)
+    width, height = context.sizes[raster]
+    if planned.bands is None or len(planned.dtype) != 1:
+        raise RunFailed(f"{raster}: its bands and dtype are not known; declare them at its port")
+    scene = next(iter(context.plan.scenes.values()))
+    with raster_settings(), RasterReader(scene.href) as reader:
+        scale = planned.scale
+        georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))
+    return Layout(
+        width=width,
+        height=height,
+        count=len(planned.bands),
+        dtype=planned.dtype[0],
+        nodata=planned.nodata,
+        georeference=georeference,
+        bands=tuple(BandFacts(description=name) for name in planned.bands),
+    )
+
+
+def _blocks(
+    context: RunContext, raster: str, layout: Layout, stored: set[BlockIndex]
+) -> Iterator[bytes]:
+    """Yield a raster's compressed blocks, row-major; missing ones as nodata."""
+    for index in blocks_of((layout.width, layout.height)):
+        if index in stored:
+            yield context.store.get(block_name(context, raster, index))
+            continue
+        try:
+            yield context.store.get(holed_name(context, raster, index))
+        except NotFound:
+            yield _empty_block(layout, index)
+
+
+def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
+    window = block_window(index, (layout.width, layout.height))
+    shape = (layout.count, window.height, window.width)
+    codec = BlockCodec(layout.count, layout.dtype)
+    return codec.compress(np.full(shape, layout.nodata, layout.dtype))
+
+
+def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | None) -> int:
+    """Write features as one GeoJSON file, and return their number."""
+    number = 0
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            for number, text in enumerate(collection_text(features, crs=crs)):  # noqa: B007  # counts
+                file.write(text)
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}") from error
+    return number - 1  # the head is 0, the tail the last
+
+
+def _located(
+    context: RunContext, vector: str, holes: list[Window]
+) -> Iterator[dict[str, JsonValue]]:
+    """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
+    size, transform = context.sizes[vector], _transform(context, vector)
+    for index in blocks_of(size):
+        try:
+            data = context.store.get(feature_name(context, vector, index))
+        except NotFound:
+            holes.append(block_window(index, size))
+            data = _holed_block(context, vector, index)
+        for feature in decode_block(data):
+            yield located(feature, transform)
+
+
+def _holed_block(context: RunContext, vector: str, index: tuple[int, int]) -> bytes:
+    try:
+        return context.store.get(holed_name(context, vector, index))
+    except NotFound:
+        return b"[]"
+
+
+def _scene_crs(context: RunContext) -> str | None:
+    return next((scene.crs for scene in context.plan.scenes.values()), None)
+
+
+def _transform(context: RunContext, vector: str) -> Transform | None:
+    scene = next(iter(context.plan.scenes.values()))
+    scale = context.grid_type(vector).scale
+    if scene.transform is None:
+        return None
+    return rescaled(scene.transform, float(scale.x), float(scale.y))

@@ -1,0 +1,335 @@
+"""Prepare the inputs of one call of a stage, and cut its outputs to the pixels that are right.
+
+Reads windows of rasters, selects bands, pads edges, and describes the tile. It does not call the
+stage: `run/tile.py` does.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime.contract import (
+    ImageReference,
+    RasterContract,
+    Reference,
+    Scale,
+    TileInfo,
+    Window,
+    parse_binding,
+)
+from pesto_runtime.errors import ContractBroken, RasterUnreadable
+from pesto_runtime.raster.image import rescaled
+from pesto_runtime.raster.read import RasterReader, band_numbers
+from pesto_runtime.run.context import RunContext, raster_name
+from pesto_runtime.run.features import WindowPlacement
+from pesto_runtime.tiling import covering_window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pesto_runtime.contract import Scene
+    from pesto_runtime.pipeline import BoundStage, RasterType
+    from pesto_runtime.tiling import Size, StepWindows
+
+
+@dataclass
+class ReaderCache(threading.local):
+    """The open rasters of a thread, closed when the thread ends or starts another run.
+
+    Attributes:
+        run: Key of the run. It contains the identity of each scene: a scene that was replaced has
+            another key, and is opened again.
+    """
+
+    run: str = ""
+    _open: dict[str, RasterReader] = field(default_factory=dict)
+
+    def reader(self, run: str, href: str) -> RasterReader:
+        """Return an open raster.
+
+        Raises:
+            RasterUnreadable: it cannot be opened.
+        """
+        if run != self.run:
+            self.close()
+            self.run = run
+        if href not in self._open:
+            self._open[href] = RasterReader(href)
+        return self._open[href]
+
+    def close(self) -> None:
+        """Close all rasters of this thread."""
+        for reader in self._open.values():
+            reader.close()
+        self._open.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """The pixels of a window of a raster.
+
+    Attributes:
+        window: The window in the raster's grid.
+        array: (band, row, col).
+        bands: 1-based numbers of the raster's bands in the array; None for all in order.
+    """
+
+    window: Window
+    array: np.ndarray
+    bands: tuple[int, ...] | None = None
+
+    def crop(self, window: Window) -> Pixels:
+        """Return the same bands of a window inside this one."""
+        if window == self.window:
+            return self
+        rows, cols = window.relative_to(self.window).slices
+        return Pixels(window, self.array[:, rows, cols], self.bands)
+
+    def pick(self, bands: tuple[int, ...] | None) -> np.ndarray:
+        """Return some of the bands as an array (band, row, col); None for all of the array."""
+        if bands is None or bands == self.bands:
+            return self.array
+        present = self.bands or tuple(range(1, self.array.shape[0] + 1))
+        positions = [present.index(number) for number in bands]
+        if positions == list(range(self.array.shape[0])):
+            return self.array
+        return self.array[positions]
+
+
+@dataclass
+class Sources:
+    """Reads the sources of a phase; belongs to one thread.
+
+    Attributes:
+        context: The run.
+        bands: Raster -> 1-based numbers of the bands that stages need; absent for all.
+        bytes_read: Bytes of pixels read so far.
+    """
+
+    context: RunContext
+    bands: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    bytes_read: int = 0
+
+    def read(self, name: str, window: Window) -> Pixels:
+        """Read a window of a raster.
+
+        Raises:
+            RasterUnreadable: it cannot be read there.
+        """
+        bands = self.bands.get(name)
+        try:
+            reader = _readers.reader(self.context.plan.run, self.href(name))
+            array = reader.read(window, bands=bands)
+        except RasterUnreadable:
+            # An open dataset has its header in memory: a retry must open the file again.
+            _readers.close()
+            raise
+        self.bytes_read += array.nbytes
+        return Pixels(window, array, bands)
+
+    def count_reference(self, name: str, image: ImageReference) -> None:
+        """Count the bytes of pixels that a service reads itself."""
+        raster = self.context.raster_type(name)
+        bands = len(image.bands or raster.bands or (None,))
+        pixels = image.window.pixels if image.window else 0
+        self.bytes_read += pixels * bands * np.dtype(raster.dtype[0]).itemsize
+
+    def href(self, name: str) -> str:
+        """Return the href of a raster: a scene, or a mosaic of an earlier phase in the store."""
+        scene = scene_of(self.context, name)
+        return scene.href if scene else self.context.store.href(raster_name(self.context, name))
+
+
+def scene_of(context: RunContext, name: str) -> Scene | None:
+    """Return the scene of a reference; None for an output of a stage."""
+    reference = parse_binding(name)
+    if isinstance(reference, Reference) and reference.is_input:
+        return context.plan.scenes.get(reference.port)
+    return None
+
+
+def picked_bands(context: RunContext, name: str, names: tuple[str, ...] | None
+                 ) -> tuple[int, ...] | None:  # fmt: skip
+    """Return the 1-based numbers of the bands that a port selects; None for all of them.
+
+    From a raster without band names, a port receives all bands in order.
+    """
+    bands = context.raster_type(name).bands
+    if names is None or bands is None or not any(bands):
+        return None
+    return band_numbers(bands, names, href=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Number of pixels that are mirrored around a window at the edges of the scene."""
+
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+    left: int = 0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether no pixel is added."""
+        return not (self.top or self.right or self.bottom or self.left)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Mirror the outermost pixels of (band, row, col) without repeating the edge itself."""
+        if self.is_none:
+            return pixels
+        widths = ((0, 0), (self.top, self.bottom), (self.left, self.right))
+        return np.pad(pixels, widths, mode="reflect")
+
+    def grown(self, window: Window) -> Size:
+        """Return width and height of a window with its padding."""
+        return (window.width + self.left + self.right, window.height + self.top + self.bottom)
+
+
+def padding_of(stage: BoundStage, windows: StepWindows, grid: Size) -> Padding:
+    """Return the padding of a stage's inputs around a tile; none with `edge: clip`."""
+    if all(_contract(stage, port).edge == "clip" for port in stage.rasters):
+        return Padding()
+    margin, read = stage.description.margin, windows.read
+    align = max(_contract(stage, port).align for port in stage.rasters)
+    return Padding(
+        top=0 if read.row_off else _round_up(margin.top, align),
+        right=0 if read.col_stop < grid[0] else margin.right,
+        bottom=0 if read.row_stop < grid[1] else margin.bottom,
+        left=0 if read.col_off else _round_up(margin.left, align),
+    )
+
+
+def placement_of(stage: BoundStage, windows: StepWindows, pad: Padding, *, scale: Scale, size: Size
+                 ) -> WindowPlacement:  # fmt: skip
+    """Return the place of a stage's vector coordinates in their grid, for one tile.
+
+    Args:
+        stage: The stage.
+        windows: Its windows for the tile.
+        pad: The padding of its inputs.
+        scale: The scale of the stage.
+        size: Width and height of the grid of the vectors.
+    """
+    return WindowPlacement(
+        col_off=windows.makes.col_off - int(pad.left * scale.x),
+        row_off=windows.makes.row_off - int(pad.top * scale.y),
+        size=size,
+        is_mirrored=any(_contract(stage, port).edge == "reflect" for port in stage.rasters),
+    )
+
+
+def stage_array(
+    context: RunContext, stage: BoundStage, port: str, pixels: Pixels, pad: Padding | None = None
+) -> np.ndarray:
+    """Return the array (band, row, col) for an image port: bands selected, edges padded."""
+    names = _contract(stage, port).band_names
+    bands = picked_bands(context, str(stage.rasters[port]), names)
+    picked = pixels.pick(bands)
+    return np.ascontiguousarray(pad.apply(picked) if pad else picked)
+
+
+def stage_reference(
+    context: RunContext, stage: BoundStage, port: str, window: Window
+) -> ImageReference | None:
+    """Return the image of a port by reference, if the port reads a scene; None otherwise."""
+    name = str(stage.rasters[port])
+    scene = scene_of(context, name)
+    if scene is None:
+        return None
+    bands = picked_bands(context, name, _contract(stage, port).band_names)
+    return ImageReference(href=scene.href, window=window, bands=bands)
+
+
+def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
+    """Describe the place of a call's pixels in the grid of the stage's inputs."""
+    first = str(next(iter(stage.rasters.values())))
+    source = context.raster_type(first)
+    scene = _first_scene(context)
+    return TileInfo(
+        read=read,
+        write=write,
+        scene_size=context.sizes[first],
+        crs=scene.crs,
+        transform=_scaled(scene, source.scale),
+        nodata=source.nodata,
+        tags=scene.tags,
+    )
+
+
+def typed(value: object, planned: RasterType, *, name: str) -> np.ndarray:
+    """Check bands and dtype of a raster output against its type in the plan, and return it.
+
+    Properties that the contract does not declare are those of the stage's first image.
+
+    Raises:
+        ContractBroken: not an array (band, row, col), or of other bands or another dtype.
+    """
+    if not isinstance(value, np.ndarray) or value.ndim != 3:
+        got = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+        raise ContractBroken(f"{name} must be an array (band, row, col), got {got}")
+    if planned.bands is not None and value.shape[0] != len(planned.bands):
+        raise ContractBroken(
+            f"{name} must have {len(planned.bands)} bands, got {value.shape[0]}; undeclared "
+            "`bands` are those of the stage's first image"
+        )
+    if planned.dtype and value.dtype.name not in planned.dtype:
+        raise ContractBroken(
+            f"{name} must be {' or '.join(planned.dtype)}, got {value.dtype.name}: convert it by "
+            "`.astype`, or declare its `dtype` (an undeclared one is that of the stage's first "
+            "image)"
+        )
+    return value
+
+
+def trimmed(
+    value: np.ndarray, windows: StepWindows, pad: Padding, *, scale: Scale, name: str
+) -> Pixels:
+    """Cut margin and padding off an output (band, row, col).
+
+    Raises:
+        ContractBroken: its size is not that of the input window times the scale.
+    """
+    width, height = pad.grown(windows.read)
+    expected = (int(height * scale.y), int(width * scale.x))
+    if value.shape[1:] != expected:
+        raise ContractBroken(
+            f"{name} must have {expected[0]} rows and {expected[1]} columns (the input window, "
+            f"margin included, times the scale), got {list(value.shape[1:])}"
+        )
+    top, left = int(pad.top * scale.y), int(pad.left * scale.x)
+    window = windows.makes
+    array = value[:, top : top + window.height, left : left + window.width]
+    return Pixels(window, array).crop(windows.keep)
+
+
+def write_window(windows: StepWindows, scale: Scale) -> Window:
+    """Return the input pixels under the output of a call without its margin."""
+    return covering_window(windows.keep, scale).intersection(windows.read)
+
+
+def _contract(stage: BoundStage, name: str) -> RasterContract:
+    port = stage.description.input(name)
+    return port.raster if port is not None and port.raster is not None else RasterContract()
+
+
+def _first_scene(context: RunContext) -> Scene:
+    return next(iter(context.plan.scenes.values()))
+
+
+def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, float, float] | None:
+    if scene.transform is None:
+        return None
+    return rescaled(scene.transform, float(scale.x), float(scale.y))
+
+
+def _round_up(value: int, quantum: int) -> int:
+    return -(-value // quantum) * quantum
+
+
+_readers = ReaderCache()
+"""Open rasters, one set per thread: GDAL datasets must not be used by two threads."""

@@ -1,0 +1,264 @@
+"""Check a pipeline, and plan a run of it: read the inputs, and divide the scenes into chunks.
+
+Importing this file loads neither pixels nor network, because orchestrators need the shape of a
+pipeline whenever they parse a DAG. It does not run anything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Pipeline, Plan
+from pesto_runtime.errors import InvalidInput, InvalidPipeline
+from pesto_runtime.hrefs import as_href
+from pesto_runtime.pipeline import (
+    KnownFacts,
+    PhaseCost,
+    Sizing,
+    check,
+    make_plan,
+    phase_cost,
+    phases_of,
+    raster_bytes,
+    raster_sizes,
+    read_later,
+)
+from pesto_runtime.run.services import read_document
+from pesto_runtime.tiling import tiles_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Literal
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Phase, Scene
+    from pesto_runtime.pipeline import Checked
+    from pesto_runtime.run.services import Services
+
+
+@dataclass(frozen=True)
+class PipelineInputs:
+    """The inputs of a run.
+
+    Attributes:
+        scenes: Image input -> facts of its raster.
+        parameters: Other input -> value.
+    """
+
+    scenes: Mapping[str, Scene]
+    parameters: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class PhaseShape:
+    """The facts of a phase that do not depend on the scene.
+
+    Attributes:
+        number: Index of the phase in the plan.
+        kind: `map`, `whole` or `call`.
+        stages: Ids of its map stages in order, or of its only whole or call stage.
+        reduces: Ids of the reduces that read its blocks.
+        rasters: Rasters (`$stage.port`) that a later phase reads: mosaicked before it starts.
+    """
+
+    number: int
+    kind: Literal["map", "whole", "call"]
+    stages: tuple[str, ...]
+    reduces: tuple[str, ...]
+    rasters: tuple[str, ...]
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether it has chunks."""
+        return self.kind != "call"
+
+
+@dataclass(frozen=True)
+class PhaseEstimate:
+    """The estimated cost of a phase, from nominal rates; good to a factor of three.
+
+    Attributes:
+        tiles: Number of tiles.
+        chunks: Number of tasks.
+        bytes_read: Raw bytes of the pixels of its sources, without margins.
+        bytes_made: Raw bytes of the pixels that it stores.
+        memory_bytes: Memory for the tile that one worker computes.
+        seconds: Time of one worker.
+    """
+
+    tiles: int
+    chunks: int
+    bytes_read: int
+    bytes_made: int
+    memory_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with its check and its estimates.
+
+    Attributes:
+        plan: The plan.
+        checked: The type check that it passed.
+        estimates: Estimated cost of each phase.
+    """
+
+    plan: Plan
+    checked: Checked
+    estimates: tuple[PhaseEstimate, ...]
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """Read the file of a pipeline.
+
+    Raises:
+        InvalidInput: it does not exist, or is not JSON.
+        InvalidPipeline: it does not fit the schema; with every wrong field.
+    """
+    document = read_document(path)
+    try:
+        return Pipeline.parse(document)
+    except InvalidPipeline as error:
+        raise InvalidPipeline.of(str(path), error.fields) from error
+
+
+def check_pipeline(
+    pipeline: Pipeline, services: Services, *, inputs: PipelineInputs | None = None
+) -> Checked:
+    """Type-check a pipeline against the descriptions of its services, and against its inputs.
+
+    Args:
+        pipeline: The pipeline.
+        services: The services of its processes.
+        inputs: Scenes and parameters; None to check without them.
+    """
+    return check(
+        pipeline,
+        KnownFacts(
+            descriptions=services.descriptions,
+            digests=services.digests,
+            plain=services.plain,
+            scenes=inputs.scenes if inputs else {},
+            parameters=inputs.parameters if inputs else None,
+            offered=services.offered,
+        ),
+    )
+
+
+def shape(pipeline: Pipeline, services: Services) -> tuple[PhaseShape, ...]:
+    """Compute the phases of a pipeline; they are the same for every scene.
+
+    Raises:
+        InvalidPipeline: the pipeline does not check; with every error.
+    """
+    checked = check_pipeline(pipeline, services)
+    checked.require(pipeline.name)
+    phases = phases_of(checked.stages, pipeline.outputs.values())
+    return tuple(
+        PhaseShape(
+            number=number,
+            kind=phase.kind,
+            stages=tuple(stage.id for stage in phase.stages),
+            reduces=tuple(stage.id for stage in phase.reduces),
+            rasters=read_later(phases, number),
+        )
+        for number, phase in enumerate(phases)
+    )
+
+
+def read_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> PipelineInputs:
+    """Convert inputs in their command-line form to scenes and values.
+
+    Args:
+        pipeline: Declares the kind of each input.
+        texts: Input name -> text: path or href of an image, a string as it is, otherwise JSON.
+
+    Raises:
+        RasterUnreadable: a scene cannot be read.
+        InvalidInput: a value is not JSON.
+    """
+    from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
+
+    scenes, parameters = {}, {}
+    for name, text in texts.items():
+        kind = pipeline.inputs.get(name)
+        if kind == "image":
+            scenes[name] = read_scene(as_href(text))
+        else:
+            parameters[name] = text if kind in ("string", None) else _json(name, text)
+    return PipelineInputs(scenes, parameters)
+
+
+def plan(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs, *, store: str, sizing: Sizing
+) -> Planned:
+    """Check a pipeline, and make the plan of a run.
+
+    Args:
+        pipeline: The pipeline.
+        services: The services of its processes.
+        inputs: Scenes and parameters.
+        store: Base href of the run store.
+        sizing: Limits for the sizes of tiles and chunks.
+
+    Raises:
+        InvalidPipeline: the pipeline does not check; with every error.
+        GridMismatch: the scenes are not on one grid.
+        InvalidInput: no tile fits into the memory.
+    """
+    checked = check_pipeline(pipeline, services, inputs=inputs)
+    planned = make_plan(
+        pipeline,
+        checked,
+        services.services,
+        scenes=inputs.scenes,
+        parameters=inputs.parameters,
+        store=store,
+        sizing=sizing,
+    )
+    warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
+    planned = planned.model_copy(update={"warnings": warnings})
+    return Planned(planned, checked, _estimates(planned, checked))
+
+
+def count_tiles(phase: Phase) -> int:
+    """Return the number of tiles of a phase."""
+    return sum(1 for chunk in phase.chunks for _ in tiles_of(chunk, phase.tile))
+
+
+def _estimates(plan: Plan, checked: Checked) -> tuple[PhaseEstimate, ...]:
+    remote = {name for name, service in plan.services.items() if service.is_remote}
+    grouped = phases_of(checked.stages, Pipeline.parse(plan.pipeline).outputs.values())
+    return tuple(
+        _estimate(phase, phase_cost(stages, checked.types, phase.size, remote=remote), checked)
+        for phase, stages in zip(plan.phases, grouped, strict=True)
+    )
+
+
+def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
+    sizes = raster_sizes(checked.types, phase.size)
+
+    def raw(names: tuple[str, ...]) -> int:
+        return sum(raster_bytes(checked.types[name], sizes[name]) for name in names)
+
+    return PhaseEstimate(
+        tiles=count_tiles(phase),
+        chunks=len(phase.chunks),
+        bytes_read=raw(phase.sources),
+        bytes_made=raw(phase.writes),
+        memory_bytes=int(phase.tile[0] * phase.tile[1] * cost.pixel_bytes + cost.fixed_bytes),
+        seconds=cost.seconds,
+    )
+
+
+def _json(name: str, text: str) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"-i {name}={text}: not JSON ({error})") from error
+    return value

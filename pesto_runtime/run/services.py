@@ -1,0 +1,391 @@
+"""Find the service of each process of a pipeline, and save descriptions of services in a catalog.
+
+Command-line options take precedence over a catalog, and a catalog over the pipeline itself. This
+file reads descriptions; calls are made by `run/callers.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Description, Service, drift
+from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Pipeline
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """A process with its service.
+
+    Attributes:
+        service: The service in the form that a plan contains.
+        description: The description with the overlay.
+        said: The description as the service returns it, without the overlay.
+    """
+
+    service: Service
+    description: Description
+    said: Description
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a service that accepts and returns only PESTO's own image forms."""
+        return self.service.is_remote and not self.service.transports
+
+
+@dataclass(frozen=True)
+class Services:
+    """The services of the processes of a pipeline.
+
+    Attributes:
+        found: Process name -> process with its service; a process without a service is absent.
+        changed: Compatible changes since a catalog was saved.
+        offered: Every process that has a service, whether the pipeline uses it or not.
+    """
+
+    found: Mapping[str, Discovered]
+    changed: tuple[BadField, ...] = ()
+    offered: frozenset[str] = frozenset()
+
+    @property
+    def services(self) -> dict[str, Service]:
+        """Process name -> service in the form that a plan contains."""
+        return {name: each.service for name, each in self.found.items()}
+
+    @property
+    def descriptions(self) -> dict[str, Description]:
+        """Process name -> description with the overlay."""
+        return {name: each.description for name, each in self.found.items()}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Process name -> digest of the description without the overlay."""
+        return {name: each.said.digest for name, each in self.found.items()}
+
+    @property
+    def plain(self) -> frozenset[str]:
+        """Processes that a plain PESTO service runs."""
+        return frozenset(name for name, each in self.found.items() if each.is_plain)
+
+
+def find(
+    targets: Sequence[str],
+    *,
+    base: Path | None = None,
+    overlay: Mapping[str, JsonValue] | None = None,
+) -> Discovered:
+    """Read the description of a target, or of the replicas of a service.
+
+    Args:
+        targets: One target, or one or more URLs of the same process.
+        base: Directory that a relative target is relative to.
+        overlay: JSON merge patch for the description (RFC 7396).
+
+    Raises:
+        PestoError: the target cannot be loaded, or the service does not respond.
+        InvalidContract: replicas describe different processes.
+    """
+    said, build, transports, places = (
+        _described_by_service(targets) if is_url(targets[0]) else _described_here(targets[0], base)
+    )
+    description = said.overlaid(overlay) if overlay else said
+    service = Service(
+        targets=places, description=description.to_json(), build=build, transports=transports
+    )
+    return Discovered(service, description, said)
+
+
+def resolve_services(
+    pipeline: Pipeline,
+    *,
+    base: Path,
+    options: Sequence[str] = (),
+    catalog: Path | None = None,
+    chosen: Mapping[str, JsonValue] | None = None,
+    ask: bool = True,
+) -> Services:
+    """Find the service of every process of a pipeline.
+
+    Args:
+        pipeline: Its stages name the processes; its `services` have the lowest precedence.
+        base: Directory of the pipeline's file.
+        options: `NAME=TARGET_OR_URL` or `URL`, as on the command line; with the highest
+            precedence. A name that is repeated lists replicas.
+        catalog: `{name: TARGET}` as JSON, or a folder that `pesto discover` wrote.
+        chosen: As a catalog's `{name: TARGET}`, relative to `base`; takes precedence over a
+            catalog.
+        ask: Whether services that a catalog describes are contacted; False uses the saved
+            descriptions unchecked.
+
+    Raises:
+        InvalidInput: an option or the catalog is malformed.
+        InvalidContract: a service has breaking changes since its description was saved.
+        PestoError: a target cannot be loaded, or a service does not respond.
+    """
+    entries = {
+        name: _ServiceEntry(_targets(value), base) for name, value in pipeline.services.items()
+    }
+    entries |= _catalog(catalog) if catalog else {}
+    entries |= {
+        name: _entry(name, value, base / "services") for name, value in (chosen or {}).items()
+    }
+    entries |= _options(options)
+    needed = {stage.process for stage in pipeline.stages}
+    found = {}
+    changed: list[BadField] = []
+    for name in sorted(needed & set(entries)):
+        entry = entries[name]
+        if entry.saved is not None and not ask:
+            found[name] = _from_catalog(entry, entry.saved)
+            continue
+        found[name] = find(entry.targets, base=entry.base, overlay=entry.overlay)
+        changed += _drift(name, entry, found[name])
+    return Services(found, tuple(changed), frozenset(entries))
+
+
+def discover(urls: Sequence[str], folder: Path) -> list[Path]:
+    """Save the description of every service as `NAME@VERSION.json`, and return the files.
+
+    Raises:
+        PestoError: a service does not respond; then no description is saved.
+        StoreRefused: the folder cannot be written.
+        InvalidContract: a service's name or version cannot be part of a file name.
+        InvalidInput: an existing file is not JSON.
+    """
+    found = [(url, find((url,))) for url in urls]
+    return [
+        save_description(folder, url, each.said, each.service.transports) for url, each in found
+    ]
+
+
+def save_description(folder: Path, url: str, said: Description, transports: Sequence[str]) -> Path:
+    """Save the description of a service as `NAME@VERSION.json`; an overlay in that file stays.
+
+    Args:
+        folder: Created if it is missing.
+        url: URL of the service.
+        said: Its description.
+        transports: Media types that it accepts; empty for PESTO 1.7.2.
+
+    Raises:
+        StoreRefused: the folder cannot be written.
+        InvalidContract: its name or version cannot be part of a file name.
+        InvalidInput: an existing file is not JSON.
+    """
+    file = f"{said.name}@{said.version}.json"
+    if Path(file).name != file:
+        raise InvalidContract(f"{url} has the name {file[:-5]!r}, which cannot be a file name")
+    path = folder / file
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        document: dict[str, JsonValue] = {"url": url, "digest": said.digest, **_overlay_of(path)}
+        document["transports"] = list(transports)
+        document["description"] = said.to_json()
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(document, indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise StoreRefused(f"{folder}: {error.strerror or error}") from error
+    return path
+
+
+def read_document(path: Path) -> JsonValue:
+    """Read a JSON file.
+
+    Raises:
+        InvalidInput: it does not exist, or is not JSON; with its name.
+    """
+    try:
+        document: JsonValue = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} is not JSON: {error}") from error
+    return document
+
+
+def is_url(target: str) -> bool:
+    """Whether a target is a service's URL."""
+    return target.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True)
+class _ServiceEntry:
+    """The service of a process as an option, a catalog or a pipeline names it.
+
+    Attributes:
+        targets: A target, or URLs of replicas.
+        base: Directory that a relative target is relative to.
+        overlay: JSON merge patch for its description.
+        saved: The description in a catalog.
+        transports: Media types that the service accepted when it was saved; empty for PESTO 1.7.2.
+    """
+
+    targets: tuple[str, ...]
+    base: Path
+    overlay: Mapping[str, JsonValue] | None = None
+    saved: Description | None = None
+    transports: tuple[str, ...] = ()
+
+
+def _described_here(
+    target: str, base: Path | None
+) -> tuple[Description, str, tuple[str, ...], tuple[str, ...]]:
+    from pesto_runtime.processor import load_processor
+
+    processor = load_processor(target, base=base)
+    return processor.description, processor.build, (), (_absolute(target, base),)
+
+
+def _described_by_service(
+    urls: Sequence[str],
+) -> tuple[Description, str, tuple[str, ...], tuple[str, ...]]:
+    from pesto_runtime.client.client import Client
+
+    replies = []
+    for url in urls:
+        if not is_url(url):
+            raise InvalidInput(f"{url!r} is listed as a replica, and is not a URL")
+        with Client(url) as client:
+            replies.append(client.described)
+    first = replies[0]
+    for url, other in zip(urls, replies, strict=True):
+        if other.digest != first.digest:
+            raise InvalidContract(
+                f"{urls[0]} and {url} are listed as replicas of one process, but describe "
+                f"{first.description.name} {first.description.version} and "
+                f"{other.description.name} {other.description.version} differently"
+            )
+    return first.description, first.build, first.transports, tuple(urls)
+
+
+def _absolute(target: str, base: Path | None) -> str:
+    """Make the file of a target absolute: the run's workers may have another working directory."""
+    place, colon, function = target.rpartition(":")
+    path = Path(base or Path.cwd(), place if colon else target)
+    return f"{path.resolve()}{colon}{function if colon else ''}" if path.exists() else target
+
+
+def _from_catalog(entry: _ServiceEntry, saved: Description) -> Discovered:
+    description = saved.overlaid(entry.overlay) if entry.overlay else saved
+    build = f"{saved.name}@{saved.version}"
+    service = Service(
+        targets=entry.targets,
+        description=description.to_json(),
+        build=build,
+        transports=entry.transports,
+    )
+    return Discovered(service, description, saved)
+
+
+def _drift(name: str, entry: _ServiceEntry, found: Discovered) -> Iterator[BadField]:
+    if entry.saved is None or entry.saved.digest == found.said.digest:
+        return
+    changes = drift(entry.saved, found.said)
+    breaking = [
+        BadField(f"/{name}{each.pointer}", each.detail) for each in changes if each.breaking
+    ]
+    if breaking:
+        raise InvalidContract.of(
+            f"{entry.targets[0]} is no longer the {name!r} that the catalog describes "
+            "(discover it again, then check the pipeline)",
+            breaking,
+        )
+    for each in changes:
+        yield BadField(f"/{name}{each.pointer}", f"changed since the catalog: {each.detail}")
+
+
+def _options(options: Sequence[str]) -> dict[str, _ServiceEntry]:
+    targets: dict[str, tuple[str, ...]] = {}
+    for option in options:
+        name, equals, target = option.partition("=")
+        if is_url(option):
+            name, target = find((option,)).description.name, option
+        elif not equals or not name or not target:
+            raise InvalidInput(f"-s {option!r} is neither NAME=TARGET_OR_URL nor a URL")
+        targets[name] = (*targets.get(name, ()), target)
+    return {name: _ServiceEntry(each, Path.cwd()) for name, each in targets.items()}
+
+
+def _catalog(path: Path) -> dict[str, _ServiceEntry]:
+    if path.is_dir():
+        files = sorted(path.glob("*@*.json"))
+        if not files:
+            raise InvalidInput(
+                f"{path} does not contain a NAME@VERSION.json; `pesto discover` writes them"
+            )
+        return _unique(path, [_saved_entry(file) for file in files])
+    document = _read_object(path)
+    return {name: _entry(name, value, path) for name, value in document.items()}
+
+
+def _unique(folder: Path, entries: list[tuple[str, _ServiceEntry]]) -> dict[str, _ServiceEntry]:
+    names = [name for name, _ in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidInput(
+            f"{folder} contains several versions of {', '.join(twice)}; delete all but one of each"
+        )
+    return dict(entries)
+
+
+def _saved_entry(file: Path) -> tuple[str, _ServiceEntry]:
+    document = _read_object(file)
+    if "url" not in document or "description" not in document:
+        raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
+    saved = Description.parse(document["description"])
+    targets, overlay = _targets(document["url"]), _overlay(document, file)
+    # Without the key, assume a service of this package: only PESTO 1.7.2 accepts none of its types.
+    known = document.get("transports", ["*/*"])
+    transports = tuple(map(str, known)) if isinstance(known, list) else ()
+    return saved.name, _ServiceEntry(targets, file.parent, overlay, saved, transports)
+
+
+def _entry(name: str, value: JsonValue, file: Path) -> _ServiceEntry:
+    """Parse a service in a catalog: a target, a list of URLs, or `{"url": …, "overlay": …}`."""
+    if isinstance(value, dict):
+        targets = _targets(value.get("url"), f"{file}, service {name!r}")
+        return _ServiceEntry(targets, file.resolve().parent, _overlay(value, file))
+    return _ServiceEntry(_targets(value, f"{file}, service {name!r}"), file.resolve().parent)
+
+
+def _overlay(document: Mapping[str, JsonValue], file: Path) -> Mapping[str, JsonValue] | None:
+    overlay = document.get("overlay")
+    if overlay is not None and not isinstance(overlay, dict):
+        raise InvalidInput(f"{file}: overlay must be an object, not {shortened(overlay)}")
+    return overlay
+
+
+def _targets(value: object, where: str = "") -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else value
+    if isinstance(found, (list, tuple)) and found and all(isinstance(each, str) for each in found):
+        return tuple(found)
+    fault = f"{shortened(value)} is neither a target, nor a URL, nor a list of URLs"
+    raise InvalidInput(f"{where}: {fault}" if where else fault)
+
+
+def _read_object(path: Path) -> dict[str, JsonValue]:
+    document = read_document(path)
+    if not isinstance(document, dict):
+        raise InvalidContract(f"{path} must be a JSON object, not {shortened(document)}")
+    return document
+
+
+def _overlay_of(path: Path) -> dict[str, JsonValue]:
+    """Return the overlay of a saved description: users write it, and saving again preserves it."""
+    try:
+        saved = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not JSON: {error}; correct or delete it") from error
+    return {"overlay": saved["overlay"]} if isinstance(saved, dict) and "overlay" in saved else {}

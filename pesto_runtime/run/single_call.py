@@ -1,0 +1,177 @@
+"""Call a process once on whole images, outside a pipeline, and write its outputs to files.
+
+Nothing is tiled or stored, and no plan is made.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
+from pesto_runtime.hrefs import as_href
+from pesto_runtime.processor import encode_value
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.read import read_image
+from pesto_runtime.run.callers import caller_for, close_callers
+from pesto_runtime.run.features import whole_collection
+from pesto_runtime.run.services import find
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Description, Port
+
+_TIFF, _PNG = "image/tiff", "image/png"
+
+
+def call_once(
+    target: str | Sequence[str],
+    texts: Mapping[str, str],
+    *,
+    keep: Mapping[str, Path],
+    stays_open: bool = False,
+) -> dict[str, JsonValue]:
+    """Call a target or a service.
+
+    Args:
+        target: A target, a service's URL, or the URLs of its replicas.
+        texts: Input name -> text: path or href of an image, JSON for other kinds, or a plain
+            string.
+        keep: Output name -> file for it: a GeoTIFF, a `.png`, a vector's `.geojson` in the CRS of
+            the first image, or JSON as the process returns it.
+        stays_open: Whether connections stay open for the next call, until `close_callers`.
+
+    Returns:
+        JSON outputs by name; for those in a file, the path.
+
+    Raises:
+        InvalidInput: the process does not have an input or output, or an image has no path.
+        PestoError: the call failed; then no file is written.
+    """
+    found = find((target,) if isinstance(target, str) else target)
+    description = found.description
+    _refuse_unknown(description, texts, keep)
+    images = {
+        port.name: read_image(as_href(texts[port.name]), bands=_bands(port))
+        for port in description.image_inputs
+        if port.name in texts
+    }
+    inputs: dict[str, object] = {
+        name: images[name].pixels if name in images else _value(description.input(name), text)
+        for name, text in texts.items()
+    }
+    first = next(iter(images.values()), None)
+    try:
+        outputs = caller_for(found.service).run(inputs, tile=first.whole_tile if first else None)
+    finally:
+        if not stays_open:
+            close_callers()
+    return _save(description, outputs, keep, first)
+
+
+def _refuse_unknown(
+    description: Description, texts: Mapping[str, str], keep: Mapping[str, Path]
+) -> None:
+    inputs = {port.name for port in description.inputs}
+    outputs = {port.name for port in description.outputs}
+    faults = [
+        BadField(
+            f"/{side}/{name}", f"does not exist; there are {', '.join(sorted(known)) or 'none'}"
+        )
+        for side, names, known in (("inputs", texts, inputs), ("outputs", keep, outputs))
+        for name in names
+        if name not in known
+    ]
+    faults += [
+        BadField(f"/outputs/{port.name}", f"is an image: write it by -o {port.name}=PATH")
+        for port in description.outputs
+        if port.kind == "image" and port.required and port.name not in keep
+    ]
+    faults += [
+        BadField(f"/outputs/{name}", f"an image is written as .tif or .png, not {path.suffix!r}")
+        for name, path in keep.items()
+        if (port := description.output(name)) is not None
+        and port.kind == "image"
+        and path.suffix not in (".tif", ".tiff", ".png")
+    ]
+    if faults:
+        raise InvalidInput.of(description.name, faults)
+
+
+def _save(
+    description: Description,
+    outputs: Mapping[str, object],
+    keep: Mapping[str, Path],
+    first: Image | None,
+) -> dict[str, JsonValue]:
+    """Write outputs to their files, and return JSON outputs and paths by name."""
+    results: dict[str, JsonValue] = {}
+    files: dict[Path, bytes] = {}
+    for port in description.outputs:
+        value = outputs.get(port.name)
+        path = keep.get(port.name)
+        if isinstance(value, np.ndarray):
+            if path is not None:
+                files[path] = _encoded(port, value, first, path)
+        elif value is not None and port.kind != "images":
+            results[port.name] = encode_value(port.name, value)
+            if path is not None:
+                files[path] = _text(description, port, results[port.name], first, path).encode()
+        if path is not None:
+            results[port.name] = str(path)
+    for path, data in files.items():
+        _write(path, data)
+    return results
+
+
+def _text(
+    description: Description, port: Port, value: JsonValue, first: Image | None, path: Path
+) -> str:
+    if port.kind == "vector" and path.suffix == ".geojson" and first is not None:
+        return whole_collection(description, port, value, first)
+    return json.dumps(value, indent=2)
+
+
+def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) -> bytes:
+    names = port.raster.band_names if port.raster else None
+    nodata = port.raster.nodata if port.raster else None
+    same_grid = first is not None and first.pixels.shape[1:] == pixels.shape[1:]
+    image = Image(
+        pixels,
+        crs=first.crs if first and same_grid else None,
+        transform=first.transform if first and same_grid else None,
+        nodata=nodata,
+        bands=names or (),
+        tags=dict(first.tags) if first and same_grid else {},
+    )
+    return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
+
+
+def _bands(port: Port) -> tuple[str, ...] | None:
+    return port.raster.band_names if port.raster else None
+
+
+def _value(port: Port | None, text: str) -> JsonValue:
+    if port is not None and port.schema.get("type") == "string":
+        return text
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError:
+        return text
+    return value
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}") from error

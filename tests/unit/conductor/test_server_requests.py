@@ -1,0 +1,190 @@
+"""Requests to a Conductor: authentication by a token, JSON as it is, errors with the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_conductor.client import Conductor
+from pesto_conductor.taskqueue import TaskQueue
+from pesto_runtime.errors import InvalidInput, NotFound, ServiceMisbehaved, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import JsonValue
+
+KEY = {"keyId": "me", "keySecret": "hush"}
+
+
+class Locked(BaseHTTPRequestHandler):
+    """A Conductor that gives a token for a key, and takes no request without the token."""
+
+    protocol_version = "HTTP/1.1"
+    valid = "first"
+    asked: list[tuple[str, JsonValue]] = []  # noqa: RUF012  # one server at a time
+    peers: set[object] = set()  # noqa: RUF012  # as above
+
+    def do_GET(self) -> None:
+        """Definitions, a page of tasks, and three kinds of failure."""
+        self.take(None)
+
+    def do_POST(self) -> None:
+        """A token for the key; else as any request."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/api/token":
+            self.answer(200, {"token": self.valid}) if body == KEY else self.answer(401, {})
+        else:
+            self.take(body)
+
+    def take(self, body: JsonValue) -> None:
+        """Answer who has the token."""
+        if self.headers.get("X-Authorization") != self.valid:
+            self.answer(401, {"message": "who are you?", "error": "INVALID_TOKEN"})
+            return
+        self.asked.append((self.path, body))
+        self.peers.add(self.client_address)
+        if self.path.startswith("/api/workflow/gone"):
+            self.answer(404, {"message": "no such workflow"})
+        elif self.path.startswith("/api/workflow/broken"):
+            self.answer(500, {"message": "out of order"})
+        elif self.path.startswith("/api/workflow"):
+            self.answer(200, "d5c3ec98-9f77-424c-8047-2e69c9fe8ae9")
+        elif self.path == "/api/metadata/workflow/validate":
+            wrong: list[JsonValue] = [{"path": "tasks", "message": "are empty"}]
+            self.answer(400, {"message": "invalid", "validationErrors": wrong})
+        elif self.path.startswith("/api/metadata/workflow"):
+            self.answer(200, {"name": "w", "nobodyKnows": {"this": None}})
+        elif self.path.startswith("/api/tasks/poll"):
+            self.answer(200, [{"taskId": "t", "workflowInstanceId": "w", "taskType": "pesto_call"}])
+        else:
+            self.answer(200, [{"name": "pesto_call"}])
+
+    def answer(self, status: int, document: JsonValue) -> None:
+        """Send JSON, or plain text as Conductor does for an id."""
+        is_text = isinstance(document, str)
+        body = str(document).encode() if is_text else json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain" if is_text else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a server that wants a token; the environment has the key for it."""
+    monkeypatch.setenv("CONDUCTOR_AUTH_KEY", KEY["keyId"])
+    monkeypatch.setenv("CONDUCTOR_AUTH_SECRET", KEY["keySecret"])
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # not for this machine
+    Locked.valid = "first"
+    Locked.asked.clear()
+    Locked.peers.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def without_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An environment that has no credentials."""
+    with monkeypatch.context() as patch:
+        patch.delenv("CONDUCTOR_AUTH_KEY")
+        patch.delenv("CONDUCTOR_AUTH_SECRET")
+        yield
+
+
+def test_a_server_that_wants_a_token_gets_one(locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of the environment is exchanged for it; without a key the error says what to set."""
+    with Conductor(locked) as conductor:
+        assert conductor.task_types() == ["pesto_call"]
+    with (
+        without_key(monkeypatch),
+        Conductor(locked) as conductor,
+        pytest.raises(InvalidInput) as told,
+    ):
+        conductor.task_types()
+    for part in ("GET /metadata/taskdefs", "who are you?", "CONDUCTOR_AUTH_KEY", locked):
+        assert part in str(told.value)
+
+
+def test_a_token_that_is_no_longer_taken_is_renewed(locked: str) -> None:
+    """As after a restart of the server; the request is sent again."""
+    with Conductor(locked) as conductor:
+        conductor.task_types()
+        Locked.valid = "second"
+        assert conductor.task_types() == ["pesto_call"]
+    assert len(Locked.asked) == 2
+
+
+def test_workers_take_tasks_by_the_same_key(locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way in: the worker's own client; without a key it is refused."""
+
+    async def polled() -> list[str]:
+        queue = TaskQueue(locked)
+        try:
+            return [each.identity for each in await queue.poll("pesto_call", 1)]
+        finally:
+            await queue.close()
+
+    assert asyncio.run(polled()) == ["t"]
+    with without_key(monkeypatch), pytest.raises(InvalidInput, match="401"):
+        asyncio.run(polled())
+
+
+def test_definitions_keep_the_keys_that_the_sdk_does_not_know(locked: str) -> None:
+    """Both ways, null included; an id is text. All of it over one connection."""
+    definition: dict[str, JsonValue] = {"name": "w", "nobodyKnows": {"this": None, "n": [1, "2"]}}
+    with Conductor(locked) as conductor:
+        assert conductor.definition("w", version=3) == {"name": "w", "nobodyKnows": {"this": None}}
+        identity = conductor.start("w", {"a": None}, definition=definition)
+    assert identity == "d5c3ec98-9f77-424c-8047-2e69c9fe8ae9"
+    assert Locked.asked == [
+        ("/api/metadata/workflow/w?version=3", None),
+        ("/api/workflow", {"name": "w", "input": {"a": None}, "workflowDef": definition}),
+    ]
+    assert len(Locked.peers) == 1
+
+
+def test_refusals_say_which_call_and_why(locked: str) -> None:
+    """By kind: what is not there, what is wrong with a definition, a server in trouble."""
+    with Conductor(locked) as conductor:
+        with pytest.raises(NotFound, match=r"GET /workflow/gone: no such workflow"):
+            conductor.workflow("gone")
+        with pytest.raises(InvalidInput, match=r"validate: invalid; tasks: are empty"):
+            conductor.validate({"name": "w"})
+        with pytest.raises(ServiceMisbehaved, match=r"GET /workflow/broken: out of order.*500"):
+            conductor.workflow("broken")
+
+
+def test_a_server_that_is_away_is_unreachable_with_its_address() -> None:
+    """The error says which server, and which call."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
+    with Conductor(url) as conductor, pytest.raises(Unreachable) as told:
+        conductor.task_types()
+    assert f"Conductor at {url}: GET /metadata/taskdefs" in str(told.value)
+
+
+def test_without_the_sdk_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is sent."""
+    monkeypatch.setitem(sys.modules, "conductor", None)
+    with (
+        Conductor("http://127.0.0.1:1/api") as conductor,
+        pytest.raises(InvalidInput, match=r"pip install 'pesto-workflows\[conductor\]'"),
+    ):
+        conductor.task_types()

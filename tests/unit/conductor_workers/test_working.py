@@ -1,0 +1,140 @@
+"""The worker loop against a server that refuses updates: leases, results, repeated attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from pesto_conductor.crew import WorkerLoop
+from pesto_conductor.metrics import WorkerMetrics
+from pesto_conductor.taskqueue import TaskQueue
+from pesto_conductor.verbs import binding_of
+from pesto_runtime.contract import ChunkResult
+from pesto_runtime.errors import Interrupted
+from tests.support.task_server import task_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydantic import JsonValue
+
+    from pesto_conductor.verbs import TaskContext
+    from pesto_runtime.contract.raster import ClosedValue
+    from tests.support.task_server import TaskServer
+
+DONE = ChunkResult(manifest="file:///m.json", tiles=1, reused=0, holes=0, blocks=1, bytes_read=0)
+
+
+def chunk(phase: int = 0) -> dict[str, JsonValue]:
+    return {"plan": "file:///plan.json", "phase": phase, "start": 0, "stop": 1}
+
+
+@contextmanager
+def working(
+    server: TaskServer, serve: Callable[[ClosedValue, TaskContext], ClosedValue]
+) -> Iterator[None]:
+    """Run a worker with two slots while the block runs; a function performs its chunks."""
+    binding = replace(binding_of("pesto_process"), verb=serve)
+    stop = threading.Event()
+
+    async def main() -> None:
+        queue = TaskQueue(server.url)
+        crew = WorkerLoop(queue, WorkerMetrics(), concurrency=2)
+        work = asyncio.create_task(crew.run([binding]))
+        await asyncio.to_thread(stop.wait)
+        crew.drain()
+        await work
+        await queue.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def until(is_so: Callable[[], bool], within_s: float = 15) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@dataclass
+class Meeting:
+    """Run chunks that wait until the expected number has begun, or until they are stopped."""
+
+    expected: int
+    said: list[str] = field(default_factory=list)
+
+    def __call__(self, _asked: ClosedValue, errand: TaskContext) -> ChunkResult:
+        """Run one."""
+        self.said.append("begins")
+        while self.said.count("begins") < self.expected:
+            if errand.watch.should_stop():
+                self.said.append("stops")
+                raise Interrupted("stopped")
+            time.sleep(0.01)
+        return DONE
+
+
+def test_chunks_of_two_phases_are_made_at_once() -> None:
+    """Equal chunk numbers in two phases are different chunks."""
+    meeting = Meeting(expected=2)
+    with task_server() as server, working(server, meeting):
+        for phase in (0, 1):
+            server.put(f"phase {phase}", chunk(phase))
+        until(lambda: "stops" in meeting.said or all(map(server.ended, ("phase 0", "phase 1"))))
+    assert meeting.said == ["begins", "begins"]
+    assert server.ended("phase 0") == server.ended("phase 1") == ["COMPLETED"]
+
+
+def test_a_chunk_is_never_made_by_two_attempts_at_once() -> None:
+    """The control: an attempt that lost its lease ends, unreported, before the next one begins."""
+    meeting = Meeting(expected=2)
+    with task_server() as server, working(server, meeting):
+        server.put("first", chunk())
+        until(lambda: meeting.said == ["begins"])
+        server.put("second", chunk())
+        until(lambda: bool(server.ended("second")))
+    assert meeting.said == ["begins", "stops", "begins"]
+    assert (server.ended("first"), server.ended("second")) == ([], ["COMPLETED"])
+
+
+def test_a_result_that_cannot_be_delivered_is_sent_again_with_growing_pauses() -> None:
+    """A server that comes back is not flooded: the pauses are 0.2 s, 0.4 s, 0.8 s and so on."""
+    with task_server() as server, working(server, lambda _asked, _errand: DONE):
+        server.refusals = 3
+        server.put("t", chunk())
+        until(lambda: bool(server.ended("t")))
+    came = [each.at for each in server.updates]
+    assert [each.is_accepted for each in server.updates] == [False, False, False, True]
+    pauses = [after - before for before, after in pairwise(came)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.2, 0.4, 0.8), strict=True)), pauses
+
+
+def test_a_lease_outlives_two_renewals_that_are_lost() -> None:
+    """Three renewals fit into the response timeout, and one is enough."""
+    is_renewed = threading.Event()
+
+    def serve(_asked: ClosedValue, _errand: TaskContext) -> ChunkResult:
+        is_renewed.wait(15)
+        return DONE
+
+    with task_server() as server, working(server, serve):
+        server.refusals = 2
+        server.put("t", chunk(), response_timeout_s=4)
+        until(lambda: any(each.is_renewal and each.is_accepted for each in server.updates))
+        is_renewed.set()
+        until(lambda: bool(server.ended("t")))
+    renewals = [each for each in server.updates if each.is_renewal]
+    assert [each.is_accepted for each in renewals] == [False, False, True]
+    assert renewals[-1].at - server.handed_out["t"] < 4
+    assert server.ended("t") == ["COMPLETED"]

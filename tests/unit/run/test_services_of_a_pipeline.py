@@ -1,0 +1,100 @@
+"""Which service runs a process: options, then a catalog, then the pipeline's own."""
+
+from pathlib import Path
+
+import pytest
+
+from pesto_runtime.contract import Pipeline
+from pesto_runtime.errors import InvalidContract, InvalidInput, PestoError
+from pesto_runtime.run.services import Services, resolve_services
+from tests.support.commands import saved
+from tests.support.runs import PROCESSES, chain
+
+PIPELINE = Pipeline.parse(chain("grow"))
+FAR, SHORT = f"{PROCESSES}:grow_far", f"{PROCESSES}:grow_short"
+
+
+def resolved(*options: str, catalog: Path | None = None) -> Services:
+    return resolve_services(PIPELINE, base=PROCESSES.parent, options=options, catalog=catalog)
+
+
+def margin(services: Services) -> int:
+    return services.descriptions["grow"].margin.top
+
+
+def test_options_come_before_a_catalog_and_that_before_the_pipeline(tmp_path: Path) -> None:
+    """Told apart by their margins: 1, 40 and 39."""
+    catalog = saved(tmp_path / "services.json", {"grow": FAR})
+    assert margin(resolved()) == 1
+    assert margin(resolved(catalog=catalog)) == 40
+    assert margin(resolved(f"grow={SHORT}", catalog=catalog)) == 39
+
+
+def test_a_relative_target_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
+    """Not to the working directory."""
+    (tmp_path / "code.py").write_text(PROCESSES.read_text())
+    catalog = saved(tmp_path / "services.json", {"grow": "code.py:grow_far"})
+    found = resolved(catalog=catalog)
+    assert found.services["grow"].targets == (f"{tmp_path}/code.py:grow_far",)
+
+
+def test_an_overlay_is_merged_into_what_the_service_says(tmp_path: Path) -> None:
+    """The digest stays that of the service itself."""
+    overlay = {"input": {"properties": {"image": {"x-raster": {"margin": 7}}}}}
+    entry = {"url": f"{PROCESSES}:grow", "overlay": overlay}
+    catalog = saved(tmp_path / "services.json", {"grow": entry})  # type: ignore[dict-item]  # JSON
+    found = resolved(catalog=catalog)
+    assert margin(found) == 7
+    assert found.digests == resolved().digests
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("{", InvalidInput, "not JSON"),
+        ("[1]", InvalidContract, "JSON object"),
+        ('{"grow": 5}', InvalidInput, "neither a target"),
+        ('{"grow": []}', InvalidInput, "neither a target"),
+        ('{"grow": {"overlay": {}}}', InvalidInput, "neither a target"),
+        ('{"grow": {"url": "x.py:f", "overlay": 5}}', InvalidInput, "overlay"),
+        ('{"grow": "nowhere.py:f"}', PestoError, "nowhere.py"),
+    ],
+)
+def test_a_catalog_that_cannot_be_understood_is_refused(
+    tmp_path: Path, text: str, error: type[PestoError], message: str
+) -> None:
+    """By its file, or the value that is wrong."""
+    path = tmp_path / "services.json"
+    path.write_text(text)
+    with pytest.raises(error, match=message):
+        resolved(catalog=path)
+
+
+def test_an_empty_folder_is_no_catalog(tmp_path: Path) -> None:
+    """It says how to fill it."""
+    with pytest.raises(InvalidInput, match="pesto discover"):
+        resolved(catalog=tmp_path)
+
+
+@pytest.mark.parametrize("option", ["grow", "=x.py:f", "grow="])
+def test_an_option_that_names_nothing_is_refused(option: str) -> None:
+    """With what it may be."""
+    with pytest.raises(InvalidInput, match="NAME=TARGET_OR_URL"):
+        resolved(option)
+
+
+def test_a_folder_with_two_versions_of_a_process_is_refused(tmp_path: Path) -> None:
+    """Which one is meant is not for us to guess; one of them alone is fine."""
+    description = resolved().descriptions["grow"].to_json()
+    for version in ("1.9.0", "1.10.0"):
+        entry = {
+            "url": FAR,
+            "digest": "sha256:0",
+            "description": {**description, "version": version},
+        }
+        saved(tmp_path / f"grow@{version}.json", entry)  # type: ignore[arg-type]  # JSON
+    with pytest.raises(InvalidInput, match="several versions of grow"):
+        resolved(catalog=tmp_path)
+    (tmp_path / "grow@1.9.0.json").unlink()
+    with pytest.raises(InvalidContract):  # it has drifted from what the target says
+        resolved(catalog=tmp_path)
