@@ -79,7 +79,7 @@ class InProcess:
 
 def ready(web: Web, state: str = "OK") -> None:
     """Wait until the service says this of its health."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while web("GET", "/health").text != state:
         assert time.monotonic() < deadline
         time.sleep(0.01)
