@@ -189,5 +189,5 @@ def _run_listened(listener: _Listener, work: Callable[[], CallResponse]) -> Call
 
 
 def _set_up(processor: Processor) -> None:
-    import_module("pesto_runtime.raster.codec")  # loads GDAL, which the first call would wait for
+    import_module("pesto_runtime.raster.codec")  # else the first call waits for GDAL
     processor.setup()

@@ -220,7 +220,7 @@ def _called(life: Lifecycle, event: Event) -> Step:
 
 def _late(life: Lifecycle, event: Event) -> Step:
     match event:
-        # There was no answer in the socket: the deadline counts now.
+        # The socket had no response: the call is late.
         case SocketRead():
             return _lost(life), (Resolve(TimeoutError()), Do.KILL, Do.REPORT_LOSS)
     return _called(life, event)

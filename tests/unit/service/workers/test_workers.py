@@ -122,7 +122,7 @@ def test_a_flood_of_lines_is_cut() -> None:
 
     asyncio.run(scene())
     assert len(lines) == 2000
-    assert lines[-1] == "over 2000 lines; no more are kept"
+    assert lines[-1] == "over 2000 lines; further lines are not stored"
 
 
 @pytest.mark.parametrize("size", [10, 65_536, 1 << 20, 9 << 20])
