@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -36,9 +38,11 @@ def ready(number: float) -> float:
 
 
 @asynccontextmanager
-async def working(target: str, *, count: int = 1) -> AsyncIterator[WorkerPool]:
+async def working(
+    target: str, *, count: int = 1, timeout_s: float = 60
+) -> AsyncIterator[WorkerPool]:
     """Workers that are ready, or failed."""
-    limits = Limits(workers=count)
+    limits = Limits(workers=count, timeout_s=timeout_s)
     workers = WorkerPool(target, gate=Gate(True), limits=limits)
     await workers.load()
     workers.start(lambda: None)
@@ -175,6 +179,48 @@ def test_a_cancelled_call_waiting_for_its_turn_costs_no_worker(tmp_path: Path) -
             assert json.loads(answer.whole()) != {"worker": worker}
 
     asyncio.run(scene())
+
+
+def test_a_worker_that_is_lost_gets_no_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither after it died idle, nor after it died at work: no call has to be handed on."""
+
+    async def scene() -> None:
+        async with working(HAZARDS + "hazard") as workers:
+            (idle,) = workers.process_ids
+            os.kill(idle, signal.SIGKILL)
+            while workers.process_ids in ((idle,), ()):  # noqa: ASYNC110  # another process
+                await asyncio.sleep(0.001)
+            answer = json.loads((await ask(workers, how="tell")).whole())
+            (at_work,) = workers.process_ids
+            assert answer == {"worker": at_work}
+            with pytest.raises(AlgorithmFailed, match="exit status 3"):
+                await ask(workers, how="exit")
+            answer = json.loads((await ask(workers, how="tell")).whole())
+            assert answer["worker"] not in (idle, at_work)
+
+    asyncio.run(scene())
+    assert [each.getMessage() for each in caplog.records] == []
+
+
+def test_each_late_call_is_stopped_at_its_own_deadline(tmp_path: Path) -> None:
+    """There is one timer for all: it is set again for the call that began later."""
+
+    async def scene() -> float:
+        async with working(HAZARDS + "hazard", count=2, timeout_s=2) as workers:
+            nap = {"how": "late", "seconds": 30}
+            first = asyncio.ensure_future(ask(workers, path=f"{tmp_path}/a", **nap))
+            await asyncio.sleep(1)
+            began = asyncio.get_running_loop().time()
+            second = asyncio.ensure_future(ask(workers, path=f"{tmp_path}/b", **nap))
+            async with asyncio.timeout(20):
+                for call in (first, second):
+                    with pytest.raises(AlgorithmFailed, match="no answer within 2 s"):
+                        await call
+            return asyncio.get_running_loop().time() - began
+
+    assert asyncio.run(scene()) >= 2
 
 
 def test_set_up_is_told_line_by_line(tmp_path: Path) -> None:
