@@ -32,7 +32,8 @@ pytestmark = [
 HAZARDS = "tests/contract/hazards.py:"
 SERVE = """
 import json, sys
-from pesto_runtime.service import Limits, serve
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.server import serve
 serve(sys.argv[1], port=0, limits=Limits(**json.loads(sys.argv[2])))
 """
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _SERVE = """
 import sys
-from pesto_runtime.service import Limits, serve
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.server import serve
 target, body, workers, queue, *allow = sys.argv[1:]
 limits = Limits(body_bytes=int(body), workers=int(workers), queue=int(queue))
 serve(target, port=0, allow=allow, limits=limits)
