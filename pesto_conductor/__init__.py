@@ -1,1 +1,1 @@
-"""Conductor side of pesto-workflows: workers of the verbs, definitions, a server for trials."""
+"""Conductor side of pesto-workflows: workers for the activities, definitions, a trial server."""

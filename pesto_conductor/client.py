@@ -1,8 +1,8 @@
-"""Ask a Conductor server over its REST interface, by the transport of conductor-python.
+"""Send requests to Conductor's REST interface, through the transport of conductor-python.
 
-The SDK's own clients are not used: they are untyped, drop fields of definitions that they do not
-know, and cannot validate, decide or test by a definition's JSON. Its transport passes JSON through
-as it is, and authenticates by `CONDUCTOR_AUTH_KEY` and `CONDUCTOR_AUTH_SECRET`.
+The SDK's own clients are not used: they are untyped, drop unknown fields of definitions, and have
+no `validate` and `decide`. Its transport passes JSON through unchanged, and authenticates with
+`CONDUCTOR_AUTH_KEY` and `CONDUCTOR_AUTH_SECRET`. Workers use `taskqueue.py` instead.
 """
 
 from __future__ import annotations
@@ -23,46 +23,17 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 Document: TypeAlias = "dict[str, JsonValue]"
-_CONNECT_S, _ANSWER_S = 3.0, 60.0
+_CONNECT_S, _READ_S = 3.0, 60.0
 _ENDED = frozenset({"COMPLETED", "FAILED", "TIMED_OUT", "TERMINATED"})
 
 
 def is_over(workflow: Mapping[str, JsonValue]) -> bool:
-    """Whether a workflow has ended, well or not."""
+    """Whether a workflow has ended, successfully or not."""
     return workflow.get("status") in _ENDED
 
 
-def made_up_run(
-    definition: Document,
-    inputs: Document,
-    outputs: Mapping[str, Document],
-    *,
-    children: Mapping[str, Document] | None = None,
-) -> Document:
-    """What to ask for, to have a definition run without workers.
-
-    Args:
-        definition: The workflow.
-        inputs: Its input.
-        outputs: Task reference -> what the task is to answer.
-        children: Reference of a SUB_WORKFLOW -> the same for its own definition.
-    """
-    mocks: Document = {
-        reference: [{"status": "COMPLETED", "output": output}]
-        for reference, output in outputs.items()
-    }
-    return {
-        "name": definition["name"],
-        "version": definition.get("version", 1),
-        "input": inputs,
-        "workflowDef": definition,
-        "taskRefToMockOutput": mocks,
-        "subWorkflowTestRequest": dict(children or {}),
-    }
-
-
 def require_sdk() -> None:
-    """Make sure that conductor-python is installed.
+    """Check that conductor-python is installed.
 
     Raises:
         InvalidInput: it is not; names the extra.
@@ -74,19 +45,20 @@ def require_sdk() -> None:
 
 
 class Conductor:
-    """A Conductor server.
+    """A Conductor server; every method that sends a request raises the errors of `request`.
 
     Attributes:
         url: Base of its REST interface: `http://HOST:PORT/api`.
     """
 
     def __init__(self, url: str) -> None:
+        """Prepare a connection pool; nothing is sent yet."""
         import httpx
 
         from pesto_runtime.client.transport import http_options
 
         self.url = url.rstrip("/")
-        options = http_options(self.url, timeout_s=_ANSWER_S, headers=None, verify=True)
+        options = http_options(self.url, timeout_s=_READ_S, headers=None, verify=True)
         self._http = httpx.Client(**options)
 
     def __enter__(self) -> Self:
@@ -101,57 +73,51 @@ class Conductor:
         self._http.close()
 
     def is_healthy(self) -> bool:
-        """Whether it answers `/health`, and says that it is well.
-
-        `/actuator/health` says 503 for as long as no Elasticsearch runs, and is not asked.
-        """
+        """Whether `/health` of the server reports that it is healthy; takes 3 s at most."""
         import httpx
 
+        # Not `/actuator/health`: it returns 503 for as long as no Elasticsearch runs.
         try:
             health = f"{self.url.removesuffix('/api')}/health"
-            answer = self._http.get(health, timeout=_CONNECT_S)
-            return answer.status_code == 200 and answer.json().get("healthy") is True
+            response = self._http.get(health, timeout=_CONNECT_S)
+            return response.status_code == 200 and response.json().get("healthy") is True
         except (httpx.HTTPError, ValueError, AttributeError):
             return False
 
     def require(self) -> Self:
-        """Make sure of a server before anything else is tried; answers at once or in 3 s.
+        """Check that the server is healthy, before other requests; takes 3 s at most.
 
         Raises:
-            Unreachable: nothing healthy is there.
+            Unreachable: there is no healthy server.
         """
         if not self.is_healthy():
             raise Unreachable(
-                f"no Conductor answers at {self.url}; start one by `pesto conductor server up`, "
-                "or set CONDUCTOR_SERVER_URL to the /api of one that runs"
+                f"no Conductor responds at {self.url}; start one with "
+                "`pesto conductor server up`, or set CONDUCTOR_SERVER_URL to the /api of one"
             )
         return self
 
     def register_tasks(self, definitions: Sequence[Document]) -> None:
-        """Make task definitions known; later ones of a name replace earlier ones."""
-        self._ask("POST", "/metadata/taskdefs", body=list(definitions))
+        """Register task definitions; they replace those of the same name."""
+        self.request("POST", "/metadata/taskdefs", body=list(definitions))
 
     def task_types(self) -> list[str]:
-        """Names of the task definitions that it knows."""
-        found = self._ask("GET", "/metadata/taskdefs")
+        """Return the names of all registered task definitions."""
+        found = self.request("GET", "/metadata/taskdefs")
         known = found if isinstance(found, list) else []
         return [str(each["name"]) for each in known if isinstance(each, dict)]
 
     def register_workflows(self, definitions: Sequence[Document]) -> None:
-        """Make workflow definitions known; they replace those of the same name and version."""
-        self._ask("PUT", "/metadata/workflow", body=list(definitions))
+        """Register workflow definitions; they replace those of the same name and version."""
+        self.request("PUT", "/metadata/workflow", body=list(definitions))
 
     def validate(self, definition: Document) -> None:
-        """Let the server look at a workflow definition.
+        """Have the server validate a workflow definition.
 
         Raises:
-            InvalidInput: it refuses it, and says why.
+            InvalidInput: the definition is not valid; with every reason of the server.
         """
-        self._ask("POST", "/metadata/workflow/validate", body=definition)
-
-    def test(self, request: Document) -> Document:
-        """Run a definition without workers, on made-up outputs, as `made_up_run` asks for it."""
-        return _object(self._ask("POST", "/workflow/test", body=request))
+        self.request("POST", "/metadata/workflow/validate", body=definition)
 
     def start(
         self,
@@ -163,15 +129,15 @@ class Conductor:
         domains: Mapping[str, str] | None = None,
         correlation: str = "",
     ) -> str:
-        """Start a workflow; answers its id.
+        """Start a workflow; return its id.
 
         Args:
             name: Of its definition.
             inputs: Its input.
             version: Of its definition; the newest by default.
-            definition: Itself, where it is not registered.
-            domains: Task type -> domain: workers of this domain alone take such tasks.
-            correlation: Name to find it by, of the caller's choice.
+            definition: The definition itself, if it is not registered.
+            domains: Task type -> domain; only workers of this domain take such tasks.
+            correlation: A name of the caller's choice, by which the workflow can be found.
         """
         request: Document = {"name": name, "input": inputs}
         if version is not None:
@@ -182,69 +148,62 @@ class Conductor:
             request["taskToDomain"] = dict(domains)
         if correlation:
             request["correlationId"] = correlation
-        return str(self._ask("POST", "/workflow", body=request))
+        return str(self.request("POST", "/workflow", body=request))
 
     def workflow(self, identity: str, *, tasks: bool = True) -> Document:
-        """A workflow, with its tasks or without them."""
-        path = f"/workflow/{identity}"
-        return _object(self._ask("GET", path, query={"includeTasks": str(tasks).lower()}))
-
-    def definition(self, name: str, *, version: int | None = None) -> Document:
-        """A registered workflow definition; the newest version by default.
+        """Return a workflow, with or without its tasks.
 
         Raises:
-            NotFound: there is none of this name.
+            NotFound: no workflow has this id.
+        """
+        path = f"/workflow/{identity}"
+        return _object(self.request("GET", path, query={"includeTasks": str(tasks).lower()}))
+
+    def definition(self, name: str, *, version: int | None = None) -> Document:
+        """Return a registered workflow definition; the newest version by default.
+
+        Raises:
+            NotFound: no definition has this name.
         """
         query = {} if version is None else {"version": str(version)}
-        return _object(self._ask("GET", f"/metadata/workflow/{name}", query=query))
+        return _object(self.request("GET", f"/metadata/workflow/{name}", query=query))
 
     def search(self, query: str = "", *, size: int = 20) -> list[Document]:
-        """Newest workflows, in short, that a query finds: `workflowType = 'x'`."""
-        asked = {"start": "0", "size": str(size), "sort": "startTime:DESC", "query": query}
-        found = _object(self._ask("GET", "/workflow/search", query=asked)).get("results")
+        """Return summaries of the newest workflows that match a query: `workflowType = 'x'`."""
+        parameters = {"start": "0", "size": str(size), "sort": "startTime:DESC", "query": query}
+        found = _object(self.request("GET", "/workflow/search", query=parameters)).get("results")
         return [_object(each) for each in found] if isinstance(found, list) else []
 
     def logs(self, task: str) -> list[str]:
-        """Lines that a worker logged for a task."""
-        found = self._ask("GET", f"/tasks/{task}/log")
+        """Return the lines that workers have logged for a task."""
+        found = self.request("GET", f"/tasks/{task}/log")
         lines = found if isinstance(found, list) else []
         return [str(each.get("log", "")) for each in lines if isinstance(each, dict)]
 
     def retry(self, identity: str) -> None:
-        """Run the failed tasks of a failed workflow again, and go on from there."""
-        self._ask("POST", f"/workflow/{identity}/retry")
+        """Run the failed tasks of a failed workflow again, and continue from there."""
+        self.request("POST", f"/workflow/{identity}/retry")
 
     def terminate(self, identity: str, *, reason: str) -> None:
         """End a workflow now."""
-        self._ask("DELETE", f"/workflow/{identity}", query={"reason": reason})
+        self.request("DELETE", f"/workflow/{identity}", query={"reason": reason})
 
     def decide(self, identity: str) -> None:
-        """Make the server look at a workflow now, and not at its next sweep."""
-        self._ask("PUT", f"/workflow/decide/{identity}")
+        """Have the server schedule the next tasks of a workflow now, not at its next sweep."""
+        self.request("PUT", f"/workflow/decide/{identity}")
 
     def register_event_handler(self, handler: Document) -> None:
-        """Make an event handler known, in the place of one of the same name."""
+        """Register an event handler; it replaces one of the same name."""
         name = str(handler["name"])
-        known = self._ask("GET", "/event")
+        known = self.request("GET", "/event")
         names = (
             {each.get("name") for each in known if isinstance(each, dict)}
             if isinstance(known, list)
             else set()
         )
-        self._ask("PUT" if name in names else "POST", "/event", body=handler)
+        self.request("PUT" if name in names else "POST", "/event", body=handler)
 
-    @cached_property
-    def _api(self) -> ApiClient:
-        """The SDK's transport over our connections; its own ones try four times to connect."""
-        require_sdk()
-        from conductor.client.configuration.configuration import Configuration
-        from conductor.client.http.api_client import ApiClient
-
-        configuration = Configuration(server_api_url=self.url)
-        configuration.http_connection = self._http
-        return ApiClient(configuration)
-
-    def _ask(
+    def request(
         self,
         method: Literal["GET", "POST", "PUT", "DELETE"],
         path: str,
@@ -252,22 +211,42 @@ class Conductor:
         body: JsonValue = None,
         query: Mapping[str, str] | None = None,
     ) -> JsonValue:
+        """Send a request below `/api`; return the JSON of the response.
+
+        Raises:
+            InvalidInput: the extra is missing, or the server rejects the request.
+            NotFound: the server returned HTTP 404.
+            ServiceMisbehaved: the server returned HTTP 5xx.
+            Unreachable: the server does not respond.
+        """
         api = self._api
         from conductor.client.http.rest import ApiException
 
         try:
             found: JsonValue = api.call_api(
                 path, method, query_params=dict(query or {}), body=body, response_type="object",
-                _return_http_data_only=True, _request_timeout=(_CONNECT_S, _ANSWER_S),
+                _return_http_data_only=True, _request_timeout=(_CONNECT_S, _READ_S),
             )  # fmt: skip
         except ApiException as error:
             raise self._error_of(error, f"{method} {path}") from error
         return found
 
-    def _error_of(self, error: ApiException, asked: str) -> PestoError:
+    @cached_property
+    def _api(self) -> ApiClient:
+        """The SDK's transport, over our connection pool."""
+        require_sdk()
+        from conductor.client.configuration.configuration import Configuration
+        from conductor.client.http.api_client import ApiClient
+
+        # The SDK's own pool tries four times to connect, and ignores proxies of the environment.
+        configuration = Configuration(server_api_url=self.url)
+        configuration.http_connection = self._http
+        return ApiClient(configuration)
+
+    def _error_of(self, error: ApiException, request: str) -> PestoError:
         if not error.status:
-            return Unreachable(f"Conductor at {self.url}: {asked}: {error.reason}")
-        text = f"Conductor, {asked}: {_message(error)}"
+            return Unreachable(f"Conductor at {self.url}: {request}: {error.reason}")
+        text = f"Conductor, {request}: {_message(error)}"
         if error.status in (401, 403):
             return InvalidInput(
                 f"{text} (HTTP {error.status}); set CONDUCTOR_AUTH_KEY and CONDUCTOR_AUTH_SECRET "
@@ -282,12 +261,12 @@ class Conductor:
 
 def _object(value: JsonValue) -> Document:
     if not isinstance(value, dict):
-        raise ServiceMisbehaved(f"Conductor answered no JSON object: {str(value)[:120]!r}")
+        raise ServiceMisbehaved(f"Conductor did not return a JSON object: {str(value)[:120]!r}")
     return value
 
 
 def _message(error: ApiException) -> str:
-    """What the server says, and each of its `validationErrors`."""
+    """Return the message of the server, and each of its `validationErrors`."""
     text = str(error.body or "")
     try:
         document = json.loads(text)

@@ -1,41 +1,43 @@
-"""What Conductor is told of an error: the one table of the workers.
+"""Convert the result of an attempt at a task, or its error, to a report for Conductor.
 
-| error | task | then |
+| error | status of the task | then |
 |---|---|---|
-| Busy | back in the queue for as long as the service asked | no attempt is lost |
-| retryable: Unreachable, JobInterrupted, … | FAILED | retried, the pause doubling |
-| Interrupted, as the worker stops | back in the queue | another worker takes it at once |
-| any other PestoError | FAILED_WITH_TERMINAL_ERROR | until somebody retries the workflow |
+| `Busy` | returned to the queue for the time that the service requests | no attempt is lost |
+| retryable: `Unreachable`, `JobInterrupted`, … | FAILED | retried, each pause twice the last |
+| `Interrupted`, as the worker stops | returned to the queue | another worker takes it at once |
+| any other `PestoError` | FAILED_WITH_TERMINAL_ERROR | waits for a retry of the workflow |
 | anything else | FAILED | a defect, or a machine in trouble: retried |
+
+Nothing is sent from here: `taskqueue.py` sends reports.
 """
 
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.errors import Busy, Interrupted, PestoError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import JsonValue
 
 _BUSY_S = 5
 _REASON_CHARS = 500
-"""Conductor cuts reasons there; the log of the task has the whole of it."""
+"""Conductor truncates longer reasons; the log of the task has the whole text."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is told of one attempt at a task.
+    """The end of one attempt at a task.
 
     Attributes:
-        status: Of the task; `IN_PROGRESS` gives it back to the queue.
-        output: Of a task that is complete.
-        reason: Why it is not.
-        again_after_s: When a task that was given back may be taken again.
+        status: Of the task; `IN_PROGRESS` returns it to the queue.
+        output: Of a completed task.
+        reason: Of a task that is not completed.
+        again_after_s: Seconds until a task that is returned to the queue may be taken again.
         lines: For the task's log.
     """
 
@@ -45,27 +47,32 @@ class Report:
     again_after_s: int = 0
     lines: tuple[str, ...] = ()
 
+    def after_lines(self, lines: Iterable[str]) -> Report:
+        """Return the report with other lines of the log before its own."""
+        return replace(self, lines=(*lines, *self.lines))
+
 
 def report_of(error: Exception) -> Report:
-    """What is told of an attempt that raised."""
+    """Return the report of an attempt that raised an error."""
     if isinstance(error, Interrupted):
-        return given_back("the worker stops; what it finished is kept")
+        return returned_to_queue("the worker stops; complete blocks are stored")
     if not isinstance(error, PestoError):
         reason = f"{type(error).__name__}: {error}"
-        return Report("FAILED", reason=_cut(reason), lines=tuple(traceback.format_exception(error)))
+        lines = tuple(traceback.format_exception(error))
+        return Report("FAILED", reason=_truncated(reason), lines=lines)
     if isinstance(error, Busy):
-        return given_back(str(error), after_s=int(error.retry_after_s or _BUSY_S))
+        return returned_to_queue(str(error), after_s=int(error.retry_after_s or _BUSY_S))
     status: Literal["FAILED", "FAILED_WITH_TERMINAL_ERROR"] = (
         "FAILED" if error.retryable else "FAILED_WITH_TERMINAL_ERROR"
     )
     text = str(error)
-    return Report(status, reason=_cut(text), lines=(text,))
+    return Report(status, reason=_truncated(text), lines=(text,))
 
 
-def given_back(why: str, *, after_s: int = 0) -> Report:
-    """Put a task back into its queue; no attempt is lost."""
-    return Report("IN_PROGRESS", again_after_s=after_s, lines=(f"given back: {why}",))
+def returned_to_queue(why: str, *, after_s: int = 0) -> Report:
+    """Return the report that puts a task back into its queue; no attempt is lost."""
+    return Report("IN_PROGRESS", again_after_s=after_s, lines=(f"returned to the queue: {why}",))
 
 
-def _cut(text: str) -> str:
+def _truncated(text: str) -> str:
     return text if len(text) <= _REASON_CHARS else text[: _REASON_CHARS - 3] + "..."

@@ -1,4 +1,7 @@
-"""Expressions of a workflow definition, and whether a JSON schema has the field that one reads."""
+"""Find the expressions of a workflow definition, and check one against a JSON schema.
+
+This file does not know which tasks a workflow has: `lint.py` does.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-# `$${` is how Conductor writes a literal `${`.
+# Conductor escapes a literal `${` as `$${`.
 _EXPRESSION = re.compile(r"(?<!\$)\$\{([^{}]*)\}")
 _BRACE = re.compile(r"(?P<open>(?<!\$)\$\{)|(?P<more>\{)|(?P<close>\})")
 _STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\*)\]|\['(?P<quoted>[^']*)'\]")
@@ -21,12 +24,12 @@ _STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\*)\]|\['(?P<quoted>
 
 @dataclass(frozen=True)
 class Expression:
-    """One `${…}`.
+    """One expression `${…}`.
 
     Attributes:
-        text: What stands between the braces.
-        pointer: JSON pointer to the string that holds it.
-        steps: Names and indices that it goes through; the first is a reference or `workflow`.
+        text: The text between the braces.
+        pointer: JSON pointer to the string that contains it.
+        steps: Its names and indices; the first is a task reference or `workflow`.
     """
 
     text: str
@@ -35,12 +38,12 @@ class Expression:
 
     @property
     def owner(self) -> str:
-        """The task reference that it reads, or `workflow`."""
+        """The task reference from which it reads, or `workflow`."""
         return self.steps[0] if self.steps else ""
 
 
 def expressions(value: JsonValue, *, pointer: str = "") -> Iterator[Expression]:
-    """Every expression in the strings of a value.
+    """Yield every expression in the strings of a value.
 
     >>> [each.steps for each in expressions({"a": ["${plan.output.chunks[0]}", "$${x}"]})]
     [('plan', 'output', 'chunks', '0')]
@@ -57,7 +60,7 @@ def expressions(value: JsonValue, *, pointer: str = "") -> Iterator[Expression]:
 
 
 def unclosed(value: JsonValue, *, pointer: str = "") -> Iterator[str]:
-    """JSON pointers of the strings in a value that begin an expression and do not end it.
+    """Yield JSON pointers to the strings in a value that begin an expression and do not end it.
 
     >>> list(unclosed({"a": "${plan.output.plan", "b": "${plan.output.plan}", "c": "$${x"}))
     ['/a']
@@ -74,7 +77,7 @@ def unclosed(value: JsonValue, *, pointer: str = "") -> Iterator[str]:
 
 
 def _ends_inside(text: str) -> bool:
-    """Whether a text ends within an expression; braces outside of any are text."""
+    """Whether a text ends within an expression; braces outside expressions are text."""
     depth = 0
     for brace in _BRACE.finditer(text):
         if brace["open"] or (brace["more"] and depth):
@@ -85,9 +88,9 @@ def _ends_inside(text: str) -> bool:
 
 
 def missing_field(schema: JsonValue, steps: tuple[str, ...]) -> str | None:
-    """Follow steps through a JSON schema; answers what is wrong with the first that leads nowhere.
+    """Follow steps through a JSON schema; return the fault of the first step without a target.
 
-    A schema that says nothing of a field, or `additionalProperties` that allow it, lets it pass.
+    A field that the schema does not declare is valid if `additionalProperties` permit it.
 
     >>> missing_field({"properties": {"tiles": {"type": "integer"}}}, ("tile",))
     "has no field 'tile'; there are: tiles"
@@ -99,7 +102,7 @@ def missing_field(schema: JsonValue, steps: tuple[str, ...]) -> str | None:
             return None
         if step.isdigit() or step == "*":
             if here.get("type") in ("object", "string", "integer", "number", "boolean"):
-                return f"is no array: [{step}] leads nowhere"
+                return f"is not an array: [{step}] has no target"
             here = here.get("items", True)
             continue
         properties = here.get("properties")
@@ -120,20 +123,20 @@ def _steps(text: str) -> tuple[str, ...]:
 
 
 def _resolved(schema: JsonValue, root: JsonValue) -> JsonValue:
-    """A schema without its `$ref`, and the one kind of a nullable one."""
+    """Return the target of a `$ref`, the type of a nullable schema, or else the schema itself."""
     if isinstance(schema, dict) and isinstance(root, dict):
         target = schema.get("$ref")
         if isinstance(target, str):
             definitions = root.get("$defs")
             name = target.rpartition("/")[2]
             return definitions.get(name) if isinstance(definitions, dict) else True
-        kinds = _kinds(schema)
-        if len(kinds) == 1:
-            return _resolved(kinds[0], root)
+        types = _types(schema)
+        if len(types) == 1:
+            return _resolved(types[0], root)
     return schema
 
 
-def _kinds(schema: Mapping[str, JsonValue]) -> list[JsonValue]:
+def _types(schema: Mapping[str, JsonValue]) -> list[JsonValue]:
     options = schema.get("anyOf")
     return (
         [each for each in options if each != {"type": "null"}] if isinstance(options, list) else []

@@ -1,7 +1,8 @@
-"""What a task of a workflow may read: the workflow's inputs, and outputs of tasks before it.
+"""Find errors in a workflow definition or event handler, and in its expressions.
 
-A task in a branch of a SWITCH may not run at all: a later task that reads it would be given null,
-so only outputs of the workflow, where null says so, may.
+A task may read the inputs of the workflow, and outputs of earlier tasks. A task in a branch of a
+SWITCH does not always run, and Conductor then replaces its output by null: only outputs of the
+workflow may read it. Expressions themselves are parsed by `expressions.py`.
 """
 
 from __future__ import annotations
@@ -18,24 +19,27 @@ from pesto_runtime.errors import BadField, json_pointer
 from pesto_runtime.schema import schema_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
+    from pesto_conductor.taskdefs import TaskDefinition
+
     Document = dict[str, JsonValue]
     Schemas = Mapping[str, JsonValue]
-    from collections.abc import Iterable
 
-    from pesto_conductor.taskdefs import TaskDefinition
+_SCHEMAS = Path(__file__).parent / "schemas"
+_FORKS = frozenset({"FORK_JOIN", "FORK_JOIN_DYNAMIC"})
+_JOINS = frozenset({"JOIN", "EXCLUSIVE_JOIN"})
 
 
 _BRANCHES = ("forkTasks", "decisionCases", "defaultCase", "loopOver")
-_OF_A_WORKFLOW = frozenset(
+_WORKFLOW_FIELDS = frozenset(
     {"workflowId", "parentWorkflowId", "parentWorkflowTaskId", "workflowType", "version",
      "correlationId", "status", "reasonForIncompletion", "schemaVersion", "output", "variables",
      "secrets", "env"}
 )  # fmt: skip
-_OF_A_TASK = frozenset({"input", "output", "status", "taskId", "reasonForIncompletion"})
+_TASK_FIELDS = frozenset({"input", "output", "status", "taskId", "reasonForIncompletion"})
 
 
 def _closed(*names: str) -> Document:
@@ -46,6 +50,7 @@ def _closed(*names: str) -> Document:
     }
 
 
+# Outputs of Conductor's own task types; a type that is not listed may have any output.
 _RESPONSE = _closed("body", "headers", "statusCode", "reasonPhrase")
 _OUTPUTS: dict[str, JsonValue] = {
     "HTTP": {**_closed(), "properties": {"response": _RESPONSE}},
@@ -61,14 +66,14 @@ _OUTPUTS: dict[str, JsonValue] = {
 
 @dataclass(frozen=True)
 class Scope:
-    """What may be read at one place.
+    """The values that can be read at one place of a workflow.
 
     Attributes:
-        inputs: Of the workflow.
-        outputs: Task reference -> schema of its output, of all that ran before.
-        uncertain: Those of them that may not have run.
-        tasks: Known task definitions.
-        workflows: Known workflows.
+        inputs: Names of the workflow's inputs.
+        tasks: Task type -> task definition.
+        workflows: Name -> workflow definition.
+        outputs: Reference of each earlier task -> schema of its output.
+        uncertain: Earlier tasks that do not always run.
     """
 
     inputs: frozenset[str]
@@ -84,52 +89,56 @@ class Scope:
         tasks: Mapping[str, TaskDefinition],
         workflows: Mapping[str, Mapping[str, JsonValue]],
     ) -> Scope:
-        """What the first task may read."""
+        """Return the scope of the first task."""
         names, defaults = document.get("inputParameters"), document.get("inputTemplate")
-        given = [str(name) for name in names] if isinstance(names, list) else []
-        given += list(defaults) if isinstance(defaults, dict) else []
-        return cls(frozenset(given), tasks, workflows)
+        inputs = [str(name) for name in names] if isinstance(names, list) else []
+        inputs += list(defaults) if isinstance(defaults, dict) else []
+        return cls(frozenset(inputs), tasks, workflows)
 
     def faults(
         self, value: JsonValue, *, pointer: str, is_certain: bool = True
     ) -> Iterator[BadField]:
-        """Every expression in a value that leads nowhere, or may, or has no end."""
+        """Yield the fault of every expression in a value that has no target, or no end.
+
+        With `is_certain`, also of those whose target does not always exist.
+        """
         for where in unclosed(value, pointer=pointer):
-            yield BadField(where, "a ${ has no } after it: Conductor would take it for text")
+            yield BadField(where, "a ${ has no } after it: Conductor would treat it as text")
         for each in expressions(value, pointer=pointer):
             if fault := self._fault(each, is_certain=is_certain):
                 yield BadField(each.pointer, f"${{{each.text}}} {fault}")
 
-    def _fault(self, read: Expression, *, is_certain: bool) -> str | None:
-        owner, part, *rest = (*read.steps, "", "")
+    def _fault(self, expression: Expression, *, is_certain: bool) -> str | None:
+        owner, part, *rest = (*expression.steps, "", "")
         steps = tuple(step for step in rest if step)
         if owner == "workflow":
             return self._workflow_fault(part, steps)
         if owner not in self.outputs:
             known = ", ".join(("workflow", *self.outputs))
-            return f"reads {owner!r}, which no task before it is called; there are: {known}"
-        if part not in _OF_A_TASK:
-            return f"must go on with .output or .input, not {part!r}"
+            return f"reads {owner!r}, but no earlier task has this name; there are: {known}"
+        if part not in _TASK_FIELDS:
+            return f"must continue with .output or .input, not {part!r}"
         if is_certain and owner in self.uncertain:
-            return f"reads {owner!r}, which may not have run: it stands in a branch of a SWITCH"
+            return f"reads {owner!r}, which does not always run: it is in a branch of a SWITCH"
         fault = missing_field(self.outputs[owner], steps) if part == "output" else None
-        return f"leads nowhere: the output of {owner!r} {fault}" if fault else None
+        return f"has no target: the output of {owner!r} {fault}" if fault else None
 
     def _workflow_fault(self, part: str, steps: tuple[str, ...]) -> str | None:
         if part != "input":
-            return None if part in _OF_A_WORKFLOW else f"reads {part!r}, which no workflow has"
+            is_known = part in _WORKFLOW_FIELDS
+            return None if is_known else f"reads {part!r}, which a workflow does not have"
         if not steps or steps[0] in self.inputs:
             return None
         return f"is not one of the inputParameters: {', '.join(sorted(self.inputs)) or 'none'}"
 
     def with_task(self, task: Mapping[str, JsonValue]) -> Scope:
-        """What may be read after a task."""
+        """Return the scope after a task."""
         reference = str(task.get("taskReferenceName"))
         return replace(self, outputs={**self.outputs, reference: self._output_of(task)})
 
     def with_branches(self, ends: list[Scope], *, all_run: bool) -> Scope:
-        """What may be read where branches have come together."""
-        outputs = {name: made for end in ends for name, made in end.outputs.items()}
+        """Return the scope after the branches with these ends."""
+        outputs = {name: schema for end in ends for name, schema in end.outputs.items()}
         uncertain = self.uncertain.union(*(end.uncertain for end in ends))
         if not all_run:
             certain = frozenset.intersection(*(frozenset(end.outputs) for end in ends))
@@ -148,11 +157,11 @@ class Scope:
         return _OUTPUTS.get(kind, True)
 
     def _joined(self, names: JsonValue) -> JsonValue:
-        """Outputs of the branches by name; whatever a dynamic fork made has names of its own."""
+        """Return the schema of a JOIN: an output per branch; any after a dynamic fork."""
         if not isinstance(names, list) or not names:
             return True
-        made = {str(name): self.outputs.get(str(name), True) for name in names}
-        return {"type": "object", "additionalProperties": False, "properties": made}
+        outputs = {str(name): self.outputs.get(str(name), True) for name in names}
+        return {"type": "object", "additionalProperties": False, "properties": outputs}
 
     def _workflow_output(self, parameters: JsonValue) -> JsonValue:
         name = str(parameters.get("name")) if isinstance(parameters, dict) else ""
@@ -162,30 +171,30 @@ class Scope:
 
 @dataclass(frozen=True)
 class TaskPosition:
-    """A task, and what may be read around it.
+    """A task, and the values that can be read before and after it.
 
     Attributes:
         task: The task.
         pointer: JSON pointer to it.
-        scope: What it may read.
-        after: What may be read after it, and after its branches.
-        follower: Type of the task after it in its list; None for the last.
+        scope: The values that it can read.
+        after: The values that can be read after it, and after its branches.
+        next_type: Type of the next task in its list; None for the last.
     """
 
     task: Document
     pointer: str
     scope: Scope
     after: Scope
-    follower: str | None
+    next_type: str | None
 
     @property
-    def reads(self) -> Document:
-        """The task without its branches, which have places of their own."""
+    def own_fields(self) -> Document:
+        """The task without its branches, whose tasks have their own positions."""
         return {key: value for key, value in self.task.items() if key not in _BRANCHES}
 
 
 def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[TaskPosition]:
-    """Every task in the order in which they run, branches before what follows them."""
+    """Yield every task in the order of execution, the tasks of branches before their owner."""
     listed = tasks if isinstance(tasks, list) else []
     for index, task in enumerate(listed):
         if not isinstance(task, dict):
@@ -194,24 +203,27 @@ def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[TaskPositi
         before = scope
         for branch, where in _branches(task):
             end = before
-            for place in walk(branch, before, pointer=here + where):
-                yield place
-                end = place.after
+            for position in walk(branch, before, pointer=here + where):
+                yield position
+                end = position.after
             ends.append(end)
         if ends:
             scope = scope.with_branches(ends, all_run=task.get("type") != "SWITCH")
         scope = scope.with_task(task)
-        yield TaskPosition(task, here, before, scope, _type_of(listed[index + 1 : index + 2]))
+        yield TaskPosition(task, here, before, scope, _first_type(listed[index + 1 :]))
 
 
-def _type_of(tasks: list[JsonValue]) -> str | None:
-    """Of the first of some tasks; None where there is none."""
+def _first_type(tasks: list[JsonValue]) -> str | None:
+    """Return the type of the first task of a list; None if the list is empty."""
     first = tasks[0] if tasks else None
     return str(first.get("type")) if isinstance(first, dict) else None
 
 
 def _branches(task: Document) -> Iterator[tuple[JsonValue, str]]:
-    """Lists of tasks inside a task; a SWITCH always has a default, if an empty one."""
+    """Yield the lists of tasks inside a task, with their pointers.
+
+    A SWITCH without a `defaultCase` has an empty one, so that no case is certain to run.
+    """
     forks, cases = task.get("forkTasks"), task.get("decisionCases")
     for index, branch in enumerate(forks if isinstance(forks, list) else []):
         yield branch, json_pointer("forkTasks", index)
@@ -221,11 +233,6 @@ def _branches(task: Document) -> Iterator[tuple[JsonValue, str]]:
         yield task.get("defaultCase"), "/defaultCase"
     if task.get("type") == "DO_WHILE":
         yield task.get("loopOver"), "/loopOver"
-
-
-_FORKS = frozenset({"FORK_JOIN", "FORK_JOIN_DYNAMIC"})
-_JOINS = frozenset({"JOIN", "EXCLUSIVE_JOIN"})
-_SCHEMAS = Path(__file__).parent / "schemas"
 
 
 def is_event_handler(document: Mapping[str, JsonValue]) -> bool:
@@ -239,21 +246,21 @@ def lint(
     tasks: Iterable[TaskDefinition],
     workflows: Iterable[Mapping[str, JsonValue]] = (),
 ) -> tuple[BadField, ...]:
-    """Everything that is wrong with a workflow definition or an event handler.
+    """Return every error of a workflow definition or an event handler.
 
     Args:
         document: The definition.
-        tasks: Task definitions that will be registered; a task of another `pesto_…` type is wrong.
-        workflows: Other workflows that it may start; their outputs are known.
+        tasks: Task definitions that will be registered; another `pesto_…` type is an error.
+        workflows: Other workflows that it may start; references to their outputs are checked.
     """
     if is_event_handler(document):
         return tuple(schema_faults(_schema("event_handler"), document))
     faults = tuple(schema_faults(_schema("workflow"), document))
-    if faults:  # the rest reads what these have found to be there
+    if faults:  # the other rules rely on the structure that the schema requires
         return faults
     known = {each.name: each for each in tasks}
-    made = {str(each.get("name")): each for each in workflows}
-    return tuple(_faults(document, known, made))
+    others = {str(each.get("name")): each for each in workflows}
+    return tuple(_faults(document, known, others))
 
 
 def _faults(
@@ -262,42 +269,47 @@ def _faults(
     workflows: Mapping[str, Mapping[str, JsonValue]],
 ) -> Iterator[BadField]:
     scope = Scope.of(document, known, workflows)
-    for place in walk(document.get("tasks"), scope, pointer="/tasks"):
-        yield from _task_faults(place, known)
-        yield from place.scope.faults(place.reads, pointer=place.pointer)
-        scope = place.after
+    for position in walk(document.get("tasks"), scope, pointer="/tasks"):
+        yield from _task_faults(position, known)
+        yield from position.scope.faults(position.own_fields, pointer=position.pointer)
+        scope = position.after
     outputs = {"outputParameters": document.get("outputParameters")}
     yield from scope.faults(outputs, pointer="", is_certain=False)
 
 
-def _task_faults(place: TaskPosition, known: Mapping[str, TaskDefinition]) -> Iterator[BadField]:
-    task, kind = place.task, place.task.get("type")
-    if task.get("taskReferenceName") in place.scope.outputs:
-        yield BadField(f"{place.pointer}/taskReferenceName", "stands twice in this workflow")
-    yield from _join_faults(place)
-    inputs = task.get("inputParameters")
-    given = inputs if isinstance(inputs, dict) else {}
+def _task_faults(position: TaskPosition, known: Mapping[str, TaskDefinition]) -> Iterator[BadField]:
+    task, kind = position.task, position.task.get("type")
+    if task.get("taskReferenceName") in position.scope.outputs:
+        yield BadField(
+            f"{position.pointer}/taskReferenceName", "is not unique: an earlier task has it"
+        )
+    yield from _join_faults(position)
+    parameters = task.get("inputParameters")
+    inputs = parameters if isinstance(parameters, dict) else {}
     if kind == "SIMPLE":
-        yield from _input_faults(str(task["name"]), given, known, place.pointer)
-    elif kind == "FORK_JOIN_DYNAMIC" and isinstance(given.get("forkTaskName"), str):
-        yield from _type_faults(str(given["forkTaskName"]), known, place.pointer)
-    elif task.get("evaluatorType") == "value-param" and task.get("expression") not in given:
-        yield BadField(f"{place.pointer}/expression", "names none of the inputParameters")
+        yield from _input_faults(str(task["name"]), inputs, known, position.pointer)
+    elif kind == "FORK_JOIN_DYNAMIC" and isinstance(inputs.get("forkTaskName"), str):
+        yield from _type_faults(str(inputs["forkTaskName"]), known, position.pointer)
+    elif task.get("evaluatorType") == "value-param" and task.get("expression") not in inputs:
+        yield BadField(f"{position.pointer}/expression", "is not one of the inputParameters")
 
 
-def _join_faults(place: TaskPosition) -> Iterator[BadField]:
-    """A JOIN waits for ever for a task that never was; a fork without a JOIN fails at run time."""
-    kind, names = place.task.get("type"), place.task.get("joinOn")
-    if kind in _FORKS and place.follower != "JOIN":
-        yield BadField(place.pointer, f"a {kind} must be followed by a JOIN")
+def _join_faults(position: TaskPosition) -> Iterator[BadField]:
+    """Yield the faults of forks and joins.
+
+    A JOIN waits for ever for a task that does not exist; a fork without a JOIN fails at run time.
+    """
+    kind, names = position.task.get("type"), position.task.get("joinOn")
+    if kind in _FORKS and position.next_type != "JOIN":
+        yield BadField(position.pointer, f"a {kind} must be followed by a JOIN")
     if kind not in _JOINS:
         return
-    known = place.scope.outputs
+    known = position.scope.outputs
     for index, name in enumerate(names if isinstance(names, list) else []):
         if name not in known:
             yield BadField(
-                f"{place.pointer}/joinOn" + json_pointer(index),
-                f"no task before it is called {name!r}, and it would wait for ever; "
+                f"{position.pointer}/joinOn" + json_pointer(index),
+                f"no earlier task is called {name!r}, so it would wait for ever; "
                 f"there are: {', '.join(known)}",
             )
 
@@ -308,37 +320,37 @@ def _type_faults(
     if name.startswith(PREFIX) and name not in known:
         yield BadField(
             pointer,
-            f"no task type {name!r}; there are: {', '.join(known)}; "
-            "that of a service is added by --per-service URL",
+            f"there is no task type {name!r}, only {', '.join(known)}; "
+            "--per-service URL adds that of a service",
         )
 
 
 def _input_faults(
-    name: str, given: Document, known: Mapping[str, TaskDefinition], pointer: str
+    name: str, inputs: Document, known: Mapping[str, TaskDefinition], pointer: str
 ) -> Iterator[BadField]:
-    """Inputs of a task of ours: none unknown, none left out, literals of the right kind."""
+    """Yield the faults of a task's inputs: unknown, missing, or literals of the wrong type."""
     yield from _type_faults(name, known, pointer)
     if name not in known:
         return
     schema, where = known[name].input_schema, f"{pointer}/inputParameters"
     properties = schema.get("properties")
-    wanted = properties if isinstance(properties, dict) else {}
-    for key in given.keys() - wanted.keys():
+    declared = properties if isinstance(properties, dict) else {}
+    for key in inputs.keys() - declared.keys():
         yield BadField(
-            where + json_pointer(key), f"{name} has no such input; there are: {', '.join(wanted)}"
+            where + json_pointer(key), f"{name} has no such input; there are: {', '.join(declared)}"
         )
     required = schema.get("required")
     for needed in required if isinstance(required, list) else []:
-        if str(needed) not in given and str(needed) not in known[name].defaults:
-            yield BadField(where, f"{name} needs {needed}")
-    literals = {key: value for key, value in given.items() if "${" not in json.dumps(value)}
-    for key in literals.keys() & wanted.keys():
-        alone: Document = {"properties": {key: wanted[key]}, "$defs": schema.get("$defs", {})}
-        yield from schema_faults(_modern(alone), {key: literals[key]}, pointer=where)
-
-
-def _modern(schema: dict[str, JsonValue]) -> Document:
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+        if str(needed) not in inputs and str(needed) not in known[name].defaults:
+            yield BadField(where, f"{name} requires {needed}")
+    literals = {key: value for key, value in inputs.items() if "${" not in json.dumps(value)}
+    for key in literals.keys() & declared.keys():
+        of_key: Document = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "properties": {key: declared[key]},
+            "$defs": schema.get("$defs", {}),
+        }
+        yield from schema_faults(of_key, {key: literals[key]}, pointer=where)
 
 
 @cache

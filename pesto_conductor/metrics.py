@@ -1,4 +1,7 @@
-"""What a worker tells of itself: Prometheus metrics and `/health`, on a port of its own."""
+"""Serve the Prometheus metrics and the health of one worker process over HTTP.
+
+The counts are in memory; a restarted worker begins at zero.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from pesto_runtime.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PATIENCE_S = 30.0
+_LOST_AFTER_S = 30.0
 _SECONDS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
 
 
@@ -25,68 +28,68 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._heard = time.monotonic()
+        self._responded = time.monotonic()
         self._polls = Counter(
             "pesto_worker_polls", "Polls by outcome.", ["type", "outcome"], registry=self.registry
         )
-        self._in_hand = Gauge(
-            "pesto_worker_tasks_in_hand", "Tasks now.", ["type"], registry=self.registry
+        self._running = Gauge(
+            "pesto_worker_tasks_in_hand", "Running tasks.", ["type"], registry=self.registry
         )
         self._seconds = Histogram(
             "pesto_worker_task_seconds", "Seconds of an attempt.", ["type", "status"],
             registry=self.registry, buckets=_SECONDS,
         )  # fmt: skip
         self._tiles = Counter(
-            "pesto_worker_tiles", "Tiles by what became of them.", ["state"],
+            "pesto_worker_tiles", "Tiles by final state.", ["state"],
             registry=self.registry,
         )  # fmt: skip
         Gauge(
-            "pesto_worker_silence_seconds", "Since the server last answered.",
+            "pesto_worker_silence_seconds", "Seconds since the last response of the server.",
             registry=self.registry,
         ).set_function(lambda: self.silence_s)  # fmt: skip
 
     @property
     def silence_s(self) -> float:
-        """Seconds since the server last answered."""
-        return time.monotonic() - self._heard
+        """Seconds since the last response of the server."""
+        return time.monotonic() - self._responded
 
     def polled(self, task_type: str, *, answered: bool) -> None:
         """Count a poll."""
         self._polls.labels(task_type, "answered" if answered else "failed").inc()
         if answered:
-            self._heard = time.monotonic()
+            self._responded = time.monotonic()
 
     def began(self, task_type: str) -> None:
-        """Count a task that was taken."""
-        self._in_hand.labels(task_type).inc()
+        """Count a task that begins."""
+        self._running.labels(task_type).inc()
 
     def ended(
         self, task_type: str, status: str, *, seconds: float, tiles: Mapping[str, int]
     ) -> None:
-        """Count a task that is no longer in hand."""
-        self._in_hand.labels(task_type).dec()
+        """Count a task that has ended."""
+        self._running.labels(task_type).dec()
         self._seconds.labels(task_type, status).observe(seconds)
         for state, count in tiles.items():
             self._tiles.labels(state).inc(count)
 
     def health(self) -> tuple[int, dict[str, object]]:
-        """HTTP status and document: well as long as the server was heard of lately."""
-        is_well = self.silence_s < _PATIENCE_S
-        state = "OK" if is_well else "SERVER LOST"
-        return 200 if is_well else 503, {"state": state, "silence_s": round(self.silence_s, 1)}
+        """Return HTTP status and document; 503 if the server has not responded for 30 s."""
+        is_healthy = self.silence_s < _LOST_AFTER_S
+        state = "OK" if is_healthy else "SERVER LOST"
+        return 200 if is_healthy else 503, {"state": state, "silence_s": round(self.silence_s, 1)}
 
 
 def serve_metrics(
     metrics: WorkerMetrics, port: int, *, host: str = "127.0.0.1"
 ) -> ThreadingHTTPServer:
-    """Answer `/metrics` and `/health` from a thread, until the server is shut down.
+    """Serve `/metrics` and `/health` from a thread, until the server is shut down.
 
     Raises:
-        InvalidInput: the port cannot be had.
+        InvalidInput: the port cannot be used.
     """
 
     class Handler(_Handler):
-        told = metrics
+        metrics_of_worker = metrics
 
     try:
         server = ThreadingHTTPServer((host, port), Handler)
@@ -98,15 +101,15 @@ def serve_metrics(
 
 
 class _Handler(BaseHTTPRequestHandler):
-    told: WorkerMetrics
+    metrics_of_worker: WorkerMetrics
 
     def do_GET(self) -> None:
         if self.path.startswith("/health"):
-            status, document = self.told.health()
+            status, document = self.metrics_of_worker.health()
             self._send(status, "application/json", json.dumps(document).encode())
         elif self.path.startswith("/metrics"):
             encode, media_type = choose_encoder(self.headers.get("Accept", ""))
-            self._send(200, media_type, encode(self.told.registry))
+            self._send(200, media_type, encode(self.metrics_of_worker.registry))
         else:
             self._send(404, "text/plain", b"there are /metrics and /health\n")
 
@@ -118,4 +121,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: a probe comes every few seconds."""
+        """Write no log line: probes send a request every few seconds."""

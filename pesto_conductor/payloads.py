@@ -1,6 +1,6 @@
-"""What goes into the tasks of each type, and what comes out: hrefs, indices and counts, no pixels.
+"""Define the input and the output of each task type: hrefs, indices and counts, never pixels.
 
-Conductor resolves an expression that leads nowhere to null, so that every optional input may be.
+Conductor replaces an expression without a value by null, so every optional field accepts null.
 """
 
 from __future__ import annotations
@@ -16,50 +16,58 @@ Holes: TypeAlias = Literal["fail", "keep"]
 
 
 class DiscoverInput(ClosedValue):
-    """Services to ask what they are."""
+    """Services whose descriptions are requested."""
 
     urls: list[str] = Field(min_length=1, description="Services, or targets.")
     catalog: str | None = Field(default=None, description="Folder to save descriptions in.")
 
 
 class DiscoverOutput(ClosedValue):
-    """What they are."""
+    """The processes of the services."""
 
-    services: dict[str, str] = Field(description="Process name -> URL, as `pesto_plan` takes it.")
+    services: dict[str, str] = Field(description="Process name -> URL, for `pesto_plan`.")
     digests: dict[str, str] = Field(description="Process name -> digest of its description.")
 
 
 class PlanInput(ClosedValue):
-    """A run, as it is asked for."""
+    """A run that is to be planned."""
 
     pipeline: dict[str, JsonValue] = Field(description="The pipeline's document.")
     base: str | None = Field(
-        default=None, description="Directory that the pipeline's own targets are relative to."
+        default=None, description="Directory to which the pipeline's own targets are relative."
     )
     inputs: dict[str, JsonValue] = Field(description="Input name -> href, or a value.")
-    folder: str = Field(min_length=1, description="Where the outputs go.")
+    folder: str = Field(min_length=1, description="Output folder.")
     services: dict[str, Targets | dict[str, JsonValue]] | None = Field(
         default=None,
-        description="Process name -> target, URL, URLs, or {url, overlay}; before the pipeline's.",
+        description="Process name -> target, URL, URLs, or {url, overlay}; overrides the pipeline.",
     )
-    store: str | None = Field(default=None, description="Run store; the folder's own if absent.")
-    workers: int | None = Field(default=None, ge=1, description="Chunks that will run at once.")
-    max_tasks: int | None = Field(default=None, ge=1, le=256, description="Most chunks.")
+    store: str | None = Field(default=None, description="Run store; in the folder if absent.")
+    workers: int | None = Field(default=None, ge=1, description="Chunks that run at once.")
+    max_tasks: int | None = Field(
+        default=None, ge=1, le=256, description="Largest number of chunks of a phase."
+    )
     tile: int | None = Field(default=None, ge=1, description="Side of a tile, pixels.")
-    holes: Holes | None = Field(default=None, description="What a failed tile does to its task.")
+    holes: Holes | None = Field(
+        default=None, description="As in `pesto_process`, for all chunks of the plan."
+    )
     concurrency: int | None = Field(default=None, ge=1, description="Tiles of a chunk at once.")
-    fresh: bool | None = Field(default=None, description="Forget what earlier runs left.")
+    fresh: bool | None = Field(
+        default=None, description="Delete the blocks that earlier runs have stored."
+    )
 
 
 class ChunkInput(ClosedValue):
-    """A chunk of a plan: what one task works on."""
+    """A chunk of a plan, which one task computes."""
 
     plan: str = Field(description="href of the plan")
     phase: int = Field(ge=0, description="number of the phase")
     start: int = Field(ge=0, description="first chunk, inclusive")
     stop: int = Field(ge=1, description="last chunk, exclusive")
     holes: Holes | None = Field(
-        default=None, description="`fail` (the default): the task fails; `keep`: holes are told."
+        default=None,
+        description="After a failed tile, `fail` (the default): the task fails; "
+        "`keep`: it completes, and its output counts the holes.",
     )
     concurrency: int | None = Field(default=None, ge=1, description="Tiles at once.")
 
@@ -69,9 +77,9 @@ class PlanOutput(ClosedValue):
 
     plan: str = Field(description="href of the plan")
     run: str = Field(description="Identity of the run.")
-    started: str = Field(description="When: ISO 8601.")
+    started: str = Field(description="Start of the run, ISO 8601.")
     tiles: int
-    chunks: list[list[ChunkInput]] = Field(description="By phase; none for a single call.")
+    chunks: list[list[ChunkInput]] = Field(description="By phase; empty for a single call.")
 
 
 class ServiceChunkInput(ChunkInput):
@@ -88,23 +96,23 @@ class CloseInput(ClosedValue):
 
 
 class CloseOutput(ClosedValue):
-    """What the phase owed, and could not make."""
+    """The stages that could not be finished."""
 
-    unmade: list[str] = Field(description="Ids of stages that holes kept from being made.")
+    unmade: list[str] = Field(description="Ids of stages without a result, because of holes.")
 
 
 class PublishInput(ClosedValue):
     """A run whose phases are done."""
 
     plan: str = Field(description="href of the plan")
-    folder: str = Field(description="Where the outputs go.")
-    started: str | None = Field(default=None, description="ISO 8601.")
+    folder: str = Field(description="Output folder.")
+    started: str | None = Field(default=None, description="Start of the run, ISO 8601.")
     as_cog: bool | None = Field(default=None, description="Write cloud-optimised GeoTIFFs.")
     keep: bool | None = Field(default=None, description="Keep the run store.")
 
 
 class PublishOutput(ClosedValue):
-    """Where the outputs are."""
+    """The outputs of a run."""
 
     status: Literal["COMPLETE", "PARTIAL"]
     result: str = Field(description="href of result.json")
@@ -125,7 +133,7 @@ class MosaicOutput(ClosedValue):
 
     href: str
     sha256: str
-    holes: int = Field(description="Blocks that are not there whole.")
+    holes: int = Field(description="Blocks that are missing, or have a hole.")
 
 
 class MergeInput(ClosedValue):
@@ -142,20 +150,20 @@ class MergeOutput(ClosedValue):
     href: str
     sha256: str
     features: int
-    holes: int = Field(description="Blocks that are not there whole.")
+    holes: int = Field(description="Blocks that are missing, or have a hole.")
 
 
 class ReduceInput(ClosedValue):
-    """A stage of a plan that folds blocks to values."""
+    """A stage of a plan that reduces blocks to values."""
 
     plan: str = Field(description="href of the plan")
     stage: str = Field(description="Id of the reduce stage.")
 
 
 class ReduceOutput(ClosedValue):
-    """Whether it was made; False where holes kept it from being."""
+    """Whether the values were computed."""
 
-    made: bool
+    made: bool = Field(description="False if there are holes.")
 
 
 class CallInput(ClosedValue):
@@ -167,22 +175,22 @@ class CallInput(ClosedValue):
 
 
 class CallOutput(ClosedValue):
-    """What it answered."""
+    """The outputs of a call."""
 
     outputs: dict[str, JsonValue] = Field(description="Name -> value, or the path of its file.")
 
 
 class CleanupInput(ClosedValue):
-    """A workflow that failed; everything is kept for `retry`, unless it is to be forgotten."""
+    """A workflow that failed; its blocks stay stored for `retry`, unless `forget` is set."""
 
     workflow: str = Field(description="Id of the workflow.")
     reason: str | None = Field(default=None, description="Why the workflow failed.")
     plan: str | None = Field(default=None, description="href of its plan")
-    folder: str | None = Field(default=None, description="Where its outputs go.")
-    forget: bool | None = Field(default=None, description="Delete what the run store holds.")
+    folder: str | None = Field(default=None, description="Its output folder.")
+    forget: bool | None = Field(default=None, description="Delete its objects in the run store.")
 
 
 class CleanupOutput(ClosedValue):
-    """What was cleaned up."""
+    """Whether the run can be resumed."""
 
-    forgotten: bool = Field(description="Whether the run store was emptied; else `retry` resumes.")
+    forgotten: bool = Field(description="Whether the objects were deleted; else `retry` resumes.")

@@ -1,7 +1,7 @@
-"""Keep a worker process running: start it, start it again when it dies, and end it in time.
+"""Start a worker process, restart it when it dies, and end it in time after a signal.
 
-The parent does nothing that can crash. The worker runs authors' code, GDAL and the SDK; when the
-parent dies, however it dies, the worker sees its end of a pipe close and drains.
+The parent runs no code that can crash: authors' code, GDAL and the SDK run in the worker. If the
+parent dies for any reason, the end of a pipe is closed, and the worker drains.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _GRACE_S = 4.5
-_LOOK_S = 0.05
+_POLL_S = 0.05
 _MOST_DEATHS, _WITHIN_S = 5, 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
@@ -37,32 +37,36 @@ def run(
     domain: str | None = None,
     metrics_port: int | None = None,
 ) -> int:
-    """Work for a Conductor until SIGTERM or SIGINT; call it from the main thread, before others.
+    """Work for a Conductor until SIGTERM or SIGINT.
+
+    Call it from the main thread, before another thread is started.
 
     Args:
         url: Base of its REST interface: `http://HOST:PORT/api`.
-        types: Task types to work on; by default those of the verbs, and those of services that
-            `register --per-service` made known to the server.
+        types: Task types to work on; by default those of the activities, and those of services
+            that `register --per-service` has registered.
         concurrency: Most tasks of a type at once; by default one per core.
-        domain: Task domain to work in: `gpu`, say.
-        metrics_port: For Prometheus' `/metrics` and for `/health`, on the loopback.
+        domain: Task domain to work in, for example `gpu`.
+        metrics_port: For Prometheus' `/metrics` and for `/health`, on the loopback interface.
 
     Returns:
-        0 after a signal, 2 when the server refuses us, 1 when workers die faster than they work.
+        0 after a signal, 2 if the server rejects the worker, 1 after five deaths within a minute.
 
     Raises:
-        Unreachable: no server answers.
-        InvalidInput: a type is not one of ours, or the server does not know it.
+        Unreachable: no server responds.
+        InvalidInput: a type does not begin with `pesto_`, or is not registered.
     """
     foreign = [each for each in types or () if not each.startswith(PREFIX)]
     if foreign:
-        raise InvalidInput(f"{', '.join(foreign)}: our task types begin with {PREFIX!r}")
+        raise InvalidInput(
+            f"{', '.join(foreign)}: task types of this project begin with {PREFIX!r}"
+        )
     with Conductor(url) as server:
         known = server.require().task_types()
     _require_known(types or (), known)
     settings = Settings(
         url=url,
-        types=tuple(types or _ours(known)),
+        types=tuple(types or _default_types(known)),
         concurrency=concurrency or os.cpu_count() or 1,
         domain=domain,
         metrics_port=metrics_port,
@@ -71,24 +75,24 @@ def run(
 
 
 def _require_known(types: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse types that no task of this server can have: a worker of them would wait for ever."""
+    """Reject types that are not registered: a worker for them would never receive a task."""
     unknown = [each for each in types if each not in known]
     if unknown:
         registered = ", ".join(sorted(each for each in known if each.startswith(PREFIX)))
         raise InvalidInput(
-            f"the server knows no task type {', '.join(unknown)}; "
+            f"the server has no task type {', '.join(unknown)}; "
             f"registered are: {registered or 'none, `pesto conductor register` adds them'}"
         )
 
 
-def _ours(known: Sequence[str]) -> tuple[str, ...]:
+def _default_types(known: Sequence[str]) -> tuple[str, ...]:
     verbs = tuple(each.name for each in task_definitions())
     return (*verbs, *sorted({each for each in known if each.startswith(PREFIX)} - set(verbs)))
 
 
 @dataclass
 class Supervisor:
-    """A parent, and the worker process that it keeps.
+    """The parent of a worker process.
 
     Attributes:
         settings: Of the worker.
@@ -96,43 +100,49 @@ class Supervisor:
 
     settings: Settings
     _worker: int | None = None
-    _told_at: float | None = None
+    _signalled_at: float | None = None
     _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_DEATHS))
 
     def run(self) -> int:
-        """Keep a worker until told to stop."""
+        """Run a worker, and restart it when it dies, until a signal arrives.
+
+        Returns:
+            The exit code, as of `run` of this file.
+        """
         handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
         for number in handlers:
-            signal.signal(number, self._tell)
+            signal.signal(number, self._forward)
         reading, writing = os.pipe()
         try:
-            return self._keep(reading, writing)
+            return self._supervise(reading, writing)
         finally:
             os.close(reading)
             os.close(writing)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _keep(self, reading: int, writing: int) -> int:
+    def _supervise(self, reading: int, writing: int) -> int:
         while True:
-            self._worker = self._spawn(reading, writing)
-            code = self._waited(self._worker)
+            self._worker = self._fork(reading, writing)
+            code = self._exit_code(self._worker)
             self._worker = None
-            if self._told_at is not None:
+            if self._signalled_at is not None:
                 return STOPPED
             if code == REFUSED:
                 return REFUSED
-            _say(f"the worker died ({_how(code)}); its tasks come back when their lease is over")
+            _log(
+                f"the worker died ({_cause(code)}); its tasks are assigned again after their lease"
+            )
             if self._dies_too_often():
-                _say(f"{_MOST_DEATHS} deaths within {_WITHIN_S:g} s: giving up")
+                _log(f"{_MOST_DEATHS} deaths within {_WITHIN_S:g} s: no further restart")
                 return FAILED
             self._pause()
 
-    def _spawn(self, reading: int, writing: int) -> int:
-        """Start a worker; a fork, as the parent has no threads and the memory is shared.
-
-        A signal waits meanwhile, so that none is lost between the fork and the worker's handlers.
-        """
+    def _fork(self, reading: int, writing: int) -> int:
+        """Fork a worker; return its pid."""
+        # A fork shares the imported modules: a spawned worker needs 15 MB more. It is safe because
+        # this process has started no thread and has not used GDAL. Signals are blocked meanwhile,
+        # so that none is lost between the fork and the worker's handlers.
         signals = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         worker = os.fork()
@@ -147,20 +157,20 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
-    def _waited(self, worker: int) -> int:
-        """Wait for a worker's end; kill it when it does not come in time after a signal."""
+    def _exit_code(self, worker: int) -> int:
+        """Wait for the end of a worker; kill it if it does not end in time after a signal."""
         while True:
             ended, status = os.waitpid(worker, os.WNOHANG)
             if ended:
                 return os.waitstatus_to_exitcode(status)
-            if self._told_at is not None and time.monotonic() - self._told_at > _GRACE_S:
+            if self._signalled_at is not None and time.monotonic() - self._signalled_at > _GRACE_S:
                 os.kill(worker, signal.SIGKILL)
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
-    def _tell(self, _number: int, _frame: FrameType | None) -> None:
-        """Pass a signal on."""
-        if self._told_at is None:
-            self._told_at = time.monotonic()
+    def _forward(self, _number: int, _frame: FrameType | None) -> None:
+        """Forward a signal to the worker, as SIGTERM."""
+        if self._signalled_at is None:
+            self._signalled_at = time.monotonic()
         if self._worker is not None:
             os.kill(self._worker, signal.SIGTERM)
 
@@ -172,13 +182,13 @@ class Supervisor:
     def _pause(self) -> None:
         seconds = min(_FIRST_PAUSE_S * 2 ** (len(self._deaths) - 1), _LONGEST_PAUSE_S)
         deadline = time.monotonic() + seconds
-        while self._told_at is None and time.monotonic() < deadline:
-            time.sleep(_LOOK_S)
+        while self._signalled_at is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
 
-def _how(code: int) -> str:
+def _cause(code: int) -> str:
     return f"by signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"pesto conductor worker: {text}", file=sys.stderr, flush=True)  # noqa: T201  # its log

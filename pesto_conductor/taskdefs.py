@@ -1,6 +1,6 @@
-"""The task definitions of the verbs, and of single services: queues, limits, retries, schemas.
+"""Define the task types of the activities and of single services: limits, retries, schemas.
 
-Conductor stores the schemas and does not enforce them; the workers do.
+Conductor stores the schemas but does not enforce them: `verbs.py` validates input and output.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PREFIX = "pesto_"
 GPU_DOMAIN = "gpu"
-"""Task domain of services that want a GPU: only workers started with `--domain gpu` take them."""
+"""Task domain of services that require a GPU; only workers with `--domain gpu` poll it."""
 
 _OWNER = "pesto@example.com"
 _RESPONSE_TIMEOUT_S = 30
@@ -30,24 +30,25 @@ _RETRIES = 5
 _RETRY_DELAY_S = 2
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NULL: dict[str, JsonValue] = {"type": "null"}
-_WORDS = ("title", "description")
+_ANNOTATIONS = ("title", "description")
 
 
 @dataclass(frozen=True)
 class TaskDefinition:
-    """A task type as Conductor knows it.
+    """A task definition of Conductor.
 
     Attributes:
-        name: The type: also its queue, and the label of its metrics.
+        name: The task type; also its queue, and the label of its metrics.
         description: For a person.
         input_schema: JSON schema of its input.
         output_schema: JSON schema of its output.
-        timeout_s: Longest that one attempt may take.
-        response_timeout_s: Longest silence of a worker; then another attempt begins elsewhere.
+        timeout_s: Longest time of one attempt.
+        response_timeout_s: Longest time without an update by the worker; then another attempt
+            begins elsewhere.
         retries: Attempts after the first; the pause doubles from 2 s.
-        at_once: Most tasks of the type in hand at once, over all workers; None for no limit.
-        defaults: Inputs that a task need not name.
-        domain: Task domain that its tasks are to be started in; None for any worker.
+        at_once: Most running tasks of the type, over all workers; None for no limit.
+        defaults: Inputs that a task may omit.
+        domain: Task domain in which its tasks must be started; None for any worker.
     """
 
     name: str
@@ -62,7 +63,7 @@ class TaskDefinition:
     domain: str | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The definition as the server takes it."""
+        """Return the definition in the form of Conductor's REST interface."""
         document: dict[str, JsonValue] = {
             "name": self.name,
             "description": self.description,
@@ -85,15 +86,15 @@ class TaskDefinition:
 
 
 def task_definitions() -> tuple[TaskDefinition, ...]:
-    """One per verb."""
+    """Return the task definitions of all activities."""
     return tuple(_DEFINITIONS.values())
 
 
 def task_definition(name: str) -> TaskDefinition:
-    """The definition that a task of a type is held to; all services share one.
+    """Return the definition of a task type; those of all services have the same schemas.
 
     Raises:
-        KeyError: the type is not one of ours.
+        KeyError: the type does not begin with `pesto_`.
     """
     if name in _DEFINITIONS:
         return _DEFINITIONS[name]
@@ -105,15 +106,14 @@ def task_definition(name: str) -> TaskDefinition:
 def service_definition(
     description: Description, targets: Sequence[str], *, at_once: int | None = None
 ) -> TaskDefinition:
-    """A task type of one service's own: its queue, limit and metrics.
+    """Return a task type for one service, with its own queue, limit and metrics label.
 
-    Its tasks are chunks, as of `pesto_process`, or single calls, as of `pesto_call` with the
-    service already named.
+    Its tasks have the input of `pesto_process`, or of `pesto_call` without the service.
 
     Args:
-        description: What the service says of itself.
-        targets: Where it runs.
-        at_once: Most tasks of the service at once, over all workers; None for no limit.
+        description: The description of the service.
+        targets: Its target or URLs.
+        at_once: Most running tasks of the service, over all workers; None for no limit.
     """
     resources = description.known.resources
     return replace(
@@ -127,7 +127,7 @@ def service_definition(
 
 
 def service_task_name(process: str) -> str:
-    """The task type of a service of its own.
+    """Return the name of the task type of a service.
 
     >>> service_task_name("cloud-mask")
     'pesto_cloud_mask'
@@ -136,42 +136,38 @@ def service_task_name(process: str) -> str:
     return name + "_service" if name in _DEFINITIONS else name
 
 
-def task_domains(definitions: Sequence[TaskDefinition]) -> dict[str, str]:
-    """What a workflow is to be started with as `taskToDomain`."""
-    return {each.name: each.domain for each in definitions if each.domain}
-
-
 def _title(description: Description) -> str:
     text = description.known.title or description.known.description or "a service"
     return text.strip().splitlines()[0]
 
 
 def _schema(model: type[BaseModel]) -> dict[str, JsonValue]:
-    """A model's schema in few words: every task of a fan-out carries it three times over.
+    """Return the schema of a model without titles, descriptions and null.
 
-    Null is left out of it, as a worker takes what Conductor makes null for absent.
+    A worker treats null as absent, because Conductor adds it.
     """
-    schema = _few_words(model.model_json_schema(by_alias=True))
+    # Conductor stores the definition, with both schemas, in every task of a fan-out, three times.
+    schema = _shortened(model.model_json_schema(by_alias=True))
     return {"$schema": _DIALECT, **schema} if isinstance(schema, dict) else {}
 
 
-def _few_words(value: JsonValue) -> JsonValue:
+def _shortened(value: JsonValue) -> JsonValue:
     if isinstance(value, list):
-        return [_few_words(each) for each in value]
+        return [_shortened(each) for each in value]
     if not isinstance(value, dict):
         return value
     options = value.get("anyOf")
-    given = [each for each in options if each != _NULL] if isinstance(options, list) else []
-    if len(given) == 1 and isinstance(given[0], dict):
-        value = {**given[0], **{key: each for key, each in value.items() if key != "anyOf"}}
-    elif given:
-        value = {**value, "anyOf": given}
+    types = [each for each in options if each != _NULL] if isinstance(options, list) else []
+    if len(types) == 1 and isinstance(types[0], dict):
+        value = {**types[0], **{key: each for key, each in value.items() if key != "anyOf"}}
+    elif types:
+        value = {**value, "anyOf": types}
     return {
-        key: {name: _few_words(each) for name, each in part.items()}
+        key: {name: _shortened(each) for name, each in part.items()}
         if key in ("properties", "$defs") and isinstance(part, dict)
-        else _few_words(part)
+        else _shortened(part)
         for key, part in value.items()
-        if key not in _WORDS and not (key == "default" and part is None)
+        if key not in _ANNOTATIONS and not (key == "default" and part is None)
     }
 
 
@@ -185,25 +181,26 @@ def _verb(
     models: tuple[type[BaseModel], type[BaseModel]],
     timeout_s: int = _HOUR_S,
 ) -> TaskDefinition:
-    taken, given = models
+    of_input, of_output = models
     return TaskDefinition(
-        PREFIX + name, description, _schema(taken), _schema(given), timeout_s=timeout_s
+        PREFIX + name, description, _schema(of_input), _schema(of_output), timeout_s=timeout_s
     )
 
 
 def _either(*models: type[BaseModel]) -> dict[str, JsonValue]:
-    """A schema of any of several objects; its properties are told, so that keys can be looked up.
+    """Return a schema that accepts any of several objects.
 
-    Conductor merges a definition's defaults into every input: `service` may stand in any.
+    The lint reads the names of all fields from its `properties`. Conductor adds the defaults of a
+    definition to every input, so each model must accept them: here `service`.
     """
     schemas = [_schema(model) for model in models]
     definitions: dict[str, JsonValue] = {}
     properties: dict[str, JsonValue] = {}
     for schema in schemas:
         schema.pop("$schema")
-        found, named = schema.pop("$defs", {}), schema.get("properties", {})
-        definitions |= found if isinstance(found, dict) else {}
-        properties |= dict.fromkeys(named, True) if isinstance(named, dict) else {}
+        own_definitions, own = schema.pop("$defs", {}), schema.get("properties", {})
+        definitions |= own_definitions if isinstance(own_definitions, dict) else {}
+        properties |= dict.fromkeys(own, True) if isinstance(own, dict) else {}
     options: list[JsonValue] = [{**schema} for schema in schemas]
     return {
         "$schema": _DIALECT,
@@ -217,25 +214,25 @@ def _either(*models: type[BaseModel]) -> dict[str, JsonValue]:
 _DEFINITIONS: dict[str, TaskDefinition] = {
     each.name: each
     for each in (
-        _verb("discover", "Ask services what they are.",
+        _verb("discover", "Request the descriptions of services.",
               (payloads.DiscoverInput, payloads.DiscoverOutput)),
-        _verb("plan", "Check a pipeline against its inputs, and cut it into chunks.",
+        _verb("plan", "Check a pipeline against its inputs, and divide it into chunks.",
               (payloads.PlanInput, payloads.PlanOutput)),
-        _verb("process", "Run the tiles of a chunk, and keep their blocks.",
+        _verb("process", "Run the tiles of a chunk, and store their blocks.",
               (payloads.ChunkInput, ChunkResult), timeout_s=24 * _HOUR_S),
-        _verb("close", "Make what a phase owes once its chunks are done.",
+        _verb("close", "Finish a phase: mosaic rasters, merge vectors, fold reduces.",
               (payloads.CloseInput, payloads.CloseOutput), timeout_s=6 * _HOUR_S),
-        _verb("mosaic", "Put the blocks of a raster together into one file.",
+        _verb("mosaic", "Join the blocks of a raster into one GeoTIFF.",
               (payloads.MosaicInput, payloads.MosaicOutput), timeout_s=6 * _HOUR_S),
-        _verb("merge", "Join the features of a vector's blocks in one file.",
+        _verb("merge", "Join the features of a vector's blocks into one file.",
               (payloads.MergeInput, payloads.MergeOutput), timeout_s=6 * _HOUR_S),
-        _verb("reduce", "Fold the partials of the blocks of a scene to values.",
+        _verb("reduce", "Fold the partials of a stage's blocks to values.",
               (payloads.ReduceInput, payloads.ReduceOutput)),
         _verb("call", "Call one process once, outside any plan.",
               (payloads.CallInput, payloads.CallOutput), timeout_s=6 * _HOUR_S),
-        _verb("publish", "Put the outputs of a run where they were asked for.",
+        _verb("publish", "Write the outputs of a run into its output folder.",
               (payloads.PublishInput, payloads.PublishOutput), timeout_s=6 * _HOUR_S),
-        _verb("cleanup", "Stop what a failed workflow left running; forget it on request.",
+        _verb("cleanup", "After a failed workflow, delete its objects in the run store on request.",
               (payloads.CleanupInput, payloads.CleanupOutput)),
     )
 }  # fmt: skip

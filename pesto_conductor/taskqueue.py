@@ -1,6 +1,6 @@
-"""The worker's side of Conductor's task API, by conductor-python: poll, report, renew, log.
+"""Send the requests of a worker to Conductor's task API: poll, report, renew the lease, log.
 
-The SDK's clients are untyped, and its models stop here.
+The SDK's async client sends them. It is untyped: no model of it leaves this file.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from pesto_conductor.errors import Report
 
 _LONG_POLL_MS = 100
-_TIMEOUTS_S = (3, 30)
-_OVER = frozenset({"CANCELED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "COMPLETED", "TIMED_OUT",
-                   "COMPLETED_WITH_ERRORS", "SKIPPED"})  # fmt: skip
+_TIMEOUTS_S = (3, 30)  # to connect, to read
+_ENDED = frozenset({"CANCELED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "COMPLETED", "TIMED_OUT",
+                    "COMPLETED_WITH_ERRORS", "SKIPPED"})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A task, as a worker takes it.
+    """A task that the server has assigned to this worker.
 
     Attributes:
         identity: Its id.
         type: Its type.
         workflow: Id of its workflow.
-        input: What it is asked for.
-        response_timeout_s: Longest silence before another worker is given it.
+        input: Its input.
+        response_timeout_s: Longest time without an update before the server assigns it again.
     """
 
     identity: str
@@ -54,10 +54,17 @@ class Assignment:
 
 
 class TaskQueue:
-    """A Conductor, from one event loop; credentials as the SDK takes them from the environment."""
+    """The tasks of a Conductor server, used from one event loop.
+
+    Attributes:
+        url: Base of its REST interface.
+        worker: Identity of this worker: host and process.
+    """
 
     def __init__(self, url: str, *, domain: str | None = None) -> None:
-        """Name a server; nothing is sent yet.
+        """Prepare requests; nothing is sent yet.
+
+        The SDK reads `CONDUCTOR_AUTH_KEY` and `CONDUCTOR_AUTH_SECRET`.
 
         Args:
             url: Base of its REST interface: `http://HOST:PORT/api`.
@@ -74,13 +81,13 @@ class TaskQueue:
         await self._client.close()
 
     async def poll(self, task_type: str, count: int) -> list[Assignment]:
-        """Take up to so many tasks of a type.
+        """Take up to `count` tasks of a type.
 
         Raises:
-            Unreachable: no answer, or the server is in trouble.
-            InvalidInput: it refuses: credentials, most often.
+            Unreachable: the server does not respond, or returns HTTP 429 or 5xx.
+            InvalidInput: it rejects the request, most often for its credentials.
         """
-        found = await _asked(
+        found = await _translated(
             self._tasks.batch_poll(
                 task_type, workerid=self.worker, count=count, timeout=_LONG_POLL_MS,
                 _request_timeout=_TIMEOUTS_S, **self._domain,
@@ -92,19 +99,24 @@ class TaskQueue:
     async def report(
         self, assignment: Assignment, report: Report, *, and_next: bool
     ) -> Assignment | None:
-        """Tell what came of a task; answers the next of its type, if wanted and there is one.
+        """Report the end of an attempt; return the next task of the type.
+
+        Args:
+            assignment: The task.
+            report: The end of the attempt.
+            and_next: Whether to take the next task with the same request; saves a poll.
 
         Raises:
-            Unreachable: no answer, or the server is in trouble.
-            InvalidInput: it refuses what it is told.
+            Unreachable: the server does not respond, or returns HTTP 429 or 5xx.
+            InvalidInput: it rejects the report, for example because the output is too large.
         """
         result = self._result(assignment, report)
-        tell = self._tasks.update_task_v2 if and_next else self._tasks.update_task
-        answer = await _asked(tell(body=result, _request_timeout=_TIMEOUTS_S))
-        return _assignment(answer) if and_next and answer is not None else None
+        update = self._tasks.update_task_v2 if and_next else self._tasks.update_task
+        task = await _translated(update(body=result, _request_timeout=_TIMEOUTS_S))
+        return _assignment(task) if and_next and task is not None else None
 
     async def renew(self, assignment: Assignment) -> None:
-        """Say that the task is still in hand; raises as `report`."""
+        """Extend the lease of the task; raises the errors of `report`."""
         result = TaskResult(
             task_id=assignment.identity,
             workflow_instance_id=assignment.workflow,
@@ -112,24 +124,25 @@ class TaskQueue:
             status="IN_PROGRESS",
             extend_lease=True,
         )
-        await _asked(self._tasks.update_task(body=result, _request_timeout=_TIMEOUTS_S))
+        await _translated(self._tasks.update_task(body=result, _request_timeout=_TIMEOUTS_S))
 
     async def is_wanted(self, assignment: Assignment) -> bool:
-        """Whether anybody still waits for the task; raises as `poll`."""
+        """Whether the server still waits for the task; raises the errors of `poll`."""
         try:
-            found = await self._call("GET", assignment, "")
+            found = await self._request("GET", assignment, "")
         except NotFound:
             return False
-        return not isinstance(found, dict) or found.get("status") not in _OVER
+        return not isinstance(found, dict) or found.get("status") not in _ENDED
 
     async def log(self, assignment: Assignment, line: str) -> None:
-        """Write a line to the log of a task; raises as `poll`."""
-        await self._call("POST", assignment, "/log", body=line)
+        """Write a line to the log of a task; raises the errors of `poll`."""
+        await self._request("POST", assignment, "/log", body=line)
 
-    async def _call(
+    async def _request(
         self, method: str, assignment: Assignment, path: str, *, body: str | None = None
     ) -> object:
-        return await _asked(
+        """Send a request for which the SDK's task API has no method, or one with another body."""
+        return await _translated(
             self._client.call_api(
                 f"/tasks/{{id}}{path}", method, {"id": assignment.identity}, [],
                 {"Accept": "*/*", "Content-Type": "application/json"}, body=body,
@@ -162,17 +175,17 @@ def _assignment(task: Task) -> Assignment:
     )
 
 
-async def _asked(answer: Awaitable[object]) -> object:
-    """Await an answer of the SDK, its errors turned into ours."""
+async def _translated(response: Awaitable[object]) -> object:
+    """Await a response of the SDK, and convert its errors."""
     try:
-        return await answer
+        return await response
     except ApiException as error:
-        raise _task_refusal(error) from error
+        raise _error_of(error) from error
 
 
-def _task_refusal(error: ApiException) -> PestoError:
-    told = f"Conductor answered HTTP {error.status}: {str(error.body or error.reason)[:200]}"
+def _error_of(error: ApiException) -> PestoError:
+    message = f"Conductor returned HTTP {error.status}: {str(error.body or error.reason)[:200]}"
     if error.status == 404:
-        return NotFound(told)
-    is_refusal = error.status is not None and 400 <= error.status < 500 and error.status != 429
-    return InvalidInput(told) if is_refusal else Unreachable(told)
+        return NotFound(message)
+    is_rejection = error.status is not None and 400 <= error.status < 500 and error.status != 429
+    return InvalidInput(message) if is_rejection else Unreachable(message)

@@ -1,4 +1,7 @@
-"""One worker process: an event loop that polls, threads that work, and an orderly end."""
+"""Run one worker process: its event loop, its signals, and its orderly end.
+
+It does not restart itself: `supervisor.py` does.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.errors import InvalidInput, PestoError
 
 if TYPE_CHECKING:
-    from pesto_conductor.crew import WorkerLoop
+    from pesto_conductor.worker_loop import WorkerLoop
 
 _LOG = logging.getLogger(__name__)
 STOPPED, FAILED, REFUSED = 0, 1, 2
@@ -21,7 +24,7 @@ STOPPED, FAILED, REFUSED = 0, 1, 2
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker process is told.
+    """The settings of a worker process.
 
     Attributes:
         url: The Conductor's `/api`.
@@ -39,9 +42,9 @@ class Settings:
 
 
 def work(settings: Settings, *, alive_fd: int) -> int:
-    """Work until SIGTERM, SIGINT, or the other end of `alive_fd` is closed; answers an exit code.
+    """Work until SIGTERM, SIGINT, or the other end of `alive_fd` is closed; return an exit code.
 
-    The process is to end right after: a thread that did not stop in time still runs.
+    The caller must end the process then: a thread that did not stop in time still runs.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
@@ -53,41 +56,43 @@ def work(settings: Settings, *, alive_fd: int) -> int:
     try:
         asyncio.run(_work(settings, alive_fd))
     except PestoError as error:
-        _LOG.error("%s", error)  # says all there is to say
+        _LOG.error("%s", error)  # the message is sufficient
         return REFUSED if isinstance(error, InvalidInput) else FAILED
     return STOPPED
 
 
 async def _work(settings: Settings, alive_fd: int) -> None:
-    from pesto_conductor.crew import WorkerLoop
     from pesto_conductor.metrics import WorkerMetrics, serve_metrics
     from pesto_conductor.taskqueue import TaskQueue
     from pesto_conductor.verbs import binding_of
+    from pesto_conductor.worker_loop import WorkerLoop
 
     bindings = [binding_of(each) for each in settings.types]
     metrics = WorkerMetrics()
     if settings.metrics_port is not None:
         serve_metrics(metrics, settings.metrics_port)
     queue = TaskQueue(settings.url, domain=settings.domain)
-    crew = WorkerLoop(queue, metrics, settings.concurrency)
-    _drain_when_told(crew, alive_fd)
+    loop = WorkerLoop(queue, metrics, settings.concurrency)
+    _drain_on_request(loop, alive_fd)
     _LOG.info("working on %s at %s", ", ".join(settings.types), settings.url)
     try:
-        await crew.run(bindings)
+        await loop.run(bindings)
     finally:
         await queue.close()
     _LOG.info("stopped")
 
 
-def _drain_when_told(crew: WorkerLoop, alive_fd: int) -> None:
-    loop = asyncio.get_running_loop()
+def _drain_on_request(loop: WorkerLoop, alive_fd: int) -> None:
+    """Drain after a signal, and when the supervisor has ended."""
+    events = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
-        loop.add_signal_handler(number, crew.drain)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # whoever forked us held them back
+        events.add_signal_handler(number, loop.drain)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # the supervisor blocked them to fork
 
-    def orphaned() -> None:
-        loop.remove_reader(alive_fd)
-        crew.drain()
+    # The kernel closes the supervisor's end of the pipe, however the supervisor ends.
+    def drain_orphan() -> None:
+        events.remove_reader(alive_fd)
+        loop.drain()
 
-    loop.add_reader(alive_fd, orphaned)
+    events.add_reader(alive_fd, drain_orphan)

@@ -199,4 +199,4 @@ def test_a_worker_that_dies_of_every_task_gives_up(conductor: Desk, tmp_path: Pa
             os.kill(worker.child, signal.SIGKILL)
             time.sleep(0.3)
         assert worker.process.wait(10) == 1
-        assert "giving up" in worker.said
+        assert "no further restart" in worker.said

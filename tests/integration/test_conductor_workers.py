@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_conductor.taskdefs import GPU_DOMAIN, service_definition, task_domains
+from pesto_conductor.taskdefs import GPU_DOMAIN, service_definition
 from pesto_runtime.run.services import find
 from tests.support.commands import is_alive, pesto, served, waited
 from tests.support.conductor_workers import conductor_worker, repeated, windows
@@ -235,12 +235,12 @@ def test_a_service_that_wants_a_gpu_waits_for_a_worker_that_has_one(
         "name": "on_gpu", "version": 1, "schemaVersion": 2, "ownerEmail": "pesto@example.com",
         "timeoutSeconds": 0, "tasks": [task],
     }  # fmt: skip
-    assert task_domains([definition]) == {"pesto_verbose": GPU_DOMAIN}
+    assert (definition.name, definition.domain) == ("pesto_verbose", GPU_DOMAIN)
     with conductor.conductor() as client:
         client.register_tasks([definition.to_json()])
         with conductor_worker(conductor.url, tmp_path, "--task", definition.name):
             identity = client.start(
-                "on_gpu", {}, definition=workflow, domains=task_domains([definition])
+                "on_gpu", {}, definition=workflow, domains={definition.name: GPU_DOMAIN}
             )
             time.sleep(2)
             assert not log.exists()
@@ -257,7 +257,7 @@ def test_without_a_server_a_worker_says_so_at_once(tmp_path: Path) -> None:
     said = pesto("conductor", "worker", "--url", "http://127.0.0.1:9/api")
     assert time.monotonic() - begun < 5
     assert said.returncode == 1
-    assert "no Conductor answers at http://127.0.0.1:9/api" in said.stderr
+    assert "no Conductor responds at http://127.0.0.1:9/api" in said.stderr
     assert "Traceback" not in said.stderr
 
 

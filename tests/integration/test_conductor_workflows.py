@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_conductor.client import made_up_run
 from tests.support.commands import descendants, is_alive, pesto, saved, served, started, waited
-from tests.support.conductor_workers import conductor_worker
+from tests.support.conductor_workers import conductor_worker, made_up_run
 from tests.support.landsat import expected_answer
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, sha256_of, write_scene
@@ -86,7 +85,7 @@ RUN: dict[str, Document] = {
 }  # fmt: skip
 WHERE: Document = {"scene": "file:///s.tif", "folder": "/out"}
 
-# Name -> input, task reference -> made-up output, and what the workflow must answer.
+# Name -> input, task reference -> made-up output, and the expected output of the workflow.
 MADE_UP: dict[str, tuple[Document, dict[str, Document], Document]] = {
     "cloud_cover": (
         WHERE,
@@ -138,25 +137,29 @@ def test_every_workflow_has_made_up_outputs() -> None:
 
 @pytest.mark.parametrize("name", MADE_UP)
 def test_a_workflow_is_valid_and_runs_on_made_up_outputs(conductor: Desk, name: str) -> None:
-    """The server validates it, then runs it without workers: every reference leads somewhere."""
+    """The server validates it, then runs it without workers: every reference has a target."""
     definition, (inputs, outputs, expected) = read(name), MADE_UP[name]
     cover = made_up_run(read("cloud_cover"), *MADE_UP["cloud_cover"][:2])
     children = {"cover": cover} if name == "cloud_gate" else {}
     with conductor.conductor() as server:
         server.validate(definition)
-        ran = server.test(made_up_run(definition, inputs, outputs, children=children))
+        request = made_up_run(definition, inputs, outputs, children=children)
+        ran = server.request("POST", "/workflow/test", body=request)
+    assert isinstance(ran, dict)
     assert ran["status"] == "COMPLETED", ran.get("reasonForIncompletion")
     output = ran["output"]
     assert isinstance(output, dict)
     assert {key: output[key] for key in expected} == expected
 
 
-def test_a_reference_that_leads_nowhere_is_null_to_conductor(conductor: Desk) -> None:
+def test_a_reference_without_a_target_is_null_to_conductor(conductor: Desk) -> None:
     """The control of both: the server itself completes a workflow with a misspelt reference."""
     text = json.dumps(read("pesto_failure")).replace("output.forgotten", "output.forgoten")
     with conductor.conductor() as server:
         server.validate(json.loads(text))
-        ran = server.test(made_up_run(json.loads(text), *MADE_UP["pesto_failure"][:2]))
+        request = made_up_run(json.loads(text), *MADE_UP["pesto_failure"][:2])
+        ran = server.request("POST", "/workflow/test", body=request)
+    assert isinstance(ran, dict)
     assert (ran["status"], ran["output"]) == ("COMPLETED", {"forgotten": None})
 
 
@@ -311,4 +314,4 @@ def test_a_pipeline_that_does_not_check_is_refused_before_a_server_is_asked(
     assert pesto("run", path, *words).returncode == 2
     there = pesto("run", CLOUD_COVER, *words)
     assert there.returncode == 1
-    assert "no Conductor answers at http://127.0.0.1:1/api" in there.stderr
+    assert "no Conductor responds at http://127.0.0.1:1/api" in there.stderr

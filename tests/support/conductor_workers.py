@@ -128,6 +128,35 @@ class Desk:
                 time.sleep(0.1)
 
 
+def made_up_run(
+    definition: Document,
+    inputs: Document,
+    outputs: Mapping[str, Document],
+    *,
+    children: Mapping[str, Document] | None = None,
+) -> Document:
+    """Return a request of `POST /workflow/test`, which runs a definition without workers.
+
+    Args:
+        definition: The workflow.
+        inputs: Its input.
+        outputs: Task reference -> the output that the server uses for the task.
+        children: Reference of a SUB_WORKFLOW -> the same request for its own definition.
+    """
+    mocks: Document = {
+        reference: [{"status": "COMPLETED", "output": output}]
+        for reference, output in outputs.items()
+    }
+    return {
+        "name": definition["name"],
+        "version": definition.get("version", 1),
+        "input": inputs,
+        "workflowDef": definition,
+        "taskRefToMockOutput": mocks,
+        "subWorkflowTestRequest": dict(children or {}),
+    }
+
+
 @dataclass(frozen=True)
 class Worker:
     """A worker of ours, and the process that supervises it.

@@ -1,4 +1,4 @@
-"""The lint: what Conductor lets pass, and what would become null in the middle of a run."""
+"""The lint finds errors that Conductor accepts, and expressions that would become null in a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(path: Path) -> Document:
 
 
 def faults(document: Document) -> list[str]:
-    """What the lint says, knowing all committed workflows."""
+    """Return the faults that the lint finds, knowing all committed workflows."""
     found = lint(document, tasks=task_definitions(), workflows=[read(path) for path in FILES])
     return [str(each) for each in found]
 
@@ -44,21 +44,21 @@ def test_there_are_definitions_to_lint() -> None:
     assert len(FILES) >= 8
 
 
-# What is written wrongly -> what the lint must say of it.
+# Right text, wrong text -> part of the message.
 MISSPELT = [
     ("plan.output.chunks[0]", "plan.output.chunk[0]", "has no field 'chunk'"),
-    ("plan.output.chunks[0]", "plan.output.plan[0]", "is no array"),
-    ("${plan.output.plan}", "${plans.output.plan}", "no task before it is called"),
-    ("${plan.output.plan}", "${publish.output.result}", "no task before it is called"),
-    ("${plan.output.plan}", "${plan.outputs.plan}", "must go on with .output or .input"),
+    ("plan.output.chunks[0]", "plan.output.plan[0]", "is not an array"),
+    ("${plan.output.plan}", "${plans.output.plan}", "no earlier task has this name"),
+    ("${plan.output.plan}", "${publish.output.result}", "no earlier task has this name"),
+    ("${plan.output.plan}", "${plan.outputs.plan}", "must continue with .output or .input"),
     ("${publish.output.result}", "${publish.output.results}", "has no field 'results'"),
     ("${workflow.input.folder}", "${workflow.input.foldr}", "not one of the inputParameters"),
-    ("${workflow.input.folder}", "${workflow.inputs.folder}", "which no workflow has"),
+    ("${workflow.input.folder}", "${workflow.inputs.folder}", "which a workflow does not have"),
     ('"pesto_process"', '"pesto_proces"', "no task type 'pesto_proces'"),
     ('"pesto_publish"', '"pesto_publsh"', "no task type 'pesto_publsh'"),
     ('"phase": 0', '"phase": "first"', "must be integer"),
     ('"phase": 0', '"phases": 0', "no such input"),
-    ('"phase": 0', '"phases": 0', "needs phase"),
+    ('"phase": 0', '"phases": 0', "requires phase"),
     ('"taskReferenceName"', '"taskRefName"', "unexpected"),
     ('"type": "JOIN"', '"type": "JION"', "must be one of"),
     ('"joinOn": []', '"joinon": []', "unexpected"),
@@ -66,26 +66,26 @@ MISSPELT = [
     ('"joinOn": []', '"joinOn": [], "optional": true', "False was expected"),
     ('"timeoutPolicy": "ALERT_ONLY"', '"timeoutPolicy": "ALERT"', "must be one of"),
     ('"forkTaskInputs"', '"forkTaskInput"', "'forkTaskInputs' is a required property"),
-    ('"joinOn": []', '"joinOn": ["mosaic"]', "no task before it is called 'mosaic'"),
-    ('"joinOn": []', '"joinOn": ["publish"]', "no task before it is called 'publish'"),
+    ('"joinOn": []', '"joinOn": ["mosaic"]', "no earlier task is called 'mosaic'"),
+    ('"joinOn": []', '"joinOn": ["publish"]', "no earlier task is called 'publish'"),
     ('"type": "JOIN"', '"type": "EXCLUSIVE_JOIN"', "must be followed by a JOIN"),
     ("${plan.output.plan}", "${plan.output.plan", "has no } after it"),
-    ('"pesto_process"', '"pesto_cloud"', "added by --per-service URL"),
-    ('"taskReferenceName": "publish"', '"taskReferenceName": "plan"', "stands twice"),
+    ('"pesto_process"', '"pesto_cloud"', "--per-service URL adds"),
+    ('"taskReferenceName": "publish"', '"taskReferenceName": "plan"', "is not unique"),
 ]
 
 
-@pytest.mark.parametrize(("right", "wrong", "told"), MISSPELT)
-def test_what_is_misspelt_is_told(right: str, wrong: str, told: str) -> None:
+@pytest.mark.parametrize(("right", "wrong", "message"), MISSPELT)
+def test_a_misspelt_name_is_an_error(right: str, wrong: str, message: str) -> None:
     """One planted mistake at a time in the rendered workflow; the lint names it."""
     text = (FOLDER / "cloud_cover.json").read_text()
     assert right in text
     found = faults(json.loads(text.replace(right, wrong)))
-    assert any(told in each for each in found), found
+    assert any(message in each for each in found), found
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "message"),
     [
         ('"uri"', '"url"', "'uri' is a required property"),
         ('"uri"', '"url"', "'url' was unexpected"),
@@ -93,19 +93,21 @@ def test_what_is_misspelt_is_told(right: str, wrong: str, told: str) -> None:
         ('{"uri": "${workflow.input.service}/describe"', '{"verb": "x"', "'uri'"),
     ],
 )
-def test_what_is_misspelt_in_an_http_request_is_told(right: str, wrong: str, told: str) -> None:
-    """Conductor would send it nowhere, or without what the key was meant to say."""
+def test_a_misspelt_key_of_an_http_request_is_an_error(
+    right: str, wrong: str, message: str
+) -> None:
+    """Conductor would send the request to no address, or without the header of the key."""
     text = (FOLDER / "without_workers.json").read_text()
     assert right in text
     found = faults(json.loads(text.replace(right, wrong)))
-    assert any(told in each for each in found), found
+    assert any(message in each for each in found), found
 
 
 @pytest.mark.parametrize(
     "text", ["$${plan", "{a: 1", "${a.output.outputs.x} {", "} ${workflow.input.flag}"]
 )
 def test_braces_that_begin_no_expression_are_text(text: str) -> None:
-    """The control of the unclosed one: JQ and scripts are full of braces."""
+    """The control of the unclosed expression: JQ and scripts contain many braces."""
     assert faults(workflow(task("a"), task("b", text))) == []
 
 
@@ -113,7 +115,7 @@ def test_a_join_may_not_wait_for_a_task_after_it() -> None:
     """It would never end; the tests of forks below are the control."""
     join: Document = {"name": "j", "taskReferenceName": "j", "type": "JOIN", "joinOn": ["a", "b"]}
     (fault,) = faults(workflow(task("a"), join, task("b")))
-    assert fault.startswith("/tasks/1/joinOn/1: no task before it is called 'b'")
+    assert fault.startswith("/tasks/1/joinOn/1: no earlier task is called 'b'")
 
 
 def task(reference: str, reads: str = "x", **more: JsonValue) -> Document:
@@ -153,22 +155,22 @@ def switch(*branch: Document, default: tuple[Document, ...] = ()) -> Document:
     }
 
 
-def test_a_branch_reads_what_ran_before_it_and_in_it() -> None:
-    """Inside a branch, its own earlier tasks are sure to have run."""
+def test_a_branch_reads_earlier_tasks_before_it_and_in_it() -> None:
+    """Inside a branch, its own earlier tasks have always run."""
     inside = switch(task("b", "${a.output.outputs.x}"), task("c", "${b.output.outputs.x}"))
     assert faults(workflow(task("a"), inside)) == []
 
 
 def test_a_task_after_a_switch_may_not_read_a_branch() -> None:
-    """It would be given null; the outputs of the workflow, where null says so, may."""
+    """It would receive null; the outputs of the workflow may be null."""
     branch = switch(task("b"))
     assert faults(workflow(branch, b="${b.output.outputs.x}")) == []
     (fault,) = faults(workflow(branch, task("c", "${b.output.outputs.x}")))
-    assert "may not have run" in fault
+    assert "does not always run" in fault
 
 
-def test_branches_of_a_fork_are_sure_to_have_run_after_it_and_do_not_see_each_other() -> None:
-    """FORK_JOIN runs all of them, at once."""
+def test_all_branches_of_a_fork_have_run_after_it_and_cannot_read_each_other() -> None:
+    """FORK_JOIN runs all of them, in parallel."""
 
     def forked(*branches: Document) -> Document:
         return {"name": "f", "taskReferenceName": "f", "type": "FORK_JOIN",
@@ -180,7 +182,7 @@ def test_branches_of_a_fork_are_sure_to_have_run_after_it_and_do_not_see_each_ot
     after = task("c", "${a.output.outputs.x}${j.output.b.outputs}")
     assert faults(workflow(forked(task("a"), task("b")), join, after)) == []
     (fault,) = faults(workflow(forked(task("a"), task("b", "${a.output.outputs.x}")), join))
-    assert "no task before it" in fault
+    assert "no earlier task" in fault
     (fault,) = faults(workflow(forked(task("a"), task("b")), join, task("c", "${j.output.d}")))
     assert "has no field 'd'" in fault
 
@@ -207,8 +209,8 @@ def test_outputs_of_a_known_sub_workflow_are_known() -> None:
         ('"input"', '"inputs"'),
     ],
 )
-def test_event_handlers_are_closed_too(right: str, wrong: str) -> None:
-    """A handler with a misspelt key would never fire."""
+def test_a_misspelt_key_of_an_event_handler_is_an_error(right: str, wrong: str) -> None:
+    """A handler with a misspelt key would never start a workflow."""
     text = (FOLDER / "on_new_scene.json").read_text()
     assert right in text
     assert faults(json.loads(text)) == []

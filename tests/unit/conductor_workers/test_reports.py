@@ -1,4 +1,4 @@
-"""What Conductor is told of errors, and of input that does not fit."""
+"""Reports of errors to Conductor, and errors of input that does not fit its schema."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor.crew import ProgressTracker
 from pesto_conductor.errors import report_of
 from pesto_conductor.verbs import TaskContext, binding_of
+from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -37,59 +37,59 @@ if TYPE_CHECKING:
         (Interrupted("stop"), "IN_PROGRESS"),
     ],
 )
-def test_retryable_is_all_that_decides_what_a_task_becomes(error: Exception, status: str) -> None:
-    """Refusals end it, trouble retries it, a busy service and a stopping worker give it back."""
+def test_the_kind_of_an_error_decides_the_status_of_its_task(error: Exception, status: str) -> None:
+    """Final, retried, or returned to the queue: by a busy service, or a worker that stops."""
     assert report_of(error).status == status
 
 
-def test_every_error_of_ours_has_a_report_with_its_words() -> None:
-    """Also the kinds that come later; the reason is what the server shows."""
+def test_the_reason_of_every_error_of_ours_is_its_message() -> None:
+    """Also of kinds that are added later; the server shows the reason."""
     for kind in PestoError.__subclasses__():
         report = report_of(kind("the words"))
         assert "the words" in report.reason or report.status == "IN_PROGRESS", kind
 
 
-def test_a_busy_service_is_asked_again_when_it_said() -> None:
-    """Its Retry-After is the server's callback."""
+def test_a_task_of_a_busy_service_returns_after_the_time_of_retry_after() -> None:
+    """Conductor assigns the task again only then."""
     assert report_of(Busy("full", retry_after_s=42)).again_after_s == 42
 
 
-def test_a_long_reason_is_cut_and_the_log_has_it_whole() -> None:
-    """Conductor keeps 500 characters."""
+def test_a_long_reason_is_truncated_and_the_log_has_the_whole_text() -> None:
+    """Conductor stores 500 characters."""
     report = report_of(InvalidInput("x" * 2000))
     assert len(report.reason) == 500
     assert report.lines == ("x" * 2000,)
 
 
 def test_a_defect_leaves_its_traceback_in_the_log() -> None:
-    """What is no error of ours was not foreseen."""
+    """An error that is not one of ours is a defect."""
     report = report_of(ZeroDivisionError("division by zero"))
     assert report.reason == "ZeroDivisionError: division by zero"
     assert "ZeroDivisionError" in "".join(report.lines)
 
 
-def test_input_is_held_to_its_schema_with_every_fault() -> None:
-    """Nulls and Conductor's own `__index` are no faults."""
-    lookout = ProgressTracker()
-    errand = TaskContext("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
+def test_an_input_that_does_not_fit_its_schema_is_rejected_with_every_fault() -> None:
+    """Nulls and Conductor's own `__index` are not faults."""
+    progress = ProgressTracker()
+    context = TaskContext("http://127.0.0.1:9/api", "w", progress.observer, progress.log)
     with pytest.raises(InvalidInput) as caught:
         binding_of("pesto_process").run(
-            {"plan": 7, "phase": 0, "start": 0, "holes": None, "__index": 3, "typo": 1}, errand
+            {"plan": 7, "phase": 0, "start": 0, "holes": None, "__index": 3, "typo": 1}, context
         )
-    told = {(each.pointer, each.detail.split(" ")[0]) for each in caught.value.fields}
-    assert ("/plan", "must") in told
-    assert len(told) == 3, caught.value
+    faults = {(each.pointer, each.detail.split(" ")[0]) for each in caught.value.fields}
+    assert ("/plan", "must") in faults
+    assert len(faults) == 3, caught.value
 
 
 def test_a_plan_names_each_input_that_is_null() -> None:
-    """As Conductor makes it of an input that was not given; trying again would not help."""
-    lookout = ProgressTracker()
-    errand = TaskContext("http://127.0.0.1:9/api", "w", lookout.watch, lookout.say)
+    """Conductor sets a missing input to null; a retry would not help."""
+    progress = ProgressTracker()
+    context = TaskContext("http://127.0.0.1:9/api", "w", progress.observer, progress.log)
     given: dict[str, JsonValue] = {
         "pipeline": {}, "folder": "out", "inputs": {"scene": None, "limit": 3, "mask": None},
     }  # fmt: skip
     with pytest.raises(InvalidInput) as caught:
-        binding_of("pesto_plan").run(given, errand)
+        binding_of("pesto_plan").run(given, context)
     assert [str(each) for each in caught.value.fields] == [
         "/inputs/scene: input 'scene' is missing (null)",
         "/inputs/mask: input 'mask' is missing (null)",
@@ -99,21 +99,21 @@ def test_a_plan_names_each_input_that_is_null() -> None:
 
 
 def test_a_foreign_task_type_has_no_binding() -> None:
-    """A worker told to take it says so."""
+    """The error has the prefix that is required."""
     with pytest.raises(InvalidInput, match="pesto_"):
         binding_of("send_mail")
 
 
-def test_progress_is_told_once() -> None:
-    """Nothing new, no line."""
-    lookout = ProgressTracker()
-    assert lookout.progress() is None
+def test_progress_is_reported_once() -> None:
+    """Without a new tile there is no line."""
+    progress = ProgressTracker()
+    assert progress.new_progress() is None
     for state in ("done", "done", "reused", "hole"):
-        lookout.watch.on_tile(TileRecord(Window(0, 0, 1, 1), 0.1, state))
-    told = lookout.progress()
-    assert told is not None
-    assert told.startswith("2 tiles computed, 1 reused, 1 failed in ")
-    assert lookout.progress() is None
-    assert not lookout.watch.should_stop()
-    lookout.stop()
-    assert lookout.watch.should_stop()
+        progress.observer.on_tile(TileRecord(Window(0, 0, 1, 1), 0.1, state))
+    line = progress.new_progress()
+    assert line is not None
+    assert line.startswith("2 tiles computed, 1 reused, 1 failed in ")
+    assert progress.new_progress() is None
+    assert not progress.observer.should_stop()
+    progress.stop()
+    assert progress.observer.should_stop()

@@ -1,4 +1,4 @@
-"""Task definitions: what Conductor is told of every task type."""
+"""Task definitions: limits, schemas and domains of every task type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pesto_conductor.taskdefs import (
     service_definition,
     task_definition,
     task_definitions,
-    task_domains,
 )
 from pesto_runtime.contract import Description
 from pesto_runtime.schema import schema_faults
@@ -31,8 +30,8 @@ def described(name: str = "cloud-mask", **more: object) -> Description:
 
 
 @pytest.mark.parametrize("definition", task_definitions(), ids=lambda each: each.name)
-def test_every_verb_has_limits_retries_and_valid_schemas(definition) -> None:
-    """Both schemas are schemas, the silence allowed is shorter than the attempt."""
+def test_every_activity_has_limits_retries_and_valid_schemas(definition) -> None:
+    """Both schemas are valid; the response timeout is shorter than the time of an attempt."""
     document = definition.to_json()
     assert document["retryLogic"] == "EXPONENTIAL_BACKOFF"
     assert 0 < document["responseTimeoutSeconds"] < document["timeoutSeconds"]
@@ -56,19 +55,19 @@ def test_a_task_of_a_service_is_a_chunk_or_a_call() -> None:
     assert list(schema_faults(schema, service))
 
 
-def test_a_service_that_wants_a_gpu_is_started_in_the_domain_of_gpus() -> None:
-    """And one that does not is not."""
+def test_a_service_that_requires_a_gpu_has_the_domain_of_gpus() -> None:
+    """The control: a service without a GPU has no domain."""
     gpu = service_definition(described("ships", resources={"gpu": 1}), ["http://a"])
     plain = service_definition(described("sieve", resources={"gpu": 0}), ["http://a"])
-    assert task_domains([gpu, plain]) == {"pesto_ships": GPU_DOMAIN}
+    assert (gpu.domain, plain.domain) == (GPU_DOMAIN, None)
 
 
-def test_a_service_named_as_a_verb_does_not_take_the_queue_of_the_verb() -> None:
+def test_a_service_named_like_an_activity_has_another_queue_than_the_activity() -> None:
     """A process may be called `merge` or `plan`."""
     assert service_definition(described("plan"), ["http://a"]).name == "pesto_plan_service"
 
 
-def test_a_foreign_task_type_is_not_ours() -> None:
-    """Workers do not poll for what they cannot do."""
+def test_a_task_type_without_our_prefix_has_no_definition() -> None:
+    """Workers do not poll for tasks that they cannot run."""
     with pytest.raises(KeyError):
         task_definition("send_mail")

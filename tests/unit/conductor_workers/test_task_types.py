@@ -1,4 +1,4 @@
-"""A worker is refused at its start where no task would ever come to it."""
+"""A worker is rejected at its start if the server can never have a task for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def knowing(*types: str) -> Iterator[str]:
-    """A server that is healthy and knows some task types; answers its URL."""
+    """Run a healthy server with some task types; yield its URL."""
 
     class Play(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,7 +34,7 @@ def knowing(*types: str) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Write no log line."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Play) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -42,33 +42,33 @@ def knowing(*types: str) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_type_that_the_server_does_not_know_is_refused_with_those_it_does() -> None:
-    """Exit code 2; types of others are not listed."""
+def test_an_unregistered_type_is_rejected_with_a_list_of_registered_ones() -> None:
+    """Exit code 2; types without our prefix are not listed."""
     with (
         knowing("pesto_plan", "send_mail", "pesto_call") as url,
         pytest.raises(
             InvalidInput, match=r"pesto_paln; registered are: pesto_call, pesto_plan$"
-        ) as told,
+        ) as caught,
     ):
         supervisor.run(url, types=["pesto_plan", "pesto_paln"])
-    assert told.value.exit_code == 2
+    assert caught.value.exit_code == 2
 
 
-def test_where_none_is_registered_the_refusal_says_how() -> None:
-    """A new server knows no type at all."""
+def test_if_no_type_is_registered_the_error_names_the_command() -> None:
+    """A new server has no types."""
     with knowing() as url, pytest.raises(InvalidInput, match="pesto conductor register"):
         supervisor.run(url, types=["pesto_plan"])
 
 
-def test_a_known_type_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: it comes as far as the worker process."""
-    kept: list[tuple[str, ...]] = []
+def test_a_registered_type_starts_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the call reaches the worker process."""
+    started: list[tuple[str, ...]] = []
 
     def run(self: Supervisor) -> int:
-        kept.append(self.settings.types)
+        started.append(self.settings.types)
         return 0
 
     monkeypatch.setattr(Supervisor, "run", run)
     with knowing("pesto_plan") as url:
         assert supervisor.run(url, types=["pesto_plan"]) == 0
-    assert kept == [("pesto_plan",)]
+    assert started == [("pesto_plan",)]

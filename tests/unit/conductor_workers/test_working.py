@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pesto_conductor.crew import WorkerLoop
 from pesto_conductor.metrics import WorkerMetrics
 from pesto_conductor.taskqueue import TaskQueue
 from pesto_conductor.verbs import binding_of
+from pesto_conductor.worker_loop import WorkerLoop
 from pesto_runtime.contract import ChunkResult
 from pesto_runtime.errors import Interrupted
 from tests.support.task_server import task_server
@@ -44,10 +44,10 @@ def working(
 
     async def main() -> None:
         queue = TaskQueue(server.url)
-        crew = WorkerLoop(queue, WorkerMetrics(), concurrency=2)
-        work = asyncio.create_task(crew.run([binding]))
+        loop = WorkerLoop(queue, WorkerMetrics(), concurrency=2)
+        work = asyncio.create_task(loop.run([binding]))
         await asyncio.to_thread(stop.wait)
-        crew.drain()
+        loop.drain()
         await work
         await queue.close()
 
@@ -72,14 +72,14 @@ class Meeting:
     """Run chunks that wait until the expected number has begun, or until they are stopped."""
 
     expected: int
-    said: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
 
-    def __call__(self, _asked: ClosedValue, errand: TaskContext) -> ChunkResult:
+    def __call__(self, _request: ClosedValue, context: TaskContext) -> ChunkResult:
         """Run one."""
-        self.said.append("begins")
-        while self.said.count("begins") < self.expected:
-            if errand.watch.should_stop():
-                self.said.append("stops")
+        self.events.append("begins")
+        while self.events.count("begins") < self.expected:
+            if context.observer.should_stop():
+                self.events.append("stops")
                 raise Interrupted("stopped")
             time.sleep(0.01)
         return DONE
@@ -91,8 +91,8 @@ def test_chunks_of_two_phases_are_made_at_once() -> None:
     with task_server() as server, working(server, meeting):
         for phase in (0, 1):
             server.put(f"phase {phase}", chunk(phase))
-        until(lambda: "stops" in meeting.said or all(map(server.ended, ("phase 0", "phase 1"))))
-    assert meeting.said == ["begins", "begins"]
+        until(lambda: "stops" in meeting.events or all(map(server.ended, ("phase 0", "phase 1"))))
+    assert meeting.events == ["begins", "begins"]
     assert server.ended("phase 0") == server.ended("phase 1") == ["COMPLETED"]
 
 
@@ -101,16 +101,16 @@ def test_a_chunk_is_never_made_by_two_attempts_at_once() -> None:
     meeting = Meeting(expected=2)
     with task_server() as server, working(server, meeting):
         server.put("first", chunk())
-        until(lambda: meeting.said == ["begins"])
+        until(lambda: meeting.events == ["begins"])
         server.put("second", chunk())
         until(lambda: bool(server.ended("second")))
-    assert meeting.said == ["begins", "stops", "begins"]
+    assert meeting.events == ["begins", "stops", "begins"]
     assert (server.ended("first"), server.ended("second")) == ([], ["COMPLETED"])
 
 
 def test_a_result_that_cannot_be_delivered_is_sent_again_with_growing_pauses() -> None:
     """A server that comes back is not flooded: the pauses are 0.2 s, 0.4 s, 0.8 s and so on."""
-    with task_server() as server, working(server, lambda _asked, _errand: DONE):
+    with task_server() as server, working(server, lambda _request, _context: DONE):
         server.refusals = 3
         server.put("t", chunk())
         until(lambda: bool(server.ended("t")))
@@ -124,7 +124,7 @@ def test_a_lease_outlives_two_renewals_that_are_lost() -> None:
     """Three renewals fit into the response timeout, and one is enough."""
     is_renewed = threading.Event()
 
-    def serve(_asked: ClosedValue, _errand: TaskContext) -> ChunkResult:
+    def serve(_request: ClosedValue, _context: TaskContext) -> ChunkResult:
         is_renewed.wait(15)
         return DONE
 
