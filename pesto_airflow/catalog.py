@@ -60,6 +60,7 @@ def read_saved(path: str | Path) -> Saved:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
     said = Description.parse(document["description"])
     description = said.overlaid(overlay) if isinstance(overlay, dict) else said
+    # Only services of this package report transports; a plain PESTO service reports none.
     is_plain = first.startswith("http") and not document.get("transports")
     return Saved(file, first, said, description, is_plain)
 

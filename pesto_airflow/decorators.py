@@ -44,6 +44,8 @@ class PestoDecoratedOperator(DecoratedOperator, PestoProcessOperator):
         Raises:
             PestoTaskFailed: it did not return a dict.
         """
+        # Submission, reconnection and a second submission need the same inputs: with other inputs,
+        # the key would be another one, and the service would start a second job.
         if not self._has_inputs:
             context_merge(context, self.op_kwargs)
             arguments = determine_kwargs(self.python_callable, self.op_args, context)

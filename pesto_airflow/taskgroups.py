@@ -211,7 +211,7 @@ def _placement_of(
 
 
 def _assets(pipeline: Pipeline) -> dict[str, Asset]:
-    """Return an Asset per output, by name: the href is known only at run time."""
+    """Return an Asset per output, by name: the href is known only at run time, as its extra."""
     return {name: Asset(f"{pipeline.name}.{name}") for name in pipeline.outputs}
 
 

@@ -80,6 +80,7 @@ class PestoJobTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job, because a user marked the task failed, or cleared it."""
+        # Airflow calls this only while a triggerer runs the trigger; else the lease ends the job.
         async with await self._hook.aclient() as client:
             try:
                 await client.cancel(self.job_id)

@@ -114,26 +114,6 @@ def surely_fits(schema: Mapping[str, JsonValue]) -> SurelyFits:
     return _scalar_check(schema)
 
 
-@cache
-def schema_document(name: str) -> Mapping[str, JsonValue]:
-    """Read one of the schema files of the package: `pipeline`, `plan`, ….
-
-    Raises:
-        InvalidContract: no schema has this name.
-    """
-    path = schema_folder() / f"{name}.json"
-    if not path.exists():
-        raise InvalidContract(f"no schema {name!r}; there are {', '.join(sorted(MODELS))}")
-    document: dict[str, JsonValue] = json.loads(path.read_text())
-    return document
-
-
-def schema_folder() -> Path:
-    """Return the folder of the schema files: in the package, or beside it in a checkout."""
-    packaged = Path(__file__).parent / "schemas"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "schemas"
-
-
 def generated_schema(name: str) -> dict[str, JsonValue]:
     """Generate the schema of a model as in its file, without examples."""
     model = MODELS[name]

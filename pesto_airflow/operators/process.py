@@ -140,6 +140,8 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         """Return the outputs of the job that the triggerer waited for; raises as `execute` does."""
         with native_errors():
             end = JobEnd.parse(event)
+            # The count is an argument of the deferral, because Airflow resumes the task in another
+            # process, with a new operator.
             if end.fate == "lost":
                 self._require_submissions_left(submissions, end)
                 self._wait_in_triggerer(context, submissions + 1)

@@ -204,6 +204,7 @@ def _run_dag(
     try:
         own.mkdir(parents=True, exist_ok=True)
         write_catalog(services.found.values(), own / "catalog")
+        # The DAG file is written last: Airflow may parse it at once, and it reads the other files.
         (own / "arguments.json").write_text(json.dumps(_arguments(request, own)))
         (target.dags / f"{dag_id}.py").write_text(_DAG.format(dag_id=dag_id))
         target.api.await_dag(dag_id, timeout_s=_PARSE_S)

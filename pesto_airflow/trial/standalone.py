@@ -149,6 +149,7 @@ class Standalone:
 
 def free_port() -> int:
     """Return an unused port of 127.0.0.1."""
+    # Another process may take the port before Airflow binds it; `start` then fails with the log.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -157,6 +158,8 @@ def free_port() -> int:
 
 def _settings(home: Path, dags: Path, *, port: int, parallelism: int) -> dict[str, str]:
     """Return settings for a private Airflow that finds new DAG files within seconds."""
+    # By default Airflow looks for new DAG files every 300 s, idles 1 s between scheduler loops, and
+    # retries the task of a killed worker only after 300 s without a heartbeat.
     sections: dict[str, dict[str, object]] = {
         "core": {
             "dags_folder": dags,

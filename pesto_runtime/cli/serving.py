@@ -11,7 +11,7 @@ import typer
 from pesto_runtime.service.logs import LogFormat  # noqa: TC001  # typer reads it at run time
 
 if TYPE_CHECKING:
-    from pesto_runtime.service.admission import Limits
+    from pesto_runtime.service.limits import Limits
 
 Again: TypeAlias = Literal["again", "fail"]
 
@@ -90,7 +90,7 @@ def _limits(
     workers: int | None, timeout_s: float | None, memory_mib: int | None, *, queue: int,
     grace_s: float,
 ) -> Limits:  # fmt: skip
-    from pesto_runtime.service.admission import Limits
+    from pesto_runtime.service.limits import Limits
 
     default = Limits(queue=queue, grace_s=grace_s)
     return replace(

@@ -179,6 +179,7 @@ class Description:
         return copy.deepcopy(dict(self.document))
 
     def __reduce__(self) -> tuple[object, ...]:
+        # A mapping proxy cannot be pickled, so the JSON is pickled and parsed again.
         return (Description.parse, (self.to_json(),))
 
     @property
@@ -332,6 +333,7 @@ def _kind(body: Mapping[str, JsonValue], raster: RasterContract | None) -> PortK
 def _padding(known: DescriptionDocument) -> int | None:
     """Return the margin of the geoprocessing-api templates, `config.padding` in pixels."""
     padding = (known.config or {}).get("padding")
+    # bool is a subclass of int: without the check, `true` would be a margin of 1.
     if known.template not in _PADDED_TEMPLATES or isinstance(padding, bool):
         return None
     if not isinstance(padding, (int, float)) or padding < 0 or padding != int(padding):

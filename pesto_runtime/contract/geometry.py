@@ -207,6 +207,7 @@ def _ratio(value: object) -> Fraction:
         ratio = Fraction(value) if isinstance(value, (int, float, str, Fraction)) else Fraction(0)
     except (ValueError, ZeroDivisionError, OverflowError):
         ratio = Fraction(0)
+    # A float is rarely the ratio that was meant: 0.1 is 3602879701896397 / 36028797018963968.
     ratio = ratio.limit_denominator(1 << 16)
     if ratio <= 0 or isinstance(value, bool):
         raise ValueError(f"{shortened(value)} is not a positive ratio such as 2, 0.25 or '1/4'")

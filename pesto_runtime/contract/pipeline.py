@@ -225,6 +225,7 @@ def _one_port_changes(old: Port, new: Port, pointer: str) -> Iterator[Change]:
 
 
 def _raster_changes(old: Port, new: Port, pointer: str) -> Iterator[Change]:
+    # Dumped with defaults, so that a default that is written out is not a change.
     before = (old.raster or RasterContract()).model_dump(mode="json")
     after = (new.raster or RasterContract()).model_dump(mode="json")
     for key in sorted(before.keys() | after.keys()):

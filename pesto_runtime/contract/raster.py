@@ -148,6 +148,7 @@ class RasterContract(Value):
     @field_validator("bands", mode="before")
     @classmethod
     def _bands_are_not_boolean(cls, bands: object) -> object:
+        # pydantic accepts True as the integer 1, except in strict mode.
         if isinstance(bands, bool):
             raise ValueError(f"bands {bands} is neither names nor a number of bands")  # noqa: TRY004  # pydantic's protocol
         return bands

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
-from pesto_runtime.pipeline.phases import PhaseStages, grids_made, phases_of, read_later, steps_of
+from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
@@ -31,7 +31,7 @@ __all__ = [
     "VectorType",
     "check",
     "common_size",
-    "grids_made",
+    "grids_of",
     "image_scale",
     "make_plan",
     "phase_chain",

@@ -110,15 +110,15 @@ def _bind(
         _bind_literal(bound, port, literal(value), where)
         return
     (bound.rasters if port.kind == "image" else bound.values)[port.name] = reference
-    given = types.get(str(reference))
-    if given is None:
+    value_type = types.get(str(reference))
+    if value_type is None:
         if reference.owner not in failed:
             bound.errors.append(
                 BadField(where, unknown_reference(reference, types), str(reference))
             )
         return
-    bound.errors += edge_faults(given, port, reference=reference, where=where)
-    bound.warnings += edge_warnings(given, port, reference=reference, where=where)
+    bound.errors += edge_faults(value_type, port, reference=reference, where=where)
+    bound.warnings += edge_warnings(value_type, port, reference=reference, where=where)
 
 
 def _bind_literal(bound: _Bound, port: Port, value: JsonValue, where: str) -> None:
@@ -152,7 +152,7 @@ def _literal_faults(
 
 
 def edge_faults(
-    given: ValueType, port: Port, *, reference: Reference, where: str
+    value: ValueType, port: Port, *, reference: Reference, where: str
 ) -> Iterator[BadField]:
     """Yield the reasons why a value cannot be bound to an input port."""
     if port.kind == "images":
@@ -160,82 +160,84 @@ def edge_faults(
             "the port takes a list of images, which a pipeline cannot bind: call the process alone"
         )
         yield BadField(where, detail, str(reference))
-    elif isinstance(given, RasterType) != (port.kind == "image"):
-        actual = _kind_phrase(given)
+    elif isinstance(value, RasterType) != (port.kind == "image"):
+        actual = _kind_phrase(value)
         wanted = "an image" if port.kind == "image" else "a JSON value"
         yield BadField(
             where, f"{reference} is {actual}, but the port takes {wanted}", str(reference)
         )
-    elif isinstance(given, JsonType) and given.per_tile:
+    elif isinstance(value, JsonType) and value.per_tile:
         yield BadField(where, f"{reference} {PER_TILE}", str(reference))
-    elif not isinstance(given, RasterType):
-        reason = why_not_accepted(port.schema, given.schema)
+    elif not isinstance(value, RasterType):
+        reason = why_not_accepted(port.schema, value.schema)
         if reason:
             yield BadField(where, f"{reference} does not fit: {reason}", str(reference))
     elif port.raster is not None:
-        yield from _dtype_faults(given, port.raster, reference, where)
-        yield from _band_faults(given, port.raster, reference, where)
+        yield from _dtype_faults(value, port.raster, reference, where)
+        yield from _band_faults(value, port.raster, reference, where)
 
 
-def _kind_phrase(given: ValueType) -> str:
-    if isinstance(given, VectorType):
+def _kind_phrase(value: ValueType) -> str:
+    if isinstance(value, VectorType):
         return "a vector"
-    return "an image" if isinstance(given, RasterType) else "a JSON value"
+    return "an image" if isinstance(value, RasterType) else "a JSON value"
 
 
 def edge_warnings(
-    given: ValueType, port: Port, *, reference: Reference, where: str
+    value: ValueType, port: Port, *, reference: Reference, where: str
 ) -> Iterator[BadField]:
     """Yield a warning for each property that is assumed and not declared, or that differs."""
-    if not isinstance(given, RasterType) or port.raster is None:
+    if not isinstance(value, RasterType) or port.raster is None:
         return
     names = port.raster.band_names
-    if names and given.bands is not None and not any(given.bands):
+    if names and value.bands is not None and not any(value.bands):
         yield BadField(
             where, f"the bands of {reference} have no names: taken in order as {', '.join(names)}"
         )
+    # NaN is not equal to itself, so two NaN need a comparison of their own.
     wanted = port.raster.nodata
-    if wanted is None or given.nodata is None or (isnan(wanted) and isnan(given.nodata)):
+    if wanted is None or value.nodata is None or (isnan(wanted) and isnan(value.nodata)):
         return
-    if wanted != given.nodata:
+    if wanted != value.nodata:
         yield BadField(
-            where, f"nodata of {reference} is {given.nodata:g}, the port expects {wanted:g}"
+            where, f"nodata of {reference} is {value.nodata:g}, the port expects {wanted:g}"
         )
 
 
 def _dtype_faults(
-    given: RasterType, taken: RasterContract, reference: Reference, where: str
+    value: RasterType, contract: RasterContract, reference: Reference, where: str
 ) -> Iterator[BadField]:
-    unfit = [name for name in given.dtype if name not in taken.dtype]
-    if taken.dtype and unfit:
+    unfit = [name for name in value.dtype if name not in contract.dtype]
+    if contract.dtype and unfit:
         yield BadField(
             where,
-            f"{reference} is {' or '.join(given.dtype)}, but the port takes "
-            f"{' or '.join(taken.dtype)}: insert a stage that converts it, or bind another raster",
+            f"{reference} is {' or '.join(value.dtype)}, but the port takes "
+            f"{' or '.join(contract.dtype)}: insert a stage that converts it, or bind another "
+            "raster",
             str(reference),
         )
 
 
 def _band_faults(
-    given: RasterType, taken: RasterContract, reference: Reference, where: str
+    value: RasterType, contract: RasterContract, reference: Reference, where: str
 ) -> Iterator[BadField]:
-    if given.bands is None or taken.bands is None:
+    if value.bands is None or contract.bands is None:
         return
-    has = f"{reference} has {len(given.bands)}" + (
-        f" ({', '.join(name or 'unnamed' for name in given.bands)})" if any(given.bands) else ""
+    has = f"{reference} has {len(value.bands)}" + (
+        f" ({', '.join(name or 'unnamed' for name in value.bands)})" if any(value.bands) else ""
     )
-    names = taken.band_names
-    if names is None or not any(given.bands):
-        if taken.band_count != len(given.bands):
-            yield BadField(where, f"{taken.band_count} bands are taken, {has}", str(reference))
+    names = contract.band_names
+    if names is None or not any(value.bands):
+        if contract.band_count != len(value.bands):
+            yield BadField(where, f"{contract.band_count} bands are taken, {has}", str(reference))
         return
-    missing = [name for name in names if name not in given.bands]
+    missing = [name for name in names if name not in value.bands]
     if missing:
         yield BadField(
             where,
             f"band {', '.join(missing)} is missing: {has}; bind a raster that has it, or name the "
             "bands of this one (GDAL band descriptions)",
-            shortened(list(given.bands)),
+            shortened(list(value.bands)),
         )
 
 
@@ -297,7 +299,7 @@ def _geometry_faults(
 def _output_faults(stage: BoundStage, where: str) -> Iterator[BadField]:
     """Yield the errors of image outputs that are on no grid of the pipeline, or on two."""
     scales = {
-        port: made.scale for port, made in stage.makes.items() if isinstance(made, RasterType)
+        port: output.scale for port, output in stage.makes.items() if isinstance(output, RasterType)
     }
     if scales and stage.kind in ("call", "reduce"):
         yield BadField(

@@ -83,6 +83,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             errors.append(_unknown_process(stage.process, facts, f"{where}/process"))
             failed.add(stage.id)
             continue
+        # A reference to a failed or later stage is reported once, there or by `_order_faults`.
         untyped = failed | {later.id for later in pipeline.stages[index:]}
         bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
@@ -121,6 +122,7 @@ def _id_faults(pipeline: Pipeline) -> Iterator[BadField]:
 
 def _order_faults(pipeline: Pipeline) -> Iterator[BadField]:
     """Yield an error per reference to a stage that is not earlier: a cycle, or the wrong order."""
+    # Reversed, so that of two stages with one id the first counts.
     order = {stage.id: n for n, stage in reversed(list(enumerate(pipeline.stages)))}
     needs = {stage.id: set(_owners(stage.inputs.values())) for stage in pipeline.stages}
     for index, stage in enumerate(pipeline.stages):
@@ -185,12 +187,12 @@ def _pin_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
 def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     if facts.parameters is None:
         return
-    given = {*facts.parameters, *facts.scenes}
-    for name in sorted(given - set(pipeline.inputs)):
+    bound = {*facts.parameters, *facts.scenes}
+    for name in sorted(bound - set(pipeline.inputs)):
         known = ", ".join(pipeline.inputs) or "none"
         yield BadField(f"/inputs/{name}", f"the pipeline has no such input; it has {known}")
     for name, kind in pipeline.inputs.items():
-        if name not in given:
+        if name not in bound:
             yield BadField(f"/inputs/{name}", f"requires a value: -i {name}=…")
         elif kind != "image":
             value = facts.parameters.get(name)
@@ -218,15 +220,16 @@ def _plain_faults(stage: BoundStage, where: str) -> Iterator[BadField]:
 
     It returns images of up to three bands as PNG, which has only uint8 and uint16.
     """
-    for port, made in stage.makes.items():
-        if not isinstance(made, RasterType) or not made.dtype:
+    for port, output in stage.makes.items():
+        if not isinstance(output, RasterType) or not output.dtype:
             continue
-        few = made.bands is not None and len(made.bands) <= 3
-        if few and not set(made.dtype) <= {"uint8", "uint16"}:
+        few = output.bands is not None and len(output.bands) <= 3
+        if few and not set(output.dtype) <= {"uint8", "uint16"}:
             yield BadField(
                 f"{where}/process",
-                f"output {port!r} is {' or '.join(made.dtype)} with {len(made.bands or ())} bands; "
-                "this service's images are uint8 or uint16, or have more than 3 bands",
+                f"output {port!r} is {' or '.join(output.dtype)} with "
+                f"{len(output.bands or ())} bands; this service's images are "
+                "uint8 or uint16, or have more than 3 bands",
                 shortened(stage.description.name),
             )
 

@@ -55,8 +55,8 @@ def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[Pha
     vectors = {
         stage.reference(port)
         for stage in stages
-        for port, made in stage.makes.items()
-        if isinstance(made, VectorType)
+        for port, output in stage.makes.items()
+        if isinstance(output, VectorType)
     }
     return tuple(
         _phase(
@@ -76,12 +76,12 @@ def read_later(phases: Sequence[PhaseStages], number: int) -> tuple[str, ...]:
 
 
 def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
-    """Return the geometry of map stages: rasters read and made, margin, alignment, scale."""
+    """Return the geometry of map stages: rasters read and written, margin, alignment, scale."""
     return tuple(
         Step(
             name=stage.id,
             reads=tuple(str(reference) for reference in stage.rasters.values()),
-            makes=grids_made(stage),
+            makes=grids_of(stage),
             margin=stage.description.margin,
             align=math.lcm(*(_align(stage, port) for port in stage.rasters)),
             scale=image_scale(stage.description),
@@ -90,12 +90,12 @@ def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
     )
 
 
-def grids_made(stage: BoundStage) -> tuple[str, ...]:
+def grids_of(stage: BoundStage) -> tuple[str, ...]:
     """Return references to the rasters and vectors that a stage computes."""
     return tuple(
         stage.reference(port)
-        for port, made in stage.makes.items()
-        if isinstance(made, (RasterType, VectorType))
+        for port, output in stage.makes.items()
+        if isinstance(output, (RasterType, VectorType))
     )
 
 
@@ -143,15 +143,15 @@ def _phase(
     wanted: set[str],
     vectors: set[str],
 ) -> PhaseStages:
-    made = [name for stage in members if stage.kind != "reduce" for name in grids_made(stage)]
+    computed = [name for stage in members if stage.kind != "reduce" for name in grids_of(stage)]
     read = [str(each) for stage in members for each in stage.rasters.values()]
     read += [str(each) for stage in members for each in stage.values.values()
              if str(each) in vectors]  # fmt: skip
-    sources = dict.fromkeys(name for name in read if name not in made)
+    sources = dict.fromkeys(name for name in read if name not in computed)
     return PhaseStages(
         kind=kind,
         stages=tuple(stage for stage in members if stage.kind != "reduce"),
         reduces=tuple(stage for stage in members if stage.kind == "reduce"),
         sources=tuple(sources),
-        writes=tuple(name for name in made if name in wanted),
+        writes=tuple(name for name in computed if name in wanted),
     )

@@ -116,12 +116,13 @@ def _require_one_grid(checked: Checked, size: Size) -> None:
     sizes = raster_sizes(checked.types, size)
     for stage in checked.stages:
         for step in steps_of([stage]) if stage.rasters else ():
-            made = scaled_size(sizes[step.reads[0]], step.scale)
+            expected = scaled_size(sizes[step.reads[0]], step.scale)
             for name in step.makes:
-                if sizes[name] != made:
+                if sizes[name] != expected:
                     raise GridMismatch(
-                        f"{name} would be {made[0]} x {made[1]} pixels where its scale requires "
-                        f"{sizes[name][0]} x {sizes[name][1]}: a stage before {stage.id!r} drops "
+                        f"{name} would be {expected[0]} x {expected[1]} pixels where its scale "
+                        f"requires {sizes[name][0]} x {sizes[name][1]}: a stage before "
+                        f"{stage.id!r} drops "
                         f"incomplete pixels of the {size[0]} x {size[1]} scene, and this one "
                         "scales up again; crop the scene to a multiple of that scale"
                     )
@@ -153,6 +154,7 @@ def _planned_phase(
     gridded = [each for name in chain.sizes if not isinstance(each := types[name], JsonType)]
     quantum = chunk_quantum([each.scale for each in gridded])
     chunks = chunks_of(size, quantum=quantum, at_most=sizing.chunk_count(cost.seconds))
+    # A tile never exceeds its chunk; the plan states the size that is really used.
     widest = (max(chunk.width for chunk in chunks), max(chunk.height for chunk in chunks))
     tile = (min(tile[0], widest[0]), min(tile[1], widest[1]))
     return phase.model_copy(update={"tile": tile, "chunks": chunks})
@@ -172,6 +174,7 @@ def _differing_places(first: Scene, second: Scene) -> list[str]:
     a, b = first.transform, second.transform
     if a is None or b is None:
         return [] if a == b else ["only one of them has a transform"]
+    # A difference in pixel size counts by how far it moves the last pixel of the grid.
     differences = []
     if any(abs(a[i] - b[i]) * max(first.width, first.height) > abs(a[0] or a[1]) * _SAME_PIXEL
            for i in (0, 1, 3, 4)):  # fmt: skip
@@ -219,5 +222,6 @@ def run_key(outputs: Mapping[str, str], keys: Mapping[str, str]) -> str:
 
 
 def _hash(*parts: JsonValue | dict[str, str]) -> str:
+    # Equal values must have equal text, also if their keys were written in another order.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

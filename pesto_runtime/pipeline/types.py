@@ -112,26 +112,26 @@ def output_types(
     description: Description, first: RasterType | None, *, kind: StageKind
 ) -> dict[str, ValueType]:
     """Return the type of each output; undeclared properties are those of the first image input."""
-    given = first or RasterType()
-    scale = given.scale * image_scale(description)
+    source = first or RasterType()
+    scale = source.scale * image_scale(description)
     return {
         port.name: VectorType(port.schema, scale)
         if port.kind == "vector" and kind in ("map", "whole")
-        else _output_type(port, given, per_tile=kind == "map")
+        else _output_type(port, source, per_tile=kind == "map")
         for port in description.outputs
     }
 
 
-def _output_type(port: Port, given: RasterType, *, per_tile: bool) -> ValueType:
+def _output_type(port: Port, source: RasterType, *, per_tile: bool) -> ValueType:
     if port.kind != "image":
         return JsonType(port.schema, per_tile)
     raster = port.raster or RasterContract()
     return replace(
-        given,
-        bands=given.bands if raster.bands is None else _bands(raster),
-        dtype=raster.dtype or given.dtype,
+        source,
+        bands=source.bands if raster.bands is None else _bands(raster),
+        dtype=raster.dtype or source.dtype,
         nodata=raster.nodata,
-        scale=given.scale * raster.scale,
+        scale=source.scale * raster.scale,
     )
 
 

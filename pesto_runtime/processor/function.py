@@ -157,6 +157,7 @@ class FunctionProcessor:
         require_no_faults(name, faults)
         if self.contract.tile is not None:
             arguments[self.contract.tile] = tile or _whole_tile(self.contract.inputs, arguments)
+        # Checked without the lock, which would cost every call; `setup` checks again with it.
         if not self._ready.is_set():
             self.setup()
         with author_code(name, self._root):
@@ -271,6 +272,8 @@ def _read_json(port: PortSpec, value: object, arguments: dict[str, object]) -> I
     if port.adapter is None:
         return
     try:
+        # Strict mode accepts a list for a tuple only in JSON, not in Python values:
+        # https://docs.pydantic.dev/latest/concepts/strict_mode/
         text = json.dumps(value, allow_nan=False)
         arguments[port.name] = port.adapter.validate_json(text, strict=True)
     except ValidationError as error:

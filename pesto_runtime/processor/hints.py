@@ -129,7 +129,7 @@ def _array_type(base: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, np.ndarray)
 
 
-def hints_of(function: Callable[..., object] | type, what: str) -> Mapping[str, object]:
+def hints_of(function: Callable[..., object] | type, where: str) -> Mapping[str, object]:
     """Return the resolved type hints of a function or a TypedDict, with their metadata.
 
     Raises:
@@ -139,12 +139,12 @@ def hints_of(function: Callable[..., object] | type, what: str) -> Mapping[str, 
         return get_type_hints(function, include_extras=True)
     except (NameError, TypeError, SyntaxError) as error:
         raise InvalidContract(
-            f"{what}: its type hints cannot be read: {error}; import the names at the top of the "
+            f"{where}: its type hints cannot be read: {error}; import the names at the top of the "
             "module, not under TYPE_CHECKING, and define classes at module level"
         ) from error
 
 
-def adapter_of(hint: object, what: str) -> TypeAdapter[object]:
+def adapter_of(hint: object, where: str) -> TypeAdapter[object]:
     """Return pydantic's adapter for a hint.
 
     Raises:
@@ -157,7 +157,7 @@ def adapter_of(hint: object, what: str) -> TypeAdapter[object]:
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
         reason = str(error).partition(". Set `arbitrary")[0].partition("\n")[0]
         raise InvalidContract(
-            f"{what}: {reason}; use numbers, str, bool, Literal, list, dict, a dataclass, a "
+            f"{where}: {reason}; use numbers, str, bool, Literal, list, dict, a dataclass, a "
             "TypedDict or a pydantic model, np.ndarray for an image, list[np.ndarray] for images"
         ) from error
     return adapter

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pesto_runtime.processor.protocol import Processor
 
 _FORMS = "a target is file.py:function, package.module:function, or a PESTO project directory"
+# Reentrant, because an author's module may itself load a target while it is imported.
 _gate = threading.RLock()
 
 
@@ -96,6 +97,7 @@ def _load_file(path: Path) -> _LoadedModule:
     if not path.is_file():
         beside = sorted(file.name for file in path.parent.glob("*.py")) if path.parent else []
         raise NotFound(f"{path}: there is no such file; beside it: {', '.join(beside) or 'none'}")
+    # Read before the load: an edit during the load then makes the module stale.
     before = _changed_at(path)
     space = ModuleSpace(path.parent)
     with author_code(f"loading {path.name}", path.parent), space.active():
@@ -125,6 +127,8 @@ def _executed(path: Path) -> ModuleType:
     loader = _UncachedLoader(name, str(path))
     module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
     module.__file__ = str(path)
+    # Registered before it runs, because dataclasses look up their module in sys.modules:
+    # https://docs.python.org/3/library/importlib.html#importing-a-source-file-directly
     previous = sys.modules.get(name)
     sys.modules[name] = module
     try:
@@ -146,6 +150,7 @@ def _load_module(name: str, base: Path) -> _LoadedModule:
         with author_code(f"loading {name}", base):
             module = importlib.import_module(name)
     except AlgorithmFailed as error:
+        # Only if the module or its package is missing; a failed import in it is the author's error.
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}."):
             raise absent from error

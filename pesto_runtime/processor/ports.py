@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
 _INPUT_ONLY = ("margin", "edge", "align", "tile")
-_RETURNS = "annotate what it returns: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
+_RETURNS = "annotate the return value: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ def read_signature(function: Callable[..., object]) -> Signature:
     hints = hints_of(function, title)
     inputs, tiles = [], []
     for parameter in inspect.signature(function).parameters.values():
-        what = f"{title}, parameter {parameter.name!r}"
-        _require_named(parameter, what)
+        where = f"{title}, parameter {parameter.name!r}"
+        _require_named(parameter, where)
         if parameter.name not in hints:
-            raise InvalidContract(f"{what}: has no type hint; write `{parameter.name}: float`")
+            raise InvalidContract(f"{where}: has no type hint; write `{parameter.name}: float`")
         hint = Hint.of(hints[parameter.name])
         if hint.base is TileInfo:
             tiles.append(parameter.name)
         else:
-            inputs.append(_input(parameter, hint, what))
+            inputs.append(_input(parameter, hint, where))
     if len(tiles) > 1:
         raise InvalidContract(f"{title}: {tiles} are all TileInfo; one parameter receives the tile")
     if tiles and not any(port.kind == "image" and port.required for port in inputs):
@@ -172,109 +172,109 @@ def _members(kind: type, title: str) -> Mapping[str, object]:
     return members
 
 
-def _require_named(parameter: inspect.Parameter, what: str) -> None:
+def _require_named(parameter: inspect.Parameter, where: str) -> None:
     if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-        raise InvalidContract(f"{what}: inputs are named one by one; replace * and ** parameters")
+        raise InvalidContract(f"{where}: inputs are named one by one; replace * and ** parameters")
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-        raise InvalidContract(f"{what}: inputs are passed by name; remove the `/`")
+        raise InvalidContract(f"{where}: inputs are passed by name; remove the `/`")
     if parameter.name in _RESERVED:
-        raise InvalidContract(f"{what}: the name is reserved in requests; choose another")
+        raise InvalidContract(f"{where}: the name is reserved in requests; choose another")
 
 
-def _input(parameter: inspect.Parameter, hint: Hint, what: str) -> PortSpec:
+def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
     absent = parameter.default is inspect.Parameter.empty
-    port = _port(parameter.name, hint, what)
+    port = _port(parameter.name, hint, where)
     if hint.name:
         raise InvalidContract(
-            f"{what}: an input is named by its parameter; rename it instead of name={hint.name!r}"
+            f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
         )
     if port.declared and "scale" in port.declared:
-        raise InvalidContract(f"{what}: scale belongs to the output; move it there")
+        raise InvalidContract(f"{where}: scale belongs to the output; move it there")
     port = replace(port, required=absent)
     if absent:
         return port
     if port.adapter is None:
         if parameter.default is not None or not hint.optional:
-            raise InvalidContract(f"{what}: an image has no default but None; add `| None = None`")
+            raise InvalidContract(f"{where}: an image has no default but None; add `| None = None`")
         return port
-    return _with_default(port, parameter.default, what)
+    return _with_default(port, parameter.default, where)
 
 
-def _with_default(port: PortSpec, default: object, what: str) -> PortSpec:
+def _with_default(port: PortSpec, default: object, where: str) -> PortSpec:
     adapter = port.adapter or TypeAdapter(object)
     if default is None and not port.optional:
-        raise InvalidContract(f"{what}: its default is None; annotate it `... | None`")
+        raise InvalidContract(f"{where}: its default is None; annotate it `... | None`")
     try:
         adapter.validate_python(default)
         encoded = encode_value(port.name, default)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
         raise InvalidContract(
-            f"{what}: its default {shortened(default)} breaks its own contract: {reason}"
+            f"{where}: its default {shortened(default)} breaks its own contract: {reason}"
         ) from error
     except PestoError as error:
-        raise InvalidContract(f"{what}: its default cannot be JSON: {error.detail}") from error
+        raise InvalidContract(f"{where}: its default cannot be JSON: {error.detail}") from error
     return replace(port, default=encoded, has_default=True)
 
 
-def _output(name: str, hint: Hint, what: str) -> PortSpec:
+def _output(name: str, hint: Hint, where: str) -> PortSpec:
     if not NAME.fullmatch(name):
         raise InvalidContract(
-            f"{what}: {name!r} is not a name for an output; use letters, digits, _"
+            f"{where}: {name!r} is not a name for an output; use letters, digits, _"
         )
     if getattr(hint.base, "__origin__", None) is tuple and any(
         each.is_array for each in map(Hint.of, getattr(hint.base, "__args__", ()))
     ) and hint.items is None:  # fmt: skip
-        raise InvalidContract(f"{what}: several outputs are a TypedDict, which names them")
-    port = _port(name, hint, what)
+        raise InvalidContract(f"{where}: several outputs are a TypedDict, which names them")
+    port = _port(name, hint, where)
     wrong = [field for field in _INPUT_ONLY if field in (port.declared or {})]
     if wrong:
-        raise InvalidContract(f"{what}: {wrong[0]} belongs to the image inputs; move it there")
+        raise InvalidContract(f"{where}: {wrong[0]} belongs to the image inputs; move it there")
     return port
 
 
-def _port(name: str, hint: Hint, what: str) -> PortSpec:
+def _port(name: str, hint: Hint, where: str) -> PortSpec:
     items = hint.items
     image = hint if hint.is_array else items if items is not None and items.is_array else None
     if image is None:
         if hint.raster:
-            raise InvalidContract(f"{what}: Raster is for np.ndarray or list[np.ndarray]")
-        adapter, vector = adapter_of(hint.whole, what), _vector(hint, what)
+            raise InvalidContract(f"{where}: Raster is for np.ndarray or list[np.ndarray]")
+        adapter, vector = adapter_of(hint.whole, where), _vector(hint, where)
         return PortSpec(name, "vector" if vector else "json", hint.text, required=True,
                         optional=hint.optional, adapter=adapter, vector=vector)  # fmt: skip
     if hint.vector:
-        raise InvalidContract(f"{what}: Vector is for dict, a FeatureCollection; not for an array")
-    declared = dict(_declared((hint, image), what)) or None
+        raise InvalidContract(f"{where}: Vector is for dict, a FeatureCollection; not for an array")
+    declared = dict(_declared((hint, image), where)) or None
     return PortSpec(
         name, "image" if hint.is_array else "images", hint.text or image.text,
         required=True, optional=hint.optional, declared=declared,
     )  # fmt: skip
 
 
-def _vector(hint: Hint, what: str) -> VectorContract | None:
+def _vector(hint: Hint, where: str) -> VectorContract | None:
     if hint.vector is None:
         return None
     if hint.optional:
         raise InvalidContract(
-            f"{what}: a vector must not be None; without features it is an empty list"
+            f"{where}: a vector must not be None; without features it is an empty list"
         )
     try:
         return hint.vector.contract()
     except InvalidContract as error:
-        raise InvalidContract(f"{what}: {error.detail}", fields=error.fields) from error
+        raise InvalidContract(f"{where}: {error.detail}", fields=error.fields) from error
 
 
-def _declared(hints: tuple[Hint, Hint], what: str) -> Iterator[tuple[str, object]]:
+def _declared(hints: tuple[Hint, Hint], where: str) -> Iterator[tuple[str, object]]:
     raster = next((hint.raster for hint in hints if hint.raster), None)
     dtype = hints[1].dtype
     if raster is not None:
         try:
             contract = raster.contract()
         except InvalidContract as error:
-            raise InvalidContract(f"{what}: {error.detail}", fields=error.fields) from error
+            raise InvalidContract(f"{where}: {error.detail}", fields=error.fields) from error
         if dtype and contract.dtype and dtype not in contract.dtype:
             raise InvalidContract(
-                f"{what}: its hint has the dtype {dtype}, its Raster {', '.join(contract.dtype)}; "
+                f"{where}: its hint has the dtype {dtype}, its Raster {', '.join(contract.dtype)}; "
                 "use the same dtype"
             )
         yield from raster.declared.items()

@@ -61,6 +61,7 @@ class ProjectProcessor:
     _process_class: ProcessClass = field(repr=False)
     _space: ModuleSpace = field(repr=False)
     _ready: threading.Event = field(default_factory=threading.Event, repr=False)
+    # Reentrant, because `run` calls `setup` while it has the lock.
     _gate: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property

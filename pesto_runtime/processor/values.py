@@ -209,6 +209,7 @@ def _folded(key: str, left: object, right: object, how: Fold) -> object:
 def _folded_arrays(key: str, left: object, right: object, how: Literal["sum", "min", "max"]
                    ) -> np.ndarray:  # fmt: skip
     a, b = np.asarray(left), np.asarray(right)
+    # numpy would broadcast and promote: a partial of another shape or dtype would go unnoticed.
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ContractBroken(
             f"partial {key!r}: arrays {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)} differ"
@@ -254,6 +255,7 @@ def _encode_array(key: str, value: np.ndarray) -> dict[str, JsonValue]:
 
 def _decode_array(key: str, text: JsonValue) -> np.ndarray:
     try:
+        # Without validate, other characters are skipped; a pickle could run code when it is loaded.
         data = base64.b64decode(str(text), validate=True)
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except (binascii.Error, ValueError, EOFError, OSError) as error:

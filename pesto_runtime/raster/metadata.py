@@ -127,6 +127,7 @@ def crs_text(crs: CRS | None) -> str | None:
     if not crs:
         return None
     try:
+        # PROJ also proposes codes of similar CRSs, with less confidence; only an equal one is used.
         authority = crs.to_authority(confidence_threshold=100)
         return f"{authority[0]}:{authority[1]}" if authority else str(crs.to_wkt(version="WKT2"))
     except CRSError:

@@ -191,6 +191,7 @@ def _source(
         numbers = (1, 2, 3) if len(names) == 3 else (1,)
     shrink = max(1.0, max(scene.width, scene.height) / max_side)
     factor = max((f for f in dataset.overviews(numbers[0]) if f <= shrink), default=1)
+    # With pixel interleaving, all bands are in one block and are decoded together.
     read = len(names) if dataset.interleaving == Interleaving.pixel else len(numbers)
     decoded = scene.width * scene.height // factor**2 * read * np.dtype(scene.dtype).itemsize
     is_local = scene.href.startswith("file:") or "://" not in scene.href
@@ -232,6 +233,8 @@ def _read(source: _Source, resampling: Resampling) -> np.ndarray:
         step = source.scene.height / source.height
         window = RasterioWindow(0, rows[0] * step, source.scene.width, (rows[1] - rows[0]) * step)
         shape = (len(source.numbers), rows[1] - rows[0], source.width)
+        # GDAL datasets are not thread-safe, so each thread opens its own:
+        # https://gdal.org/en/stable/user/multithreading.html
         with raster_settings(), DatasetReader(source.path, driver=list(DRIVERS)) as dataset:
             pixels: np.ndarray = dataset.read(
                 list(source.numbers), window=window, out_shape=shape, resampling=resampling

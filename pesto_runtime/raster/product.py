@@ -88,7 +88,7 @@ def product_header(layout: Layout) -> bytes:
             count=layout.count,
             dtype=layout.dtype,
             nodata=layout.nodata,
-            sparse_ok=True,
+            sparse_ok=True,  # GDAL writes the header and no blocks
             bigtiff="YES" if raw > _BIG_BYTES else "NO",
             **options,
         ) as dataset:
@@ -136,6 +136,7 @@ def _written(
             raise StoreFailed(f"{path}: {len(places)} blocks for a file of {count}")
         _fill(file, block_table(header), places)
     digest, size = file_sha256(part)
+    # Replacing is atomic on one file system, so the final name never has an unfinished file.
     part.replace(path)
     with suppress(FileNotFoundError):
         journal.unlink()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from pesto_runtime.report.facts import HoleFacts, OutputFacts, ReportData
 
+# Images are data URLs and the style sheet is inline. All else is forbidden: even a text that is not
+# escaped by mistake could neither run a script nor fetch anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LONGEST_SHORT_VALUE = 24
 _MOST_VALUE_CHARS, _MOST_INPUT_CHARS = 4_000, 400

@@ -194,6 +194,7 @@ def _as_squares(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequenc
     """Merge tiles into squares if there are too many; return the squares' side, else 0."""
     if len(tiles) <= _MOST_SQUARES:
         return tiles, 0
+    # A square of this side gives at most about _MOST_SQUARES squares over the whole scene.
     side = math.ceil(math.sqrt(extent[0] * extent[1] / _MOST_SQUARES))
     squares: dict[tuple[int, int], list[Tile]] = {}
     for tile in tiles:

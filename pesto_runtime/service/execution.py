@@ -1,4 +1,7 @@
-"""One call from bytes to bytes: read, run, write. It blocks, and knows nothing of HTTP."""
+"""Perform one call, or a batch, from the bytes of the request to those of the response.
+
+It blocks: a worker process, or a thread, runs it. HTTP and the queue are in the service's front.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,41 @@ from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts,
 from pesto_runtime.client.transport import traced
 from pesto_runtime.errors import BadRequest, InvalidInput, PestoError, TooLarge, shortened
 from pesto_runtime.processor import OwnedInputs, check_outputs, decode_partial, encode_partial
-from pesto_runtime.service.input_reader import ImageLoader, InputReader, RequestInputs
-from pesto_runtime.service.outputs import admitted, json_answer, wanted, write_answer
-from pesto_runtime.service.problems import Faults
+from pesto_runtime.service.image_loader import ImageLoader
+from pesto_runtime.service.input_reader import InputReader, RequestInputs
+from pesto_runtime.service.outputs import admitted, json_response, negotiate, write_response
 from pesto_runtime.service.request import (
-    JSON_TYPE,
+    Faults,
     ParsedRequest,
     form_call,
-    is_image_type,
     json_call,
     read_json,
     read_payload,
 )
-from pesto_runtime.service.runs import CallResponse
+from pesto_runtime.service.runner import JSON_TYPE, CallResponse, is_image_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import JsonValue
 
-    OnTile: TypeAlias = Callable[[str], None]
-    from collections.abc import Sequence
-
-    Unread: TypeAlias = Callable[[Faults], ParsedRequest]
-    Ready: TypeAlias = Callable[[], CallResponse]
     from pesto_runtime.contract import CallOptions, Description
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.processor import Processor
-    from pesto_runtime.service.admission import Limits
-    from pesto_runtime.service.outputs import Wanted
-    from pesto_runtime.service.request import Payload
+    from pesto_runtime.service.limits import Limits
+    from pesto_runtime.service.outputs import ResponseFormat
+    from pesto_runtime.service.runner import Payload
+
+    OnTile: TypeAlias = Callable[[str], None]
+    Parser: TypeAlias = Callable[[Faults], ParsedRequest]
+    PreparedCall: TypeAlias = Callable[[], CallResponse]
+
+_PROBED_BYTES = 1024
+_PART_NAME = re.compile(r"/(\d{1,6})/(.*)", re.DOTALL)
 
 
 def no_tile(_tile: str) -> None:
-    """Ignore which tile a call is about."""
+    """Ignore the tile of a call."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,9 @@ class Execution:
     """Performs the calls of one service.
 
     Attributes:
-        processor: What runs.
-        gate: What hrefs pass.
-        reader: Reads and judges inputs.
+        processor: Runs the process.
+        gate: Access rules that an href must pass.
+        reader: Reads and validates inputs.
     """
 
     processor: Processor
@@ -63,152 +67,152 @@ class Execution:
 
     @classmethod
     def of(cls, processor: Processor, gate: Gate, limits: Limits) -> Execution:
-        """Make the execution of a processor; compiles its schema."""
+        """Prepare the calls of a processor: compile its schema."""
         loader = ImageLoader(gate, limits.bounds)
-        reader = InputReader(processor.description, loader, together=limits.bounds_of_request)
+        reader = InputReader(processor.description, loader, request_bounds=limits.bounds_of_request)
         return cls(processor, gate, reader)
 
-    def answer(self, payload: Payload, *, on_tile: OnTile = no_tile) -> CallResponse:
-        """Perform a call, or one after the other those of a batch, as part of its trace.
+    def perform(self, payload: Payload, *, on_tile: OnTile = no_tile) -> CallResponse:
+        """Perform a call, or those of a batch one after the other, as part of its trace.
 
         Args:
-            payload: The request; its body is let go once it is read.
-            on_tile: Called with the tile that the request says it is about, as logs show it.
+            payload: The request; its body is released once it is parsed.
+            on_tile: Called with the tile that the request names, as text for logs.
 
         Raises:
-            PestoError: the request, the algorithm or the answer is at fault.
+            PestoError: the request, the algorithm or its outputs are wrong.
         """
         if not payload.trace:
-            return self._answer(payload, on_tile)
+            return self._perform(payload, on_tile)
         with traced(payload.trace):
-            return self._answer(payload, on_tile)
+            return self._perform(payload, on_tile)
 
-    def _answer(self, payload: Payload, on_tile: OnTile) -> CallResponse:
+    def _perform(self, payload: Payload, on_tile: OnTile) -> CallResponse:
         if is_batch(payload):
             return self._batch(payload)
         faults = Faults()
         call = read_payload(payload, self.processor.description, faults)
         if call.options.tile is not None:
             on_tile(",".join(str(each) for each in call.options.tile.write))
-        ready = self._prepared(payload.accept, call, faults)
-        del call  # and with it the body
-        payload.let_go()
-        return ready()
+        prepared = self._prepare(payload.accept, call, faults)
+        # Before the process runs, so that the body and the arrays do not need memory together.
+        del call
+        payload.release()
+        return prepared()
 
     def _batch(self, payload: Payload) -> CallResponse:
-        """All payloads are judged before the first of them runs."""
+        """Validate all payloads before the first of them runs."""
         description = self.processor.description
-        unread = read_batch(payload, description)
+        parsers = split_batch(payload, description)
         accept = payload.accept if FORM_TYPE in payload.accept else JSON_TYPE
-        prepared = partial(self._prepared, accept)
-        ready = all_ready(unread, prepared, what=f"payloads of {description.name!r}")
-        return answer_of([each() for each in ready])
+        prepare = partial(self._prepare, accept)
+        calls = prepare_all(parsers, prepare, subject=f"payloads of {description.name!r}")
+        return joined_response([each() for each in calls])
 
-    def _prepared(
-        self, accept: str, call: ParsedRequest, faults: Faults
-    ) -> Callable[[], CallResponse]:
-        """Read and judge a call; what it returns runs it.
+    def _prepare(self, accept: str, call: ParsedRequest, faults: Faults) -> PreparedCall:
+        """Validate a call and read its inputs; return a function that runs it.
 
         Raises:
-            PestoError: the request is at fault.
+            PestoError: the request is wrong.
         """
         description, options = self.processor.description, call.options
         out = admitted(description, options.out, self.gate, faults)
-        how = wanted(description, accept, out)
-        self._judge_reduce(options, faults)
+        form = negotiate(description, accept, out)
+        self._check_reduce(options, faults)
         if options.finish is not None:
             faults.raise_any(f"finish of {description.name!r}")
-            return partial(self._finish, options.finish, how)
+            return partial(self._finish, options.finish, form)
         inputs = self.reader.read(call, faults)
         return (
-            partial(self._partial, inputs) if options.partial else partial(self._run, inputs, how)
+            partial(self._partial, inputs) if options.partial else partial(self._run, inputs, form)
         )
 
-    def _finish(self, merged: Mapping[str, JsonValue], how: Wanted) -> CallResponse:
+    def _finish(self, merged: Mapping[str, JsonValue], form: ResponseFormat) -> CallResponse:
         outputs = self.processor.finish(decode_partial(merged))
-        none = RequestInputs(OwnedInputs(), None, None, None)
-        return write_answer(self.processor.description, outputs, none, how)
+        no_inputs = RequestInputs(OwnedInputs(), None, None, None)
+        return write_response(self.processor.description, outputs, no_inputs, form)
 
     def _partial(self, inputs: RequestInputs) -> CallResponse:
-        return json_answer(encode_partial(self.processor.partial(inputs.values, tile=inputs.tile)))
+        return json_response(
+            encode_partial(self.processor.partial(inputs.values, tile=inputs.tile))
+        )
 
-    def _run(self, inputs: RequestInputs, how: Wanted) -> CallResponse:
+    def _run(self, inputs: RequestInputs, form: ResponseFormat) -> CallResponse:
         outputs = self.processor.run(inputs.values, tile=inputs.tile)
         check_outputs(self.processor.description, inputs.values, outputs)
-        inputs.values.clear()  # their memory goes before that of the answer is taken
-        return write_answer(self.processor.description, outputs, inputs, how)
+        inputs.values.clear()  # frees their memory before the response needs some
+        return write_response(self.processor.description, outputs, inputs, form)
 
-    def _judge_reduce(self, options: CallOptions, faults: Faults) -> None:
+    def _check_reduce(self, options: CallOptions, faults: Faults) -> None:
         kind = self.processor.description.tileable
         if (options.partial or options.finish is not None) and kind != "reduce":
-            asked = "partial" if options.partial else "finish"
-            faults.add(f"/pesto/{asked}", f"is for a reduce; this process is {kind!r}")
+            option = "partial" if options.partial else "finish"
+            faults.add(f"/pesto/{option}", f"requires a reduce; this process is {kind!r}")
         if options.partial and options.finish is not None:
-            faults.add("/pesto/finish", "excludes pesto.partial")
-
-
-_LOOKED_INTO_BYTES = 1024
-_NAMED = re.compile(r"/(\d{1,6})/(.*)", re.DOTALL)
+            faults.add("/pesto/finish", "cannot be combined with pesto.partial")
 
 
 def is_batch(payload: Payload) -> bool:
-    """Whether a request carries several payloads; its first bytes tell."""
+    """Return whether a request has several payloads; only its first bytes are examined."""
     spool = payload.spool
-    head = payload.body if spool is None else next(spool.pieces(_LOOKED_INTO_BYTES), b"")
+    head = payload.body if spool is None else next(spool.pieces(_PROBED_BYTES), b"")
     if is_form(payload.media_type):
-        return b'name="/0/' in head[:_LOOKED_INTO_BYTES]
-    is_array = head[:_LOOKED_INTO_BYTES].lstrip().startswith(b"[")
+        return b'name="/0/' in head[:_PROBED_BYTES]
+    is_array = head[:_PROBED_BYTES].lstrip().startswith(b"[")
     return is_array and not is_image_type(payload.media_type)
 
 
-def read_batch(payload: Payload, description: Description) -> list[Unread]:
-    """Take a request apart: a reader of each payload, which is judged once it is read.
+def split_batch(payload: Payload, description: Description) -> list[Parser]:
+    """Divide a request into its payloads; return a function that parses each.
 
     Raises:
-        BadRequest: the body cannot be understood.
-        InvalidInput: the process takes one payload per request.
-        TooLarge: these are more than it takes.
+        BadRequest: the body cannot be parsed.
+        InvalidInput: the process accepts one payload per request.
+        TooLarge: more payloads than the process accepts.
     """
     if not description.known.batched:
         raise InvalidInput(
-            f"{description.name} takes one payload per request, a JSON object with an input per "
+            f"{description.name} accepts one payload per request, a JSON object with an input per "
             "key; it is not batched"
         )
-    unread = _of_form(payload, description) if is_form(payload.media_type) else _of_array(payload)
-    if len(unread) > description.max_batch_size:
+    parsers = _of_form(payload, description) if is_form(payload.media_type) else _of_array(payload)
+    if len(parsers) > description.max_batch_size:
         raise TooLarge(
-            f"{description.name} takes at most {description.max_batch_size} payloads per request "
-            f"(resources.max_batch_size), not {len(unread)}"
+            f"{description.name} accepts at most {description.max_batch_size} payloads per request "
+            f"(resources.max_batch_size), not {len(parsers)}"
         )
-    return unread
+    return parsers
 
 
-def all_ready(
-    unread: Sequence[Unread], prepared: Callable[[ParsedRequest, Faults], Ready], *, what: str
-) -> list[Ready]:
-    """Read and judge all payloads, and tell all that is wrong with any of them.
+def prepare_all(
+    parsers: Sequence[Parser],
+    prepare: Callable[[ParsedRequest, Faults], PreparedCall],
+    *,
+    subject: str,
+) -> list[PreparedCall]:
+    """Parse and validate all payloads; report the faults of all of them together.
 
     Raises:
-        PestoError: the kind that all faults share, `InvalidInput` for a mixture; with pointers
-            as `/0/scene`.
+        PestoError: of the class that all faults share, `InvalidInput` for a mixture; with pointers
+            such as `/0/scene`.
     """
-    told, ready = Faults(), []
-    for index, read in enumerate(unread):
+    all_faults, calls = Faults(), []
+    for index, parse in enumerate(parsers):
         faults = Faults()
         try:
-            ready.append(prepared(read(faults), faults))
+            calls.append(prepare(parse(faults), faults))
         except PestoError as error:
-            told.add_error(f"/{index}", error)
-    told.raise_any(what)
-    return ready
+            all_faults.add_error(f"/{index}", error)
+    all_faults.raise_any(subject)
+    return calls
 
 
-def answer_of(answers: Sequence[CallResponse]) -> CallResponse:
-    """One answer of those to each payload: an array, or a form where they are forms."""
-    if not any(is_form(each.media_type) for each in answers):
-        return CallResponse(b"[" + b",".join(each.whole() for each in answers) + b"]", JSON_TYPE)
+def joined_response(responses: Sequence[CallResponse]) -> CallResponse:
+    """Join the responses to all payloads: into a JSON array, or into a form if they are forms."""
+    if not any(is_form(each.media_type) for each in responses):
+        return CallResponse(b"[" + b",".join(each.whole() for each in responses) + b"]", JSON_TYPE)
     parts = []
-    for index, each in enumerate(answers):
+    for index, each in enumerate(responses):
         if not is_form(each.media_type):
             parts.append(Part(f"/{index}/", each.whole(), each.media_type))
             continue
@@ -217,20 +221,20 @@ def answer_of(answers: Sequence[CallResponse]) -> CallResponse:
     return CallResponse(*write_parts(parts))
 
 
-def _of_array(payload: Payload) -> list[Unread]:
+def _of_array(payload: Payload) -> list[Parser]:
     documents = read_json(payload.whole(), "the body")
     if not isinstance(documents, list):
-        raise BadRequest(f"a batch is a JSON array of payloads, not {shortened(documents)}")
+        raise BadRequest(f"a batch must be a JSON array of payloads, not {shortened(documents)}")
     return [partial(json_call, each) for each in documents]
 
 
-def _of_form(payload: Payload, description: Description) -> list[Unread]:
+def _of_form(payload: Payload, description: Description) -> list[Parser]:
     groups: dict[int, list[Part]] = {}
     for part in read_parts(payload.whole(), payload.media_type):
-        named = _NAMED.fullmatch(part.name)
-        if named is None:
-            raise BadRequest(f"each part of a batch is named /INDEX/INPUT, not {part.name!r}")
-        groups.setdefault(int(named[1]), []).append(replace(part, name=named[2]))
+        match = _PART_NAME.fullmatch(part.name)
+        if match is None:
+            raise BadRequest(f"each part of a batch must be named /INDEX/INPUT, not {part.name!r}")
+        groups.setdefault(int(match[1]), []).append(replace(part, name=match[2]))
     if sorted(groups) != list(range(len(groups))):
-        raise BadRequest(f"payloads of a batch count from 0; there are {sorted(groups)[:8]}")
+        raise BadRequest(f"payloads of a batch must be numbered from 0, not {sorted(groups)[:8]}")
     return [partial(form_call, groups[index], description) for index in range(len(groups))]

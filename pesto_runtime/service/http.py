@@ -1,49 +1,287 @@
-"""Bodies in and answers out, a piece at a time: a large one is never held by the event loop."""
+"""Serve `POST /process`: admit the call, read its body, run it, and send the response.
+
+The fast path and the streaming of large bodies are here too, so that a call passes few files. Other
+routes are in `app`, the endpoints of jobs in `jobs.api`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from fastapi import Response
+from fastapi import Request, Response
 
-from pesto_runtime.errors import TooLarge, Unreachable
+from pesto_runtime.client.multipart import media_type_of
+from pesto_runtime.client.transport import HEADER
+from pesto_runtime.errors import Busy, PestoError, TooLarge, Unreachable
 from pesto_runtime.hrefs import is_loopback
-from pesto_runtime.service.spool import INLINE_BYTES, Spool
+from pesto_runtime.service.problems import error_response
+from pesto_runtime.service.runner import (
+    INLINE_BYTES,
+    JSON_TYPE,
+    Payload,
+    Spool,
+    no_progress,
+    require_media_type,
+    transports,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
 
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.limits import Limits
+    from pesto_runtime.service.runner import CallResponse, CallRunner
+
+    Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+    Respond: TypeAlias = Callable[[], Awaitable[Response]]
 
 
+PREFIX = "/api/v1"
+KEY_HEADER = "idempotency-key"
+LEASE_HEADER = "x-pesto-lease"
+
+_LOG = logging.getLogger(__name__)
+_RESTART_S = 5.0  # a guess at the time until another service listens here
+_JOB_HEADERS = frozenset({"prefer", KEY_HEADER, LEASE_HEADER})
+_PROXY_HEADERS = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
+_HEADERS_KEY = "pesto.headers"
 _PIECE_BYTES = 512 << 10
+_WATCH_AFTER_S = 0.05
+_FIRST_GUESS_S = 1.0
+_WEIGHT = 0.3
+_LONGEST_RETRY_S = 60.0
 
 
-async def body_of(request: Request, headers: Mapping[str, str], most_bytes: int) -> bytes | Spool:
-    """Read a body, a large one into a spool; one that says it is too large is not read at all.
+class FastPath:
+    """ASGI middleware that serves some routes before FastAPI's router sees the request."""
+
+    def __init__(self, app: ASGIApp, *, routes: Mapping[tuple[str, str], Endpoint]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Receives all other requests.
+            routes: Method and path -> endpoint.
+        """
+        self._app, self._routes = app, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        endpoint = None
+        if scope["type"] == "http":
+            endpoint = self._routes.get((scope["method"], scope["path"]))
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await endpoint(request)
+        except PestoError as error:
+            response = error_response(error)
+        await response(scope, receive, send)
+
+
+class JobIntake(Protocol):
+    """Accepts calls as jobs. `jobs.api` implements it, and imports this file, not the reverse."""
+
+    def takes(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a call with these headers becomes a job.
+
+        Raises:
+            InvalidInput: a header of jobs is wrong.
+        """
+
+    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Respond:
+        """Make a call a job, and store it; return a function that waits for its response.
+
+        Raises:
+            PestoError: it cannot be a job, or not be stored.
+        """
+
+
+class ProcessEndpoint:
+    """The calls of one service.
+
+    Attributes:
+        is_stopping: Whether new calls are refused.
+    """
+
+    def __init__(
+        self, runs: CallRunner, admission: Admission, jobs: JobIntake, limits: Limits
+    ) -> None:
+        """Store the runner, the queue in front of it, and the endpoints of jobs."""
+        self._runs, self._admission, self._jobs, self._limits = runs, admission, jobs, limits
+        self._description = runs.facts.description
+        self._are_jobs = self._description.known.asynchronous
+        self.is_stopping = False
+        # Jobs are not refused when all places are in use. Their bodies are written to disk, but are
+        # in memory until then: this bounds how many are read at the same time.
+        self._receiving = asyncio.Semaphore(admission.capacity)
+
+    async def process(self, request: Request) -> Response:
+        """Perform a call.
+
+        Raises:
+            PestoError: the call is refused, or the request, the algorithm or its outputs are wrong.
+        """
+        if self.is_stopping:
+            raise Busy("the service is stopping", retry_after_s=_RESTART_S)
+        self._runs.require()
+        headers = headers_of(request.scope)
+        media_type = media_type_of(headers.get("content-type", ""))
+        require_media_type(media_type, self._description)
+        from_here = is_local_caller(headers)
+        if self._is_job(headers):
+            async with self._receiving:
+                payload = await self._payload(request, media_type)
+                body = await asyncio.to_thread(payload.whole) if payload.spool else payload.body
+                payload = replace(payload, body=body, spool=None)
+                respond = await self._jobs.accept(request, payload, from_here=from_here)
+            return await respond()
+        with self._admission.place():
+            payload = await self._payload(request, media_type)
+            running = self._runs.run(
+                payload, from_here=from_here, on_progress=no_progress, on_log=_LOG.info
+            )
+            response = await cancelled_on_disconnect(request, running)
+        return http_response(response)
+
+    def request_body(self) -> dict[str, object]:
+        """Return the request body of `process` for OpenAPI."""
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        content: dict[str, object] = dict.fromkeys(transports(self._description), binary)
+        content[JSON_TYPE] = {"schema": {"type": "object"}}
+        return {"required": True, "content": content}
+
+    def _is_job(self, headers: Mapping[str, str]) -> bool:
+        if not self._are_jobs and _JOB_HEADERS.isdisjoint(headers):
+            return False
+        return self._jobs.takes(headers)
+
+    async def _payload(self, request: Request, media_type: str) -> Payload:
+        headers = headers_of(request.scope)
+        body = await read_body(request, headers, self._limits.body_bytes)
+        query = dict(request.query_params) if request.scope["query_string"] else {}
+        trace = headers.get(HEADER, "")
+        if isinstance(body, bytes):
+            return Payload(body, media_type, query, headers.get("accept", ""), trace=trace)
+        return Payload(b"", media_type, query, headers.get("accept", ""), spool=body, trace=trace)
+
+
+class Admission:
+    """A bounded queue: calls that run, and calls that wait; others are refused at once."""
+
+    def __init__(self, workers: int, queue: int) -> None:
+        """Admit `workers` running calls and `queue` waiting ones."""
+        self.workers = workers
+        self.capacity = workers + queue
+        self.admitted = 0
+        self._seconds = _FIRST_GUESS_S
+
+    def place(self) -> QueuePlace:
+        """Return a place in the queue, a context manager; call this on the event loop.
+
+        Raises:
+            Busy: all places are in use; has an estimate of when one is free.
+        """
+        if self.admitted >= self.capacity:
+            wait_s = min(self._seconds * self.capacity / self.workers, _LONGEST_RETRY_S)
+            raise Busy(
+                f"{self.workers} calls run and {self.capacity - self.workers} wait; no room for "
+                "more now",
+                retry_after_s=wait_s,
+            )
+        return QueuePlace(self)
+
+    def record_duration(self, seconds: float) -> None:
+        """Update the mean duration of a call; `seconds` is how long one had its place."""
+        # A place is in use while its call waits, too: only its share of the workers counts.
+        share = seconds * self.workers / max(self.admitted, self.workers)
+        self._seconds += _WEIGHT * (share - self._seconds)
+
+
+class QueuePlace:
+    """The place of one call, in use from before its body is read until its response is written."""
+
+    def __init__(self, admission: Admission) -> None:
+        """Prepare the place; it is in use inside `with`."""
+        self._admission = admission
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._admission.admitted += 1
+        self._began = time.monotonic()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._admission.record_duration(time.monotonic() - self._began)
+        self._admission.admitted -= 1
+
+
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """Return the headers of a request by lower-case name, the first of each; decoded once."""
+    found: Mapping[str, str] | None = scope.get(_HEADERS_KEY)
+    if found is None:
+        rows = reversed(scope["headers"])
+        found = {name.decode("latin-1"): value.decode("latin-1") for name, value in rows}
+        scope[_HEADERS_KEY] = found
+    return found
+
+
+def is_local_caller(headers: Mapping[str, str]) -> bool:
+    """Return whether the caller is on this machine, so that local files may be read for it.
+
+    A proxy on this machine forwards requests of other machines. A browser on it runs pages of other
+    sites, which may even have resolved their own host name to it (DNS rebinding). Neither counts.
+    """
+    is_forwarded = not _PROXY_HEADERS.isdisjoint(headers)
+    return not is_forwarded and _are_loopback(headers.get("host"), headers.get("origin"))
+
+
+@lru_cache(maxsize=256)
+def _are_loopback(host: str | None, origin: str | None) -> bool:
+    """Return whether the `Host` header, and `Origin` if there is one, are of this machine."""
+    urls = [f"//{host or ''}", *([] if origin is None else [origin])]
+    return all(is_loopback(_host_name(url)) for url in urls)
+
+
+def _host_name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+async def read_body(request: Request, headers: Mapping[str, str], most_bytes: int) -> bytes | Spool:
+    """Read a body, a large one into a spool; one with too large a `Content-Length` is not read.
 
     Raises:
         TooLarge: over `most_bytes`.
-        Unreachable: the caller went away before its end.
+        Unreachable: the caller disconnected before the end of the body.
     """
-    told = headers.get("content-length", "")
-    if told.isdigit() and int(told) > most_bytes:
-        raise TooLarge(f"the body has {told} bytes; at most {most_bytes} are taken")
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > most_bytes:
+        raise TooLarge(f"the body has {length} bytes; at most {most_bytes} are accepted")
     body, spool, is_more = b"", None, True
     while is_more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise Unreachable("the caller went away before its body was here")
+            raise Unreachable("the caller disconnected before the end of its body")
         is_more = message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         if (len(spool) if spool else len(body)) + len(piece) > most_bytes:
-            raise TooLarge(f"the body has over {most_bytes} bytes, which is the most taken")
+            raise TooLarge(f"the body has over {most_bytes} bytes, the most that is accepted")
         if spool is None:
             body += piece
             spool = Spool.of(body) if len(body) > INLINE_BYTES else None
@@ -52,15 +290,18 @@ async def body_of(request: Request, headers: Mapping[str, str], most_bytes: int)
     return body if spool is None else spool
 
 
-def sent(answer: CallResponse) -> Response:
-    """The response that brings an answer."""
-    if answer.spool is None:
-        return PieceWise(answer.content, media_type=answer.media_type)
-    return _FromSpool(answer.spool, answer.media_type)
+def http_response(response: CallResponse) -> Response:
+    """Return the HTTP response with the body of a call's response."""
+    if response.spool is None:
+        return PieceWise(response.content, media_type=response.media_type)
+    return _FromSpool(response.spool, response.media_type)
 
 
 class PieceWise(Response):
-    """A response whose body is sent in pieces, the next one when the last one has left."""
+    """A response whose body is sent in pieces of 512 KiB.
+
+    The event loop serves other requests between two of them.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -77,7 +318,7 @@ class PieceWise(Response):
 
 
 class _FromSpool(Response):
-    """A response whose body is read as it is sent."""
+    """A response whose body is read piece by piece while it is sent."""
 
     def __init__(self, spool: Spool, media_type: str) -> None:
         headers = {"Content-Length": str(spool.size)}
@@ -93,75 +334,35 @@ class _FromSpool(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-_KEPT = "pesto.headers"
-_CARRIED = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
-
-
-def headers_of(scope: Scope) -> Mapping[str, str]:
-    """The headers of a request by their names in lower case, the first of each; read once."""
-    found: Mapping[str, str] | None = scope.get(_KEPT)
-    if found is None:
-        rows = reversed(scope["headers"])
-        found = {name.decode("latin-1"): value.decode("latin-1") for name, value in rows}
-        scope[_KEPT] = found
-    return found
-
-
-def is_from_here(headers: Mapping[str, str]) -> bool:
-    """Whether the caller is on this machine, as its gate takes for granted.
-
-    A proxy on this machine, or a browser that runs somebody's page (which may even have pointed
-    its own name here), carries requests of others: local files are not for them.
-    """
-    is_carried = not _CARRIED.isdisjoint(headers)
-    return not is_carried and _are_loopback(headers.get("host"), headers.get("origin"))
-
-
-@lru_cache(maxsize=256)
-def _are_loopback(host: str | None, origin: str | None) -> bool:
-    """Whether a service that is called so, by a page from there, is called on this machine."""
-    urls = [f"//{host or ''}", *([] if origin is None else [origin])]
-    return all(is_loopback(_host_name(url)) for url in urls)
-
-
-def _host_name(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-_WATCH_AFTER_S = 0.05
-
-
-async def unless_gone(request: Request, running: Awaitable[CallResponse]) -> CallResponse:
-    """Await a call here, and have it cancelled once its caller has gone.
-
-    The watch begins a moment later: most calls are over by then, and need no second task.
+async def cancelled_on_disconnect(
+    request: Request, running: Awaitable[CallResponse]
+) -> CallResponse:
+    """Await a call, and cancel it when its caller disconnects.
 
     Raises:
-        Unreachable: the caller has gone.
+        Unreachable: the caller has disconnected.
     """
-    watch = _Watch(request, asyncio.current_task())
+    watch = _DisconnectWatch(request, asyncio.current_task())
+    # Most calls end within 50 ms, and need no second task that waits for a disconnect.
     timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, watch.begin)
     try:
         return await running
     except asyncio.CancelledError:
-        if not watch.saw_leaving:
+        if not watch.is_disconnected:
             raise
-        raise Unreachable("the caller went away before its answer was there") from None
+        raise Unreachable("the caller disconnected before its response was ready") from None
     finally:
         timer.cancel()
         watch.end()
 
 
-class _Watch:
-    """Cancels a task when the caller of its request has gone."""
+class _DisconnectWatch:
+    """Cancels a task when the caller of its request disconnects."""
 
     def __init__(self, request: Request, task: asyncio.Task[object] | None) -> None:
         self._request, self._task = request, task
         self._watching: asyncio.Task[None] | None = None
-        self.saw_leaving = False
+        self.is_disconnected = False
 
     def begin(self) -> None:
         self._watching = asyncio.ensure_future(self._watch())
@@ -169,16 +370,14 @@ class _Watch:
     def end(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        if self.saw_leaving and self._task is not None:
+        # The cancellation ends here, and asyncio must know: timeouts and task groups count them,
+        # https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel
+        if self.is_disconnected and self._task is not None:
             self._task.uncancel()
 
     async def _watch(self) -> None:
-        await _disconnected(self._request)
-        self.saw_leaving = True
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.is_disconnected = True
         if self._task is not None:
             self._task.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,4 +1,7 @@
-"""Log lines as text for people, or as one JSON object each with their job, tile and trace."""
+"""Write log lines: as text for people, or as JSON objects with the fields of their request.
+
+The fields of a line come from a context variable; `observing` and the workers set them.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ _FIELDS: ContextVar[Mapping[str, str | int | float]] = ContextVar(
     "log_fields", default=MappingProxyType({})
 )
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_OWN = "pesto_runtime"
+_LOGGER_NAME = "pesto_runtime"
 
 
 class bound:  # noqa: N801  # it is used as a function
-    """Add fields to every line that is logged inside, in this task or thread; None adds nothing.
+    """Add fields to every line logged inside, in this task or thread; None adds nothing.
 
     >>> with bound(job="42", tile=None):
     ...     also(tile="0,0,8,8", job="43")
@@ -45,7 +48,7 @@ class bound:  # noqa: N801  # it is used as a function
 
 
 def also(**fields: str | float) -> None:
-    """Add fields that are not there yet to those of the innermost `bound`, until it ends."""
+    """Add fields to the innermost `bound` until it ends; existing ones are not changed."""
     known = _FIELDS.get()
     if isinstance(known, dict):
         for name, value in fields.items():
@@ -53,7 +56,7 @@ def also(**fields: str | float) -> None:
 
 
 def fields_now() -> Mapping[str, str | int | float]:
-    """The fields that a line logged here and now would have."""
+    """Return the fields that a line logged now would have."""
     return _FIELDS.get()
 
 
@@ -61,8 +64,8 @@ def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
     """Send all log lines of this process to standard error, in one form; call it once, early.
 
     Args:
-        log_format: `json` also has a line per request; `text` only what somebody must look at.
-        stream: Where to, other than standard error.
+        log_format: `json` also has a line per request; `text` has only warnings and errors.
+        stream: Used instead of standard error.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     is_json = log_format == "json"
@@ -72,14 +75,14 @@ def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger(_OWN).setLevel(logging.INFO if is_json else logging.WARNING)
+    logging.getLogger(_LOGGER_NAME).setLevel(logging.INFO if is_json else logging.WARNING)
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and the fields of `bound`."""
+    """Formats one JSON object per line: time, level, logger, message, the fields of `bound`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record."""
+        """Return the line of a record."""
         document: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

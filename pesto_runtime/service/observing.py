@@ -1,4 +1,7 @@
-"""Figures of one service in Prometheus' format; counting costs microseconds, reading the rest."""
+"""Observe every request of a service: count it for Prometheus, log it, and continue its trace.
+
+Counting costs microseconds per request; all other values are read when `/metrics` is requested.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from pesto_runtime.client.transport import HEADER, Trace, traced
-from pesto_runtime.service.http import headers_of
+from pesto_runtime.service.http import PREFIX, headers_of
 from pesto_runtime.service.logs import bound
-from pesto_runtime.service.static_responses import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,27 +34,33 @@ MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _ENDPOINTS = ("health", "describe", "version", "openapi", "process", "jobs", "metrics")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_LOG = logging.getLogger(__name__)
+_QUIET = ("health", "metrics")
+"""Requested every few seconds by monitoring; their log lines would hide the others."""
+_FIELD_CHARS = 200
+_TILE, _CORRELATION = "x-pesto-tile", "x-correlation-id"
+_FIELD_HEADERS = frozenset({_TILE, _CORRELATION})
 
 
 class Queue(Protocol):
-    """Calls that hold a place: a bounded queue, in front of threads or of workers."""
+    """The bounded queue of calls, in front of threads or of workers."""
 
     @property
     def admitted(self) -> int:
-        """Running and waiting now."""
+        """Calls that run or wait now."""
 
     @property
     def workers(self) -> int:
-        """That can run at once."""
+        """Calls that can run at the same time."""
 
     @property
     def capacity(self) -> int:
-        """Most that are admitted."""
+        """Most calls that are admitted."""
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """The figures of one endpoint and status; finding them takes longer than counting."""
+class _Counters:
+    """The counters of one endpoint and status; `labels()` takes longer than counting."""
 
     requests: Counter
     seconds: Histogram
@@ -61,7 +69,7 @@ class _Counted:
 
 
 class Metrics:
-    """The figures of one service; several services in one process share nothing."""
+    """The metrics of one service; services in one process share nothing."""
 
     def __init__(
         self,
@@ -70,16 +78,16 @@ class Metrics:
         jobs: Callable[[], Mapping[str, int]] = dict,
         about: Mapping[str, str] | None = None,
     ) -> None:
-        """Start counting from nothing.
+        """Register the metrics; all counters are 0.
 
         Args:
-            queue: Looked at at each reading.
-            jobs: Jobs by state, asked at each reading.
+            queue: Read when the metrics are requested.
+            jobs: Returns the number of jobs by state; called when the metrics are requested.
             about: Labels of `pesto_service_info`: the process, its version and build.
         """
-        self._counted: dict[tuple[str, int], _Counted] = {}
+        self._counters: dict[tuple[str, int], _Counters] = {}
         self._registry = CollectorRegistry()
-        self._registry.register(_Now(queue, jobs, about or {}))
+        self._registry.register(_GaugeCollector(queue, jobs, about or {}))
         self._requests = Counter(
             "pesto_requests_total", "Requests answered.", ("endpoint", "status"),
             registry=self._registry,
@@ -98,30 +106,32 @@ class Metrics:
         )  # fmt: skip
 
     def count(self, endpoint: str, status: int, *, seconds: float, sizes: tuple[int, int]) -> None:
-        """Count an answered request; `sizes` are the bytes of its body and of its answer."""
-        counted = self._counted.get((endpoint, status)) or self._counter_of(endpoint, status)
-        counted.requests.inc()
-        counted.seconds.observe(seconds)
-        counted.bytes_in.inc(sizes[0])
-        counted.bytes_out.inc(sizes[1])
+        """Count a request; `sizes` are the bytes of its body and of the body of its response."""
+        counters = self._counters.get((endpoint, status)) or self._counter_of(endpoint, status)
+        counters.requests.inc()
+        counters.seconds.observe(seconds)
+        counters.bytes_in.inc(sizes[0])
+        counters.bytes_out.inc(sizes[1])
 
-    def _counter_of(self, endpoint: str, status: int) -> _Counted:
-        counted = self._counted[endpoint, status] = _Counted(
+    def _counter_of(self, endpoint: str, status: int) -> _Counters:
+        counters = self._counters[endpoint, status] = _Counters(
             self._requests.labels(endpoint, str(status)),
             self._seconds.labels(endpoint),
             self._bytes_in.labels(endpoint),
             self._bytes_out.labels(endpoint),
         )
-        return counted
+        return counters
 
     def text(self) -> bytes:
-        """All figures, as Prometheus reads them."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 
 @lru_cache(maxsize=256)
 def endpoint_of(path: str) -> str:
-    """The endpoint that a path belongs to; one name for all that are none of ours.
+    """Return the endpoint of a path; `other` for all paths that are not routes.
+
+    Labels must have few values: each different one is a time series in Prometheus.
 
     >>> endpoint_of("/api/v1/jobs/17/status"), endpoint_of("/docs"), endpoint_of("/wp-login.php")
     ('jobs', 'docs', 'other')
@@ -132,8 +142,8 @@ def endpoint_of(path: str) -> str:
     return path[1:] if path in ("/docs", "/metrics") else "other"
 
 
-class _Now(Collector):
-    """What is not counted but asked for."""
+class _GaugeCollector(Collector):
+    """Reads the gauges when the metrics are requested."""
 
     def __init__(
         self,
@@ -165,38 +175,30 @@ class _Now(Collector):
 
 
 def _resident() -> Iterator[tuple[str, int, int]]:
-    """Role, process id and resident bytes of this process and of those it started, on Linux."""
+    """Yield role, process id and resident bytes of this process and its children, on Linux."""
     own = os.getpid()
     workers = [
         int(each)
         for task in Path(f"/proc/{own}/task").glob("*/children")
-        for each in _told(task).split()
+        for each in _read_proc(task).split()
     ]
     for role, pid in (("server", own), *(("worker", each) for each in workers)):
-        pages = _told(Path(f"/proc/{pid}/statm")).split()
+        pages = _read_proc(Path(f"/proc/{pid}/statm")).split()
         if pages:
             yield role, pid, int(pages[1]) * _PAGE_BYTES
 
 
-def _told(path: Path) -> str:
-    """A file of /proc; empty where it is not there, or has ended just now."""
+def _read_proc(path: Path) -> str:
+    """Return a file of /proc; empty if it does not exist, or its process has just ended."""
     try:
         return path.read_text()
     except OSError:
         return ""
 
 
-_LOG = logging.getLogger(__name__)
-_QUIET = ("health", "metrics")
-"""Asked every few seconds by machines; a line each would bury the others."""
-_SHOWN = 200
-_TILE, _CORRELATION = "x-pesto-tile", "x-correlation-id"
-_TELLING = frozenset({_TILE, _CORRELATION})
-
-
 @dataclass(slots=True)
-class _Seen:
-    """What one request has come to so far."""
+class _RequestRecord:
+    """Status, sizes and start time of one request."""
 
     began: float = field(default_factory=time.perf_counter)
     status: int = 500
@@ -211,53 +213,53 @@ class RequestObserver:
         """Wrap an application.
 
         Args:
-            app: What answers.
-            metrics: Where it is counted.
+            app: Serves the requests.
+            metrics: Counts them.
         """
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request as the application does, and count it."""
+        """Pass one request to the application, and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        seen, headers = _Seen(), headers_of(scope)
+        record, headers = _RequestRecord(), headers_of(scope)
 
         async def receiving() -> Message:
             message = await receive()
-            seen.bytes_in += len(message.get("body", b""))
+            record.bytes_in += len(message.get("body", b""))
             return message
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                seen.status = message["status"]
-            seen.bytes_out += len(message.get("body", b""))
+                record.status = message["status"]
+            record.bytes_out += len(message.get("body", b""))
             await send(message)
 
         with traced(headers.get(HEADER)) as trace, _bound_to(headers, trace):
             try:
                 await self._app(scope, receiving, sending)
             finally:
-                self._count(scope, seen)
+                self._count(scope, record)
 
-    def _count(self, scope: Scope, seen: _Seen) -> None:
+    def _count(self, scope: Scope, record: _RequestRecord) -> None:
         endpoint = endpoint_of(scope["path"])
-        seconds = time.perf_counter() - seen.began
-        sizes = (seen.bytes_in, seen.bytes_out)
-        self._metrics.count(endpoint, seen.status, seconds=seconds, sizes=sizes)
+        seconds = time.perf_counter() - record.began
+        sizes = (record.bytes_in, record.bytes_out)
+        self._metrics.count(endpoint, record.status, seconds=seconds, sizes=sizes)
         if endpoint not in _QUIET and _LOG.isEnabledFor(logging.INFO):
             fields = {
-                "method": scope["method"], "path": scope["path"], "status": seen.status,
+                "method": scope["method"], "path": scope["path"], "status": record.status,
                 "seconds": round(seconds, 6), "bytes_in": sizes[0], "bytes_out": sizes[1],
             }  # fmt: skip
-            _LOG.info("%s %s %d", scope["method"], scope["path"], seen.status,
+            _LOG.info("%s %s %d", scope["method"], scope["path"], record.status,
                       extra={"fields": fields})  # fmt: skip
 
 
 def _bound_to(headers: Mapping[str, str], trace: Trace | None) -> bound:
-    """Have log lines say whose request they are about, where it says so itself."""
-    if trace is None and _TELLING.isdisjoint(headers):
+    """Return the log fields of a request: its trace, and its tile and correlation id if given."""
+    if trace is None and _FIELD_HEADERS.isdisjoint(headers):
         return bound()
     return bound(
         trace_id=trace and trace.trace_id,
@@ -268,5 +270,5 @@ def _bound_to(headers: Mapping[str, str], trace: Trace | None) -> bound:
 
 
 def _shown(header: str | None) -> str | None:
-    """A header as a field of the log: bounded, for anybody may send it."""
-    return header[:_SHOWN] if header else None
+    """Return a header as a log field, shortened: its value comes from the caller."""
+    return header[:_FIELD_CHARS] if header else None

@@ -1,4 +1,8 @@
-"""Outputs on their way back: JSON as PESTO writes it, one binary image, or hrefs written to."""
+"""Encode the outputs of a call: as JSON, as one image, as a form, or into files at hrefs.
+
+The response is as PESTO writes it, unless the request's `Accept` selects another form. `http` sends
+it.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,14 @@ from pesto_runtime.errors import (
     UnsupportedMedia,
 )
 from pesto_runtime.hrefs import path_of
-from pesto_runtime.service.request import JSON_TYPE, NPY_TYPE, TIFF_TYPE
-from pesto_runtime.service.runs import CallResponse
-from pesto_runtime.service.spool import INLINE_BYTES, Spool
+from pesto_runtime.service.runner import (
+    INLINE_BYTES,
+    JSON_TYPE,
+    NPY_TYPE,
+    TIFF_TYPE,
+    CallResponse,
+    Spool,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,25 +44,69 @@ if TYPE_CHECKING:
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.raster.image import Image, Transform
     from pesto_runtime.service.input_reader import RequestInputs
-    from pesto_runtime.service.problems import Faults
+    from pesto_runtime.service.request import Faults
 
 
 PNG_TYPE = "image/png"
 IMAGE_TYPES = {each: each for each in (TIFF_TYPE, NPY_TYPE, PNG_TYPE)}
-_ANSWERS = {
+_RESPONSE_TYPES = {
     **IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
     "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
 }  # fmt: skip
 
 
+_PIECE_BYTES = 3 << 18  # a multiple of 3, so that base64 of a piece has no padding
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+_SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", PNG_TYPE: ".png"}
+_BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": PNG_TYPE, ".npy": NPY_TYPE}
+
+
+@dataclass(frozen=True)
+class ResponseFormat:
+    """The form of a response; chosen, and known to be possible, before the process runs.
+
+    Attributes:
+        media_type: Of the response.
+        binary: Name of the image output that is the whole response; None for JSON and forms.
+        image_type: Of the images in a form.
+        out: Output name -> admitted href to write to.
+    """
+
+    media_type: str = JSON_TYPE
+    binary: str | None = None
+    image_type: str = TIFF_TYPE
+    out: Mapping[str, str] = field(default_factory=dict)
+
+
+def negotiate(description: Description, accept: str, out: Mapping[str, str]) -> ResponseFormat:
+    """Choose the form of the response from `Accept`; outputs at hrefs make it JSON.
+
+    Raises:
+        UnsupportedMedia: one image is requested, and the process has none or several.
+    """
+    media_type = JSON_TYPE if out else response_type(accept)
+    if media_type == JSON_TYPE:
+        return ResponseFormat(out=out)
+    if media_type == FORM_TYPE:
+        return ResponseFormat(FORM_TYPE, image_type=preferred(accept, IMAGE_TYPES) or TIFF_TYPE)
+    images = [port.name for port in description.outputs if port.kind == "image"]
+    if len(images) != 1:
+        raise UnsupportedMedia(
+            f"{description.name} has {len(images)} image outputs ({', '.join(images) or 'none'}), "
+            f"so a response cannot be {media_type}; accept {JSON_TYPE}, or name hrefs under "
+            "pesto.out"
+        )
+    return ResponseFormat(media_type, images[0])
+
+
 @lru_cache(maxsize=64)
-def answer_type(accept: str) -> str:
-    """The media type of an answer to this `Accept`; JSON where it names none that there is."""
+def response_type(accept: str) -> str:
+    """Return the media type of a response to this `Accept`; JSON if it names none that exists."""
     return preferred(accept) or JSON_TYPE
 
 
-def preferred(accept: str, among: Mapping[str, str] = _ANSWERS) -> str | None:
-    """The first of the media types with the highest weight that can be answered."""
+def preferred(accept: str, among: Mapping[str, str] = _RESPONSE_TYPES) -> str | None:
+    """Return the first possible media type with the highest weight; None if none is possible."""
     weighted = []
     for part in accept.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
@@ -70,14 +123,70 @@ def _number(text: str) -> float:
         return 0.0
 
 
-_PIECE_BYTES = 3 << 18  # a multiple of 3, so that base64 of every piece is not padded
+def admitted(
+    description: Description, out: Mapping[str, str], gate: Gate, faults: Faults
+) -> dict[str, str]:
+    """Return the hrefs to write to that the gate admits; refused ones are added to the faults."""
+    hrefs: dict[str, str] = {}
+    for name, href in out.items():
+        pointer = f"/pesto/out/{name}"
+        if description.output(name) is None:
+            known = ", ".join(port.name for port in description.outputs)
+            faults.add(pointer, f"is not an output of {description.name}, which has {known}", href)
+            continue
+        try:
+            hrefs[name] = gate.admit_write(href)
+            path_of(hrefs[name])
+        except PestoError as error:
+            faults.add_error(pointer, error, href)
+    return hrefs
 
 
-class AnswerWriter:
-    """Takes the bytes of one answer."""
+def write_response(
+    description: Description,
+    outputs: dict[str, object],
+    inputs: RequestInputs,
+    form: ResponseFormat,
+) -> CallResponse:
+    """Encode the outputs, and remove each from `outputs` to free its memory.
+
+    An output that is not in the description is ignored.
+
+    Raises:
+        ContractBroken: the requested output is missing, or a number is not finite.
+        StoreFailed: an href cannot be written.
+        InvalidInput: the requested file format cannot store the image.
+    """
+    images = _OutputEncoder(inputs)
+    if form.binary is not None:
+        pixels, port = outputs.get(form.binary), description.output(form.binary)
+        if port is None or not isinstance(pixels, np.ndarray):
+            raise ContractBroken(f"{description.name} returned no image {form.binary!r}")
+        outputs.pop(form.binary)
+        writer = ResponseWriter()
+        for piece in images.pieces(port, pixels, form.media_type):
+            writer.write(piece)
+        return writer.response(form.media_type)
+    ports = [port for port in description.outputs if port.name in outputs]
+    if form.media_type == FORM_TYPE:
+        return CallResponse(*write_parts(images.parts(ports, outputs, form.image_type)))
+    return _write_json(ports, outputs, images, form.out)
+
+
+def json_response(document: Mapping[str, JsonValue]) -> CallResponse:
+    """Encode a JSON document.
+
+    Raises:
+        ContractBroken: a number is not finite.
+    """
+    return CallResponse(_json_bytes(document), JSON_TYPE)
+
+
+class ResponseWriter:
+    """Collects the bytes of one response; many of them in a spool."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without bytes."""
         self._bytes = bytearray()
         self._spool: Spool | None = None
 
@@ -106,105 +215,21 @@ class AnswerWriter:
             rest += bytes(piece[max(stop, begin) :])
         self.write(binascii.b2a_base64(rest, newline=False))
 
-    def answer(self, media_type: str) -> CallResponse:
-        """What was written."""
+    def response(self, media_type: str) -> CallResponse:
+        """Return the bytes as a response."""
         return CallResponse(
             bytes(self._bytes) if self._spool is None else b"", media_type, self._spool
         )
 
 
-_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-_SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", PNG_TYPE: ".png"}
-_BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": PNG_TYPE, ".npy": NPY_TYPE}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How the answer is wanted; known to be possible before the process runs.
-
-    Attributes:
-        media_type: Of the answer.
-        binary: Name of the image output that the answer is; None for JSON and forms.
-        image_type: Of the images in a form.
-        out: Output name -> admitted href to write to.
-    """
-
-    media_type: str = JSON_TYPE
-    binary: str | None = None
-    image_type: str = TIFF_TYPE
-    out: Mapping[str, str] = field(default_factory=dict)
-
-
-def wanted(description: Description, accept: str, out: Mapping[str, str]) -> Wanted:
-    """Decide how to answer; hrefs to write to make it JSON.
-
-    Raises:
-        UnsupportedMedia: one image is asked for, and the process has none or several.
-    """
-    media_type = JSON_TYPE if out else answer_type(accept)
-    if media_type == JSON_TYPE:
-        return Wanted(out=out)
-    if media_type == FORM_TYPE:
-        return Wanted(FORM_TYPE, image_type=preferred(accept, IMAGE_TYPES) or TIFF_TYPE)
-    images = [port.name for port in description.outputs if port.kind == "image"]
-    if len(images) != 1:
-        raise UnsupportedMedia(
-            f"{description.name} has {len(images)} image outputs ({', '.join(images) or 'none'}), "
-            f"so no answer is {media_type}; accept {JSON_TYPE}, or name hrefs under pesto.out"
-        )
-    return Wanted(media_type, images[0])
-
-
-def admitted(
-    description: Description, out: Mapping[str, str], gate: Gate, faults: Faults
-) -> dict[str, str]:
-    """Pass the hrefs to write to through the gate; what it refuses goes to the faults."""
-    passed: dict[str, str] = {}
-    for name, href in out.items():
-        pointer = f"/pesto/out/{name}"
-        if description.output(name) is None:
-            known = ", ".join(port.name for port in description.outputs)
-            faults.add(pointer, f"is no output of {description.name}; there are {known}", href)
-            continue
-        try:
-            passed[name] = gate.admit_write(href)
-            path_of(passed[name])
-        except PestoError as error:
-            faults.add_error(pointer, error, href)
-    return passed
-
-
-def write_answer(
-    description: Description, outputs: dict[str, object], inputs: RequestInputs, how: Wanted
+def _write_json(
+    ports: list[Port], outputs: dict[str, object], images: _OutputEncoder, out: Mapping[str, str]
 ) -> CallResponse:
-    """Write the outputs as wanted, and take them; one that the description does not know is left.
-
-    Raises:
-        ContractBroken: the output asked for is not there, or a number is not finite.
-        StoreFailed: an href cannot be written.
-        InvalidInput: the file format asked for cannot hold the image.
-    """
-    images = _Images(inputs)
-    if how.binary is not None:
-        pixels, port = outputs.get(how.binary), description.output(how.binary)
-        if port is None or not isinstance(pixels, np.ndarray):
-            raise ContractBroken(f"{description.name} answered no image {how.binary!r}")
-        outputs.pop(how.binary)
-        return _written(images.pieces(port, pixels, how.media_type), how.media_type)
-    answered = [port for port in description.outputs if port.name in outputs]
-    if how.media_type == FORM_TYPE:
-        return CallResponse(*write_parts(images.parts(answered, outputs, how.image_type)))
-    return _json_written(answered, outputs, images, how.out)
-
-
-def _json_written(
-    ports: list[Port], outputs: dict[str, object], images: _Images, out: Mapping[str, str]
-) -> CallResponse:
-    writer = AnswerWriter()
+    writer = ResponseWriter()
     for index, port in enumerate(ports):
         writer.write(b"," if index else b"{")
         writer.write(_json_bytes(port.name) + b":")
-        value = outputs.pop(port.name)  # its memory goes with it
+        value = outputs.pop(port.name)  # its memory is freed before the next one is encoded
         href = out.get(port.name)
         if href is None:
             images.write_json(writer, port, value)
@@ -212,23 +237,7 @@ def _json_written(
             _write(href, images.file(port, value, href))
             writer.write(_json_bytes(href))
     writer.write(b"}" if ports else b"{}")
-    return writer.answer(JSON_TYPE)
-
-
-def _written(pieces: Iterable[bytes | memoryview], media_type: str) -> CallResponse:
-    writer = AnswerWriter()
-    for piece in pieces:
-        writer.write(piece)
-    return writer.answer(media_type)
-
-
-def json_answer(document: Mapping[str, JsonValue]) -> CallResponse:
-    """Write a JSON answer.
-
-    Raises:
-        ContractBroken: a number is not finite.
-    """
-    return CallResponse(_json_bytes(document), JSON_TYPE)
+    return writer.response(JSON_TYPE)
 
 
 def _json_bytes(document: object) -> bytes:
@@ -239,13 +248,13 @@ def _json_bytes(document: object) -> bytes:
     return text.encode()
 
 
-class _Images:
-    """Output images with the georeference that the inputs give them."""
+class _OutputEncoder:
+    """Encodes outputs; images have the georeference of the inputs."""
 
     def __init__(self, inputs: RequestInputs) -> None:
         self._inputs = inputs
 
-    def write_json(self, writer: AnswerWriter, port: Port, value: object) -> None:
+    def write_json(self, writer: ResponseWriter, port: Port, value: object) -> None:
         if isinstance(value, np.ndarray):
             writer.write(b'"')
             writer.write_base64(self._as_pesto(port, value))
@@ -262,7 +271,7 @@ class _Images:
     def parts(
         self, ports: Iterable[Port], outputs: Mapping[str, object], media_type: str
     ) -> Iterator[Part]:
-        """A part per output, and per image of a list."""
+        """Yield a part per output, and per image of a list."""
         for port in ports:
             value = outputs[port.name]
             is_list = port.kind == "images" and isinstance(value, (list, tuple))
@@ -281,7 +290,9 @@ class _Images:
             suffix = PurePosixPath(href).suffix.lower()
             return self.encoded(port, value, _BY_SUFFIX.get(suffix, TIFF_TYPE))
         if port.kind == "images":
-            raise InvalidInput(f"output {port.name!r} is a list of images; one href cannot hold it")
+            raise InvalidInput(
+                f"output {port.name!r} is a list of images, which one href cannot store"
+            )
         return json.dumps(value, allow_nan=False).encode()
 
     def encoded(self, port: Port, pixels: np.ndarray, media_type: str) -> bytes:
@@ -297,7 +308,7 @@ class _Images:
         return image_pieces(self._image(port, self._trimmed(port, pixels)), media_type)
 
     def _as_pesto(self, port: Port, pixels: np.ndarray) -> Iterator[bytes | memoryview]:
-        """PESTO's PNG where it answers one; everywhere else all that is known survives."""
+        """Encode PNG where PESTO does; else GeoTIFF, which stores georeference and nodata."""
         is_plain = (
             port.raster is None and len(pixels) <= 3 and pixels.dtype in (np.uint8, np.uint16)
         )
@@ -328,7 +339,7 @@ class _Images:
         )
 
     def _covers(self, pixels: np.ndarray, scale: Scale) -> bool:
-        """Whether the output has a pixel for each input pixel; else nobody knows where it lies."""
+        """Return whether the output has a pixel per input pixel; else its place is unknown."""
         tile = self._inputs.tile
         if tile is None or self._inputs.roi is not None:
             return False
@@ -348,7 +359,7 @@ class _Images:
 
 
 def _write(href: str, data: bytes) -> None:
-    """Write a file whole or not at all: beside it first, then renamed."""
+    """Write a file atomically: beside its name first, then rename it."""
     target = path_of(href)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:

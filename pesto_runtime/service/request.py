@@ -1,4 +1,7 @@
-"""A request's bytes read into input values and options; nothing is judged but their form."""
+"""Parse the body of a request into input values and options.
+
+Only the form is checked: JSON, parts of a form, known options. `input_reader` validates the values.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
-from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts
+from pesto_runtime.client.multipart import Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
-from pesto_runtime.errors import BadRequest, InvalidInput, UnsupportedMedia, shortened
+from pesto_runtime.errors import BadField, BadRequest, InvalidInput, PestoError, shortened
+from pesto_runtime.service.runner import (
+    BYTES_TYPE,
+    JSON_TYPE,
+    NPY_TYPE,
+    is_image_type,
+    raw_image_port,
+    require_media_type,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,26 +33,27 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    Parse: TypeAlias = Callable[[bytes], JsonValue]
     from pesto_runtime.contract import Description, Port
-    from pesto_runtime.service.problems import Faults
-    from pesto_runtime.service.spool import Spool
+    from pesto_runtime.service.runner import Payload, Spool
+
+    Parse: TypeAlias = Callable[[bytes], JsonValue]
 
 
-JSON_TYPE = "application/json"
-NPY_TYPE = "application/x-npy"
-TIFF_TYPE = "image/tiff"
-BYTES_TYPE = "application/octet-stream"
 RESERVED = "pesto"
 
-# PESTO never looks at the media type, and curl's default is a form: all of these carry its JSON.
 _NO_OPTIONS = CallOptions()
-_READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-form-urlencoded")
+_ABSENT = object()
+_STRIDE_BYTES = 64 << 10
+_PROBE_BYTES = 64
+_PLAIN = re.compile(rb"[A-Za-z0-9+/=]*+")
+_PIECE_BYTES = 1 << 20  # a multiple of 4, so that each piece is valid base64
+_SHOWN_BYTES = 200
+_REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image as the body of a request."""
+    """An image file that is the body of a request, or a part of a form."""
 
     data: bytes | mmap.mmap
     media_type: str
@@ -51,83 +63,66 @@ InputValue: TypeAlias = "JsonValue | RawImage | LongText | list[RawImage | LongT
 
 
 @dataclass(frozen=True)
-class Payload:
-    """A request as it came.
-
-    Attributes:
-        body: All of it, unless it is in a spool.
-        media_type: Of the body, lower case, without parameters but for a form's boundary.
-        query: Query parameters.
-        accept: The `Accept` header.
-        spool: Where a large body is; None for others.
-        trace: The `traceparent` that it came with; empty for none.
-    """
-
-    body: bytes
-    media_type: str
-    query: Mapping[str, str]
-    accept: str
-    spool: Spool | None = None
-    trace: str = ""
-
-    def let_go(self) -> None:
-        """Need the body no more; what was read of it stays."""
-        if self.spool is not None:
-            self.spool.close()
-
-    def whole(self) -> bytes:
-        """The body, wherever it is."""
-        return self.body if self.spool is None else self.spool.whole()
-
-
-@dataclass(frozen=True)
 class ParsedRequest:
-    """What a request asks for: input values, not yet validated, and options."""
+    """Input values, not yet validated, and options of a request."""
 
     values: Mapping[str, InputValue]
     options: CallOptions
 
 
-def transports(description: Description) -> tuple[str, ...]:
-    """Media types of bodies that the process takes, as `Accept-Post` tells them."""
-    if raw_image_port(description) is None:
-        return (JSON_TYPE, FORM_TYPE)
-    return (JSON_TYPE, TIFF_TYPE, NPY_TYPE, FORM_TYPE)
+class Faults:
+    """Collects the wrong fields of a request, and the kinds of error that they are."""
+
+    def __init__(self) -> None:
+        """Start without faults."""
+        self._fields: list[BadField] = []
+        self._kinds: set[type[PestoError]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._fields)
+
+    def add(self, pointer: str, detail: str, value: object = _ABSENT) -> None:
+        """Add a field that does not match the contract."""
+        self.add_field(BadField(pointer, detail, _shown(value)))
+
+    def add_field(self, field: BadField) -> None:
+        """Add a field that does not match the contract, with its description."""
+        self._fields.append(field)
+        self._kinds.add(InvalidInput)
+
+    def add_error(self, pointer: str, error: PestoError, value: object = _ABSENT) -> None:
+        """Add an error that a field caused; the fields of the error come under the pointer."""
+        self._kinds.add(type(error))
+        inner = [BadField(pointer + f.pointer, f.detail, f.value) for f in error.fields]
+        self._fields.extend(inner or [BadField(pointer, error.detail, _shown(value))])
+
+    def raise_any(self, subject: str) -> None:
+        """Raise one error for all faults; do nothing without faults.
+
+        Raises:
+            PestoError: of the class that all faults share, `InvalidInput` for a mixture.
+        """
+        if not self._fields:
+            return
+        kind = self._kinds.pop() if len(self._kinds) == 1 else InvalidInput
+        raise kind.of(subject, self._fields)
 
 
-def raw_image_port(description: Description) -> Port | None:
-    """The one image input that a raw body is; None where there are none or several."""
-    ports = description.image_inputs
-    return ports[0] if len(ports) == 1 else None
-
-
-def require_media_type(media_type: str, description: Description) -> None:
-    """Look at the media type alone, before a byte of the body is read.
-
-    Raises:
-        UnsupportedMedia: the process takes no such body; names those that it takes.
-    """
-    if _is_json(media_type) or is_form(media_type):
-        return
-    if is_image_type(media_type) and raw_image_port(description) is not None:
-        return
-    raise UnsupportedMedia(
-        f"{description.name} takes {', '.join(transports(description))}, "
-        f"not {shortened(media_type)}"
-    )
+def _shown(value: object) -> str | None:
+    return None if value is _ABSENT else shortened(value)
 
 
 def read_payload(payload: Payload, description: Description, faults: Faults) -> ParsedRequest:
-    """Read a request; what is wrong with its options goes to the faults.
+    """Parse a request; wrong options are added to the faults.
 
     Raises:
-        BadRequest: the body is not a JSON object.
-        UnsupportedMedia: the process takes no such body.
+        BadRequest: the body is not a JSON object, or not a valid form.
+        UnsupportedMedia: the process accepts no such body.
     """
     require_media_type(payload.media_type, description)
     if is_form(payload.media_type):
         body = payload.whole()
-        payload.let_go()
+        payload.release()
         return form_call(read_parts(body, payload.media_type), description, faults)
     port = raw_image_port(description)
     if port is None or not is_image_type(payload.media_type):
@@ -145,17 +140,17 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
 
 
 def _raw_image(payload: Payload) -> RawImage:
-    """The body as an image; only .npy can stay where it is, other files are decoded anyway."""
+    """Return the body as an image; .npy is mapped, other formats are decoded from a copy."""
     spool, media_type = payload.spool, payload.media_type
     if spool is not None and media_type == NPY_TYPE:
         return RawImage(spool.mapped(), media_type)
     image = RawImage(payload.whole(), media_type)
-    payload.let_go()
+    payload.release()
     return image
 
 
 def _long_json_call(spool: Spool, description: Description, faults: Faults) -> ParsedRequest:
-    """What a large JSON object asks for; images in it are not copied."""
+    """Parse a large JSON object without copying the images in it."""
     document, texts = read_long_json(spool, partial(read_json, what="the body"))
     if not texts or not isinstance(document, dict):
         return json_call(restored(document, texts), faults)
@@ -167,7 +162,7 @@ def _long_json_call(spool: Spool, description: Description, faults: Faults) -> P
 
 
 def _with_texts(value: JsonValue, texts: Mapping[str, LongText]) -> InputValue:
-    """An image, or a list of them, as it stands in the body."""
+    """Return an image, or a list of images, as `LongText` where it is long."""
     if isinstance(value, str) and value in texts:
         return texts[value]
     if isinstance(value, list):
@@ -180,21 +175,21 @@ def _with_texts(value: JsonValue, texts: Mapping[str, LongText]) -> InputValue:
 
 
 def json_call(document: JsonValue, faults: Faults) -> ParsedRequest:
-    """What a JSON object asks for.
+    """Parse a JSON object.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: it is not an object.
     """
     if not isinstance(document, dict):
         raise BadRequest(
-            f"the body is a JSON object with an input per key, not {shortened(document)}"
+            f"the body must be a JSON object with an input per key, not {shortened(document)}"
         )
     values = {name: each for name, each in document.items() if name != RESERVED}
     return ParsedRequest(values, _options(document.get(RESERVED), faults))
 
 
 def form_call(parts: list[Part], description: Description, faults: Faults) -> ParsedRequest:
-    """What a form asks for: parts of one name are the images of a list, in their order."""
+    """Parse a form: parts of one name are the images of a list, in their order."""
     values: dict[str, InputValue] = {}
     lists: dict[str, list[RawImage | LongText | JsonValue]] = {}
     options: JsonValue = None
@@ -208,14 +203,14 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Pa
             value = _part_value(part, port, faults)
             lists.setdefault(part.name, []).extend(value if isinstance(value, list) else [value])
         elif part.name in values:
-            faults.add(f"/{part.name}", "is there twice; only a list of images has several parts")
+            faults.add(f"/{part.name}", "is given twice; only a list of images has several parts")
         else:
             values[part.name] = _part_value(part, port, faults)
     return ParsedRequest({**values, **lists}, _options(options, faults))
 
 
 def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
-    """An image where it says so, or is a file for an image; JSON where it says so; else text."""
+    """Return an image if the media type is one, or a file for an image port; else JSON or text."""
     takes_images = port.kind in ("image", "images")
     is_bytes = part.media_type == BYTES_TYPE or bool(part.filename and not part.media_type)
     if takes_images and (is_bytes or is_image_type(part.media_type)):
@@ -225,25 +220,17 @@ def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
     try:
         text = part.data.decode()
     except UnicodeDecodeError:
-        faults.add(f"/{part.name}", f"is no text, and {part.media_type or 'bytes'} is not taken")
+        media_type = part.media_type or "bytes"
+        faults.add(f"/{part.name}", f"is not UTF-8 text, and {media_type} is not accepted")
         return None
     return text if takes_images else _text_value(port, text)
 
 
-def _is_json(media_type: str) -> bool:
-    return media_type in _READ_AS_JSON or media_type.endswith("+json")
-
-
-def is_image_type(media_type: str) -> bool:
-    """Whether a body of this type is an image."""
-    return media_type == NPY_TYPE or media_type.startswith("image/")
-
-
 def read_json(text: bytes | str, what: str) -> JsonValue:
-    """Read JSON, and nothing beside it.
+    """Parse JSON; NaN and Infinity, which Python accepts, are errors.
 
     Raises:
-        BadRequest: it is none; `what` says what it is.
+        BadRequest: it is not JSON; `what` names it in the message.
     """
     try:
         document: JsonValue = _DECODER.decode(_text(text))
@@ -260,12 +247,12 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _text(data: bytes | str) -> str:
-    """JSON is UTF-8; what else the standard library takes for it is taken here, too."""
+    """Decode UTF-8, and the other encodings that `json.loads` detects (RFC 4627 section 3)."""
     return data if isinstance(data, str) else data.decode(json.detect_encoding(data))
 
 
 def _text_value(port: Port | None, text: str) -> JsonValue:
-    """A string stays one where the schema says so; other values are JSON, else strings."""
+    """Return the text for a string port; else its JSON value, or the text if it is not JSON."""
     if port is not None and port.schema.get("type") == "string":
         return text
     try:
@@ -283,22 +270,14 @@ def _options(document: JsonValue, faults: Faults) -> CallOptions:
     except ValidationError as error:
         for field in bad_fields(error, prefix=f"/{RESERVED}", value=document):
             faults.add_field(field)
-    except InvalidInput as error:  # a window says itself what is wrong with it
+    except InvalidInput as error:  # of a window, which checks itself
         faults.add_error(f"/{RESERVED}", error)
     return _NO_OPTIONS
 
 
-_STRIDE_BYTES = 64 << 10
-_LOOK_BYTES = 64
-_PLAIN = re.compile(rb"[A-Za-z0-9+/=]*+")
-_PIECE_BYTES = 1 << 20  # a multiple of 4, so that every piece is base64 of its own
-_SHOWN_BYTES = 200
-_REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
-
-
 @dataclass(frozen=True, eq=False)
 class LongText:
-    """A long string of base64 in a body.
+    """A long base64 string inside a body.
 
     Attributes:
         begins: Its first characters, for messages.
@@ -313,45 +292,48 @@ class LongText:
         return self._end - self._begin
 
     def text(self) -> str:
-        """A copy of all of it."""
+        """Return a copy of the string."""
         return self._source[self._begin : self._end].decode("ascii")
 
     def consumed(self) -> Iterator[bytes]:
-        """All of it in pieces of 1 MiB, once: memory is given back as they are taken."""
+        """Yield the string in pieces of 1 MiB, once: the memory of each is freed after it."""
         freed = self._begin + -self._begin % mmap.PAGESIZE
         for begin in range(self._begin, self._end, _PIECE_BYTES):
             end = min(begin + _PIECE_BYTES, self._end)
             yield self._source[begin:end]
             whole_pages = (end - freed) // mmap.PAGESIZE * mmap.PAGESIZE
+            # MADV_REMOVE punches a hole into the memory file, so that a body and the image decoded
+            # from it never need their memory at the same time, https://man7.org/linux/man-pages/man2/madvise.2.html
             if _REMOVE is not None and whole_pages > 0:
                 self._source.madvise(_REMOVE, freed, whole_pages)
                 freed += whole_pages
 
 
 def read_long_json(spool: Spool, parse: Parse) -> tuple[JsonValue, Mapping[str, LongText]]:
-    """Parse a body whose long strings of base64 are replaced by short ones.
+    """Parse a body whose long base64 strings are replaced by short placeholders.
 
     Args:
-        spool: The body; nobody else needs it any more.
-        parse: Reads JSON; what it raises passes.
+        spool: The body; it is consumed.
+        parse: Parses JSON; its errors are not caught.
 
     Returns:
-        The document, and for each string put into it the one that it stands for.
+        The document, and the long string of each placeholder in it.
     """
     source = spool.shared()
-    mark, texts = secrets.token_hex(16), dict[str, LongText]()
+    # A random prefix, so that no string of the body is taken for a placeholder.
+    prefix, texts = secrets.token_hex(16), dict[str, LongText]()
     pieces, at = [], 0
     for begin, end in _long_strings(source):
-        name = f"{mark}{len(texts)}"
-        shown = source[begin : min(end, begin + _SHOWN_BYTES)].decode("ascii")
-        texts[name] = LongText(shown, source, begin, end)
+        name = f"{prefix}{len(texts)}"
+        first = source[begin : min(end, begin + _SHOWN_BYTES)].decode("ascii")
+        texts[name] = LongText(first, source, begin, end)
         pieces += [source[at:begin], name.encode()]
         at = end
     return parse(b"".join((*pieces, source[at:]))), texts
 
 
 def restored(value: JsonValue, texts: Mapping[str, LongText]) -> JsonValue:
-    """A value with the strings that were in it."""
+    """Return a value with its placeholders replaced by the long strings."""
     if isinstance(value, str):
         return texts[value].text() if value in texts else value
     if isinstance(value, list):
@@ -362,14 +344,14 @@ def restored(value: JsonValue, texts: Mapping[str, LongText]) -> JsonValue:
 
 
 def _long_strings(source: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Where the inside of each long string of base64 begins and ends.
+    """Yield begin and end of each long base64 string, without its quotes.
 
-    One that is long enough covers a place where this looks. Between its quotes is no backslash,
-    so the second one ends a string wherever the first begins one.
+    Only every 64 KiB, a few bytes are examined: a longer string covers one of these places. It has
+    no backslash between its quotes, so the second quote ends a string if the first begins one.
     """
     floor = at = 0
-    while (at := at + _STRIDE_BYTES) + _LOOK_BYTES < len(source):
-        if not _PLAIN.fullmatch(source, at, at + _LOOK_BYTES):
+    while (at := at + _STRIDE_BYTES) + _PROBE_BYTES < len(source):
+        if not _PLAIN.fullmatch(source, at, at + _PROBE_BYTES):
             continue
         begin, end = source.rfind(b'"', floor, at) + 1, source.find(b'"', at)
         if end < 0:

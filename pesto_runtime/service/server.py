@@ -1,4 +1,7 @@
-"""One service on one socket, until it is stopped; calls that run then may end first."""
+"""Run one service on one socket until a signal stops it; running calls may end first.
+
+The application is in `app`; the target is loaded in the processes of `workers`, never here.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,17 @@ import uvloop
 
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.jobs.files import default_folder
 from pesto_runtime.service.jobs.states import JobOptions
-from pesto_runtime.service.static_responses import PREFIX
-from pesto_runtime.service.workers import WorkerPool
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import FrameType
 
 _BACKLOG = 2048
-_LAST_ANSWERS_S = 5
+_LAST_RESPONSES_S = 5
 
 
 def serve(
@@ -39,44 +41,46 @@ def serve(
     limits: Limits | None = None,
     jobs: JobOptions | None = None,
 ) -> None:
-    """Serve a target until SIGINT or SIGTERM; says where, once its set-up is done.
+    """Serve a target until SIGINT or SIGTERM; write the URL to standard error once it is ready.
 
     Args:
-        target: What to serve; it is loaded in workers, never in this process.
+        target: The process; it is loaded in workers, never in this process.
         profiles: Of a PESTO project.
-        host: Address to listen on; it decides what the gate admits.
-        port: 0 for any that is free.
+        host: Address to listen on; the gate depends on it.
+        port: 0 for any free one.
         allow: Prefixes of hrefs that may be read and written.
         limits: Sizes, workers and queue.
-        jobs: How jobs are kept; without a folder in the one of this process and port, or where
-            any port would do, in one that goes with the service.
+        jobs: Where and how long jobs are stored; without a folder, in that of this process and
+            port, or for port 0 in a temporary one.
 
     Raises:
-        PestoError: the target cannot be loaded, or its jobs cannot be kept.
-        InvalidInput: the address cannot be listened on.
+        PestoError: the target cannot be loaded, or its jobs cannot be stored.
+        InvalidInput: the address is in use, or not one of this machine.
     """
-    bounds = limits or Limits()
-    with _listening(host, port) as listening:
-        workers = WorkerPool(target, profiles, gate=Gate.bound_to(host, allow), limits=bounds)
+    limits = limits or Limits()
+    with _listening_socket(host, port) as listening:
+        workers = WorkerPool(target, profiles, gate=Gate.bound_to(host, allow), limits=limits)
+        job_options = _with_folder(jobs or JobOptions(), port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(workers, bounds, _kept(jobs or JobOptions(), port), listening))
+            runner.run(_serve(workers, limits, job_options, listening))
 
 
 async def _serve(
     workers: WorkerPool, limits: Limits, jobs: Callable[[str], JobOptions], listening: socket.socket
 ) -> None:
-    from pesto_runtime.service.app import create_app  # FastAPI loads while the workers do
+    from pesto_runtime.service.app import create_app  # FastAPI is imported while the workers load
+    from pesto_runtime.service.http import PREFIX
 
-    known = (await workers.load()).description
+    description = (await workers.load()).description
     url = f"http://{_authority(listening)}{PREFIX}"
 
     def announce() -> None:
-        sys.stderr.write(f"serving {known.name} {known.version} on {url}\n")
+        sys.stderr.write(f"serving {description.name} {description.version} on {url}\n")
         sys.stderr.flush()
 
     try:
-        app = create_app(workers, limits=limits, jobs=jobs(known.name), on_ready=announce)
-        await app.state.desk.open()
+        app = create_app(workers, limits=limits, jobs=jobs(description.name), on_ready=announce)
+        await app.state.job_manager.open()
         config = uvicorn.Config(
             app,
             access_log=False,
@@ -85,25 +89,26 @@ async def _serve(
             lifespan="on",
             http="httptools",
             ws="none",
-            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+            timeout_graceful_shutdown=_LAST_RESPONSES_S,
             timeout_keep_alive=75,
         )
+        # The objects of now live as long as the service: no later collection examines them.
         gc.collect()
-        gc.freeze()  # what is here now stays; looking through it would hold up calls
+        gc.freeze()
         await _Server(config, app.state.drain).serve(sockets=[listening])
     finally:
         await workers.close()
 
 
-def _kept(jobs: JobOptions, port: int) -> Callable[[str], JobOptions]:
-    """How the jobs of a process are kept, once its name is known."""
+def _with_folder(jobs: JobOptions, port: int) -> Callable[[str], JobOptions]:
+    """Return a function that completes the options with a folder for the name of a process."""
     if jobs.folder is not None or port == 0:
         return lambda _process: jobs
     return lambda process: replace(jobs, folder=default_folder(process, port))
 
 
 class _Server(uvicorn.Server):
-    """Drains on the first signal, ends at once on the second."""
+    """A server that drains on the first signal, and ends immediately on the second."""
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
@@ -115,7 +120,7 @@ class _Server(uvicorn.Server):
         if self._draining is not None or sig not in (signal.SIGINT, signal.SIGTERM):
             super().handle_exit(sig, frame)
             self.force_exit = True
-        else:
+        else:  # a signal handler may run at any point of the event loop's code
             self._loop.call_soon_threadsafe(self._begin_draining)
 
     def _begin_draining(self) -> None:
@@ -127,18 +132,18 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening_socket(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(_BACKLOG)
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
     except OSError as error:
         raise InvalidInput(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return found
+    return listening
 
 
 def _authority(listening: socket.socket) -> str:

@@ -107,6 +107,7 @@ class Chain:
         """
         needed = {name: window for name, window in wanted.items() if window.pixels}
         steps: dict[str, StepWindows] = {}
+        # Backward: when a step's turn comes, all later steps have added the windows that they need.
         for step in reversed(self.steps):
             outputs = [needed[name] for name in step.makes if name in needed]
             if not outputs:
@@ -130,6 +131,8 @@ def read_window(keep: Window, step: Step, grid: Size) -> Window:
     """
     under = covering_window(keep, step.scale)
     margin = step.margin
+    # Multiples of the denominator are whole output pixels. Clipping comes last, so only a window at
+    # the far edge of the grid is not a multiple.
     quantum_x = math.lcm(step.align, step.scale.x.denominator)
     quantum_y = math.lcm(step.align, step.scale.y.denominator)
     return Window.spanning(

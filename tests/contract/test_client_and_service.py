@@ -19,8 +19,8 @@ from pesto_runtime.hrefs import Gate, file_href
 from pesto_runtime.processor import load_processor
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
-from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.app import create_app
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:

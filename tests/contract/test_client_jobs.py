@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.contract, pytest.mark.integration]
 UTM = (30.0, 0.0, 500.0, 0.0, -30.0, 900.0)
 DIES = """
 import os, signal, sys
-from pesto_runtime.client import Client
+from pesto_runtime.client.client import Client
 url, path = sys.argv[1:]
 Client(url).submit({"path": path, "name": "a", "seconds": 1.5}, key="tile 7")
 os.kill(os.getpid(), signal.SIGKILL)
@@ -105,7 +105,7 @@ def test_a_cancelled_job_is_gone(errands: Server, tmp_path: Path) -> None:
         assert client.cancel(job.id).state == "dismissed"
         assert client.wait(job.id).state == "dismissed"
         assert time.monotonic() - began < 5
-        with pytest.raises(Gone, match="its owner deleted it"):
+        with pytest.raises(Gone, match="a client deleted it"):
             client.result(job.id)
         for ask in (client.status, client.cancel, client.result):
             with pytest.raises(NotFound):

@@ -32,7 +32,8 @@ pytestmark = [
 HAZARDS = "tests/contract/hazards.py:"
 SERVE = """
 import json, sys
-from pesto_runtime.service import Limits, serve
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.server import serve
 serve(sys.argv[1], port=0, limits=Limits(**json.loads(sys.argv[2])))
 """
 
@@ -110,7 +111,7 @@ def lives(process_id: int) -> bool:
     [
         ("segfault", "ended by SIGSEGV"),
         ("exit", "exit status 3"),
-        ("loop", "no answer within 2 s"),
+        ("loop", "no response within 2 s"),
         ("memory", "MemoryError"),
     ],
 )

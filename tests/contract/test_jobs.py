@@ -174,7 +174,7 @@ def test_a_lease_is_lost_by_an_owner_who_is_away(lone: Server, tmp_path: Path) -
     for job_id in (lost, waits):
         job = lone.job(job_id)
         assert job["state"] == "dismissed"
-        assert "nobody has asked for it for 0.6 s" in str(job["error"])
+        assert "no request for it within its lease of 0.6 s" in str(job["error"])
     assert lone.submit(order(path, "next")).status_code == 201
     until(lambda: "end next" in lines_of(path))
     assert lines_of(path) == ["begin kept", "end kept", "begin lost", "begin next", "end next"]

@@ -107,6 +107,6 @@ def test_a_service_that_is_stopped_hands_its_jobs_on(tmp_path: Path) -> None:
 def test_two_services_never_share_their_jobs(tmp_path: Path) -> None:
     """The second does not start, and says why."""
     options = ("--workers", "1", "--jobs", str(tmp_path / "jobs"))
-    refused = pytest.raises(AssertionError, match="keeps the jobs of another service")
+    refused = pytest.raises(AssertionError, match="has the jobs of another service")
     with served(ERRANDS + "errand", *options), refused, served(ERRANDS + "errand", *options):
         pass

@@ -16,7 +16,7 @@ import rasterio
 from prometheus_client.parser import text_string_to_metric_families
 
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from tests.contract.calls import FORM, NPY, PROBLEM, PROCESSES, TIFF, npy, pointers, post, post_raw
 from tests.contract.transports import post_form
 from tests.contract.web import WAYS, Farm, by_uvicorn, in_process, ready
@@ -90,7 +90,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(media_type: str) -> 
     with by_uvicorn(PROCESSES + "same", [], limits) as web:
         refused = _answer_to_head(web, media_type, 10**12)
         assert refused.startswith(b"HTTP/1.1 413")
-        assert b"at most 100000 are taken" in refused
+        assert b"at most 100000 are accepted" in refused
         assert _answer_to_head(web, media_type, 100_000) == b""
 
 

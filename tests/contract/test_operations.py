@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pesto_runtime.client.client import Client
 from pesto_runtime.client.transport import traced
 from pesto_runtime.contract import TileInfo, Window
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import JsonLines
 from tests.contract.calls import (
     NPY,

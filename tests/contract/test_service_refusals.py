@@ -13,7 +13,7 @@ import pytest
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from tests.contract.calls import (
     COVER,
     NPY,
@@ -79,7 +79,7 @@ def test_every_bad_field_is_told_at_once(serve: Farm) -> None:
         (None, "invalid-input", "an image is base64, a URI, or an object"),
         ({"href": "file:///a", "window": [0, 0, 0, 1]}, "invalid-input", "window"),
         ({"hrf": "file:///a"}, "invalid-input", "Field required"),
-        ("dGhpcyBpcyBub3QgYW4gaW1hZ2U=", "raster-unreadable", "no image that can be read"),
+        ("dGhpcyBpcyBub3QgYW4gaW1hZ2U=", "raster-unreadable", "not a readable image"),
         ("not base64!", "raster-unreadable", "neither base64"),
         ("", "raster-unreadable", "empty"),
         ("file:///nosuch.tif", "raster-unreadable", "does not exist"),
@@ -109,7 +109,7 @@ def test_an_image_that_the_port_does_not_take_is_told(serve: Farm) -> None:
     web = serve(PROCESSES + "same")
     other = Image(image_of().pixels, bands=("a", "b", "red"))
     assert "'nir'" in post_raw(web, encode_image(other, TIFF), TIFF).text
-    assert "3 bands; 2 are taken" in post_raw(web, npy(image_of().pixels), NPY).text
+    assert "3 bands; 2 are required" in post_raw(web, npy(image_of().pixels), NPY).text
     cover = serve(COVER)
     assert "float32; uint8" in post_raw(cover, npy(np.zeros((1, 2, 2), np.float32)), NPY).text
 

@@ -13,7 +13,7 @@ import pytest
 from pesto_runtime.client.client import Client
 from pesto_runtime.raster.codec import decode_image, encode_image
 from pesto_runtime.raster.image import Image
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from tests.contract.calls import FORM, NPY, PROCESSES, TIFF, npy, pointers, post, post_raw
 from tests.contract.transports import (
     WAYS_IN,

@@ -16,8 +16,8 @@ import httpx
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.app import create_app
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _SERVE = """
 import sys
-from pesto_runtime.service import Limits, serve
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.server import serve
 target, body, workers, queue, *allow = sys.argv[1:]
 limits = Limits(body_bytes=int(body), workers=int(workers), queue=int(queue))
 serve(target, port=0, allow=allow, limits=limits)
@@ -79,7 +80,7 @@ class InProcess:
 
 def ready(web: Web, state: str = "OK") -> None:
     """Wait until the service says this of its health."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while web("GET", "/health").text != state:
         assert time.monotonic() < deadline
         time.sleep(0.01)

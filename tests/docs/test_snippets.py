@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.schema import schema_document, schema_faults
+from pesto_runtime.schema import schema_faults
 from tests.docs.markdown import RUN, Block, blocks, pages, title_of
 from tests.docs.session import Session, commands, compare
+from tests.support.schema_files import schema_document
 
 if TYPE_CHECKING:
     from pathlib import Path

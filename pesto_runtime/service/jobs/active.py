@@ -1,4 +1,7 @@
-"""A job that is not over, in memory: how far it is, who waits for it, and what stops it."""
+"""Run one job, and store how it ended: progress, log lines, lease and cancellation meanwhile.
+
+`manager` decides when a job runs; `states` computes its records.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import PestoError, StoreFailed
 from pesto_runtime.service.jobs.database import JobStore
-from pesto_runtime.service.jobs.results import results_of, taken_apart
+from pesto_runtime.service.jobs.results import results_of, split_response
 from pesto_runtime.service.jobs.states import (
     Event,
     Failed,
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from pesto_runtime.service.jobs.files import JobFolder
     from pesto_runtime.service.jobs.results import JobRequest
     from pesto_runtime.service.jobs.states import Dismissed
-    from pesto_runtime.service.runs import CallResponse, CallRunner
+    from pesto_runtime.service.runner import CallResponse, CallRunner
 
 
 _LOG = logging.getLogger(__name__)
@@ -41,79 +44,79 @@ _LINE_CHARS = 2000
 
 
 class ActiveJob:
-    """One job on the event loop.
+    """A job that is not over, on the event loop.
 
     Attributes:
-        record: As it is kept; progress and log lines come to it when it ends.
-        dismissal: Why it is to end, as soon as that is known.
-        ended: Set once its end is kept.
-        lease_until: When it is dismissed unless somebody asks for it; None for never.
-        is_unsaved: Whether its end could not be kept yet.
+        record: As stored; progress and log lines are added when it ends.
+        dismissal: Set when the job is to be cancelled.
+        ended: Set once its end is stored.
+        lease_until: When it is dismissed without a request for it; None for never.
+        is_unsaved: Whether its end could not be stored yet.
     """
 
     def __init__(self, record: Record) -> None:
-        """Take a job up; its lease begins anew."""
+        """Begin with a record; its lease starts now."""
         self.record = record
         self.dismissal: Dismissed | None = None
         self.ended = asyncio.Event()
         self.is_unsaved = False
         self.lease_until: float | None = None
         self._log: deque[str] = deque(maxlen=_MOST_LINES)
-        self._work: asyncio.Task[CallResponse] | None = None
+        self._call: asyncio.Task[CallResponse] | None = None
         self._is_stopped = False
         self._watchers = 0
-        self.seen()
+        self.requested()
 
-    def seen(self) -> Record:
-        """The job as it is now, for somebody who asks: that renews its lease."""
+    def requested(self) -> Record:
+        """Return the job as it is now to a client, and renew its lease."""
         if self.record.lease_s is not None and not self.record.is_over:
             self.lease_until = time.time() + self.record.lease_s
         return replace(self.record, log=tuple(self._log)) if self._log else self.record
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Renew the lease for as long as somebody waits."""
+        """Renew the lease while a client waits."""
         self._watchers += 1
         try:
             yield
         finally:
             self._watchers -= 1
-            self.seen()
+            self.requested()
 
     def has_lapsed(self, now: float) -> bool:
-        """Whether nobody has asked for it for too long; told once."""
+        """Return whether the lease has ended; True only once."""
         if self.lease_until is None or self._watchers or self.lease_until > now:
             return False
         self.lease_until = None
         return not self.record.is_over
 
-    async def work(self, runs: CallRunner, order: JobRequest) -> CallResponse | None:
-        """Run it; None where it was stopped.
+    async def run(self, runs: CallRunner, request: JobRequest) -> CallResponse | None:
+        """Run the call; return None if it was stopped.
 
         Raises:
-            PestoError: what running it raised.
+            PestoError: the request, the algorithm or its outputs are wrong.
         """
         if self._is_stopped:
             return None
-        self._work = asyncio.ensure_future(
+        self._call = asyncio.ensure_future(
             runs.run(
-                order.payload,
-                from_here=order.from_here,
+                request.payload,
+                from_here=request.from_here,
                 on_progress=self._progressed,
                 on_log=self._logged,
             )
         )
-        await asyncio.wait({self._work})
-        return None if self._work.cancelled() else self._work.result()
+        await asyncio.wait({self._call})
+        return None if self._call.cancelled() else self._call.result()
 
     def stop(self) -> None:
-        """Stop its work, now or as soon as it would begin."""
+        """Stop the call, now or before it starts."""
         self._is_stopped = True
-        if self._work is not None:
-            self._work.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
-    def settled(self, record: Record) -> Record:
-        """Take its last record, log and all."""
+    def set_last_record(self, record: Record) -> Record:
+        """Set the last record, with the log lines added; return it."""
         self.record = replace(record, log=tuple(self._log))
         return self.record
 
@@ -128,13 +131,13 @@ class ActiveJob:
 
 @dataclass(frozen=True)
 class JobWork:
-    """Has jobs run, and keeps how they end.
+    """Runs jobs, and stores how they end.
 
     Attributes:
-        runs: What performs calls.
-        records: Where jobs are recorded.
-        folder: Where their files are.
-        ttl_s: Seconds that results are kept.
+        runs: Performs calls.
+        records: Stores the records of jobs.
+        folder: Stores their files.
+        ttl_s: Seconds that results are stored.
     """
 
     runs: CallRunner
@@ -142,8 +145,8 @@ class JobWork:
     folder: JobFolder
     ttl_s: float
 
-    async def event_of(self, active: ActiveJob) -> Event:
-        """Run a job; how that ended."""
+    async def run(self, active: ActiveJob) -> Event:
+        """Run a job; return the event that ends it."""
         with bound(job=active.record.id):
             event = await self._event_of(active)
             _LOG.info("job ended: %s", type(event).__name__.lower())
@@ -154,14 +157,14 @@ class JobWork:
             return await self._run(active)
         except PestoError as error:
             return Failed(time.time(), error.to_problem())
-        except Exception as error:  # noqa: BLE001  # a fault of ours fails the job, not the service
-            _LOG.exception("job %s failed by a fault of this package", active.record.id)
+        except Exception as error:  # noqa: BLE001  # a bug fails the job, not the service
+            _LOG.exception("job %s failed: internal error", active.record.id)
             bug = PestoError(f"internal error: {type(error).__name__}")
             return Failed(time.time(), bug.to_problem())
 
-    async def settle(self, active: ActiveJob, event: Event) -> bool:
-        """Keep how a job ended, or that it waits again; whether it could be kept."""
-        record = active.settled(advance(active.record, event, self.ttl_s))
+    async def store_end(self, active: ActiveJob, event: Event) -> bool:
+        """Store the end of a job, or that it waits again; return whether that was possible."""
+        record = active.set_last_record(advance(active.record, event, self.ttl_s))
         try:
             await self.records(JobStore.put, record)
         except StoreFailed as error:
@@ -169,8 +172,8 @@ class JobWork:
             return False
         return True
 
-    async def tidy(self, record: Record) -> None:
-        """Delete the files that a job no longer needs."""
+    async def delete_unneeded_files(self, record: Record) -> None:
+        """Delete the files that a job does not need any more."""
         if not record.is_kept:
             await asyncio.to_thread(self.folder.delete, record.id)
         elif record.is_over:
@@ -181,11 +184,11 @@ class JobWork:
         active.record = advance(active.record, Started(time.time()), self.ttl_s)
         await self.records(JobStore.put, active.record)
         request = await self.records(JobStore.request, job_id)
-        order = await asyncio.to_thread(self.folder.read_request, job_id, request)
-        answer = await active.work(self.runs, order)
-        if answer is None:
+        job_request = await asyncio.to_thread(self.folder.read_request, job_id, request)
+        response = await active.run(self.runs, job_request)
+        if response is None:
             return ServiceStopped(time.time(), "again", is_crash=False)
         description = self.runs.facts.description
-        pieces = await asyncio.to_thread(taken_apart, answer, description)
+        pieces = await asyncio.to_thread(split_response, response, description)
         await asyncio.to_thread(self.folder.write_results, job_id, pieces)
-        return Succeeded(time.time(), results_of(pieces), answer.media_type)
+        return Succeeded(time.time(), results_of(pieces), response.media_type)

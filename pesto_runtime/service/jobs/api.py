@@ -1,4 +1,7 @@
-"""Endpoints of jobs: PESTO's, and those of OGC API Processes beside them."""
+"""Serve the endpoints of jobs: those of PESTO, and those of OGC API Processes.
+
+Their documents are in `status_bodies`; jobs run in `manager`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
@@ -13,8 +17,8 @@ from fastapi.responses import FileResponse
 
 from pesto_runtime.errors import Gone, InvalidInput, NotFound, PestoError, shortened
 from pesto_runtime.service.execution import is_batch
-from pesto_runtime.service.http import PieceWise
-from pesto_runtime.service.jobs.results import JobRequest, shown
+from pesto_runtime.service.http import KEY_HEADER, LEASE_HEADER, PREFIX, PieceWise
+from pesto_runtime.service.jobs.results import JobRequest, result_body
 from pesto_runtime.service.jobs.states import Deleted
 from pesto_runtime.service.jobs.status_bodies import (
     Links,
@@ -23,9 +27,8 @@ from pesto_runtime.service.jobs.status_bodies import (
     pesto_status,
     require_results,
 )
-from pesto_runtime.service.problems import Faults
-from pesto_runtime.service.request import JSON_TYPE, RESERVED, read_payload
-from pesto_runtime.service.static_responses import PREFIX
+from pesto_runtime.service.request import RESERVED, Faults, read_payload
+from pesto_runtime.service.runner import JSON_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,98 +37,32 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
+    from pesto_runtime.service.http import Respond
     from pesto_runtime.service.jobs.manager import JobManager
     from pesto_runtime.service.jobs.states import Record, Result
-    from pesto_runtime.service.request import Payload
-
-
-KEY_HEADER = "idempotency-key"
-LEASE_HEADER = "x-pesto-lease"
-_KEY_CHARS = 255
-_LONGEST_WAIT_S = 30.0
-
-
-@dataclass(frozen=True)
-class JobHeaders:
-    """What a request asks of jobs.
-
-    Attributes:
-        at_once: Whether to answer before the work is done (`Prefer: respond-async`).
-        wait_s: Seconds that the caller would wait (`Prefer: wait=5`); None where it does not say.
-        key: Never two executions of one key.
-        lease_s: Seconds without anybody asking after which the job is dismissed.
-    """
-
-    at_once: bool = False
-    wait_s: float | None = None
-    key: str | None = None
-    lease_s: float | None = None
-
-
-def asked_of(headers: Mapping[str, str]) -> JobHeaders:
-    """Read the headers of a request; their names are lower case.
-
-    >>> asked_of({"prefer": "respond-async, wait=5", "idempotency-key": "tile-7"})
-    JobHeaders(at_once=True, wait_s=5.0, key='tile-7', lease_s=None)
-
-    Raises:
-        InvalidInput: a key that is empty or too long, or a lease that is no positive number.
-    """
-    wishes = [each.strip().lower() for each in headers.get("prefer", "").split(",")]
-    waits = [_number(each.partition("=")[2]) for each in wishes if each.startswith("wait=")]
-    return JobHeaders(
-        at_once="respond-async" in wishes,
-        wait_s=min(waits[0], _LONGEST_WAIT_S) if waits and waits[0] is not None else None,
-        key=_key(headers.get(KEY_HEADER)),
-        lease_s=_lease(headers.get(LEASE_HEADER)),
-    )
-
-
-def _key(text: str | None) -> str | None:
-    if text is None:
-        return None
-    key = text.strip().removeprefix('"').removesuffix('"')
-    if not 0 < len(key) <= _KEY_CHARS:
-        raise InvalidInput(
-            f"an Idempotency-Key has 1 to {_KEY_CHARS} characters, not {len(key)}: {shortened(key)}"
-        )
-    return key
-
-
-def _lease(text: str | None) -> float | None:
-    if text is None:
-        return None
-    lease_s = _number(text)
-    if not lease_s:
-        raise InvalidInput(f"X-Pesto-Lease is a number of seconds above 0, not {shortened(text)}")
-    return lease_s
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text.strip().strip('"'))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    from pesto_runtime.service.runner import Payload
 
 
 _JOB = f"{PREFIX}/jobs/{{job_id}}"
-_LOOKED_INTO_BYTES = 8 << 20
 _RESULT = f"{_JOB}/results/{{part:path}}"
+_KEY_CHARS = 255
+_LONGEST_WAIT_S = 30.0
+_PARSED_BYTES = 8 << 20
 
 
 class JobEndpoints:
     """The endpoints of one service's jobs."""
 
-    def __init__(self, desk: JobManager, description: Description, *, grace_s: float) -> None:
-        """Take the desk that keeps the jobs of this process.
+    def __init__(self, manager: JobManager, description: Description, *, grace_s: float) -> None:
+        """Store the job manager of this process.
 
         Args:
-            desk: Where jobs are.
+            manager: Runs and stores the jobs.
             description: Of the process.
-            grace_s: Seconds that an asynchronous process waits before it answers a link.
+            grace_s: Seconds to wait for the end of an asynchronous process, before a link to its
+                job is returned.
         """
-        self._desk = desk
+        self._manager = manager
         self._grace_s = grace_s
         self._description = description
 
@@ -144,124 +81,128 @@ class JobEndpoints:
             app.add_api_route(path, endpoint, methods=[method], response_class=Response)
 
     def takes(self, headers: Mapping[str, str]) -> bool:
-        """Whether a call with these headers becomes a job.
+        """Return whether a call with these headers becomes a job.
 
         Raises:
             InvalidInput: a header of jobs is wrong.
         """
-        asked = asked_of(headers)
-        return asked.at_once or asked.key is not None or self._description.known.asynchronous
+        parsed = parse_job_headers(headers)
+        return (
+            parsed.respond_async or parsed.key is not None or self._description.known.asynchronous
+        )
 
-    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Record:
-        """Make a call a job; it is kept once this returns.
+    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Respond:
+        """Make a call a job, and store it; return a function that waits for its response.
 
         Raises:
             InvalidInput: it is a batch.
-            PestoError: it cannot be kept.
+            PestoError: it cannot be stored.
         """
         if is_batch(payload):
-            raise InvalidInput("a batch is answered at once; submit its payloads one by one")
-        asked = asked_of(request.headers)
-        lease_s = asked.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
-        return await self._desk.submit(JobRequest(payload, from_here, asked.key, lease_s))
+            raise InvalidInput("a batch cannot be a job; submit its payloads one by one")
+        parsed = parse_job_headers(request.headers)
+        lease_s = parsed.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
+        job_request = JobRequest(payload, from_here, parsed.key, lease_s)
+        record = await self._manager.submit(job_request)
+        return partial(self._respond, request, record)
 
-    async def respond(self, request: Request, record: Record) -> Response:
-        """Answer who has submitted a job: at once, after a grace, or once it is over.
+    async def _respond(self, request: Request, record: Record) -> Response:
+        """Return the response to a submitted job: immediately, after a grace, or at its end.
 
         Raises:
             PestoError: it is over already and has failed.
         """
-        asked, links = asked_of(request.headers), Links.below(str(request.base_url))
-        if asked.at_once:
-            if asked.wait_s:
-                record = await self._desk.wait(record.id, asked.wait_s)
+        parsed, links = parse_job_headers(request.headers), Links.below(str(request.base_url))
+        if parsed.respond_async:
+            if parsed.wait_s:
+                record = await self._manager.wait(record.id, parsed.wait_s)
             headers = {"Preference-Applied": "respond-async", "Location": links.job(record.id)}
             return self._document(record, links, status=201, headers=headers)
         if not self._description.known.asynchronous:
-            return await self._answer(await self._desk.wait(record.id, None))
-        grace_s = self._grace_s if asked.wait_s is None else asked.wait_s
-        record = await self._desk.wait(record.id, grace_s)
+            return await self._call_response(await self._manager.wait(record.id, None))
+        grace_s = self._grace_s if parsed.wait_s is None else parsed.wait_s
+        record = await self._manager.wait(record.id, grace_s)
         if record.is_over and record.state != "successful":
             raise error_of(record)
         return _json({"link": links.status(record.id)}, headers={"Location": links.job(record.id)})
 
     async def jobs(self, request: Request, key: str | None = None) -> Response:
-        """Answer the links of all jobs, or of the one that `key` stands for."""
+        """Return the links of all jobs, or of the job of an idempotency `key`."""
         links = Links.below(str(request.base_url))
-        ids = await self._desk.kept(key)
+        ids = await self._manager.ids(key)
         document: dict[str, JsonValue] = {each: {"link": links.status(each)} for each in ids}
         return _json(document)
 
     async def job(self, request: Request, job_id: str) -> Response:
-        """Answer all that is known of a job; `Prefer: wait=SECONDS` waits for its end."""
-        asked = asked_of(request.headers)
-        record = await self._waited(job_id, asked)
-        headers = {"Preference-Applied": f"wait={asked.wait_s:g}"} if asked.wait_s else {}
+        """Return the document of a job; `Prefer: wait=SECONDS` waits for its end."""
+        parsed = parse_job_headers(request.headers)
+        record = await self._waited(job_id, parsed)
+        headers = {"Preference-Applied": f"wait={parsed.wait_s:g}"} if parsed.wait_s else {}
         return self._document(record, Links.below(str(request.base_url)), headers=headers)
 
     async def status(self, request: Request, job_id: str) -> Response:
-        """Answer RUNNING, DONE or FAILED, as PESTO does."""
-        record = await self._waited(job_id, asked_of(request.headers))
+        """Return RUNNING, DONE or FAILED, as PESTO does."""
+        record = await self._waited(job_id, parse_job_headers(request.headers))
         return _json(pesto_status(record, Links.below(str(request.base_url))))
 
     async def log(self, job_id: str) -> Response:
-        """Answer the last lines that the algorithm wrote."""
-        record = await self._desk.find(job_id)
+        """Return the last lines that the algorithm logged."""
+        record = await self._manager.find(job_id)
         return Response("".join(f"{line}\n" for line in record.log), media_type="text/plain")
 
     async def dismiss(self, request: Request, job_id: str) -> Response:
-        """Stop a job where it runs, and forget what it left."""
-        record = await self._desk.dismiss(job_id, "its owner deleted it")
+        """Stop a job, and delete its results."""
+        record = await self._manager.dismiss(job_id, "a client deleted it")
         return self._document(record, Links.below(str(request.base_url)))
 
     async def results(self, request: Request, job_id: str) -> Response:
-        """Answer the links of what a job left."""
-        record = await self._desk.find(job_id)
+        """Return the links of the results of a job."""
+        record = await self._manager.find(job_id)
         require_results(record)
         return _json(Links.below(str(request.base_url)).results(record))
 
     async def result(self, request: Request, job_id: str, part: str) -> Response:
-        """Answer one thing that a job left; numbers and strings as text unless asked for JSON."""
-        record = await self._desk.find(job_id)
-        number, result = _found(record, part)
+        """Return one result of a job; numbers and strings as text, or as JSON for `Accept`."""
+        record = await self._manager.find(job_id)
+        number, result = _result_of(record, part)
         if result.href is not None:
             return _json(result.href)
-        path = self._desk.folder.result_path(job_id, number)
+        path = self._manager.folder.result_path(job_id, number)
         if result.media_type != JSON_TYPE:
             if not path.exists():
                 raise Gone(f"results of job {job_id} were deleted just now")
             return FileResponse(path, media_type=result.media_type)
-        data = await asyncio.to_thread(self._desk.folder.read_result, job_id, number)
+        data = await asyncio.to_thread(self._manager.folder.read_result, job_id, number)
         as_json = JSON_TYPE in request.headers.get("accept", "")
-        content, media_type = shown(data, result, as_json=as_json)
+        content, media_type = result_body(data, result, as_json=as_json)
         return Response(content, media_type=media_type)
 
     async def delete_result(self, job_id: str, part: str) -> Response:
-        """Delete one thing that a job left, or once more; the job stays what it is."""
-        record = await self._desk.find(job_id)
+        """Delete one result of a job; deleting it again is not an error."""
+        record = await self._manager.find(job_id)
         if any(each.part == part and each.is_deleted for each in record.results):
             return _json({})
-        number, result = _found(record, part)
-        await self._desk.change(job_id, Deleted(result.part))
-        await asyncio.to_thread(self._desk.folder.delete_result, job_id, number)
+        number, result = _result_of(record, part)
+        await self._manager.change(job_id, Deleted(result.part))
+        await asyncio.to_thread(self._manager.folder.delete_result, job_id, number)
         return _json({})
 
-    async def _waited(self, job_id: str, asked: JobHeaders) -> Record:
-        record = await self._desk.find(job_id)
-        if not asked.wait_s or record.is_over:
+    async def _waited(self, job_id: str, parsed: JobHeaders) -> Record:
+        record = await self._manager.find(job_id)
+        if not parsed.wait_s or record.is_over:
             return record
-        wait_s = asked.wait_s if record.lease_s is None else min(asked.wait_s, record.lease_s / 2)
-        return await self._desk.wait(job_id, wait_s)
+        wait_s = parsed.wait_s if record.lease_s is None else min(parsed.wait_s, record.lease_s / 2)
+        return await self._manager.wait(job_id, wait_s)
 
-    async def _answer(self, record: Record) -> Response:
-        """The answer of a call that became a job only because it has a key."""
+    async def _call_response(self, record: Record) -> Response:
+        """Return the response of a call that is a job only because it has a key."""
         if not record.is_over:
             raise error_of(record)
         require_results(record)
         if any(each.is_deleted for each in record.results):
-            raise Gone(f"results of job {record.id}, which this key stands for, were deleted")
-        answer = await self._desk.answer(record)
-        return PieceWise(answer.content, media_type=answer.media_type)
+            raise Gone(f"results of job {record.id}, the job of this key, were deleted")
+        response = await self._manager.response(record)
+        return PieceWise(response.content, media_type=response.media_type)
 
     def _document(
         self,
@@ -271,19 +212,86 @@ class JobEndpoints:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        lease_until = self._desk.lease_until(record.id)
+        lease_until = self._manager.lease_until(record.id)
         job = job_of(record, links, process=self._description.name, lease_until=lease_until)
         content = job.model_dump_json(by_alias=True, exclude_none=True)
         return Response(content, status, dict(headers or {}), JSON_TYPE)
 
 
-def _found(record: Record, part: str) -> tuple[int, Result]:
-    """A result and its number.
+@dataclass(frozen=True)
+class JobHeaders:
+    """The headers of a request that concern jobs.
+
+    Attributes:
+        respond_async: Whether to respond before the call ends (`Prefer: respond-async`, RFC 7240).
+        wait_s: Seconds that the caller waits (`Prefer: wait=5`); None without this preference.
+        key: Idempotency key: one key is executed at most once.
+        lease_s: Seconds without a request for the job after which it is dismissed.
+    """
+
+    respond_async: bool = False
+    wait_s: float | None = None
+    key: str | None = None
+    lease_s: float | None = None
+
+
+def parse_job_headers(headers: Mapping[str, str]) -> JobHeaders:
+    """Parse the headers of a request; their names are lower case.
+
+    >>> parse_job_headers({"prefer": "respond-async, wait=5", "idempotency-key": "tile-7"})
+    JobHeaders(respond_async=True, wait_s=5.0, key='tile-7', lease_s=None)
 
     Raises:
-        NotFound: the job left no such thing; says what it left.
-        Gone: its owner has deleted it.
-        PestoError: the job has no results, yet or any more.
+        InvalidInput: the key is empty or too long, or the lease is not a positive number.
+    """
+    preferences = [each.strip().lower() for each in headers.get("prefer", "").split(",")]
+    waits = [_number(each.partition("=")[2]) for each in preferences if each.startswith("wait=")]
+    return JobHeaders(
+        respond_async="respond-async" in preferences,
+        wait_s=min(waits[0], _LONGEST_WAIT_S) if waits and waits[0] is not None else None,
+        key=_key(headers.get(KEY_HEADER)),
+        lease_s=_lease(headers.get(LEASE_HEADER)),
+    )
+
+
+def _key(text: str | None) -> str | None:
+    if text is None:
+        return None
+    key = text.strip().removeprefix('"').removesuffix('"')
+    if not 0 < len(key) <= _KEY_CHARS:
+        raise InvalidInput(
+            f"an Idempotency-Key must have 1 to {_KEY_CHARS} characters, not {len(key)}: "
+            f"{shortened(key)}"
+        )
+    return key
+
+
+def _lease(text: str | None) -> float | None:
+    if text is None:
+        return None
+    lease_s = _number(text)
+    if not lease_s:
+        raise InvalidInput(
+            f"X-Pesto-Lease must be a number of seconds above 0, not {shortened(text)}"
+        )
+    return lease_s
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text.strip().strip('"'))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _result_of(record: Record, part: str) -> tuple[int, Result]:
+    """Return the number of a result, and the result.
+
+    Raises:
+        NotFound: the job has no such result; lists those that it has.
+        Gone: a client has deleted it.
+        PestoError: the job has no results yet, or not any more.
     """
     require_results(record)
     for number, result in enumerate(record.results):
@@ -291,26 +299,27 @@ def _found(record: Record, part: str) -> tuple[int, Result]:
             if result.is_deleted:
                 raise Gone(f"the result {part!r} of job {record.id} was deleted")
             return number, result
-    known = ", ".join(each.part for each in record.results) or "nothing"
-    raise NotFound(f"job {record.id} left no {part!r}; it left {known}")
+    known = ", ".join(each.part for each in record.results) or "none"
+    raise NotFound(f"job {record.id} has no result {part!r}; its results are {known}")
 
 
 def _lease_in(payload: Payload, description: Description) -> float | None:
-    """The lease in the request itself; its body is looked into only where it speaks of one.
+    """Return `pesto.lease_s` of the body; a body without this word is not parsed.
 
     Raises:
-        InvalidInput: that would stop the service from answering others meanwhile.
+        InvalidInput: the body is too large to parse here.
     """
     if b"lease_s" not in payload.body and "lease_s" not in payload.query.get(RESERVED, ""):
         return None
-    if len(payload.body) > _LOOKED_INTO_BYTES:
+    if len(payload.body) > _PARSED_BYTES:
+        # json holds the interpreter's lock: the event loop could not run while it parses this.
         raise InvalidInput(
-            f"pesto.lease_s is read of bodies up to {_LOOKED_INTO_BYTES} bytes, this one has "
-            f"{len(payload.body)}; name the lease in the header X-Pesto-Lease"
+            f"pesto.lease_s is read from bodies of up to {_PARSED_BYTES} bytes, this one has "
+            f"{len(payload.body)}; set the lease in the header X-Pesto-Lease"
         )
     try:
         return read_payload(payload, description, Faults()).options.lease_s
-    except PestoError:  # running it says what is wrong with the request
+    except PestoError:  # running the job reports what is wrong
         return None
 
 

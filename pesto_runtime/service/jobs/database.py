@@ -1,6 +1,6 @@
-"""Records of jobs in SQLite: what is written here is there after kill -9 and after a power cut.
+"""Store the records of jobs in SQLite, so that they survive kill -9 and a power cut.
 
-It blocks; one thread owns it. Bodies and results are files beside it, never rows.
+It blocks, and one thread owns it. Bodies and results are files beside the database, never rows.
 """
 
 from __future__ import annotations
@@ -43,25 +43,30 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) ST
 """
 _FORMAT = "1"
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class JobStore:
-    """The jobs of one service; `key` of a row is there only while it holds that key."""
+    """The jobs of one service; the column `key` is set only while the key refers to the job."""
 
     def __init__(self, path: Path, *, process: str) -> None:
-        """Open or make the store.
+        """Open or create the store.
 
         Args:
             path: Of the database.
-            process: Name of the process whose jobs these are.
+            process: Name of the process of these jobs.
 
         Raises:
-            StoreRefused: it keeps the jobs of another process, or was written by another version.
+            StoreRefused: it has the jobs of another process, or another version wrote it.
             StoreFailed: it cannot be opened.
         """
-        with _told(path):
+        with _store_errors(path):
             self._path = path
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
             self._db.execute("PRAGMA journal_mode = WAL")
+            # With NORMAL, a power cut may undo the last commits in WAL mode: accepted jobs would be
+            # lost, https://www.sqlite.org/pragma.html#pragma_synchronous
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
         try:
@@ -72,20 +77,20 @@ class JobStore:
             raise
 
     def close(self) -> None:
-        """Close it."""
+        """Close the database."""
         self._db.close()
 
     def add(self, record: Record, request: dict[str, JsonValue]) -> Record:
-        """Add a job, unless its key already stands for one; the job that the key stands for.
+        """Add a job, unless its key refers to one already; return the job of the key.
 
         Raises:
-            KeyConflict: the key stands for a job with another request.
+            KeyConflict: the key refers to a job with another request.
             StoreFailed: it cannot be written.
         """
-        known = self.holding(record.key) if record.key is not None else None
+        known = self.find_by_key(record.key) if record.key is not None else None
         if known is not None:
             return same_request(known, record.digest)
-        with _told(self._path):
+        with _store_errors(self._path):
             self._db.execute(
                 "INSERT INTO jobs (id, key, state, is_kept, expires, record, request) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -94,12 +99,12 @@ class JobStore:
         return record
 
     def put(self, record: Record) -> None:
-        """Write what became of a job.
+        """Update the record of a job.
 
         Raises:
             StoreFailed: it cannot be written.
         """
-        with _told(self._path):
+        with _store_errors(self._path):
             self._db.execute(
                 "UPDATE jobs SET key = ?, state = ?, is_kept = ?, expires = ?, record = ? "
                 "WHERE id = ?",
@@ -107,7 +112,7 @@ class JobStore:
             )
 
     def change(self, job_id: str, event: Event, ttl_s: float) -> Record | None:
-        """Let something happen to a job, and write what became of it; None where there is none.
+        """Apply an event to a job, and store the result; return None if there is no such job.
 
         Raises:
             StoreFailed: it cannot be written.
@@ -121,66 +126,66 @@ class JobStore:
         return changed
 
     def find(self, job_id: str) -> Record | None:
-        """The job of this id."""
+        """Return the job of this id."""
         return next(self._records("id = ?", job_id), None)
 
-    def holding(self, key: str) -> Record | None:
-        """The job that a key stands for."""
+    def find_by_key(self, key: str) -> Record | None:
+        """Return the job that a key refers to."""
         return next(self._records("key = ?", key), None)
 
     def unfinished(self) -> list[Record]:
-        """Jobs that are not over, in the order in which they came."""
+        """Return the jobs that are not over, in the order of their creation."""
         return list(self._records("state IN ('accepted', 'running')"))
 
-    def kept(self) -> list[str]:
-        """Ids of jobs whose files are there, in the order in which they came."""
-        with _told(self._path):
+    def ids(self) -> list[str]:
+        """Return the ids of jobs that have files, in the order of their creation."""
+        with _store_errors(self._path):
             rows = self._db.execute("SELECT id FROM jobs WHERE is_kept ORDER BY number")
             return [str(row[0]) for row in rows]
 
     def expired(self, now: float) -> list[Record]:
-        """Jobs whose results have been kept for long enough, and are still there."""
+        """Return the jobs whose time to live has passed, and whose results are still stored."""
         return list(self._records("expires <= ? AND is_kept", now))
 
-    def forget(self, before: float) -> None:
-        """Drop the records of jobs that have been gone since before then."""
-        with _told(self._path):
+    def delete_expired(self, before: float) -> None:
+        """Delete the records of jobs that expired before this time, and have no files."""
+        with _store_errors(self._path):
             self._db.execute("DELETE FROM jobs WHERE expires < ? AND NOT is_kept", (before,))
 
     def request(self, job_id: str) -> dict[str, JsonValue]:
-        """What was given with a job."""
-        with _told(self._path):
+        """Return the request of a job, without its body."""
+        with _store_errors(self._path):
             row = self._db.execute("SELECT request FROM jobs WHERE id = ?", (job_id,)).fetchone()
         found: dict[str, JsonValue] = json.loads(row[0])
         return found
 
     def _records(self, condition: str, *values: object) -> Iterator[Record]:
         query = f"SELECT record FROM jobs WHERE {condition} ORDER BY number"  # noqa: S608  # ours
-        with _told(self._path):
+        with _store_errors(self._path):
             rows = self._db.execute(query, values).fetchall()
         return (_read(row[0]) for row in rows)
 
     def _require(self, name: str, value: str) -> None:
-        with _told(self._path):
+        with _store_errors(self._path):
             self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
             query = "SELECT value FROM facts WHERE name = ?"
             found = self._db.execute(query, (name,)).fetchone()[0]
         if found != value:
             raise StoreRefused(
-                f"{self._path} keeps jobs of {name} {found!r}, not {value!r}; take another folder"
+                f"{self._path} has jobs of {name} {found!r}, not {value!r}; use another folder"
             )
 
 
 def same_request(known: Record, digest: str) -> Record:
-    """The job that a key stands for, if it was asked for in the same words.
+    """Return the job that a key refers to, if its request is the same.
 
     Raises:
-        KeyConflict: it was not.
+        KeyConflict: it is another one.
     """
     if known.digest != digest:
         raise KeyConflict(
-            f"the Idempotency-Key {known.key!r} came before with another request (job {known.id}, "
-            f"{known.state}); a key stands for one request"
+            f"the Idempotency-Key {known.key!r} was used before with another request (job "
+            f"{known.id}, {known.state}); use a new key for each request"
         )
     return known
 
@@ -198,28 +203,29 @@ def _read(text: str) -> Record:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _store_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreFailed(f"the jobs in {path} cannot be kept: {error}") from error
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
+        raise StoreFailed(f"the jobs in {path} cannot be stored: {error}") from error
 
 
 class AsyncJobStore:
-    """A store and its thread; what is asked is done one after the other."""
+    """A store and its thread, which does one thing after the other."""
 
     def __init__(self, thread: ThreadPoolExecutor, store: JobStore) -> None:
-        """Take both; see `open`."""
+        """Store both; `open` creates them."""
         self._thread = thread
         self._store = store
 
     @classmethod
     async def open(cls, path: Path, *, process: str) -> Self:
-        """Open the store on a thread of its own; raises as `JobStore` does."""
+        """Open the store in a thread of its own.
+
+        Raises:
+            StoreRefused: as `JobStore`.
+            StoreFailed: as `JobStore`.
+        """
         thread = ThreadPoolExecutor(1, thread_name_prefix="pesto-jobs")
         loop = asyncio.get_running_loop()
         try:
@@ -230,13 +236,13 @@ class AsyncJobStore:
         return cls(thread, store)
 
     async def close(self) -> None:
-        """Close the store, once all is written."""
+        """Close the store after all that was submitted before is written."""
         await self(JobStore.close)
         self._thread.shutdown()
 
     async def __call__(
         self, work: Callable[Concatenate[JobStore, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Do something with the store; raises as it does."""
+        """Call a method of the store in its thread; its errors are raised here."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: work(self._store, *args, **kwargs))

@@ -1,6 +1,7 @@
-"""Files of jobs: what each was asked and what it left; each is whole or not there.
+"""Store the files of jobs: the body of each request, and its results; each complete, or absent.
 
-Nothing here is named by a caller: a job's folder is its id, a result's file its number.
+No path contains text of a caller: the folder of a job is its id, the file of a result its number.
+Records are in `database`.
 """
 
 from __future__ import annotations
@@ -16,42 +17,46 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.errors import StoreFailed, StoreRefused
 from pesto_runtime.service.jobs.results import JobRequest, Piece
-from pesto_runtime.service.request import Payload
+from pesto_runtime.service.runner import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pydantic import JsonValue
 
-    JsonObject: TypeAlias = dict[str, JsonValue]
     from pesto_runtime.service.jobs.states import Result
 
+    JsonObject: TypeAlias = dict[str, JsonValue]
 
+
+LOCK = "lock"
 _DATABASE = "jobs.sqlite"
 _FILES = "files"
 _REQUEST = "request"
 _RESULTS = "results"
+_PREFIX = "pesto-jobs-"
+_NAME = re.compile(rf"{_PREFIX}(\d+)-.+")
 
 
 def default_folder(process: str, port: int) -> Path:
-    """Where a service on this port keeps its jobs: in the state directory of its user."""
+    """Return the folder for jobs of a service on this port, in the state directory of the user."""
     state = os.environ.get("XDG_STATE_HOME")
     base = Path(state) if state else Path.home() / ".local" / "state"
     return base / "pesto-workflows" / "jobs" / f"{process}-{port}"
 
 
 class JobFolder:
-    """The files of one service's jobs; one service at a time has them."""
+    """The files of the jobs of one service; a lock excludes other services."""
 
     def __init__(self, root: Path | None) -> None:
-        """Take the folder, or a temporary one that `close` removes.
+        """Create and lock the folder, or a temporary one that `close` deletes.
 
         Raises:
-            StoreRefused: another service has it.
-            StoreFailed: it cannot be made.
+            StoreRefused: another service uses it.
+            StoreFailed: it cannot be created.
         """
-        with _told(root):
-            self._is_ours = root is None
+        with _store_errors(root):
+            self._is_temporary = root is None
             if root is None:
                 sweep_leftovers()
             self.root = temporary_folder() if root is None else root
@@ -63,58 +68,59 @@ class JobFolder:
         except OSError as error:
             os.close(self._lock)
             raise StoreRefused(
-                f"{self.root} keeps the jobs of another service that runs now; name another folder"
+                f"{self.root} has the jobs of another service that runs now; name another folder"
             ) from error
 
     @property
     def database(self) -> Path:
-        """Path of the records."""
+        """Path of the database."""
         return self.root / _DATABASE
 
     def close(self) -> None:
-        """Let go of the folder."""
-        if self._is_ours:
+        """Release the folder."""
+        if self._is_temporary:
             shutil.rmtree(self.root, ignore_errors=True)
         os.close(self._lock)
 
-    def write_request(self, job_id: str, order: JobRequest) -> JsonObject:
-        """Keep what was asked: its body here, the rest of it to be kept with the record.
+    def write_request(self, job_id: str, request: JobRequest) -> JsonObject:
+        """Write the body of a request; return the rest of it, to be stored with the record.
 
         Raises:
             StoreFailed: it cannot be written.
         """
-        with _told(self.root):
+        with _store_errors(self.root):
             folder = self._files / job_id
             folder.mkdir(mode=0o700)
-            _write(folder / _REQUEST, order.payload.body)
+            _write(folder / _REQUEST, request.payload.body)
+            # fsync(2) of a file does not store its name: that needs one of each folder above.
             _sync(folder)
             _sync(self._files)
         payload: JsonObject = {
-            name: each for name, each in vars(order.payload).items() if name != "body"
+            name: each for name, each in vars(request.payload).items() if name != "body"
         }
-        return {"payload": payload, "from_here": order.from_here}
+        return {"payload": payload, "from_here": request.from_here}
 
     def read_request(self, job_id: str, rest: JsonObject) -> JobRequest:
-        """What was asked.
+        """Read a request; `rest` is what `write_request` returned.
 
         Raises:
-            StoreFailed: its body is not there.
+            StoreFailed: its body cannot be read.
         """
-        with _told(self.root):
+        with _store_errors(self.root):
             body = (self._files / job_id / _REQUEST).read_bytes()
         payload = Payload(body=body, **rest["payload"])  # type: ignore[arg-type]  # written above
         return JobRequest(payload, from_here=bool(rest["from_here"]))
 
     def write_results(self, job_id: str, pieces: Sequence[Piece]) -> None:
-        """Keep what a job left, in the order of its results.
+        """Write the results of a job, in their order.
 
         Raises:
             StoreFailed: it cannot be written.
         """
         folder = self._files / job_id
         beside, target = folder / f".{_RESULTS}", folder / _RESULTS
-        with _told(self.root):
-            for stale in (beside, target):  # of a run that was interrupted
+        with _store_errors(self.root):
+            for stale in (beside, target):  # of an interrupted execution
                 shutil.rmtree(stale, ignore_errors=True)
             beside.mkdir(parents=True)
             for number, piece in enumerate(pieces):
@@ -125,23 +131,23 @@ class JobFolder:
             _sync(folder)
 
     def result_path(self, job_id: str, number: int) -> Path:
-        """Where one result is."""
+        """Return the path of one result."""
         return self._files / job_id / _RESULTS / str(number)
 
     def read_result(self, job_id: str, number: int) -> bytes:
-        """One result's bytes.
+        """Return the bytes of one result.
 
         Raises:
-            StoreFailed: they are not there.
+            StoreFailed: they cannot be read.
         """
-        with _told(self.root):
+        with _store_errors(self.root):
             return self.result_path(job_id, number).read_bytes()
 
     def read_results(self, job_id: str, results: Sequence[Result]) -> tuple[Piece, ...]:
-        """All that a job left.
+        """Read all results of a job.
 
         Raises:
-            StoreFailed: some of it is not there.
+            StoreFailed: one of them cannot be read.
         """
         return tuple(
             Piece(
@@ -155,22 +161,30 @@ class JobFolder:
         )
 
     def delete_result(self, job_id: str, number: int) -> None:
-        """Delete one result's file."""
-        with _told(self.root):
+        """Delete the file of one result.
+
+        Raises:
+            StoreFailed: it cannot be deleted.
+        """
+        with _store_errors(self.root):
             self.result_path(job_id, number).unlink(missing_ok=True)
 
     def delete_request(self, job_id: str) -> None:
-        """Delete what is not needed once a job is over."""
-        with _told(self.root):
+        """Delete the body of a request, which is not needed once its job is over.
+
+        Raises:
+            StoreFailed: it cannot be deleted.
+        """
+        with _store_errors(self.root):
             (self._files / job_id / _REQUEST).unlink(missing_ok=True)
 
     def delete(self, job_id: str) -> None:
         """Delete all files of a job."""
         shutil.rmtree(self._files / job_id, ignore_errors=True)
 
-    def sweep(self, kept: Iterable[str]) -> None:
-        """Delete the files of jobs that no record tells of: the service died before it did."""
-        known = set(kept)
+    def sweep(self, job_ids: Iterable[str]) -> None:
+        """Delete the files of all other jobs: a service that died left them without a record."""
+        known = set(job_ids)
         for folder in self._files.iterdir():
             if folder.is_dir() and folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -192,37 +206,32 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _told(root: Path | None) -> Iterator[None]:
+def _store_errors(root: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         where = error.filename or root or "a temporary folder"
-        raise StoreFailed(f"jobs cannot be kept in {where}: {error.strerror or error}") from error
-
-
-LOCK = "lock"
-_PREFIX = "pesto-jobs-"
-_NAME = re.compile(rf"{_PREFIX}(\d+)-.+")
+        raise StoreFailed(f"jobs cannot be stored in {where}: {error.strerror or error}") from error
 
 
 def temporary_folder() -> Path:
-    """Make a folder for the jobs of this process.
+    """Create a folder for the jobs of this process.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
 
 
 def sweep_leftovers() -> None:
-    """Delete the folders of services that are gone; what cannot be deleted stays."""
+    """Delete the temporary folders of services that have ended, as far as possible."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        named = _NAME.fullmatch(folder.name)
-        if named and _is_ours(folder) and not _runs(int(named[1])) and not _is_locked(folder):
+        match = _NAME.fullmatch(folder.name)
+        if match and _is_own(folder) and not _runs(int(match[1])) and not _is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_own(folder: Path) -> bool:
     try:
         found = folder.lstat()
     except OSError:
@@ -241,7 +250,7 @@ def _runs(pid: int) -> bool:
 
 
 def _is_locked(folder: Path) -> bool:
-    """Whether a service has it: in a container, say, where processes have other numbers."""
+    """Return whether a service uses a folder; one in a container has another process id there."""
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

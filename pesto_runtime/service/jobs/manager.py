@@ -1,6 +1,7 @@
-"""Takes jobs, has them run, keeps what they leave, and lets go of those that nobody wants.
+"""Accept jobs, run them in order, store their results, and delete expired and cancelled ones.
 
-Lives on the event loop; SQLite has one thread of its own, files and JSON go through others.
+It runs on the event loop; SQLite has a thread of its own, files and JSON use other threads. How one
+job runs is in `active`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pesto_runtime.errors import Busy, NotFound, PestoError
 from pesto_runtime.service.jobs.active import ActiveJob, JobWork
 from pesto_runtime.service.jobs.database import AsyncJobStore, JobStore, same_request
 from pesto_runtime.service.jobs.files import JobFolder
-from pesto_runtime.service.jobs.results import put_together
+from pesto_runtime.service.jobs.results import join_response
 from pesto_runtime.service.jobs.states import (
     Dismissed,
     Event,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.service.jobs.results import JobRequest
     from pesto_runtime.service.jobs.states import JobOptions
-    from pesto_runtime.service.runs import CallResponse, CallRunner
+    from pesto_runtime.service.runner import CallResponse, CallRunner
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.25
@@ -42,11 +43,11 @@ T = TypeVar("T")
 class JobManager:
     """The jobs of one service."""
 
-    def __init__(self, runs: CallRunner, options: JobOptions, *, at_once: int) -> None:
-        """Take what runs jobs, and how many `at_once`; nothing is opened before `open`."""
+    def __init__(self, runs: CallRunner, options: JobOptions, *, most_running: int) -> None:
+        """Prepare; `open` opens the folder, and at most `most_running` jobs run at a time."""
         self.options = options
         self._runs = runs
-        self._at_once = at_once
+        self._most_running = most_running
         self._active: dict[str, ActiveJob] = {}
         self._waiting: dict[str, ActiveJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,36 +57,36 @@ class JobManager:
 
     @property
     def running(self) -> int:
-        """Jobs that run."""
+        """Number of jobs that run."""
         return len(self._tasks)
 
     def counts(self) -> dict[str, int]:
-        """Jobs that are not over, by state."""
+        """Return the number of jobs that are not over, by state."""
         return {"accepted": len(self._waiting), "running": len(self._tasks)}
 
     async def open(self) -> None:
-        """Open the records, and take up what was left; nothing where that is done already.
+        """Open the folder, and continue with the jobs in it; do nothing if it is open.
 
         Raises:
-            StoreRefused: the folder is another service's.
+            StoreRefused: another service uses the folder.
             StoreFailed: it cannot be opened.
         """
         if self._ticking is not None:
             return
         self.folder = await asyncio.to_thread(JobFolder, self.options.folder)
         try:
-            await self._take_up()
+            await self._recover()
         except BaseException:
             await asyncio.to_thread(self.folder.close)
             raise
         self._ticking = asyncio.create_task(self._tick_forever())
 
     def pause(self) -> None:
-        """Start no more jobs; those that wait are taken up when it opens again."""
+        """Start no more jobs; those that wait run after the next `open`."""
         self._is_paused = True
 
     async def close(self) -> None:
-        """Stop; what still runs is taken up when it opens again."""
+        """Stop; jobs that still run start again after the next `open`."""
         if self._ticking is None:
             return
         self.pause()
@@ -97,41 +98,41 @@ class JobManager:
         await self._records.close()
         await asyncio.to_thread(self.folder.close)
 
-    async def submit(self, order: JobRequest) -> Record:
-        """Accept a job, kept before this returns; or the one that its key stands for.
+    async def submit(self, request: JobRequest) -> Record:
+        """Accept a job, or return the job of its key; it is stored before this returns.
 
         Raises:
-            KeyConflict: the key came before with another request.
+            KeyConflict: the key was used with another request.
             Busy: too many jobs wait.
-            StoreFailed: it cannot be kept.
+            StoreFailed: it cannot be stored.
         """
-        return await asyncio.shield(self._spawn(self._accept(order)))
+        return await asyncio.shield(self._spawn(self._accept(request)))
 
     async def find(self, job_id: str) -> Record:
-        """A job as it is now.
+        """Return a job as it is now, and renew its lease.
 
         Raises:
-            NotFound: there is none of this id.
+            NotFound: there is no job of this id.
         """
         if job_id in self._active:
-            return self._active[job_id].seen()
+            return self._active[job_id].requested()
         record = await self._records(JobStore.find, job_id)
-        if job_id in self._active:  # it was accepted meanwhile
-            return self._active[job_id].seen()
+        if job_id in self._active:  # it was accepted during the await
+            return self._active[job_id].requested()
         if record is None:
             raise NotFound(f"there is no job {job_id}")
         return record
 
     def lease_until(self, job_id: str) -> float | None:
-        """When a job is dismissed unless somebody asks for it; None for never."""
+        """Return when a job is dismissed without a request for it; None for never."""
         active = self._active.get(job_id)
         return active.lease_until if active is not None else None
 
     async def wait(self, job_id: str, seconds: float | None) -> Record:
-        """A job once it is over, or after so many seconds; None for as long as it takes.
+        """Return a job once it is over, or after so many seconds; None waits for its end.
 
         Raises:
-            NotFound: there is none of this id.
+            NotFound: there is no job of this id.
         """
         record = await self.find(job_id)
         active = self._active.get(job_id)
@@ -142,30 +143,30 @@ class JobManager:
                 async with asyncio.timeout(seconds):
                     await active.ended.wait()
             except TimeoutError:
-                return active.seen()
+                return active.requested()
         return active.record
 
-    async def kept(self, key: str | None = None) -> list[str]:
-        """Ids of jobs that are not gone; with a key, of the one that it stands for."""
+    async def ids(self, key: str | None = None) -> list[str]:
+        """Return the ids of jobs that have files; with a key, that of the job of the key."""
         if key is None:
-            return await self._records(JobStore.kept)
-        record = await self._records(JobStore.holding, key)
+            return await self._records(JobStore.ids)
+        record = await self._records(JobStore.find_by_key, key)
         return [] if record is None else [record.id]
 
     async def dismiss(self, job_id: str, why: str) -> Record:
-        """Stop a job where it runs, and drop what it left; returns when that has happened.
+        """Stop a job, and delete its files; return when that is done.
 
         Raises:
-            NotFound: there is none of this id.
+            NotFound: there is no job of this id.
         """
         await self.find(job_id)
         return await asyncio.shield(self._spawn(self._dismiss(job_id, why)))
 
     async def change(self, job_id: str, event: Event) -> Record:
-        """Let something happen to a job that is over.
+        """Apply an event to a job that is over.
 
         Raises:
-            NotFound: there is none of this id.
+            NotFound: there is no job of this id.
         """
         changed = await self._records(JobStore.change, job_id, event, self.options.ttl_s)
         if changed is None:
@@ -174,8 +175,8 @@ class JobManager:
             await asyncio.to_thread(self.folder.delete, job_id)
         return changed
 
-    async def answer(self, record: Record) -> CallResponse:
-        """The answer that a job was, put together again.
+    async def response(self, record: Record) -> CallResponse:
+        """Return the response of the call that was a job, joined from its results.
 
         Raises:
             StoreFailed: its files cannot be read.
@@ -183,31 +184,33 @@ class JobManager:
 
         def read() -> CallResponse:
             pieces = self.folder.read_results(record.id, record.results)
-            return put_together(pieces, record.answer_type)
+            return join_response(pieces, record.answer_type)
 
         return await asyncio.to_thread(read)
 
-    async def _accept(self, order: JobRequest) -> Record:
-        digest = await asyncio.to_thread(order.digest)
-        if order.key is not None:
-            known = await self._records(JobStore.holding, order.key)
+    async def _accept(self, request: JobRequest) -> Record:
+        digest = await asyncio.to_thread(request.digest)
+        if request.key is not None:
+            known = await self._records(JobStore.find_by_key, request.key)
             if known is not None:
                 return await self.find(same_request(known, digest).id)
         if len(self._waiting) >= self.options.waiting:
             raise Busy(f"{len(self._waiting)} jobs wait; no room for more now", retry_after_s=5)
         job_id = uuid.uuid4().hex
-        record = Record(job_id, digest, time.time(), order.key, order.lease_s)
+        record = Record(job_id, digest, time.time(), request.key, request.lease_s)
         try:
-            request = await asyncio.to_thread(self.folder.write_request, job_id, order)
-            taken = await self._records(JobStore.add, record, request)
+            rest = await asyncio.to_thread(self.folder.write_request, job_id, request)
+            added = await self._records(JobStore.add, record, rest)
         except BaseException:
             await asyncio.to_thread(self.folder.delete, job_id)
             raise
-        if taken.id != job_id:  # the same key came at the same time
+        # Two requests with one key may both pass the check above, at the awaits between; the unique
+        # index of the database decides which of them becomes the job.
+        if added.id != job_id:
             await asyncio.to_thread(self.folder.delete, job_id)
-            return await self.find(taken.id)
+            return await self.find(added.id)
         self._enqueue(record)
-        self._pump()
+        self._start_waiting()
         return record
 
     async def _dismiss(self, job_id: str, why: str) -> Record:
@@ -216,37 +219,36 @@ class JobManager:
         if active is not None:
             active.dismissal = event
             if self._waiting.pop(job_id, None) is not None:
-                await self._settle(active, event)
+                await self._end(active, event)
             active.stop()
             await active.ended.wait()
             if not active.record.is_kept:
                 return active.record
         return await self.change(job_id, event)
 
-    async def _take_up(self) -> None:
+    async def _recover(self) -> None:
         process = self._runs.facts.description.name
         self._records = await AsyncJobStore.open(self.folder.database, process=process)
         self._work = JobWork(self._runs, self._records, self.folder, self.options.ttl_s)
-        left = ServiceStopped(time.time(), self.options.interrupted, is_crash=True)
+        crash = ServiceStopped(time.time(), self.options.interrupted, is_crash=True)
         for record in await self._records(JobStore.unfinished):
-            taken = advance(record, left, self.options.ttl_s)
-            if taken != record:
-                await self._records(JobStore.put, taken)
-            if not taken.is_over:
-                self._enqueue(taken)
-        kept = await self._records(JobStore.kept)
-        await asyncio.to_thread(self.folder.sweep, kept)
-        await self._records(JobStore.forget, time.time() - _FORGET_S)
+            recovered = advance(record, crash, self.options.ttl_s)
+            if recovered != record:
+                await self._records(JobStore.put, recovered)
+            if not recovered.is_over:
+                self._enqueue(recovered)
+        await asyncio.to_thread(self.folder.sweep, await self._records(JobStore.ids))
+        await self._records(JobStore.delete_expired, time.time() - _FORGET_S)
 
     def _enqueue(self, record: Record) -> None:
         active = ActiveJob(record)
         self._active[record.id] = self._waiting[record.id] = active
 
-    def _pump(self) -> None:
-        """Start what waits, first come first, while there is room."""
+    def _start_waiting(self) -> None:
+        """Start waiting jobs in the order of their creation, while there is room."""
         if self._is_paused or self._runs.state != "OK":
             return
-        while self._waiting and self.running < self._at_once:
+        while self._waiting and self.running < self._most_running:
             active = self._waiting.pop(next(iter(self._waiting)))
             task = asyncio.create_task(self._perform(active))
             self._tasks.add(task)
@@ -254,41 +256,43 @@ class JobManager:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._pump()
+        self._start_waiting()
 
     async def _perform(self, active: ActiveJob) -> None:
-        event = await self._work.event_of(active)
-        await self._settle(active, active.dismissal or event)
+        event = await self._work.run(active)
+        await self._end(active, active.dismissal or event)
 
-    async def _settle(self, active: ActiveJob, event: Event) -> None:
-        active.is_unsaved = not await self._work.settle(active, event)
+    async def _end(self, active: ActiveJob, event: Event) -> None:
+        active.is_unsaved = not await self._work.store_end(active, event)
         if not active.is_unsaved:
             del self._active[active.record.id]
         active.ended.set()
-        await self._work.tidy(active.record)
+        await self._work.delete_unneeded_files(active.record)
 
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
             try:
                 await self._tick(time.time())
-            except PestoError as error:  # a disk that is full now may not be so later
+            except PestoError as error:  # the disk may be full; the next tick tries again
                 _LOG.error("%s", error)
 
     async def _tick(self, now: float) -> None:
-        self._pump()
+        self._start_waiting()
         for active in [each for each in self._active.values() if each.is_unsaved]:
             await self._records(JobStore.put, active.record)
             del self._active[active.record.id]
         lapsed = [each.record for each in self._active.values() if each.has_lapsed(now)]
         for record in lapsed:
-            why = f"nobody has asked for it for {record.lease_s:g} s, its lease"
+            why = f"no request for it within its lease of {record.lease_s:g} s"
             self._spawn(self._dismiss(record.id, why))
         for record in await self._records(JobStore.expired, now):
             await self.change(record.id, Expired())
 
     def _spawn(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-        """Begin what is done to its end, whoever stops waiting for it."""
+        """Start a task that is not cancelled when its caller is, and keep a reference to it."""
+        # The event loop has weak references only: a task without another one may disappear,
+        # https://docs.python.org/3/library/asyncio-task.html#asyncio.create_task
         task = asyncio.create_task(work)
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)

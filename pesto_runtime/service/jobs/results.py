@@ -1,4 +1,7 @@
-"""An answer taken apart into the things a job leaves, and put together again. Pure bytes."""
+"""Divide the response of a call into the results of a job, and join them again.
+
+It works on bytes in memory; `files` stores them.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.client.multipart import Part, is_form, read_parts, write_parts
 from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.service.jobs.states import Result
-from pesto_runtime.service.request import JSON_TYPE, NPY_TYPE, TIFF_TYPE
-from pesto_runtime.service.runs import CallResponse
+from pesto_runtime.service.runner import JSON_TYPE, NPY_TYPE, TIFF_TYPE, CallResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,18 +23,23 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
-    from pesto_runtime.service.request import Payload
+    from pesto_runtime.service.runner import Payload
+
+_SLICE_CHARS = 1 << 20  # a multiple of four
+_TEXT_TYPE = "text/plain"
+_PNG_TYPE = "image/png"
+_MAGIC = {b"\x89PNG": _PNG_TYPE, b"\x93NUM": NPY_TYPE}
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What a job is made of.
+    """A request that becomes a job.
 
     Attributes:
         payload: The request.
         from_here: Whether its caller is on this machine.
-        key: Never two executions of one key.
-        lease_s: Seconds without anybody asking after which it is dismissed.
+        key: Idempotency key: one key is executed at most once.
+        lease_s: Seconds without a request for the job after which it is dismissed.
     """
 
     payload: Payload
@@ -41,9 +48,9 @@ class JobRequest:
     lease_s: float | None = None
 
     def digest(self) -> str:
-        """What tells this request from another one with the same key.
+        """Return a sha256 that differs for another request with the same key.
 
-        A form's boundary differs each time that it is written, so it is not part of it.
+        The boundary of a form is not part of it: a client that retries writes a new one.
         """
         payload = self.payload
         media_type, _, boundary = payload.media_type.partition('; boundary="')
@@ -56,21 +63,15 @@ class JobRequest:
         return digest.hexdigest()
 
 
-_SLICE_CHARS = 1 << 20  # a multiple of four
-_TEXT_TYPE = "text/plain"
-_PNG_TYPE = "image/png"
-_MAGIC = {b"\x89PNG": _PNG_TYPE, b"\x93NUM": NPY_TYPE}
-
-
 @dataclass(frozen=True)
 class Piece:
-    """One output of an answer, or one image of a list.
+    """One output of a response, or one image of a list.
 
     Attributes:
-        data: What it is: JSON, or an image file; empty where it was written to an href.
+        data: JSON, or an image file; empty if it was written to an href.
         media_type: Of the data.
-        index: Place in a list of images.
-        href: Where it was written instead.
+        index: Index in a list of images.
+        href: The href that it was written to.
     """
 
     output: str
@@ -80,21 +81,21 @@ class Piece:
     href: str | None = None
 
 
-def taken_apart(answer: CallResponse, description: Description) -> tuple[Piece, ...]:
-    """The pieces of an answer, in its order."""
-    if answer.media_type == JSON_TYPE:
-        document: dict[str, JsonValue] = json.loads(answer.whole())
-        found = (_pieces(name, each, description) for name, each in document.items())
-        return tuple(piece for pieces in found for piece in pieces)
-    if is_form(answer.media_type):
-        parts = read_parts(answer.whole(), answer.media_type)
+def split_response(response: CallResponse, description: Description) -> tuple[Piece, ...]:
+    """Return the pieces of a response, in its order."""
+    if response.media_type == JSON_TYPE:
+        document: dict[str, JsonValue] = json.loads(response.whole())
+        outputs = (_pieces(name, each, description) for name, each in document.items())
+        return tuple(piece for pieces in outputs for piece in pieces)
+    if is_form(response.media_type):
+        parts = read_parts(response.whole(), response.media_type)
         return tuple(_of_parts(parts, description))
     images = [port.name for port in description.outputs if port.kind == "image"]
-    return (Piece(images[0], answer.whole(), answer.media_type),)
+    return (Piece(images[0], response.whole(), response.media_type),)
 
 
-def put_together(pieces: Sequence[Piece], media_type: str) -> CallResponse:
-    """The answer that pieces came from."""
+def join_response(pieces: Sequence[Piece], media_type: str) -> CallResponse:
+    """Return the response that was divided into the pieces."""
     if media_type == JSON_TYPE:
         document: dict[str, JsonValue] = {}
         for piece in pieces:
@@ -111,22 +112,22 @@ def put_together(pieces: Sequence[Piece], media_type: str) -> CallResponse:
 
 
 def results_of(pieces: Sequence[Piece]) -> tuple[Result, ...]:
-    """What a job's record says of the pieces; each has an address of its own."""
-    taken = {piece.output for piece in pieces if piece.index is None}
+    """Return the results for the record of a job; each has a URL of its own."""
+    used = {piece.output for piece in pieces if piece.index is None}
     results = []
     for piece in pieces:
         part = piece.output
         if piece.index is not None:
             part = f"{piece.output}{piece.index}"
-            while part in taken:  # an output is already called so
+            while part in used:  # `tiles0` may be another output, beside the list `tiles`
                 part = f"{piece.output}.{part.removeprefix(piece.output)}"
-            taken.add(part)
+            used.add(part)
         results.append(Result(piece.output, part, piece.media_type, piece.index, piece.href))
     return tuple(results)
 
 
-def shown(data: bytes, result: Result, *, as_json: bool) -> tuple[bytes, str]:
-    """A result as it is sent: numbers and strings as text, as PESTO does, unless JSON is wanted."""
+def result_body(data: bytes, result: Result, *, as_json: bool) -> tuple[bytes, str]:
+    """Return body and media type of a result: numbers and strings as text, as PESTO, or as JSON."""
     if as_json or result.media_type != JSON_TYPE:
         return data, result.media_type
     value = json.loads(data)
@@ -135,8 +136,8 @@ def shown(data: bytes, result: Result, *, as_json: bool) -> tuple[bytes, str]:
     return data, JSON_TYPE
 
 
-def listed(results: Sequence[Result], hrefs: Mapping[str, str]) -> dict[str, str | list[str]]:
-    """Output name -> href, or hrefs in their order for a list; what was deleted is left out."""
+def output_hrefs(results: Sequence[Result], hrefs: Mapping[str, str]) -> dict[str, str | list[str]]:
+    """Return output name -> href, or hrefs in order for a list; deleted results are omitted."""
     document: dict[str, str | list[str]] = {}
     for result in results:
         if result.is_deleted:
@@ -175,7 +176,7 @@ def _of_parts(parts: Sequence[Part], description: Description) -> Iterator[Piece
 
 
 def _image(name: str, value: JsonValue, index: int | None) -> Piece:
-    """base64 of an image, or the href that it was written to; base64 never looks like one."""
+    """Return the piece of a base64 image, or of an href: base64 never contains `:`."""
     if isinstance(value, str) and looks_like_href(value):
         return Piece(name, b"", JSON_TYPE, index, value)
     data = _decoded(value) if isinstance(value, str) else b""
@@ -185,7 +186,7 @@ def _image(name: str, value: JsonValue, index: int | None) -> Piece:
 
 
 def _decoded(text: str) -> bytes:
-    """base64 decoded in slices, so that other threads get a word in; empty where it is none."""
+    """Decode base64 in slices, between which other threads can run; empty if it is not base64."""
     slices = range(0, len(text), _SLICE_CHARS)
     try:
         return b"".join(binascii.a2b_base64(text[at : at + _SLICE_CHARS]) for at in slices)
@@ -203,5 +204,5 @@ def _json_of(piece: Piece) -> JsonValue:
 
 
 def json_bytes(value: JsonValue) -> bytes:
-    """Write JSON as answers do."""
+    """Encode JSON as in responses."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

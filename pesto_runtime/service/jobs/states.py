@@ -1,4 +1,4 @@
-"""What becomes of a job: a record and an event make the next record. No clock, no disk, no tasks.
+"""Compute the next record of a job from its record and an event. No clock, no disk, no tasks.
 
 An event that no longer applies changes nothing: a job that is over stays as it ended.
 """
@@ -16,43 +16,43 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-Again: TypeAlias = Literal["again", "fail"]
+InterruptedPolicy: TypeAlias = Literal["again", "fail"]
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """Where jobs are kept, for how long, and how many.
+    """Where jobs are stored, for how long, and how many.
 
     Attributes:
-        folder: Where they are kept; None for a folder that goes when the service ends.
-        ttl_s: Seconds that results are kept after a job has ended.
-        waiting: Jobs that may wait to run; the next one is answered 503.
-        interrupted: What becomes of jobs that ran when the service was killed.
+        folder: Contains them; None for a temporary folder, deleted when the service ends.
+        ttl_s: Seconds that results are stored after a job has ended.
+        waiting: Jobs that may wait to run; the next one is refused with 503.
+        interrupted: Whether jobs that ran when the service was killed run again, or fail.
     """
 
     folder: Path | None = None
     ttl_s: float = 86_400.0
     waiting: int = 10_000
-    interrupted: Again = "again"
+    interrupted: InterruptedPolicy = "again"
 
 
 State: TypeAlias = Literal["accepted", "running", "successful", "failed", "dismissed"]
 
 MOST_CRASHES = 3
-"""Times that a job may be running when the service dies; then it is what kills it."""
+"""Times that a job may be running when the service dies; then it probably is the cause."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One thing that a job left: a file of its own, or an href written elsewhere.
+    """One result of a job: a file of the job, or an href that the request named.
 
     Attributes:
         output: Name of the output.
-        part: Last part of its address, unlike all others of the job.
+        part: Last part of its URL, unique in the job.
         media_type: Of the file.
-        index: Place in a list of images; None for an output that is one thing.
-        href: Where it was written, as the request asked; None for a file of the job.
-        is_deleted: Whether its owner has deleted it.
+        index: Index in a list of images; None for other outputs.
+        href: The href that it was written to; None for a file of the job.
+        is_deleted: Whether a client has deleted it.
     """
 
     output: str
@@ -65,16 +65,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Record:
-    """All that is known of a job; times are seconds since the epoch.
+    """All facts about a job; times are seconds since the epoch.
 
     Attributes:
-        digest: Of the request, to tell it from another one with the same key.
-        crashes: How often the service died while it ran.
-        lease_s: Seconds without anybody asking after which it is dismissed; None for never.
-        expires: When its results go; None while it is not over.
-        results: What it left.
-        answer_type: Media type of the answer that the results were made of.
-        is_kept: Whether its files are still there.
+        digest: Of the request, to detect another request with the same key.
+        crashes: How often the service died while the job ran.
+        lease_s: Seconds without a request for it after which it is dismissed; None for never.
+        expires: When its results are deleted; None while it is not over.
+        results: Its results.
+        answer_type: Media type of the response that was divided into the results.
+        is_kept: Whether its files are still stored.
     """
 
     id: str
@@ -96,12 +96,16 @@ class Record:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the job has ended."""
         return self.state not in ("accepted", "running")
 
     @property
     def holds_key(self) -> bool:
-        """Whether its key stands for it: not once it is gone, nor where asking again may help."""
+        """Whether its key refers to it.
+
+        Not after its files are deleted, so that the key can be used again. Not after a retryable
+        error either: the client repeats the request with the same key.
+        """
         if not self.is_kept or self.state == "dismissed":
             return False
         return not (self.state == "failed" and self.error and self.error.get("retryable"))
@@ -109,21 +113,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Started:
-    """It began to run."""
+    """The job has started."""
 
     at: float
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """The algorithm said how far it is, in percent."""
+    """The algorithm has reported its progress, in percent."""
 
     percent: float
 
 
 @dataclass(frozen=True)
 class Succeeded:
-    """It answered."""
+    """The call has returned outputs."""
 
     at: float
     results: tuple[Result, ...]
@@ -132,7 +136,7 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Failed:
-    """It, or its request, was at fault; the error is a problem document."""
+    """The call has raised an error; `error` is a problem document."""
 
     at: float
     error: dict[str, JsonValue]
@@ -140,7 +144,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Dismissed:
-    """Nobody wants it any more."""
+    """The job is cancelled: by a client, or because its lease has ended."""
 
     at: float
     why: str
@@ -148,23 +152,23 @@ class Dismissed:
 
 @dataclass(frozen=True)
 class ServiceStopped:
-    """The service ended while it ran: by itself, or killed."""
+    """The service has ended while the job ran: in order, or by a crash."""
 
     at: float
-    then: Again
+    then: InterruptedPolicy
     is_crash: bool
 
 
 @dataclass(frozen=True)
 class Deleted:
-    """Its owner deleted one of its results."""
+    """A client has deleted one result."""
 
     part: str
 
 
 @dataclass(frozen=True)
 class Expired:
-    """Its results have been kept for long enough."""
+    """The time to live of the results has passed."""
 
 
 Event: TypeAlias = (
@@ -173,12 +177,12 @@ Event: TypeAlias = (
 
 
 def advance(record: Record, event: Event, ttl_s: float) -> Record:
-    """The record after an event; the same one where the event no longer applies.
+    """Return the record after an event; the same one if the event no longer applies.
 
     Args:
-        record: Before.
-        event: What happened.
-        ttl_s: Seconds that results are kept.
+        record: Before the event.
+        event: Event to apply.
+        ttl_s: Seconds that results are stored.
     """
     match event:
         case Dismissed():
@@ -186,15 +190,17 @@ def advance(record: Record, event: Event, ttl_s: float) -> Record:
         case Expired():
             return _emptied(record) if record.is_over else record
         case Deleted():
-            return replace(record, results=tuple(_without(each, event) for each in record.results))
+            return replace(
+                record, results=tuple(_after_delete(each, event) for each in record.results)
+            )
         case Started():
             if record.state != "accepted":
                 return record
             return replace(record, state="running", started=event.at, progress=0.0, log=())
-    return _ran(record, event, ttl_s) if record.state == "running" else record
+    return _while_running(record, event, ttl_s) if record.state == "running" else record
 
 
-def _ran(
+def _while_running(
     record: Record, event: Progressed | Succeeded | Failed | ServiceStopped, ttl_s: float
 ) -> Record:
     match event:
@@ -202,12 +208,12 @@ def _ran(
             percent = min(max(event.percent, record.progress), 100.0)
             return replace(record, progress=percent)
         case Succeeded():
-            done = _over(record, "successful", event.at, ttl_s)
+            ended = _ended(record, "successful", event.at, ttl_s)
             return replace(
-                done, progress=100.0, results=event.results, answer_type=event.answer_type
+                ended, progress=100.0, results=event.results, answer_type=event.answer_type
             )
         case Failed():
-            return replace(_over(record, "failed", event.at, ttl_s), error=event.error)
+            return replace(_ended(record, "failed", event.at, ttl_s), error=event.error)
         case ServiceStopped():
             return _interrupted(record, event, ttl_s)
 
@@ -217,25 +223,25 @@ def _interrupted(record: Record, event: ServiceStopped, ttl_s: float) -> Record:
     if event.then == "again" and crashes < MOST_CRASHES:
         return replace(record, state="accepted", progress=0.0, started=None, crashes=crashes)
     error = JobInterrupted(
-        "the service ended while this job ran, and does not run such jobs again"
+        "the service ended while this job ran, and does not repeat such jobs (--interrupted fail)"
         if event.then == "fail"
-        else f"the service died {crashes} times while this job ran; it is not run again"
+        else f"the service died {crashes} times while this job ran; it does not run again"
     )
     if event.then == "again":
-        error.retryable = False  # type: ignore[misc]  # this one kills whoever runs it
-    ended = _over(record, "failed", event.at, ttl_s)
+        error.retryable = False  # type: ignore[misc]  # a next run may kill the service again
+    ended = _ended(record, "failed", event.at, ttl_s)
     return replace(ended, crashes=crashes, error=error.to_problem())
 
 
 def _dismissed(record: Record, event: Dismissed, ttl_s: float) -> Record:
     if record.state == "dismissed":
         return record
-    ended = record if record.is_over else _over(record, "dismissed", event.at, ttl_s)
+    ended = record if record.is_over else _ended(record, "dismissed", event.at, ttl_s)
     error = Gone(f"job {record.id} was dismissed: {event.why}").to_problem()
     return replace(_emptied(ended), state="dismissed", error=error)
 
 
-def _over(record: Record, state: State, at: float, ttl_s: float) -> Record:
+def _ended(record: Record, state: State, at: float, ttl_s: float) -> Record:
     return replace(record, state=state, finished=at, expires=at + ttl_s)
 
 
@@ -243,5 +249,5 @@ def _emptied(record: Record) -> Record:
     return replace(record, is_kept=False, results=())
 
 
-def _without(result: Result, event: Deleted) -> Result:
+def _after_delete(result: Result, event: Deleted) -> Result:
     return replace(result, is_deleted=True) if result.part == event.part else result

@@ -1,4 +1,7 @@
-"""Jobs as documents: PESTO's status, OGC's and ours in one, and links to all of it."""
+"""Write the JSON documents of jobs: PESTO's status, and one with the fields of OGC and our own.
+
+The endpoints that send them are in `api`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from urllib.parse import quote
 
 from pesto_runtime.contract import Job
 from pesto_runtime.errors import Gone, JobInterrupted, NotReady, PestoError, error_from_problem
-from pesto_runtime.service.jobs.results import listed
-from pesto_runtime.service.static_responses import PREFIX
+from pesto_runtime.service.http import PREFIX
+from pesto_runtime.service.jobs.results import output_hrefs
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -18,37 +21,37 @@ if TYPE_CHECKING:
     from pesto_runtime.service.jobs.states import Record
 
 _SHOWN_LINES = 20
-_IN_PESTO = {"accepted": "RUNNING", "running": "RUNNING", "successful": "DONE"}
+_PESTO_STATES = {"accepted": "RUNNING", "running": "RUNNING", "successful": "DONE"}
 
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses of jobs, below the one that the caller used."""
+    """URLs of jobs, below the address that the caller used."""
 
     base: str
 
     @classmethod
     def below(cls, base_url: str) -> Links:
-        """Links below a server's address."""
+        """Return the links below the address of a server."""
         return cls(f"{base_url.rstrip('/')}{PREFIX}/jobs")
 
     def job(self, job_id: str) -> str:
-        """Of the job."""
+        """Return the URL of a job."""
         return f"{self.base}/{job_id}"
 
     def status(self, job_id: str) -> str:
-        """Of its status as PESTO tells it."""
+        """Return the URL of its status in PESTO's form."""
         return f"{self.base}/{job_id}/status"
 
     def results(self, record: Record) -> dict[str, str | list[str]]:
-        """Of all that it left."""
+        """Return the URLs of its results, by output name."""
         below = f"{self.base}/{record.id}/results"
         hrefs = {each.part: f"{below}/{quote(each.part, safe='')}" for each in record.results}
-        return listed(record.results, hrefs)
+        return output_hrefs(record.results, hrefs)
 
 
 def job_of(record: Record, links: Links, *, process: str, lease_until: float | None) -> Job:
-    """All that is known of a job."""
+    """Return the full document of a job."""
     results = links.results(record).items()
     error = record.error or {}
     last = record.log[-1] if record.log else None
@@ -73,9 +76,9 @@ def job_of(record: Record, links: Links, *, process: str, lease_until: float | N
 
 
 def pesto_status(record: Record, links: Links) -> dict[str, JsonValue]:
-    """A job as PESTO tells it; one that failed says so, and why."""
+    """Return the status of a job in PESTO's form, and its error if it failed."""
     document: dict[str, JsonValue] = {
-        "status": _IN_PESTO.get(record.state, "FAILED"),
+        "status": _PESTO_STATES.get(record.state, "FAILED"),
         "progress": int(record.progress),
     }
     if record.state == "successful":
@@ -86,15 +89,17 @@ def pesto_status(record: Record, links: Links) -> dict[str, JsonValue]:
 
 
 def require_results(record: Record) -> None:
-    """Do nothing where a job has results.
+    """Do nothing if a job has results.
 
     Raises:
         NotReady: it is not over.
-        Gone: it was dismissed, or its results have been deleted after their time.
-        PestoError: the error that it failed with.
+        Gone: it was dismissed, or its results have expired.
+        PestoError: the error of the job, if it failed.
     """
     if not record.is_over:
-        raise NotReady(f"job {record.id} is {record.state}, it has no results yet", retry_after_s=1)
+        raise NotReady(
+            f"job {record.id} is {record.state}, and has no results yet", retry_after_s=1
+        )
     if record.state == "failed":
         raise error_of(record)
     if not record.is_kept:
@@ -103,7 +108,7 @@ def require_results(record: Record) -> None:
 
 
 def error_of(record: Record) -> PestoError:
-    """What a job ended with, other than an answer."""
+    """Return the error that a job ended with."""
     if record.error is None:
         return JobInterrupted(f"the service stops; job {record.id} is {record.state}")
     status = record.error.get("status")

@@ -1,6 +1,6 @@
-"""The page at `/docs`: what a process takes and gives, and a form to try it.
+"""Write the page at `/docs`: inputs and outputs of a process, and a form to try it.
 
-One HTML document that fetches nothing but this service: its policy forbids the browser to.
+It is one HTML document. Its content security policy lets the browser fetch from this service only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from pesto_runtime.service.static_responses import PREFIX
+from pesto_runtime.service.http import PREFIX
 
 if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port, RasterContract
@@ -21,16 +21,139 @@ if TYPE_CHECKING:
 
 _HIDDEN = ("x-raster", "x-vector", "title", "description", "default")
 _NUMBERS = ("number", "integer")
+_ENDPOINTS = (
+    ("GET", "health", "OK when ready, even if busy"),
+    ("GET", "describe", "the contract of the process"),
+    ("GET", "version", "versions of the process and of the service"),
+    ("GET", "openapi", "this API as OpenAPI"),
+    ("GET", "jobs", "links of all jobs"),
+    ("GET", "metrics", "metrics for Prometheus"),
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of one service.
+
+    Attributes:
+        content: The HTML document.
+        policy: The value of the header Content-Security-Policy.
+    """
+
+    content: bytes
+    policy: str
+
+    @classmethod
+    def of(cls, description: Description) -> Page:
+        """Write the page of a process."""
+        script, style = _resource("page.js"), _resource("page.css")
+        policy = (
+            f"default-src 'none'; script-src {_hash_of(script)}; style-src {_hash_of(style)}; "
+            "connect-src 'self'; img-src blob: data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
+        )
+        title = f"{description.name} {description.version}"
+        document = (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+            f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
+            f"{_header(description)}{_form(description)}{_ports('Inputs', description.inputs)}"
+            f"{_ports('Outputs', description.outputs)}{_command(description)}{_endpoints()}"
+            f"</main><script>{script}</script></body></html>\n"
+        )
+        return cls(document.encode(), policy)
+
+
+def _resource(name: str) -> str:
+    return files("pesto_runtime.service.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash_of(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _header(description: Description) -> str:
+    known = description.known
+    text = f"<p>{escape(known.description)}</p>" if known.description else ""
+    title = known.title or description.name
+    return (
+        f"<header><h1>{escape(title)} <small>{escape(description.version)}</small></h1>"
+        f'<p id="state" role="status">…</p>{text}</header>'
+    )
+
+
+def _form(description: Description) -> str:
+    fields = "".join(field_of(port) for port in description.inputs)
+    return (
+        f'<section><h2>Try it</h2><form id="call" novalidate>{fields}<p class="row">'
+        '<button id="run">Run</button> <button type="button" id="stop" hidden>Stop</button> '
+        '<label>Answer <select id="answer"><option value="preview">as '
+        'pictures and values</option><option value="json">JSON, as PESTO’s clients get it</option>'
+        '</select></label> <output id="spent"></output></p></form>'
+        '<div id="answers" aria-live="polite"></div></section>'
+    )
+
+
+def _ports(heading: str, ports: tuple[Port, ...]) -> str:
+    is_output = heading == "Outputs"
+    rows = "".join(
+        f"<tr{_nodata(port)}><th scope=row><code>{escape(port.name)}</code></th>"
+        f"<td>{escape(port.kind)}{'' if port.required or is_output else ', optional'}</td>"
+        f"<td>{shown_schema(port)}</td></tr>"
+        for port in ports
+    )
+    body = rows or "<tr><td>none</td></tr>"
+    return f"<section><h2>{heading}</h2><table><tbody>{body}</tbody></table></section>"
+
+
+def _nodata(port: Port) -> str:
+    """Return the attributes by which the script makes nodata of this output transparent."""
+    if port.raster is None or port.raster.nodata is None:
+        return ""
+    return f' data-port="{escape(port.name)}" data-nodata="{port.raster.nodata:g}"'
+
+
+def _command(description: Description) -> str:
+    parts = [f"curl -s BASE{PREFIX}/process"]
+    for port in description.inputs:
+        if port.kind in ("image", "images"):
+            parts.append(f"-F '{port.name}=@{port.name}.tif;type=image/tiff'")
+        elif port.required or port.has_default:
+            value = port.schema.get("default", "…")
+            text = value if isinstance(value, str) else json.dumps(value)
+            parts.append(f"-F {_quoted(f'{port.name}={text}')}")
+    command = escape(" \\\n  ".join(parts))
+    return (
+        '<section><h2>From a shell</h2><pre id="command">'
+        f"{command}</pre><p>One part per input, named as it; <code>-H 'Accept: image/tiff'</code> "
+        "for one image alone, <code>-H 'Accept: multipart/form-data'</code> for a part per output."
+        "</p></section>"
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _endpoints() -> str:
+    rows = "".join(
+        f'<tr><td>{method}</td><th scope=row><a href="{PREFIX[1:]}/{path}"><code>{PREFIX}/{path}'
+        f"</code></a></th><td>{text}</td></tr>"
+        for method, path, text in _ENDPOINTS
+    )
+    return f"<section><h2>Endpoints</h2><table><tbody>{rows}</tbody></table></section>"
 
 
 def field_of(port: Port) -> str:
-    """One labelled field; its `data-kind` tells the script how to send it."""
+    """Return one labelled field; the script sends its value according to `data-kind`."""
     name = escape(port.name)
     star = ' <b title="required">*</b>' if port.required else ""
-    told = [str(port.schema.get("description") or "")]
+    notes = [str(port.schema.get("description") or "")]
     if port.raster is not None:
-        told.append(_shown_raster(port.raster))
-    note = "".join(f"<small>{escape(each)}</small>" for each in told if each)
+        notes.append(_shown_raster(port.raster))
+    note = "".join(f"<small>{escape(each)}</small>" for each in notes if each)
     return (
         f'<div class="field" data-name="{name}" data-kind="{_kind(port)}">'
         f'<label for="in-{name}">{name}{star}</label><div>{_control(port, name)}{note}'
@@ -39,10 +162,10 @@ def field_of(port: Port) -> str:
 
 
 def shown_schema(port: Port) -> str:
-    """What the port takes or gives, as HTML of one line."""
+    """Return the schema of a port as one line of HTML."""
     parts = []
-    if told := port.schema.get("description"):
-        parts.append(escape(str(told)))
+    if text := port.schema.get("description"):
+        parts.append(escape(str(text)))
     if port.raster is not None:
         parts.append(escape(_shown_raster(port.raster)))
     rest = {key: value for key, value in port.schema.items() if key not in _HIDDEN}
@@ -108,128 +231,3 @@ def _shown_raster(contract: RasterContract) -> str:
     if contract.nodata is not None:
         parts.append(f"nodata {contract.nodata:g}")
     return "; ".join(parts)
-
-
-_ENDPOINTS = (
-    ("GET", "health", "OK when ready, busy or not"),
-    ("GET", "describe", "the contract of the process"),
-    ("GET", "version", "what is served, and by what"),
-    ("GET", "openapi", "this API as OpenAPI"),
-    ("GET", "jobs", "the jobs that are kept"),
-    ("GET", "metrics", "figures for Prometheus"),
-)
-
-
-@dataclass(frozen=True)
-class Page:
-    """The page of one service, written once.
-
-    Attributes:
-        content: The document.
-        policy: Its content security policy; the header that must go with it.
-    """
-
-    content: bytes
-    policy: str
-
-    @classmethod
-    def of(cls, description: Description) -> Page:
-        """Write the page of a process."""
-        script, style = _resource("page.js"), _resource("page.css")
-        policy = (
-            f"default-src 'none'; script-src {_hash_of(script)}; style-src {_hash_of(style)}; "
-            "connect-src 'self'; img-src blob: data:; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'none'"
-        )
-        title = f"{description.name} {description.version}"
-        document = (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-            f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
-            f"{_header(description)}{_form(description)}{_ports('Inputs', description.inputs)}"
-            f"{_ports('Outputs', description.outputs)}{_command(description)}{_endpoints()}"
-            f"</main><script>{script}</script></body></html>\n"
-        )
-        return cls(document.encode(), policy)
-
-
-def _resource(name: str) -> str:
-    return files("pesto_runtime.service.page").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash_of(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
-
-
-def _header(description: Description) -> str:
-    known = description.known
-    told = f"<p>{escape(known.description)}</p>" if known.description else ""
-    title = known.title or description.name
-    return (
-        f"<header><h1>{escape(title)} <small>{escape(description.version)}</small></h1>"
-        f'<p id="state" role="status">…</p>{told}</header>'
-    )
-
-
-def _form(description: Description) -> str:
-    fields = "".join(field_of(port) for port in description.inputs)
-    return (
-        f'<section><h2>Try it</h2><form id="call" novalidate>{fields}<p class="row">'
-        '<button id="run">Run</button> <button type="button" id="stop" hidden>Stop</button> '
-        '<label>Answer <select id="answer"><option value="preview">as '
-        'pictures and values</option><option value="json">JSON, as PESTO’s clients get it</option>'
-        '</select></label> <output id="spent"></output></p></form>'
-        '<div id="answers" aria-live="polite"></div></section>'
-    )
-
-
-def _ports(heading: str, ports: tuple[Port, ...]) -> str:
-    is_output = heading == "Outputs"
-    rows = "".join(
-        f"<tr{_nodata(port)}><th scope=row><code>{escape(port.name)}</code></th>"
-        f"<td>{escape(port.kind)}{'' if port.required or is_output else ', optional'}</td>"
-        f"<td>{shown_schema(port)}</td></tr>"
-        for port in ports
-    )
-    body = rows or "<tr><td>none</td></tr>"
-    return f"<section><h2>{heading}</h2><table><tbody>{body}</tbody></table></section>"
-
-
-def _nodata(port: Port) -> str:
-    """What the script leaves out of a picture of this output."""
-    if port.raster is None or port.raster.nodata is None:
-        return ""
-    return f' data-port="{escape(port.name)}" data-nodata="{port.raster.nodata:g}"'
-
-
-def _command(description: Description) -> str:
-    parts = [f"curl -s BASE{PREFIX}/process"]
-    for port in description.inputs:
-        if port.kind in ("image", "images"):
-            parts.append(f"-F '{port.name}=@{port.name}.tif;type=image/tiff'")
-        elif port.required or port.has_default:
-            value = port.schema.get("default", "…")
-            text = value if isinstance(value, str) else json.dumps(value)
-            parts.append(f"-F {_quoted(f'{port.name}={text}')}")
-    command = escape(" \\\n  ".join(parts))
-    return (
-        '<section><h2>From a shell</h2><pre id="command">'
-        f"{command}</pre><p>One part per input, named as it; <code>-H 'Accept: image/tiff'</code> "
-        "for one image alone, <code>-H 'Accept: multipart/form-data'</code> for a part per output."
-        "</p></section>"
-    )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def _endpoints() -> str:
-    rows = "".join(
-        f'<tr><td>{method}</td><th scope=row><a href="{PREFIX[1:]}/{path}"><code>{PREFIX}/{path}'
-        f"</code></a></th><td>{told}</td></tr>"
-        for method, path, told in _ENDPOINTS
-    )
-    return f"<section><h2>Endpoints</h2><table><tbody>{rows}</tbody></table></section>"

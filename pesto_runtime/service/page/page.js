@@ -9,10 +9,10 @@ const make = (tag, text, parent) => {
 };
 
 async function showState() {
-  let told = "unreachable";
-  try { told = await (await fetch(new URL("health", api))).text(); } catch (error) { /* said below */ }
-  $("state").textContent = told;
-  $("state").className = told === "OK" ? "ok" : "bad";
+  let message = "unreachable";
+  try { message = await (await fetch(new URL("health", api))).text(); } catch (error) { /* shown below */ }
+  $("state").textContent = message;
+  $("state").className = message === "OK" ? "ok" : "bad";
 }
 
 function gathered() {
@@ -86,7 +86,7 @@ function paint(canvas, image, nodata) {
   return bands >= 3 ? ranges : ranges.slice(0, 1);
 }
 
-function tellPixel(canvas, line, image) {
+function showPixel(canvas, line, image) {
   const [bands, height, width] = image.shape;
   canvas.addEventListener("pointermove", (event) => {
     const col = Math.min(width - 1, Math.floor((event.offsetX / canvas.clientWidth) * width));
@@ -112,15 +112,15 @@ async function showPart(name, value) {
     return;
   }
   const image = readNpy(await value.arrayBuffer());
-  const told = make("span", `${image.shape.join(" × ")} (band, row, column), ${image.dtype}`, caption);
+  const message = make("span", `${image.shape.join(" × ")} (band, row, column), ${image.dtype}`, caption);
   const link = make("a", "download .npy", (caption.append(" "), caption));
   link.href = URL.createObjectURL(value);
   link.download = name + ".npy";
   if (!image.values || image.shape.length !== 3) return;
   const canvas = make("canvas", undefined, figure);
   const ranges = paint(canvas, image, nodataOf(name));
-  told.textContent += ", " + ranges.map(([least, most]) => (least > most ? "nothing valid" : `${least} to ${most}`)).join(" | ");
-  tellPixel(canvas, make("div", undefined, figure), image);
+  message.textContent += ", " + ranges.map(([least, most]) => (least > most ? "nothing valid" : `${least} to ${most}`)).join(" | ");
+  showPixel(canvas, make("div", undefined, figure), image);
   canvas.nextSibling.className = "under";
 }
 
@@ -156,7 +156,7 @@ async function call(event) {
   const spent = () => `${((performance.now() - began) / 1000).toFixed(1)} s`;
   const clock = setInterval(() => { $("spent").textContent = `running, ${spent()}`; }, 100);
   setRunning(new AbortController());
-  let told = "";
+  let message = "";
   try {
     const asked = { method: "POST", body: gathered(), headers: { Accept: accept }, signal: running.signal };
     const answer = await fetch(new URL("process", api), asked);
@@ -164,14 +164,14 @@ async function call(event) {
     if (!answer.ok) showProblem(await answer.json());
     else if (type.startsWith("multipart/")) for (const [name, value] of await answer.formData()) await showPart(name, value);
     else make("pre", JSON.stringify(await answer.json(), shortened, 1), $("answers"));
-    told = `HTTP ${answer.status}, ${spent()}`;
+    message = `HTTP ${answer.status}, ${spent()}`;
   } catch (error) {
-    if (error.name === "AbortError") told = `stopped after ${spent()}`;
+    if (error.name === "AbortError") message = `stopped after ${spent()}`;
     else make("p", `no answer: ${error.message}`, $("answers")).className = "bad";
   }
   clearInterval(clock);
   setRunning(null);
-  $("spent").textContent = told;
+  $("spent").textContent = message;
 }
 
 $("stop").addEventListener("click", () => running && running.abort());

@@ -1,7 +1,7 @@
-"""The link between a service and a worker: frames, the socket they go through, a shared counter.
+"""Exchange messages between a service and a worker: frames, their socket, a shared counter.
 
-A frame is a JSON head and some bytes. Nothing is pickled: a worker runs code that the service does
-not trust with its memory.
+A frame is a JSON head and some bytes. Nothing is pickled: unpickling runs code, and a worker runs
+that of an author, which the service does not trust.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadField, PestoError, error_from_problem
-from pesto_runtime.service.request import Payload
-from pesto_runtime.service.spool import Spool
+from pesto_runtime.service.runner import Payload, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse
 
     _Ancillary = tuple[int, int, bytes]
 
@@ -40,7 +39,7 @@ _READ_BYTES = 128 << 10
 _BUFFER_BYTES = 1 << 20
 _INT_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_INT_BYTES)
-# A program that an algorithm starts must not inherit a spool: it would keep the memory.
+# A program that an algorithm starts must not inherit a spool: its memory would not be freed.
 _CLOSED_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 _NUMBER = struct.Struct("=Q")
@@ -78,14 +77,14 @@ def _joined(head: bytes, body: bytes, number: int) -> bytes:
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames."""
+    """Divides a stream of bytes into frames."""
 
     def __init__(self) -> None:
         """Start without bytes."""
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take more bytes, and return the frames that are complete now."""
+        """Add bytes, and return the frames that are complete now."""
         # One small frame per read is the rule: it is decoded where it lies, without a copy.
         if not self._bytes and (frame := _first(data)) is not None and len(data) == _end(data):
             return [frame]
@@ -117,7 +116,7 @@ def _first(data: bytes | bytearray) -> Frame | None:
     return Frame(document, bytes(data[middle : middle + body_size]), number)
 
 
-# Cached, as `_call_head` and `_answer_head` are: 0.1 microseconds instead of 5.
+# Cached, as `_call_head` and `_response_head` are: 0.1 microseconds instead of 5.
 @lru_cache(maxsize=256)
 def _known_head(head: bytes) -> Mapping[str, JsonValue]:
     """Decode a short head; nearly all calls of a service have one of few heads."""
@@ -148,13 +147,13 @@ def _call_head(
     return _ENCODER.encode(head).encode()
 
 
-def answer_frame(answer: CallResponse, *, content: bytes, spilled: int | None) -> bytes:
-    """Encode an answer; `spilled` is the size of content that goes as a spool, else None."""
-    return _joined(_answer_head(answer.media_type, spilled), content, 0)
+def response_frame(response: CallResponse, *, content: bytes, spilled: int | None) -> bytes:
+    """Encode a response; `spilled` is the size of content that goes as a spool, else None."""
+    return _joined(_response_head(response.media_type, spilled), content, 0)
 
 
 @lru_cache(maxsize=256)
-def _answer_head(media_type: str, spilled: int | None) -> bytes:
+def _response_head(media_type: str, spilled: int | None) -> bytes:
     head = {"kind": "answer", "media_type": media_type, "spilled": spilled}
     return _ENCODER.encode(head).encode()
 
@@ -258,8 +257,8 @@ def _spool(ancillary: Iterable[_Ancillary]) -> Spool | None:
 class StartedCallCounter:
     """Shared counter: the number of the call that a worker has started last; 0 at first.
 
-    Writing it costs no message, and it outlives the worker. So the service knows of a worker that
-    died whether it had started its call; one that was not started may go to another worker.
+    Writing it needs no message, and it outlives the worker. So the service knows whether a worker
+    that died had started its call; a call that was not started may go to another worker.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -269,7 +268,7 @@ class StartedCallCounter:
 
     @classmethod
     def create(cls) -> StartedCallCounter:
-        """Make a counter in memory without a name; a child process may inherit its descriptor."""
+        """Create a counter in an anonymous memory file, which a child process may inherit."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("pesto-started-call")
         else:

@@ -1,7 +1,7 @@
-"""One worker process, as the service sees it: start it, send it calls, kill it.
+"""Control one worker process from the service: start it, send it calls, kill it.
 
 The handle turns frames into events of `lifecycle`, and performs the actions that this returns. It
-decides nothing itself, nor which call goes to which worker: that is the pool's business.
+decides nothing itself; `pool` decides which call goes to which worker.
 """
 
 from __future__ import annotations
@@ -21,10 +21,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import PestoError
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import also
-from pesto_runtime.service.runs import CallResponse, ProcessFacts, no_progress
-from pesto_runtime.service.spool import INLINE_BYTES, Spool
+from pesto_runtime.service.runner import (
+    INLINE_BYTES,
+    CallResponse,
+    ProcessFacts,
+    Spool,
+    no_progress,
+)
 from pesto_runtime.service.workers import lifecycle
 from pesto_runtime.service.workers.frames import (
     Frame,
@@ -43,13 +48,12 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.service.request import Payload
-    from pesto_runtime.service.runs import OnLog, OnProgress
+    from pesto_runtime.service.runner import OnLog, OnProgress, Payload
     from pesto_runtime.service.workers.lifecycle import Actions, Event, Outcome, WorkerState
 
 _LOG = logging.getLogger(__name__)
 _MODULE = "pesto_runtime.service.workers.process"
-_ON_LOOP_BYTES = 4 << 20  # copying more is left to a thread; 4 MiB take about 1 ms
+_ON_LOOP_BYTES = 4 << 20  # more is copied in a thread; 4 MiB take about 1 ms
 
 _Result = TypeVar("_Result")
 
@@ -104,8 +108,8 @@ class _Request(Generic[_Result]):
 
     Attributes:
         outcome: The result or the error. An error is a value here: a caller that is cancelled in
-            the same turn of the loop does not read it, and asyncio would log it as an exception
-            that nobody retrieved.
+            the same turn of the loop does not read it, and asyncio would log that the exception
+            was never retrieved.
         context: Variables of the caller, where its log lines take their fields from.
         body: Of a call, if it is large; closed once the worker has mapped it.
     """
@@ -213,7 +217,7 @@ class WorkerHandle:
         Raises:
             TimeoutError: its deadline has passed; the worker was killed.
             CallNotStarted: the worker died before it started the call; another one may run it.
-            PestoError: the request, the algorithm or the answer is at fault, or the worker died.
+            PestoError: the request, the algorithm or its outputs are wrong, or the worker died.
         """
         loop = asyncio.get_running_loop()
         request: _Request[CallResponse] = _Request(loop.create_future(), on_log, on_progress)
@@ -225,7 +229,7 @@ class WorkerHandle:
             return await request.result()
         except BaseException:
             # Cancelled, or not sent. After an error of the call itself this event changes nothing,
-            # nor where the answer has come in the same turn: then the worker is idle already.
+            # nor if the response came in the same turn: then the worker is idle already.
             self._feed(lifecycle.CallAbandoned(number))
             with contextlib.suppress(ValueError):
                 self._requests.remove(request)
@@ -272,7 +276,7 @@ class WorkerHandle:
                 self._on_loss(self)
             elif action is lifecycle.Do.READ_SOCKET:
                 # Within the same turn: libuv runs timers before it polls sockets, so that after a
-                # turn that took long, an answer which came in time is still unread here.
+                # turn that took long, a response which came in time is still unread here.
                 # https://docs.libuv.org/en/v1.x/design.html#the-i-o-loop
                 self._read()
                 self._feed(lifecycle.SocketRead())

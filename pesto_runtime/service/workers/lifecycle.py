@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pesto_runtime.errors import AlgorithmFailed, PestoError
 
 if TYPE_CHECKING:
-    from pesto_runtime.service.runs import CallResponse, ProcessFacts
+    from pesto_runtime.service.runner import CallResponse, ProcessFacts
 
 WorkerState: TypeAlias = Literal["loading", "setting up", "idle", "called", "late", "lost"]
 Outcome: TypeAlias = (
@@ -193,7 +193,7 @@ def _not_ready(life: Lifecycle, event: Event) -> Step:
 def _idle(life: Lifecycle, event: Event) -> Step:
     match event:
         case CallAssigned(deadline):
-            # Written out: `replace` takes 1.5 microseconds, and this is done for every call.
+            # Written out, as every call takes this step: 0.9 microseconds, and 2.3 with `replace`.
             return Lifecycle(life.name, "called", life.number + 1, deadline), (Do.SEND_CALL,)
         case SocketClosed():
             return _lost(life), (Do.KILL, Do.REPORT_LOSS)
@@ -220,7 +220,7 @@ def _called(life: Lifecycle, event: Event) -> Step:
 
 def _late(life: Lifecycle, event: Event) -> Step:
     match event:
-        # There was no answer in the socket: the deadline counts now.
+        # The socket had no response: the call is late.
         case SocketRead():
             return _lost(life), (Resolve(TimeoutError()), Do.KILL, Do.REPORT_LOSS)
     return _called(life, event)

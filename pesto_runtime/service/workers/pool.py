@@ -1,7 +1,7 @@
-"""The workers of one service: assign calls to idle ones, replace lost ones, stop late calls.
+"""Assign calls to idle workers of one service, replace lost workers, and stop late calls.
 
 A call that is cancelled, or runs too long, is ended by killing its worker; another one starts in
-its place. Workers that die are replaced; when none can be started any more, the service says so.
+its place. Workers that die are replaced; if none can be started, the state is FAILED.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from pesto_runtime.hrefs import Gate
-    from pesto_runtime.service.admission import Limits
-    from pesto_runtime.service.request import Payload
-    from pesto_runtime.service.runs import CallResponse, OnLog, OnProgress, ProcessFacts, State
+    from pesto_runtime.service.limits import Limits
+    from pesto_runtime.service.runner import (
+        CallResponse,
+        OnLog,
+        OnProgress,
+        Payload,
+        ProcessFacts,
+        State,
+    )
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
@@ -110,7 +116,7 @@ class WorkerPool:
         """Wait until the first worker has loaded the target.
 
         Raises:
-            PestoError: the target cannot be loaded; no worker is left then.
+            PestoError: the target cannot be loaded; all workers are killed then.
         """
         first = next(iter(self._all))
         try:
@@ -134,7 +140,7 @@ class WorkerPool:
         A call that a dead worker never started is assigned to the next one.
 
         Raises:
-            PestoError: the request, the algorithm or the answer is at fault.
+            PestoError: the request, the algorithm or its outputs are wrong.
             Busy: one worker after the other died before it started the call.
             AlgorithmFailed: the worker died, or took longer than it may.
         """
@@ -149,7 +155,7 @@ class WorkerPool:
                 died += 1
                 if died == _MOST_HANDOVERS:
                     raise Busy(str(error), retry_after_s=1) from error
-                _LOG.warning("%s; another one is handed it", error)
+                _LOG.warning("%s; the call is sent to another one", error)
 
     async def _run_in(
         self,
@@ -171,7 +177,7 @@ class WorkerPool:
             )
         except TimeoutError as error:
             raise AlgorithmFailed(
-                f"{self.facts.description.name}: no answer within {self._limits.timeout_s} s, "
+                f"{self.facts.description.name}: no response within {self._limits.timeout_s} s, "
                 "which is the most that a call may take here; it was stopped"
             ) from error
         finally:
@@ -183,7 +189,7 @@ class WorkerPool:
         leaving, self._all = self._all, set()
         self._serving.clear()
         self._deadlines.close()
-        # First the starts: one that went on would add a worker after all others are killed.
+        # First the starts: one that continued would add a worker after all others are killed.
         for task in self._starts:
             task.cancel()
         for each in leaving:
@@ -201,8 +207,8 @@ class WorkerPool:
         try:
             return await waiter
         except asyncio.CancelledError:
-            # Cancelled in the turn in which it was given a worker: the next caller gets it, else
-            # the pool would be one worker short from now on.
+            # Cancelled in the turn in which it got a worker: the next caller gets it, else the pool
+            # would have one worker fewer from now on.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._release(waiter.result())
             raise
@@ -290,14 +296,14 @@ class WorkerPool:
 
 
 class CallDeadlines:
-    """Passes the time to workers whose call may be late; every call may take equally long.
+    """Passes the time to workers whose call may be late; all calls have the same time limit.
 
     There is one timer for all: nearly every call ends long before its deadline, and a timer of its
-    own would be made and cancelled for nothing.
+    own would be created and cancelled for nothing.
     """
 
     def __init__(self, timeout_s: float | None) -> None:
-        """Let calls take so many seconds; None for any number."""
+        """Limit calls to so many seconds; None for no limit."""
         self._timeout_s = timeout_s
         self._watched: dict[WorkerHandle, float] = {}  # the earliest deadline comes first
         self._timer: asyncio.TimerHandle | None = None
@@ -327,7 +333,7 @@ class CallDeadlines:
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        # All calls may take equally long: the order of their starts is that of their deadlines.
+        # All calls have the same time limit: the order of their starts is that of their deadlines.
         for handle, deadline in list(self._watched.items()):
             if deadline > now:
                 self._timer = loop.call_at(deadline, self._pass_time)

@@ -1,7 +1,7 @@
-"""Program of a worker: `python -m pesto_runtime.service.workers.process SOCKET COUNTER PID`.
+"""Run a worker: `python -m pesto_runtime.service.workers.process SOCKET COUNTER PID`.
 
-It performs one call after the other, from the bytes of the request to those of the answer. Nothing
-of it runs in the service: the service starts it, and exchanges frames with it.
+It performs one call after the other, from the bytes of the request to those of the response. The
+service starts this program and exchanges frames with it; nothing here runs in the service itself.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from typing import TYPE_CHECKING
 from pesto_runtime.client.transport import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
 from pesto_runtime.processor.protocol import listening
-from pesto_runtime.service.spool import INLINE_BYTES, Spool
+from pesto_runtime.service.runner import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.frames import (
     Frame,
     FrameDecoder,
     StartedCallCounter,
-    answer_frame,
     decode_payload,
     encode_error,
     encode_frame,
     receive,
+    response_frame,
     send,
 )
 from pesto_runtime.service.workers.handle import WorkerSettings
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.processor import Processor
     from pesto_runtime.service.execution import Execution
-    from pesto_runtime.service.request import Payload
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse, Payload
 
     Send = Callable[[str, Mapping[str, JsonValue]], None]
 
@@ -78,7 +77,7 @@ class WorkerProcess:
         self._send(encode_frame(kind, head, body))
 
     def _send(self, frame: bytes, spool: Spool | None = None) -> None:
-        # Threads of an algorithm log while its main thread answers: frames must not be mixed.
+        # Threads of an algorithm log while its main thread responds: frames must not be mixed.
         with self._gate:
             sent = send(self._channel, frame, spool)
             if sent < len(frame):
@@ -92,17 +91,17 @@ class WorkerProcess:
         redirect_output(self._forwarder)
         with listening(self._forwarder, everywhere=True):
             try:
-                here, afar = self._ready(settings)
+                local, remote = self._ready(settings)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # reported to the service
                 self._fail(error)
                 return
-            with _settled(here.processor):
+            with _settled(local.processor):
                 # A full collection looks through 54 000 objects of numpy, GDAL and pydantic. It
                 # would take 34 ms in the middle of a call; after `freeze` it takes 1 microsecond.
                 gc.collect()
                 gc.freeze()
                 for frame in frames:
-                    self._perform(here if frame.head["from_here"] else afar, frame)
+                    self._perform(local if frame.head["from_here"] else remote, frame)
 
     def _ready(self, settings: WorkerSettings) -> tuple[Execution, Execution]:
         """Load and set up; return what performs calls from this machine, and from others."""
@@ -114,7 +113,7 @@ class WorkerProcess:
             "version_document": dict(processor.version_document),
         }
         self.send("loaded", facts)
-        import_module("pesto_runtime.raster.codec")  # GDAL, before the first call waits for it
+        import_module("pesto_runtime.raster.codec")  # else the first call waits for GDAL
         processor.setup()
         far_gate = replace(settings.gate, loopback=False)
         both = tuple(
@@ -132,8 +131,8 @@ class WorkerProcess:
         try:
             payload = self._payload(frame)
             self._set_trace(payload.trace)
-            self._reply(execution.answer(payload, on_tile=self._send_tile))
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of the process: it goes on
+            self._reply(execution.perform(payload, on_tile=self._send_tile))
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of the process: it continues
             self._fail(error)
 
     def _send_tile(self, tile: str) -> None:
@@ -158,13 +157,13 @@ class WorkerProcess:
             self.send("begun", {})
         return decode_payload(frame, spool)
 
-    def _reply(self, answer: CallResponse) -> None:
+    def _reply(self, response: CallResponse) -> None:
         self._forwarder.end()
-        spool, content = answer.spool, answer.content
+        spool, content = response.spool, response.content
         if spool is None and len(content) > INLINE_BYTES:
             spool, content = Spool.of(content), b""
         size = None if spool is None else spool.size
-        self._send(answer_frame(answer, content=content, spilled=size), spool)
+        self._send(response_frame(response, content=content, spilled=size), spool)
 
     def _fail(self, error: BaseException) -> None:
         self._forwarder.end()
@@ -194,16 +193,16 @@ class OutputForwarder:
         self._send = send
         self._lines = 0
         self._next = 0.0
-        self._held: tuple[float, float] | None = None
+        self._unsent: tuple[float, float] | None = None
 
     def begin(self) -> None:
         """Reset the limits, for the next call."""
-        self._lines, self._next, self._held = 0, 0.0, None
+        self._lines, self._next, self._unsent = 0, 0.0, None
 
     def end(self) -> None:
-        """Send the last progress, where it was held back."""
-        if self._held is not None:
-            self._send_progress(*self._held)
+        """Send the last progress, if it was not sent yet."""
+        if self._unsent is not None:
+            self._send_progress(*self._unsent)
 
     def progress(self, done: float, total: float) -> None:
         """Send it, at most 20 times a second; the last one always."""
@@ -212,10 +211,10 @@ class OutputForwarder:
             self._next = now + _PROGRESS_EVERY_S
             self._send_progress(done, total)
         else:
-            self._held = (done, total)
+            self._unsent = (done, total)
 
     def _send_progress(self, done: float, total: float) -> None:
-        self._held = None
+        self._unsent = None
         self._send("progress", {"done": done, "total": total})
 
     def log(self, text: str) -> None:
@@ -224,7 +223,7 @@ class OutputForwarder:
         if self._lines < _MOST_LINES:
             self._send("log", {"line": text[:_LINE_CHARS]})
         elif self._lines == _MOST_LINES:
-            self._send("log", {"line": f"over {_MOST_LINES} lines; no more are kept"})
+            self._send("log", {"line": f"over {_MOST_LINES} lines; further lines are not stored"})
 
 
 class _LineStream(io.TextIOBase):
@@ -273,7 +272,7 @@ def redirect_output(forwarder: OutputForwarder) -> None:
 def die_with(parent: int) -> None:
     """Have this process killed as soon as its parent is gone, even in the middle of a call.
 
-    The kernel does it on Linux, so that code which holds the interpreter's lock dies too.
+    The kernel does it on Linux, so that code that has the interpreter's lock ends, too.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -303,7 +302,7 @@ def main() -> None:
     channel, counter, parent = (int(text) for text in sys.argv[1:])
     die_with(parent)
     for descriptor in (channel, counter):
-        os.set_inheritable(descriptor, False)  # programs of an algorithm must not keep them open
+        os.set_inheritable(descriptor, False)  # not for programs of an algorithm
     os.dup2(2, 1)  # output that bypasses Python goes to the service's log
     faulthandler.enable(file=2)
     WorkerProcess(socket.socket(fileno=channel), StartedCallCounter(counter)).serve()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="package")
 def errands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service of the errand, which tells a file what it does."""
+    """A service of the errand, which writes its progress into a file."""
     from tests.contract.serving import ERRANDS, served
 
     jobs = tmp_path_factory.mktemp("jobs")

@@ -1,4 +1,4 @@
-"""One call made ready: whose key it has, what it may send, and what it may not answer."""
+"""The preparation of one call: its key, its inputs, and the outputs that it must not return."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_key_is_the_same_for_every_try_and_another_for_every_other_call() -> N
     assert len({key, *others}) == 8
 
 
-def test_inputs_that_are_no_json_have_no_key() -> None:
+def test_inputs_that_are_not_json_have_no_key() -> None:
     """Neither arrays nor NaN cross a task boundary."""
     with pytest.raises(InvalidInput, match="not JSON"):
         call_key(Run(), {"level": float("nan")}, {})
@@ -85,7 +85,7 @@ def test_json_needs_no_href() -> None:
 
 
 def test_a_plain_pesto_service_writes_nothing_and_may_have_no_jobs() -> None:
-    """Both are told with the way out."""
+    """Both errors have the solution."""
     plain = described(f"{PROCESSES}:grow", plain=True)
     with pytest.raises(InvalidInput, match="stage of a pipeline"):
         require_references(plain, {})
@@ -95,7 +95,7 @@ def test_a_plain_pesto_service_writes_nothing_and_may_have_no_jobs() -> None:
 
 
 def test_images_are_sent_by_reference() -> None:
-    """An href, or one with window and bands; what was left empty is left out."""
+    """An href, or one with window and bands; an empty input is not sent."""
     ours = described(f"{ROOT}/examples/cloud_mask.py:cloud_mask")
     window = {"href": "file:///a.tif", "window": [0, 0, 8, 8], "bands": [1, 2, 3, 4]}
     assert client_inputs(ours, {"scene": "file:///a.tif", "threshold": None}) == {
@@ -130,12 +130,12 @@ def test_a_plain_pesto_service_reads_its_own_uris() -> None:
 
 @pytest.mark.parametrize(("gpu", "chosen"), [(None, {}), (0, {}), (1, {"pool": "pesto_gpu"})])
 def test_a_gpu_chooses_the_pool(gpu: float | None, chosen: dict[str, str]) -> None:
-    """As `resources.gpu` of the description says; a queue where one is named."""
+    """As `resources.gpu` of the description declares; also the queue, if one is named."""
     document = load_processor(f"{PROCESSES}:grow").description.to_json()
     description = Description.parse({**document, "resources": {"gpu": gpu}})
     assert placement(description) == chosen
-    asked = placement(description, gpu_pool=None, gpu_queue="gpu")
-    assert asked == ({"queue": "gpu"} if chosen else {})
+    queued = placement(description, gpu_pool=None, gpu_queue="gpu")
+    assert queued == ({"queue": "gpu"} if chosen else {})
 
 
 def test_the_examples_hold() -> None:

@@ -1,4 +1,4 @@
-"""A connection, however it was written, is one endpoint; what is wrong with it is told at once."""
+"""A connection is one endpoint, however it was written; one error has all its wrong fields."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_empty_fields_mean_their_defaults() -> None:
 
 def test_credentials_become_a_header_and_stay_out_of_logs() -> None:
     """With a login they are basic, without one a bearer token; no repr shows them."""
-    basic = endpoint_of(connection(host="http://mask", login="eo", password="secret"))  # noqa: S106  # nobody's
+    basic = endpoint_of(connection(host="http://mask", login="eo", password="secret"))  # noqa: S106  # not a real one
     _, _, pair = basic.headers["Authorization"].partition("Basic ")
     assert base64.b64decode(pair) == b"eo:secret"
-    bearer = endpoint_of(connection(host="http://mask", password="secret"))  # noqa: S106  # nobody's
+    bearer = endpoint_of(connection(host="http://mask", password="secret"))  # noqa: S106  # not a real one
     assert bearer.headers == {"Authorization": "Bearer secret"}
     assert "secret" not in repr(bearer)
     assert not endpoint_of(connection(host="http://mask", login="eo")).headers
@@ -62,12 +62,12 @@ def test_credentials_become_a_header_and_stay_out_of_logs() -> None:
 def test_a_service_given_to_the_task_takes_the_rest_of_the_connection() -> None:
     """Replicas and stages share credentials and times."""
     extra = json.dumps({"timeout": 7, "verify": "/etc/ca.pem"})
-    found = endpoint_of(connection(extra=extra, password="t"), service="http://other")  # noqa: S106  # nobody's
+    found = endpoint_of(connection(extra=extra, password="t"), service="http://other")  # noqa: S106  # not a real one
     assert (found.url, found.timeout_s, found.verify) == ("http://other", 7, "/etc/ca.pem")
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    """No host, and two fields that are no numbers."""
+def test_one_error_has_all_wrong_fields() -> None:
+    """No host, and two fields that are not numbers."""
     extra = json.dumps({"timeout": "soon", "retries": True})
     with pytest.raises(InvalidInput) as caught:
         endpoint_of(connection(extra=extra))

@@ -25,23 +25,23 @@ def connect(monkeypatch: pytest.MonkeyPatch, **fields: object) -> PestoHook:
     return PestoHook("service")
 
 
-def test_the_test_button_tells_which_service_answers(
+def test_the_test_button_shows_the_service_that_responds(
     monkeypatch: pytest.MonkeyPatch, errands: Server
 ) -> None:
     """Its name, version and health; or why there is none."""
     assert connect(monkeypatch, host=errands.url).test_connection() == (True, "errand 1: OK")
-    nobody = connect(monkeypatch, host="127.0.0.1", port=free_port(), extra={"retries": 0})
-    is_right, told = nobody.test_connection()
+    absent = connect(monkeypatch, host="127.0.0.1", port=free_port(), extra={"retries": 0})
+    is_right, text = absent.test_connection()
     assert not is_right
-    assert "unreachable" in told
-    is_right, told = connect(monkeypatch).test_connection()
+    assert "unreachable" in text
+    is_right, text = connect(monkeypatch).test_connection()
     assert not is_right
-    assert "/host" in told
+    assert "/host" in text
 
 
 def test_each_verb_is_one_call(errands: Server, tmp_path: Path) -> None:
     """By the URL alone, without any connection."""
-    hook, path = PestoHook(None, service=errands.url), str(tmp_path / "told")
+    hook, path = PestoHook(None, service=errands.url), str(tmp_path / "log")
     assert hook.health() == "OK"
     assert hook.describe().name == "errand"
     assert hook.process({"path": path, "name": "a"}) == {"name": "a"}
@@ -53,7 +53,7 @@ def test_each_verb_is_one_call(errands: Server, tmp_path: Path) -> None:
     assert hook.status(job.id).state == "successful"
     assert hook.result(job.id) == {"name": "b"}
     assert hook.cancel(job.id).state == "dismissed"
-    assert lines_of(tmp_path / "told") == ["begin a", "end a", "begin b", "end b"]
+    assert lines_of(tmp_path / "log") == ["begin a", "end a", "begin b", "end b"]
 
 
 def test_credentials_are_sent_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_credentials_are_sent_with_every_request(monkeypatch: pytest.MonkeyPatch
         at: dict[str, object] = {"host": "127.0.0.1", "port": service.port}
         connect(monkeypatch, **at).describe()
         assert "authorization" not in service.headers
-        hook = connect(monkeypatch, **at, password="token")  # noqa: S106  # nobody's
+        hook = connect(monkeypatch, **at, password="token")  # noqa: S106  # not a real one
         hook.describe()
         assert service.headers["authorization"] == "Bearer token"
         hook.process({"path": "/a", "name": "a"})
@@ -77,7 +77,7 @@ def test_credentials_are_sent_with_every_request(monkeypatch: pytest.MonkeyPatch
         assert service.headers["authorization"] == "Bearer token"
 
 
-def test_a_connection_that_is_not_there_is_airflows_to_tell() -> None:
-    """Nothing falls back on anything."""
+def test_a_missing_connection_is_an_error_of_airflow() -> None:
+    """There is no fallback."""
     with pytest.raises(AirflowNotFoundException):
         PestoHook("absent").endpoint()

@@ -93,10 +93,10 @@ def test_an_image_is_written_by_the_service_and_its_href_is_the_result(
         with pytest.raises(TaskDeferred) as deferred:
             call.execute(context(out))
         event = fired(deferred.value.trigger)
-        told = call.execute_complete(context(out), event)  # type: ignore[arg-type]  # JSON
+        result = call.execute_complete(context(out), event)  # type: ignore[arg-type]  # JSON
     else:
-        told = call.execute(context(out))
-    assert told == {"cloud": file_href(out)}
+        result = call.execute(context(out))
+    assert result == {"cloud": file_href(out)}
     assert call.outlets == [Asset(file_href(out))]
     assert pixels_of(out).shape[0] == 1
 
@@ -111,7 +111,7 @@ def test_an_image_without_an_href_is_refused_before_the_call(masks: tuple[Server
 
 
 @pytest.mark.parametrize(
-    ("inputs", "out", "told"),
+    ("inputs", "out", "message"),
     [
         ({"scen": "s"}, OUT, r"/inputs/scen: is not an input; did you mean 'scene'\?"),
         ({}, {}, r"/out/cloud: is an image: .*out=\{'cloud': "),
@@ -119,10 +119,10 @@ def test_an_image_without_an_href_is_refused_before_the_call(masks: tuple[Server
     ],
 )
 def test_what_was_saved_finds_a_wrong_name_when_the_dag_is_read(
-    inputs: dict[str, object], out: dict[str, str], told: str
+    inputs: dict[str, object], out: dict[str, str], message: str
 ) -> None:
-    """Nobody is asked. The controls: right names, names that are templates, nothing saved."""
-    with pytest.raises(InvalidInput, match=told):
+    """No service is contacted. The controls: right names, templates as names, nothing saved."""
+    with pytest.raises(InvalidInput, match=message):
         PestoProcessOperator(task_id="t", saved=MASK, inputs=inputs, out=out)
     PestoProcessOperator(task_id="t", saved=MASK, inputs={"scene": "s"}, out=OUT)
     PestoProcessOperator(
@@ -147,18 +147,18 @@ def test_a_service_that_drifted_from_its_pin_is_not_called(
         with pytest.raises(AirflowFailException, match="/input/properties/scene/x-raster/margin"):
             call.execute(context("drift"))
     right = PestoDiscoverOperator(task_id="t", service=server.url, pin=MASK, save=folder / "saved")
-    told = right.execute(context("drift"))
-    assert (told["digest"], told["changes"]) == (document["digest"], [])
+    result = right.execute(context("drift"))
+    assert (result["digest"], result["changes"]) == (document["digest"], [])
     saved = json.loads((folder / "saved" / "cloud-mask@1.0.0.json").read_text())
-    assert saved["digest"] == Description.parse(saved["description"]).digest == told["digest"]
+    assert saved["digest"] == Description.parse(saved["description"]).digest == result["digest"]
 
 
 def test_a_digest_is_a_pin_too(errands: Server) -> None:
     """Any change of the description fails; without a folder the description is the result."""
-    told = PestoDiscoverOperator(task_id="t", service=errands.url).execute(context("pin"))
-    assert told["description"]["name"] == told["name"] == "errand"  # type: ignore[index, call-overload]  # a description
-    pinned = PestoDiscoverOperator(task_id="t", service=errands.url, pin=str(told["digest"]))
-    assert pinned.execute(context("pin"))["digest"] == told["digest"]
+    result = PestoDiscoverOperator(task_id="t", service=errands.url).execute(context("pin"))
+    assert result["description"]["name"] == result["name"] == "errand"  # type: ignore[index, call-overload]  # a description
+    pinned = PestoDiscoverOperator(task_id="t", service=errands.url, pin=str(result["digest"]))
+    assert pinned.execute(context("pin"))["digest"] == result["digest"]
     other = PestoDiscoverOperator(task_id="t", service=errands.url, pin="sha256:0")
     with pytest.raises(PestoTaskFailed, match="pinned to sha256:0"):
         other.execute(context("pin"))
@@ -166,16 +166,16 @@ def test_a_digest_is_a_pin_too(errands: Server) -> None:
 
 def test_a_try_after_a_try_is_the_same_job(errands: Server, tmp_path: Path) -> None:
     """Even with nothing remembered: the key alone finds it."""
-    inputs = {"path": str(tmp_path / "told"), "name": "a"}
+    inputs = {"path": str(tmp_path / "log"), "name": "a"}
     for _ in range(2):
         call = PestoProcessOperator(task_id="t", service=errands.url, inputs=inputs, mode="durable")
         assert call.execute(context(tmp_path)) == {"name": "a"}
-    assert lines_of(tmp_path / "told") == ["begin a", "end a"]
+    assert lines_of(tmp_path / "log") == ["begin a", "end a"]
 
 
 def test_a_lost_job_is_submitted_again_but_not_for_ever(errands: Server, tmp_path: Path) -> None:
     """Dismissed behind the task's back, thrice: then it is the task's retries that count."""
-    inputs = {"path": str(tmp_path / "told"), "name": "a", "gate": str(tmp_path / "gate")}
+    inputs = {"path": str(tmp_path / "log"), "name": "a", "gate": str(tmp_path / "gate")}
     call = PestoProcessOperator(
         task_id="t", service=errands.url, inputs=inputs, mode="deferrable", lease_s=60
     )
@@ -192,7 +192,7 @@ def test_a_lost_job_is_submitted_again_but_not_for_ever(errands: Server, tmp_pat
 
 
 def _dismissed(server: Server, trigger: BaseTrigger) -> dict[str, object]:
-    """The event of a trigger whose job somebody dismisses."""
+    """The event of a trigger whose job is dismissed meanwhile."""
     assert isinstance(trigger, PestoJobTrigger)
     server("DELETE", f"/jobs/{trigger.job_id}")
     event = fired(trigger)
@@ -202,7 +202,7 @@ def _dismissed(server: Server, trigger: BaseTrigger) -> dict[str, object]:
 
 def test_killing_a_task_cancels_its_job(errands: Server, tmp_path: Path) -> None:
     """By the worker's hand and by the triggerer's; a second time does no harm."""
-    inputs = {"path": str(tmp_path / "told"), "name": "a", "gate": str(tmp_path / "gate")}
+    inputs = {"path": str(tmp_path / "log"), "name": "a", "gate": str(tmp_path / "gate")}
     call = PestoProcessOperator(task_id="t", service=errands.url, inputs=inputs, mode="deferrable")
     with pytest.raises(TaskDeferred) as deferred:
         call.execute(context(tmp_path))
@@ -246,7 +246,7 @@ def test_a_decorated_function_makes_the_inputs(errands: Server, tmp_path: Path) 
             task_id="t", python_callable=inputs, op_kwargs={"path": path}, service=errands.url
         )
 
-    assert decorated(str(tmp_path / "told")).execute(context(tmp_path)) == {"name": "{{ 7 * 7 }}"}
+    assert decorated(str(tmp_path / "log")).execute(context(tmp_path)) == {"name": "{{ 7 * 7 }}"}
     with pytest.raises(PestoTaskFailed, match="must return a dict"):
         decorated("").execute(context(tmp_path))
 
@@ -274,7 +274,7 @@ def _health_trigger(url: str) -> PestoHealthTrigger:
 
 
 def test_a_gpu_in_the_saved_description_chooses_the_pool(tmp_path: Path) -> None:
-    """Unless the task says another; the URL of what was saved is the service."""
+    """Unless the task sets another; the URL of the saved description is the service."""
     path = tmp_path / "mask.json"
     path.write_text(
         json.dumps({**json.loads(MASK.read_text()), "overlay": {"resources": {"gpu": 1}}})

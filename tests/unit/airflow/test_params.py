@@ -75,13 +75,13 @@ def test_a_saved_description_is_read_with_its_overlay(tmp_path: Path) -> None:
     assert saved.said.digest == DOCUMENT["digest"]
 
 
-def test_drift_that_breaks_is_named_and_other_drift_is_told() -> None:
-    """A margin that grew breaks; a text does not; nothing changed is nothing."""
+def test_breaking_drift_is_an_error_and_other_drift_is_returned() -> None:
+    """A larger margin is breaking, another title is not; the same description has no drift."""
     saved = read_saved(MASK)
     document = saved.said.to_json()
     assert require_no_drift(saved, saved.said, where="there") == ()
-    retold = Description.parse({**document, "title": "Other"})
-    assert require_no_drift(saved, retold, where="there") == ("/title: the text changed",)
+    retitled = Description.parse({**document, "title": "Other"})
+    assert require_no_drift(saved, retitled, where="there") == ("/title: the text changed",)
     wider = json.loads(json.dumps(document))
     wider["input"]["properties"]["scene"]["x-raster"]["margin"] = 3
     with pytest.raises(InvalidContract, match=r"cloud-mask@1\.0\.0\.json") as caught:

@@ -1,4 +1,4 @@
-"""What each look at a job means; told without a clock, a network or an Airflow."""
+"""Polling a job: the decision after each response, without a clock, a network or an Airflow."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pesto_runtime.errors import AlgorithmFailed, Busy, Gone, InvalidInput, NotF
 RUNNING = Job(id="1", state="running")
 
 
-def test_looks_grow_rarer_up_to_the_longest() -> None:
-    """Short jobs are seen at once, long ones cost little."""
+def test_waits_grow_up_to_the_longest() -> None:
+    """The end of a short job is seen at once, and a long job needs few requests."""
     poller = JobPoller(longest_wait_s=5)
-    looks = [poller.next_step(RUNNING) for _ in range(30)]
-    assert looks[0] == 0.25
-    assert looks == sorted(looks)  # type: ignore[type-var]  # numbers: it goes on
-    assert looks[-1] == 5
+    waits = [poller.next_step(RUNNING) for _ in range(30)]
+    assert waits[0] == 0.25
+    assert waits == sorted(waits)  # type: ignore[type-var]  # numbers: the job runs
+    assert waits[-1] == 5
 
 
-def test_silence_is_borne_for_a_while_and_forgiven_by_an_answer() -> None:
-    """A service that is started again goes on; one that never answers fails the job."""
+def test_failed_requests_are_tolerated_and_counted_anew_after_a_response() -> None:
+    """A restart of the service does no harm; a service that stays unreachable fails the job."""
     poller = JobPoller(longest_wait_s=5)
     for _ in range(2):
         for _ in range(MOST_LOSSES):
@@ -37,13 +37,13 @@ def test_silence_is_borne_for_a_while_and_forgiven_by_an_answer() -> None:
         end.require_success()
 
 
-def test_a_busy_service_is_asked_again_when_it_said() -> None:
-    """Retry-After is longer than our own look."""
+def test_retry_after_of_a_busy_service_is_respected() -> None:
+    """Retry-After is longer than our own wait."""
     assert JobPoller(longest_wait_s=5).next_step(Busy("full", retry_after_s=17)) == 17
 
 
 @pytest.mark.parametrize(
-    ("news", "fate"),
+    ("response", "fate"),
     [
         (Job(id="1", state="successful"), "successful"),
         (Job(id="1", state="failed", error=AlgorithmFailed("x").to_problem()), "failed"),
@@ -52,16 +52,16 @@ def test_a_busy_service_is_asked_again_when_it_said() -> None:
         (InvalidInput("401"), "failed"),
     ],
 )
-def test_every_end_has_one_meaning(news: Job | InvalidInput, fate: str) -> None:
+def test_every_end_has_one_meaning(response: Job | InvalidInput, fate: str) -> None:
     """And it survives the JSON of a trigger's event."""
-    end = JobPoller(longest_wait_s=5).next_step(news)
+    end = JobPoller(longest_wait_s=5).next_step(response)
     assert isinstance(end, JobEnd)
     assert end.fate == fate
     assert JobEnd.parse(json.loads(json.dumps(end.to_json()))) == end
 
 
 def test_a_failed_job_raises_its_own_error() -> None:
-    """With what the service said of retrying."""
+    """With the `retryable` of the service."""
     problem = {**AlgorithmFailed("division by zero").to_problem(), "retryable": True}
     with pytest.raises(AlgorithmFailed, match="division by zero") as caught:
         JobEnd("failed", problem).require_success()

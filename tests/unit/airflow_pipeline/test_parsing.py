@@ -1,4 +1,4 @@
-"""Reading the DAG files: nobody is asked, no pixels are near, the tasks are those of the plan."""
+"""Parsing the DAG files contacts no service, and imports no library for pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 
 
 @pytest.mark.parametrize("name", DAGS)
-def test_parsing_a_dag_asks_nobody_and_imports_no_pixels(tmp_path: Path, name: str) -> None:
+def test_parsing_a_dag_contacts_no_service_and_imports_no_pixels(tmp_path: Path, name: str) -> None:
     """With sockets that refuse; rasterio, GDAL's bindings, HTTP and stores stay away."""
     done = subprocess.run(
         [sys.executable, "-c", PARSE, str(ROOT / "dags" / name)],

@@ -62,19 +62,19 @@ def test_any_pipeline_renders_to_a_formatted_dag(tmp_path: Path) -> None:
 
     compile(out.read_text(), out, "exec")
     assert is_formatted(out)
-    for told in (
+    for text in (
         "tile=200",
         "max_tasks=8",
         "params.output_folder",
         "params['with-hyphen'] | tojson",
     ):
-        assert told in out.read_text()
+        assert text in out.read_text()
 
 
 @pytest.mark.parametrize(
     "settings", [{"catalog": None}, {"services": ("cloud-mask=http://127.0.0.1:1",)}]
 )
 def test_a_dag_file_needs_saved_descriptions(settings: dict[str, object]) -> None:
-    """A service that would be asked at every parse is refused, with the way out."""
+    """A service that every parse would contact is rejected, with the solution."""
     with pytest.raises(InvalidInput, match="pesto discover"):
         renderer.render(request(CLOUD_COVER, settings.pop("catalog", CATALOG), **settings))  # type: ignore[arg-type]  # as given

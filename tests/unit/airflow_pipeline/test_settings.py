@@ -27,7 +27,7 @@ NAMED = {"group_id", "holes"}
     [("tiles", "did you mean 'tile'"), ("hole", "did you mean 'holes'"), ("q", "there are as_cog")],
 )
 def test_an_unknown_setting_is_refused(name: str, meant: str) -> None:
-    """When the file is read, before anything else is looked at; it says what was meant."""
+    """When the file is parsed, before any other check; with a suggestion."""
     with pytest.raises(InvalidInput, match=f"no setting '{name}'; {meant}"):
         pesto_pipeline(CLOUD_COVER, folder="/out", services="/nowhere", **{name: 1})  # type: ignore[arg-type]  # as given
 
@@ -55,13 +55,13 @@ def differences(page: str, real: Mapping[str, object]) -> list[str]:
     """Settings whose row of the table `setting` is not there, not wanted, or of another default."""
     (table,) = re.findall(r"^\| setting .*\n\|-.*\n((?:\|.*\n)+)", page, re.MULTILINE)
     rows = [[cell.strip(" `") for cell in line.split("|")[1:3]] for line in table.splitlines()]
-    told = dict(cast("list[tuple[str, str]]", rows))
+    shown = dict(cast("list[tuple[str, str]]", rows))
     return sorted(
         name
-        for name in {*told, *real}
-        if name not in told
+        for name in {*shown, *real}
+        if name not in shown
         or name not in real
-        or (real[name] is not None and told[name] != _shown(real[name]))
+        or (real[name] is not None and shown[name] != _shown(real[name]))
     )
 
 

@@ -48,7 +48,7 @@ def made(
 
 
 def test_each_phase_is_mapped_and_closed_before_the_next(tmp_path: Path) -> None:
-    """Two phases: what closes the first tells the second its chunks."""
+    """Two phases: the task that closes the first returns the chunks of the second."""
     dag = made(TWO_PHASES, catalog(TWO_PHASES, tmp_path))
     after = {
         task.task_id.removeprefix("test."): {each.removeprefix("test.") for each in
@@ -97,16 +97,16 @@ def test_a_process_that_wants_a_gpu_chooses_the_pool_of_its_phase(
 
 
 def test_every_output_is_an_asset(tmp_path: Path) -> None:
-    """Named after the pipeline, or as it is told; the last task makes it."""
+    """Named after the pipeline, or as `assets` names it; an outlet of the last task."""
     folder = catalog(TWO_PHASES, tmp_path)
     assert made(TWO_PHASES, folder).get_task("test.publish").outlets == [Asset("test.image")]
-    told = {"image": Asset("levels")}
-    assert made(TWO_PHASES, folder, assets=told).get_task("test.publish").outlets == [
+    assets = {"image": Asset("levels")}
+    assert made(TWO_PHASES, folder, assets=assets).get_task("test.publish").outlets == [
         Asset("levels")
     ]
 
 
-def test_what_is_wrong_is_told_when_the_file_is_read(tmp_path: Path) -> None:
+def test_errors_are_raised_when_the_file_is_parsed(tmp_path: Path) -> None:
     """A process without a description, an input that is missing or unknown, a wrong binding."""
     with pytest.raises(InvalidInput, match=r"above, grow, mean.*pesto discover"):
         made(TWO_PHASES, tmp_path)

@@ -80,9 +80,9 @@ def test_verbs_one_by_one_make_what_a_run_makes(tmp_path: Path) -> None:
     for index in chunks:
         PestoMapOperator(task_id=f"map_{index}", plan=href, chunk=index).perform(NOTHING)
 
-    told = mosaic.perform(NOTHING)
-    assert isinstance(told, dict)
-    assert told["sha256"] == local.sha256("mask") == sha256_of(tmp_path / "mask.tif")
+    mosaicked = mosaic.perform(NOTHING)
+    assert isinstance(mosaicked, dict)
+    assert mosaicked["sha256"] == local.sha256("mask") == sha256_of(tmp_path / "mask.tif")
     assert cover.perform(NOTHING) == {"fraction": local.value("cover")}
     merged = merge.perform(NOTHING)
     assert isinstance(merged, dict)
@@ -92,7 +92,7 @@ def test_verbs_one_by_one_make_what_a_run_makes(tmp_path: Path) -> None:
 
 
 def test_a_killed_chunk_stops_between_tiles_and_is_tried_again(tmp_path: Path) -> None:
-    """`on_kill` is heard before the next tile; Airflow is told that asking again can help."""
+    """`on_kill` takes effect before the next tile; the error lets Airflow retry."""
     task = PestoMapOperator(task_id="map", plan=planned(tmp_path / "out"), chunk=0)
     assert task.chunk_name == "0: col 0 row 0, 512 x 512"
     task.on_kill()

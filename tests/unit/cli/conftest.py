@@ -26,9 +26,9 @@ def pesto(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err + told.out
-        return Said(int(ended.value.code or 0), told.out, told.err)
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err + output.out
+        return Said(int(ended.value.code or 0), output.out, output.err)
 
     before = signal.getsignal(signal.SIGTERM)
     yield command

@@ -38,7 +38,7 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_every_kind_of_error_is_in_one_report(pesto: Command, broken: Path) -> None:
-    """Wrong binding, wrong dtype, missing band, unknown process, cycle, output nobody makes."""
+    """Wrong binding, wrong dtype, missing band, unknown process, cycle, unknown output."""
     said = pesto("check", broken, "--json")
     errors = [(each["pointer"], each["detail"]) for each in json.loads(said.out)["errors"]]
     assert said.code == 2
@@ -73,19 +73,19 @@ def test_inputs_are_checked_where_they_are_given(pesto: Command, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [("{", "not JSON"), ("[]", "error"), ('{"name": "x"}', "stages"),
      ('{"name": "x", "stages": [{"id": 1}], "outputs": {}, "colour": 1}', "colour")],
 )  # fmt: skip
 def test_what_is_no_pipeline_is_refused(
-    pesto: Command, tmp_path: Path, text: str, told: str
+    pesto: Command, tmp_path: Path, text: str, message: str
 ) -> None:
     """Every wrong field at once, by its pointer."""
     path = tmp_path / "p.json"
     path.write_text(text)
     said = pesto("check", path)
     assert (said.code, said.out) == (2, "")
-    assert told in said.err
+    assert message in said.err
     assert str(path) in said.err
 
 
@@ -107,7 +107,7 @@ def test_a_target_that_cannot_be_loaded_is_refused(
     assert target.partition(":")[0] in said.err
 
 
-def test_plan_tells_phases_and_tiles_and_makes_nothing(pesto: Command, tmp_path: Path) -> None:
+def test_plan_prints_phases_and_tiles_and_writes_nothing(pesto: Command, tmp_path: Path) -> None:
     """No folder, no store; the JSON is the plan itself."""
     scene = write_scene(tmp_path / "s.tif", noise(1100, 600))
     path = saved(tmp_path / "p.json", chain("grow", "grow"))

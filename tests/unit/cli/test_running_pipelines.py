@@ -46,7 +46,7 @@ def test_a_complete_run_exits_0_and_says_where_things_are(
 def test_a_partial_run_exits_3_and_a_healed_one_0(
     pesto: Command, tmp_path: Path, scene: Path, pipeline: Path
 ) -> None:
-    """The hole is told with its file."""
+    """The output names the file of holes."""
     (tmp_path / "broken").touch()
     words = ["run", pipeline, "-i", f"scene={scene}", "-o", tmp_path / "out", "--tile", "200"]
     partial = pesto(*words)
@@ -72,7 +72,7 @@ def test_a_failed_run_exits_1_and_publishes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["-i", "scene"], "NAME=VALUE"),
         (["-i", "scene=a.tif", "-i", "scene=b.tif"], "twice"),
@@ -88,13 +88,13 @@ def test_a_failed_run_exits_1_and_publishes_nothing(
     ],
 )
 def test_a_command_that_makes_no_sense_exits_2_and_makes_nothing(
-    pesto: Command, tmp_path: Path, scene: Path, pipeline: Path, words: list[str], told: str
+    pesto: Command, tmp_path: Path, scene: Path, pipeline: Path, words: list[str], message: str
 ) -> None:
     """Usage, contract and input errors are refusals."""
     given = [word.format(scene=scene) for word in words]
     said = pesto("run", pipeline, "-o", tmp_path / "out", *given)
     assert said.code == 2
-    assert told in said.err
+    assert message in said.err
     assert not (tmp_path / "out").exists()
 
 
@@ -125,7 +125,7 @@ def test_one_call_writes_what_is_asked_for(pesto: Command, tmp_path: Path, scene
 
 
 def test_describe_shows_ports_margin_and_digest(pesto: Command) -> None:
-    """For people, and as the JSON that a service answers."""
+    """As text, and as the JSON that a service returns."""
     said = pesto("describe", "examples/sieve.py:sieve")
     assert said.code == 0
     for word in ("sieve 1.0.0", "(map)", "margin 8", "uint8", "digest"):

@@ -11,7 +11,7 @@ from pesto_runtime.cli.main import app
 from pesto_runtime.service import server
 
 if TYPE_CHECKING:
-    from pesto_runtime.service.admission import Limits
+    from pesto_runtime.service.limits import Limits
 
 
 @pytest.mark.parametrize(

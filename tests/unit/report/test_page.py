@@ -1,4 +1,4 @@
-"""The report: what it tells, that it is one file, and that nothing in it runs."""
+"""The report: its content, that it is one file, and that nothing in it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.report import ReportData, write_report
 from pesto_runtime.report.page import render
-from tests.unit.report.made import PIPELINE, RESULT, tiles_over, write_raster
+from tests.unit.report.sample_run import PIPELINE, RESULT, tiles_over, write_raster
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,8 +186,8 @@ def test_a_partial_run_says_what_is_missing(run: ReportData) -> None:
     """Holes, what was skipped and warnings are listed; control: a complete run lists nothing."""
     source = render(partial(run))
     words = Page(source).words
-    for told in ("PARTIAL", "1 hole", "sieve: ValueError: odd", "was skipped", "no CRS"):
-        assert told in words
+    for fact in ("PARTIAL", "1 hole", "sieve: ValueError: odd", "was skipped", "no CRS"):
+        assert fact in words
     assert 'class="hole"' in source
     assert "Needs attention" not in Page(render(run)).words
 
@@ -199,13 +199,13 @@ def test_reused_tiles_are_hatched(run: ReportData) -> None:
     assert '<rect class="reused"' not in render(run)
 
 
-def test_a_tile_tells_its_window_and_time(run: ReportData) -> None:
-    """The tooltip of a tile says where it is and what it took."""
+def test_the_tooltip_of_a_tile_has_its_window_and_time(run: ReportData) -> None:
+    """Column, row, size and duration."""
     assert "<title>column 32, row 0, 28 × 32 px: 2 ms</title>" in render(run)
 
 
 def test_a_missing_output_does_not_spoil_the_report(run: ReportData) -> None:
-    """What cannot be read says why, where its picture would be."""
+    """The error stands in place of the picture."""
     (run.folder / "mask.tif").unlink()
     page = Page(render(run))
     assert "No preview." in page.words
@@ -264,8 +264,8 @@ def test_a_report_is_written_whole_or_not_at_all(run: ReportData, tmp_path: Path
 def test_a_vector_is_a_count_and_a_file_not_a_picture(run: ReportData) -> None:
     """No image is looked for in it; a run without vectors (control) has no such column."""
     ships: JsonValue = {"path": "ships.geojson", "sha256": "ab" * 32, "features": 1234}
-    told = {**RESULT, "outputs": {"ships": ships}}
-    shown = Page(render(replace(run, result=told)))
+    result = {**RESULT, "outputs": {"ships": ships}}
+    shown = Page(render(replace(run, result=result)))
     assert "ships 1234 features" in shown.words
     assert "Features" in shown.words
     assert "No preview" not in shown.words

@@ -12,7 +12,7 @@ from pesto_runtime.contract import Pipeline
 from pesto_runtime.report.facts import RunFacts
 from pesto_runtime.report.graph import Box, Graph, graph_of, kinds_of
 from pesto_runtime.report.pipeline_drawing import pipeline_svg
-from tests.unit.report.made import PIPELINE, RESULT
+from tests.unit.report.sample_run import PIPELINE, RESULT
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

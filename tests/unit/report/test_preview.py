@@ -12,7 +12,7 @@ from rasterio.io import MemoryFile
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge
 from pesto_runtime.raster import preview
 from pesto_runtime.raster.preview import read_preview
-from tests.unit.report.made import write_raster
+from tests.unit.report.sample_run import write_raster
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pesto_runtime.contract import Window
 from pesto_runtime.report.tilemap import SHADES, ColourScale, Tile, layers_of, tile_map
-from tests.unit.report.made import tiles_over
+from tests.unit.report.sample_run import tiles_over
 
 
 def test_the_fastest_and_the_slowest_have_the_ends_of_the_scale() -> None:

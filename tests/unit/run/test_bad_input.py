@@ -83,7 +83,7 @@ def test_a_scene_without_the_bands_is_refused_with_those_it_has(tmp_path: Path) 
         ({"transform": (15.0, 0.0, UTM[2], 0.0, -15.0, UTM[5])}, "pixels of 30 x -30 against 15"),
         ({"crs": "EPSG:32617"}, "CRS EPSG:32616 against EPSG:32617"),
         ({"size": (31, 20)}, "width 30 against 31"),
-        ({"transform": None}, "one has a transform"),
+        ({"transform": None}, "only one of them has a transform"),
     ],
 )
 def test_inputs_on_different_grids_are_refused_with_the_difference(

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from pesto_runtime.errors import Busy
-from pesto_runtime.service.admission import Admission
+from pesto_runtime.service.http import Admission
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
@@ -38,8 +38,8 @@ def test_retry_after_follows_the_duration_of_calls_up_to_a_minute() -> None:
     """Calls of an hour would otherwise make it five hours, when a place may long be free."""
     short, long = Admission(workers=1, queue=4), Admission(workers=1, queue=4)
     for _ in range(20):
-        short.took(0.1)
-        long.took(3600)
+        short.record_duration(0.1)
+        long.record_duration(3600)
     assert 0 < refused_for(short) < 1
     assert refused_for(long) == 60
 

@@ -11,7 +11,7 @@ from pesto_runtime.errors import RasterUnreadable
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Bounds, Image
-from pesto_runtime.service.input_reader import ImageLoader
+from pesto_runtime.service.image_loader import ImageLoader
 
 LOADER = ImageLoader(Gate(loopback=True), Bounds())
 

@@ -9,7 +9,7 @@ import pytest
 
 from pesto_runtime.errors import BadRequest
 from pesto_runtime.service.request import LongText, read_json, read_long_json, restored
-from pesto_runtime.service.spool import Spool
+from pesto_runtime.service.runner import Spool
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import BadField, BadRequest, InvalidInput, UnsupportedMedia
-from pesto_runtime.service.outputs import wanted
-from pesto_runtime.service.problems import Faults, problem_bytes
-from pesto_runtime.service.request import Payload, RawImage, read_payload, transports
-from pesto_runtime.service.roi import parse_roi
+from pesto_runtime.service.image_loader import parse_roi
+from pesto_runtime.service.outputs import negotiate
+from pesto_runtime.service.problems import problem_bytes
+from pesto_runtime.service.request import Faults, RawImage, read_payload
+from pesto_runtime.service.runner import Payload, transports
 
 IMAGE = {"$ref": "#/definitions/Image"}
 ONE = Description.parse(
@@ -80,7 +81,7 @@ def test_binary_bodies_are_offered_only_where_they_can_be_taken() -> None:
     form = "multipart/form-data"
     assert transports(ONE) == ("application/json", "image/tiff", "application/x-npy", form)
     assert transports(TWO) == ("application/json", form)
-    taken = f"two takes application/json, {form}, not 'image/tiff'"
+    taken = f"two accepts application/json, {form}, not 'image/tiff'"
     with pytest.raises(UnsupportedMedia, match=taken):
         read_payload(payload(b"II*", "image/tiff"), TWO, Faults())
 
@@ -135,14 +136,14 @@ def test_a_wrong_window_among_the_options_is_a_fault_like_others() -> None:
 )
 def test_the_answer_is_what_accept_prefers(accept: str, media_type: str) -> None:
     """Weights count; what cannot be answered is JSON, as PESTO never looks."""
-    assert wanted(ONE, accept, {}).media_type == media_type
+    assert negotiate(ONE, accept, {}).media_type == media_type
 
 
 def test_one_binary_image_of_two_is_refused_with_the_way_out() -> None:
     """Before the process runs."""
     with pytest.raises(UnsupportedMedia, match=r"2 image outputs \(a, b\).*pesto\.out"):
-        wanted(TWO, "image/tiff", {})
-    assert wanted(TWO, "image/tiff", {"a": "file:///a"}).media_type == "application/json"
+        negotiate(TWO, "image/tiff", {})
+    assert negotiate(TWO, "image/tiff", {"a": "file:///a"}).media_type == "application/json"
 
 
 def test_a_region_of_interest_is_read_with_its_margin_and_trimmed_of_it() -> None:

@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 
-from pesto_runtime.service.spool import Spool
+from pesto_runtime.service.runner import Spool
 from pesto_runtime.service.workers.frames import open_channel, receive, send
 
 

@@ -12,15 +12,14 @@ import pytest
 
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service.admission import Limits
-from pesto_runtime.service.request import Payload
-from pesto_runtime.service.runs import no_log, no_progress
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.runner import Payload, no_log, no_progress
 from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse
 
 TOLD = """
 import pesto_runtime, time

@@ -8,18 +8,18 @@ import itertools
 import numpy as np
 import pytest
 
-from pesto_runtime.service.outputs import AnswerWriter
-from pesto_runtime.service.spool import INLINE_BYTES
+from pesto_runtime.service.outputs import ResponseWriter
+from pesto_runtime.service.runner import INLINE_BYTES
 
 
 @pytest.mark.parametrize("size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1, 3_000_000])
 def test_what_is_written_is_answered(size: int) -> None:
     """Small ones are bytes, large ones are in a spool; both are whole."""
     data = np.random.default_rng(2).bytes(size)
-    writer = AnswerWriter()
+    writer = ResponseWriter()
     for begin in range(0, size, 10_007):
         writer.write(data[begin : begin + 10_007])
-    answer = writer.answer("a/b")
+    answer = writer.response("a/b")
     assert (answer.whole(), answer.media_type) == (data, "a/b")
     assert (answer.spool is None) == (size <= INLINE_BYTES)
 
@@ -31,6 +31,6 @@ def test_base64_of_pieces_is_base64_of_the_whole(cuts: list[int]) -> None:
         data = np.random.default_rng(3).bytes(size)
         bounds = [0, *(each for each in cuts if each < size), size]
         pieces = [memoryview(data)[a:b] for a, b in itertools.pairwise(bounds)]
-        writer = AnswerWriter()
+        writer = ResponseWriter()
         writer.write_base64(pieces)
-        assert base64.b64decode(writer.answer("").whole(), validate=True) == data
+        assert base64.b64decode(writer.response("").whole(), validate=True) == data

@@ -14,11 +14,11 @@ import pytest
 from pesto_runtime.errors import Busy
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
-from pesto_runtime.service.admission import Limits
 from pesto_runtime.service.jobs.manager import JobManager
 from pesto_runtime.service.jobs.results import JobRequest
 from pesto_runtime.service.jobs.states import JobOptions
-from pesto_runtime.service.request import Payload
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.runner import Payload
 from pesto_runtime.service.threads import ThreadRunner
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[JobManager]
     """A desk over one thread, ready."""
     limits = Limits(workers=1)
     runs = ThreadRunner(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
-    desk = JobManager(runs, JobOptions(folder=root / "jobs", waiting=waiting), at_once=1)
+    desk = JobManager(runs, JobOptions(folder=root / "jobs", waiting=waiting), most_running=1)
     await desk.open()
     runs.start(lambda: None)
     await until(lambda: runs.state == "OK")
@@ -95,7 +95,7 @@ def test_a_submission_whose_caller_goes_is_a_job_or_none(tmp_path: Path) -> None
                 await asyncio.gather(caller, return_exceptions=True)
             last = await desk.submit(order(tmp_path, "last"))
             await desk.wait(last.id, 10)
-            kept = await desk.kept()
+            kept = await desk.ids()
             files = {path.name for path in (tmp_path / "jobs" / "files").iterdir()}
             assert files == set(kept)
             assert {(await desk.wait(each, 10)).state for each in kept} == {"successful"}

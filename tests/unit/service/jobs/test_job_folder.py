@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.errors import InvalidInput, StoreFailed, StoreRefused
-from pesto_runtime.service.jobs.api import JobHeaders, asked_of
+from pesto_runtime.service.jobs.api import JobHeaders, parse_job_headers
 from pesto_runtime.service.jobs.files import JobFolder, default_folder
 from pesto_runtime.service.jobs.results import JobRequest, Piece, results_of
-from pesto_runtime.service.request import Payload
+from pesto_runtime.service.runner import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,8 +102,10 @@ def test_a_digest_tells_requests_apart() -> None:
 def test_headers_ask_for_jobs() -> None:
     """Prefer, Idempotency-Key and X-Pesto-Lease; what is not understood is not asked for."""
     headers = {"prefer": "respond-async, wait=500", "idempotency-key": '"k"', "x-pesto-lease": "3"}
-    assert asked_of(headers) == JobHeaders(at_once=True, wait_s=30.0, key="k", lease_s=3.0)
-    assert asked_of({"prefer": "return=minimal, wait=soon"}) == JobHeaders() == asked_of({})
+    all_set = JobHeaders(respond_async=True, wait_s=30.0, key="k", lease_s=3.0)
+    assert parse_job_headers(headers) == all_set
+    unknown = parse_job_headers({"prefer": "return=minimal, wait=soon"})
+    assert unknown == JobHeaders() == parse_job_headers({})
 
 
 @pytest.mark.parametrize(
@@ -114,4 +116,4 @@ def test_headers_ask_for_jobs() -> None:
 def test_headers_that_make_no_sense_are_refused(headers: dict[str, str]) -> None:
     """A promise that cannot be kept is not made."""
     with pytest.raises(InvalidInput):
-        asked_of(headers)
+        parse_job_headers(headers)

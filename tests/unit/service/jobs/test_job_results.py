@@ -9,9 +9,15 @@ import pytest
 
 from pesto_runtime.client.multipart import Part, write_parts
 from pesto_runtime.contract import Description
-from pesto_runtime.service.jobs.results import listed, put_together, results_of, shown, taken_apart
+from pesto_runtime.service.jobs.results import (
+    join_response,
+    output_hrefs,
+    result_body,
+    results_of,
+    split_response,
+)
 from pesto_runtime.service.jobs.states import Result
-from pesto_runtime.service.runs import CallResponse
+from pesto_runtime.service.runner import CallResponse
 
 IMAGE = {"$ref": "#/definitions/Image"}
 IMAGES = {"$ref": "#/definitions/Images"}
@@ -69,7 +75,7 @@ ANSWERS = {
 def test_an_answer_is_the_same_once_put_together_again(name: str) -> None:
     """Byte for byte: whoever asks again under its key is answered as the first one was."""
     answer = ANSWERS[name]
-    assert put_together(taken_apart(answer, DESCRIPTION), answer.media_type) == answer
+    assert join_response(split_response(answer, DESCRIPTION), answer.media_type) == answer
 
 
 def test_a_form_keeps_its_parts() -> None:
@@ -78,19 +84,19 @@ def test_a_form_keeps_its_parts() -> None:
         Part("tiles", TIFF, "image/tiff"), Part("tiles", PNG, "image/png"),
         Part("count", b"3", "application/json"), Part("image", TIFF, "image/tiff"),
     ]  # fmt: skip
-    pieces = taken_apart(CallResponse(*write_parts(parts)), DESCRIPTION)
+    pieces = split_response(CallResponse(*write_parts(parts)), DESCRIPTION)
     assert [(each.output, each.index) for each in pieces] == [
         ("tiles", 0), ("tiles", 1), ("count", None), ("image", None),
     ]  # fmt: skip
-    again = put_together(pieces, CallResponse(*write_parts(parts)).media_type)
-    assert taken_apart(again, DESCRIPTION) == pieces
+    again = join_response(pieces, CallResponse(*write_parts(parts)).media_type)
+    assert split_response(again, DESCRIPTION) == pieces
 
 
 def test_twelve_images_keep_their_order() -> None:
     """PESTO 1.7.2 sorts them as text: 0, 1, 10, 11, 2."""
-    pieces = taken_apart(ANSWERS["json"], DESCRIPTION)
+    pieces = split_response(ANSWERS["json"], DESCRIPTION)
     results = results_of(pieces)
-    links = listed(results, {each.part: each.part for each in results})
+    links = output_hrefs(results, {each.part: each.part for each in results})
     assert links["tiles"] == [
         "tiles0", "tiles.1", *(f"tiles{number}" for number in range(2, 12)),
     ]  # fmt: skip
@@ -101,8 +107,8 @@ def test_twelve_images_keep_their_order() -> None:
 
 def test_an_output_whose_name_ends_in_a_digit_keeps_its_name() -> None:
     """Also where a list has an image of that number, which then steps aside."""
-    results = results_of(taken_apart(ANSWERS["json"], DESCRIPTION))
-    links = listed(results, {each.part: each.part for each in results})
+    results = results_of(split_response(ANSWERS["json"], DESCRIPTION))
+    links = output_hrefs(results, {each.part: each.part for each in results})
     assert (links["band1"], links["tiles1"]) == ("band1", "tiles1")
     parts = [each.part for each in results]
     assert len(parts) == len(set(parts))
@@ -110,15 +116,15 @@ def test_an_output_whose_name_ends_in_a_digit_keeps_its_name() -> None:
 
 def test_images_are_what_they_are_and_hrefs_where_they_were_written() -> None:
     """The media type is that of the bytes; a text that looks like an href stays a text."""
-    results = {each.part: each for each in results_of(taken_apart(ANSWERS["json"], DESCRIPTION))}
+    results = {each.part: each for each in results_of(split_response(ANSWERS["json"], DESCRIPTION))}
     assert (results["image"].media_type, results["tiles0"].media_type) == (
         "image/png",
         "image/tiff",
     )
     assert results["text"].href is None
-    written = results_of(taken_apart(ANSWERS["hrefs"], DESCRIPTION))[0]
+    written = results_of(split_response(ANSWERS["hrefs"], DESCRIPTION))[0]
     assert written.href == "file:///out/a.tif"
-    assert listed([written], {})["image"] == "file:///out/a.tif"
+    assert output_hrefs([written], {})["image"] == "file:///out/a.tif"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_numbers_and_strings_are_text_unless_json_is_wanted(
 ) -> None:
     """As PESTO has it; our client asks for JSON, which tells 2.5 from "2.5"."""
     result = Result("number", "number", "application/json")
-    assert shown(data, result, as_json=as_json) == (content, media_type)
+    assert result_body(data, result, as_json=as_json) == (content, media_type)
 
 
 def test_what_was_deleted_is_not_listed() -> None:
@@ -146,4 +152,4 @@ def test_what_was_deleted_is_not_listed() -> None:
         Result("a", "a", "image/tiff", is_deleted=True), Result("b", "b0", "image/tiff", 0),
         Result("b", "b1", "image/tiff", 1, is_deleted=True), Result("b", "b2", "image/tiff", 2),
     ]  # fmt: skip
-    assert listed(results, {"b0": "x", "b2": "y"}) == {"b": ["x", "y"]}
+    assert output_hrefs(results, {"b0": "x", "b2": "y"}) == {"b": ["x", "y"]}

@@ -66,7 +66,7 @@ def test_one_key_is_one_job(store: JobStore) -> None:
     first = store.add(job("a", "k"), {})
     assert store.add(job("b", "k"), {}) == first
     assert store.find("b") is None
-    with pytest.raises(KeyConflict, match=r"'k' came before with another request \(job a"):
+    with pytest.raises(KeyConflict, match=r"'k' was used before with another request \(job a"):
         store.add(job("c", "k", "other"), {})
     assert store.add(job("d"), {}).id == "d"
     assert store.add(job("e"), {}).id == "e"
@@ -82,7 +82,7 @@ def test_a_key_that_is_let_go_starts_a_new_job(store: JobStore) -> None:
         if isinstance(event, Expired):
             store.change(f"a{number}", Succeeded(2, RESULTS, ""), 60)
         store.change(f"a{number}", event, 60)
-        assert store.holding(f"k{number}") is None
+        assert store.find_by_key(f"k{number}") is None
         assert store.add(job(f"b{number}", f"k{number}", "other"), {}).id == f"b{number}"
 
 
@@ -94,7 +94,7 @@ def test_jobs_are_told_in_the_order_in_which_they_came(store: JobStore) -> None:
     store.change("a", Started(2), 60)
     store.change("a", Succeeded(3, RESULTS, ""), 60)
     assert [each.id for each in store.unfinished()] == ["z", "m", "b"]
-    assert store.kept() == ["z", "a", "m", "b"]
+    assert store.ids() == ["z", "a", "m", "b"]
     assert [each.id for each in store.expired(63)] == ["a"]
     assert store.expired(62.9) == []
 
@@ -104,13 +104,13 @@ def test_what_expired_is_told_of_until_it_is_forgotten(store: JobStore) -> None:
     store.add(job("a"), {})
     store.change("a", Started(2), 60)
     store.change("a", Succeeded(3, RESULTS, ""), 60)
-    store.forget(1e9)
+    store.delete_expired(1e9)
     assert store.find("a") is not None
     store.change("a", Expired(), 60)
     assert store.expired(1e9) == []
-    store.forget(62)
+    store.delete_expired(62)
     assert store.find("a") is not None
-    store.forget(64)
+    store.delete_expired(64)
     assert store.find("a") is None
 
 

@@ -7,25 +7,26 @@ import json
 import os
 import select
 import signal
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pesto_runtime.errors import AlgorithmFailed
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.admission import Limits
-from pesto_runtime.service.runs import no_log, no_progress
-from pesto_runtime.service.workers import WorkerPool
+from pesto_runtime.service.limits import Limits
+from pesto_runtime.service.runner import no_log, no_progress
 from pesto_runtime.service.workers.handle import WorkerHandle, WorkerSettings
 from pesto_runtime.service.workers.lifecycle import CallNotStarted
+from pesto_runtime.service.workers.pool import WorkerPool
 from tests.unit.service.workers.test_workers import HAZARDS, SET_UP, payload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse
     from pesto_runtime.service.workers.lifecycle import WorkerState
 
 pytestmark = pytest.mark.integration
@@ -51,9 +52,12 @@ async def call(handle: WorkerHandle, **inputs: object) -> CallResponse:
     )
 
 
-async def long_call(handle: WorkerHandle, path: Path) -> asyncio.Future[CallResponse]:
+async def long_call(
+    handle: WorkerHandle, path: Path, padding: str = ""
+) -> asyncio.Future[CallResponse]:
     """A call of a minute, which has begun."""
-    found = asyncio.ensure_future(call(handle, how="late", path=str(path), seconds=60))
+    inputs = {"how": "late", "path": str(path), "seconds": 60, "padding": padding}
+    found = asyncio.ensure_future(call(handle, **inputs))
     while not path.with_suffix(".began").exists():  # noqa: ASYNC110  # another process makes it
         await asyncio.sleep(0.01)
     return found
@@ -112,8 +116,9 @@ def test_an_answer_that_came_before_the_time_was_looked_at_is_in_time() -> None:
     asyncio.run(scene())
 
 
-def test_a_caller_that_goes_when_its_answer_has_come_costs_no_worker() -> None:
-    """The answer is dropped; the next call gets its own, and nobody gets it twice."""
+@pytest.mark.parametrize("is_read_first", [True, False])
+def test_a_caller_that_goes_when_its_answer_has_come_costs_no_worker(is_read_first: bool) -> None:
+    """The answer is dropped, whichever is noticed first; the next call gets its own."""
     losses: list[WorkerHandle] = []
 
     async def scene() -> None:
@@ -121,6 +126,8 @@ def test_a_caller_that_goes_when_its_answer_has_come_costs_no_worker() -> None:
             leaving = asyncio.ensure_future(call(handle, text="a"))
             await asyncio.sleep(0)
             hold_up_until_readable(handle)
+            if not is_read_first:
+                leaving.cancel()
             handle.pass_time(asyncio.get_running_loop().time())
             leaving.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -132,8 +139,42 @@ def test_a_caller_that_goes_when_its_answer_has_come_costs_no_worker() -> None:
     asyncio.run(scene())
 
 
+def test_a_small_answer_after_a_large_one_is_its_own() -> None:
+    """The large one comes as a spool, the small one in its frame."""
+
+    async def scene() -> None:
+        async with worker([], "echo") as handle:
+            for text in ("a" * 100_000, "b"):
+                answer = await call(handle, text=text)
+                assert json.loads(answer.whole()) == {"text": text}
+                assert (answer.spool is None) == (text == "b")
+
+    asyncio.run(scene())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_large_body_is_released_while_its_call_runs(tmp_path: Path) -> None:
+    """Its memory is free as soon as the worker has read it, not when the call ends."""
+
+    def spools() -> list[str]:
+        descriptors = Path("/proc/self/fd").iterdir()
+        return [each.name for each in descriptors if "pesto-spool" in str(each.resolve())]
+
+    async def scene() -> None:
+        async with worker([]) as handle:
+            before = spools()
+            running = await long_call(handle, tmp_path / "a", padding="a" * (1 << 20))
+            async with asyncio.timeout(20):
+                while spools() != before:  # noqa: ASYNC110  # its frame may still be on its way
+                    await asyncio.sleep(0.01)
+            assert handle.has_call
+            running.cancel()
+
+    asyncio.run(scene())
+
+
 def test_a_caller_that_goes_before_has_its_worker_killed(tmp_path: Path) -> None:
-    """Control: while the call runs, nothing else ends it."""
+    """Control: while the call runs, nothing else ends it. It would start no other call."""
     losses: list[WorkerHandle] = []
 
     async def scene() -> None:
@@ -143,6 +184,8 @@ def test_a_caller_that_goes_before_has_its_worker_killed(tmp_path: Path) -> None
             with pytest.raises(asyncio.CancelledError):
                 await leaving
             assert (handle.state, losses) == ("lost", [handle])
+            with pytest.raises(CallNotStarted):
+                await call(handle, how="tell")
 
     asyncio.run(scene())
 

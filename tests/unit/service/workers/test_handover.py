@@ -16,7 +16,7 @@ from tests.unit.service.workers.test_workers import HAZARDS, ask, working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pesto_runtime.service.workers import WorkerPool
+    from pesto_runtime.service.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput
-from pesto_runtime.service.runs import CallResponse, ProcessFacts
+from pesto_runtime.service.runner import CallResponse, ProcessFacts
 from pesto_runtime.service.workers.lifecycle import (
     AnswerReceived,
     CallAbandoned,

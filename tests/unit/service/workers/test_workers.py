@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,17 +13,16 @@ import pytest
 
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import Gate
-from pesto_runtime.service.admission import Limits
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import bound, fields_now
-from pesto_runtime.service.request import Payload
-from pesto_runtime.service.runs import no_log, no_progress
-from pesto_runtime.service.workers import WorkerPool
+from pesto_runtime.service.runner import Payload, no_log, no_progress
+from pesto_runtime.service.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from pesto_runtime.service.runs import CallResponse
+    from pesto_runtime.service.runner import CallResponse
 
 HAZARDS = "tests/contract/hazards.py:"
 SET_UP = """
@@ -37,9 +38,11 @@ def ready(number: float) -> float:
 
 
 @asynccontextmanager
-async def working(target: str, *, count: int = 1) -> AsyncIterator[WorkerPool]:
+async def working(
+    target: str, *, count: int = 1, timeout_s: float = 60
+) -> AsyncIterator[WorkerPool]:
     """Workers that are ready, or failed."""
-    limits = Limits(workers=count)
+    limits = Limits(workers=count, timeout_s=timeout_s)
     workers = WorkerPool(target, gate=Gate(True), limits=limits)
     await workers.load()
     workers.start(lambda: None)
@@ -123,7 +126,7 @@ def test_a_flood_of_lines_is_cut() -> None:
 
     asyncio.run(scene())
     assert len(lines) == 2000
-    assert lines[-1] == "over 2000 lines; no more are kept"
+    assert lines[-1] == "over 2000 lines; further lines are not stored"
 
 
 @pytest.mark.parametrize("size", [10, 65_536, 1 << 20, 9 << 20])
@@ -176,6 +179,48 @@ def test_a_cancelled_call_waiting_for_its_turn_costs_no_worker(tmp_path: Path) -
             assert json.loads(answer.whole()) != {"worker": worker}
 
     asyncio.run(scene())
+
+
+def test_a_worker_that_is_lost_gets_no_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither after it died idle, nor after it died at work: no call has to be handed on."""
+
+    async def scene() -> None:
+        async with working(HAZARDS + "hazard") as workers:
+            (idle,) = workers.process_ids
+            os.kill(idle, signal.SIGKILL)
+            while workers.process_ids in ((idle,), ()):  # noqa: ASYNC110  # another process
+                await asyncio.sleep(0.001)
+            answer = json.loads((await ask(workers, how="tell")).whole())
+            (at_work,) = workers.process_ids
+            assert answer == {"worker": at_work}
+            with pytest.raises(AlgorithmFailed, match="exit status 3"):
+                await ask(workers, how="exit")
+            answer = json.loads((await ask(workers, how="tell")).whole())
+            assert answer["worker"] not in (idle, at_work)
+
+    asyncio.run(scene())
+    assert [each.getMessage() for each in caplog.records] == []
+
+
+def test_each_late_call_is_stopped_at_its_own_deadline(tmp_path: Path) -> None:
+    """There is one timer for all: it is set again for the call that began later."""
+
+    async def scene() -> float:
+        async with working(HAZARDS + "hazard", count=2, timeout_s=2) as workers:
+            nap = {"how": "late", "seconds": 30}
+            first = asyncio.ensure_future(ask(workers, path=f"{tmp_path}/a", **nap))
+            await asyncio.sleep(1)
+            began = asyncio.get_running_loop().time()
+            second = asyncio.ensure_future(ask(workers, path=f"{tmp_path}/b", **nap))
+            async with asyncio.timeout(20):
+                for call in (first, second):
+                    with pytest.raises(AlgorithmFailed, match="no answer within 2 s"):
+                        await call
+            return asyncio.get_running_loop().time() - began
+
+    assert asyncio.run(scene()) >= 2
 
 
 def test_set_up_is_told_line_by_line(tmp_path: Path) -> None:

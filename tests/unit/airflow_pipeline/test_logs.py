@@ -1,4 +1,4 @@
-"""What the tasks of a run say in their logs, and what they refuse before any work."""
+"""The logs of a run's tasks, and the arguments that they reject before any work."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TILES = (WIDTH // TILE) * (HEIGHT // TILE)
 
 @dataclass
 class Task:
-    """What of a task instance and its run is read."""
+    """The fields of a task instance and its run that are read."""
 
     run_id: str = "r"
     dag_id: str = "d"
@@ -52,7 +52,7 @@ class Task:
         self.pushed[key] = value
 
 
-def told_by(task: RunOperator, run: Task) -> list[tuple[str, str]]:
+def log_of(task: RunOperator, run: Task) -> list[tuple[str, str]]:
     """(Level, text) of what a task writes into its log."""
     with capture_logs() as entries:
         task.perform(cast("Context", {"ti": run, "dag_run": run, "outlet_events": {}}))
@@ -71,17 +71,17 @@ def plan_task(
     )  # fmt: skip
 
 
-def test_a_run_with_holes_is_told_task_by_task(tmp_path: Path) -> None:
+def test_each_task_logs_its_part_of_a_run_with_holes(tmp_path: Path) -> None:
     """Tiles and chunks; ten reasons and how many more; the status, the counts, the folder."""
     pixels = noise(WIDTH, HEIGHT)
     pixels[0, 10, [10 + TILE * tile for tile in range(BAD_TILES)]] = MARKER
     scene = write_scene(tmp_path / "s.tif", pixels)
     run, out = Task(), tmp_path / "out"
 
-    planned = told_by(plan_task(out, scene, chain("fragile", broken=str(scene))), run)
+    planned = log_of(plan_task(out, scene, chain("fragile", broken=str(scene))), run)
     href = run.pushed["plan"]
-    mapped = told_by(PestoMapOperator(task_id="m", plan=href, chunk=0, holes="keep"), run)
-    published = told_by(PestoPublishOperator(task_id="p", plan=href, folder=out), run)
+    mapped = log_of(PestoMapOperator(task_id="m", plan=href, chunk=0, holes="keep"), run)
+    published = log_of(PestoPublishOperator(task_id="p", plan=href, folder=out), run)
 
     assert planned[-1] == ("info", f"planned phase 0 (s0): {TILES} tiles in 1 chunks")
     warned = [text for level, text in mapped if level == "warning"]
@@ -101,7 +101,7 @@ def test_a_run_with_holes_is_told_task_by_task(tmp_path: Path) -> None:
     [("out", "/s.tif", "folder 'out'"), ("/out", "s.tif", "input 'scene' 's.tif'")],
 )
 def test_a_relative_path_is_refused_by_name(folder: str, scene: str, named: str) -> None:
-    """Before anything is read or written; the way out is told."""
+    """Before anything is read or written; the error has the solution."""
     with pytest.raises(InvalidInput, match=rf"{named} is a relative path.*give an absolute path"):
         plan_task(folder, scene, chain("grow")).perform(cast("Context", {}))
 

@@ -1,0 +1,61 @@
+"""Limits of one service: sizes, workers, queue, times.
+
+Only the values; the queue is in `http`, and images are measured in `image_loader`. The command
+line, the service and its workers all import this file, so it loads neither FastAPI nor numpy.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pesto_runtime.raster.image import Bounds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one service; a request beyond one is refused with the limit in the message.
+
+    Attributes:
+        body_bytes: Largest request body.
+        image_bytes: Largest image, decoded; a small file can contain a huge one.
+        image_pixels: Most pixels (width times height) of one image.
+        image_bands: Most bands of one image.
+        request_bytes: All images of one request, decoded.
+        request_pixels: Most pixels (width times height) of all images of one request.
+        workers: Calls that run at the same time.
+        queue: Calls that may wait as well; the next one is refused with 503.
+        timeout_s: Longest time that a call may run; a worker that takes longer is killed.
+        memory_bytes: Address space that a worker may use beyond its size when idle.
+        grace_s: How long an asynchronous process waits for its end when the request does not say.
+        drain_s: How long running calls may take to end once the service stops.
+    """
+
+    body_bytes: int = 512 << 20
+    image_bytes: int = 4 << 30
+    image_pixels: int = 1 << 32
+    image_bands: int = 4096
+    request_bytes: int = 8 << 30
+    request_pixels: int = 1 << 33
+    workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
+    queue: int = 32
+    timeout_s: float | None = 3600
+    memory_bytes: int | None = None
+    grace_s: float = 2
+    drain_s: float = 30
+
+    @property
+    def bounds(self) -> Bounds:
+        """Limits of one image."""
+        from pesto_runtime.raster.image import Bounds  # loads numpy, which the server does not need
+
+        return Bounds(self.image_bytes, self.image_pixels, self.image_bands)
+
+    @property
+    def bounds_of_request(self) -> Bounds:
+        """Limits of all images of one request together."""
+        from pesto_runtime.raster.image import Bounds  # as above
+
+        return Bounds(self.request_bytes, self.request_pixels)

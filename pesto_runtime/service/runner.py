@@ -1,0 +1,280 @@
+"""Define the interface between a service and the code that performs its calls.
+
+A `CallRunner` turns a `Payload` into a `CallResponse`; large bytes of both are in a `Spool`. Bodies
+are parsed in `request`. Worker processes import this file, so it does not load FastAPI.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from pesto_runtime.client.multipart import FORM_TYPE, is_form
+from pesto_runtime.errors import UnsupportedMedia, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Description, Port
+
+
+State: TypeAlias = Literal["STARTING", "OK", "FAILED"]
+OnProgress: TypeAlias = "Callable[[float, float], None]"
+OnLog: TypeAlias = "Callable[[str], None]"
+
+JSON_TYPE = "application/json"
+NPY_TYPE = "application/x-npy"
+TIFF_TYPE = "image/tiff"
+BYTES_TYPE = "application/octet-stream"
+
+INLINE_BYTES = 64 << 10
+"""Fewer bytes are not worth a file."""
+
+# PESTO does not read the media type, and curl's default is a form: all of these carry its JSON.
+_READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-form-urlencoded")
+_PIECE_BYTES = 1 << 20
+_NOT_OPEN = -1
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """The facts about a process that its service needs, without the code of the process.
+
+    Attributes:
+        description: The contract.
+        build: `sha256:…` of the sources.
+        version_document: The body of `/version`.
+    """
+
+    description: Description
+    build: str
+    version_document: Mapping[str, JsonValue]
+
+
+class CallRunner(Protocol):
+    """Performs calls; all methods are called on the event loop, and none of them blocks it."""
+
+    @property
+    def facts(self) -> ProcessFacts:
+        """Facts about the process; known once `load` has returned."""
+
+    @property
+    def state(self) -> State:
+        """OK once calls can run."""
+
+    @property
+    def setup_log(self) -> tuple[str, ...]:
+        """Steps of the set-up, one line each."""
+
+    def require(self) -> None:
+        """Do nothing when ready.
+
+        Raises:
+            Busy: the set-up still runs; a later request may succeed.
+            AlgorithmFailed: the set-up failed.
+        """
+
+    async def load(self) -> ProcessFacts:
+        """Load the target, and return the facts about it.
+
+        Raises:
+            PestoError: it cannot be loaded.
+        """
+
+    def start(self, on_ready: Callable[[], None]) -> None:
+        """Begin the set-up; `on_ready` is called once it is done."""
+
+    async def run(
+        self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
+    ) -> CallResponse:
+        """Perform a call as soon as there is room; cancelling it stops its work.
+
+        Args:
+            payload: The request.
+            from_here: Whether the caller is on this machine, and may name its files.
+            on_progress: Called with `done` and `total` when the algorithm reports them.
+            on_log: Called with every line that the algorithm logs.
+
+        Raises:
+            PestoError: the request, the algorithm or its outputs are wrong.
+        """
+
+    async def close(self) -> None:
+        """Stop; calls that still run are lost."""
+
+
+def no_progress(_done: float, _total: float) -> None:
+    """Ignore the progress of an algorithm."""
+
+
+def no_log(_line: str) -> None:
+    """Ignore a log line of an algorithm."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A request, before its body is parsed.
+
+    Attributes:
+        body: All bytes, unless they are in a spool.
+        media_type: Of the body, lower case, without parameters except the boundary of a form.
+        query: Query parameters.
+        accept: The `Accept` header.
+        spool: Contains a large body; None for others.
+        trace: The `traceparent` header; empty for none.
+    """
+
+    body: bytes
+    media_type: str
+    query: Mapping[str, str]
+    accept: str
+    spool: Spool | None = None
+    trace: str = ""
+
+    def release(self) -> None:
+        """Release a large body; maps of it stay valid."""
+        if self.spool is not None:
+            self.spool.close()
+
+    def whole(self) -> bytes:
+        """Return the body as bytes."""
+        return self.body if self.spool is None else self.spool.whole()
+
+
+@dataclass(frozen=True)
+class CallResponse:
+    """The body of a response.
+
+    Attributes:
+        content: All bytes, unless they are in a spool.
+        media_type: Of these bytes.
+        spool: Contains a large body; None for others.
+    """
+
+    content: bytes
+    media_type: str
+    spool: Spool | None = None
+
+    def whole(self) -> bytes:
+        """Return the body as bytes."""
+        return self.content if self.spool is None else self.spool.whole()
+
+
+def transports(description: Description) -> tuple[str, ...]:
+    """Return the media types of bodies that the process accepts, for `Accept-Post`."""
+    if raw_image_port(description) is None:
+        return (JSON_TYPE, FORM_TYPE)
+    return (JSON_TYPE, TIFF_TYPE, NPY_TYPE, FORM_TYPE)
+
+
+def raw_image_port(description: Description) -> Port | None:
+    """Return the image input that a body can be; None unless there is exactly one."""
+    ports = description.image_inputs
+    return ports[0] if len(ports) == 1 else None
+
+
+def require_media_type(media_type: str, description: Description) -> None:
+    """Check the media type alone, before a byte of the body is read.
+
+    Raises:
+        UnsupportedMedia: the process accepts no such body; lists the accepted types.
+    """
+    is_json = media_type in _READ_AS_JSON or media_type.endswith("+json")
+    if is_json or is_form(media_type):
+        return
+    if is_image_type(media_type) and raw_image_port(description) is not None:
+        return
+    raise UnsupportedMedia(
+        f"{description.name} accepts {', '.join(transports(description))}, "
+        f"not {shortened(media_type)}"
+    )
+
+
+def is_image_type(media_type: str) -> bool:
+    """Return whether a body of this type is an image."""
+    return media_type == NPY_TYPE or media_type.startswith("image/")
+
+
+class Spool:
+    """Bytes in an anonymous memory file: written once, read any number of times.
+
+    The kernel frees such a file when the last process that has it open ends, even by kill -9.
+    `multiprocessing.shared_memory` has names, which would stay behind then.
+    """
+
+    def __init__(self, descriptor: int, size: int = 0) -> None:
+        """Take over the descriptor of a file with so many bytes; it is closed with this object."""
+        self.descriptor, self.size = descriptor, size
+
+    @classmethod
+    def create(cls) -> Spool:
+        """Create an empty one."""
+        if hasattr(os, "memfd_create"):
+            return cls(os.memfd_create("pesto-spool"))
+        # memfd_create(2) is Linux's; elsewhere a file on disk whose name is deleted already
+        with tempfile.TemporaryFile() as file:
+            return cls(os.dup(file.fileno()))
+
+    @classmethod
+    def of(cls, data: bytes) -> Spool:
+        """Create one that contains these bytes."""
+        spool = cls.create()
+        spool.write(data)
+        return spool
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __del__(self) -> None:
+        self.close()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.descriptor, view[:_PIECE_BYTES], self.size)
+            self.size += written
+            view = view[written:]
+
+    def pieces(self, piece_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:
+        """Yield all bytes, in pieces of this size.
+
+        Raises:
+            EOFError: another process has truncated the file.
+        """
+        for begin in range(0, self.size, piece_bytes):
+            wanted = min(piece_bytes, self.size - begin)
+            piece = os.pread(self.descriptor, wanted, begin)
+            if len(piece) != wanted:
+                raise EOFError(f"a spool of {self.size} bytes ends at {begin + len(piece)}")
+            yield piece
+
+    def whole(self) -> bytes:
+        """Return a copy of all bytes."""
+        copy = io.BytesIO()  # its getvalue() does not copy the bytes again
+        for piece in self.pieces():
+            copy.write(piece)
+        return copy.getvalue()
+
+    def shared(self) -> mmap.mmap:
+        """Map the bytes; writing to the map changes the file."""
+        return mmap.mmap(self.descriptor, self.size)
+
+    def mapped(self) -> mmap.mmap:
+        """Map the bytes; the memory is freed after the map, and arrays over it, are deleted.
+
+        Writing to the map does not change the file: the pages are copied on write.
+        """
+        return mmap.mmap(self.descriptor, self.size, access=mmap.ACCESS_COPY)
+
+    def close(self) -> None:
+        """Close the file; maps of it stay valid."""
+        if self.descriptor != _NOT_OPEN:
+            os.close(self.descriptor)
+            self.descriptor = _NOT_OPEN
