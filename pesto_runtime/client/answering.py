@@ -1,4 +1,7 @@
-"""An answer read by the description: images to arrays, the rest as the JSON that it is."""
+"""Read the outputs of a response: images become arrays, other outputs stay JSON values.
+
+Images are decoded by `raster/codec.py`, forms are parsed by `multipart.py`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def calling(
+def perform_calls(
     calls: Sequence[OutgoingCall],
     described: Described,
     references: References,
@@ -45,18 +48,18 @@ def calling(
     write: Callable[[References], Request],
     perform: Callable[[Request], Steps[T]],
 ) -> Steps[T]:
-    """Perform calls; an href that the service may not read is read here and sent as pixels.
+    """Perform calls; if the service cannot read an href, send the pixels instead.
 
     Args:
-        calls: In one request.
-        described: What the service says of itself.
-        references: What it may be sent.
+        calls: The calls of one request.
+        described: The service's description.
+        references: The hrefs that it can be sent.
         where: Its address.
         write: Writes the request.
-        perform: Sends it, and reads the answer.
+        perform: Sends it, and reads the response.
 
     Raises:
-        PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+        PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
     """
     try:
         return (yield from perform(write(references)))
@@ -73,10 +76,10 @@ def calling(
 def read_answer(
     reply: Reply, call: OutgoingCall, described: Described, *, where: str
 ) -> dict[str, object]:
-    """Read the outputs: images as arrays (band, row, col), or `Image` where TIFF was asked for.
+    """Read the outputs: images as arrays (band, row, col), or as `Image` if TIFF was requested.
 
     Raises:
-        ServiceMisbehaved: the answer is not what was asked for.
+        ServiceMisbehaved: the response does not have the requested form.
     """
     if reply.media_type == FORM_TYPE:
         return outputs_of_parts(parts_of(reply, where), call, described, where=where)
@@ -85,8 +88,12 @@ def read_answer(
         port = described.description.outputs[0]
         if reply.media_type != wanted:
             raise misbehaved(reply, where, f"not {wanted}")
-        is_kept_whole = call.accept == TIFF
-        return {port.name: decoded_image(reply.content, port, where, is_kept_whole=is_kept_whole)}
+        with_georeference = call.accept == TIFF
+        return {
+            port.name: decoded_image(
+                reply.content, port, where, with_georeference=with_georeference
+            )
+        }
     document = json_of(reply, where)
     if not isinstance(document, dict):
         raise misbehaved(reply, where, "not a JSON object")
@@ -99,16 +106,16 @@ def outputs_of_json(
     """Read the outputs in a JSON object.
 
     Raises:
-        ServiceMisbehaved: one of them is not what it is to be.
+        ServiceMisbehaved: an output does not have the type of its port.
     """
     outputs: dict[str, object] = dict(document)
     if call.partial:
         return outputs
     for port in described.description.outputs:
         if port.name in document and port.name not in call.out:
-            is_kept_whole = call.accept == TIFF
+            with_georeference = call.accept == TIFF
             outputs[port.name] = _value(
-                document[port.name], port, where, is_kept_whole=is_kept_whole
+                document[port.name], port, where, with_georeference=with_georeference
             )
     return outputs
 
@@ -119,7 +126,7 @@ def outputs_of_parts(
     """Read the outputs in the parts of a form: one each, and one per image of a list.
 
     Raises:
-        ServiceMisbehaved: one of them is not what it is to be.
+        ServiceMisbehaved: an output does not have the type of its port.
     """
     outputs: dict[str, object] = {}
     for part in parts:
@@ -128,8 +135,8 @@ def outputs_of_parts(
             outputs[part.name] = _json_of_part(part, where)
             continue
         if port is None:
-            raise ServiceMisbehaved(f"{where} answered an output {part.name!r} that it has not")
-        image = decoded_image(part.data, port, where, is_kept_whole=call.accept == TIFF)
+            raise ServiceMisbehaved(f"{where} returned an unknown output {part.name!r}")
+        image = decoded_image(part.data, port, where, with_georeference=call.accept == TIFF)
         several = outputs.setdefault(part.name, []) if port.kind == "images" else None
         if isinstance(several, list):
             several.append(image)
@@ -139,13 +146,13 @@ def outputs_of_parts(
 
 
 def parts_of(reply: Reply, where: str) -> list[Part]:
-    """Take an answered form apart.
+    """Return the parts of a form in a response.
 
     Raises:
-        ServiceMisbehaved: it is none.
+        ServiceMisbehaved: the content is not a form.
     """
     if reply.content.startswith(b"--") and reply.content.count(b"\r\n") == 1:
-        return []  # of no outputs: its last boundary alone
+        return []  # a form without outputs: only its last boundary
     try:
         return read_parts(reply.content, media_type_of(reply.headers.get("content-type", "")))
     except BadRequest as error:
@@ -153,22 +160,23 @@ def parts_of(reply: Reply, where: str) -> list[Part]:
 
 
 class _NoReferences(References):
-    """Sends no href at all."""
+    """Permits no href."""
 
-    def admits(self, href: str) -> bool:  # noqa: ARG002  # whichever it is
+    def admits(self, href: str) -> bool:  # noqa: ARG002  # the same for every href
         return False
 
 
 def _is_about_writing(error: PestoError) -> bool:
+    """Whether the service has refused an href to write to; pixels in the request do not help."""
     return any(each.pointer.startswith("/pesto/out") for each in error.fields)
 
 
-def _value(value: JsonValue, port: Port, where: str, *, is_kept_whole: bool) -> object:
+def _value(value: JsonValue, port: Port, where: str, *, with_georeference: bool) -> object:
     if value is None or port.kind not in ("image", "images"):
         return value
     if port.kind == "images" and isinstance(value, list):
-        return [_decoded(each, port, where, is_kept_whole=is_kept_whole) for each in value]
-    return _decoded(value, port, where, is_kept_whole=is_kept_whole)
+        return [_decoded(each, port, where, with_georeference=with_georeference) for each in value]
+    return _decoded(value, port, where, with_georeference=with_georeference)
 
 
 def _json_of_part(part: Part, where: str) -> JsonValue:
@@ -180,7 +188,7 @@ def _json_of_part(part: Part, where: str) -> JsonValue:
 
 
 def _decoded(
-    value: JsonValue, port: Port, where: str, *, is_kept_whole: bool
+    value: JsonValue, port: Port, where: str, *, with_georeference: bool
 ) -> np.ndarray | Image:
     if not isinstance(value, str):
         raise ServiceMisbehaved(
@@ -192,16 +200,16 @@ def _decoded(
         raise ServiceMisbehaved(
             f"{where}: output {port.name!r} is {shortened(value)}, which is not base64"
         ) from error
-    return decoded_image(data, port, where, is_kept_whole=is_kept_whole)
+    return decoded_image(data, port, where, with_georeference=with_georeference)
 
 
 def decoded_image(
-    data: bytes, port: Port, where: str, *, is_kept_whole: bool
+    data: bytes, port: Port, where: str, *, with_georeference: bool
 ) -> np.ndarray | Image:
-    """Read an image that came: its pixels (band, row, col), or all of it.
+    """Decode an image of a response: its pixels (band, row, col), or the whole `Image`.
 
     Raises:
-        ServiceMisbehaved: it is none.
+        ServiceMisbehaved: the bytes are not an image.
     """
     try:
         image = decode_image(data)
@@ -209,4 +217,4 @@ def decoded_image(
         raise ServiceMisbehaved(
             f"{where}: output {port.name!r} is not an image: {error.detail}"
         ) from error
-    return image if is_kept_whole else image.pixels
+    return image if with_georeference else image.pixels

@@ -1,4 +1,7 @@
-"""The client that does not block; coding images happens in threads, off the event loop."""
+"""Define the asynchronous client; images are encoded and decoded in threads, not in the event loop.
+
+Its operations are those of `ClientCore` in `client.py`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ T = TypeVar("T")
 def _awaited(
     operation: Callable[Concatenate[ClientCore, P], Steps[T]],
 ) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    """The method that runs an operation without blocking the event loop."""
+    """Return the coroutine method that runs an operation without blocking the event loop."""
 
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._drive(operation(self, *args, **kwargs))
@@ -35,7 +38,7 @@ def _awaited(
 
 
 class AsyncClient(ClientCore):
-    """One service, called from one event loop; otherwise as `Client`."""
+    """An asynchronous client of one service, for one event loop; else the same as `Client`."""
 
     _http: httpx.AsyncClient
 
@@ -84,7 +87,7 @@ class AsyncClient(ClientCore):
 
     async def _send(self, request: Request) -> Outcome:
         try:
-            response = await self._http.send(self._written(request))
+            response = await self._http.send(self._built(request))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return self._lost(error)
+            return self._failure(error)
         return reply_of(response)

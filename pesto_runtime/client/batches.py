@@ -1,4 +1,7 @@
-"""Several calls in one request, for a process that is batched; pixels in binary where it can."""
+"""Send several calls in one request, to a process that accepts batches.
+
+One call is written by `sending.py` and read by `answering.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pesto_runtime.client.answering import calling, outputs_of_json, outputs_of_parts, parts_of
+from pesto_runtime.client.answering import (
+    outputs_of_json,
+    outputs_of_parts,
+    parts_of,
+    perform_calls,
+)
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
-from pesto_runtime.client.sending import JSON, NPY, TIFF, accepted, dumped, outgoing_of
+from pesto_runtime.client.sending import JSON, NPY, TIFF, accepted, json_text, outgoing_of
 from pesto_runtime.client.steps import Request, exchange, json_of, misbehaved
 from pesto_runtime.errors import ServiceMisbehaved
 
@@ -24,27 +32,27 @@ if TYPE_CHECKING:
     from pesto_runtime.client.steps import Reply, Steps
 
 
-def performing_many(
+def process_many(
     jobs: JobSteps, calls: Sequence[OutgoingCall], references: References
 ) -> Steps[list[dict[str, object]]]:
-    """Perform calls in as few requests as the process takes; answers in their order.
+    """Perform calls in as few requests as the process permits; return the outputs of each.
 
     Raises:
-        PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+        PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
     """
-    answered: list[dict[str, object]] = []
+    outputs: list[dict[str, object]] = []
     description = jobs.described.description
     at_once = 1 if description.known.asynchronous else description.max_batch_size
     for start in range(0, len(calls), at_once):
         chunk = calls[start : start + at_once]
         if len(chunk) == 1:
-            answered.append((yield from jobs.performing(chunk[0], references)))
+            outputs.append((yield from jobs.process(chunk[0], references)))
         else:
-            answered += yield from _performing_batch(jobs, chunk, references)
-    return answered
+            outputs += yield from _process_batch(jobs, chunk, references)
+    return outputs
 
 
-def _performing_batch(
+def _process_batch(
     jobs: JobSteps, calls: Sequence[OutgoingCall], references: References
 ) -> Steps[list[dict[str, object]]]:
     described, where = jobs.described, jobs.where
@@ -54,17 +62,17 @@ def _performing_batch(
         return read_answers(reply, calls, described, where=where)
 
     write = partial(batch_request, calls, described)
-    return calling(calls, described, references, where=where, write=write, perform=perform)
+    return perform_calls(calls, described, references, where=where, write=write, perform=perform)
 
 
 def batch_request(
     calls: Sequence[OutgoingCall], described: Described, references: References
 ) -> Request:
-    """Write calls as one request: a form where pixels are sent to who takes forms, else an array.
+    """Write calls as one request: a form if pixels are sent and forms are accepted, else JSON.
 
     Raises:
-        InvalidInput: as of each call.
-        RasterUnreadable: an image that has to be sent cannot be read here.
+        InvalidInput: a call is not valid.
+        RasterUnreadable: an image whose pixels must be sent cannot be read here.
     """
     outgoing = [outgoing_of(each, described, references) for each in calls]
     headers = {"Content-Type": JSON, "Accept": _accept(calls[0], described)}
@@ -78,7 +86,7 @@ def batch_request(
         return Request("POST", "/process", {**headers, "Content-Type": media_type}, content=content)
     knows_options = not described.is_plain_pesto
     documents: list[JsonValue] = [each.document(knows_options=knows_options) for each in outgoing]
-    content = dumped(documents).encode()
+    content = json_text(documents).encode()
     return Request("POST", "/process", headers, content=content, alone=described.is_plain_pesto)
 
 
@@ -88,7 +96,7 @@ def read_answers(
     """Read the outputs of each call.
 
     Raises:
-        ServiceMisbehaved: the answer is not as many outputs as there were calls.
+        ServiceMisbehaved: the response does not have the outputs of each call.
     """
     if reply.media_type == FORM_TYPE:
         groups = _grouped(parts_of(reply, where), len(calls), where)
@@ -99,12 +107,12 @@ def read_answers(
     documents = json_of(reply, where)
     if not isinstance(documents, list) or len(documents) != len(calls):
         raise misbehaved(reply, where, f"not a JSON array of {len(calls)} outputs")
-    answered = []
+    outputs = []
     for document, call in zip(documents, calls, strict=True):
         if not isinstance(document, dict):
             raise misbehaved(reply, where, "not a JSON array of objects")
-        answered.append(outputs_of_json(document, call, described, where=where))
-    return answered
+        outputs.append(outputs_of_json(document, call, described, where=where))
+    return outputs
 
 
 def _accept(call: OutgoingCall, described: Described) -> str:
@@ -114,12 +122,14 @@ def _accept(call: OutgoingCall, described: Described) -> str:
 
 
 def _grouped(parts: Sequence[Part], count: int, where: str) -> list[list[Part]]:
-    """Parts `/INDEX/OUTPUT` of each call, named as the output."""
+    """Return the parts `/INDEX/OUTPUT` of each call, with the name of the output."""
     groups: list[list[Part]] = [[] for _ in range(count)]
     for part in parts:
         _, index, name = (*part.name.split("/", 2), "", "")[:3]
         if not index.isdecimal() or int(index) >= count:
-            raise ServiceMisbehaved(f"{where} answered a part {part.name!r} of {count} calls")
+            raise ServiceMisbehaved(
+                f"{where} returned a part {part.name!r} that belongs to none of {count} calls"
+            )
         groups[int(index)].append(replace(part, name=name))
     return groups
 
@@ -127,7 +137,7 @@ def _grouped(parts: Sequence[Part], count: int, where: str) -> list[list[Part]]:
 def _outputs(
     parts: Sequence[Part], call: OutgoingCall, described: Described, where: str
 ) -> dict[str, object]:
-    """Of a call's own parts; a part without a name is all of its outputs, as JSON."""
+    """Read the outputs of one call; a single part without a name has all of them as JSON."""
     if len(parts) == 1 and not parts[0].name:
         return outputs_of_json(json.loads(parts[0].data), call, described, where=where)
     return outputs_of_parts(parts, call, described, where=where)

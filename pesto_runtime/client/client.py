@@ -1,6 +1,6 @@
-"""Both clients' operations, each written once without I/O, and the client that blocks.
+"""Define the operations of both clients, each once without I/O, and the blocking client.
 
-`Client` may be used from several threads. The client that does not block is in `async_client`.
+Several threads may use one `Client`. The asynchronous client is in `async_client.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 
 import httpx
 
-from pesto_runtime.client.batches import performing_many
-from pesto_runtime.client.describing import References, asking_health, describing
+from pesto_runtime.client.batches import process_many
+from pesto_runtime.client.describing import References, request_description, request_health
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.sending import OutgoingCall
 from pesto_runtime.client.steps import Exclusive, Patience, Request, Wait, advance
@@ -46,7 +46,7 @@ _TURNS_GUARD = threading.Lock()
 
 
 class ClientCore:
-    """The operations of a client as steps; a client runs them, each under the name without `_`."""
+    """The operations of a client as steps; a client has a method for each, named without `_`."""
 
     _http: httpx.Client | httpx.AsyncClient
 
@@ -61,19 +61,19 @@ class ClientCore:
         headers: Mapping[str, str] | None = None,
         verify: bool | str = True,
     ) -> None:
-        """Name a service; nothing is sent yet.
+        """Prepare the connection to a service; nothing is sent yet.
 
         Args:
-            url: With or without `/api/v1`.
-            described: What is known of it, overlay and all; asked for where it is None.
-            timeout_s: Seconds without a byte after which an answer is given up.
-            retries: Times a call is sent again after no answer.
-            patience_s: Seconds to wait in all while it is busy.
-            headers: Sent with every request: credentials, say.
-            verify: Whether its certificate is verified; a path names the authorities to trust.
+            url: The service's URL, with or without `/api/v1`.
+            described: Its description, with an overlay if there is one; requested if None.
+            timeout_s: Seconds without a byte after which a request fails.
+            retries: Retries of a request after no response, or after a retryable error.
+            patience_s: Total seconds to wait for a busy service, per request.
+            headers: Sent with every request, for example credentials.
+            verify: Whether its certificate is verified, or the file of trusted authorities.
 
         Raises:
-            InvalidInput: not an http(s) URL.
+            InvalidInput: `url` is not an http(s) URL, or the file cannot be read.
         """
         self.url = service_url(url)
         self._timeout_s = timeout_s
@@ -83,31 +83,31 @@ class ClientCore:
         self._open(http_options(self.url, timeout_s=timeout_s, headers=headers, verify=verify))
 
     def _discover(self) -> Steps[Described]:
-        """What the service says of itself, headers and all, asked once.
+        """Return the description of the service and the values of its headers, requested once.
 
         Raises:
-            PestoError: it does not say, or is not there.
+            PestoError: the service does not respond, or returns an error.
         """
         while self._described is None:
-            yield Exclusive(self._ask_description())
+            yield Exclusive(self._load_description())
         return self._described
 
     def _describe(self) -> Steps[Description]:
-        """The description, asked once.
+        """Return the description of the service, requested once.
 
         Raises:
-            PestoError: the service does not say, or is not there.
+            PestoError: the service does not respond, or returns an error.
         """
         return (yield from self._discover()).description
 
     def _health(self) -> Steps[Health]:
-        """Whether the service is ready, asked once and now.
+        """Return the current state of the service; the request is not repeated.
 
         Raises:
-            Unreachable: no answer.
-            ServiceMisbehaved: not a state.
+            Unreachable: the service does not respond.
+            ServiceMisbehaved: the response is not a state.
         """
-        return asking_health(self.url)
+        return request_health(self.url)
 
     def _process(
         self,
@@ -123,21 +123,21 @@ class ClientCore:
 
         Args:
             inputs: Input name -> array (band, row, col), `Image`, `ImageReference`, or JSON value.
-            tile: Where the arrays lie in the scene.
-            out: Output name -> href for the service to write to; the href comes back.
-            partial: Ask a reduce for its partial; comes back as the JSON that folds.
-            finish: A merged partial, as JSON; asks for the outputs that it finishes to.
-            accept: `image/tiff` to get images as `Image` with their georeference.
+            tile: Position of the arrays in the scene.
+            out: Output name -> href for the service to write to; the output is then this href.
+            partial: Request the partial of a reduce, as JSON.
+            finish: A merged partial, as JSON, of which a reduce computes its outputs.
+            accept: `image/tiff` to receive images as `Image` with their georeference.
 
         Returns:
             Output name -> array (band, row, col), list of them, or JSON value.
 
         Raises:
-            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
         call = OutgoingCall(inputs, tile, out or {}, partial, finish, accept)
         jobs = yield from self._jobs()
-        return (yield from jobs.performing(call, self._known_references(jobs)))
+        return (yield from jobs.process(call, self._known_references(jobs)))
 
     def _process_many(
         self,
@@ -146,18 +146,18 @@ class ClientCore:
         tiles: Sequence[TileInfo | None] | None = None,
         accept: str | None = None,
     ) -> Steps[list[dict[str, object]]]:
-        """Call the process for each of several inputs; one request does where it is batched.
+        """Call the process several times; in one request if it accepts batches.
 
         Args:
-            inputs: Of each call, as of `process`.
-            tiles: Of each call.
-            accept: As of `process`.
+            inputs: The inputs of each call, as in `process`.
+            tiles: The tile of each call.
+            accept: As in `process`.
 
         Returns:
-            The outputs of each, in their order.
+            The outputs of each call, in the order of the calls.
 
         Raises:
-            PestoError: of the first request that fails; pointers begin with `/INDEX`.
+            PestoError: the first request failed; its pointers begin with `/INDEX`.
         """
         known = [None] * len(inputs) if tiles is None else tiles
         calls = [
@@ -165,7 +165,7 @@ class ClientCore:
             for each, tile in zip(inputs, known, strict=True)
         ]
         jobs = yield from self._jobs()
-        return (yield from performing_many(jobs, calls, self._known_references(jobs)))
+        return (yield from process_many(jobs, calls, self._known_references(jobs)))
 
     def _submit(
         self,
@@ -178,61 +178,75 @@ class ClientCore:
         partial: bool = False,
         finish: Mapping[str, JsonValue] | None = None,
     ) -> Steps[Job]:
-        """Submit a call as a job, and do not wait for it; other arguments as of `process`.
+        """Submit a call as a job, and do not wait for it.
 
         Args:
-            inputs: As of `process`.
-            key: The same key and call is the same job, whoever submits it, and whenever; a key
-                of its own where it is None.
-            lease_s: Seconds without anybody asking after which the service dismisses the job.
-            tile: As of `process`.
-            out: As of `process`.
-            partial: As of `process`.
-            finish: As of `process`.
+            inputs: As in `process`.
+            key: The same key and call is the same job, for every client at any time; a new key
+                if None.
+            lease_s: Seconds without a status request after which the service dismisses the job.
+            tile: As in `process`.
+            out: As in `process`.
+            partial: As in `process`.
+            finish: As in `process`.
 
         Raises:
-            KeyConflict: the key came before with another call.
-            PestoError: what else the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            KeyConflict: the key belongs to another call.
+            PestoError: another error of the service, `Unreachable`, or `ServiceMisbehaved`.
         """
         call = OutgoingCall(inputs, tile, out or {}, partial, finish)
         jobs = yield from self._jobs()
         references = self._known_references(jobs)
-        return (yield from jobs.submitting(call, references, key=key or new_key(), lease_s=lease_s))
+        return (yield from jobs.submit(call, references, key=key or new_key(), lease_s=lease_s))
 
     def _status(self, job_id: str) -> Steps[Job]:
-        """A job as it is now; raises `NotFound` where there is none."""
-        return (yield from (yield from self._jobs()).asking(job_id))
+        """Return the current state of a job.
+
+        Raises:
+            NotFound: the service has no such job.
+            PestoError: another error of the service, `Unreachable`, or `ServiceMisbehaved`.
+        """
+        return (yield from (yield from self._jobs()).status(job_id))
 
     def _wait(self, job_id: str, *, timeout_s: float | None = None) -> Steps[Job]:
-        """A job once it is over, however it ended.
+        """Wait until a job is over, successful or not; return its last state.
 
         Raises:
             NotReady: it is not over in time.
-            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
-        return (yield from (yield from self._jobs()).waiting(job_id, timeout_s=timeout_s))
+        return (yield from (yield from self._jobs()).wait(job_id, timeout_s=timeout_s))
 
     def _result(self, job_id: str, *, accept: str | None = None) -> Steps[dict[str, object]]:
-        """What a job left, as `process` answers it.
+        """Return the outputs of a job, in the form of `process`.
 
         Raises:
             NotReady: it is not over.
-            Gone: it was dismissed, or its results are no longer kept.
-            PestoError: what it failed with.
+            Gone: it was dismissed, or its results are no longer stored.
+            PestoError: the error of the job.
         """
-        return (yield from (yield from self._jobs()).fetching(job_id, accept=accept))
+        return (yield from (yield from self._jobs()).results(job_id, accept=accept))
 
     def _cancel(self, job_id: str) -> Steps[Job]:
-        """Stop a job where it runs, and have what it left forgotten; raises `NotFound`."""
-        return (yield from (yield from self._jobs()).cancelling(job_id))
+        """Stop a job, and delete its results.
+
+        Raises:
+            NotFound: the service has no such job.
+            InvalidInput: a plain PESTO service cannot do that.
+        """
+        return (yield from (yield from self._jobs()).cancel(job_id))
 
     def _find(self, key: str) -> Steps[Job | None]:
-        """The job that a key stands for, after whoever submitted it has died."""
-        return (yield from (yield from self._jobs()).finding(key))
+        """Return the job of a key, for example after its submitter has died; None if there is none.
 
-    def _ask_description(self) -> Steps[None]:
-        if self._described is None:  # another call may have asked while this one waited
-            self._described = yield from describing(self.url, self._patience)
+        Raises:
+            InvalidInput: a plain PESTO service has no keys.
+        """
+        return (yield from (yield from self._jobs()).find(key))
+
+    def _load_description(self) -> Steps[None]:
+        if self._described is None:  # another call may have loaded it while this one waited
+            self._described = yield from request_description(self.url, self._patience)
 
     def _jobs(self) -> Steps[JobSteps]:
         long_poll_s = min(LONG_POLL_S, self._timeout_s / 2)
@@ -244,10 +258,10 @@ class ClientCore:
         return self._references
 
     def _open(self, options: HttpOptions) -> None:
-        """Set up what sends requests; nothing is sent yet."""
+        """Create the client of httpx; nothing is sent yet."""
         raise NotImplementedError
 
-    def _written(
+    def _built(
         self, request: Request, extensions: Mapping[str, object] | None = None
     ) -> httpx.Request:
         return self._http.build_request(
@@ -259,14 +273,15 @@ class ClientCore:
             extensions=extensions,
         )
 
-    def _lost(self, error: httpx.HTTPError | httpx.InvalidURL) -> Outcome:
+    def _failure(self, error: httpx.HTTPError | httpx.InvalidURL) -> Outcome:
         return translated(error, self.url, self._timeout_s)
 
 
 def present_as(
     operation: Callable[Concatenate[ClientCore, P], Steps[T]], method: Callable[..., object]
 ) -> None:
-    """Give a method the name, docstring and signature of the operation that it runs to its end."""
+    """Give a method the name, docstring and signature of the operation that it runs."""
+    # Without them, `help`, the documentation and typed signatures would show `method(*args)`.
     signature = inspect.signature(operation)
     returned = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
     method.__name__ = operation.__name__.removeprefix("_")
@@ -279,7 +294,7 @@ def present_as(
 def _blocking(
     operation: Callable[Concatenate[ClientCore, P], Steps[T]],
 ) -> Callable[Concatenate[Client, P], T]:
-    """The method that runs an operation in the thread that calls it."""
+    """Return the method that runs an operation in the calling thread."""
 
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._drive(operation(self, *args, **kwargs))
@@ -289,9 +304,9 @@ def _blocking(
 
 
 class Client(ClientCore):
-    """One service, called from this thread or many.
+    """A blocking client of one service; several threads may use it.
 
-    A service that is busy is waited for; one that does not answer is tried again.
+    It waits for a busy service, and repeats requests without a response.
     """
 
     _http: httpx.Client
@@ -308,10 +323,10 @@ class Client(ClientCore):
 
     @property
     def described(self) -> Described:
-        """What the service says of itself, asked once.
+        """The description of the service and the values of its headers, requested once.
 
         Raises:
-            PestoError: it does not say, or is not there.
+            PestoError: the service does not respond, or returns an error.
         """
         return self._drive(self._discover())
 
@@ -364,13 +379,14 @@ class Client(ClientCore):
 
     def _send(self, request: Request) -> Outcome:
         try:
-            response = self._http.send(self._written(request, {"trace": watch_connection}))
+            response = self._http.send(self._built(request, {"trace": watch_connection}))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return self._lost(error)
+            return self._failure(error)
         return reply_of(response)
 
 
 def _turn_of(url: str) -> threading.Lock:
-    """The lock that all clients of one service share, so that one call is in flight."""
+    """Return the lock that all clients of one service share, so that only one call runs."""
+    # PESTO 1.7.2 returns 429 while it processes another call.
     with _TURNS_GUARD:
         return _TURNS.setdefault(url, threading.Lock())

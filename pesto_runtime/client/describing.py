@@ -1,4 +1,7 @@
-"""What a service says of itself, and which ways of sending images that opens."""
+"""Request the description of a service, and decide which image references it can be sent.
+
+The steps do no I/O: `client.py` and `async_client.py` run them.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,18 @@ if TYPE_CHECKING:
 
 Health: TypeAlias = Literal["OK", "STARTING", "FAILED"]
 
+_SCHEMES = ("file", "http", "https", "s3", "gs", "az")
+
 
 @dataclass(frozen=True)
 class Described:
-    """A service's description, and what its headers add.
+    """A service's description, and the values of the response's headers.
 
     Attributes:
-        description: The contract, as the service has it, or overlaid.
-        transports: Media types of `Accept-Post`; empty for a service that has none (PESTO 1.7.2).
-        build: Identity of the code; else name and version.
-        digest: Of the description as the service has it.
+        description: The description of the service, or with an overlay.
+        transports: Media types of `Accept-Post`; empty without this header (PESTO 1.7.2).
+        build: Identity of the code, or else name and version.
+        digest: Of the description without an overlay.
     """
 
     description: Description
@@ -38,16 +43,16 @@ class Described:
 
     @property
     def is_plain_pesto(self) -> bool:
-        """Whether it takes base64 alone, one call at a time."""
+        """Whether it accepts only base64, and one call at a time."""
         return not self.transports
 
 
-def describing(where: str, patience: Patience) -> Steps[Described]:
-    """Ask for the description.
+def request_description(where: str, patience: Patience) -> Steps[Described]:
+    """Request the description.
 
     Raises:
-        ServiceMisbehaved: the answer is not a description; names what is wrong with it.
-        PestoError: what the service answered, or `Unreachable`.
+        ServiceMisbehaved: the response is not a description; names every fault.
+        PestoError: the error that the service returned, or `Unreachable`.
     """
     reply = yield from exchange(
         Request("GET", "/describe", {"Accept": "application/json"}), where, patience
@@ -57,7 +62,7 @@ def describing(where: str, patience: Patience) -> Steps[Described]:
         description = Description.parse(document)
     except InvalidContract as error:
         raise ServiceMisbehaved(
-            f"{where} answered something that is not a description: {error.detail}",
+            f"{where} returned a document that is not a description: {error.detail}",
             fields=error.fields,
         ) from error
     accepted = reply.headers.get("accept-post", "")
@@ -69,45 +74,47 @@ def describing(where: str, patience: Patience) -> Steps[Described]:
     )
 
 
-def asking_health(where: str) -> Steps[Health]:
-    """Ask whether it is ready, once; a service that starts is no error.
+def request_health(where: str) -> Steps[Health]:
+    """Request the state of a service, without a retry; a service that starts is not an error.
 
     Raises:
-        ServiceMisbehaved: the answer is no state.
-        Unreachable: there is none.
+        ServiceMisbehaved: the response is not a state.
+        Unreachable: the service does not respond.
     """
     outcome = yield Request("GET", "/health", {"Accept": "text/plain"})
     if isinstance(outcome, PestoError):
         raise outcome
     if outcome is None:
-        raise TypeError(f"{where}: no reply was given")
+        raise TypeError(f"{where}: a request requires a reply or an error")
     state = outcome.content[:20].decode("ascii", "replace").strip()
     if state not in ("OK", "STARTING", "FAILED"):
         raise misbehaved(outcome, where, "not a state of health")
     return cast("Health", state)
 
 
-_REFERABLE = ("file", "http", "https", "s3", "gs", "az")
-
-
 class References:
-    """Which hrefs a service may be sent: not those of a scheme that it has refused."""
+    """Decides which hrefs a service is sent: not those of a scheme that it has refused."""
 
     def __init__(self, where: str, described: Described) -> None:
-        """Start from where the service is: local files are for a service on this machine."""
-        self._is_ours = not described.is_plain_pesto
-        self._is_here = is_loopback(urlsplit(where).hostname or "")
+        """Permit local files only for a service on this machine, and none for plain PESTO.
+
+        Args:
+            where: The service's address.
+            described: Its description.
+        """
+        self._reads_references = not described.is_plain_pesto
+        self._is_local = is_loopback(urlsplit(where).hostname or "")
         self._refused: set[str] = set()
 
     def admits(self, href: str) -> bool:
-        """Whether to send this href rather than what it names."""
+        """Whether to send this href instead of the pixels."""
         scheme = urlsplit(href).scheme.lower()
-        if not self._is_ours or scheme in self._refused or scheme not in _REFERABLE:
+        if not self._reads_references or scheme in self._refused or scheme not in _SCHEMES:
             return False
-        return scheme != "file" or self._is_here
+        return scheme != "file" or self._is_local
 
     def refuse(self, inputs: Mapping[str, object]) -> None:
-        """Remember that the service refused the references of a call."""
+        """Send no further hrefs of the schemes in a call that the service has refused."""
         hrefs = (each.href for each in inputs.values() if isinstance(each, ImageReference))
         self._refused.update(urlsplit(href).scheme.lower() for href in hrefs)
 

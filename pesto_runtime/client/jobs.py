@@ -1,4 +1,7 @@
-"""The conversations about jobs: submit, ask, wait, fetch, cancel; PESTO 1.7.2's links included."""
+"""Perform calls, and submit, wait for, fetch and cancel jobs, also those of PESTO 1.7.2.
+
+The steps do no I/O: `client.py` and `async_client.py` run them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from pesto_runtime.client.answering import calling, decoded_image, read_answer
+from pesto_runtime.client.answering import decoded_image, perform_calls, read_answer
 from pesto_runtime.client.multipart import FORM_TYPE
 from pesto_runtime.client.sending import JSON, TIFF, accepted, request_of
 from pesto_runtime.client.steps import Patience, Request, Wait, exchange, json_of, misbehaved
@@ -35,9 +38,10 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Port
 
 LONG_POLL_S = 20.0
-"""Longest that one question about a job may wait for its answer."""
-_FIRST_LOOK_S = 0.05
-_LONGEST_LOOK_S = 2.0
+"""Longest time for which the service may delay the response to one status request."""
+
+_FIRST_POLL_S = 0.05
+_LONGEST_POLL_S = 2.0
 _ID = re.compile(r"/jobs/(\w+)/status$")
 _STATES: dict[str, Literal["running", "successful", "failed"]] = {
     "RUNNING": "running", "DONE": "successful", "FAILED": "failed"
@@ -46,13 +50,13 @@ _STATES: dict[str, Literal["running", "successful", "failed"]] = {
 
 @dataclass(frozen=True)
 class JobSteps:
-    """Conversations about the jobs of one service.
+    """The requests of calls and jobs to one service, as steps.
 
     Attributes:
-        described: What it says of itself.
+        described: Its description.
         where: Its address.
-        patience: How often and how long it is asked again.
-        long_poll_s: Longest that one question may wait for its answer.
+        patience: Retries of each request.
+        long_poll_s: Longest time for which it may delay the response to one status request.
     """
 
     described: Described
@@ -60,30 +64,30 @@ class JobSteps:
     patience: Patience
     long_poll_s: float = LONG_POLL_S
 
-    def performing(self, call: OutgoingCall, references: References) -> Steps[dict[str, object]]:
-        """Perform a call to its end, also where the process answers with a job.
+    def process(self, call: OutgoingCall, references: References) -> Steps[dict[str, object]]:
+        """Perform a call until its outputs are there, also if the process runs calls as jobs.
 
         Raises:
-            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
         is_job = self.described.description.known.asynchronous
-        return calling(
+        return perform_calls(
             [call],
             self.described,
             references,
             where=self.where,
             write=partial(request_of, call, self.described),
-            perform=partial(self._through_a_job if is_job else self._answering, call),
+            perform=partial(self._perform_job if is_job else self._perform_call, call),
         )
 
-    def submitting(
+    def submit(
         self, call: OutgoingCall, references: References, *, key: str, lease_s: float | None
     ) -> Steps[Job]:
-        """Submit a call as a job; with a key that came before, the job that it stands for.
+        """Submit a call as a job; return the existing job of the key, if there is one.
 
         Raises:
-            KeyConflict: the key came before with another request.
-            PestoError: what else the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            KeyConflict: the key belongs to another request.
+            PestoError: another error of the service, `Unreachable`, or `ServiceMisbehaved`.
         """
         request = request_of(call, self.described, references)
         if self.described.is_plain_pesto:
@@ -95,113 +99,117 @@ class JobSteps:
         reply = yield from self._exchange(replace(request, headers=headers))
         return self._job(reply)
 
-    def asking(self, job_id: str, *, wait_s: float = 0) -> Steps[Job]:
-        """Ask for a job as it is now, or once it is over; that renews its lease.
+    def status(self, job_id: str, *, wait_s: float = 0) -> Steps[Job]:
+        """Request the state of a job, which renews its lease.
+
+        Args:
+            job_id: Id of the job.
+            wait_s: Time for which the service may delay its response until the job is over.
 
         Raises:
             NotFound: the service has no such job.
-            PestoError: what else the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            PestoError: another error of the service, `Unreachable`, or `ServiceMisbehaved`.
         """
         if self.described.is_plain_pesto:
             reply = yield from self._exchange(Request("GET", f"/jobs/{job_id}/status"))
-            return self._told(job_id, reply)
+            return self._plain_job(job_id, reply)
         headers = {"Prefer": f"wait={wait_s:g}"} if wait_s else {}
         return self._job((yield from self._exchange(Request("GET", f"/jobs/{job_id}", headers))))
 
-    def waiting(self, job_id: str, *, timeout_s: float | None) -> Steps[Job]:
-        """Ask for a job until it is over.
+    def wait(self, job_id: str, *, timeout_s: float | None) -> Steps[Job]:
+        """Request the state of a job until it is over.
 
         Raises:
             NotReady: it is not over in time.
-            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
         deadline = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
-        look_s = _FIRST_LOOK_S
+        poll_s = _FIRST_POLL_S
         while True:
             began = time.monotonic()
             wait_s = min(max(deadline - began, 0.0), self.long_poll_s)
-            job = yield from self.asking(job_id, wait_s=wait_s)
+            job = yield from self.status(job_id, wait_s=wait_s)
             if job.is_over:
                 return job
             if time.monotonic() >= deadline:
-                told = f"job {job_id} is {job.state} after {timeout_s:g} s"
-                raise NotReady(f"{self.where}: {told}")
-            if time.monotonic() - began < look_s:  # the service did not wait for us
-                yield Wait(look_s)
-                look_s = min(2 * look_s, _LONGEST_LOOK_S)
+                raise NotReady(f"{self.where}: job {job_id} is {job.state} after {timeout_s:g} s")
+            if time.monotonic() - began < poll_s:  # the service has not delayed its response
+                yield Wait(poll_s)
+                poll_s = min(2 * poll_s, _LONGEST_POLL_S)
 
-    def fetching(self, job_id: str, *, accept: str | None) -> Steps[dict[str, object]]:
-        """Fetch what a job left: arrays (band, row, col), lists of them, JSON values, or hrefs.
+    def results(self, job_id: str, *, accept: str | None) -> Steps[dict[str, object]]:
+        """Fetch the outputs of a job: arrays (band, row, col), lists of them, values or hrefs.
 
         Raises:
             NotReady: it is not over.
-            Gone: it was dismissed, or its results are no longer kept.
-            PestoError: what it failed with, `Unreachable`, or `ServiceMisbehaved`.
+            Gone: it was dismissed, or its results are no longer stored.
+            PestoError: the error of the job, `Unreachable`, or `ServiceMisbehaved`.
         """
-        _require_success((yield from self.asking(job_id)), self.where)
+        _require_success((yield from self.status(job_id)), self.where)
         path = f"/jobs/{job_id}/results"
         links = self._object((yield from self._exchange(Request("GET", path, {"Accept": JSON}))))
         outputs: dict[str, object] = {}
         for name, link in links.items():
             several: list[object] = []
             for each in link if isinstance(link, list) else [link]:
-                _, is_here, part = str(each).partition(path + "/")
+                # The address in a link may be that behind a proxy: only its path is used.
+                _, is_result, part = str(each).partition(path + "/")
                 request = Request("GET", f"{path}/{part}", {"Accept": f"{JSON}, */*;q=0.5"})
-                if is_here:
+                if is_result:
                     reply = yield from self._exchange(request)
                     several.append(self._value(reply, name, accept))
-                else:  # where the call had it written
+                else:  # the href to which the service has written the output
                     several.append(each)
             outputs[name] = several if isinstance(link, list) else several[0]
         return outputs
 
-    def cancelling(self, job_id: str) -> Steps[Job]:
-        """Have a job stopped, and what it left forgotten.
+    def cancel(self, job_id: str) -> Steps[Job]:
+        """Stop a job, and delete its results.
 
         Raises:
             InvalidInput: a plain PESTO service cannot do that.
-            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
-        self._require_more_than_pesto("cancels no jobs")
+        self._require_not_plain("cannot cancel jobs")
         return self._job((yield from self._exchange(Request("DELETE", f"/jobs/{job_id}"))))
 
-    def finding(self, key: str) -> Steps[Job | None]:
-        """Find the job that a key stands for; None where it stands for none.
+    def find(self, key: str) -> Steps[Job | None]:
+        """Find the job of a key; None if no job has it.
 
         Raises:
-            InvalidInput: a plain PESTO service knows no keys.
-            PestoError: what the service answered, `Unreachable`, or `ServiceMisbehaved`.
+            InvalidInput: a plain PESTO service has no keys.
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
-        self._require_more_than_pesto("knows no keys of jobs")
+        self._require_not_plain("has no keys of jobs")
         reply = yield from self._exchange(Request("GET", "/jobs", {}, {"key": key}))
         for job_id in self._object(reply):
-            return (yield from self.asking(job_id))
+            return (yield from self.status(job_id))
         return None
 
-    def _answering(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
+    def _perform_call(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
         reply = yield from self._exchange(request)
         return read_answer(reply, call, self.described, where=self.where)
 
-    def _through_a_job(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
+    def _perform_job(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
         is_plain = self.described.is_plain_pesto
         keyed = request if is_plain else self._keyed(request, call, new_key())
         job = self._linked((yield from self._exchange(keyed)))
-        yield from self.waiting(job.id, timeout_s=None)
-        return (yield from self.fetching(job.id, accept=call.accept))
+        yield from self.wait(job.id, timeout_s=None)
+        return (yield from self.results(job.id, accept=call.accept))
 
     def _exchange(self, request: Request) -> Steps[Reply]:
         return exchange(request, self.where, self.patience)
 
     def _keyed(self, request: Request, call: OutgoingCall, key: str) -> Request:
-        """A request under a key; images are kept with their georeference, and not in base64."""
+        """Return a request with a key; images are stored with their georeference, not in base64."""
         wanted = accepted(call, self.described)
         accept = wanted if wanted in (JSON, FORM_TYPE) else TIFF
         headers = {**request.headers, "Accept": accept, "Idempotency-Key": key}
         return replace(request, headers=headers)
 
-    def _require_more_than_pesto(self, told: str) -> None:
+    def _require_not_plain(self, limitation: str) -> None:
         if self.described.is_plain_pesto:
-            raise InvalidInput(f"{self.where} is a plain PESTO service; it {told}")
+            raise InvalidInput(f"{self.where} is a plain PESTO service; it {limitation}")
 
     def _object(self, reply: Reply) -> dict[str, JsonValue]:
         document = json_of(reply, self.where)
@@ -217,25 +225,25 @@ class JobSteps:
             return _plain_value(reply, port)
         if port is None:
             raise misbehaved(reply, self.where, f"for an output {name!r} that it does not have")
-        return decoded_image(reply.content, port, self.where, is_kept_whole=accept == TIFF)
+        return decoded_image(reply.content, port, self.where, with_georeference=accept == TIFF)
 
     def _job(self, reply: Reply) -> Job:
         try:
             return Job.model_validate(self._object(reply))
         except ValidationError as error:
             raise ServiceMisbehaved(
-                f"{self.where} answered something that is not a job", fields=bad_fields(error)
+                f"{self.where} returned a document that is not a job", fields=bad_fields(error)
             ) from error
 
     def _linked(self, reply: Reply) -> Job:
-        """The job that PESTO's answer `{"link": …}` is about."""
+        """Return the job of PESTO's response `{"link": …}`."""
         found = _ID.search(str(self._object(reply).get("link")))
         if found is None:
             raise misbehaved(reply, self.where, "not the link of a job")
         return Job(id=found[1], state="accepted")
 
-    def _told(self, job_id: str, reply: Reply) -> Job:
-        """A job as PESTO's status tells it."""
+    def _plain_job(self, job_id: str, reply: Reply) -> Job:
+        """Return the job of PESTO's response `{"status": …, "progress": …}`."""
         document = self._object(reply)
         state = _STATES.get(str(document.get("status")))
         if state is None:
@@ -246,16 +254,16 @@ class JobSteps:
 
 
 def new_key() -> str:
-    """A key that nobody else has: a submission sent twice is one job."""
+    """Return a new random key: a submission that is sent twice with it is one job."""
     return secrets.token_hex(16)
 
 
 def _require_success(job: Job, where: str) -> None:
-    """Do nothing where a job has results; its own error is told, not one of asking for them.
+    """Check that a job has results.
 
     Raises:
         NotReady: it is not over.
-        PestoError: what it failed with, or that it was dismissed.
+        PestoError: its own error, or it was dismissed.
     """
     if not job.is_over:
         raise NotReady(f"{where}: job {job.id} is {job.state}, it has no results yet")
@@ -267,7 +275,7 @@ def _require_success(job: Job, where: str) -> None:
 
 
 def _plain_value(reply: Reply, port: Port | None) -> JsonValue:
-    """A number or string as PESTO writes them."""
+    """Return a number or string that PESTO has written as plain text."""
     text = reply.content.decode("utf-8", "replace")
     if port is not None and port.schema.get("type") == "string":
         return text

@@ -1,7 +1,7 @@
-"""Read and write multipart/form-data as bytes; reading is by python-multipart.
+"""Read and write multipart/form-data as bytes (RFC 7578); python-multipart parses it.
 
-It knows nothing of inputs or images. A body is in memory already when it is read, so it goes to the
-parser in one piece, and the content of each part is copied once.
+This file knows nothing of inputs or images. The whole body is in memory before it is parsed, so the
+parser receives it at once, and the content of each part is copied once.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Part:
     Attributes:
         name: Of its `Content-Disposition`.
         data: Its content.
-        media_type: Lower case, without parameters; empty where the part does not say.
-        filename: Empty where it has none; readers of forms take bytes only of files.
+        media_type: Lower case, without parameters; empty if the part has none.
+        filename: Empty if it has none; many servers accept bytes only in parts with a file name.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Part:
 
 
 def media_type_of(content_type: str) -> str:
-    """The media type of a header, without parameters but for the boundary of a multipart.
+    """Return the media type of a header; of its parameters, only the boundary of a form remains.
 
     >>> media_type_of("Image/TIFF; application=geotiff")
     'image/tiff'
@@ -67,40 +67,41 @@ def media_type_of(content_type: str) -> str:
 
 
 def is_form(media_type: str) -> bool:
-    """Whether a media type, with or without its boundary, is a form's."""
+    """Whether a media type, with or without its boundary, is that of a form."""
     return media_type.partition(";")[0] == FORM_TYPE
 
 
 def read_parts(body: bytes, media_type: str) -> list[Part]:
-    """Take a form apart.
+    """Return the parts of a form.
 
     Args:
-        body: All of it.
-        media_type: As `media_type_of` gave it.
+        body: The whole body.
+        media_type: The result of `media_type_of`.
 
     Raises:
-        BadRequest: no boundary, a body that does not keep to it, or a part without a name.
+        BadRequest: there is no boundary, the body does not fit it, or a part has no name.
     """
     boundary = _parameter(media_type, "boundary")
     if not 0 < len(boundary) <= _BOUNDARY_CHARS:
-        raise BadRequest(f"{FORM_TYPE} needs a boundary of 1 to {_BOUNDARY_CHARS} characters")
+        raise BadRequest(f"{FORM_TYPE} requires a boundary of 1 to {_BOUNDARY_CHARS} characters")
     reader = _PartReader()
     try:
         parser = MultipartParser(boundary.encode(), reader.callbacks, **_HEADER_LIMITS)
-        parser.logger = _SILENT  # it warns of each broken form; the caller gets an error
+        parser.logger = _SILENT  # it logs each invalid form, for which the caller gets an error
         parser.write(_from_first_delimiter(body, b"--" + boundary.encode()))
     except FormParserError as error:
         raise BadRequest(f"a part of the form has no headers that can be read: {error}") from error
     if parser.state != MultipartState.END:
-        raise BadRequest("the form does not end with its boundary; it was cut short")
+        raise BadRequest("the form does not end with its boundary; it is truncated")
     if not reader.parts:
-        raise BadRequest("the form has no parts; it takes one per input, named as the input")
+        raise BadRequest("the form has no parts; it requires one per input, named like the input")
     return reader.parts
 
 
 def write_parts(parts: Iterable[Part]) -> tuple[bytes, str]:
-    """Write a form: its bytes, and the media type with the boundary that none of them holds."""
+    """Return a form as bytes, and its media type with the boundary."""
     several = list(parts)
+    # 128 random bits: no content of a part has them, so the parts are not searched.
     boundary = secrets.token_hex(16)
     delimiter = b"--" + boundary.encode()
     pieces = []
@@ -114,43 +115,48 @@ def write_parts(parts: Iterable[Part]) -> tuple[bytes, str]:
 
 
 def _escaped(text: str) -> str:
+    # Browsers write line ends in a name as %0D and %0A (HTML standard).
     for char, escape in (("\\", "\\\\"), ('"', '\\"'), ("\r", "%0D"), ("\n", "%0A")):
         text = text.replace(char, escape)
     return text
 
 
 class _PartReader:
-    """Collect what the parser reports; a form written in one piece is reported in whole spans."""
+    """Collects the parts of a form from the callbacks of the parser.
+
+    The parser receives the whole body at once, so each header and content is one callback.
+    """
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
         self._headers: dict[str, str] = {}
         self._header, self._data = "", b""
         self.callbacks: MultipartCallbacks = {
-            "on_header_field": self._take_header,
-            "on_header_value": self._take_value,
-            "on_part_data": self._take_data,
+            "on_header_field": self._add_header,
+            "on_header_value": self._add_value,
+            "on_part_data": self._add_data,
             "on_part_end": self._end_part,
         }
 
-    def _take_header(self, body: bytes, start: int, stop: int) -> None:
+    def _add_header(self, body: bytes, start: int, stop: int) -> None:
         self._header = body[start:stop].decode().lower()
 
-    def _take_value(self, body: bytes, start: int, stop: int) -> None:
+    def _add_value(self, body: bytes, start: int, stop: int) -> None:
         self._headers[self._header] = body[start:stop].decode("utf-8", "replace").strip()
 
-    def _take_data(self, body: bytes, start: int, stop: int) -> None:
+    def _add_data(self, body: bytes, start: int, stop: int) -> None:
         self._data = body[start:stop]
 
     def _end_part(self) -> None:
         if len(self.parts) == _MOST_PARTS:
-            raise BadRequest(f"the form has over {_MOST_PARTS} parts, which is the most taken")
+            raise BadRequest(f"the form has over {_MOST_PARTS} parts, the largest permitted number")
         self.parts.append(_part(self._headers, self._data))
         self._headers, self._data = {}, b""
 
 
 def _from_first_delimiter(body: bytes, delimiter: bytes) -> bytes:
-    """Leave out what the parser does not take: a preamble, and blanks after the first delimiter."""
+    """Remove a preamble, and blanks after the first delimiter, which the parser rejects."""
+    # RFC 2046, 5.1.1 permits both.
     start = 0 if body.startswith(delimiter) else body.find(b"\r\n" + delimiter) + 2
     if start == 1:
         raise BadRequest(f"the form's boundary is not in it; it begins {shortened(body[:60])}")
@@ -165,7 +171,8 @@ def _part(headers: Mapping[str, str], data: bytes) -> Part:
     name = _parameter(disposition, "name")
     if not name:
         raise BadRequest(
-            'each part of a form is named as its input: Content-Disposition: form-data; name="…"'
+            "each part of a form requires the name of its input: "
+            'Content-Disposition: form-data; name="…"'
         )
     return Part(
         name=name,
@@ -176,7 +183,7 @@ def _part(headers: Mapping[str, str], data: bytes) -> Part:
 
 
 def _parameter(header: str, name: str) -> str:
-    """A parameter of a header, unquoted; empty where it is not there."""
+    """Return a parameter of a header without quotes; empty if the header does not have it."""
     found = next((each for each in _PARAMETER.finditer(header) if each[1].lower() == name), None)
     if found is None:
         return ""

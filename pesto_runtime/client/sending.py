@@ -1,8 +1,8 @@
-"""A call written as a request: each image by the cheapest way that both sides can.
+"""Write a call as an HTTP request, each image in the cheapest form that both sides can use.
 
-That is a reference, else a binary body or a form of binary parts, else base64. Measured on 640 x
-640 x 4 uint16: .npy codes in 5 ms and decodes in 0.1 ms, GeoTIFF (deflate) in 23 and 12 ms, so .npy
-wherever the pixels are all that must arrive.
+That is a reference, or else a binary body or a form with binary parts, or else base64. Measured on
+640 x 640 x 4 uint16: .npy is encoded in 5 ms and decoded in 0.1 ms, GeoTIFF (deflate) in 23 and
+12 ms, so .npy is used if only the pixels are needed. Nothing is sent from here.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ NPY = "application/x-npy"
 TIFF = "image/tiff"
 JSON = "application/json"
 _QUERY_CHARS = 7000
-"""Longest query, encoded: proxies take 8 KiB of request line."""
+"""Longest encoded query: proxies accept a request line of 8 KiB."""
 
 Sent: TypeAlias = "Image | ImageReference | str"
 
 
 @dataclass(frozen=True)
 class OutgoingCall:
-    """One call, as its caller means it.
+    """One call, before it is encoded as an HTTP request.
 
     Attributes:
         inputs: Input name -> array (band, row, col), `Image`, `ImageReference` or JSON value.
-        tile: Where the arrays lie in the scene.
+        tile: Position of the arrays in the scene.
         out: Output name -> href for the service to write to.
-        partial: Ask a reduce for its partial.
-        finish: A merged partial, as JSON, to ask a reduce for its outputs.
-        accept: `image/tiff` to have images answered as `Image`, with their georeference.
+        partial: Request the partial of a reduce.
+        finish: A merged partial, as JSON, of which a reduce computes its outputs.
+        accept: `image/tiff` to receive images as `Image`, with their georeference.
     """
 
     inputs: Mapping[str, object]
@@ -62,7 +62,7 @@ class OutgoingCall:
 
     @property
     def options(self) -> dict[str, JsonValue]:
-        """What goes under the reserved key `pesto`."""
+        """The value of the reserved key `pesto`."""
         options: dict[str, JsonValue] = {}
         if self.tile is not None:
             options["tile"] = self.tile.model_dump(mode="json")
@@ -77,11 +77,11 @@ class OutgoingCall:
 
 @dataclass(frozen=True)
 class EncodedCall:
-    """A call with its images ready to be sent.
+    """A call whose images have the form in which they are sent.
 
     Attributes:
-        call: As its caller means it.
-        images: Input name -> image, or list of images, in the form in which it is sent.
+        call: The call.
+        images: Input name -> image, or list of images.
         others: The other inputs.
     """
 
@@ -96,22 +96,22 @@ class EncodedCall:
         return any(isinstance(each, Image) for found in several for each in found)
 
     def parts(self) -> list[Part]:
-        """A part per input, and per image of a list."""
-        parts = [Part(name, dumped(value).encode(), JSON) for name, value in self.others.items()]
+        """Return the parts of a form: one per input, and per image of a list."""
+        parts = [Part(name, json_text(value).encode(), JSON) for name, value in self.others.items()]
         for name, image in self.images.items():
             several = image if isinstance(image, list) else [image]
             found = [_image_part(name, each, self.call.tile) for each in several]
             parts += found or [Part(name, b"[]", JSON)]
         if self.call.options:
-            parts.append(Part("pesto", dumped(self.call.options).encode(), JSON))
+            parts.append(Part("pesto", json_text(self.call.options).encode(), JSON))
         return parts
 
     def document(self, *, knows_options: bool) -> dict[str, JsonValue]:
-        """A JSON object, pixels in base64."""
+        """Return a JSON object with the pixels in base64."""
         document: dict[str, JsonValue] = dict(self.others)
         for name, image in self.images.items():
             several = isinstance(image, list)
-            document[name] = [_as_json(each) for each in image] if several else _as_json(image)  # type: ignore[arg-type, union-attr]  # told apart by `several`
+            document[name] = [_as_json(each) for each in image] if several else _as_json(image)  # type: ignore[arg-type, union-attr]  # `several` decides the type
         if self.call.options and knows_options:
             document["pesto"] = self.call.options
         return document
@@ -135,12 +135,12 @@ def request_of(call: OutgoingCall, described: Described, references: References)
 
 
 def outgoing_of(call: OutgoingCall, described: Described, references: References) -> EncodedCall:
-    """Tell the images of a call from its other inputs, and how each of them is sent.
+    """Separate the images of a call from its other inputs, and decide how each is sent.
 
     Raises:
-        InvalidInput: an input that the process does not have, a value that is no image, or an
-            option that a plain PESTO service does not know.
-        RasterUnreadable: an image that has to be sent cannot be read here.
+        InvalidInput: an unknown input, a value that is not an image, or an option that a plain
+            PESTO service does not support.
+        RasterUnreadable: an image whose pixels must be sent cannot be read here.
     """
     _require_known(call, described)
     images: dict[str, Sent | list[Sent]] = {}
@@ -148,16 +148,16 @@ def outgoing_of(call: OutgoingCall, described: Described, references: References
     for name, value in call.inputs.items():
         port = described.description.input(name)
         if port is not None and port.kind == "images" and isinstance(value, (list, tuple)):
-            images[name] = [_sent(port, each, references) for each in value]
+            images[name] = [_prepared(port, each, references) for each in value]
         elif port is not None and port.kind == "image" and value is not None:
-            images[name] = _sent(port, value, references)
+            images[name] = _prepared(port, value, references)
         else:
-            others[name] = value  # type: ignore[assignment]  # the caller's JSON; dumps judges it
+            others[name] = value  # type: ignore[assignment]  # json_text validates it
     return EncodedCall(call, images, others)
 
 
 def accepted(call: OutgoingCall, described: Described) -> str:
-    """The media type to ask for: one binary image where it is all that comes back, else a form."""
+    """Return the media type to request: that of the image if it is the only output, else a form."""
     ports = described.description.outputs
     has_images = any(each.kind in ("image", "images") for each in ports)
     if described.is_plain_pesto or not has_images or call.out or call.partial:
@@ -168,7 +168,7 @@ def accepted(call: OutgoingCall, described: Described) -> str:
 
 
 def accept_header(call: OutgoingCall, described: Described) -> str:
-    """What to ask for, and how the images in a form are to be coded."""
+    """Return the header `Accept`; for a form, also the format of its images."""
     wanted = accepted(call, described)
     if wanted != FORM_TYPE:
         return wanted
@@ -183,17 +183,17 @@ def _require_known(call: OutgoingCall, described: Described) -> None:
         raise InvalidInput.of(
             f"inputs of {description.name!r}",
             (
-                BadField(f"/{name}", f"is no input; there are {', '.join(known) or 'none'}")
+                BadField(f"/{name}", f"is not an input; there are {', '.join(known) or 'none'}")
                 for name in unknown
             ),
         )
     if described.is_plain_pesto and (call.out or call.partial or call.finish is not None):
         raise InvalidInput(
-            f"{description.name} is a plain PESTO service; it knows no out, partial or finish"
+            f"{description.name} is a plain PESTO service; it has no out, partial or finish"
         )
 
 
-def _sent(port: Port, value: object, references: References) -> Sent:
+def _prepared(port: Port, value: object, references: References) -> Sent:
     if isinstance(value, ImageReference):
         if references.admits(value.href):
             return value
@@ -211,7 +211,7 @@ def _sent(port: Port, value: object, references: References) -> Sent:
 
 
 def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
-    """The request with its one image as the body; None where it cannot be one."""
+    """Return a request whose body is the only image; None if that is not possible."""
     call, images = outgoing.call, outgoing.images
     ports = described.description.image_inputs
     image = next(iter(images.values()), None)
@@ -223,7 +223,7 @@ def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
     described_as = described.description
     query = {name: _as_text(described_as, name, each) for name, each in outgoing.others.items()}
     if call.options:
-        query["pesto"] = dumped(call.options)
+        query["pesto"] = json_text(call.options)
     if not fits or len(urlencode(query)) > _QUERY_CHARS:
         return None
     headers = {"Content-Type": fits[0], "Accept": accept_header(call, described)}
@@ -231,7 +231,7 @@ def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
 
 
 def _form_request(outgoing: EncodedCall, described: Described) -> Request | None:
-    """The request with a part per input; None where no pixels are sent, or forms are not taken."""
+    """Return a request with a form; None if it has no pixels, or the service accepts no forms."""
     if FORM_TYPE not in described.transports or not outgoing.has_pixels:
         return None
     content, media_type = write_parts(outgoing.parts())
@@ -241,25 +241,25 @@ def _form_request(outgoing: EncodedCall, described: Described) -> Request | None
 
 def _image_part(name: str, image: Sent, tile: TileInfo | None) -> Part:
     if not isinstance(image, Image):
-        return Part(name, dumped(_as_json(image)).encode(), JSON)
+        return Part(name, json_text(_as_json(image)).encode(), JSON)
     media_type = _binary_types(image, tile)[0]
     return Part(name, encode_image(image, media_type), media_type, name)
 
 
 def _tile_header(tile: TileInfo | None) -> dict[str, str]:
-    """What a service's log calls the tile by: the window that is kept of it."""
+    """Return the header by which the service's log names the tile: its write window."""
     return {} if tile is None else {"X-Pesto-Tile": ",".join(str(each) for each in tile.write)}
 
 
 def _binary_types(image: Image, tile: TileInfo | None) -> tuple[str, ...]:
-    """Bare pixels where the tile, or nobody, knows where they lie."""
-    knows = image.crs is not None or image.transform is not None or image.nodata is not None
-    return (TIFF,) if knows and tile is None else (NPY, TIFF)
+    """Return the media types of an image; not .npy if that would lose its georeference."""
+    has_metadata = image.crs is not None or image.transform is not None or image.nodata is not None
+    return (TIFF,) if has_metadata and tile is None else (NPY, TIFF)
 
 
 def _json_request(outgoing: EncodedCall, described: Described) -> Request:
     headers = {"Content-Type": JSON, "Accept": accept_header(outgoing.call, described)}
-    content = dumped(outgoing.document(knows_options=not described.is_plain_pesto)).encode()
+    content = json_text(outgoing.document(knows_options=not described.is_plain_pesto)).encode()
     return Request("POST", "/process", headers, content=content, alone=described.is_plain_pesto)
 
 
@@ -273,15 +273,19 @@ def _as_json(image: Sent) -> JsonValue:
 
 
 def _as_text(description: Description, name: str, value: JsonValue) -> str:
-    """A query parameter: strings as they are where the schema says string, JSON elsewhere."""
+    """Return a query parameter: a string unchanged if the schema has type string, else JSON."""
     port = description.input(name)
     if port is not None and port.schema.get("type") == "string" and isinstance(value, str):
         return value
-    return dumped(value)
+    return json_text(value)
 
 
-def dumped(value: JsonValue) -> str:
-    """Write JSON; raises `InvalidInput` for what is none."""
+def json_text(value: JsonValue) -> str:
+    """Return a value as JSON text.
+
+    Raises:
+        InvalidInput: the value has no JSON form.
+    """
     try:
         return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
-"""The conversation with a service, without any I/O: it yields what to do, and is told what came.
+"""Define the steps of a request without I/O: a generator yields requests and receives replies.
 
-Both clients drive the same conversations; only sending and sleeping differ between them.
+`Client` and `AsyncClient` run the same steps; only sending and sleeping differ between them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 5.0
 _PROXY_STATUSES = (408, 413, 429, 500, 502, 503, 504)
-"""Statuses that mean what they say even without a document that explains them."""
+"""Statuses of proxies: their meaning is clear without a problem document."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,12 @@ class Request:
     """One HTTP request below the service's `/api/v1`.
 
     Attributes:
-        alone: Whether no other call to this service may be in flight meanwhile.
+        method: GET, POST or DELETE.
+        path: Below `/api/v1`.
+        headers: Without those of the client.
+        query: Name -> value, not encoded.
+        content: The body.
+        alone: Whether no other such call to this service may run meanwhile.
     """
 
     method: str
@@ -42,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; header names are lower case."""
+    """The response to a request; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -56,14 +61,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Wait:
-    """Sleep before going on."""
+    """A step: sleep."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Exclusive:
-    """Run steps while no other call of the same client runs such steps."""
+    """A step: run other steps while no other call of the same client runs such steps."""
 
     steps: Steps[None]
 
@@ -74,11 +79,11 @@ Steps: TypeAlias = Generator[Request | Wait | Exclusive, Outcome, T]
 
 @dataclass(frozen=True)
 class Patience:
-    """How often and how long one call is tried again.
+    """The limits of the retries of one call.
 
     Attributes:
-        retries: Times after no answer, or an error that says it is retryable.
-        patience_s: Seconds to wait in all for a service that is busy.
+        retries: Retries after no response, or after a retryable error.
+        patience_s: Total seconds to wait for a busy service.
     """
 
     retries: int = 3
@@ -86,30 +91,33 @@ class Patience:
 
 
 def exchange(request: Request, where: str, patience: Patience) -> Steps[Reply]:
-    """Send a request until it is answered, or trying again cannot help.
+    """Send a request, and repeat it after a retryable error; return the successful reply.
 
     Raises:
-        PestoError: what the service answered, or `Unreachable`.
+        PestoError: the error that the service returned, or `Unreachable`.
     """
-    waited_s, lost, busy = 0.0, 0, 0
+    waited_s, failures, refusals = 0.0, 0, 0
     while True:
-        outcome = _judged((yield request), where)
+        outcome = _reply_or_error((yield request), where)
         if isinstance(outcome, Reply):
             return outcome
         error = outcome
         if not error.retryable:
             raise error
+        # A busy service does not count as a failure: only the total waiting time is limited.
         if isinstance(error, Busy):
-            busy += 1
-            wait_s = error.retry_after_s or _backoff(busy)
+            refusals += 1
+            wait_s = error.retry_after_s or _backoff_s(refusals)
             waited_s += wait_s
             if waited_s > patience.patience_s:
-                told = f"{error.detail}; given up, {patience.patience_s} s are all we wait"
-                raise Busy(told, retry_after_s=error.retry_after_s)
+                limit = f"the total wait would exceed {patience.patience_s} s"
+                raise Busy(
+                    f"{error.detail}; no further retry: {limit}", retry_after_s=error.retry_after_s
+                )
         else:
-            lost += 1
-            wait_s = _backoff(lost)
-            if lost > patience.retries:
+            failures += 1
+            wait_s = _backoff_s(failures)
+            if failures > patience.retries:
                 raise error
         yield Wait(wait_s)
 
@@ -117,7 +125,10 @@ def exchange(request: Request, where: str, patience: Patience) -> Steps[Reply]:
 def advance(
     steps: Steps[T], outcome: Outcome
 ) -> tuple[Request | Wait | Exclusive | None, T | None]:
-    """Go one step on: what to do next, or None and the result."""
+    """Resume steps with the outcome of the last one; return the next step, or None and the result.
+
+    The first outcome, and that of a `Wait` or `Exclusive`, is None.
+    """
     try:
         return steps.send(outcome), None
     except StopIteration as end:
@@ -125,10 +136,10 @@ def advance(
 
 
 def json_of(reply: Reply, where: str) -> JsonValue:
-    """Read the JSON of an answer.
+    """Return the JSON value of a reply.
 
     Raises:
-        ServiceMisbehaved: it is none.
+        ServiceMisbehaved: the content is not JSON.
     """
     try:
         document: JsonValue = json.loads(reply.content)
@@ -137,18 +148,19 @@ def json_of(reply: Reply, where: str) -> JsonValue:
     return document
 
 
-def misbehaved(reply: Reply, where: str, what: str) -> ServiceMisbehaved:
-    """Name the service, what its answer is not, and how the answer begins."""
+def misbehaved(reply: Reply, where: str, fault: str) -> ServiceMisbehaved:
+    """Return an error with the service, the fault of its reply, and the start of the content."""
+    media_type = reply.media_type or "without a media type"
     return ServiceMisbehaved(
-        f"{where} answered HTTP {reply.status} {reply.media_type or 'of no media type'}, {what}: "
+        f"{where} returned HTTP {reply.status} {media_type}, {fault}: "
         f"it begins {shortened(reply.content[:60])}"
     )
 
 
-def _judged(outcome: Outcome, where: str) -> Reply | PestoError:
-    """The reply where it is a good one, else the error that it or its absence is."""
+def _reply_or_error(outcome: Outcome, where: str) -> Reply | PestoError:
+    """Return a successful reply, or else the error of the service or of the transport."""
     if outcome is None:
-        raise TypeError(f"{where}: a request is answered by a reply or an error")
+        raise TypeError(f"{where}: a request requires a reply or an error")
     if isinstance(outcome, PestoError) or 200 <= outcome.status < 300:
         return outcome
     return _error_of(outcome, where)
@@ -161,22 +173,23 @@ def _error_of(reply: Reply, where: str) -> PestoError:
         problem = None
     if not isinstance(problem, dict) or not {"detail", "title"} & problem.keys():
         if reply.status not in _PROXY_STATUSES:
-            return misbehaved(reply, where, "not a PESTO answer")
+            return misbehaved(reply, where, "not a PESTO response")
         problem = {"detail": f"HTTP {reply.status} {shortened(reply.content[:60])}"}
-    told = problem.get("detail") or problem.get("title")
+    detail = problem.get("detail") or problem.get("title")
     return error_from_problem(
-        {**problem, "detail": f"{where}: {told}"},
+        {**problem, "detail": f"{where}: {detail}"},
         status=reply.status,
         retry_after_s=_seconds(reply.headers.get("retry-after")),
     )
 
 
 def _seconds(text: str | None) -> float | None:
-    """Seconds of a Retry-After; a date is not read, our own backing off does instead."""
+    """Return the seconds of a Retry-After; None for a date, so that our own backoff applies."""
     return float(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
-def _backoff(times: int) -> float:
-    """From 0.1 s doubling to 5 s, each somewhere in its upper half so that callers spread."""
+def _backoff_s(times: int) -> float:
+    """Return 0.1 s, doubled for each time up to 5 s, and randomised."""
+    # A random value of the upper half: callers that failed together do not return together.
     full = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(times - 1, 10))
     return full * (0.5 + secrets.randbelow(1000) / 2000)

@@ -1,7 +1,8 @@
-"""Calls that are given up while their answer is waited for, because nobody wants it any more.
+"""Set up httpx for a service, translate its errors, and cancel blocking calls.
 
-Closing the connection is what tells a service to stop. An httpx client cannot do that from another
-thread, so the thread that waits looks up now and then.
+A service stops computing when its caller closes the connection. Another thread cannot close it: the
+thread that waits for the response checks four times a second whether the call is still wanted. This
+file decides nothing about retries: `steps.py` does.
 """
 
 from __future__ import annotations
@@ -34,9 +35,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
+HEADER = "traceparent"
+
 _CONNECT_S = 10.0
+_CHECK_S = 0.25
 _PREFIX = "/api/v1"
-_GONE = ("disconnected", "closed connection", "closed the connection")
+_DISCONNECTED = ("disconnected", "closed connection", "closed the connection")
+_STREAMS = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+# Version, trace id, parent id, flags; later versions may add fields:
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+_CURRENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_is_unwanted: ContextVar[Callable[[], bool] | None] = ContextVar("pesto_cancelled", default=None)
 
 
 class HttpOptions(TypedDict):
@@ -49,13 +59,13 @@ class HttpOptions(TypedDict):
 
 
 def service_url(url: str) -> str:
-    """The address of a service up to and with `/api/v1`.
+    """Return the address of a service, `/api/v1` included.
 
     >>> service_url("http://127.0.0.1:8000/")
     'http://127.0.0.1:8000/api/v1'
 
     Raises:
-        InvalidInput: not an http(s) URL.
+        InvalidInput: it is not an http(s) URL.
     """
     split = urlsplit(url)
     if split.scheme not in ("http", "https") or not split.hostname:
@@ -65,78 +75,75 @@ def service_url(url: str) -> str:
 
 
 def timeouts(timeout_s: float) -> httpx.Timeout:
-    """Seconds without a byte after which an answer is given up; a free connection is waited for."""
+    """Return the timeouts of a request; waiting for a free connection of the pool has none."""
     return httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S), pool=None)
 
 
 def http_options(
     where: str, *, timeout_s: float, headers: Mapping[str, str] | None, verify: bool | str
 ) -> HttpOptions:
-    """How either client of httpx is set up for a service.
+    """Return the options of both httpx clients for a service.
+
+    Args:
+        where: Its address.
+        timeout_s: Seconds without a byte after which a request fails.
+        headers: Of every request.
+        verify: Whether certificates are verified, or the file of trusted authorities.
 
     Raises:
-        InvalidInput: the file of authorities to trust cannot be read.
+        InvalidInput: the file of trusted authorities cannot be read.
     """
+    is_remote = not is_loopback(urlsplit(where).hostname or "")
     return {
         "timeout": timeouts(timeout_s),
-        "trust_env": trusts_environment(where),
-        "verify": verifying(where, verify),
+        "trust_env": is_remote,  # proxies of the environment are never for this machine
+        "verify": _verification(where, verify),
         "headers": headers,
     }
 
 
-def trusts_environment(where: str) -> bool:
-    """Whether proxies of the environment are for this service; never for this machine."""
-    return not is_loopback(urlsplit(where).hostname or "")
-
-
-def verifying(where: str, verify: bool | str) -> bool | ssl.SSLContext:
-    """How certificates are verified; loading ours takes 20 ms, plain http need not.
-
-    Raises:
-        InvalidInput: the file of authorities to trust cannot be read.
-    """
+def _verification(where: str, verify: bool | str) -> bool | ssl.SSLContext:
     if not where.startswith("https://"):
-        return False
+        return False  # httpx loads its list of authorities otherwise, which takes 20 ms
     if isinstance(verify, bool):
         return verify
     try:
         return ssl.create_default_context(cafile=verify)
     except OSError as error:
-        told = error.strerror or error
-        raise InvalidInput(f"{shortened(verify)} holds no certificates to trust: {told}") from error
+        reason = error.strerror or error
+        raise InvalidInput(
+            f"{shortened(verify)} is not a file of trusted certificates: {reason}"
+        ) from error
 
 
 def reply_of(response: httpx.Response) -> Reply:
-    """What came back."""
+    """Return a response of httpx as a `Reply`."""
     headers: Mapping[str, str] = {name.lower(): text for name, text in response.headers.items()}
     return Reply(response.status_code, headers, response.content)
 
 
 def translated(error: Exception, where: str, timeout_s: float) -> PestoError:
-    """Turn an exception of httpx into the error that it is."""
-    told = str(error) or type(error).__name__
+    """Return the error of this package for an exception of httpx."""
+    reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
         return Unreachable(f"{where}: no connection within {min(timeout_s, _CONNECT_S):g} s")
     if isinstance(error, httpx.TimeoutException):
-        return Unreachable(f"{where}: no answer within {timeout_s:g} s")
+        return Unreachable(f"{where}: no response within {timeout_s:g} s")
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
-        return InvalidInput(f"{where}: {told}")
+        return InvalidInput(f"{where}: {reason}")
     if isinstance(error, httpx.DecodingError):
-        return ServiceMisbehaved(f"{where} answered a body that cannot be decoded: {told}")
-    if isinstance(error, httpx.RemoteProtocolError) and not any(each in told for each in _GONE):
-        return ServiceMisbehaved(f"{where} answered something that is not HTTP: {shortened(told)}")
-    return Unreachable(f"{where}: {told}; does the service run there?")
-
-
-HEADER = "traceparent"
-
-_FORM = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
-_CURRENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+        return ServiceMisbehaved(f"{where} returned a body that cannot be decoded: {reason}")
+    # httpx reports a closed connection by the same class as a response that is not HTTP.
+    is_disconnected = any(each in reason for each in _DISCONNECTED)
+    if isinstance(error, httpx.RemoteProtocolError) and not is_disconnected:
+        return ServiceMisbehaved(
+            f"{where} returned a response that is not HTTP: {shortened(reason)}"
+        )
+    return Unreachable(f"{where}: {reason}; does the service run there?")
 
 
 class Trace(NamedTuple):
-    """Whose work this is part of.
+    """The trace that a call is part of, as the W3C recommendation Trace Context defines it.
 
     Attributes:
         trace_id: 32 hexadecimal digits.
@@ -148,13 +155,13 @@ class Trace(NamedTuple):
 
     @classmethod
     def parse(cls, header: str | None) -> Self | None:
-        """Read a `traceparent`; None where it is none, as the standard asks.
+        """Parse a header `traceparent`; return None if it is not valid, as the standard requires.
 
         >>> Trace.parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").span_id
         'b7ad6b7169203331'
         >>> Trace.parse("00-" + "0" * 32 + "-b7ad6b7169203331-01")
         """
-        found = _FORM.fullmatch(header or "")
+        found = _TRACEPARENT.fullmatch(header or "")
         if found is None or (header or "").startswith("ff"):
             return None
         trace_id, span_id = found[1], found[2]
@@ -163,7 +170,7 @@ class Trace(NamedTuple):
 
 @contextmanager
 def traced(header: str | None) -> Iterator[Trace | None]:
-    """Do what is inside as part of a trace; without a valid header it is part of none."""
+    """Make the calls of the block part of a trace; of none if the header is not valid."""
     trace = Trace.parse(header)
     token = _CURRENT.set(header if trace else None)
     try:
@@ -173,10 +180,10 @@ def traced(header: str | None) -> Iterator[Trace | None]:
 
 
 def with_trace(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a request, with the trace that it is part of.
+    """Return the headers of a request with its trace.
 
-    That is the one of `traced`, else of the environment variable `TRACEPARENT`, by which batch
-    schedulers hand theirs to a process.
+    That is the trace of `traced`, or else of the environment variable `TRACEPARENT`, in which
+    batch schedulers pass a trace to a process.
     """
     current = _CURRENT.get() or os.environ.get("TRACEPARENT")
     if Trace.parse(current) is None or current is None:
@@ -184,76 +191,72 @@ def with_trace(headers: Mapping[str, str]) -> dict[str, str]:
     return {**headers, HEADER: current}
 
 
-_LOOK_S = 0.25
-_asked: ContextVar[Callable[[], bool] | None] = ContextVar("pesto_given_up", default=None)
-_STREAMS = ("connection.connect_tcp.complete", "connection.start_tls.complete")
-
-
 class _Stream(Protocol):
-    """What httpcore reads a connection by."""
+    """The part of httpcore's connections that is used here."""
 
     read: Callable[..., bytes]
 
     def get_extra_info(self, info: str) -> object:
-        """Answer facts: the socket."""
+        """Return a property of the connection: its socket."""
 
 
 @contextmanager
-def given_up_when(unwanted: Callable[[], bool]) -> Iterator[None]:
-    """Give up the blocking calls of this context as soon as the question is answered by True.
+def cancelled_when(is_unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Cancel the blocking calls of this context as soon as `is_unwanted` returns True.
 
-    The context goes with `contextvars.copy_context()` into other threads.
+    `contextvars.copy_context()` copies the check into other threads.
     """
-    token = _asked.set(unwanted)
+    token = _is_unwanted.set(is_unwanted)
     try:
         yield
     finally:
-        _asked.reset(token)
+        _is_unwanted.reset(token)
 
 
 def pause(seconds: float) -> None:
-    """Sleep, unless the call is given up.
+    """Sleep, unless the call is cancelled.
 
     Raises:
-        Interrupted: it is.
+        Interrupted: the call is cancelled.
     """
     deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        _look()
-        time.sleep(min(left, _LOOK_S) if _asked.get() else left)
+    while (remaining := deadline - time.monotonic()) > 0:
+        _raise_if_unwanted()
+        time.sleep(min(remaining, _CHECK_S) if _is_unwanted.get() else remaining)
 
 
 def watch_connection(event: str, facts: Mapping[str, object]) -> None:
-    """Watch what a new connection reads: httpx's `trace` extension, called on every event."""
+    """Make the reads of a new connection cancellable; httpx calls it as its `trace` extension."""
     if event in _STREAMS:
-        _watch(cast("_Stream", facts["return_value"]))
+        _make_cancellable(cast("_Stream", facts["return_value"]))
 
 
-def _watch(stream: _Stream) -> None:
+def _make_cancellable(stream: _Stream) -> None:
     read = stream.read
 
-    def watched(max_bytes: int, timeout: float | None = None) -> bytes:
-        if _asked.get() is not None:
+    def cancellable_read(max_bytes: int, timeout: float | None = None) -> bytes:
+        if _is_unwanted.get() is not None:
             _await_bytes(cast("socket.socket", stream.get_extra_info("socket")), timeout)
         return read(max_bytes, timeout)
 
-    stream.read = watched
+    stream.read = cancellable_read
 
 
 def _await_bytes(sock: socket.socket, timeout_s: float | None) -> None:
-    """Return when there is something to read, or the time is over and the read will say so."""
+    """Return when there are bytes to read, or after the timeout, which the read then raises."""
+    # Bytes that TLS has decrypted already are not seen by poll.
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         return
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while not poll.poll(_LOOK_S * 1000):
-        _look()
+    while not poll.poll(_CHECK_S * 1000):
+        _raise_if_unwanted()
         if deadline is not None and time.monotonic() > deadline:
             return
 
 
-def _look() -> None:
-    unwanted = _asked.get()
-    if unwanted is not None and unwanted():
-        raise Interrupted("the call was given up: nobody waits for its answer any more")
+def _raise_if_unwanted() -> None:
+    is_unwanted = _is_unwanted.get()
+    if is_unwanted is not None and is_unwanted():
+        raise Interrupted("the call was cancelled: its response is no longer wanted")

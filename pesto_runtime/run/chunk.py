@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pesto_runtime.client.transport import given_up_when
+from pesto_runtime.client.transport import cancelled_when
 from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -92,7 +92,7 @@ def process(
     # Only with chunks to run: the values that a blocked phase waits for do not exist.
     parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
     watch = watch or TileObserver()
-    with raster_settings(), given_up_when(watch.should_stop), TilePool(
+    with raster_settings(), cancelled_when(watch.should_stop), TilePool(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as pool:  # fmt: skip
         run = _Chunks(context, stages, bands, pool, watch)

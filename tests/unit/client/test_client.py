@@ -49,7 +49,7 @@ DESCRIPTION = {
 
 
 class PlainPesto(BaseHTTPRequestHandler):
-    """What our client sees of PESTO 1.7.2: no Accept-Post, base64, 429 while it works."""
+    """A server like PESTO 1.7.2: without Accept-Post, with base64, and 429 while it is busy."""
 
     protocol_version = "HTTP/1.1"
     working = threading.Lock()
@@ -90,7 +90,7 @@ class PlainPesto(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no log line."""
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def plain() -> Iterator[str]:
 
 @contextmanager
 def answering(reply: bytes, *, hold_s: float = 0.0) -> Iterator[str]:
-    """A server that answers these very bytes to everything."""
+    """Run a server that returns these bytes to every request."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def loop() -> None:
@@ -133,14 +133,12 @@ def answering(reply: bytes, *, hold_s: float = 0.0) -> Iterator[str]:
 
 
 def http(body: bytes, head: str = "HTTP/1.1 200 OK\r\nContent-Type: application/json") -> bytes:
-    """A whole HTTP answer."""
+    """A whole HTTP response."""
     return f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-def test_a_plain_pesto_service_gets_base64_geotiff_and_nothing_it_does_not_know(
-    plain: str,
-) -> None:
-    """No reserved key, no reference; the arrays come back as arrays, unknown outputs as JSON."""
+def test_a_plain_pesto_service_receives_base64_geotiff_and_no_unknown_key(plain: str) -> None:
+    """There is no reserved key and no reference; unknown outputs stay JSON."""
     with Client(plain) as client:
         answer = client.process({"image": PIXELS, "n": 2.5})
     assert client.transports == ()
@@ -154,10 +152,10 @@ def test_a_plain_pesto_service_gets_base64_geotiff_and_nothing_it_does_not_know(
     assert np.array_equal(decode_image(sent).pixels, PIXELS)
 
 
-def test_a_plain_pesto_service_gets_the_window_and_bands_of_a_reference(
+def test_a_plain_pesto_service_receives_the_window_and_bands_of_a_reference(
     plain: str, tmp_path: Path
 ) -> None:
-    """It cannot read a window; what it gets is the window, its bands picked by an overlay."""
+    """It cannot read a window: the client sends the pixels, with the bands of an overlay."""
     path = tmp_path / "a.tif"
     path.write_bytes(encode_image(Image(PIXELS, bands=("red", "nir")), "image/tiff"))
     overlay: dict[str, JsonValue] = {
@@ -188,7 +186,7 @@ def test_one_call_is_in_flight_at_a_plain_pesto_service(plain: str) -> None:
 
 
 def test_a_plain_pesto_service_that_others_keep_busy_is_waited_for(plain: str) -> None:
-    """Two event loops share no lock, so one is refused, backs off, and gets its answer."""
+    """Two event loops share no lock, so one is refused, waits, and receives its response."""
 
     async def call() -> None:
         async with AsyncClient(plain) as client:
@@ -204,29 +202,29 @@ def test_a_plain_pesto_service_that_others_keep_busy_is_waited_for(plain: str) -
 
 
 def test_without_patience_a_busy_service_is_an_error(plain: str) -> None:
-    """The control: the same service, not waited for."""
+    """The control: the same service, and no time to wait."""
     with Client(plain, patience_s=0) as client, PlainPesto.working, pytest.raises(Busy):
         client.process({"image": PIXELS})
 
 
 @pytest.mark.parametrize("keyword", [{"out": {"image": "file:///a"}}, {"partial": True}])
-def test_a_plain_pesto_service_is_not_asked_for_what_it_cannot(
+def test_an_option_that_a_plain_pesto_service_does_not_have_is_an_error(
     plain: str, keyword: dict[str, object]
 ) -> None:
-    """It would ignore the option in silence."""
+    """The service would ignore the option without a message."""
     with Client(plain) as client, pytest.raises(InvalidInput, match="plain PESTO"):
         client.process({"image": PIXELS}, **keyword)  # type: ignore[arg-type]  # one of several
     assert not PlainPesto.bodies
 
 
-def test_an_input_that_the_process_does_not_have_is_refused_here(plain: str) -> None:
-    """PESTO would drop it in silence; a typo is told, with the names there are."""
+def test_an_input_that_the_process_does_not_have_is_an_error(plain: str) -> None:
+    """PESTO would ignore it without a message; the error has the names of the inputs."""
     with Client(plain) as client, pytest.raises(InvalidInput, match="there are image, n"):
         client.process({"image": PIXELS, "N": 1})
 
 
-def test_nobody_there_is_unreachable() -> None:
-    """Refused connections are tried again, then told."""
+def test_a_closed_port_is_unreachable() -> None:
+    """Refused connections are retried, then the error is raised."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     with Client(url, retries=1) as client, pytest.raises(Unreachable, match=url):
@@ -234,17 +232,17 @@ def test_nobody_there_is_unreachable() -> None:
 
 
 def test_a_slow_service_is_unreachable_after_the_seconds_given() -> None:
-    """The message says how long was waited."""
+    """The message has the number of seconds."""
     with (
         answering(b"", hold_s=0.4) as url,
         Client(url, timeout_s=0.1, retries=0) as client,
-        pytest.raises(Unreachable, match=r"no answer within 0\.1 s"),
+        pytest.raises(Unreachable, match=r"no response within 0\.1 s"),
     ):
         client.health()
 
 
 def test_a_service_that_hangs_up_is_unreachable() -> None:
-    """Also half-way through its answer."""
+    """Also in the middle of its response."""
     for reply in (b"", http(b"{}" * 50)[:-20]):
         with (
             answering(reply) as url,
@@ -255,7 +253,7 @@ def test_a_service_that_hangs_up_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "message"),
     [
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "not HTTP"),
         (http(b"<html>"), "not JSON: it begins b'<html>'"),
@@ -266,12 +264,12 @@ def test_a_service_that_hangs_up_is_unreachable() -> None:
         (http(b"no gzip at all", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip"), "cannot be decoded"),
     ],
 )
-def test_garbage_is_named_for_what_it_is(reply: bytes, told: str) -> None:
-    """Which URL, what it is not, how it begins; never tried again, no redirect followed."""
+def test_the_error_of_an_invalid_response_names_its_fault(reply: bytes, message: str) -> None:
+    """With the URL and the first bytes; it is never retried, and redirects are not followed."""
     with (
         answering(reply) as url,
         Client(url) as client,
-        pytest.raises(ServiceMisbehaved, match=told) as caught,
+        pytest.raises(ServiceMisbehaved, match=message) as caught,
     ):
         client.describe()
     assert url in str(caught.value)
@@ -279,8 +277,8 @@ def test_garbage_is_named_for_what_it_is(reply: bytes, told: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [{"image": 7}, {"image": "!!"}, {"image": "aGVsbG8="}, []])
-def test_an_output_that_is_no_image_is_misbehaviour(plain: str, answer: object) -> None:
-    """The description promised one."""
+def test_an_output_that_is_not_an_image_is_misbehaviour(plain: str, answer: object) -> None:
+    """The description declares an image."""
     with Client(plain) as first:
         described = first.described
     with (
@@ -292,7 +290,7 @@ def test_an_output_that_is_no_image_is_misbehaviour(plain: str, answer: object) 
 
 
 def test_health_is_a_state_and_never_an_error() -> None:
-    """A service that starts answers 503; that is news, not a failure."""
+    """A service that starts returns 503: that is a state, not a failure."""
     head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain"
     with answering(http(b"STARTING", head)) as url, Client(url) as client:
         assert client.health() == "STARTING"
@@ -304,8 +302,8 @@ def test_health_is_a_state_and_never_an_error() -> None:
         client.health()
 
 
-def test_the_asynchronous_client_says_the_same(plain: str) -> None:
-    """Both drive one conversation."""
+def test_the_asynchronous_client_returns_the_same(plain: str) -> None:
+    """Both clients run the same steps."""
 
     async def call() -> tuple[dict[str, object], str]:
         async with AsyncClient(plain) as client:
@@ -319,7 +317,7 @@ def test_the_asynchronous_client_says_the_same(plain: str) -> None:
     assert health == client_health(plain) == "OK"
 
 
-def test_calls_that_begin_together_ask_for_the_description_once(plain: str) -> None:
+def test_calls_that_begin_together_request_the_description_once(plain: str) -> None:
     """Four at once, from threads or from one event loop; a second client is the control."""
 
     async def call() -> None:

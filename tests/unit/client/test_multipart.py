@@ -1,4 +1,4 @@
-"""Forms come back as they were written, whoever wrote them, and broken ones are told."""
+"""Forms of any writer are read back unchanged, and invalid ones are errors."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ PARTS = st.lists(
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(PARTS)
-def test_what_is_written_is_read(parts: list[Part]) -> None:
+def test_a_written_form_is_read_back(parts: list[Part]) -> None:
     """Names, bytes, media types and file names, whatever the bytes look like."""
     body, content_type = write_parts(parts)
     assert read_parts(body, media_type_of(content_type)) == parts
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"\r\n--", b"a" * 100_000, b"--frontier"])
-def test_what_httpx_writes_is_read(data: bytes) -> None:
-    """A client that is not ours."""
+def test_a_form_of_httpx_is_read(data: bytes) -> None:
+    """The other library has its own writer."""
     form = {"n": "5"}
     image = {"image": ("a.tif", data, "image/tiff")}
     request = httpx.Request("POST", "http://localhost", data=form, files=image)
@@ -45,7 +45,7 @@ def test_what_httpx_writes_is_read(data: bytes) -> None:
 
 
 def test_a_preamble_and_padding_are_skipped() -> None:
-    """What the standard lets be there: text before the first boundary, blanks after one."""
+    """The standard permits text before the first boundary, and blanks after each."""
     body = (
         b"hello\r\n--x  \r\ncontent-disposition: form-data; name=a\r\n\r\n1\r\n--x--\r\nbye\r\n--x"
     )
@@ -55,7 +55,7 @@ def test_a_preamble_and_padding_are_skipped() -> None:
 def test_a_line_that_only_begins_like_the_boundary_is_content_when_no_line_end_is_before_it() -> (
     None
 ):
-    """The delimiter is a line of its own; the control has the line end, and is cut."""
+    """A delimiter begins a line; the control has the line end, and the content ends there."""
     head = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
     media_type = 'multipart/form-data; boundary="x"'
     assert read_parts(head + b"1--x--\r\n--x--", media_type)[0].data == b"1--x--"
@@ -63,33 +63,33 @@ def test_a_line_that_only_begins_like_the_boundary_is_content_when_no_line_end_i
 
 
 @pytest.mark.parametrize(
-    ("body", "media_type", "told"),
+    ("body", "media_type", "message"),
     [
-        (b"--x--", "multipart/form-data", "needs a boundary"),
-        (b"--x--", f'multipart/form-data; boundary="{"y" * 71}"', "needs a boundary"),
+        (b"--x--", "multipart/form-data", "requires a boundary"),
+        (b"--x--", f'multipart/form-data; boundary="{"y" * 71}"', "requires a boundary"),
         (b"", 'multipart/form-data; boundary="x"', "not in it"),
-        (b"--x", 'multipart/form-data; boundary="x"', "cut short"),
-        (b"--x\r\n", 'multipart/form-data; boundary="x"', "cut short"),
+        (b"--x", 'multipart/form-data; boundary="x"', "truncated"),
+        (b"--x\r\n", 'multipart/form-data; boundary="x"', "truncated"),
         (b"--x\r\n" + b"h" * 9000 + b"\r\n\r\n1\r\n--x--", 'multipart/form-data; boundary="x"',
          "no headers"),
         (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 1001 + b"--x--",
          'multipart/form-data; boundary="x"', "over 1000 parts"),
     ],
 )  # fmt: skip
-def test_what_is_no_form_is_told(body: bytes, media_type: str, told: str) -> None:
-    """Cut anywhere, or without end."""
+def test_a_body_that_is_not_a_form_is_an_error(body: bytes, media_type: str, message: str) -> None:
+    """Truncated at any place, too long, or without a boundary."""
     assert is_form(media_type)
-    with pytest.raises(BadRequest, match=told):
+    with pytest.raises(BadRequest, match=message):
         read_parts(body, media_type)
 
 
-def test_as_many_parts_as_are_taken_are_read() -> None:
-    """A thousand; one more is refused above."""
+def test_a_form_with_the_largest_permitted_number_of_parts_is_read() -> None:
+    """A thousand; the test above has one more."""
     part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
     assert len(read_parts(part * 1000 + b"--x--", 'multipart/form-data; boundary="x"')) == 1000
 
 
-def test_a_line_that_begins_with_the_boundary_and_goes_on_is_content() -> None:
+def test_a_line_that_continues_after_the_boundary_is_content() -> None:
     """Blanks after the boundary are padding, and end the part: the control."""
     head = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
     media_type = 'multipart/form-data; boundary="x"'
@@ -99,7 +99,7 @@ def test_a_line_that_begins_with_the_boundary_and_goes_on_is_content() -> None:
 
 
 def test_a_broken_form_is_an_error_and_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever sends it is told; the log of a service is for its operator."""
+    """The sender receives the error; the log of a service is for its operator."""
     with pytest.raises(BadRequest, match="no headers that can be read"):
         read_parts(b"--x\r\nno header\r\n\r\n1\r\n--x--", 'multipart/form-data; boundary="x"')
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Which hrefs are sent to whom, and what is remembered of a refusal."""
+"""Hrefs that a service is sent, and the effect of a refusal on later calls."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_an_href_is_sent_only_where_it_can_mean_the_same(
 
 
 def played(references: References, href: str, replies: list[Reply]) -> list[Request]:
-    """Call once with a reference; what was sent."""
+    """Call once with a reference; return the requests."""
     call = OutgoingCall({"image": ImageReference(href=href)})
-    steps = JobSteps(OURS, HERE, Patience()).performing(call, references)
+    steps = JobSteps(OURS, HERE, Patience()).process(call, references)
     sent: list[Request] = []
     step, result = advance(steps, None)
     while isinstance(step, Request):
@@ -76,8 +76,8 @@ def played(references: References, href: str, replies: list[Reply]) -> list[Requ
     return sent
 
 
-def test_a_refusal_is_remembered(tmp_path: Path) -> None:
-    """First the reference, then the pixels; from then on the pixels at once."""
+def test_after_a_refusal_pixels_are_sent(tmp_path: Path) -> None:
+    """First the reference, then the pixels; in later calls only the pixels."""
     path = tmp_path / "a.tif"
     path.write_bytes(encode_image(Image(PIXELS), "image/tiff"))
     references, href = References(HERE, OURS), file_href(path)
@@ -88,8 +88,8 @@ def test_a_refusal_is_remembered(tmp_path: Path) -> None:
     assert third == second
 
 
-def test_what_is_not_refused_goes_by_reference_each_time() -> None:
-    """Control: without a refusal nothing is read here, not even a file that is not there."""
+def test_without_a_refusal_each_call_sends_the_reference() -> None:
+    """Control: no file is read here, not even one that does not exist."""
     references = References(HERE, OURS)
     for _ in range(2):
         (sent,) = played(references, "file:///nosuch.tif", [ANSWER])

@@ -1,4 +1,4 @@
-"""The conversation with a service, driven by hand: when it goes on, waits, and gives up."""
+"""The steps of a request, run by hand: when it is repeated, when it waits, when it fails."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ LOST = Unreachable("gone")
 def driven(
     outcomes: Sequence[Outcome], patience: Patience | None = None
 ) -> tuple[Reply | None, list[float], int]:
-    """Play a service that gives these outcomes; the result, the waits, how often it was asked."""
+    """Run a request with these outcomes; return result, waits and the number of requests."""
     steps = exchange(Request("GET", "/x"), WHERE, patience or Patience(retries=2))
-    told, waits, asked = iter(outcomes), [], 0
+    remaining, waits, requests = iter(outcomes), [], 0
     step, result = advance(steps, None)
     while step is not None:
         if isinstance(step, Wait):
             waits.append(step.seconds)
             step, result = advance(steps, None)
         else:
-            asked += 1
-            step, result = advance(steps, next(told))
-    return result, waits, asked
+            requests += 1
+            step, result = advance(steps, next(remaining))
+    return result, waits, requests
 
 
-def test_a_good_answer_is_asked_for_once() -> None:
-    """No wait, no second request."""
+def test_a_request_with_a_successful_reply_is_sent_once() -> None:
+    """There is no wait, and no second request."""
     assert driven([OK]) == (OK, [], 1)
 
 
@@ -61,29 +61,29 @@ def test_a_busy_service_slows_a_call_and_never_fails_it() -> None:
     assert all(f / 2 <= wait <= f for wait, f in zip(waits, full, strict=True))
 
 
-def test_patience_has_an_end_that_is_told() -> None:
-    """The control of patience: a service that stays busy is given up."""
-    with pytest.raises(Busy, match=r"already running; given up, 3\.0 s"):
+def test_the_patience_with_a_busy_service_ends() -> None:
+    """The control: for a service that stays busy, the error has the limit."""
+    with pytest.raises(Busy, match=r"already running; no further retry: .* exceed 3\.0 s"):
         driven([BUSY] * 100, Patience(patience_s=3.0))
 
 
 def test_retry_after_is_honoured() -> None:
-    """What the service asks for is waited, not our own backing off."""
+    """The wait is that of the service, not our own backoff."""
     busy = Reply(503, {"retry-after": "7"}, b'{"detail": "full", "retryable": true}')
     assert driven([busy, OK]) == (OK, [7.0], 2)
 
 
 def test_a_retry_after_beyond_our_patience_fails_at_once() -> None:
-    """Not after the wait, which would be an hour for nothing."""
+    """Not after the wait, which would be an hour without a use."""
     busy = Reply(503, {"retry-after": "3600"}, b'{"detail": "full", "retryable": true}')
     steps = exchange(Request("GET", "/x"), WHERE, Patience())
     advance(steps, None)
-    with pytest.raises(Busy, match="given up"):
+    with pytest.raises(Busy, match="no further retry"):
         advance(steps, busy)
 
 
-def test_no_answer_is_tried_again_a_bounded_number_of_times() -> None:
-    """Two retries are three requests; the last error is the one that is raised."""
+def test_a_request_without_a_response_is_repeated_a_limited_number_of_times() -> None:
+    """Two retries are three requests; the last error is raised."""
     assert driven([LOST, LOST, OK])[2] == 3
     with pytest.raises(Unreachable, match="gone"):
         driven([LOST] * 3)
@@ -100,7 +100,7 @@ def test_no_answer_is_tried_again_a_bounded_number_of_times() -> None:
         (503, {"detail": "never", "retryable": False}, Busy, False),
     ],
 )
-def test_a_problem_is_the_error_that_it_was(
+def test_a_problem_document_becomes_the_error_of_its_type(
     status: int, problem: dict[str, object], kind: type[PestoError], retryable: bool
 ) -> None:
     """Its type decides, then its status; `retryable` overrules both."""
@@ -111,14 +111,14 @@ def test_a_problem_is_the_error_that_it_was(
 
 
 @pytest.mark.parametrize("status", [302, 401, 404, 501])
-def test_an_answer_that_is_no_problem_document_is_misbehaviour(status: int) -> None:
-    """A web server that is no PESTO service is named, with how its answer begins."""
+def test_an_error_that_is_not_a_problem_document_is_misbehaviour(status: int) -> None:
+    """The message names a web server that is not a PESTO service, and quotes its response."""
     with pytest.raises(ServiceMisbehaved, match=f"HTTP {status} text/html.*<html>"):
         driven([Reply(status, {"content-type": "text/html; charset=x"}, b"<html>hello")])
 
 
-def test_a_proxy_in_front_that_says_bad_gateway_is_tried_again() -> None:
-    """502 without a document is no answer of the service."""
+def test_a_request_is_repeated_after_a_bad_gateway() -> None:
+    """502 without a document comes from a proxy, not from the service."""
     assert driven([Reply(502, {}, b"<html>bad gateway"), OK])[2] == 2
 
 
@@ -132,7 +132,7 @@ def test_a_service_is_named_with_or_without_its_prefix(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["h:1", "ftp://h", "", "http://"])
-def test_what_is_no_url_is_refused(url: str) -> None:
-    """Before anything is sent."""
+def test_a_text_that_is_not_a_url_is_rejected(url: str) -> None:
+    """No request is sent."""
     with pytest.raises(InvalidInput, match="not the URL of a service"):
         service_url(url)
