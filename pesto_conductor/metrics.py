@@ -53,10 +53,10 @@ class WorkerMetrics:
         """Seconds since the last response of the server."""
         return time.monotonic() - self._responded
 
-    def polled(self, task_type: str, *, answered: bool) -> None:
+    def polled(self, task_type: str, *, responded: bool) -> None:
         """Count a poll."""
-        self._polls.labels(task_type, "answered" if answered else "failed").inc()
-        if answered:
+        self._polls.labels(task_type, "answered" if responded else "failed").inc()
+        if responded:
             self._responded = time.monotonic()
 
     def began(self, task_type: str) -> None:

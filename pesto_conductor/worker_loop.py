@@ -110,12 +110,12 @@ class WorkerLoop:
             tasks: list[Assignment] = []
             try:
                 tasks = await self.queue.poll(task_type, free)
-                self.metrics.polled(task_type, answered=True)
+                self.metrics.polled(task_type, responded=True)
                 backoff_s = 0.0
             except InvalidInput:
                 raise
             except PestoError as error:
-                self.metrics.polled(task_type, answered=False)
+                self.metrics.polled(task_type, responded=False)
                 if not backoff_s:
                     _LOG.warning("polling %s: %s", task_type, error)
                 backoff_s = min(max(2 * backoff_s, _FIRST_BACKOFF_S), _LONGEST_BACKOFF_S)

@@ -127,7 +127,7 @@ def test_a_form_answers_each_output_as_a_part(serve: Farm) -> None:
         (b"", 400, "boundary is not in it"),
         (b"--x--\r\n", 400, "no parts"),
         (b"--x\r\n\r\nabc\r\n--x--\r\n", 400, "no headers"),
-        (b"--x\r\nContent-Type: a/b\r\n\r\nabc\r\n--x--\r\n", 400, "requires the name of its input"),
+        (b"--x\r\nContent-Type: a/b\r\n\r\nabc\r\n--x--\r\n", 400, "the name of its input"),
         (b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc', 400, "truncated"),
         (b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\n\xff\xfe\r\n--x--\r\n', 422,
          "no text"),

@@ -25,7 +25,7 @@ class Service:
         self.is_slow = False
         self.go = threading.Event()
 
-    def answer(self, pixels: np.ndarray) -> tuple[int, str, bytes]:
+    def respond(self, pixels: np.ndarray) -> tuple[int, str, bytes]:
         """Return the same pixels."""
         if self.is_slow:
             self.go.wait(20)
@@ -35,7 +35,7 @@ class Service:
 def test_an_unwanted_call_ends_at_once_and_the_client_stays_usable() -> None:
     """On a connection that earlier calls used; the next call opens another."""
     service, unwanted = Service(), threading.Event()
-    with fake_service(service.answer) as fake, Client(fake.url) as client:
+    with fake_service(service.respond) as fake, Client(fake.url) as client:
         client.process(IMAGE)
         service.is_slow = True
         threading.Timer(0.3, unwanted.set).start()
@@ -53,7 +53,7 @@ def test_only_the_calls_of_its_own_context_are_cancelled() -> None:
     service, unwanted = Service(), threading.Event()
     service.is_slow = True
     with (
-        fake_service(service.answer) as fake,
+        fake_service(service.respond) as fake,
         Client(fake.url) as client,
         ThreadPoolExecutor(2) as pool,
     ):
@@ -72,7 +72,7 @@ def test_a_wanted_call_receives_its_late_response() -> None:
     """No byte is lost if the response takes longer than the interval of the checks."""
     service = Service()
     service.is_slow = True
-    with fake_service(service.answer) as fake, Client(fake.url) as client:
+    with fake_service(service.respond) as fake, Client(fake.url) as client:
         threading.Timer(0.7, service.go.set).start()
         with cancelled_when(lambda: False):
             assert client.process(IMAGE)

@@ -60,29 +60,29 @@ class PlainPesto(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Health and description."""
         if self.path.endswith("/health"):
-            self.answer(200, b"OK", "text/plain")
+            self.respond(200, b"OK", "text/plain")
         else:
             type(self).described += 1
             time.sleep(0.05)
-            self.answer(200, json.dumps(DESCRIPTION).encode())
+            self.respond(200, json.dumps(DESCRIPTION).encode())
 
     def do_POST(self) -> None:
         """One call at a time, echoed."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.working.acquire(blocking=False):
             type(self).refused += 1
-            self.answer(429, b'{"detail": "a processing is already running"}')
+            self.respond(429, b'{"detail": "a processing is already running"}')
             return
         try:
             time.sleep(0.05)
             self.bodies.append(body)
-            answer = {"image": body["image"], "n": body.get("n"), "extra": 1}
+            outputs = {"image": body["image"], "n": body.get("n"), "extra": 1}
         finally:
             self.working.release()
-        self.answer(200, json.dumps(answer).encode())
+        self.respond(200, json.dumps(outputs).encode())
 
-    def answer(self, status: int, content: bytes, media_type: str = "application/json") -> None:
-        """Send one answer."""
+    def respond(self, status: int, content: bytes, media_type: str = "application/json") -> None:
+        """Send one response."""
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(content)))
@@ -140,11 +140,11 @@ def http(body: bytes, head: str = "HTTP/1.1 200 OK\r\nContent-Type: application/
 def test_a_plain_pesto_service_receives_base64_geotiff_and_no_unknown_key(plain: str) -> None:
     """There is no reserved key and no reference; unknown outputs stay JSON."""
     with Client(plain) as client:
-        answer = client.process({"image": PIXELS, "n": 2.5})
+        outputs = client.process({"image": PIXELS, "n": 2.5})
     assert client.transports == ()
     assert client.build == "plain@1"
-    assert np.array_equal(np.asarray(answer["image"]), PIXELS)
-    assert (answer["n"], answer["extra"]) == (2.5, 1)
+    assert np.array_equal(np.asarray(outputs["image"]), PIXELS)
+    assert (outputs["n"], outputs["extra"]) == (2.5, 1)
     (body,) = PlainPesto.bodies
     assert sorted(body) == ["image", "n"]
     sent = base64.b64decode(str(body["image"]))
@@ -165,10 +165,10 @@ def test_a_plain_pesto_service_receives_the_window_and_bands_of_a_reference(
         described = first.described
     overlaid = replace(described, description=described.description.overlaid(overlay))
     with Client(plain, described=overlaid) as client:
-        answer = client.process(
+        outputs = client.process(
             {"image": ImageReference(href=file_href(path), window=(1, 1, 2, 2))}
         )
-    assert np.array_equal(np.asarray(answer["image"]), PIXELS[1:, 1:3, 1:3])
+    assert np.array_equal(np.asarray(outputs["image"]), PIXELS[1:, 1:3, 1:3])
 
 
 def test_one_call_is_in_flight_at_a_plain_pesto_service(plain: str) -> None:
@@ -276,13 +276,13 @@ def test_the_error_of_an_invalid_response_names_its_fault(reply: bytes, message:
     assert not caught.value.retryable
 
 
-@pytest.mark.parametrize("answer", [{"image": 7}, {"image": "!!"}, {"image": "aGVsbG8="}, []])
-def test_an_output_that_is_not_an_image_is_misbehaviour(plain: str, answer: object) -> None:
+@pytest.mark.parametrize("outputs", [{"image": 7}, {"image": "!!"}, {"image": "aGVsbG8="}, []])
+def test_an_output_that_is_not_an_image_is_misbehaviour(plain: str, outputs: object) -> None:
     """The description declares an image."""
     with Client(plain) as first:
         described = first.described
     with (
-        answering(http(json.dumps(answer).encode())) as url,
+        answering(http(json.dumps(outputs).encode())) as url,
         Client(url, described=described) as client,
         pytest.raises(ServiceMisbehaved, match=r"image|object"),
     ):
@@ -310,10 +310,10 @@ def test_the_asynchronous_client_returns_the_same(plain: str) -> None:
             assert (await client.describe()).name == "plain"
             return await client.process({"image": PIXELS}), await client.health()
 
-    answer, health = asyncio.run(call())
+    outputs, health = asyncio.run(call())
     with Client(plain) as client:
         expected = client.process({"image": PIXELS})
-    assert np.array_equal(np.asarray(answer["image"]), np.asarray(expected["image"]))
+    assert np.array_equal(np.asarray(outputs["image"]), np.asarray(expected["image"]))
     assert health == client_health(plain) == "OK"
 
 

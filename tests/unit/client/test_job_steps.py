@@ -134,14 +134,14 @@ def test_the_error_of_a_failed_job_is_raised_without_a_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [reply([]), reply({"id": "j1"}), reply({"id": "j1", "state": "lost"}), text("hello")]
+    "response", [reply([]), reply({"id": "j1"}), reply({"id": "j1", "state": "lost"}), text("hello")]
 )
-def test_a_response_that_is_not_a_job_is_misbehaviour(answer: Reply) -> None:
+def test_a_response_that_is_not_a_job_is_misbehaviour(response: Reply) -> None:
     """The message has the address of the service."""
     with pytest.raises(ServiceMisbehaved, match=WHERE):
-        driven(OURS.status("j1"), [answer])
+        driven(OURS.status("j1"), [response])
     with pytest.raises(ServiceMisbehaved, match=WHERE):
-        driven(PLAIN.status("j1"), [answer])
+        driven(PLAIN.status("j1"), [response])
     references = References(WHERE, OURS.described)
     with pytest.raises(ServiceMisbehaved, match=WHERE):
-        driven(OURS.process(OutgoingCall({"x": 1}), references), [answer])
+        driven(OURS.process(OutgoingCall({"x": 1}), references), [response])

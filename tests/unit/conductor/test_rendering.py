@@ -56,10 +56,10 @@ def references(definition: Document) -> list[str]:
 
 def test_the_committed_workflow_is_the_output_of_render(tmp_path: Path) -> None:
     """`pesto render` in the root of the repository writes the committed bytes."""
-    made = tmp_path / "made.json"
-    done = pesto("render", "workflows/cloud_cover.json", "--engine", "conductor", "-o", made)
+    written = tmp_path / "written.json"
+    done = pesto("render", "workflows/cloud_cover.json", "--engine", "conductor", "-o", written)
     assert done.returncode == 0, done.stderr
-    assert made.read_text() == (RENDERED / "cloud_cover.json").read_text()
+    assert written.read_text() == (RENDERED / "cloud_cover.json").read_text()
 
 
 def test_the_committed_failure_workflow_is_ours() -> None:
@@ -74,15 +74,15 @@ def test_rendering_is_found_by_the_name_of_the_engine() -> None:
 
 def test_a_map_alone_needs_no_closing(tmp_path: Path) -> None:
     """After the chunks only the outputs are missing, which publish writes."""
-    made = rendered(
+    definition = rendered(
         pipeline(("a", "grow", {"image": "$inputs.scene"}), outputs={"image": "$a.image"}), tmp_path
     )
-    assert references(made) == ["plan", "fan_out_0", "join_0", "publish"]
+    assert references(definition) == ["plan", "fan_out_0", "join_0", "publish"]
 
 
 def test_a_value_of_the_whole_scene_begins_a_phase(tmp_path: Path) -> None:
     """Map and reduce, then a map that reads the reduce's value: two fan-outs, one close between."""
-    made = rendered(
+    definition = rendered(
         pipeline(
             ("a", "grow", {"image": "$inputs.scene"}),
             ("m", "mean", {"image": "$a.image"}),
@@ -91,7 +91,7 @@ def test_a_value_of_the_whole_scene_begins_a_phase(tmp_path: Path) -> None:
         ),
         tmp_path,
     )
-    assert references(made) == [
+    assert references(definition) == [
         "plan", "fan_out_0", "join_0", "close_0", "fan_out_1", "join_1", "publish",
     ]  # fmt: skip
 
@@ -109,8 +109,8 @@ def test_a_stage_without_images_is_closed_without_a_fan_out(tmp_path: Path) -> N
     document["services"] = absolute | {"verdict": f"{folder}/verdict.py:verdict"}
     stages.append({"id": "say", "process": "verdict", "inputs": {"fraction": "$cover.fraction"}})
     document["outputs"] = {"verdict": "$say.verdict"}
-    made = rendered(document, tmp_path)
-    assert references(made) == ["plan", "fan_out_0", "join_0", "close_0", "close_1", "publish"]
+    definition = rendered(document, tmp_path)
+    assert references(definition) == ["plan", "fan_out_0", "join_0", "close_0", "close_1", "publish"]
 
 
 def test_no_task_is_optional() -> None:

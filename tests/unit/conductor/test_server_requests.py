@@ -41,34 +41,34 @@ class Locked(BaseHTTPRequestHandler):
         """A token for the key; else as any request."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/api/token":
-            self.answer(200, {"token": self.valid}) if body == KEY else self.answer(401, {})
+            self.respond(200, {"token": self.valid}) if body == KEY else self.respond(401, {})
         else:
             self.take(body)
 
     def take(self, body: JsonValue) -> None:
         """Respond to a request that has the token."""
         if self.headers.get("X-Authorization") != self.valid:
-            self.answer(401, {"message": "who are you?", "error": "INVALID_TOKEN"})
+            self.respond(401, {"message": "who are you?", "error": "INVALID_TOKEN"})
             return
         self.requests.append((self.path, body))
         self.peers.add(self.client_address)
         if self.path.startswith("/api/workflow/gone"):
-            self.answer(404, {"message": "no such workflow"})
+            self.respond(404, {"message": "no such workflow"})
         elif self.path.startswith("/api/workflow/broken"):
-            self.answer(500, {"message": "out of order"})
+            self.respond(500, {"message": "out of order"})
         elif self.path.startswith("/api/workflow"):
-            self.answer(200, "d5c3ec98-9f77-424c-8047-2e69c9fe8ae9")
+            self.respond(200, "d5c3ec98-9f77-424c-8047-2e69c9fe8ae9")
         elif self.path == "/api/metadata/workflow/validate":
             wrong: list[JsonValue] = [{"path": "tasks", "message": "are empty"}]
-            self.answer(400, {"message": "invalid", "validationErrors": wrong})
+            self.respond(400, {"message": "invalid", "validationErrors": wrong})
         elif self.path.startswith("/api/metadata/workflow"):
-            self.answer(200, {"name": "w", "nobodyKnows": {"this": None}})
+            self.respond(200, {"name": "w", "nobodyKnows": {"this": None}})
         elif self.path.startswith("/api/tasks/poll"):
-            self.answer(200, [{"taskId": "t", "workflowInstanceId": "w", "taskType": "pesto_call"}])
+            self.respond(200, [{"taskId": "t", "workflowInstanceId": "w", "taskType": "pesto_call"}])
         else:
-            self.answer(200, [{"name": "pesto_call"}])
+            self.respond(200, [{"name": "pesto_call"}])
 
-    def answer(self, status: int, document: JsonValue) -> None:
+    def respond(self, status: int, document: JsonValue) -> None:
         """Send JSON, or plain text as Conductor does for an id."""
         is_text = isinstance(document, str)
         body = str(document).encode() if is_text else json.dumps(document).encode()

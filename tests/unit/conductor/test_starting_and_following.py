@@ -112,13 +112,13 @@ def playing(*moves: Document) -> Iterator[tuple[Conductor, list[str]]]:
 
     class Play(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.answer(next(shown, moves[-1] if decided else moves[-2]))
+            self.respond(next(shown, moves[-1] if decided else moves[-2]))
 
         def do_PUT(self) -> None:
             decided.append(self.path)
-            self.answer({})
+            self.respond({})
 
-        def answer(self, document: Document) -> None:
+        def respond(self, document: Document) -> None:
             body = json.dumps(document).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
