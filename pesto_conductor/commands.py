@@ -1,4 +1,7 @@
-"""`pesto conductor …`: the server, the definitions, the workers and the runs."""
+"""Define the command group `pesto conductor`: `server`, `register`, `worker` and the others.
+
+The options are parsed here; the commands of workflows are in `run_commands.py`.
+"""
 
 from __future__ import annotations
 
@@ -27,38 +30,40 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 
-server_app = typer.Typer(help="A Conductor on this machine, for trials.", no_args_is_help=True)
+server_app = typer.Typer(help="Run a Conductor on this machine, for trials.", no_args_is_help=True)
 
 DataFolder: TypeAlias = Annotated[
-    Path | None, typer.Option("--data", help="Where it keeps everything.", show_default=False)
+    Path | None, typer.Option("--data", help="Folder for all data of it.", show_default=False)
 ]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @server_app.command()
 def up(
     data: DataFolder = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 for the last one, or a free one.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Start it, download it first if need be, and wait until it is healthy."""
-    with waiting(hidden=as_json or not sys.stderr.isatty()) as told:
-        running = trial_server.up(data, port=port, told=told)
+    """Start the server, and wait until it is healthy; the first start downloads it."""
+    with _progress_bars(hidden=as_json or not sys.stderr.isatty()) as listener:
+        running = trial_server.up(data, port=port, listener=listener)
     _show(running, as_json=as_json)
-    if data is not None and not as_json:  # no command finds by itself what is kept elsewhere
+    if data is not None and not as_json:  # other commands find only the default folder
         typer.echo(f"export {VARIABLE}={running.url}")
 
 
 @server_app.command()
 def down(data: DataFolder = None) -> None:
-    """Stop it; what it holds stays, for the next start."""
-    ran = trial_server.down(data)
-    typer.echo("nothing runs" if ran is None else f"stopped Conductor at {ran.url}")
+    """Stop the server; its data stays, for the next start."""
+    stopped = trial_server.down(data)
+    typer.echo("nothing runs" if stopped is None else f"stopped Conductor at {stopped.url}")
 
 
 @server_app.command()
 def status(data: DataFolder = None, as_json: AsJson = False) -> None:
-    """Tell where it runs; exits with 1 where it does not."""
+    """Show the address of the server; exits with 1 if it does not run."""
     running = trial_server.find(data)
     if running is None:
         typer.echo("null" if as_json else "nothing runs")
@@ -75,20 +80,20 @@ def _show(running: trial_server.Server, *, as_json: bool) -> None:
 
 
 @contextmanager
-def waiting(*, hidden: bool) -> Iterator[DownloadListener]:
-    """Show a bar for each thing waited for while the block runs; answers who is told."""
+def _progress_bars(*, hidden: bool) -> Iterator[DownloadListener]:
+    """Show a progress bar for each download and start while the block runs; yield its listener."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=hidden) as bars:
         shown = {}
 
-        def told(what: str, done: float, total: float) -> None:
-            if what not in shown:
-                shown[what] = bars.add_task(what, total=total)
-            bars.update(shown[what], completed=done)
+        def show(name: str, done: float, total: float) -> None:
+            if name not in shown:
+                shown[name] = bars.add_task(name, total=total)
+            bars.update(shown[name], completed=done)
 
-        yield told
+        yield show
 
 
 app = typer.Typer(help="Run pipelines on Conductor.", no_args_is_help=True)
@@ -97,11 +102,6 @@ app.command()(run_commands.start)
 app.command()(run_commands.status)
 app.command()(run_commands.retry)
 app.command()(run_commands.stop)
-
-
-@app.callback()
-def before_any_command() -> None:
-    """Take the options that stand before a command."""
 
 
 @app.command()
@@ -118,38 +118,38 @@ def register(
     services: CatalogPath = None,
     url: Url = None,
 ) -> None:
-    """Make task types and workflows known to a Conductor; nothing unless all of it is right."""
+    """Register task types and workflows; no workflow if one definition has an error."""
     from pesto_conductor.client import Conductor
     from pesto_conductor.deploy import read_definitions, service_tasks
-    from pesto_conductor.deploy import register as make_known
+    from pesto_conductor.deploy import register as register_all
 
     with Conductor(conductor_url(url)).require() as conductor:
         documents = {
             str(file): read_definitions(file, services=tuple(service or ()), catalog=services)
             for file in files or ()
         }
-        for name in make_known(conductor, documents, tasks=service_tasks(per_service or ())):
+        for name in register_all(conductor, documents, tasks=service_tasks(per_service or ())):
             typer.echo(name)
 
 
 @app.command()
 def worker(
     task: Annotated[
-        list[str] | None, typer.Option("--task", help="Task type to take; again for more.")
+        list[str] | None, typer.Option("--task", help="Task type to poll; can be repeated.")
     ] = None,
     concurrency: Annotated[
         int, typer.Option(min=1, show_default="one per core", help="Tasks at once.")
     ] = os.cpu_count() or 1,
-    domain: Annotated[str | None, typer.Option(help="Take tasks of this domain alone.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Take only tasks of this domain.")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve /metrics and /health here.")
     ] = None,
     url: Url = None,
     until_stdin_closes: Annotated[
-        bool, typer.Option("--until-stdin-closes", hidden=True, help="End with who started it.")
+        bool, typer.Option("--until-stdin-closes", hidden=True, help="End with the parent.")
     ] = False,
 ) -> None:
-    """Do the tasks of this project until told to stop; drains on SIGTERM."""
+    """Run tasks of this project until SIGTERM or Ctrl-C, then drain."""
     from pesto_conductor.supervisor import run
 
     if until_stdin_closes:
@@ -166,6 +166,6 @@ def worker(
 
 
 def _end_with_stdin() -> None:
-    """Stop when the other end is closed: whoever started this worker has ended, however."""
+    """Stop when standard input is closed: the process that started this worker has ended."""
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,7 @@
-"""Start a workflow with inputs as they are written on a command line."""
+"""Register definitions after lint and validation, and start workflows with inputs as texts.
+
+Requests are sent by `client.py`, and errors of a definition are found by `lint.py`.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,18 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    Document = dict[str, JsonValue]
     from pesto_conductor.client import Conductor
     from pesto_conductor.taskdefs import TaskDefinition
+
+    Document = dict[str, JsonValue]
+
+_INPUT = re.compile(r"\$\{workflow\.input\.([^{}.\[\]]+)\}")
 
 
 def read_definitions(
     path: Path, *, services: Sequence[str] = (), catalog: Path | None = None
 ) -> list[Document]:
-    """Read a file: a definition, several in an array, or a pipeline, which is rendered.
+    """Read a file: a definition, an array of them, or a pipeline, which is rendered.
 
     Args:
         path: The file.
@@ -38,8 +44,8 @@ def read_definitions(
         catalog: `{name: target}` or a folder of saved descriptions, for a pipeline.
 
     Raises:
-        InvalidInput: it is not there, or neither of these.
-        PestoError: a pipeline does not check.
+        InvalidInput: the file does not exist, or contains none of these.
+        PestoError: a pipeline has errors; names each.
     """
     document = read_document(path)
     if isinstance(document, dict) and "stages" in document:
@@ -48,15 +54,15 @@ def read_definitions(
     found = document if isinstance(document, list) else [document]
     known = [e for e in found if isinstance(e, dict) and e.keys() & {"tasks", "event"}]
     if len(known) < len(found):
-        raise InvalidInput(f"{path} is no workflow definition, event handler or pipeline")
+        raise InvalidInput(f"{path} is not a workflow definition, event handler or pipeline")
     return known
 
 
 def service_tasks(urls: Sequence[str]) -> list[TaskDefinition]:
-    """A task type for each of these services.
+    """Return a task type for each of these services.
 
     Raises:
-        PestoError: a service does not answer.
+        PestoError: the description of a service cannot be requested.
     """
     found = [find((url,)) for url in urls]
     return [service_definition(each.description, each.service.targets) for each in found]
@@ -68,26 +74,26 @@ def register(
     *,
     tasks: Iterable[TaskDefinition] = (),
 ) -> list[str]:
-    """Register definitions, our task types and the workflow that cleans up; answers all names.
+    """Register definitions, our task types and the workflow `pesto_failure`; return all names.
 
-    Nothing is registered unless everything is right.
+    No workflow is registered if one of the definitions has an error.
 
     Args:
         conductor: The server.
-        documents: Where they come from -> definitions.
+        documents: File -> its definitions.
         tasks: Further task types.
 
     Raises:
-        InvalidInput: the lint or the server finds something wrong with one; with every reason.
+        InvalidInput: the lint or the server finds errors in a definition; with every error.
     """
     known = (*task_definitions(), *tasks)
-    given = [each for found in documents.values() for each in found]
-    handlers = [each for each in given if is_event_handler(each)]
-    others = [each for each in given if not is_event_handler(each)]
+    definitions = [each for found in documents.values() for each in found]
+    handlers = [each for each in definitions if is_event_handler(each)]
+    others = [each for each in definitions if not is_event_handler(each)]
     workflows = list({str(each["name"]): each for each in (failure_definition(), *others)}.values())
     for source, found in documents.items():
         for document in found:
-            require_sound(document, source, known, workflows)
+            _require_valid(document, source, known, workflows)
     conductor.register_tasks([each.to_json() for each in known])
     for workflow in workflows:
         conductor.validate(workflow)
@@ -100,35 +106,16 @@ def register(
     ]
 
 
-def require_sound(
-    document: Document,
-    source: str,
-    tasks: Iterable[TaskDefinition],
-    workflows: Iterable[Document] = (),
-) -> None:
-    """Lint a definition.
-
-    Raises:
-        InvalidInput: with everything that is wrong with it.
-    """
-    faults = lint(document, tasks=tasks, workflows=workflows)
-    if faults:
-        raise InvalidInput.of(source, faults)
-
-
-_INPUT = re.compile(r"\$\{workflow\.input\.([^{}.\[\]]+)\}")
-
-
 def start_workflow(conductor: Conductor, definition: Document, texts: Mapping[str, str]) -> str:
-    """Start a registered workflow; answers its id.
+    """Start a registered workflow; return its id.
 
     Args:
         conductor: The server.
-        definition: Its definition: the schema of its input says which texts are paths.
+        definition: Its definition; the schema of its input declares which texts are paths.
         texts: Input name -> JSON, or text.
 
     Raises:
-        InvalidInput: an input is missing, unknown or of the wrong kind; with every one.
+        InvalidInput: inputs are missing, unknown or of the wrong type; names each.
     """
     inputs = read_inputs(definition, texts)
     name, version = str(definition["name"]), definition.get("version")
@@ -141,52 +128,26 @@ def start_workflow(conductor: Conductor, definition: Document, texts: Mapping[st
 
 
 def read_inputs(definition: Mapping[str, JsonValue], texts: Mapping[str, str]) -> Document:
-    """Turn texts into the workflow's input: JSON where they are, paths made hrefs.
+    """Convert texts to the workflow's input: JSON is parsed, a path becomes an href.
 
-    A folder that targets are relative to becomes absolute, as workers run elsewhere; so does the
-    definition's own where it lies below the current directory.
+    The `base` of a plan becomes absolute, because workers run in other folders; that of the
+    definition only if it exists below the current directory.
 
     Raises:
-        InvalidInput: they do not fit the definition; with every reason.
+        InvalidInput: inputs do not fit the definition; names each.
     """
     schema = _input_schema(definition)
     properties = schema.get("properties")
-    kinds = properties if isinstance(properties, dict) else {}
-    inputs = {name: _value(text, kinds.get(name)) for name, text in texts.items()}
+    schemas = properties if isinstance(properties, dict) else {}
+    inputs = {name: _value(text, schemas.get(name)) for name, text in texts.items()}
     faults = tuple(schema_faults(schema, inputs))
     if faults:
         raise InvalidInput.of(f"inputs of {definition.get('name')}", faults)
     return inputs | _folders(definition, inputs)
 
 
-def _folders(definition: Mapping[str, JsonValue], inputs: Document) -> Document:
-    """Inputs that are `base` of a plan, made absolute; defaults only where they exist here."""
-    template = definition.get("inputTemplate")
-    defaults = template if isinstance(template, dict) else {}
-    made: Document = {}
-    for name in _bases(definition):
-        text = inputs.get(name, defaults.get(name))
-        if not isinstance(text, str) or looks_like_href(text) or Path(text).is_absolute():
-            continue
-        if name in inputs or Path(text).is_dir():
-            made[name] = str(Path(text).resolve())
-    return made
-
-
-def _bases(definition: Mapping[str, JsonValue]) -> list[str]:
-    """Inputs of the workflow that its tasks take for `base`."""
-    tasks = definition.get("tasks")
-    given = [
-        task.get("inputParameters")
-        for task in (tasks if isinstance(tasks, list) else [])
-        if isinstance(task, dict) and task.get("name") == "pesto_plan"
-    ]
-    read = [_INPUT.fullmatch(str(each.get("base"))) for each in given if isinstance(each, dict)]
-    return [found[1] for found in read if found]
-
-
 def domains_of(definition: Mapping[str, JsonValue]) -> dict[str, str]:
-    """Task domains that a definition asks for: of its tasks that want a GPU."""
+    """Return the task domains that a definition declares, for tasks that require a GPU."""
     metadata = definition.get("metadata")
     domains = metadata.get("taskToDomain") if isinstance(metadata, dict) else None
     return (
@@ -194,8 +155,45 @@ def domains_of(definition: Mapping[str, JsonValue]) -> dict[str, str]:
     )
 
 
+def _require_valid(
+    document: Document,
+    source: str,
+    tasks: Iterable[TaskDefinition],
+    workflows: Iterable[Document],
+) -> None:
+    faults = lint(document, tasks=tasks, workflows=workflows)
+    if faults:
+        raise InvalidInput.of(source, faults)
+
+
+def _folders(definition: Mapping[str, JsonValue], inputs: Document) -> Document:
+    """Return the `base` inputs of plans as absolute paths; a default only if it exists here."""
+    template = definition.get("inputTemplate")
+    defaults = template if isinstance(template, dict) else {}
+    folders: Document = {}
+    for name in _bases(definition):
+        text = inputs.get(name, defaults.get(name))
+        if not isinstance(text, str) or looks_like_href(text) or Path(text).is_absolute():
+            continue
+        if name in inputs or Path(text).is_dir():
+            folders[name] = str(Path(text).resolve())
+    return folders
+
+
+def _bases(definition: Mapping[str, JsonValue]) -> list[str]:
+    """Return the workflow inputs that a task `pesto_plan` reads as `base`."""
+    tasks = definition.get("tasks")
+    parameters = [
+        task.get("inputParameters")
+        for task in (tasks if isinstance(tasks, list) else [])
+        if isinstance(task, dict) and task.get("name") == "pesto_plan"
+    ]
+    bases = [_INPUT.fullmatch(str(p.get("base"))) for p in parameters if isinstance(p, dict)]
+    return [found[1] for found in bases if found]
+
+
 def _input_schema(definition: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """The schema that it declares; else the names of its inputs."""
+    """Return the declared schema of the input, or else one with the names of the inputs."""
     declared = definition.get("inputSchema")
     data = declared.get("data") if isinstance(declared, dict) else None
     if isinstance(data, dict):
@@ -209,11 +207,11 @@ def _input_schema(definition: Mapping[str, JsonValue]) -> Mapping[str, JsonValue
     }
 
 
-def _value(text: str, kind: JsonValue) -> JsonValue:
-    wanted = kind if isinstance(kind, dict) else {}
-    if wanted.get("format") == "uri-reference":
+def _value(text: str, schema: JsonValue) -> JsonValue:
+    declared = schema if isinstance(schema, dict) else {}
+    if declared.get("format") == "uri-reference":
         return text if looks_like_href(text) else file_href(text)
-    if wanted.get("type") == "string":
+    if declared.get("type") == "string":
         return text
     try:
         value: JsonValue = json.loads(text)

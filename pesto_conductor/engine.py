@@ -1,8 +1,9 @@
-"""`pesto run --engine conductor`: a run as a workflow, by workers of its own.
+"""Run a pipeline as a workflow, with worker processes of its own: `pesto run --engine conductor`.
 
-The Conductor is the one that is named, else ours, started if need be and stopped by the last run
-that needs it. Tasks go to a domain of the run's own, so that no other worker takes them: it may not
-see this machine's files.
+The server is that of `CONDUCTOR_SERVER_URL`, or else the trial server, which is started if none
+runs, and stopped by the last run that uses it. Tasks are in a domain of the run, so that no other
+worker takes them: it may have no access to the files of this machine. This file contains no
+activities: the workers run those of `verbs.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pesto_conductor.deploy import register
 from pesto_conductor.following import failure_of, follow
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import borrowed, configured_url
-from pesto_conductor.workflows import Rendered, chosen_services
+from pesto_conductor.workflows import chosen_services, workflow_definition
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    Document = dict[str, JsonValue]
     from pesto_runtime.engines import ProgressListener, RunRequest
     from pesto_runtime.run.planning import PipelineInputs
     from pesto_runtime.run.services import Services
+
+    Document = dict[str, JsonValue]
 
 
 _COMMAND = (sys.executable, "-c", "from pesto_runtime.cli import main; main()")
@@ -45,84 +47,21 @@ _DRAIN_S = 10.0
 _LOG_CHARS = 1500
 
 
-class RunWorkers:
-    """Worker processes of one domain.
-
-    Args:
-        url: Conductor's REST interface.
-        domain: They take tasks of this domain, and no others.
-        processes: How many.
-        at_once: Tasks at once in each.
-    """
-
-    def __init__(self, url: str, domain: str, *, processes: int, at_once: int) -> None:
-        self._command = [
-            *_COMMAND, "conductor", "worker", "--url", url, "--domain", domain,
-            "--concurrency", str(at_once), "--until-stdin-closes",
-        ]  # fmt: skip
-        self.domain = domain
-        self._count = processes
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with this
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Self:
-        self._running = [self._start() for _ in range(self._count)]
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        for each in self._running:
-            if each.stdin is not None:
-                each.stdin.close()  # it ends by itself, having put down what it holds
-        for each in self._running:
-            try:
-                each.wait(_DRAIN_S)
-            except subprocess.TimeoutExpired:
-                each.kill()
-                each.wait()
-        self._log.close()
-
-    def require(self) -> None:
-        """Make sure that somebody works.
-
-        Raises:
-            RunFailed: every worker has ended; with what they said last.
-        """
-        codes = [each.poll() for each in self._running]
-        if None not in codes:
-            self._log.seek(0)
-            raise RunFailed(
-                f"all workers have ended, with {', '.join(map(str, codes))}:\n"
-                f"{self._log.read()[-_LOG_CHARS:]}"
-            )
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        """In a session of its own: a Ctrl-C is for the run, which then stops its workers."""
-        return subprocess.Popen(  # noqa: S603  # our own command
-            self._command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log,
-            start_new_session=True,
-        )  # fmt: skip
-
-
 class ConductorEngine:
-    """Runs pipelines as workflows."""
+    """Runs pipelines as workflows of Conductor."""
 
     def run(self, request: RunRequest, *, watcher: ProgressListener) -> Document:
-        """Run a pipeline; goes on where an earlier run of the same key stopped.
+        """Run a pipeline, or resume an earlier run of the same key.
 
         Returns:
-            What `result.json` holds.
+            The content of `result.json`.
 
         Raises:
-            InvalidPipeline: the pipeline does not check; with every error, before any server is
-                asked or started.
-            Unreachable: no Conductor answers where one is said to be.
-            Interrupted: stopped by Ctrl-C; the same call resumes.
-            RunFailed: the workflow failed; with the reason of each task that did.
+            InvalidPipeline: the pipeline has errors; names each, before a server is contacted or
+                started.
+            Unreachable: no Conductor responds at the URL of the environment.
+            Interrupted: stopped by Ctrl-C; the same command resumes the run.
+            RunFailed: the workflow failed; names the reason of each failed task.
         """
         require_sdk()
         services = resolve_services(
@@ -137,9 +76,9 @@ class ConductorEngine:
             conductor = stack.enter_context(Conductor(url)).require()
             register(conductor, {})
             workers = stack.enter_context(_workers(conductor, request))
-            definition = Rendered(request.pipeline, shape(request.pipeline, services)).definition()
-            given = _input_of(request, services, inputs)
-            _run(conductor, workers, definition, given, watcher)
+            definition = workflow_definition(request.pipeline, shape(request.pipeline, services))
+            workflow_input = _input_of(request, services, inputs)
+            _run(conductor, workers, definition, workflow_input, watcher)
         result: Document = json.loads((request.folder / "result.json").read_text())
         return result
 
@@ -147,10 +86,79 @@ class ConductorEngine:
 engine = ConductorEngine()
 
 
+class RunWorkers:
+    """Runs worker processes of one task domain while a block runs.
+
+    Attributes:
+        domain: The task domain.
+    """
+
+    def __init__(self, url: str, domain: str, *, processes: int, at_once: int) -> None:
+        """Prepare the command of the workers; none is started yet.
+
+        Args:
+            url: Base of Conductor's REST interface.
+            domain: The workers take only tasks of this domain.
+            processes: Number of workers.
+            at_once: Tasks that each worker runs at once.
+        """
+        self._command = [
+            *_COMMAND, "conductor", "worker", "--url", url, "--domain", domain,
+            "--concurrency", str(at_once), "--until-stdin-closes",
+        ]  # fmt: skip
+        self.domain = domain
+        self._count = processes
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by __exit__
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._running = [self._start() for _ in range(self._count)]
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for each in self._running:
+            if each.stdin is not None:
+                each.stdin.close()  # the worker drains, and ends by itself
+        for each in self._running:
+            try:
+                each.wait(_DRAIN_S)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
+        self._log.close()
+
+    def require(self) -> None:
+        """Check that at least one worker runs.
+
+        Raises:
+            RunFailed: all workers have ended; has the end of their log.
+        """
+        codes = [each.poll() for each in self._running]
+        if None not in codes:
+            self._log.seek(0)
+            raise RunFailed(
+                f"all workers have ended, with exit codes {', '.join(map(str, codes))}:\n"
+                f"{self._log.read()[-_LOG_CHARS:]}"
+            )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a session of its own, because a terminal sends Ctrl-C to the whole process group: the
+        # signal is for the run, which then stops its workers.
+        return subprocess.Popen(  # noqa: S603  # our own command
+            self._command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log,
+            start_new_session=True,
+        )  # fmt: skip
+
+
 def _finished(
     request: RunRequest, services: Services, inputs: PipelineInputs, watcher: ProgressListener
 ) -> Document | None:
-    """Plan the run for what is wrong with it; answers its result where that is there already."""
+    """Plan the run to find its errors; return its result if it is complete already."""
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
     with locked_workspace(request.folder) as workspace:
         store = run_store(request.folder, request.store)
@@ -178,10 +186,10 @@ def _workers(conductor: Conductor, request: RunRequest) -> RunWorkers:
 
 
 def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -> Document:
-    """The workflow's input: what was asked, paths made absolute."""
+    """Return the workflow's input: that of the request, with absolute paths."""
     base = request.base.resolve()
     scenes = {name: scene.href for name, scene in inputs.scenes.items()}
-    asked: Document = {
+    values: Document = {
         **request.inputs,
         **scenes,
         "folder": str(request.folder.resolve()),
@@ -195,22 +203,22 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "as_cog": request.as_cog,
         "keep": request.keep,
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _run(
     conductor: Conductor,
     workers: RunWorkers,
     definition: Document,
-    given: Document,
+    workflow_input: Document,
     watcher: ProgressListener,
 ) -> None:
-    """Start the workflow and stay until it has ended; it never outlives this."""
+    """Start the workflow, and follow it until it ends; an error terminates it."""
     domains = {each.name: workers.domain for each in task_definitions()}
     name = str(definition["name"])
-    identity = conductor.start(name, given, definition=definition, domains=domains)
+    identity = conductor.start(name, workflow_input, definition=definition, domains=domains)
     try:
-        ended = follow(conductor, identity, watcher, look=workers.require)
+        ended = follow(conductor, identity, watcher, before_poll=workers.require)
     except KeyboardInterrupt as error:
         conductor.terminate(identity, reason="interrupted")
         raise Interrupted("interrupted; the same command resumes the run") from error

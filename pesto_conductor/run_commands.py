@@ -1,4 +1,7 @@
-"""`pesto conductor start`, `status`, `retry`, `stop`: workflows that run."""
+"""Define the commands that start and follow workflows: `pesto conductor start`, `status` and so on.
+
+The options are parsed here; `deploy.py` and `following.py` do the work.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,20 @@ _WIDTH = 120
 
 Url: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="Conductor's /api; CONDUCTOR_SERVER_URL or ours by default."),
+    typer.Option(
+        help="Conductor's /api; by default CONDUCTOR_SERVER_URL, or the server of `server up`."
+    ),
 ]
-Wait: TypeAlias = Annotated[bool, typer.Option("--wait", help="Follow it to its end.")]
+Wait: TypeAlias = Annotated[bool, typer.Option("--wait", help="Follow it until it ends.")]
 Identity: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="A workflow's id.")]
 
 
 def start(
-    what: Annotated[
+    name_or_file: Annotated[
         str,
         typer.Argument(
-            metavar="NAME_OR_FILE", help="A registered workflow; or a definition or a pipeline."
+            metavar="NAME_OR_FILE",
+            help="A registered workflow, or the file of a definition or a pipeline.",
         ),
     ],
     inputs: InputTexts = None,
@@ -46,12 +52,12 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start a workflow; a file is registered first."""
-    from pesto_conductor.deploy import start_workflow as begin
+    from pesto_conductor.deploy import start_workflow
 
     texts = pairs(inputs, option="-i")
     with _conductor(url) as conductor:
-        definition = _definition(conductor, what, tuple(service or ()), services)
-        identity = begin(conductor, definition, texts)
+        definition = _definition(conductor, name_or_file, tuple(service or ()), services)
+        identity = start_workflow(conductor, definition, texts)
         if not wait:
             typer.echo(json.dumps({"workflowId": identity}) if as_json else identity)
             return
@@ -62,13 +68,13 @@ def start(
 def status(
     workflow: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="A workflow's id; a list of the newest if absent."),
+        typer.Argument(metavar="[ID]", help="A workflow's id; the newest workflows if absent."),
     ] = None,
-    logs: Annotated[bool, typer.Option("--logs", help="What workers logged, too.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Also show the tasks' logs.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the newest workflows; or one, task by task."""
+    """Show the newest workflows, or the tasks of one."""
     from pesto_conductor.following import tasks_of, tasks_table, workflow_text, workflows_table
 
     with _conductor(url) as conductor:
@@ -88,7 +94,7 @@ def status(
 
 
 def retry(workflow: Identity, wait: Wait = False, url: Url = None, as_json: AsJson = False) -> None:
-    """Run again what failed of a workflow, and go on from there."""
+    """Run the failed tasks of a workflow again, and continue from there."""
     with _conductor(url) as conductor:
         conductor.retry(workflow)
         if wait:
@@ -97,10 +103,12 @@ def retry(workflow: Identity, wait: Wait = False, url: Url = None, as_json: AsJs
 
 def stop(
     workflow: Identity,
-    reason: Annotated[str, typer.Option(help="Why.")] = "stopped by pesto conductor stop",
+    reason: Annotated[
+        str, typer.Option(help="Reason that the server stores.")
+    ] = "stopped by pesto conductor stop",
     url: Url = None,
 ) -> None:
-    """End a workflow now; what it made is kept."""
+    """End a workflow now; computed blocks stay in the run store."""
     with _conductor(url) as conductor:
         conductor.terminate(workflow, reason=reason)
 
@@ -112,18 +120,20 @@ def _conductor(url: str | None) -> Conductor:
 
 
 def _definition(
-    conductor: Conductor, what: str, services: tuple[str, ...], catalog: Path | None
+    conductor: Conductor, name_or_file: str, services: tuple[str, ...], catalog: Path | None
 ) -> Document:
-    """The definition of a name; or of a file, which is registered."""
+    """Return the registered definition of a name, or that of a file, which is registered first."""
     from pesto_conductor.deploy import read_definitions, register
 
-    path = Path(what)
+    path = Path(name_or_file)
     if path.suffix != ".json" and not path.exists():
-        return conductor.definition(what)
+        return conductor.definition(name_or_file)
     found = read_definitions(path, services=services, catalog=catalog)
     workflows = [each for each in found if "tasks" in each]
     if len(workflows) != 1:
-        raise InvalidInput(f"{path} holds {len(workflows)} workflows; register it, start by name")
+        raise InvalidInput(
+            f"{path} contains {len(workflows)} workflows; register it, and start one by its name"
+        )
     register(conductor, {str(path): found})
     return workflows[0]
 
@@ -135,9 +145,9 @@ def _follow(conductor: Conductor, identity: str, *, as_json: bool) -> None:
     hidden = as_json or not sys.stderr.isatty()
     try:
         with progress(identity[:8], hidden=hidden) as watcher:
-            ended = follow(conductor, identity, watcher, say=_note)
+            ended = follow(conductor, identity, watcher, warn=_note)
     except KeyboardInterrupt:
-        _note(f"{identity} still runs; `pesto conductor stop {identity}` ends it")
+        _note(f"{identity} is still running; `pesto conductor stop {identity}` ends it")
         raise
     if ended.get("status") != "COMPLETED":
         raise failure_of(ended)
@@ -151,7 +161,7 @@ def _follow(conductor: Conductor, identity: str, *, as_json: bool) -> None:
 
 
 def _note(line: str) -> None:
-    """Say something beside the answer, which standard output has for itself."""
+    """Write a line to standard error; standard output has only the result."""
     typer.echo(line, err=True)
 
 
@@ -160,7 +170,7 @@ def _echo_json(value: JsonValue) -> None:
 
 
 def _print(table: Table) -> None:
-    """Print a table; a narrow terminal breaks its lines, and loses nothing of an id."""
+    """Print a table at full width; ids are never truncated, a narrow terminal wraps lines."""
     from rich.console import Console
 
     Console(width=max(Console().width, _WIDTH)).print(table)

@@ -1,7 +1,8 @@
-"""A real Conductor on this machine, for trials and tests: started, found again, stopped.
+"""Start, find and stop a real Conductor on this machine, for trials and tests.
 
-It listens on loopback alone, has no authentication, and keeps everything in one folder: a SQLite
-database, its log, its temporary files. Production has a server of its own.
+It listens on the loopback interface only, has no authentication, and stores all data in one folder:
+a SQLite database, its log, its temporary files. It is not meant for production, and its jar is
+downloaded by `provision.py`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,17 @@ if TYPE_CHECKING:
 
     from pesto_conductor.provision import DownloadListener
 
-
 VARIABLE = "CONDUCTOR_SERVER_URL"
+
+_HOST = "127.0.0.1"
+_PORTS = range(18080, 19080)  # below the ephemeral ports: Linux uses 32768 to 60999
+_BOOT_S, _STOP_S, _POLL_S = 300.0, 15.0, 0.1
+_USUAL_BOOT_S = 20.0
+_HEAP = "-Xmx1g"
 
 
 def configured_url(option: str | None = None) -> str | None:
-    """URL of a server that somebody named: by an option, else in the environment.
+    """Return the URL of an option, or else of the environment; None if neither is set.
 
     Raises:
         InvalidInput: it is not an HTTP URL.
@@ -46,22 +52,137 @@ def configured_url(option: str | None = None) -> str | None:
 
 
 def conductor_url(option: str | None = None) -> str:
-    """URL of the server to talk to.
+    """Return the URL of the server that commands use: of `configured_url`, or the trial server.
 
     Raises:
-        InvalidInput: what was named is not an HTTP URL.
-        Unreachable: none was named, and none of ours runs.
+        InvalidInput: the configured URL is not an HTTP URL.
+        Unreachable: no URL is configured, and no trial server runs.
     """
     url = configured_url(option)
     if url is not None:
         return url
-    ours = find()
-    if ours is None:
+    running = find()
+    if running is None:
         raise Unreachable(
-            f"no Conductor runs here and {VARIABLE} is not set; start one by "
-            "`pesto conductor server up`, or set it to the /api of one that runs"
+            f"no Conductor runs here and {VARIABLE} is not set; start one with "
+            "`pesto conductor server up`, or set the variable to the /api of one"
         )
-    return ours.url
+    return running.url
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        url: Base of its REST interface.
+        port: Its port on the loopback interface.
+        pid: Its process.
+        version: Of Conductor.
+        folder: The folder of its data.
+    """
+
+    url: str
+    port: int
+    pid: int
+    version: str
+    folder: str
+
+
+def data_folder() -> Path:
+    """Return the default folder of a server."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "pesto-workflows" / "conductor"
+
+
+def find(folder: Path | None = None) -> Server | None:
+    """Return the server of a folder; None if it does not run."""
+    folder = (folder or data_folder()).resolve()
+    # The process has a lock until it ends, so another process that received its pid since is
+    # never mistaken for it.
+    known = _last(folder)
+    return known if known is not None and _is_locked(folder) else None
+
+
+def up(
+    folder: Path | None = None,
+    *,
+    port: int = 0,
+    listener: DownloadListener = silent,
+    keep: bool = True,
+) -> Server:
+    """Start a server and wait until it is healthy; return the running one if there is one.
+
+    Args:
+        folder: The folder of its data; the user's data folder by default.
+        port: Its port; 0 for that of the last start, or a free one.
+        listener: Receives the progress of the download and of the start.
+        keep: Whether it runs until `down`, even after the last `borrowed` block.
+
+    Raises:
+        InvalidInput: the extra is missing, another program uses the port, or the server of this
+            folder runs on another port than the requested one.
+        StoreRefused: the folder cannot be written.
+        Unreachable: the jar cannot be downloaded.
+        RunFailed: it ended, or is not healthy after 300 s; has the end of its log.
+    """
+    folder = (folder or data_folder()).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _exclusive(folder):
+            running = find(folder) or _start(folder, port, listener)
+            if keep:
+                (folder / "kept").touch()
+    except OSError as error:
+        raise StoreRefused(f"{folder} cannot be the folder of a server: {error}") from error
+    if port not in (0, running.port):
+        raise InvalidInput(f"the server of {folder} already runs, at {running.url}")
+    _wait_until_healthy(running, listener)
+    return running
+
+
+@contextmanager
+def borrowed(folder: Path | None = None) -> Iterator[Server]:
+    """Use the server of a folder while the block runs; start it if it does not run.
+
+    The last process that ends such a block stops the server, unless `up` was called to keep it.
+    """
+    folder = (folder or data_folder()).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "borrowed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            yield up(folder, keep=False)
+        finally:
+            with _exclusive(folder):  # no `up` can keep the server between the check and its end
+                if not (folder / "kept").exists() and _is_only_user(lock):
+                    down(folder)
+
+
+def down(folder: Path | None = None) -> Server | None:
+    """Stop the server of a folder, and no other; return it, or None if it did not run.
+
+    Its data stays in the folder, for the next start.
+    """
+    folder = (folder or data_folder()).resolve()
+    running = find(folder)
+    if running is None:
+        return None
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(running.pid, number)
+        except ProcessLookupError:
+            break
+        if _has_ended(folder, running):
+            break
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    (folder / "kept").unlink(missing_ok=True)
+    return running
+
+
+def log_of(folder: str | Path) -> Path:
+    """Return the log file of the server of a folder."""
+    return Path(folder) / "server.log"
 
 
 def _api(url: str) -> str:
@@ -76,134 +197,16 @@ def _api(url: str) -> str:
     return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/api"
 
 
-_HOST = "127.0.0.1"
-_PORTS = range(18080, 19080)  # below those that systems hand out to clients
-_BOOT_S, _STOP_S, _POLL_S = 300.0, 15.0, 0.1
-_USUAL_BOOT_S = 20.0
-_HEAP = "-Xmx1g"
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that runs.
-
-    Attributes:
-        url: Base of its REST interface.
-        port: Where it listens, on loopback.
-        pid: Its process.
-        version: Of Conductor.
-        folder: Where it keeps everything.
-    """
-
-    url: str
-    port: int
-    pid: int
-    version: str
-    folder: str
-
-
-def data_folder() -> Path:
-    """Where a server keeps everything, unless it is told otherwise."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "pesto-workflows" / "conductor"
-
-
-def find(folder: Path | None = None) -> Server | None:
-    """The server of a folder, if it runs.
-
-    A server holds a lock for as long as its process lives, so a pid that was given to another
-    process since is never taken for it.
-    """
-    folder = (folder or data_folder()).resolve()
-    known = _last(folder)
-    return known if known is not None and _is_locked(folder) else None
-
-
-def up(
-    folder: Path | None = None, *, port: int = 0, told: DownloadListener = silent, keep: bool = True
-) -> Server:
-    """Start a server and wait until it is healthy; answers the one that runs, if one does.
-
-    Args:
-        folder: Where it keeps everything; the user's data folder by default.
-        port: Where it listens; 0 for the port it had before, or a free one.
-        keep: Whether it stays until it is told to stop, whoever borrows it.
-        told: Told how the download and the start go.
-
-    Raises:
-        InvalidInput: the extra is missing, the port is somebody else's, or the server of this
-            folder runs on another port than the one asked for.
-        Unreachable: the jar cannot be downloaded.
-        RunFailed: it ended, or is not healthy after 300 s; with the end of its log.
-    """
-    folder = (folder or data_folder()).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            running = find(folder) or _start(folder, port, told)
-            if keep:
-                (folder / "kept").touch()
-    except OSError as error:
-        raise StoreRefused(f"{folder} cannot hold a server: {error}") from error
-    if port not in (0, running.port):
-        raise InvalidInput(f"the server of {folder} already runs, at {running.url}")
-    _wait_until_healthy(running, told)
-    return running
-
-
 @contextmanager
-def borrowed(folder: Path | None = None, *, told: DownloadListener = silent) -> Iterator[Server]:
-    """The server of a folder while the block runs, started if need be.
-
-    Whoever is the last to give it back stops it, unless somebody asked to keep it.
-    """
-    folder = (folder or data_folder()).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "borrowed.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        try:
-            yield up(folder, told=told, keep=False)
-        finally:
-            with _alone(folder):  # nobody asks to keep it between the look and the end
-                if not (folder / "kept").exists() and _is_alone_with(lock):
-                    down(folder)
-
-
-def down(folder: Path | None = None) -> Server | None:
-    """Stop the server of a folder, and only that; answers what ran, None if nothing did.
-
-    What it holds stays in its folder, for the next start.
-    """
-    folder = (folder or data_folder()).resolve()
-    running = find(folder)
-    if running is None:
-        return None
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(running.pid, how)
-        except ProcessLookupError:
-            break
-        if _has_ended(folder, running):
-            break
-    shutil.rmtree(folder / "tmp", ignore_errors=True)
-    (folder / "kept").unlink(missing_ok=True)
-    return running
-
-
-def log_of(folder: str | Path) -> Path:
-    """The log of the server of a folder."""
-    return Path(folder) / "server.log"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two that start a server at once start one."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lock the start and the end of a server, so that two processes together start only one."""
     with (folder / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _is_alone_with(lock: TextIOWrapper) -> bool:
+def _is_only_user(lock: TextIOWrapper) -> bool:
+    """Whether this process alone has the shared lock; it is exclusive afterwards."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -211,11 +214,11 @@ def _is_alone_with(lock: TextIOWrapper) -> bool:
     return True
 
 
-def _start(folder: Path, port: int, told: DownloadListener) -> Server:
-    """Start the process; it inherits a locked file, and so holds the lock as long as it lives."""
+def _start(folder: Path, port: int, listener: DownloadListener) -> Server:
+    """Start the process; it inherits a locked file, so the lock exists until the process ends."""
     port = _port(folder, port)
-    executable, jar = java(), server_jar(told=told)
-    (folder / "kept").unlink(missing_ok=True)  # of one that was killed
+    executable, jar = java(), server_jar(listener=listener)
+    (folder / "kept").unlink(missing_ok=True)  # of a server that was killed
     (folder / "tmp").mkdir(exist_ok=True)
     with (folder / "server.lock").open("w") as lock, log_of(folder).open("w") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -223,7 +226,7 @@ def _start(folder: Path, port: int, told: DownloadListener) -> Server:
             _command(folder, port, executable, jar), cwd=folder, stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True, pass_fds=(lock.fileno(),),
         )  # fmt: skip
-    process.returncode = 0  # it outlives this object, which would warn of that
+    process.returncode = 0  # the process outlives this object, which would warn of it
     server = Server(f"http://{_HOST}:{port}/api", port, process.pid, VERSION, str(folder))
     draft = folder / "server.json.part"
     draft.write_text(json.dumps(asdict(server)))
@@ -237,7 +240,7 @@ def _command(folder: Path, port: int, executable: Path, jar: Path) -> list[str]:
         str(executable),
         _HEAP,
         "-XX:-UsePerfData",
-        # Without these two it writes to ~/worker-payload and leaves folders in /tmp.
+        # Without these two options it writes to ~/worker-payload, and leaves folders in /tmp.
         f"-Duser.home={folder}",
         f"-Djava.io.tmpdir={folder / 'tmp'}",
         "-jar",
@@ -248,21 +251,21 @@ def _command(folder: Path, port: int, executable: Path, jar: Path) -> list[str]:
     ]
 
 
-def _port(folder: Path, asked: int) -> int:
-    """The port asked for, else the one of the last start, so that workers find it again."""
-    if asked:
-        if not _is_free(asked):
-            raise InvalidInput(f"port {asked} is in use by another program; choose another")
-        return asked
+def _port(folder: Path, requested: int) -> int:
+    """Return the requested port, or else that of the last start, so that workers reconnect."""
+    if requested:
+        if not _is_free(requested):
+            raise InvalidInput(f"port {requested} is in use by another program; choose another")
+        return requested
     last = _last(folder)
     first = [last.port] if last else []
-    found = (port for port in (*first, *random.sample(_PORTS, len(_PORTS))) if _is_free(port))
-    return next(found)
+    return next(port for port in (*first, *random.sample(_PORTS, len(_PORTS))) if _is_free(port))
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does
+        # As the server does: else a port in TIME_WAIT, after a restart, seems to be in use.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError:
@@ -271,7 +274,7 @@ def _is_free(port: int) -> bool:
 
 
 def _last(folder: Path) -> Server | None:
-    """What was started last in a folder; it may have ended."""
+    """Return the server that was started last in a folder; it may have ended."""
     try:
         return Server(**json.loads((folder / "server.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -289,7 +292,7 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _wait_until_healthy(server: Server, told: DownloadListener) -> None:
+def _wait_until_healthy(server: Server, listener: DownloadListener) -> None:
     begun = time.monotonic()
     with Conductor(server.url) as conductor:
         while not conductor.is_healthy():
@@ -298,28 +301,28 @@ def _wait_until_healthy(server: Server, told: DownloadListener) -> None:
                 raise RunFailed(f"Conductor ended while it started:\n{_end_of_log(server)}")
             if waited_s > _BOOT_S:
                 raise RunFailed(f"not healthy after {_BOOT_S:.0f} s:\n{_end_of_log(server)}")
-            told("starting", min(waited_s, _USUAL_BOOT_S), _USUAL_BOOT_S)
+            listener("starting", min(waited_s, _USUAL_BOOT_S), _USUAL_BOOT_S)
             time.sleep(_POLL_S)
-    told("starting", _USUAL_BOOT_S, _USUAL_BOOT_S)
+    listener("starting", _USUAL_BOOT_S, _USUAL_BOOT_S)
 
 
 def _end_of_log(server: Server) -> str:
     lines = log_of(server.folder).read_text(errors="replace").splitlines()
-    return "\n".join((*lines[-5:], f"all of it: {log_of(server.folder)}"))
+    return "\n".join((*lines[-5:], f"the whole log: {log_of(server.folder)}"))
 
 
 def _has_ended(folder: Path, server: Server) -> bool:
     deadline = time.monotonic() + _STOP_S
     while time.monotonic() < deadline:
-        _bury(server.pid)
+        _reap(server.pid)
         if not _is_locked(folder):
             return True
         time.sleep(_POLL_S)
     return False
 
 
-def _bury(pid: int) -> None:
-    """A server that this very process started stays a zombie until it is waited for."""
+def _reap(pid: int) -> None:
+    """Reap the server if this process has started it; else it stays a zombie."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

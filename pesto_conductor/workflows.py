@@ -1,13 +1,13 @@
-"""A pipeline as a workflow definition: plan, then phase after phase fan out and join, then publish.
+"""Render a pipeline as a workflow definition: plan, fan out and join each phase, publish.
 
-A chunk travels as an href and two indices, its result as an href and counts: a JOIN of 256 of them
-stays under 64 KB. No task is optional: Conductor would complete a workflow that has holes.
+The input of a chunk's task is an href and two indices, its output an href and counts: a JOIN of 256
+stays under 64 KB. No task is optional: Conductor would complete a workflow that has holes. Nothing
+is registered from here: `deploy.py` registers definitions.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
@@ -17,110 +17,141 @@ from pesto_runtime.run.services import resolve_services
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import JsonValue
-
-    Document = dict[str, JsonValue]
-    from pathlib import Path
 
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.engines import RenderRequest
     from pesto_runtime.run.planning import PhaseShape
     from pesto_runtime.run.services import Discovered, Services
 
+    Document = dict[str, JsonValue]
 
 FAILURE = "pesto_failure"
-"""The workflow that cleans up after one that failed."""
+"""The workflow that Conductor starts after one that failed."""
 
 _OWNER = "pesto@example.com"
+_DEFAULT_MAX_TASKS = 64
 _HREF: Document = {"type": "string", "format": "uri-reference"}
 _PLAN_SETTINGS: dict[str, Document] = {
-    "base": {"type": "string", "description": "Folder that relative targets are relative to."},
+    "base": {"type": "string", "description": "Folder to which targets are relative."},
     "services": {"type": "object", "description": "Process name -> target, URL or URLs."},
-    "store": {"type": "string", "description": "Run store; the folder's own if absent."},
+    "store": {"type": "string", "description": "Run store; in the folder if absent."},
     "workers": {"type": "integer", "minimum": 1, "description": "Chunks that run at once."},
-    "max_tasks": {"type": "integer", "minimum": 1, "maximum": 256, "description": "Most chunks."},
+    "max_tasks": {
+        "type": "integer", "minimum": 1, "maximum": 256,
+        "description": "Largest number of chunks of a phase.",
+    },
     "tile": {"type": "integer", "minimum": 1, "description": "Side of a tile, pixels."},
-    "holes": {"enum": ["fail", "keep"], "description": "What a failed tile does to its task."},
+    "holes": {
+        "enum": ["fail", "keep"],
+        "description": "After a failed tile: fail the task, or complete a PARTIAL run.",
+    },
     "concurrency": {"type": "integer", "minimum": 1, "description": "Tiles of a chunk at once."},
-    "fresh": {"type": "boolean", "description": "Forget what earlier runs left."},
-}
+    "fresh": {"type": "boolean", "description": "Delete the blocks that earlier runs have stored."},
+}  # fmt: skip
 _PUBLISH_SETTINGS: dict[str, Document] = {
-    "as_cog": {"type": "boolean", "description": "Make images cloud-optimised."},
+    "as_cog": {"type": "boolean", "description": "Write cloud-optimised GeoTIFFs."},
     "keep": {"type": "boolean", "description": "Keep the run store of a complete run."},
 }
-_FOLDER: Document = {**_HREF, "description": "Where the outputs go; workers must reach it."}
+_FOLDER: Document = {**_HREF, "description": "Output folder; all workers must have access to it."}
 _TYPES: dict[str, Document] = {"image": {**_HREF, "description": "An image: path or href."}}
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """What a pipeline is rendered with.
+class ConductorRenderer:
+    """Renders pipelines for `pesto render --engine conductor`."""
 
-    Attributes:
-        pipeline: The pipeline.
-        shape: Its phases.
-        defaults: Inputs that whoever starts it need not give.
-        domains: Task type -> domain that its tasks belong in.
-    """
-
-    pipeline: Pipeline
-    shape: Sequence[PhaseShape]
-    defaults: Mapping[str, JsonValue] = field(default_factory=dict)
-    domains: Mapping[str, str] = field(default_factory=dict)
-
-    def definition(self) -> Document:
-        """The workflow definition.
+    def render(self, request: RenderRequest) -> str:
+        """Return the text of the definition; no service is contacted that a catalog describes.
 
         Raises:
-            InvalidPipeline: an input has the name of a setting of the run.
+            InvalidPipeline: the pipeline has errors; names each.
+            PestoError: the description of a service cannot be requested.
         """
-        pipeline = self.pipeline
-        schema = _input_schema(pipeline)
-        return {
-            "name": pipeline.name,
-            "description": pipeline.description or f"Runs the pipeline {pipeline.name}.",
-            "version": 1,
-            "schemaVersion": 2,
-            "ownerEmail": _OWNER,
-            "timeoutPolicy": "ALERT_ONLY",
-            "timeoutSeconds": 0,
-            "restartable": True,
-            "failureWorkflow": FAILURE,
-            "inputParameters": list(_inputs(pipeline)),
-            "inputTemplate": dict(self.defaults),
-            "inputSchema": {
-                "name": f"{pipeline.name}_input", "version": 1, "type": "JSON", "data": schema,
-            },
-            "enforceSchema": True,
-            **({"metadata": {"taskToDomain": dict(self.domains)}} if self.domains else {}),
-            "tasks": list(self._tasks()),
-            "outputParameters": {
-                name: f"${{publish.output.{name}}}"
-                for name in ("status", "result", "outputs", "tiles")
-            },
-        }  # fmt: skip
+        return json.dumps(render(request), indent=2) + "\n"
 
-    def _tasks(self) -> Iterator[JsonValue]:
-        yield _plan_task(self.pipeline)
-        for phase in self.shape:
-            yield from _phase_tasks(phase)
-        yield _simple(
-            "pesto_publish",
-            "publish",
-            {
-                "plan": "${plan.output.plan}",
-                "started": "${plan.output.started}",
-                **_from_input(("folder", *_PUBLISH_SETTINGS)),
-            },
-        )
+
+renderer = ConductorRenderer()
+
+
+def render(request: RenderRequest) -> dict[str, JsonValue]:
+    """Return the workflow definition of a pipeline; raises the errors of `ConductorRenderer`."""
+    pipeline, base = request.pipeline, request.path.parent
+    services = resolve_services(
+        pipeline,
+        base=base.resolve(),
+        options=request.services,
+        catalog=request.catalog,
+        ask=False,
+    )
+    defaults: dict[str, JsonValue] = {"base": base.as_posix()}
+    if chosen := chosen_services(pipeline, services, base=base.resolve()):
+        defaults["services"] = chosen
+    if request.max_tasks != _DEFAULT_MAX_TASKS:
+        defaults["max_tasks"] = request.max_tasks
+    if request.tile is not None:
+        defaults["tile"] = request.tile
+    requires_gpu = any(found.description.known.resources.gpu for found in services.found.values())
+    domains = {"pesto_process": GPU_DOMAIN} if requires_gpu else {}
+    phases = shape(pipeline, services)
+    return workflow_definition(pipeline, phases, defaults=defaults, domains=domains)
+
+
+def workflow_definition(
+    pipeline: Pipeline,
+    phases: Sequence[PhaseShape],
+    *,
+    defaults: Mapping[str, JsonValue] | None = None,
+    domains: Mapping[str, str] | None = None,
+) -> Document:
+    """Return the workflow definition of a checked pipeline.
+
+    Args:
+        pipeline: The pipeline.
+        phases: Its phases.
+        defaults: Inputs that can be omitted when the workflow is started.
+        domains: Task type -> task domain.
+
+    Raises:
+        InvalidPipeline: an input has the name of a setting of the run.
+    """
+    schema = _input_schema(pipeline)
+    return {
+        "name": pipeline.name,
+        "description": pipeline.description or f"Runs the pipeline {pipeline.name}.",
+        "version": 1,
+        "schemaVersion": 2,
+        "ownerEmail": _OWNER,
+        "timeoutPolicy": "ALERT_ONLY",
+        "timeoutSeconds": 0,
+        "restartable": True,
+        "failureWorkflow": FAILURE,
+        "inputParameters": [*pipeline.inputs, "folder", *_PLAN_SETTINGS, *_PUBLISH_SETTINGS],
+        "inputTemplate": dict(defaults or {}),
+        "inputSchema": {
+            "name": f"{pipeline.name}_input", "version": 1, "type": "JSON", "data": schema,
+        },
+        "enforceSchema": True,
+        **({"metadata": {"taskToDomain": dict(domains)}} if domains else {}),
+        "tasks": [
+            _plan_task(pipeline),
+            *(task for phase in phases for task in _phase_tasks(phase)),
+            _publish_task(),
+        ],
+        "outputParameters": {
+            name: f"${{publish.output.{name}}}"
+            for name in ("status", "result", "outputs", "tiles")
+        },
+    }  # fmt: skip
 
 
 def failure_definition() -> Document:
-    """The workflow that Conductor starts when one of ours has failed."""
+    """Return the workflow that Conductor starts when a rendered workflow has failed."""
     return {
         "name": FAILURE,
-        "description": "Tells what a failed workflow left for retry; deletes it only if asked to.",
+        "description": "Logs the plan of a failed workflow, which retry resumes;"
+        " deletes its blocks only if forget is set.",
         "version": 1,
         "schemaVersion": 2,
         "ownerEmail": _OWNER,
@@ -155,6 +186,18 @@ def _plan_task(pipeline: Pipeline) -> Document:
     )
 
 
+def _publish_task() -> Document:
+    return _simple(
+        "pesto_publish",
+        "publish",
+        {
+            "plan": "${plan.output.plan}",
+            "started": "${plan.output.started}",
+            **_from_input(("folder", *_PUBLISH_SETTINGS)),
+        },
+    )
+
+
 def _phase_tasks(phase: PhaseShape) -> Iterator[Document]:
     number, members = phase.number, ", ".join((*phase.stages, *phase.reduces))
     if phase.fans_out:
@@ -173,8 +216,8 @@ def _phase_tasks(phase: PhaseShape) -> Iterator[Document]:
         }  # fmt: skip
     if not phase.fans_out or phase.reduces or phase.rasters:
         inputs: Document = {"plan": "${plan.output.plan}", "phase": number}
-        owed = ", ".join((*phase.rasters, *phase.reduces)) or members
-        yield {**_simple("pesto_close", f"close_{number}", inputs), "description": owed}
+        finished = ", ".join((*phase.rasters, *phase.reduces)) or members
+        yield {**_simple("pesto_close", f"close_{number}", inputs), "description": finished}
 
 
 def _simple(name: str, reference: str, inputs: Document) -> Document:
@@ -187,32 +230,28 @@ def _from_input(names: Iterable[str]) -> Document:
     return {name: f"${{workflow.input.{name}}}" for name in names}
 
 
-def _inputs(pipeline: Pipeline) -> tuple[str, ...]:
-    return (*pipeline.inputs, "folder", *_PLAN_SETTINGS, *_PUBLISH_SETTINGS)
-
-
 def _input_schema(pipeline: Pipeline) -> Document:
     settings = {"folder": _FOLDER, **_PLAN_SETTINGS, **_PUBLISH_SETTINGS}
     taken = sorted(set(pipeline.inputs) & set(settings))
     if taken:
         raise InvalidPipeline(
             f"{pipeline.name}: input {', '.join(taken)} has the name of a setting of the workflow; "
-            "name it otherwise"
+            "rename it"
         )
-    given: Document = {
+    inputs: Document = {
         name: _TYPES.get(kind, {"type": kind}) for name, kind in pipeline.inputs.items()
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
-        "properties": {**given, **settings},
+        "properties": {**inputs, **settings},
         "required": [*pipeline.inputs, "folder"],
         "additionalProperties": False,
     }
 
 
 def _escaped(value: JsonValue) -> JsonValue:
-    """Keep Conductor from reading `${` in a pipeline's literals as an expression of its own."""
+    """Escape `${` in a pipeline's literals, which Conductor would read as an expression."""
     if isinstance(value, str):
         return value.replace("${", "$${")
     if isinstance(value, list):
@@ -222,51 +261,10 @@ def _escaped(value: JsonValue) -> JsonValue:
     return value
 
 
-_USUAL_TASKS = 64
-
-
-class ConductorRenderer:
-    """Writes pipelines down for Conductor."""
-
-    def render(self, request: RenderRequest) -> str:
-        """Answer the definition's text; asks no service that a catalog describes.
-
-        Raises:
-            InvalidPipeline: the pipeline does not check.
-            PestoError: a service does not say what it is.
-        """
-        return json.dumps(render(request), indent=2) + "\n"
-
-
-renderer = ConductorRenderer()
-
-
-def render(request: RenderRequest) -> dict[str, JsonValue]:
-    """Answer the definition; see `ConductorRenderer.render`."""
-    pipeline, base = request.pipeline, request.path.parent
-    services = resolve_services(
-        pipeline,
-        base=base.resolve(),
-        options=request.services,
-        catalog=request.catalog,
-        ask=False,
-    )
-    defaults: dict[str, JsonValue] = {"base": base.as_posix()}
-    if chosen := chosen_services(pipeline, services, base=base.resolve()):
-        defaults["services"] = chosen
-    if request.max_tasks != _USUAL_TASKS:
-        defaults["max_tasks"] = request.max_tasks
-    if request.tile is not None:
-        defaults["tile"] = request.tile
-    wants_gpu = any(found.description.known.resources.gpu for found in services.found.values())
-    domains = {"pesto_process": GPU_DOMAIN} if wants_gpu else {}
-    return Rendered(pipeline, shape(pipeline, services), defaults, domains).definition()
-
-
 def chosen_services(pipeline: Pipeline, services: Services, *, base: Path) -> dict[str, JsonValue]:
-    """Services that are not those the pipeline itself names: of options or a catalog."""
+    """Return the services that differ from the pipeline's own: those of options or a catalog."""
     return {
-        name: _catalogued(found)
+        name: _catalog_entry(found)
         for name, found in services.found.items()
         if found.service.targets != _own_targets(pipeline, name, base)
         or found.description != found.said
@@ -274,7 +272,7 @@ def chosen_services(pipeline: Pipeline, services: Services, *, base: Path) -> di
 
 
 def _own_targets(pipeline: Pipeline, name: str, base: Path) -> tuple[str, ...]:
-    """As they are once found: paths absolute."""
+    """Return the pipeline's own targets of a process, with absolute paths."""
     own = pipeline.services.get(name, ())
     targets = (own,) if isinstance(own, str) else tuple(own)
     return tuple(_absolute(target, base) for target in targets)
@@ -286,8 +284,8 @@ def _absolute(target: str, base: Path) -> str:
     return f"{path.resolve()}{colon}{function if colon else ''}" if path.exists() else target
 
 
-def _catalogued(found: Discovered) -> JsonValue:
-    """As a catalog's JSON names a service."""
+def _catalog_entry(found: Discovered) -> JsonValue:
+    """Return a service in the JSON form of a catalog."""
     targets = list(found.service.targets)
     if found.description == found.said:
         return targets[0] if len(targets) == 1 else [*targets]
@@ -296,7 +294,7 @@ def _catalogued(found: Discovered) -> JsonValue:
 
 
 def _patch(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """The merge patch (RFC 7396) that makes one document of the other."""
+    """Return the merge patch (RFC 7396) that converts one document to the other."""
     patch: dict[str, JsonValue] = dict.fromkeys(before.keys() - after.keys())
     for key, value in after.items():
         old = before.get(key)

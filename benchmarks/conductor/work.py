@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import rasterio
 
-from pesto_conductor.workflows import Rendered
+from pesto_conductor.workflows import workflow_definition
 from pesto_runtime import Raster, process
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.run.planning import shape
@@ -82,7 +82,8 @@ def definition() -> dict[str, JsonValue]:
         }
     )
     services = resolve_services(pipeline, base=Path.cwd())
-    made = Rendered(pipeline, shape(pipeline, services), {"base": str(Path.cwd())}).definition()
+    phases = shape(pipeline, services)
+    made = workflow_definition(pipeline, phases, defaults={"base": str(Path.cwd())})
     made.pop("failureWorkflow")
     return made
 

@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def test_a_server_starts_once_keeps_what_it_knows_and_stops(folder: Path) -> None:
     """Up, up again, down, up again: one process at a time, at one port, with one memory."""
     waits: list[str] = []
-    first = trial_server.up(folder, told=lambda what, _done, _total: waits.append(what))
+    first = trial_server.up(folder, listener=lambda name, _done, _total: waits.append(name))
     assert "starting" in waits
 
     said = pesto("conductor", "server", "up", "--data", folder, "--json")

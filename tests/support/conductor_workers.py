@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pesto_conductor.client import Conductor, is_over
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import Server, find, up
-from pesto_conductor.workflows import Rendered
+from pesto_conductor.workflows import workflow_definition
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.run.planning import shape
@@ -94,7 +94,8 @@ class Desk:
         pipeline = Pipeline.parse(dict(document))
         services = resolve_services(pipeline, base=base)
         defaults: Document = {"base": str(base)}
-        definition = Rendered(pipeline, shape(pipeline, services), defaults).definition()
+        phases = shape(pipeline, services)
+        definition = workflow_definition(pipeline, phases, defaults=defaults)
         definition.pop("failureWorkflow", None)
         with self.conductor() as conductor:
             return conductor.start(

@@ -1,4 +1,4 @@
-"""Which server is meant, and which process is ours: without a server."""
+"""The URL of the server that commands use, and the process of the trial server; none is started."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 def left_behind(folder: Path, pid: int) -> None:
-    """What a server that was killed leaves: its last words, and a lock that nobody holds."""
+    """Write the files of a server that was killed; no process has its lock."""
     folder.mkdir(exist_ok=True)
     (folder / "server.lock").touch()
-    told = {"url": "http://127.0.0.1:1/api", "port": 1, "pid": pid, "version": "0",
-            "folder": str(folder)}  # fmt: skip
-    (folder / "server.json").write_text(json.dumps(told))
+    server = {"url": "http://127.0.0.1:1/api", "port": 1, "pid": pid, "version": "0",
+              "folder": str(folder)}  # fmt: skip
+    (folder / "server.json").write_text(json.dumps(server))
 
 
-def test_a_pid_that_belongs_to_another_process_by_now_is_left_alone(tmp_path: Path) -> None:
-    """The file names this very process; it does not hold the lock, so it is not a server."""
+def test_a_pid_that_belongs_to_another_process_by_now_is_not_stopped(tmp_path: Path) -> None:
+    """The file has the pid of this test; it does not have the lock, so it is not a server."""
     left_behind(tmp_path, os.getpid())
     assert trial_server.find(tmp_path) is None
     assert trial_server.down(tmp_path) is None
     assert is_alive(os.getpid())
 
 
-def test_a_port_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    """Nothing is downloaded, and nothing started."""
+def test_a_port_of_another_program_is_rejected(tmp_path: Path) -> None:
+    """No file is downloaded, and no process started."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -46,18 +46,18 @@ def test_a_port_of_somebody_else_is_refused(tmp_path: Path) -> None:
     assert trial_server.find(tmp_path) is None
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    """By a message with the path, not a traceback."""
+def test_a_folder_that_is_a_file_is_rejected(tmp_path: Path) -> None:
+    """With a message that has the path, not with a traceback."""
     (tmp_path / "x").touch()
     done = pesto("conductor", "server", "up", "--data", tmp_path / "x")
     assert done.returncode == 2
-    assert f"{tmp_path / 'x'} cannot hold a server" in done.stderr
+    assert f"{tmp_path / 'x'} cannot be the folder of a server" in done.stderr
 
 
-def test_where_nothing_runs_every_command_says_so(
+def test_without_a_server_every_command_names_the_command_that_starts_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None named, none of ours: exit code 1, and the way out."""
+    """No URL is configured, and no trial server runs: exit code 1."""
     monkeypatch.delenv("CONDUCTOR_SERVER_URL", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     for words in (("status",), ("register",), ("start", "x"), ("worker",), ("retry", "x")):
@@ -66,10 +66,10 @@ def test_where_nothing_runs_every_command_says_so(
         assert "pesto conductor server up" in done.stderr, words
 
 
-def test_a_server_that_is_named_and_not_there_is_told_by_its_url(
+def test_the_error_has_the_url_of_a_configured_server_that_does_not_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The port is closed; the URL is in the message."""
+    """The port is closed."""
     monkeypatch.setenv("CONDUCTOR_SERVER_URL", "http://127.0.0.1:1")
     done = pesto("conductor", "status")
     assert done.returncode == 1
@@ -77,7 +77,7 @@ def test_a_server_that_is_named_and_not_there_is_told_by_its_url(
 
 
 def test_an_option_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a bare host is completed."""
+    """A bare host is completed by /api."""
     monkeypatch.setenv("CONDUCTOR_SERVER_URL", "http://there:8080/api")
     assert conductor_url() == "http://there:8080/api"
     assert conductor_url("http://here:8080/") == "http://here:8080/api"
@@ -85,20 +85,20 @@ def test_an_option_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch)
         conductor_url("here:8080")
 
 
-def test_without_a_name_and_without_ours_there_is_no_url(
+def test_without_a_configured_url_and_a_trial_server_there_is_no_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same from Python."""
+    """The same error as of the commands."""
     monkeypatch.delenv("CONDUCTOR_SERVER_URL", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     with pytest.raises(Unreachable, match="no Conductor runs here"):
         conductor_url()
 
 
-def test_up_prints_the_export_where_no_command_would_find_the_server(
+def test_up_prints_the_export_that_other_commands_need_to_find_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With `--data`, for a person; neither for the default folder nor in JSON."""
+    """With `--data`; neither for the default folder nor in JSON."""
     runs = trial_server.Server("http://127.0.0.1:7/api", 7, 1, "0", str(tmp_path))
     monkeypatch.setattr(trial_server, "up", lambda *_args, **_options: runs)
     commands.up(data=tmp_path)

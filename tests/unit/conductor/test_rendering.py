@@ -30,11 +30,11 @@ PROCESSES = ROOT / "tests" / "support" / "processes.py"
 
 
 def rendered(document: Document, folder: Path) -> Document:
-    """A pipeline's definition; it must lint."""
+    """Return a pipeline's definition; it must have no faults."""
     path = saved(folder / "pipeline.json", document)
-    made = render(RenderRequest(Pipeline.parse(document), path))
-    assert lint(made, tasks=task_definitions()) == ()
-    return made
+    definition = render(RenderRequest(Pipeline.parse(document), path))
+    assert lint(definition, tasks=task_definitions()) == ()
+    return definition
 
 
 def pipeline(*stages: tuple[str, str, Document], outputs: Document) -> Document:
@@ -54,8 +54,8 @@ def references(definition: Document) -> list[str]:
     return [str(each["taskReferenceName"]) for each in tasks if isinstance(each, dict)]
 
 
-def test_the_committed_workflow_is_what_render_writes(tmp_path: Path) -> None:
-    """`pesto render` from the root of the repository gives the committed bytes."""
+def test_the_committed_workflow_is_the_output_of_render(tmp_path: Path) -> None:
+    """`pesto render` in the root of the repository writes the committed bytes."""
     made = tmp_path / "made.json"
     done = pesto("render", "workflows/cloud_cover.json", "--engine", "conductor", "-o", made)
     assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ def test_the_committed_workflow_is_what_render_writes(tmp_path: Path) -> None:
 
 
 def test_the_committed_failure_workflow_is_ours() -> None:
-    """The workflow that cleans up stands beside the others."""
+    """The workflow that cleans up is committed beside the others."""
     assert json.loads((RENDERED / "pesto_failure.json").read_text()) == failure_definition()
 
 
@@ -73,7 +73,7 @@ def test_rendering_is_found_by_the_name_of_the_engine() -> None:
 
 
 def test_a_map_alone_needs_no_closing(tmp_path: Path) -> None:
-    """Nothing is owed after the chunks but the outputs, which publish makes."""
+    """After the chunks only the outputs are missing, which publish writes."""
     made = rendered(
         pipeline(("a", "grow", {"image": "$inputs.scene"}), outputs={"image": "$a.image"}), tmp_path
     )
@@ -81,7 +81,7 @@ def test_a_map_alone_needs_no_closing(tmp_path: Path) -> None:
 
 
 def test_a_value_of_the_whole_scene_begins_a_phase(tmp_path: Path) -> None:
-    """Map and reduce, then a map that needs the reduce's value: two fan-outs, one close between."""
+    """Map and reduce, then a map that reads the reduce's value: two fan-outs, one close between."""
     made = rendered(
         pipeline(
             ("a", "grow", {"image": "$inputs.scene"}),
@@ -130,8 +130,8 @@ def test_literals_of_a_pipeline_are_not_read_as_expressions(tmp_path: Path) -> N
     assert "$${workflow.input.folder}" in json.dumps(rendered(document, tmp_path)["tasks"])
 
 
-def test_an_input_named_like_a_setting_is_refused(tmp_path: Path) -> None:
-    """`folder` is where the outputs go."""
+def test_an_input_named_like_a_setting_is_rejected(tmp_path: Path) -> None:
+    """`folder` is the name of the output folder."""
     document = pipeline(
         ("a", "grow", {"image": "$inputs.folder"}), outputs={"image": "$a.image"}
     ) | {"inputs": {"folder": "image"}}
@@ -139,8 +139,8 @@ def test_an_input_named_like_a_setting_is_refused(tmp_path: Path) -> None:
         rendered(document, tmp_path)
 
 
-def test_services_of_a_catalog_go_into_the_definition_and_none_is_asked(tmp_path: Path) -> None:
-    """Discovered, then gone: rendering takes the catalog's word; URL and overlay go along."""
+def test_services_of_a_catalog_are_in_the_definition_and_are_not_contacted(tmp_path: Path) -> None:
+    """The service has stopped since: rendering uses its saved description, URL and overlay."""
     with served(f"{PROCESSES}:grow") as url:
         discover([url], tmp_path / "catalog")
     (file,) = (tmp_path / "catalog").iterdir()

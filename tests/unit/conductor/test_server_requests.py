@@ -1,4 +1,4 @@
-"""Requests to a Conductor: authentication by a token, JSON as it is, errors with the way out."""
+"""Requests to Conductor: authentication by a token, unchanged JSON, errors with their solution."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ KEY = {"keyId": "me", "keySecret": "hush"}
 
 
 class Locked(BaseHTTPRequestHandler):
-    """A Conductor that gives a token for a key, and takes no request without the token."""
+    """A Conductor that returns a token for a key, and rejects requests without the token."""
 
     protocol_version = "HTTP/1.1"
     valid = "first"
-    asked: list[tuple[str, JsonValue]] = []  # noqa: RUF012  # one server at a time
+    requests: list[tuple[str, JsonValue]] = []  # noqa: RUF012  # one server at a time
     peers: set[object] = set()  # noqa: RUF012  # as above
 
     def do_GET(self) -> None:
@@ -46,11 +46,11 @@ class Locked(BaseHTTPRequestHandler):
             self.take(body)
 
     def take(self, body: JsonValue) -> None:
-        """Answer who has the token."""
+        """Respond to a request that has the token."""
         if self.headers.get("X-Authorization") != self.valid:
             self.answer(401, {"message": "who are you?", "error": "INVALID_TOKEN"})
             return
-        self.asked.append((self.path, body))
+        self.requests.append((self.path, body))
         self.peers.add(self.client_address)
         if self.path.startswith("/api/workflow/gone"):
             self.answer(404, {"message": "no such workflow"})
@@ -79,17 +79,17 @@ class Locked(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no log line."""
 
 
 @pytest.fixture
 def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a server that wants a token; the environment has the key for it."""
+    """The URL of a server that requires a token; the environment has the key for it."""
     monkeypatch.setenv("CONDUCTOR_AUTH_KEY", KEY["keyId"])
     monkeypatch.setenv("CONDUCTOR_AUTH_SECRET", KEY["keySecret"])
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # not for this machine
     Locked.valid = "first"
-    Locked.asked.clear()
+    Locked.requests.clear()
     Locked.peers.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -108,31 +108,33 @@ def without_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_a_server_that_wants_a_token_gets_one(locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key of the environment is exchanged for it; without a key the error says what to set."""
+def test_a_server_that_requires_a_token_receives_it(
+    locked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of the environment is exchanged for it; without a key the error names it."""
     with Conductor(locked) as conductor:
         assert conductor.task_types() == ["pesto_call"]
     with (
         without_key(monkeypatch),
         Conductor(locked) as conductor,
-        pytest.raises(InvalidInput) as told,
+        pytest.raises(InvalidInput) as caught,
     ):
         conductor.task_types()
     for part in ("GET /metadata/taskdefs", "who are you?", "CONDUCTOR_AUTH_KEY", locked):
-        assert part in str(told.value)
+        assert part in str(caught.value)
 
 
-def test_a_token_that_is_no_longer_taken_is_renewed(locked: str) -> None:
+def test_a_token_that_is_no_longer_valid_is_renewed(locked: str) -> None:
     """As after a restart of the server; the request is sent again."""
     with Conductor(locked) as conductor:
         conductor.task_types()
         Locked.valid = "second"
         assert conductor.task_types() == ["pesto_call"]
-    assert len(Locked.asked) == 2
+    assert len(Locked.requests) == 2
 
 
-def test_workers_take_tasks_by_the_same_key(locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other way in: the worker's own client; without a key it is refused."""
+def test_workers_use_the_same_key(locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have a client of their own; without a key it is rejected."""
 
     async def polled() -> list[str]:
         queue = TaskQueue(locked)
@@ -146,22 +148,22 @@ def test_workers_take_tasks_by_the_same_key(locked: str, monkeypatch: pytest.Mon
         asyncio.run(polled())
 
 
-def test_definitions_keep_the_keys_that_the_sdk_does_not_know(locked: str) -> None:
-    """Both ways, null included; an id is text. All of it over one connection."""
+def test_keys_of_definitions_that_the_sdk_does_not_know_are_not_lost(locked: str) -> None:
+    """In both directions, null included; an id is text. All requests use one connection."""
     definition: dict[str, JsonValue] = {"name": "w", "nobodyKnows": {"this": None, "n": [1, "2"]}}
     with Conductor(locked) as conductor:
         assert conductor.definition("w", version=3) == {"name": "w", "nobodyKnows": {"this": None}}
         identity = conductor.start("w", {"a": None}, definition=definition)
     assert identity == "d5c3ec98-9f77-424c-8047-2e69c9fe8ae9"
-    assert Locked.asked == [
+    assert Locked.requests == [
         ("/api/metadata/workflow/w?version=3", None),
         ("/api/workflow", {"name": "w", "input": {"a": None}, "workflowDef": definition}),
     ]
     assert len(Locked.peers) == 1
 
 
-def test_refusals_say_which_call_and_why(locked: str) -> None:
-    """By kind: what is not there, what is wrong with a definition, a server in trouble."""
+def test_an_error_names_the_request_and_the_reason(locked: str) -> None:
+    """One class each: not found, an invalid definition, a defect of the server."""
     with Conductor(locked) as conductor:
         with pytest.raises(NotFound, match=r"GET /workflow/gone: no such workflow"):
             conductor.workflow("gone")
@@ -171,17 +173,17 @@ def test_refusals_say_which_call_and_why(locked: str) -> None:
             conductor.workflow("broken")
 
 
-def test_a_server_that_is_away_is_unreachable_with_its_address() -> None:
-    """The error says which server, and which call."""
+def test_a_server_that_does_not_run_is_unreachable_with_its_address() -> None:
+    """The error names the server and the request."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
-    with Conductor(url) as conductor, pytest.raises(Unreachable) as told:
+    with Conductor(url) as conductor, pytest.raises(Unreachable) as caught:
         conductor.task_types()
-    assert f"Conductor at {url}: GET /metadata/taskdefs" in str(told.value)
+    assert f"Conductor at {url}: GET /metadata/taskdefs" in str(caught.value)
 
 
 def test_without_the_sdk_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is sent."""
+    """No request is sent."""
     monkeypatch.setitem(sys.modules, "conductor", None)
     with (
         Conductor("http://127.0.0.1:1/api") as conductor,

@@ -1,4 +1,4 @@
-"""Inputs from a command line; and a workflow followed on a server that plays one move at a time."""
+"""Inputs from a command line, and a workflow that is followed on a server with planned states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pesto_conductor import run_commands
 from pesto_conductor.client import Conductor
 from pesto_conductor.deploy import domains_of, read_inputs
-from pesto_conductor.following import Untaken, failure_of, follow
+from pesto_conductor.following import UntakenTypes, failure_of, follow
 from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import InvalidInput, RunFailed
 from tests.support.runs import ROOT
@@ -33,7 +33,7 @@ BY_HAND: Document = json.loads((ROOT / "workflows" / "conductor" / "cloud_gate.j
 def test_paths_become_hrefs_and_numbers_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rendered workflow says which of its inputs are paths."""
+    """A rendered workflow declares which of its inputs are paths."""
     monkeypatch.chdir(tmp_path)
     texts = {"scene": "s.tif", "folder": "s3://b/out", "tile": "256", "keep": "true"}
     assert read_inputs(RENDERED, texts) == {
@@ -47,7 +47,7 @@ def test_paths_become_hrefs_and_numbers_numbers(
 def test_a_base_becomes_absolute_and_so_does_its_default_where_it_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers run in other folders. A default that is not here may be where they are."""
+    """Workers run in other folders. A default that does not exist here may exist there."""
     monkeypatch.chdir(tmp_path)
     texts = {"scene": "/s.tif", "folder": "/out"}
     assert "base" not in read_inputs(RENDERED, texts)
@@ -57,18 +57,18 @@ def test_a_base_becomes_absolute_and_so_does_its_default_where_it_exists(
     assert read_inputs(RENDERED, texts)["base"] == f"{tmp_path}/workflows"
 
 
-def test_an_input_called_base_that_no_plan_reads_is_left_alone() -> None:
-    """The control: whoever wrote that workflow means something else by it."""
+def test_an_input_called_base_that_no_plan_reads_is_not_changed() -> None:
+    """The control: in that workflow, `base` has another meaning."""
     other: Document = {"inputParameters": ["base"], "tasks": [{"name": "pesto_call"}]}
     assert read_inputs(other, {"base": "mine"}) == {"base": "mine"}
 
 
-def test_every_wrong_input_is_told_at_once() -> None:
+def test_one_error_names_every_wrong_input() -> None:
     """One unknown, one missing, one of the wrong type, one too large."""
     texts = {"scen": "s.tif", "folder": "out", "tile": "wide", "max_tasks": "257"}
-    with pytest.raises(InvalidInput) as told:
+    with pytest.raises(InvalidInput) as caught:
         read_inputs(RENDERED, texts)
-    text = str(told.value)
+    text = str(caught.value)
     assert "4 errors" in text
     for part in ("'scen'", "'scene' is a required", "/tile", "/max_tasks"):
         assert part in text
@@ -84,8 +84,8 @@ def test_a_workflow_without_a_schema_takes_the_inputs_that_it_names() -> None:
         read_inputs(BY_HAND, {"limits": "0.5"})
 
 
-def test_domains_stand_in_the_metadata() -> None:
-    """Where a pipeline wants a GPU, rendering puts them there; the scene of Landsat wants none."""
+def test_domains_are_in_the_metadata() -> None:
+    """Rendering writes them if a pipeline requires a GPU; the committed pipeline does not."""
     domains: Document = {"taskToDomain": {"pesto_process": "gpu"}}
     assert domains_of({"metadata": domains}) == {"pesto_process": "gpu"}
     assert domains_of(RENDERED) == {}
@@ -102,9 +102,10 @@ def workflow(status: str, *tasks: Document) -> Document:
 
 @contextmanager
 def playing(*moves: Document) -> Iterator[tuple[Conductor, list[str]]]:
-    """A server that shows a workflow move by move; the last comes only once it is asked to decide.
+    """Run a server that returns one state of a workflow after another.
 
-    Answers a client, and a list of the paths that were put.
+    It returns the last state only after a request to decide. Yield a client, and the paths of all
+    PUT requests.
     """
     shown = iter(moves[:-1])
     decided: list[str] = []
@@ -126,7 +127,7 @@ def playing(*moves: Document) -> Iterator[tuple[Conductor, list[str]]]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Write no log line."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Play) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -142,11 +143,11 @@ class Counting(SilentListener):
         self.total = self.done = 0
 
     def begin(self, tiles: int) -> None:
-        """Told how many there are."""
+        """Receive the number of tiles."""
         self.total = tiles
 
     def advance(self, tiles: int) -> None:
-        """Told of more."""
+        """Receive the number of further tiles that are done."""
         self.done += tiles
 
 
@@ -159,8 +160,8 @@ def chunk(status: str, tiles: int, reused: int = 0) -> Document:
 
 
 @pytest.mark.timeout(20)
-def test_a_workflow_that_stalls_after_its_join_is_woken() -> None:
-    """All tasks are done and nothing follows: the server is asked to look, and goes on."""
+def test_a_workflow_that_stalls_after_its_join_is_resumed() -> None:
+    """All tasks are done and no task follows: the server receives a request to decide."""
     stalled = workflow("RUNNING", PLAN, chunk("COMPLETED", 5), JOIN)
     with playing(stalled, workflow("COMPLETED")) as (conductor, decided):
         assert follow(conductor, "w", SilentListener())["status"] == "COMPLETED"
@@ -168,8 +169,8 @@ def test_a_workflow_that_stalls_after_its_join_is_woken() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_workflow_with_a_task_in_hand_is_not_woken() -> None:
-    """The control: as long as somebody works, nobody asks."""
+def test_a_workflow_with_a_running_task_is_not_resumed() -> None:
+    """The control: while a worker has a task, no such request is sent."""
     busy = [workflow("RUNNING", PLAN, chunk("IN_PROGRESS", 1), JOIN)] * 4
     with playing(*busy, workflow("COMPLETED"), workflow("COMPLETED")) as (conductor, decided):
         follow(conductor, "w", SilentListener())
@@ -177,8 +178,8 @@ def test_a_workflow_with_a_task_in_hand_is_not_woken() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_tiles_are_told_as_they_are_done() -> None:
-    """Those of chunks that are under way too, each once; reused ones count."""
+def test_tiles_are_reported_when_they_are_done() -> None:
+    """Those of running chunks too, each once; reused ones count."""
     moves = (
         workflow("RUNNING", task("plan", "IN_PROGRESS")),
         workflow("RUNNING", PLAN, chunk("IN_PROGRESS", 1)),
@@ -192,32 +193,32 @@ def test_tiles_are_told_as_they_are_done() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_what_looks_on_can_end_the_following() -> None:
+def test_an_error_of_the_check_before_a_poll_is_raised() -> None:
     """A run whose workers have ended does not wait for ever."""
 
-    def look() -> None:
-        raise RunFailed("nobody works")
+    def before_poll() -> None:
+        raise RunFailed("all workers have ended")
 
     with (
         playing(workflow("RUNNING", PLAN), workflow("RUNNING")) as (conductor, _),
-        pytest.raises(RunFailed, match="nobody works"),
+        pytest.raises(RunFailed, match="all workers have ended"),
     ):
-        follow(conductor, "w", SilentListener(), look=look)
+        follow(conductor, "w", SilentListener(), before_poll=before_poll)
 
 
 def waiting(name: str, status: str = "SCHEDULED", polls: int = 0) -> Document:
     return {**task(name, status, f"pesto_{name}"), "pollCount": polls}
 
 
-def test_a_type_that_no_worker_takes_is_told_once() -> None:
-    """Not at once, and not again."""
-    said: list[str] = []
-    patient, hasty = Untaken(said.append), Untaken(said.append, patience_s=0)
-    patient.look([waiting("plan")])
-    assert said == []
+def test_a_type_that_no_worker_takes_is_reported_once() -> None:
+    """Not immediately, and not again."""
+    lines: list[str] = []
+    usual, immediate = UntakenTypes(lines.append), UntakenTypes(lines.append, after_s=0)
+    usual.check([waiting("plan")])
+    assert lines == []
     for _ in range(2):
-        hasty.look([waiting("plan")])
-    assert said == ["no worker has taken pesto_plan yet"]
+        immediate.check([waiting("plan")])
+    assert lines == ["no worker has taken pesto_plan yet"]
 
 
 @pytest.mark.parametrize(
@@ -229,20 +230,20 @@ def test_a_type_that_no_worker_takes_is_told_once() -> None:
         [task("http", "SCHEDULED", "HTTP")],
         [JOIN],
     ],
-    ids=["its worker is busy", "one is done", "given back", "the server's own", "a join"],
+    ids=["its worker is busy", "one is done", "returned", "the server's own", "a join"],
 )
-def test_what_somebody_works_on_is_not_told(tasks: list[Document]) -> None:
-    """The control: tasks of a fan-out wait long for their turn."""
-    said: list[str] = []
-    Untaken(said.append, patience_s=0).look(tasks)
-    assert said == []
+def test_a_type_that_has_a_worker_is_not_reported(tasks: list[Document]) -> None:
+    """The control: most tasks of a fan-out wait long for a free worker."""
+    lines: list[str] = []
+    UntakenTypes(lines.append, after_s=0).check(tasks)
+    assert lines == []
 
 
 @pytest.mark.timeout(20)
-def test_an_interrupted_wait_says_that_the_workflow_still_runs(
+def test_an_interrupted_wait_reports_that_the_workflow_still_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And how to stop it; the interrupt goes on."""
+    """It also names the command that stops it; the interrupt is raised again."""
 
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
@@ -251,13 +252,13 @@ def test_an_interrupted_wait_says_that_the_workflow_still_runs(
     busy = workflow("RUNNING", waiting("plan"))
     with playing(busy, busy) as (conductor, _), pytest.raises(KeyboardInterrupt):
         run_commands._follow(conductor, "w", as_json=True)
-    said = capsys.readouterr()
-    assert said.err == "w still runs; `pesto conductor stop w` ends it\n"
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.err == "w is still running; `pesto conductor stop w` ends it\n"
+    assert printed.out == ""
 
 
-def test_a_failure_tells_the_reason_of_each_task_that_failed() -> None:
-    """Not of attempts that were tried again, nor of what was cancelled for it."""
+def test_a_failure_names_the_reason_of_each_failed_task() -> None:
+    """Not of attempts that were retried, nor of tasks that were cancelled for it."""
 
     def ended(name: str, status: str, reason: str, *, retried: bool = False) -> Document:
         return {**task(name, status), "reasonForIncompletion": reason, "retried": retried}
