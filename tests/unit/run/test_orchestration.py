@@ -235,6 +235,8 @@ def test_tiles_of_a_chunk_are_asked_at_once_and_the_bytes_are_the_same(
         close_callers()
     assert busy[1] == most
     assert result.tiles == service.calls == 9
+    # Per axis, tiles of 200, 200 and 112 pixels with a margin of 1 inside the scene.
+    assert result.bytes_read == (201 + 202 + 113) ** 2
     made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=SilentListener())
     assert made["status"] == "COMPLETE"
     assert np.unique(Done(tmp_path / "out", made).pixels()) == [7]
