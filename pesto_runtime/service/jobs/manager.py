@@ -204,8 +204,8 @@ class JobManager:
         except BaseException:
             await asyncio.to_thread(self.folder.delete, job_id)
             raise
-        # Two requests with one key may both pass the check above, at the awaits between; the unique
-        # index of the database decides which of them becomes the job.
+        # Two requests with one key may both pass the check above, at the awaits between. The
+        # store, which has one thread, decides which of them becomes the job.
         if added.id != job_id:
             await asyncio.to_thread(self.folder.delete, job_id)
             return await self.find(added.id)

@@ -42,6 +42,14 @@ def test_a_uri_of_texts_means_what_the_form_means() -> None:
         )
 
 
+def test_zero_is_a_number_and_not_the_default() -> None:
+    """A connection may forbid to repeat a request, and to wait for a busy service."""
+    extra = json.dumps({"retries": 0, "patience": 0})
+    found = endpoint_of(connection(host="http://mask", extra=extra))
+    assert found == Endpoint("http://mask", retries=0, patience_s=0)
+    assert found != Endpoint("http://mask")
+
+
 def test_empty_fields_mean_their_defaults() -> None:
     """The form sends null for what was left empty."""
     extra = json.dumps(dict.fromkeys(("timeout", "retries", "patience", "verify")))

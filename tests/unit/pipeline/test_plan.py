@@ -130,6 +130,15 @@ def test_ten_thousand_tiles_are_few_tasks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "count"), [(0, 8), (3.9, 8), (10, 20), (31.9, 63), (32.1, 64), (1e6, 64)]
+)
+def test_a_chunk_takes_ten_times_what_its_task_costs(seconds: float, count: int) -> None:
+    """One chunk per 0.5 s of work at 0.05 s a task; at least four per worker, at most 64."""
+    sizing = Sizing(workers=2, max_tasks=64, task_cost_s=0.05)
+    assert sizing.chunk_count(seconds) == count
+
+
+@pytest.mark.parametrize(
     "wrong",
     [{"max_tasks": 257}, {"max_tasks": 0}, {"workers": 0}, {"tile": 0}, {"memory_bytes": 0}],
 )

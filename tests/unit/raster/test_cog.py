@@ -8,6 +8,7 @@ import rasterio
 
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.raster.product import write_cog
+from tests.support.file_limit import largest_file
 from tests.support.rasters import noise, pixels_of, write_scene
 
 
@@ -41,3 +42,13 @@ def test_a_folder_that_is_none_is_a_store_failure(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed):
         write_cog(plain, tmp_path / "p.tif" / "c.tif")
     assert pixels_of(plain).any()
+
+
+def test_a_cog_that_lost_its_last_bytes_does_not_stay(tmp_path: Path) -> None:
+    """GDAL does not report the error of its last flush; with room (control) the same copy stays."""
+    plain = write_scene(tmp_path / "p.tif", noise(1100, 700))
+    write_cog(plain, tmp_path / "whole.tif")
+    size = (tmp_path / "whole.tif").stat().st_size
+    with largest_file(size - 2), pytest.raises(StoreFailed):
+        write_cog(plain, tmp_path / "cut.tif")
+    assert {path.name for path in tmp_path.iterdir()} == {"p.tif", "whole.tif"}

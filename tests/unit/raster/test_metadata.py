@@ -191,3 +191,4 @@ def test_a_grid_of_another_scale_keeps_its_place_and_no_points() -> None:
     assert doubled.transform == (15.0, 0.0, UTM[2], 0.0, -15.0, UTM[5])
     assert (doubled.points, doubled.rpc) == ((), None)
     assert place.rescaled(1, 1) is place
+    assert place.rescaled(2, 3).transform == (15.0, 0.0, UTM[2], 0.0, -10.0, UTM[5])

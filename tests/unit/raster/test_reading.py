@@ -1,5 +1,6 @@
 """Reading: windows as rasterio reads them; every way a raster can be bad is one clear error."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_a_scene_is_facts_and_its_identity_changes_with_the_file(scene: Path) ->
     assert read_scene(str(scene)).identity == facts.identity
     write_scene(scene, noise(300, 200, bands=3, seed=5), names=NAMES)
     assert read_scene(str(scene)).identity != facts.identity
+
+
+def test_a_scene_rewritten_within_a_second_is_another_one(scene: Path) -> None:
+    """Its size may be the same, so that only the time tells; an untouched one (control) is not."""
+    second = 1_700_000_000 * 10**9
+    identities = []
+    for nanoseconds in (second, second, second + 10**6):
+        os.utime(scene, ns=(nanoseconds, nanoseconds))
+        identities.append(read_scene(str(scene)).identity)
+    assert identities[0] == identities[1] != identities[2]
 
 
 def missing(path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesto_runtime.errors import PestoError, RunFailed
+from pesto_runtime.errors import Busy, PestoError, RunFailed, TooLarge
+from pesto_runtime.run.tile import StageFailed, TileOutputs, attempted
 from tests.support.processes import MARKER
 from tests.support.rasters import UTM, noise, sha256_of, tree, write_scene
 from tests.support.runs import chain, pipeline, run_local, stage
@@ -122,6 +123,25 @@ def test_a_busy_process_is_retried_within_seconds(
     assert (done.result["status"], done.tiles) == ("COMPLETE", (1, 0, 0))
     assert slept
     assert max(slept) <= 5
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(Busy("later", retry_after_s=0.01), 3), (TooLarge("never"), 1)]
+)
+def test_a_tile_is_tried_three_times_if_its_error_is_retryable(
+    error: PestoError, tries: int
+) -> None:
+    """A call of a service may take minutes, so the number counts; another error is final."""
+    calls = 0
+
+    def call() -> TileOutputs:
+        nonlocal calls
+        calls += 1
+        raise StageFailed("stage", error)
+
+    with pytest.raises(StageFailed):
+        attempted(call)
+    assert calls == tries
 
 
 def test_what_needs_the_holed_raster_is_skipped_and_listed(

@@ -13,19 +13,20 @@ import pytest
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import SilentListener
-from pesto_runtime.errors import StoreRefused, TilesFailed
+from pesto_runtime.errors import StoreFailed, StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process, tiles_at_once
-from pesto_runtime.run.closing import close_phase
+from pesto_runtime.run.closing import close_phase, mosaic
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
 from pesto_runtime.run.planning import plan, read_inputs, shape
 from pesto_runtime.run.publishing import RunRecord
 from pesto_runtime.run.services import discover, resolve_services
 from pesto_runtime.run.workspace import locked_workspace, publish_run, run_store
 from tests.support.fakes import as_npy, fake_service
+from tests.support.file_limit import largest_file
 from tests.support.processes import MARKER
-from tests.support.rasters import noise, sha256_of, write_scene
+from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
 from tests.support.runs import Done, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -186,6 +187,28 @@ def test_a_chunk_that_has_to_be_whole_fails_with_what_and_where(
     assert there.value("mean") == here.value("mean")
 
 
+def test_a_product_interrupted_with_a_hole_has_no_nodata_once_the_hole_is_healed(
+    tmp_path: Path,
+) -> None:
+    """Its unfinished file has nodata in the hole; the next attempt must not continue it."""
+    pixels = noise(1100, 600) % 200
+    pixels[0, 300, 300] = MARKER
+    scene, broken = write_scene(tmp_path / "s.tif", pixels), tmp_path / "broken"
+    broken.touch()
+    given = {"scene": str(scene), "broken": str(broken)}
+    href = begun(BROKEN, tmp_path / "out", given)
+    for chunk in chunks_of(href, 0):
+        process(chunk)
+    with largest_file(600_000), pytest.raises(StoreFailed):
+        mosaic(href, "$kept.image", tmp_path / "kept.tif")
+    assert (tmp_path / "kept.tif.part").exists()
+    broken.unlink()
+    for chunk in chunks_of(href, 0):
+        process(chunk, holes="fail")
+    assert mosaic(href, "$kept.image", tmp_path / "kept.tif").holes == ()
+    assert np.array_equal(pixels_of(tmp_path / "kept.tif"), pixels)
+
+
 @pytest.mark.parametrize(("threads", "most"), [(4, 4), (1, 1)])
 def test_tiles_of_a_chunk_are_asked_at_once_and_the_bytes_are_the_same(
     tmp_path: Path, *, threads: int, most: int
@@ -212,6 +235,8 @@ def test_tiles_of_a_chunk_are_asked_at_once_and_the_bytes_are_the_same(
         close_callers()
     assert busy[1] == most
     assert result.tiles == service.calls == 9
+    # Per axis, tiles of 200, 200 and 112 pixels with a margin of 1 inside the scene.
+    assert result.bytes_read == (201 + 202 + 113) ** 2
     made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=SilentListener())
     assert made["status"] == "COMPLETE"
     assert np.unique(Done(tmp_path / "out", made).pixels()) == [7]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.errors import Busy
+from pesto_runtime.errors import Busy, StoreFailed
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.processor import load_processor
 from pesto_runtime.service.jobs.manager import JobManager
@@ -100,6 +100,27 @@ def test_a_submission_whose_caller_goes_is_a_job_or_none(tmp_path: Path) -> None
             assert files == set(kept)
             assert {(await desk.wait(each, 10)).state for each in kept} == {"successful"}
             assert len(kept) > 1
+
+    asyncio.run(main())
+
+
+def test_a_job_that_cannot_be_recorded_leaves_no_files(tmp_path: Path) -> None:
+    """As on a full disk: the caller receives the error; with room (control) the job is kept."""
+
+    async def main() -> None:
+        async with opened(tmp_path) as desk:
+            files = tmp_path / "jobs" / "files"
+            with closing(sqlite3.connect(tmp_path / "jobs" / "jobs.sqlite")) as db:
+                db.execute(
+                    "CREATE TRIGGER full BEFORE INSERT ON jobs BEGIN SELECT RAISE(ABORT, 'full'); "
+                    "END"
+                )
+                with pytest.raises(StoreFailed, match="full"):
+                    await desk.submit(order(tmp_path, "a"))
+                assert list(files.iterdir()) == []
+                db.execute("DROP TRIGGER full")
+            job = await desk.submit(order(tmp_path, "b"))
+            assert [path.name for path in files.iterdir()] == [job.id]
 
     asyncio.run(main())
 
