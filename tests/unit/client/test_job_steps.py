@@ -134,7 +134,8 @@ def test_the_error_of_a_failed_job_is_raised_without_a_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    "response", [reply([]), reply({"id": "j1"}), reply({"id": "j1", "state": "lost"}), text("hello")]
+    "response",
+    [reply([]), reply({"id": "j1"}), reply({"id": "j1", "state": "lost"}), text("hello")],
 )
 def test_a_response_that_is_not_a_job_is_misbehaviour(response: Reply) -> None:
     """The message has the address of the service."""

@@ -110,7 +110,14 @@ def test_a_stage_without_images_is_closed_without_a_fan_out(tmp_path: Path) -> N
     stages.append({"id": "say", "process": "verdict", "inputs": {"fraction": "$cover.fraction"}})
     document["outputs"] = {"verdict": "$say.verdict"}
     definition = rendered(document, tmp_path)
-    assert references(definition) == ["plan", "fan_out_0", "join_0", "close_0", "close_1", "publish"]
+    assert references(definition) == [
+        "plan",
+        "fan_out_0",
+        "join_0",
+        "close_0",
+        "close_1",
+        "publish",
+    ]
 
 
 def test_no_task_is_optional() -> None:

@@ -64,7 +64,9 @@ class Locked(BaseHTTPRequestHandler):
         elif self.path.startswith("/api/metadata/workflow"):
             self.respond(200, {"name": "w", "nobodyKnows": {"this": None}})
         elif self.path.startswith("/api/tasks/poll"):
-            self.respond(200, [{"taskId": "t", "workflowInstanceId": "w", "taskType": "pesto_call"}])
+            self.respond(
+                200, [{"taskId": "t", "workflowInstanceId": "w", "taskType": "pesto_call"}]
+            )
         else:
             self.respond(200, [{"name": "pesto_call"}])
 
