@@ -36,9 +36,11 @@ def ready(number: float) -> float:
 
 
 @asynccontextmanager
-async def working(target: str, *, count: int = 1) -> AsyncIterator[WorkerPool]:
+async def working(
+    target: str, *, count: int = 1, timeout_s: float | None = None
+) -> AsyncIterator[WorkerPool]:
     """Workers that are ready, or failed."""
-    limits = Limits(workers=count)
+    limits = Limits(workers=count, timeout_s=timeout_s)
     workers = WorkerPool(target, gate=Gate(True), limits=limits)
     await workers.load()
     workers.start(lambda: None)
@@ -175,6 +177,21 @@ def test_a_cancelled_call_waiting_for_its_turn_costs_no_worker(tmp_path: Path) -
             assert json.loads(answer.whole()) != {"worker": worker}
 
     asyncio.run(scene())
+
+
+def test_every_late_call_is_stopped_and_not_only_the_first(tmp_path: Path) -> None:
+    """Two calls of a minute, where 1.5 s are allowed; a quick one (control) is answered."""
+
+    async def scene() -> None:
+        async with working(HAZARDS + "hazard", timeout_s=1.5) as workers:
+            for _ in range(2):
+                with pytest.raises(AlgorithmFailed, match=r"no answer within 1\.5 s"):
+                    async with asyncio.timeout(20):
+                        await ask(workers, how="late", path=f"{tmp_path}/a", seconds=60)
+            await ask(workers, how="tell")
+
+    asyncio.run(scene())
+    assert not (tmp_path / "a").exists()
 
 
 def test_set_up_is_told_line_by_line(tmp_path: Path) -> None:
