@@ -222,13 +222,13 @@ def test_a_type_that_no_worker_takes_is_reported_once() -> None:
     assert lines == ["no worker has taken pesto_plan yet"]
 
 
-def test_a_type_is_named_once_it_has_waited_for_so_long_over_all_looks() -> None:
-    """A follower looks more often than once per wait: the wait begins at the first look."""
+def test_a_type_is_named_once_it_has_waited_long_enough_over_all_checks() -> None:
+    """A follower checks more often than once per wait: the wait begins at the first check."""
     said: list[str] = []
-    untaken = Untaken(said.append, patience_s=0.3)
+    untaken = UntakenTypes(said.append, after_s=0.3)
     begun = time.monotonic()
     while not said and time.monotonic() - begun < 5:
-        untaken.look([waiting("plan")])
+        untaken.check([waiting("plan")])
         time.sleep(0.02)
     assert said == ["no worker has taken pesto_plan yet"]
     assert time.monotonic() - begun >= 0.3

@@ -134,9 +134,9 @@ def test_silence_of_the_server_lasts_until_it_answers_a_poll() -> None:
     """A poll that failed is no sign of life, however often a worker polls."""
     metrics = WorkerMetrics()
     time.sleep(0.1)
-    metrics.polled("pesto_process", answered=False)
+    metrics.polled("pesto_process", responded=False)
     assert metrics.silence_s >= 0.1
-    metrics.polled("pesto_process", answered=True)
+    metrics.polled("pesto_process", responded=True)
     assert metrics.silence_s < 0.1
 
 
