@@ -1,4 +1,4 @@
-"""Register definitions after lint and validation, and start workflows with inputs as texts.
+"""Read, lint and register definitions, and start workflows with inputs as texts.
 
 Requests are sent by `client.py`, and errors of a definition are found by `lint.py`.
 """

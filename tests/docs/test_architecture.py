@@ -6,8 +6,6 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:
@@ -19,17 +17,13 @@ _TABLE = re.compile(r"^## ([\w/]+)\n+[^|]*?((?:^\|.*\n)+)", re.MULTILINE)
 _ROW = re.compile(r"^\| `([\w.]+)` \|", re.MULTILINE)
 _FILE = re.compile(r"`((?:[\w-]+/)*\w+\.py)`((?: \|)?(?:,? `\w+`)*)")
 
-planned = pytest.mark.xfail(strict=True, reason="files are being merged into this layout")
 
-
-@planned
 def test_every_file_of_a_package_is_in_its_table():
     """The tables list all modules of the three packages, and no other file."""
     text = (PAGES / "files.md").read_text()
     assert files_listed(text) == files_there()
 
 
-@planned
 def test_every_name_beside_a_file_is_defined_in_it():
     """Each name that follows a file on the pages is a definition of that file."""
     text = "\n".join((PAGES / name).read_text() for name in ("index.md", "who-calls-what.md"))

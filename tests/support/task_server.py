@@ -28,7 +28,7 @@ class Update:
         task: Id of the task.
         status: Of the task.
         is_renewal: Whether it only extends the lease.
-        is_accepted: Whether the server accepted it; it returned 503 otherwise.
+        is_accepted: Whether the server accepted it.
     """
 
     at: float
@@ -42,7 +42,8 @@ class TaskServer(ThreadingHTTPServer):
     """The part of Conductor's REST interface that a worker talks to.
 
     Attributes:
-        refusals: How many of the next updates fail with 503.
+        refusals: How many of the next updates fail.
+        refusal: The HTTP status with which they fail.
         updates: Every update, in order of arrival.
         handed_out: Id of a task -> when a worker was given it.
     """
@@ -52,6 +53,7 @@ class TaskServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.refusals = 0
+        self.refusal = 503
         self.updates: list[Update] = []
         self.handed_out: dict[str, float] = {}
         self._waiting: SimpleQueue[Document] = SimpleQueue()
@@ -123,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.server.accept(json.loads(body)):
             self._send(200, None)
         else:
-            self._send(503, {"message": "the database is down"})
+            self._send(self.server.refusal, {"message": "the database is down"})
 
     def _send(self, status: int, document: object) -> None:
         body = b"" if document is None else json.dumps(document).encode()

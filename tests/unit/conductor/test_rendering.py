@@ -137,6 +137,14 @@ def test_literals_of_a_pipeline_are_not_read_as_expressions(tmp_path: Path) -> N
     assert "$${workflow.input.folder}" in json.dumps(rendered(document, tmp_path)["tasks"])
 
 
+def test_literals_of_a_stage_are_escaped_too(tmp_path: Path) -> None:
+    """Stages are a list; a text in it would otherwise reach the worker without its `${…}`."""
+    inputs: Document = {"image": "$inputs.scene", "broken": "/${workflow.input.folder}"}
+    document = pipeline(("a", "fragile", inputs), outputs={"image": "$a.image"})
+    text = json.dumps(rendered(document, tmp_path)["tasks"])
+    assert '"broken": "/$${workflow.input.folder}"' in text
+
+
 def test_an_input_named_like_a_setting_is_rejected(tmp_path: Path) -> None:
     """`folder` is the name of the output folder."""
     document = pipeline(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -219,6 +220,18 @@ def test_a_type_that_no_worker_takes_is_reported_once() -> None:
     for _ in range(2):
         immediate.check([waiting("plan")])
     assert lines == ["no worker has taken pesto_plan yet"]
+
+
+def test_a_type_is_named_once_it_has_waited_long_enough_over_all_checks() -> None:
+    """A follower checks more often than once per wait: the wait begins at the first check."""
+    said: list[str] = []
+    untaken = UntakenTypes(said.append, after_s=0.3)
+    begun = time.monotonic()
+    while not said and time.monotonic() - begun < 5:
+        untaken.check([waiting("plan")])
+        time.sleep(0.02)
+    assert said == ["no worker has taken pesto_plan yet"]
+    assert time.monotonic() - begun >= 0.3
 
 
 @pytest.mark.parametrize(

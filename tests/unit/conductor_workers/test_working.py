@@ -120,6 +120,26 @@ def test_a_result_that_cannot_be_delivered_is_sent_again_with_growing_pauses() -
     assert all(pause >= least for pause, least in zip(pauses, (0.2, 0.4, 0.8), strict=True)), pauses
 
 
+def test_a_result_is_sent_again_if_the_server_limits_requests() -> None:
+    """HTTP 429 asks for patience; 413 (control) refuses the result, and the task fails for good."""
+    for refusal, status in ((429, "COMPLETED"), (413, "FAILED_WITH_TERMINAL_ERROR")):
+        with task_server() as server, working(server, lambda _asked, _errand: DONE):
+            server.refusals, server.refusal = 1, refusal
+            server.put("t", chunk())
+            until(lambda: bool(server.ended("t")))
+        assert server.ended("t") == [status]
+
+
+def test_silence_of_the_server_lasts_until_it_answers_a_poll() -> None:
+    """A poll that failed is no sign of life, however often a worker polls."""
+    metrics = WorkerMetrics()
+    time.sleep(0.1)
+    metrics.polled("pesto_process", responded=False)
+    assert metrics.silence_s >= 0.1
+    metrics.polled("pesto_process", responded=True)
+    assert metrics.silence_s < 0.1
+
+
 def test_a_lease_outlives_two_renewals_that_are_lost() -> None:
     """Three renewals fit into the response timeout, and one is enough."""
     is_renewed = threading.Event()

@@ -13,7 +13,7 @@ import pytest
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import SilentListener
-from pesto_runtime.errors import StoreFailed, StoreRefused, TilesFailed
+from pesto_runtime.errors import RasterUnreadable, StoreFailed, StoreRefused, TilesFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process, tiles_at_once
@@ -207,6 +207,24 @@ def test_a_product_interrupted_with_a_hole_has_no_nodata_once_the_hole_is_healed
         process(chunk, holes="fail")
     assert mosaic(href, "$kept.image", tmp_path / "kept.tif").holes == ()
     assert np.array_equal(pixels_of(tmp_path / "kept.tif"), pixels)
+
+
+def test_a_retry_opens_a_scene_again_that_was_incomplete(tmp_path: Path) -> None:
+    """The same worker retries: a raster that it has open would never have the missing bytes."""
+    scene = write_scene(tmp_path / "s.tif", noise(300, 2000), names=())
+    whole = scene.read_bytes()
+    scene.write_bytes(whole[: len(whole) // 2])
+    href = begun(chain("grow"), tmp_path / "out", {"scene": str(scene)})
+    chunks = chunks_of(href, 0)
+    with pytest.raises(RasterUnreadable):
+        process(chunks[-1])
+    (tmp_path / "whole.tif").write_bytes(whole)
+    (tmp_path / "whole.tif").replace(scene)
+    for chunk in chunks:
+        process(chunk, holes="fail")
+    made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=SilentListener())
+    here = run_local(chain("grow"), tmp_path / "local", {"scene": scene})
+    assert Done(tmp_path / "out", made).sha256() == here.sha256()
 
 
 @pytest.mark.parametrize(("threads", "most"), [(4, 4), (1, 1)])

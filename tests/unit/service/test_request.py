@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pesto_runtime.contract import Description
-from pesto_runtime.errors import BadField, BadRequest, InvalidInput, UnsupportedMedia
+from pesto_runtime.errors import BadField, BadRequest, Busy, InvalidInput, UnsupportedMedia
 from pesto_runtime.service.image_loader import parse_roi
 from pesto_runtime.service.outputs import negotiate
-from pesto_runtime.service.problems import problem_bytes
+from pesto_runtime.service.problems import problem_bytes, problem_response
 from pesto_runtime.service.request import Faults, RawImage, read_payload
 from pesto_runtime.service.runner import Payload, transports
 
@@ -54,6 +54,15 @@ def test_no_error_body_reaches_4_kb(detail: str, fields: list[tuple[str, str]]) 
     assert len(problem_bytes(error)) < 4096
     assert document["retryable"] is False
     assert document["status"] == 422
+
+
+@pytest.mark.parametrize(
+    ("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.2, "2"), (60.0, "60")]
+)
+def test_retry_after_is_never_too_early(seconds: float, header: str) -> None:
+    """The header has whole seconds: a part of one counts as one."""
+    response = problem_response(Busy("full", retry_after_s=seconds))
+    assert response.headers["Retry-After"] == header
 
 
 def test_a_short_error_is_told_in_full() -> None:

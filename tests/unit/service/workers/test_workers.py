@@ -223,6 +223,21 @@ def test_each_late_call_is_stopped_at_its_own_deadline(tmp_path: Path) -> None:
     assert asyncio.run(scene()) >= 2
 
 
+def test_every_late_call_is_stopped_and_not_only_the_first(tmp_path: Path) -> None:
+    """Two calls of a minute, where 1.5 s are allowed; a quick one (control) is answered."""
+
+    async def scene() -> None:
+        async with working(HAZARDS + "hazard", timeout_s=1.5) as workers:
+            for _ in range(2):
+                with pytest.raises(AlgorithmFailed, match=r"no answer within 1\.5 s"):
+                    async with asyncio.timeout(20):
+                        await ask(workers, how="late", path=f"{tmp_path}/a", seconds=60)
+            await ask(workers, how="tell")
+
+    asyncio.run(scene())
+    assert not (tmp_path / "a").exists()
+
+
 def test_set_up_is_told_line_by_line(tmp_path: Path) -> None:
     """What the author's set-up prints and logs is in the set-up log; it ends with its time."""
     (tmp_path / "ready.py").write_text(SET_UP.format(then=""))
