@@ -130,7 +130,7 @@ def test_a_form_answers_each_output_as_a_part(serve: Farm) -> None:
         (b"--x\r\nContent-Type: a/b\r\n\r\nabc\r\n--x--\r\n", 400, "the name of its input"),
         (b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc', 400, "truncated"),
         (b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\n\xff\xfe\r\n--x--\r\n', 422,
-         "no text"),
+         "is not UTF-8 text"),
     ],
 )  # fmt: skip
 def test_a_broken_form_is_told(serve: Farm, content: bytes, status: int, told: str) -> None:
