@@ -13,9 +13,8 @@ import os
 import socket
 import struct
 import tempfile
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pesto_runtime.errors import BadField, PestoError, error_from_problem
 from pesto_runtime.service.runner import Payload, Spool
@@ -45,8 +44,7 @@ _CLOSED_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _NUMBER = struct.Struct("=Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One message.
 
     Attributes:
@@ -86,34 +84,28 @@ class FrameDecoder:
     def feed(self, data: bytes) -> list[Frame]:
         """Add bytes, and return the frames that are complete now."""
         # One small frame per read is the rule: it is decoded where it lies, without a copy.
-        if not self._bytes and (frame := _first(data)) is not None and len(data) == _end(data):
-            return [frame]
+        if not self._bytes and (first := _first(data)) is not None and first[1] == len(data):
+            return [first[0]]
         self._bytes += data
         frames = []
-        while (frame := _first(self._bytes)) is not None:
-            frames.append(frame)
-            del self._bytes[: _end(self._bytes)]
+        while (first := _first(self._bytes)) is not None:
+            frames.append(first[0])
+            del self._bytes[: first[1]]
         return frames
 
 
-def _end(data: bytes | bytearray) -> int:
-    """Return where the first frame ends."""
-    head_size, body_size, _ = _SIZES.unpack_from(data)
-    end: int = _SIZES.size + head_size + body_size
-    return end
-
-
-def _first(data: bytes | bytearray) -> Frame | None:
-    """Decode the frame that these bytes begin with; None while it is incomplete."""
+def _first(data: bytes | bytearray) -> tuple[Frame, int] | None:
+    """Decode the frame that these bytes begin with, and where it ends; None while incomplete."""
     if len(data) < _SIZES.size:
         return None
     head_size, body_size, number = _SIZES.unpack_from(data)
     middle = _SIZES.size + head_size
-    if len(data) < middle + body_size:
+    end = middle + body_size
+    if len(data) < end:
         return None
     head = bytes(data[_SIZES.size : middle])
     document = _known_head(head) if head_size <= _SHORT_BYTES else json.loads(head)
-    return Frame(document, bytes(data[middle : middle + body_size]), number)
+    return Frame(document, bytes(data[middle:end]), number), end
 
 
 # Cached, as `_call_head` and `_response_head` are: 0.1 microseconds instead of 5.

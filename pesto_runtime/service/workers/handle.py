@@ -120,13 +120,6 @@ class _Request(Generic[_Result]):
     context: Context = field(default_factory=copy_context)
     body: Spool | None = None
 
-    async def result(self) -> _Result:
-        """Wait for the outcome; raise it where it is an error."""
-        outcome = await self.outcome
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
 
 class WorkerHandle:
     """A worker process; it has one call at a time."""
@@ -184,7 +177,7 @@ class WorkerHandle:
         Raises:
             PestoError: the target cannot be loaded.
         """
-        return await self._starting(on_log)[0].result()
+        return _value(await self._starting(on_log)[0].outcome)
 
     async def ready(self, on_log: OnLog) -> None:
         """Wait until its target is loaded and set up.
@@ -193,7 +186,7 @@ class WorkerHandle:
             PestoError: the target cannot be loaded, or its set-up failed.
         """
         await self.loaded(on_log)
-        await self._starting(on_log)[1].result()
+        _value(await self._starting(on_log)[1].outcome)
 
     async def call(
         self,
@@ -224,9 +217,9 @@ class WorkerHandle:
         number = self._life.number + 1
         self._requests.append(request)
         try:
-            if lifecycle.Do.SEND_CALL in self._feed(lifecycle.CallAssigned(deadline)):
+            if "send call" in self._feed(lifecycle.CallAssigned(deadline)):
                 await self._send(payload, request, number, from_here=from_here)
-            return await request.result()
+            return _value(await request.outcome)
         except BaseException:
             # Cancelled, or not sent. After an error of the call itself this event changes nothing,
             # nor if the response came in the same turn: then the worker is idle already.
@@ -270,11 +263,11 @@ class WorkerHandle:
         for action in actions:
             if isinstance(action, lifecycle.Resolve):
                 self._resolve(action.outcome)
-            elif action is lifecycle.Do.KILL:
+            elif action == "kill":
                 self._kill()
-            elif action is lifecycle.Do.REPORT_LOSS:
+            elif action == "report loss":
                 self._on_loss(self)
-            elif action is lifecycle.Do.READ_SOCKET:
+            elif action == "read socket":
                 # Within the same turn: libuv runs timers before it polls sockets, so that after a
                 # turn that took long, a response which came in time is still unread here.
                 # https://docs.libuv.org/en/v1.x/design.html#the-i-o-loop
@@ -316,14 +309,15 @@ class WorkerHandle:
         request.body = spool
         spilled = None if spool is None else spool.size
         frame = call_frame(payload, from_here=from_here, number=number, spilled=spilled)
-        if self.state == "lost":
+        if self._life.state == "lost":
             return  # it died while a thread copied the body; its exit is the outcome
-        # A peer that is gone is no error here: the reader reports it, with the exit code.
-        with contextlib.suppress(ConnectionError):
+        try:
             sent = send(self._socket, frame, spool)
             if sent < len(frame):
                 rest = memoryview(frame)[sent:]
                 await asyncio.get_running_loop().sock_sendall(self._socket, rest)
+        except ConnectionError:
+            return  # the worker is gone: the reader notices it, and the exit code is the outcome
 
     def _read(self) -> None:
         """Read the socket once, and take its frames; the event loop calls it."""
@@ -355,6 +349,13 @@ class WorkerHandle:
             self._feed(lifecycle.SetUpReported())
         elif self._requests:
             _report(self._requests[0], kind, head)
+
+
+def _value(outcome: _Result | Exception) -> _Result:
+    """Return the result of a request; raise it where it is an error."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _report(request: _Request[Any], kind: str, head: Mapping[str, JsonValue]) -> None:

@@ -8,9 +8,8 @@ is lost stays lost.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, replace
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from pesto_runtime.errors import AlgorithmFailed, PestoError
 
@@ -23,8 +22,8 @@ Outcome: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
+# A named tuple, as each call makes two: 0.3 microseconds; a frozen dataclass takes 0.9.
+class Lifecycle(NamedTuple):
     """The state of a worker, and what its next states depend on.
 
     Attributes:
@@ -74,14 +73,14 @@ class CallAssigned:
 class AnswerReceived:
     """The worker has performed its call."""
 
-    answer: CallResponse
+    outcome: CallResponse
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReceived:
     """The worker reports that loading, set-up or its call failed."""
 
-    error: PestoError
+    outcome: PestoError
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,25 +133,18 @@ class Resolve:
     outcome: Outcome
 
 
-class Do(Enum):
-    """An action without data.
+Action: TypeAlias = Resolve | Literal["send call", "read socket", "kill", "report loss"]
+"""What the handle has to do.
 
-    Attributes:
-        SEND_CALL: Write the call into the socket.
-        READ_SOCKET: Read the socket once more, then report `SocketRead`.
-        KILL: End the process and close the socket, then report `ProcessExited` when it is over.
-        REPORT_LOSS: Have the pool replace this worker.
-    """
-
-    SEND_CALL = auto()
-    READ_SOCKET = auto()
-    KILL = auto()
-    REPORT_LOSS = auto()
-
+- `send call`: write the call into the socket.
+- `read socket`: read the socket once more, then feed `SocketRead`.
+- `kill`: end the process and close the socket, then feed `ProcessExited` when it is over.
+- `report loss`: have the pool replace this worker.
+"""
 
 # The order counts: a caller gets its outcome before anything else happens, and a worker is killed
 # before the pool starts another one, which needs its memory.
-Actions: TypeAlias = tuple[Resolve | Do, ...]
+Actions: TypeAlias = tuple[Action, ...]
 Step: TypeAlias = tuple[Lifecycle, Actions]
 
 
@@ -167,54 +159,54 @@ def advance(life: Lifecycle, event: Event) -> Step:
 
 def _loading(life: Lifecycle, event: Event) -> Step:
     match event:
-        case FactsReceived(facts):
-            known = replace(life, state="setting up", name=facts.description.name)
-            return known, (Resolve(facts),)
+        case FactsReceived():
+            known = life._replace(state="setting up", name=event.facts.description.name)
+            return known, (Resolve(event.facts),)
     return _not_ready(life, event)
 
 
 def _setting_up(life: Lifecycle, event: Event) -> Step:
     match event:
         case SetUpReported():
-            return replace(life, state="idle"), (Resolve(None),)
+            return life._replace(state="idle"), (Resolve(None),)
     return _not_ready(life, event)
 
 
 def _not_ready(life: Lifecycle, event: Event) -> Step:
     """End a start that fails; the pool gets its error instead of a report of a loss."""
     match event:
-        case ErrorReceived(error):
-            return _lost(life), (Resolve(error), Do.KILL)
+        case ErrorReceived():
+            return _lost(life), (Resolve(event.outcome), "kill")
         case SocketClosed() | KillRequested():
-            return _lost(life, is_awaited=True), (Do.KILL,)
+            return _lost(life, is_awaited=True), ("kill",)
     return _unchanged(life, event)
 
 
 def _idle(life: Lifecycle, event: Event) -> Step:
     match event:
-        case CallAssigned(deadline):
-            # Written out, as every call takes this step: 0.9 microseconds, and 2.3 with `replace`.
-            return Lifecycle(life.name, "called", life.number + 1, deadline), (Do.SEND_CALL,)
+        case CallAssigned():
+            # Written out, as every call takes this step: 0.3 microseconds, 1.1 with `_replace`.
+            return Lifecycle(life.name, "called", life.number + 1, event.deadline), ("send call",)
         case SocketClosed():
-            return _lost(life), (Do.KILL, Do.REPORT_LOSS)
+            return _lost(life), ("kill", "report loss")
         case KillRequested():
-            return _lost(life), (Do.KILL,)
+            return _lost(life), ("kill",)
     return _unchanged(life, event)
 
 
 def _called(life: Lifecycle, event: Event) -> Step:
     match event:
-        case AnswerReceived(outcome) | ErrorReceived(outcome):
-            return Lifecycle(life.name, "idle", life.number), (Resolve(outcome),)
-        case CallAbandoned(number) if number == life.number:
+        case AnswerReceived() | ErrorReceived():
+            return Lifecycle(life.name, "idle", life.number), (Resolve(event.outcome),)
+        case CallAbandoned() if event.number == life.number:
             # Its worker cannot be interrupted in any other way: Python code may hold the GIL.
-            return _lost(life), (Do.KILL, Do.REPORT_LOSS)
+            return _lost(life), ("kill", "report loss")
         case SocketClosed():
-            return _lost(life, is_awaited=True), (Do.KILL, Do.REPORT_LOSS)
+            return _lost(life, is_awaited=True), ("kill", "report loss")
         case KillRequested():
-            return _lost(life, is_awaited=True), (Do.KILL,)
-        case TimePassed(at) if life.state == "called" and _is_over(life.deadline, at):
-            return replace(life, state="late"), (Do.READ_SOCKET,)
+            return _lost(life, is_awaited=True), ("kill",)
+        case TimePassed() if life.state == "called" and _is_over(life.deadline, event.at):
+            return life._replace(state="late"), ("read socket",)
     return _unchanged(life, event)
 
 
@@ -222,23 +214,25 @@ def _late(life: Lifecycle, event: Event) -> Step:
     match event:
         # The socket had no response: the call is late.
         case SocketRead():
-            return _lost(life), (Resolve(TimeoutError()), Do.KILL, Do.REPORT_LOSS)
+            return _lost(life), (Resolve(TimeoutError()), "kill", "report loss")
     return _called(life, event)
 
 
 def _lost_already(life: Lifecycle, event: Event) -> Step:
     match event:
-        case ProcessExited(code, started) if life.exit_code is None:
-            ended = replace(life, exit_code=code, is_awaited=False)
-            return ended, (Resolve(_death(ended, code, started)),) if life.is_awaited else ()
+        case ProcessExited() if life.exit_code is None:
+            ended = life._replace(exit_code=event.code, is_awaited=False)
+            if not life.is_awaited:
+                return ended, ()
+            return ended, (Resolve(_death(ended, event.code, event.started)),)
         case CallAssigned() if not life.is_awaited:
             # It died after the pool chose it. The error has its exit code, which may come later.
-            called = replace(life, number=life.number + 1, is_awaited=life.exit_code is None)
+            called = life._replace(number=life.number + 1, is_awaited=life.exit_code is None)
             if life.exit_code is None:
                 return called, ()
             return called, (Resolve(_death(called, life.exit_code, life.number)),)
-        case CallAbandoned(number) if number == life.number:
-            return replace(life, is_awaited=False), ()
+        case CallAbandoned() if event.number == life.number:
+            return life._replace(is_awaited=False), ()
     return _unchanged(life, event)
 
 
@@ -259,7 +253,7 @@ def _unchanged(life: Lifecycle, event: Event) -> Step:
 
 
 def _lost(life: Lifecycle, *, is_awaited: bool = False) -> Lifecycle:
-    return replace(life, state="lost", deadline=None, is_awaited=is_awaited)
+    return life._replace(state="lost", deadline=None, is_awaited=is_awaited)
 
 
 def _is_over(deadline: float | None, at: float) -> bool:

@@ -146,7 +146,9 @@ class WorkerPool:
         """
         died = 0
         while True:
-            handle = await self._take()
+            self.require()
+            # The one that worked last comes first: its caches are the warmest.
+            handle = self._idle.pop() if self._idle else await self._next_idle()
             try:
                 return await self._run_in(
                     handle, payload, from_here=from_here, on_progress=on_progress, on_log=on_log
@@ -197,11 +199,8 @@ class WorkerPool:
         await asyncio.gather(*self._starts, return_exceptions=True)
         await asyncio.gather(*(each.exited() for each in leaving), *self._exits)
 
-    async def _take(self) -> WorkerHandle:
-        """Return the next idle worker; callers are served in the order they came."""
-        self.require()
-        if self._idle:
-            return self._idle.pop()  # the one that worked last: its caches are the warmest
+    async def _next_idle(self) -> WorkerHandle:
+        """Wait for an idle worker; callers are served in the order they came."""
         waiter: asyncio.Future[WorkerHandle] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:

@@ -234,11 +234,15 @@ def test_a_worker_that_dies_before_the_service_starts_is_replaced(tmp_path: Path
             await becomes(first, "idle")
             os.kill(first.process_id, signal.SIGKILL)
             await becomes(first, "lost")
+            await asyncio.sleep(0.1)
             pool.start(lambda: announced.append(pool.state))
             await started(pool)
-            await pool.run(
-                payload(number=1), from_here=True, on_progress=no_progress, on_log=no_log
+            request = payload(number=1)
+            calls = (
+                pool.run(request, from_here=True, on_progress=no_progress, on_log=no_log)
+                for _ in range(2)
             )
+            await asyncio.gather(*calls)  # one after the other: the new worker is there once
             assert first.process_id not in pool.process_ids
         finally:
             await pool.close()

@@ -13,11 +13,11 @@ from pesto_runtime.contract import Description
 from pesto_runtime.errors import AlgorithmFailed, InvalidInput
 from pesto_runtime.service.runner import CallResponse, ProcessFacts
 from pesto_runtime.service.workers.lifecycle import (
+    Action,
     AnswerReceived,
     CallAbandoned,
     CallAssigned,
     CallNotStarted,
-    Do,
     ErrorReceived,
     Event,
     FactsReceived,
@@ -72,20 +72,20 @@ KILLED = "its worker process was ended by SIGKILL (the system does so when memor
 
 TABLE: dict[tuple[str, str], tuple[Lifecycle, tuple[object, ...]]] = {
     ("loading", "loaded"): (Lifecycle("p", "setting up"), (FACTS,)),
-    ("loading", "failed"): (Lifecycle("t", "lost"), (ERROR, Do.KILL)),
-    ("loading", "closed"): (Lifecycle("t", "lost", is_awaited=True), (Do.KILL,)),
-    ("loading", "kill"): (Lifecycle("t", "lost", is_awaited=True), (Do.KILL,)),
+    ("loading", "failed"): (Lifecycle("t", "lost"), (ERROR, "kill")),
+    ("loading", "closed"): (Lifecycle("t", "lost", is_awaited=True), ("kill",)),
+    ("loading", "kill"): (Lifecycle("t", "lost", is_awaited=True), ("kill",)),
     ("setting up", "set up"): (Lifecycle("p", "idle"), (None,)),
-    ("setting up", "failed"): (Lifecycle("p", "lost"), (ERROR, Do.KILL)),
-    ("setting up", "closed"): (Lifecycle("p", "lost", is_awaited=True), (Do.KILL,)),
-    ("setting up", "kill"): (Lifecycle("p", "lost", is_awaited=True), (Do.KILL,)),
-    ("idle", "assigned"): (Lifecycle("p", "called", 3, deadline=20.0), (Do.SEND_CALL,)),
-    ("idle", "closed"): (Lifecycle("p", "lost", 2), (Do.KILL, Do.REPORT_LOSS)),
-    ("idle", "kill"): (Lifecycle("p", "lost", 2), (Do.KILL,)),
-    ("called", "10 s"): (Lifecycle("p", "late", 3, deadline=10.0), (Do.READ_SOCKET,)),
+    ("setting up", "failed"): (Lifecycle("p", "lost"), (ERROR, "kill")),
+    ("setting up", "closed"): (Lifecycle("p", "lost", is_awaited=True), ("kill",)),
+    ("setting up", "kill"): (Lifecycle("p", "lost", is_awaited=True), ("kill",)),
+    ("idle", "assigned"): (Lifecycle("p", "called", 3, deadline=20.0), ("send call",)),
+    ("idle", "closed"): (Lifecycle("p", "lost", 2), ("kill", "report loss")),
+    ("idle", "kill"): (Lifecycle("p", "lost", 2), ("kill",)),
+    ("called", "10 s"): (Lifecycle("p", "late", 3, deadline=10.0), ("read socket",)),
     ("late", "read"): (
         Lifecycle("p", "lost", 3),
-        ((TimeoutError, ""), Do.KILL, Do.REPORT_LOSS),
+        ((TimeoutError, ""), "kill", "report loss"),
     ),
     ("lost at load", "exit at load"): (
         Lifecycle("t", "lost", exit_code=-9),
@@ -125,12 +125,12 @@ for called in ("called", "called without deadline", "late"):
     TABLE |= {
         (called, "answered"): (Lifecycle("p", "idle", 3), (ANSWER,)),
         (called, "failed"): (Lifecycle("p", "idle", 3), (ERROR,)),
-        (called, "this call abandoned"): (Lifecycle("p", "lost", 3), (Do.KILL, Do.REPORT_LOSS)),
+        (called, "this call abandoned"): (Lifecycle("p", "lost", 3), ("kill", "report loss")),
         (called, "closed"): (
             Lifecycle("p", "lost", 3, is_awaited=True),
-            (Do.KILL, Do.REPORT_LOSS),
+            ("kill", "report loss"),
         ),
-        (called, "kill"): (Lifecycle("p", "lost", 3, is_awaited=True), (Do.KILL,)),
+        (called, "kill"): (Lifecycle("p", "lost", 3, is_awaited=True), ("kill",)),
     }
 BUSY = ("loading", "setting up", "called", "called without deadline", "late", "lost at load",
         "lost, awaited")  # fmt: skip
@@ -168,7 +168,7 @@ class Machine:
 
     life: Lifecycle = field(default_factory=lambda: Lifecycle("t"))
     lives: list[Lifecycle] = field(default_factory=list)
-    done: list[Do] = field(default_factory=list)
+    done: list[Action] = field(default_factory=list)
     assigned: int = 0
     open_requests: int = 2  # its load and its set-up
     resolved: int = 0
@@ -178,7 +178,7 @@ class Machine:
     def feed(self, event: Event) -> None:
         """Take an event, unless it cannot happen now: the pool, the handle or Linux prevent it."""
         if isinstance(event, ProcessExited):
-            if Do.KILL not in self.done:
+            if "kill" not in self.done:
                 return
             event = ProcessExited(event.code, min(event.started, self.life.number))
         if isinstance(event, CallAssigned):
@@ -201,8 +201,8 @@ class Machine:
                 assert self.open_requests >= 0
             else:
                 self.done.append(action)
-                assert action is not Do.SEND_CALL or before.state == "idle"
-                assert action is not Do.REPORT_LOSS or not self.was_kill_requested
+                assert action != "send call" or before.state == "idle"
+                assert action != "report loss" or not self.was_kill_requested
 
 
 numbers = st.integers(1, 4)
@@ -249,12 +249,12 @@ def test_a_worker_is_killed_once_and_reported_at_most_once(
     """It is killed in the step in which it is lost; it stays lost, and gets no call after."""
     machine = played(sequence, is_ready=is_ready)
     is_lost = machine.life.state == "lost"
-    assert machine.done.count(Do.KILL) == is_lost
-    assert machine.done.count(Do.REPORT_LOSS) <= is_lost
+    assert machine.done.count("kill") == is_lost
+    assert machine.done.count("report loss") <= is_lost
     states = [each.state for each in machine.lives]
     assert all(later == "lost" for now, later in pairwise(states) if now == "lost")
-    if Do.KILL in machine.done:
-        assert Do.SEND_CALL not in machine.done[machine.done.index(Do.KILL) :]
+    if "kill" in machine.done:
+        assert "send call" not in machine.done[machine.done.index("kill") :]
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
@@ -266,7 +266,7 @@ def test_a_lost_worker_that_was_ready_is_reported_or_was_killed_by_request(
     machine = played(sequence, is_ready=is_ready)
     was_idle = any(each.state == "idle" for each in machine.lives)
     if was_idle and machine.life.state == "lost":
-        assert (Do.REPORT_LOSS in machine.done) or machine.was_kill_requested
+        assert ("report loss" in machine.done) or machine.was_kill_requested
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
