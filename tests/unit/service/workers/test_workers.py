@@ -216,7 +216,7 @@ def test_each_late_call_is_stopped_at_its_own_deadline(tmp_path: Path) -> None:
             second = asyncio.ensure_future(ask(workers, path=f"{tmp_path}/b", **nap))
             async with asyncio.timeout(20):
                 for call in (first, second):
-                    with pytest.raises(AlgorithmFailed, match="no answer within 2 s"):
+                    with pytest.raises(AlgorithmFailed, match="no response within 2 s"):
                         await call
             return asyncio.get_running_loop().time() - began
 
