@@ -10,7 +10,7 @@ import importlib
 import sys
 import threading
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
 from pesto_runtime.processor.authoring import FunctionContract, contract_of
 from pesto_runtime.processor.function import FunctionProcessor, author_code
-from pesto_runtime.processor.modules import ModuleSpace, sources_digest
+from pesto_runtime.processor.modules import ModuleSpace, UncachedLoader, sources_digest
 from pesto_runtime.processor.project import load_project
 from pesto_runtime.processor.project_files import project_build
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import CodeType, ModuleType
+    from types import ModuleType
 
     from pesto_runtime.processor.protocol import Processor
 
@@ -108,23 +108,11 @@ def _load_file(path: Path) -> _LoadedModule:
     return _files[path]
 
 
-class _UncachedLoader(SourceFileLoader):
-    """Compiles the source on every load.
-
-    A bytecode cache is valid if size and modification time in whole seconds are equal
-    (https://docs.python.org/3/reference/import.html#cached-bytecode-invalidation), so a quick edit
-    of the same size would not be noticed.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # importlib's signature
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
 def _executed(path: Path) -> ModuleType:
     """Run a file as a module with a name that no other file has."""
     path_hash = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     name = f"_pesto_author_{path_hash}_{path.stem}"
-    loader = _UncachedLoader(name, str(path))
+    loader = UncachedLoader(name, str(path))
     module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
     module.__file__ = str(path)
     # Registered before it runs, because dataclasses look up their module in sys.modules:

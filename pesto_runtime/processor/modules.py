@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import sys
 import threading
 from contextlib import contextmanager
 from enum import Enum, auto
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -20,7 +28,9 @@ from pesto_runtime.errors import InvalidContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import CodeType
 
+_source_roots: set[str] = set()
 _turn = threading.Condition(threading.RLock())
 _active: list[tuple[ModuleSpace, int]] = []  # the active space, once per thread in it
 
@@ -32,6 +42,7 @@ class ModuleSpace:
     """
 
     def __init__(self, root: Path, supplied: Mapping[str, ModuleType] | None = None) -> None:
+        _import_from_source(root)
         self.root = root
         self._modules: dict[str, ModuleType] = dict(supplied or {})
         self._names = {*_importable(root), *(name.partition(".")[0] for name in self._modules)}
@@ -226,3 +237,48 @@ def sources_digest(root: Path, files: Sequence[Path], *, profiles: Sequence[str]
         total.update(f"file\0{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         total.update(content)
     return "sha256:" + total.hexdigest()
+
+
+class UncachedLoader(SourceFileLoader):
+    """Compiles the source on every load.
+
+    A bytecode cache is valid if size and modification time in whole seconds are equal
+    (https://docs.python.org/3/reference/import.html#cached-bytecode-invalidation), so a quick edit
+    of the same size would not be noticed.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # importlib's signature
+        """Return the code, compiled from the source."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _import_from_source(root: Path) -> None:
+    """Have the modules below a directory compiled from their sources, also those they import.
+
+    With bytecode, the old code could run under the digest of the new source: see `UncachedLoader`.
+    """
+    if _path_hook not in sys.path_hooks:
+        sys.path_hooks.insert(0, _path_hook)
+    _source_roots.add(str(root))
+    for folder in [each for each in sys.path_importer_cache if _is_source_folder(each)]:
+        if not isinstance(sys.path_importer_cache[folder], _SourceFinder):
+            del sys.path_importer_cache[folder]
+
+
+def _is_source_folder(folder: str) -> bool:
+    # Packages that are installed below a root, as in `.venv`, do not change between calls.
+    if "site-packages" in folder:
+        return False
+    return any(folder == root or folder.startswith(f"{root}{os.sep}") for root in _source_roots)
+
+
+class _SourceFinder(FileFinder):
+    """Finds the modules of an author's folder."""
+
+
+def _path_hook(folder: str) -> _SourceFinder:
+    if not _is_source_folder(folder):
+        raise ImportError(f"{folder} is not a folder of an author")
+    return _SourceFinder(
+        folder, (ExtensionFileLoader, EXTENSION_SUFFIXES), (UncachedLoader, SOURCE_SUFFIXES)
+    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pesto_conductor.following import tasks_of
 from tests.support.commands import PESTO, ROOT, is_alive, waited
 from tests.support.conductor_workers import conductor_worker, repeated, windows
 from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from tests.support.conductor_workers import Desk, Worker
+    from tests.support.conductor_workers import Desk, Document, Worker
 
 pytestmark = [pytest.mark.integration, pytest.mark.conductor, pytest.mark.timeout(240)]
 
@@ -93,6 +94,10 @@ class Job:
     def ends_well(self, *, most_repeated: int) -> None:
         """Same bytes as the local engine, and no more calls than were in hand."""
         workflow = self.desk.ended(self.identity, 120)
+        if ended_by_its_join(workflow):
+            with self.desk.conductor() as conductor:
+                conductor.retry(self.identity)
+            workflow = self.desk.ended(self.identity, 120)
         assert workflow["status"] == "COMPLETED", workflow.get("reasonForIncompletion")
         calls = windows(self.log)
         assert len(set(calls)) == TILES
@@ -102,6 +107,20 @@ class Job:
         quick = chain("paced", log=str(self.folder / "other"), seconds=0.0)
         local = run_local(quick, self.folder / "local", {"scene": self.scene}, tile=TILE)
         assert sha256_of(made) == local.sha256()
+
+
+def ended_by_its_join(workflow: Document) -> bool:
+    """Return whether a JOIN failed the workflow while each failed chunk already had its retry.
+
+    A JOIN of Conductor 3.32 that is evaluated between the failure of a task and the retry of it
+    fails the workflow (about one run in three here); an operator then retries the workflow.
+    """
+    tasks = tasks_of(workflow)
+    chunks = [task for task in tasks if task["taskType"] == "pesto_process"]
+    failed = [task["referenceTaskName"] for task in chunks if task["status"] == "FAILED"]
+    retried = {task["referenceTaskName"] for task in chunks if task["retryCount"] == 1}
+    joins = [task["status"] for task in tasks if task["taskType"] == "JOIN"]
+    return workflow["status"] == "FAILED" and joins[-1] == "FAILED" and retried >= {*failed}
 
 
 @contextmanager

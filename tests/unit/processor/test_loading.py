@@ -1,5 +1,7 @@
 """A target becomes a processor: from a file, a module; cached; told clearly when it cannot be."""
 
+import os
+import py_compile
 import subprocess
 import sys
 import time
@@ -29,6 +31,20 @@ def authored(folder: Path, factor: int = 2) -> Path:
     (folder / "sibling.py").write_text(f"FACTOR = {factor}\n")
     (folder / "algo.py").write_text(SOURCE)
     return folder / "algo.py"
+
+
+def test_a_sibling_runs_as_its_source_says_and_not_as_stale_bytecode(tmp_path):
+    """Python (control) takes bytecode of the same size and second for that of the source."""
+    target = authored(tmp_path, factor=2)
+    sibling = tmp_path / "sibling.py"
+    py_compile.compile(str(sibling), invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
+    compiled_at = sibling.stat().st_mtime
+    sibling.write_text("FACTOR = 3\n")
+    os.utime(sibling, (compiled_at, compiled_at))
+    command = [sys.executable, "-c", "import sibling; print(sibling.FACTOR)"]
+    control = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert control.stdout == b"2\n"
+    assert load_processor(f"{target}:times").run({"x": 1}) == {"result": 3}
 
 
 def test_a_file_may_import_its_siblings_and_leaves_no_trace(tmp_path):
