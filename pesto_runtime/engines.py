@@ -44,6 +44,10 @@ class RunRequest:
         keep: Whether the run store stays after a complete run.
         fresh: Whether the objects of earlier runs are deleted first.
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        replace: Whether the finished result of another pipeline or scene is overwritten.
+        take_over: Whether the folder is taken from a run that still owns it.
+        patience_s: Seconds to wait for a service that restarts or is busy.
+        verify_tiles: Number of random tiles that are computed again with a doubled margin.
     """
 
     pipeline: Pipeline
@@ -60,6 +64,10 @@ class RunRequest:
     keep: bool = False
     fresh: bool = False
     as_cog: bool = False
+    replace: bool = False
+    take_over: bool = False
+    patience_s: float = 60.0
+    verify_tiles: int = 0
 
 
 @dataclass(frozen=True)

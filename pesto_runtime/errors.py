@@ -157,6 +157,12 @@ class MethodNotAllowed(PestoError):
     slug, title, status, exit_code = "method-not-allowed", "Method not allowed", 405, 2
 
 
+class Damaged(NotFound):
+    """An object of the run store is not as it was written; it counts as missing."""
+
+    slug, title, status, exit_code, retryable = "damaged", "Object damaged", 500, 1, True
+
+
 class Gone(PestoError):
     """A job was dismissed, or its results are no longer stored."""
 
@@ -217,6 +223,18 @@ class GridMismatch(PestoError):
     slug, title, status, exit_code = "grid-mismatch", "Grids differ", 422, 2
 
 
+class SceneChanged(PestoError):
+    """A scene is no longer the one that was planned: replaced, overwritten or deleted."""
+
+    slug, title, status = "scene-changed", "Scene changed", 409
+
+
+class ProcessChanged(PestoError):
+    """The code of a process is no longer the one that was planned, or differs between workers."""
+
+    slug, title, status = "process-changed", "Process changed", 409
+
+
 class NothingValid(PestoError):
     """A reduce did not find a valid pixel."""
 
@@ -263,6 +281,12 @@ class StoreRefused(PestoError):
     """The output directory cannot be used: not a directory, not writable, or in use."""
 
     slug, title, status, exit_code = "store-refused", "Output refused", 409, 2
+
+
+class FolderInUse(StoreRefused):
+    """Another run owns the output folder, or its finished result would be overwritten."""
+
+    slug, title = "folder-in-use", "Folder in use"
 
 
 class Interrupted(PestoError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ENDED = frozenset({"success", "failed"})
 _PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 _POLL_S = 0.25
-_PAGE, _TRIES, _TIMEOUT_S = 100, 3, 60.0
+_PAGE, _TRIES, _TIMEOUT_S, _PAUSE_S = 100, 4, 60.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class AirflowApi:
     def _request(
         self, method: str, path: str, body: Mapping[str, JsonValue] | None = None
     ) -> dict[str, JsonValue]:
-        """Send a request; repeat a GET that a busy Airflow does not answer.
+        """Send a request; repeat one that a busy Airflow does not answer, unless it is a POST.
 
         Raises:
             NotFound: there is no such object.
@@ -177,7 +177,8 @@ class AirflowApi:
         """
         import httpx
 
-        reply = self._reply(method, path, body, tries=_TRIES if method == "GET" else 1)
+        # A repeated POST would start a second run; a repeated GET or PATCH changes nothing more.
+        reply = self._reply(method, path, body, tries=1 if method == "POST" else _TRIES)
         text = f"{method} {self.url}/api/v2{path}: {reply.status_code} {reply.text[:300]}"
         if reply.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(text)
@@ -194,11 +195,15 @@ class AirflowApi:
         import httpx
 
         try:
-            return self._client.request(method, path, json=body)
+            reply = self._client.request(method, path, json=body)
         except httpx.TransportError as error:
             if tries > 1:
                 return self._reply(method, path, body, tries=tries - 1)
             raise Unreachable(f"Airflow at {self.url} is unreachable: {error}") from error
+        if reply.is_server_error and tries > 1:  # SQLite is locked while a scheduler writes
+            time.sleep(_PAUSE_S)
+            return self._reply(method, path, body, tries=tries - 1)
+        return reply
 
     def _pages(self, path: str, key: str) -> Iterator[dict[str, JsonValue]]:
         separator, seen = "&" if "?" in path else "?", 0

@@ -74,6 +74,9 @@ class ImageReference(ClosedValue):
     bands: tuple[int | str, ...] | None = Field(
         default=None, description="1-based numbers or band names, in the order wanted."
     )
+    identity: str | None = Field(
+        default=None, description="Identity of the raster in the plan; absent to accept any."
+    )
 
 
 class WireImage(Value):

@@ -21,7 +21,8 @@ class Scene(ClosedValue):
 
     Attributes:
         href: Where it is.
-        identity: Size and etag or modification time; a changed scene is another scene.
+        identity: Size, modification time and inode of a file; ETag or the like of a remote
+            raster; empty if its server states none. A changed scene is another scene.
         width: Columns.
         height: Rows.
         bands: Band descriptions in order; None for a band without one.
@@ -54,12 +55,14 @@ class Service(ClosedValue):
         description: The description, overlay merged in.
         build: Identity of the code: a hash of its sources, else name and version.
         transports: Media types of the service's `Accept-Post`; empty where it has none.
+        digest: Digest of the description without the overlay, as the service states it.
     """
 
     targets: tuple[str, ...] = Field(min_length=1)
     description: dict[str, JsonValue]
     build: str
     transports: tuple[str, ...] = ()
+    digest: str = ""
 
     @property
     def is_remote(self) -> bool:
@@ -105,6 +108,8 @@ class Plan(ClosedValue):
         phases: In order.
         store: Base href of the run store.
         warnings: What will run, but deserves a look.
+        folder: Href of the output folder that the run owns; empty for a plan of no run.
+        patience_s: Seconds to wait for a service that restarts or is busy.
     """
 
     format: Literal[1] = 1
@@ -117,6 +122,8 @@ class Plan(ClosedValue):
     phases: tuple[Phase, ...]
     store: str
     warnings: tuple[str, ...] = ()
+    folder: str = ""
+    patience_s: float = Field(default=60.0, ge=0)
 
     @property
     def size(self) -> tuple[int, int]:
