@@ -191,6 +191,15 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
     ] = False,
+    verify: Annotated[
+        int,
+        typer.Option(
+            "--verify",
+            min=0,
+            help="Random tiles to compute again, with other borders and doubled margins, before "
+            "anything is published; local engine only.",
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
@@ -212,6 +221,7 @@ def run(
         keep=keep,
         fresh=fresh,
         as_cog=form is Form.cog,
+        verify_tiles=verify,
     )
     hidden = as_json or not sys.stderr.isatty()
     with progress(request.pipeline.name, hidden=hidden) as watcher:

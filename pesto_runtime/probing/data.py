@@ -162,11 +162,19 @@ def _holes(draw: _Draw) -> np.ndarray:
 
 
 def _strokes(draw: _Draw) -> np.ndarray:
-    """Straight lines of 1 to 24 pixels, upright or level, that do not touch each other."""
+    """Straight lines of 1 to 24 pixels, upright or level, that do not touch each other.
+
+    Every second line has the longest ones, each moved against the line before: at any boundary,
+    some of them reach one pixel over it, others two, and so on.
+    """
     image = np.zeros(draw.shape, bool)
     lines = image if draw.turn % 2 else image.transpose(0, 2, 1)
     for band in lines:
-        for line in band[::4]:
+        for number, line in enumerate(band[::2]):
+            if number % 2:
+                places = np.arange(line.size) + 5 * number + draw.rng.integers(_LONGEST_STROKE)
+                line[:] = places % (_LONGEST_STROKE + 3) < _LONGEST_STROKE
+                continue
             lengths = draw.rng.integers(1, _LONGEST_STROKE, line.size, endpoint=True)
             lengths[1::2] = draw.rng.integers(2, 6, lengths[1::2].size)  # the gaps
             line[:] = np.repeat(np.arange(lengths.size) % 2 == 0, lengths)[: line.size]

@@ -15,7 +15,7 @@ import numpy as np
 from pesto_runtime.contract import Memory, Window
 from pesto_runtime.errors import BadField, InvalidInput, PestoError, RunFailed, json_pointer
 from pesto_runtime.probing.data import GIVEN, TestImages
-from pesto_runtime.probing.subject import Subject
+from pesto_runtime.probing.subject import ProbedProcess
 from pesto_runtime.run.services import is_url
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def measure_memory(target: str, texts: Mapping[str, str]) -> MemoryUse:
 
     Args:
         target: A function or a PESTO project.
-        texts: Its inputs, as for `Subject.load`.
+        texts: Its inputs, as for `ProbedProcess.load`.
 
     Raises:
         InvalidInput: it is the URL of a service, whose memory is that of another process; or the
@@ -115,7 +115,7 @@ def _sample(target: str, texts: dict[str, str], side: int) -> tuple[int, int, in
 def _measure_in_child(answers: Connection, target: str, texts: dict[str, str], side: int) -> None:
     os.dup2(2, 1)  # output of the author's code
     try:
-        subject = Subject.load(target, texts)
+        subject = ProbedProcess.load(target, texts)
         images = TestImages(subject.specs)
         kind = GIVEN if GIVEN in images.kinds else "smooth"
         small = images.images(kind, 0, _SMALL)

@@ -10,8 +10,15 @@ from pesto_runtime.probing.data import TestImages
 from pesto_runtime.probing.folding import Folded, measure_fold
 from pesto_runtime.probing.measuring import Effort, Measured, measure
 from pesto_runtime.probing.memory import MemoryUse, measure_memory, memory_faults
-from pesto_runtime.probing.subject import Subject
-from pesto_runtime.probing.verdict import Verdict, exactness_of, fold_faults, judge, to_json
+from pesto_runtime.probing.subject import ProbedProcess
+from pesto_runtime.probing.verdict import (
+    Verdict,
+    declared_margin,
+    exactness_of,
+    fold_faults,
+    judge,
+    to_json,
+)
 from pesto_runtime.run.callers import close_callers
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Report:
+class ProbeReport:
     """What was found about a process.
 
     Attributes:
@@ -72,7 +79,7 @@ class Report:
             "seed": self.seed,
         }
         if self.verdict is not None and self.measured is not None:
-            document |= to_json(self.verdict, self.measured)
+            document |= to_json(self.description, self.verdict, self.measured)
         if self.folded is not None:
             document["reduce"] = {
                 "calls": self.folded.calls,
@@ -98,7 +105,7 @@ def probe(
     seed: int = 0,
     memory: bool = False,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
-) -> Report:
+) -> ProbeReport:
     """Measure a target or a service, and compare the result with its contract.
 
     Args:
@@ -115,7 +122,7 @@ def probe(
         PestoError: it cannot be loaded, or failed on all data.
     """
     try:
-        subject = Subject.load(target, texts)
+        subject = ProbedProcess.load(target, texts)
         said = subject.description
         images = TestImages(subject.specs, seed)
         measured = verdict = folded = None
@@ -133,16 +140,15 @@ def probe(
     use = measure_memory(target, texts) if memory else None
     if use is not None:
         faults += memory_faults(said, use)
-    return Report(said, seed, measured, verdict, folded, use, faults)
+    return ProbeReport(said, seed, measured, verdict, folded, use, faults)
 
 
 def _measured_lines(said: Description, verdict: Verdict, measured: Measured, seed: int
                     ) -> Iterator[str]:  # fmt: skip
     yield verdict.nature
-    declared = {port.name: port.raster for port in said.image_inputs}
     for each in verdict.reaches if not measured.is_random else ():
-        port = declared[each.input]
-        known = port.margin.to_json() if port is not None else "nothing"
+        declared = declared_margin(said, each.input)
+        known = "nothing" if declared is None else declared.to_json()
         margin = (
             f"over {measured.limit}" if each.unlimited or each.displaced else each.margin.to_json()
         )

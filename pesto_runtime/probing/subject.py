@@ -35,7 +35,7 @@ _LARGEST = 2048
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbedProcess:
     """A process that is measured.
 
     Attributes:
@@ -51,7 +51,7 @@ class Subject:
     values: Mapping[str, JsonValue]
 
     @classmethod
-    def load(cls, target: str, texts: Mapping[str, str]) -> Subject:
+    def load(cls, target: str, texts: Mapping[str, str]) -> ProbedProcess:
         """Load a target, or the description of a service.
 
         Args:

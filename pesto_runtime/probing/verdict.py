@@ -266,7 +266,13 @@ def fold_faults(folded: Folded) -> tuple[BadField, ...]:
     return (BadField("/x-reduce", f"declared a reduce, measured {folded.fault}: {way_out}"),)
 
 
-def to_json(verdict: Verdict, measured: Measured) -> dict[str, object]:
+def declared_margin(description: Description, name: str) -> Margin | None:
+    """Return the margin that an input declares; None for an input without a raster contract."""
+    port = description.input(name)
+    return port.raster.margin if port is not None and port.raster is not None else None
+
+
+def to_json(description: Description, verdict: Verdict, measured: Measured) -> dict[str, object]:
     """Return the document of `--json`."""
     return {
         "nature": verdict.nature,
@@ -275,7 +281,10 @@ def to_json(verdict: Verdict, measured: Measured) -> dict[str, object]:
                 "input": each.input,
                 "output": each.output,
                 "margin": each.margin.to_json(),
-                "unlimited": list(each.unlimited),
+                "declared": margin.to_json()
+                if (margin := declared_margin(description, each.input))
+                else None,
+                "unlimited": [*each.unlimited, *each.displaced],
                 "data": list(each.data),
             }
             for each in verdict.reaches

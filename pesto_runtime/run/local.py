@@ -36,6 +36,7 @@ from pesto_runtime.run.planning import count_tiles, plan, read_inputs
 from pesto_runtime.run.publishing import RunRecord, finished_result
 from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.verifying import verify_tiles
 from pesto_runtime.run.workspace import end_run, locked_workspace, run_store
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class _LocalRun:
                 self._run_chunks(number, len(phases[number].chunks))
                 close_phase(self._href, number)
             seconds.append(time.perf_counter() - begun)
+        verify_tiles(self._href, request.verify_tiles)
         return end_run(self._href, workspace, record, as_cog=request.as_cog, watcher=self._watcher)
 
     def _run_chunks(self, phase: int, count: int) -> None:

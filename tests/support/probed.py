@@ -98,7 +98,7 @@ def running_sum(image: Annotated[np.ndarray, Real]) -> Annotated[np.ndarray, Flo
 @process(version="1", margin=0)
 def fourier(image: Annotated[np.ndarray, Real]) -> Annotated[np.ndarray, Floats]:
     """The amplitudes of the Fourier transform: each depends on every pixel."""
-    return np.abs(np.fft.fft2(image)).astype(np.float32)
+    return np.asarray(np.abs(np.fft.fft2(image)), np.float32)
 
 
 @process(version="1", margin=0)
@@ -119,7 +119,7 @@ def labels(
 @process(version="1", margin=6)
 def distance_capped(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Floats]:
     """Distance below 7: a pixel at 6 counts, one at 7 makes no difference."""
-    return np.minimum(distance(image[0]), CAP).astype(np.float32)
+    return np.asarray(np.minimum(distance(image[0]), CAP), np.float32)
 
 
 @process(version="1", margin=6)
@@ -137,11 +137,11 @@ def noisy(image: Annotated[np.ndarray, Real]) -> Annotated[np.ndarray, Floats]:
 @process(version="1", margin=Margin(top=2, left=3))
 def causal(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
     """The maximum of each pixel, the two above it and the three to its left."""
-    bands, rows, cols = image.shape
+    _, rows, cols = image.shape
     padded = np.pad(image, ((0, 0), (2, 0), (3, 0)))
     above = np.maximum.reduce([padded[:, y : y + rows, 3:] for y in range(3)])
     left = np.maximum.reduce([padded[:, 2:, x : x + cols] for x in range(4)])
-    return np.maximum(above, left)
+    return np.asarray(np.maximum(above, left))
 
 
 @process(version="1", margin=2)
@@ -151,7 +151,7 @@ def filled(image: Annotated[np.ndarray, Gappy]) -> Annotated[np.ndarray, Bytes]:
     count = box(valid, radius=2)
     total = box(np.where(valid, image[0], 0), radius=2)
     mean = total // np.maximum(count, 1)
-    return np.where(valid, image[0], mean).astype(np.uint8)[np.newaxis]
+    return np.asarray(np.where(valid, image[0], mean), np.uint8)
 
 
 @process(version="1", margin=4)

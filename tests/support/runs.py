@@ -38,6 +38,7 @@ class Settings(TypedDict, total=False):
     keep: bool
     fresh: bool
     as_cog: bool
+    verify_tiles: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from pesto_runtime.contract import Margin, Scale
 from pesto_runtime.probing.data import TestImages
 from pesto_runtime.probing.measuring import Effort, Measured, measure
-from pesto_runtime.probing.subject import Subject
+from pesto_runtime.probing.subject import ProbedProcess
 from pesto_runtime.probing.verdict import Verdict, exactness_of, judge
 from tests.support.runs import ROOT
 
@@ -19,7 +19,7 @@ LIMIT = 16
 
 
 def measured(target: object, *, seed: int = 0) -> tuple[Verdict, Measured]:
-    subject = Subject.load(str(target), {})
+    subject = ProbedProcess.load(str(target), {})
     found = measure(
         subject.call,
         TestImages(subject.specs, seed),
@@ -106,7 +106,7 @@ def test_each_input_has_its_own_margin() -> None:
 
 def test_rounding_errors_of_a_transform_are_a_tolerance_and_no_margin() -> None:
     """Without the declared tolerance, the same outputs differ at any distance, a little."""
-    subject = Subject.load(f"{PROBED}:convolved", {})
+    subject = ProbedProcess.load(f"{PROBED}:convolved", {})
     found = measure(subject.call, TestImages(subject.specs), effort=Effort(LIMIT))
     profile = found.profiles["image", "image", "top"]
     assert profile.reach() > LIMIT
