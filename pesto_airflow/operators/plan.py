@@ -49,6 +49,8 @@ class PestoPlanOperator(RunOperator):
         tile: Side of a tile, pixels; None to size it by memory.
         max_tasks: Maximum of chunks, and so of mapped tasks, per phase; never above 256.
         workers: Chunks that run at once on one machine.
+        take_over: Whether the folder is taken from a run that still owns it.
+        replace: Whether the finished result of another pipeline or scene is overwritten.
         kwargs: Arguments of every operator.
     """
 
@@ -74,6 +76,8 @@ class PestoPlanOperator(RunOperator):
         tile: int | None = None,
         max_tasks: int = 64,
         workers: int = 4,
+        take_over: bool = False,
+        replace: bool = False,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -87,6 +91,8 @@ class PestoPlanOperator(RunOperator):
         self.tile = tile
         self.max_tasks = max_tasks
         self.workers = workers
+        self.take_over = take_over
+        self.replace = replace
 
     @property
     def href(self) -> XComArg:
@@ -99,18 +105,21 @@ class PestoPlanOperator(RunOperator):
         Raises:
             InvalidInput: the folder or an image is a relative path.
             StoreRefused: the folder is not usable for a run.
+            FolderInUse: another run owns the folder, or has finished in it.
             InvalidPipeline: the pipeline is wrong; with every error.
             InvalidContract: a service differs from its saved description in a breaking way.
             PestoError: an input is not readable, or a service is unreachable.
         """
         from pesto_runtime.run.context import begin_run
+        from pesto_runtime.run.ownership import claim
         from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
         inputs = self._input_texts(pipeline)
-        with locked_workspace(folder, patience_s=_LOCK_WAIT_S):
-            planned = self._plan(pipeline, base, inputs, folder)
+        planned = self._plan(pipeline, base, inputs, folder)
+        with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
+            claim(folder, planned, pid=None, take_over=self.take_over, replace=self.replace)
             href = begin_run(planned)
         for warning in planned.warnings:
             self.log.warning(warning)
@@ -149,6 +158,7 @@ class PestoPlanOperator(RunOperator):
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
+            folder=folder,
         )
         return planned.plan
 

@@ -35,6 +35,7 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.inputs import Sources, picked_bands
 from pesto_runtime.run.mosaics import require_mosaics
+from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
 from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import Size, tiles_of
@@ -82,11 +83,14 @@ def process(
 
     Raises:
         Interrupted: `watch` stopped it; complete blocks are stored.
+        FolderInUse: another run has taken the output folder over.
         TilesFailed: there are holes, and `holes` is `fail`; a retry computes only these tiles.
         PestoError: an error that is not of a single tile: a raster that cannot be read, a service
             that is down or breaks its contract, a store that cannot be written.
     """
     context = load_context(chunk.plan)
+    beat = OwnerBeat(context.plan)
+    beat.keep()
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
     bands = _needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
@@ -97,7 +101,7 @@ def process(
     with raster_settings(), cancelled_when(watch.should_stop), TilePool(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as pool:  # fmt: skip
-        run = _Chunks(context, stages, bands, pool, watch)
+        run = _Chunks(context, stages, bands, pool, watch, beat)
         for window in windows:
             _run_chunk(run, window, tile=phase.tile)
     result = _save_manifest(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
@@ -115,6 +119,7 @@ class _Chunks:
     bands: Mapping[str, tuple[int, ...]]
     pool: TilePool
     watch: TileObserver
+    beat: OwnerBeat
     meter: CostMeter = field(default_factory=CostMeter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
@@ -122,6 +127,7 @@ class _Chunks:
 
     def record(self, window: Window, seconds: float, state: str) -> None:
         """Record the state of a tile, and report it to the observer."""
+        self.beat.keep()
         self.records.append(TileRecord(window, seconds, state))
         self.watch.on_tile(self.records[-1])
 
