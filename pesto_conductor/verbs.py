@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 from pesto_conductor import payloads
 from pesto_conductor.taskdefs import PREFIX, task_definition
 from pesto_runtime.contract.raster import ClosedValue
-from pesto_runtime.errors import BadField, ContractBroken, InvalidInput, NotFound, json_pointer
+from pesto_runtime.errors import ContractBroken, InvalidInput, NotFound
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 from pesto_runtime.schema import schema_faults
 
@@ -147,8 +147,8 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     """Check a pipeline against its inputs, divide it into chunks, and store the plan.
 
     Raises:
-        InvalidInput: an input is null; names each.
-        PestoError: the pipeline does not fit its services or scenes.
+        InvalidPipeline: the pipeline, or its inputs, do not check; with every error.
+        PestoError: a scene or a service cannot be read.
     """
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.run.context import begin_run, forget_run
@@ -157,7 +157,6 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import run_store
 
-    _require_values(request.inputs)
     started = datetime.now(UTC)
     pipeline, base = Pipeline.parse(request.pipeline), Path(request.base or ".").resolve()
     services = resolve_services(pipeline, base=base, chosen=request.model_dump()["services"])
@@ -169,7 +168,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     planned = plan(
         pipeline,
         services,
-        read_inputs(pipeline, _texts(request.inputs)),
+        read_inputs(pipeline, request.inputs),
         store=run_store(_path(request.folder), request.store),
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
     )
@@ -340,21 +339,6 @@ def _plain(task_input: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         for name, value in task_input.items()
         if value is not None and not name.startswith("_")
     }
-
-
-def _require_values(inputs: Mapping[str, JsonValue]) -> None:
-    """Reject inputs that Conductor has set to null: the workflow was started without them.
-
-    Raises:
-        InvalidInput: names each of them.
-    """
-    faults = [
-        BadField(json_pointer("inputs", name), f"input {name!r} is missing (null)")
-        for name, value in inputs.items()
-        if value is None
-    ]
-    if faults:
-        raise InvalidInput.of("input of pesto_plan", faults)
 
 
 def _chunks(href: str, phase: int, request: payloads.PlanInput) -> list[payloads.ChunkInput]:

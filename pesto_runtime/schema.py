@@ -57,7 +57,6 @@ _TYPES: dict[object, tuple[type, ...]] = {
 
 _PHRASES = {
     "enum": "be one of",
-    "const": "be",
     "minimum": "be at least",
     "maximum": "be at most",
     "exclusiveMinimum": "be greater than",

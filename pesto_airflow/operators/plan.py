@@ -5,7 +5,6 @@ It computes no pixels: it reads only the headers of images.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +98,7 @@ class PestoPlanOperator(RunOperator):
         Raises:
             InvalidInput: the folder or an image is a relative path.
             StoreRefused: the folder is not usable for a run.
-            InvalidPipeline: the pipeline is wrong; with every error.
+            InvalidPipeline: the pipeline or its inputs are wrong; with every error.
             InvalidContract: a service differs from its saved description in a breaking way.
             PestoError: an input is not readable, or a service is unreachable.
         """
@@ -108,9 +107,15 @@ class PestoPlanOperator(RunOperator):
 
         folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
-        inputs = self._input_texts(pipeline)
+        require_absolute_images(
+            {
+                name: value
+                for name, value in self.inputs.items()
+                if pipeline.inputs.get(name) == "image" and isinstance(value, str)
+            }
+        )
         with locked_workspace(folder, patience_s=_LOCK_WAIT_S):
-            planned = self._plan(pipeline, base, inputs, folder)
+            planned = self._plan(pipeline, base, folder)
             href = begin_run(planned)
         for warning in planned.warnings:
             self.log.warning(warning)
@@ -118,19 +123,7 @@ class PestoPlanOperator(RunOperator):
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
 
-    def _input_texts(self, pipeline: Pipeline) -> dict[str, str]:
-        """Return the inputs as texts, as `pesto run` receives them."""
-        inputs = {
-            name: value if isinstance(value, str) else json.dumps(value)
-            for name, value in self.inputs.items()
-        }
-        kinds = pipeline.inputs
-        require_absolute_images({n: text for n, text in inputs.items() if kinds.get(n) == "image"})
-        return inputs
-
-    def _plan(
-        self, pipeline: Pipeline, base: Path, inputs: Mapping[str, str], folder: Path
-    ) -> Plan:
+    def _plan(self, pipeline: Pipeline, base: Path, folder: Path) -> Plan:
         from pesto_runtime.run.planning import plan, read_inputs
         from pesto_runtime.run.services import resolve_services
         from pesto_runtime.run.workspace import run_store
@@ -144,7 +137,7 @@ class PestoPlanOperator(RunOperator):
         planned = plan(
             pipeline,
             services,
-            read_inputs(pipeline, inputs),
+            read_inputs(pipeline, self.inputs),
             store=run_store(folder, self.store),
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
-from pesto_runtime.pipeline.parameters import fed_ports, input_schema, value_faults
+from pesto_runtime.pipeline.parameters import fed_ports, input_faults, input_schema
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
@@ -35,6 +35,7 @@ __all__ = [
     "fed_ports",
     "grids_of",
     "image_scale",
+    "input_faults",
     "input_schema",
     "make_plan",
     "phase_chain",
@@ -44,5 +45,4 @@ __all__ = [
     "raster_sizes",
     "read_later",
     "steps_of",
-    "value_faults",
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
-from pesto_runtime.pipeline.parameters import missing_and_unknown, value_faults
+from pesto_runtime.pipeline.parameters import input_faults
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
 
 if TYPE_CHECKING:
@@ -188,11 +188,10 @@ def _pin_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
 
 def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     for name, reason in facts.unreadable.items():
-        yield BadField(json_pointer("inputs", name), reason)
+        yield BadField(json_pointer("inputs", name), f"{reason}; correct -i {name}=…")
     if facts.parameters is not None:
         given = {*facts.parameters, *facts.scenes, *facts.unreadable}
-        yield from missing_and_unknown(pipeline, facts.descriptions, given)
-        yield from value_faults(pipeline, facts.descriptions, facts.parameters)
+        yield from input_faults(pipeline, facts.descriptions, facts.parameters, given=given)
 
 
 def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:

@@ -82,56 +82,39 @@ def literal_faults(fed: FedPort, value: JsonValue, pointer: str) -> Iterator[Bad
         yield _named(fault, [fed], "correct the literal")
 
 
-def missing_and_unknown(
-    pipeline: Pipeline, descriptions: Mapping[str, Description], given: Collection[str]
-) -> Iterator[BadField]:
-    """Yield an error for each given name that is not an input, and each input without a value."""
-    for name in sorted(set(given) - set(pipeline.inputs)):
-        known = ", ".join(pipeline.inputs) or "none"
-        detail = f"the pipeline has no such input; it has {known}"
-        yield BadField(json_pointer("inputs", name), detail)
-    for name, ports in fed_ports(pipeline, descriptions).items():
-        if name not in given:
-            fault = BadField(json_pointer("inputs", name), "requires a value")
-            yield _named(fault, ports, f"-i {name}=…")
-
-
-def value_faults(
+def input_faults(
     pipeline: Pipeline,
     descriptions: Mapping[str, Description],
     values: Mapping[str, JsonValue],
+    *,
+    given: Collection[str],
 ) -> Iterator[BadField]:
-    """Yield every field of an input's value that its type, or a port that it feeds, rejects.
-
-    Ports that state the same fault share one error.
+    """Yield an error for each unknown input, each input without a value, and each wrong value.
 
     Args:
         pipeline: The pipeline.
         descriptions: Process name -> its description.
-        values: Input -> value; those of images and of unknown inputs are ignored.
+        values: Input -> value, as far as it is known and is not an image.
+        given: Names of all inputs that are given.
     """
+    for name in sorted(set(given) - set(pipeline.inputs)):
+        known = ", ".join(pipeline.inputs) or "none"
+        detail = f"the pipeline has no such input; it has {known}"
+        yield BadField(json_pointer("inputs", name), detail)
     fed = fed_ports(pipeline, descriptions)
-    for name, value in values.items():
-        kind = pipeline.inputs.get(name, "image")
-        if kind == "image":
-            continue
-        where = json_pointer("inputs", name)
-        ports = [each for each in fed[name] if each.port.kind in ("json", "vector")]
-        # A value of another type than the input's would violate each port again.
-        own = tuple(schema_faults({"type": kind}, value, pointer=where))
-        found: dict[BadField, list[FedPort]] = {fault: [] for fault in own}
-        for each in ports:
-            for fault in own or each.faults(value, where):
-                found.setdefault(fault, []).append(each)
-        for fault, places in found.items():
-            yield _named(fault, places, f"correct -i {name}=…")
+    for name, kind in pipeline.inputs.items():
+        if name not in given:
+            fault = BadField(json_pointer("inputs", name), "requires a value")
+            yield _named(fault, fed[name], f"-i {name}=…")
+        elif name in values and kind != "image":
+            yield from _value_faults(name, kind, values[name], fed[name])
 
 
 def input_schema(kind: str, ports: Iterable[FedPort]) -> dict[str, JsonValue]:
     """Return a schema for the form of an input: its type, with the limits of the ports it feeds.
 
     The limits of several ports are intersected, as far as forms understand them. A value that the
-    schema accepts can still violate a port; `value_faults` decides.
+    schema accepts can still violate a port; `input_faults` decides.
     """
     schema: dict[str, JsonValue] = {"type": kind}
     for declared in (_branch(each.port.schema, kind) for each in ports):
@@ -144,6 +127,21 @@ def input_schema(kind: str, ports: Iterable[FedPort]) -> dict[str, JsonValue]:
             elif isinstance(value, (int, float)) and isinstance(before, (int, float)):
                 schema[key] = _NARROWING.get(key, min)(value, before)
     return schema
+
+
+def _value_faults(
+    name: str, kind: str, value: JsonValue, ports: Iterable[FedPort]
+) -> Iterator[BadField]:
+    """Yield each fault of a value once, with all ports that state it."""
+    where = json_pointer("inputs", name)
+    # A value of another type than the input's would violate each port again.
+    own = tuple(schema_faults({"type": kind}, value, pointer=where))
+    found: dict[BadField, list[FedPort]] = {fault: [] for fault in own}
+    for each in (each for each in ports if each.port.kind in ("json", "vector")):
+        for fault in own or each.faults(value, where):
+            found.setdefault(fault, []).append(each)
+    for fault, places in found.items():
+        yield _named(fault, places, f"correct -i {name}=…")
 
 
 def _branch(schema: Mapping[str, JsonValue], kind: str) -> Mapping[str, JsonValue]:
@@ -168,7 +166,9 @@ def _source(value: JsonValue) -> str:
 
 def _named(fault: BadField, ports: Iterable[FedPort], way_out: str) -> BadField:
     """Return a fault with the value, the ports and the way to correct it in its detail."""
-    given = f", not {fault.value}" if fault.detail.startswith("must ") else ""
-    places = " and ".join(map(str, ports))
-    detail = f"{fault.detail}{given}{places and f' for {places}'}: {way_out}"
-    return replace(fault, detail=detail)
+    parts = [fault.detail]
+    if fault.detail.startswith("must "):
+        parts.append(f", not {fault.value},")
+    if places := " and ".join(map(str, ports)):
+        parts.append(f" for {places}")
+    return replace(fault, detail=f"{''.join(parts).rstrip(',')}: {way_out}")

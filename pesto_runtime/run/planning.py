@@ -184,22 +184,25 @@ def read_inputs(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> PipelineI
     """
     from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
 
+    known = {name: value for name, value in given.items() if value is not None}
     scenes: dict[str, Scene] = {}
-    parameters: dict[str, JsonValue] = {}
     unreadable: dict[str, PestoError] = {}
-    for name, value in given.items():
-        kind = pipeline.inputs.get(name, "string")
-        if value is None:
-            continue
-        if kind != "image":
-            text = value if isinstance(value, str) else None
-            parameters[name] = value if text is None else typed_text({"type": kind}, text)
-            continue
+    for name in (name for name in known if pipeline.inputs.get(name) == "image"):
         try:
-            scenes[name] = read_scene(as_href(_image_text(value)))
+            scenes[name] = read_scene(as_href(_image_text(known[name])))
         except PestoError as error:
             unreadable[name] = error
-    return PipelineInputs(scenes, parameters, unreadable)
+    return PipelineInputs(scenes, read_values(pipeline, known), unreadable)
+
+
+def read_values(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the inputs that are not images; a text is read by the type of its input."""
+    kinds = {name: pipeline.inputs.get(name, "string") for name in given}
+    return {
+        name: typed_text({"type": kinds[name]}, value) if isinstance(value, str) else value
+        for name, value in given.items()
+        if kinds[name] != "image"
+    }
 
 
 def plan(

@@ -230,7 +230,7 @@ def _refuse_lost_blocks(outputs: Mapping[str, _Output]) -> None:
 
 def _first_hole(holes: list[Hole]) -> str:
     """Return the error of the first hole as the end of a message; empty without holes."""
-    return f"\n  the first hole: {holes[0].error['detail']}" if holes else ""
+    return f"\n  the first hole: {holes[0].reason}" if holes else ""
 
 
 def _result(
@@ -384,5 +384,6 @@ def _feature(hole: Hole, scene: Scene | None) -> JsonValue:
             "window": list(window),
             "error": hole.error.get("detail"),
             "type": hole.error.get("type"),
+            "errors": hole.error.get("errors", []),
         },
     }

@@ -91,12 +91,12 @@ def kinds(kind: type[PestoError] = PestoError) -> list[type[PestoError]]:
     return [*([] if kind.retryable else [kind]), *found]
 
 
-OF_A_TILE = {"algorithm-failed", "invalid-input", "bad-request", "nothing-valid", "too-large"}
+OF_A_TILE = {"algorithm-failed", "nothing-valid", "too-large"}
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.slug)
 def test_only_an_error_of_the_tile_itself_is_a_hole(tmp_path: Path, kind: type[PestoError]) -> None:
-    """Five kinds, as decision 008 lists them; any other ends the run, and nothing is published."""
+    """Three kinds, as decision 008 lists them; any other ends the run, and nothing is published."""
     pixels = noise(300, 300)
     pixels[0, 20, 20] = MARKER
     scene = write_scene(tmp_path / "s.tif", pixels)
