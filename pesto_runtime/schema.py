@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import NoReturn
 
+    from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
     from pydantic import BaseModel, JsonValue
 
@@ -79,17 +80,18 @@ def schema_faults(
     Raises:
         InvalidContract: it is not a valid JSON Schema, or a `$ref` cannot be resolved.
     """
-    from jsonschema.exceptions import best_match
     from referencing.exceptions import Unresolvable
 
     validator = _validator(json.dumps(schema, sort_keys=True))
     try:
-        # Of an `anyOf`, the error of the nearest branch.
-        found = [best_match([error]) or error for error in validator.iter_errors(value)]
+        found = [leaf for error in validator.iter_errors(value) for leaf in _leaves(error)]
     except Unresolvable as missing:
         raise InvalidContract(f"not a JSON schema: {missing.ref} cannot be resolved") from missing
     for where, number in _not_finite(value, pointer):
         yield BadField(where, "must be a finite number", shortened(number))
+    # A value of another type has no second fault, for example that it is not in the `enum`.
+    of_type = {tuple(each.absolute_path) for each in found if each.validator == "type"}
+    found = [e for e in found if e.validator == "type" or tuple(e.absolute_path) not in of_type]
     for error in sorted(found, key=lambda each: [str(part) for part in each.absolute_path]):
         where = pointer + json_pointer(*error.absolute_path)
         yield BadField(where, _reason(str(error.validator), error.validator_value, error.message),
@@ -195,6 +197,19 @@ def _validator(schema_text: str) -> Validator:
     except SchemaError as error:
         raise InvalidContract(f"not a JSON schema: {error.message}") from error
     return kind(schema)
+
+
+def _leaves(error: ValidationError) -> list[ValidationError]:
+    """Return the errors of the only branch of an `anyOf` whose type fits, or else the error."""
+    branches: dict[object, list[ValidationError]] = {}
+    for each in error.context or ():
+        branches.setdefault(each.schema_path[0], []).append(each)
+    of_type = [
+        branch
+        for branch in branches.values()
+        if not any(each.validator == "type" and not each.path for each in branch)
+    ]
+    return [leaf for each in of_type[0] for leaf in _leaves(each)] if len(of_type) == 1 else [error]
 
 
 def _not_finite(value: JsonValue, pointer: str) -> Iterator[tuple[str, float]]:
