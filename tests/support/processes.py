@@ -166,7 +166,7 @@ def fragile_without_nodata(
 def raises(image: Annotated[np.ndarray, Grey], slug: str) -> Annotated[np.ndarray, Void]:
     """Give the image back, but raise the error of this name where it holds the marker."""
     if (image == MARKER).any():
-        problem: "dict[str, JsonValue]" = {
+        problem: dict[str, JsonValue] = {
             "type": f"urn:pesto:error:{slug}",
             "detail": "no",
             "errors": [{"pointer": "/image", "detail": "must be dark", "value": "bright"}],
