@@ -6,6 +6,7 @@ The process writes a line per call, so that a call cannot be missed.
 from __future__ import annotations
 
 import json
+import runpy
 import signal
 import sys
 from contextlib import contextmanager, redirect_stderr
@@ -21,9 +22,16 @@ from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime import flow
 from pesto_runtime.cli import main
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import RunRequest, SilentListener, load_engine
+from pesto_runtime.engines import (
+    RenderRequest,
+    RunRequest,
+    SilentListener,
+    load_engine,
+    load_renderer,
+)
 from pesto_runtime.errors import InvalidPipeline
 from pesto_runtime.run.services import resolve_services
+from pesto_runtime.schema import schema_faults
 from tests.support.commands import saved
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import ROOT
@@ -345,3 +353,46 @@ def test_a_literal_of_a_flow_is_checked(bench: Bench) -> None:
     assert refused(made()) == []
     assert len(bench.calls) == 1
     assert (bench.out / "image.tif").exists()
+
+
+def test_a_rendered_dag_and_workflow_show_the_limits(bench: Bench) -> None:
+    """Of all ports that an input feeds, so that a form refuses what the plan would refuse."""
+    from airflow.sdk.exceptions import ParamValidationError
+
+    path = saved(bench.folder / "p.json", document())
+    found = resolve_services(Pipeline.parse(document()), base=ROOT)
+    write_catalog(found.found.values(), bench.folder / "catalog")
+    request = RenderRequest(
+        Pipeline.parse(document()), path, catalog=bench.folder / "catalog",
+        out=bench.folder / "dag.py",
+    )  # fmt: skip
+
+    (bench.folder / "dag.py").write_text(load_renderer("airflow").render(request))
+    params = runpy.run_path(str(bench.folder / "dag.py"))["values"]().params
+    definition = json.loads(load_renderer("conductor").render(request))
+    properties = definition["inputSchema"]["data"]["properties"]
+
+    expected: dict[str, Document] = {
+        "threshold": {"type": "number", "minimum": 0.5, "maximum": 1},
+        "radius": {"type": "integer", "enum": [1, 2, 3, 4]},
+        "mode": {"type": "string", "pattern": "^[0-9]+$"},
+        "options": {"type": "object"},
+    }
+    for name, schema in expected.items():
+        assert params.get_param(name).schema == properties[name] == schema
+        params.get_param(name).resolve(bench.right[name])
+    for name, wrong in (("threshold", 0.25), ("threshold", 1.5), ("radius", 9), ("mode", "five")):
+        with pytest.raises(ParamValidationError):
+            params.get_param(name).resolve(wrong)
+        assert list(schema_faults(properties[name], wrong))
+
+
+def test_a_dag_file_does_not_check_what_only_a_task_knows(bench: Bench) -> None:
+    """A template, and the XCom of another task; the value beside them is checked."""
+    xcom = PestoPlanOperator(task_id="other", pipeline={}, inputs={}, folder="/out").href
+    given: Document = {
+        **bench.right, "threshold": "{{ params.threshold }}", "radius": cast("JsonValue", xcom),
+    }  # fmt: skip
+    assert dag_file(bench, document(), given) == []
+    (expected,) = WRONG["a pattern"][1]
+    assert dag_file(bench, document(), {**given, "mode": "five"}) == [expected]
