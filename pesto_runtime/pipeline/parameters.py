@@ -106,7 +106,7 @@ def input_faults(
         if name not in given:
             fault = BadField(json_pointer("inputs", name), "requires a value")
             yield _named(fault, fed[name], f"-i {name}=…")
-        elif name in values and kind != "image":
+        elif name in values:
             yield from _value_faults(name, kind, values[name], fed[name])
 
 
