@@ -82,7 +82,11 @@ class ConductorEngine:
             conductor = stack.enter_context(Conductor(url)).require()
             register(conductor, {})
             workers = stack.enter_context(_workers(conductor, request))
-            definition = workflow_definition(request.pipeline, shape(request.pipeline, services))
+            definition = workflow_definition(
+                request.pipeline,
+                shape(request.pipeline, services),
+                descriptions=services.descriptions,
+            )
             workflow_input = _input_of(request, services, inputs)
             _run(conductor, workers, definition, workflow_input, watcher)
         result: Document = json.loads((request.folder / "result.json").read_text())

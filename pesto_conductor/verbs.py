@@ -17,12 +17,7 @@ from pesto_conductor import payloads
 from pesto_conductor.binding import TaskBinding, TaskContext, Verb
 from pesto_conductor.taskdefs import PREFIX, task_definition
 from pesto_runtime.contract.raster import ClosedValue
-from pesto_runtime.errors import (
-    BadField,
-    InvalidInput,
-    NotFound,
-    json_pointer,
-)
+from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 
 if TYPE_CHECKING:
@@ -74,9 +69,9 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     """Check a pipeline against its inputs, divide it into chunks, and store the plan.
 
     Raises:
-        InvalidInput: an input is null; names each.
+        InvalidPipeline: the pipeline, or its inputs, do not check; with every error.
         FolderInUse: another run owns the folder, or has finished in it.
-        PestoError: the pipeline does not fit its services or scenes.
+        PestoError: a scene or a service cannot be read.
     """
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.run.context import begin_run, forget_run
@@ -86,7 +81,6 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import locked_workspace, run_store
 
-    _require_values(request.inputs)
     started, folder = datetime.now(UTC), _path(request.folder)
     pipeline, base = Pipeline.parse(request.pipeline), Path(request.base or ".").resolve()
     services = resolve_services(pipeline, base=base, chosen=request.model_dump()["services"])
@@ -98,7 +92,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     planned = plan(
         pipeline,
         services,
-        read_inputs(pipeline, _texts(request.inputs)),
+        read_inputs(pipeline, request.inputs),
         store=run_store(folder, request.store),
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
         folder=folder,
@@ -261,21 +255,6 @@ _BINDINGS = {
         _bound("cleanup", cleanup, payloads.CleanupInput),
     )
 }
-
-
-def _require_values(inputs: Mapping[str, JsonValue]) -> None:
-    """Reject inputs that Conductor has set to null: the workflow was started without them.
-
-    Raises:
-        InvalidInput: names each of them.
-    """
-    faults = [
-        BadField(json_pointer("inputs", name), f"input {name!r} is missing (null)")
-        for name, value in inputs.items()
-        if value is None
-    ]
-    if faults:
-        raise InvalidInput.of("input of pesto_plan", faults)
 
 
 def _chunks(href: str, phase: int, request: payloads.PlanInput) -> list[payloads.ChunkInput]:

@@ -15,9 +15,7 @@ from pesto_runtime.client.transport import cancelled_when
 from pesto_runtime.contract import BLOCK, Chunk, ChunkResult, Hole, Scale, Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
-    BadRequest,
     Interrupted,
-    InvalidInput,
     NothingValid,
     TilesFailed,
     TooLarge,
@@ -48,8 +46,11 @@ if TYPE_CHECKING:
 
 _TILES_OF_SERVICES = 8
 _MOST_LISTED = 3
-_A_TILES_OWN_FAULT = (AlgorithmFailed, BadRequest, InvalidInput, NothingValid, TooLarge)
-"""Errors that other tiles need not have; any other error ends the run, which can be resumed."""
+_A_TILES_OWN_FAULT = (AlgorithmFailed, NothingValid, TooLarge)
+"""Errors that other tiles need not have; any other error ends the run, which can be resumed.
+
+A wrong input is not among them: its value and its form are the same for every tile.
+"""
 
 
 def tiles_at_once(context: RunContext, number: int) -> int:
@@ -241,7 +242,7 @@ def _add_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
 
 def _tiles_failed(run: _Chunks) -> TilesFailed:
     """Return an error with the number of holes and the first three of them."""
-    details = [str(hole.error["detail"]) for hole in run.holes[:_MOST_LISTED]]
+    details = [hole.reason for hole in run.holes[:_MOST_LISTED]]
     more = len(run.holes) - len(details)
     lines = [*details, f"and {more} more"] if more else details
     return TilesFailed(

@@ -265,7 +265,7 @@ def _holes(context: RunContext) -> list[Hole]:
 
 def _first_hole(holes: Sequence[Hole]) -> str:
     """Return the error of the first hole as the end of a message; empty without holes."""
-    return f"\n  the first hole: {holes[0].error['detail']}" if holes else ""
+    return f"\n  the first hole: {holes[0].reason}" if holes else ""
 
 
 def _form(*, as_cog: bool) -> str:

@@ -201,5 +201,6 @@ def _feature(hole: Hole, scene: Scene | None) -> JsonValue:
             "window": list(window),
             "error": hole.error.get("detail"),
             "type": hole.error.get("type"),
+            "errors": hole.error.get("errors", []),
         },
     }
