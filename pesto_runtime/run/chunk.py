@@ -31,6 +31,7 @@ from pesto_runtime.run.context import (
     manifest_name,
     scalars_name,
 )
+from pesto_runtime.run.guard import ChunkGuard
 from pesto_runtime.run.inputs import Sources, picked_bands
 from pesto_runtime.run.mosaics import require_mosaics
 from pesto_runtime.run.ownership import OwnerBeat
@@ -39,7 +40,7 @@ from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted,
 from pesto_runtime.tiling import Size, tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pesto_runtime.run.tile import TileOutcome
 
@@ -113,7 +114,10 @@ def process(
 
 @dataclass
 class _Chunks:
-    """Some chunks of a phase while they run; belongs to one thread."""
+    """Some chunks of a phase while they run; belongs to one thread.
+
+    `checks` run at the start and at the end of each chunk, and raise if anything is not as planned.
+    """
 
     context: RunContext
     stages: PhaseStages
@@ -121,6 +125,7 @@ class _Chunks:
     pool: TilePool
     watch: TileObserver
     beat: OwnerBeat
+    checks: tuple[Callable[[], None], ...] = ()
     meter: CostMeter = field(default_factory=CostMeter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
@@ -159,17 +164,21 @@ def _runner(
 
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
-    writer = ChunkWriter.of(run.context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
-    if run.stages.kind == "whole":
-        _run_whole(run, writer, chunk)
-    else:
-        group = _block_group(run.context, run.stages)
-        tiles = _missing_tiles(run, writer, tiles_of(chunk, tile, group=group))
-        for outcome in run.pool.run(tiles, check_stop=run.check_stop):
-            begun = time.perf_counter()
-            state = _store(run, writer, outcome)
-            run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
+    with ChunkGuard(run.context, checks=run.checks) as context:
+        writer = ChunkWriter.of(context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
+        if run.stages.kind == "whole":
+            _run_whole(run, writer, chunk)
+        else:
+            _run_tiles(run, writer, tiles_of(chunk, tile, group=_block_group(context, run.stages)))
     run.blocks += writer.blocks
+
+
+def _run_tiles(run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]) -> None:
+    tiles = _missing_tiles(run, writer, windows)
+    for outcome in run.pool.run(tiles, check_stop=run.check_stop):
+        begun = time.perf_counter()
+        state = _store(run, writer, outcome)
+        run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
 
 
 def _block_group(context: RunContext, stages: PhaseStages) -> Size:
@@ -217,7 +226,7 @@ def _run_whole(run: _Chunks, writer: ChunkWriter, window: Window) -> None:
     outputs = {name.rpartition(".")[2]: encode_value(name, v) for name, v in values.items()}
     if outputs:
         name = scalars_name(run.context, run.stages.stages[0].id)
-        run.context.store.put_json(name, dict(outputs))
+        writer.context.store.put_json(name, dict(outputs))
     run.record(window, time.perf_counter() - begun, "done")
 
 
