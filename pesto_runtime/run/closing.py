@@ -37,6 +37,7 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
+from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.run.tile import in_stage
@@ -194,6 +195,7 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
         PestoError: a process fails to finish, or the store cannot be written.
     """
     context = load_context(plan_href)
+    OwnerBeat(context.plan).keep()
     phase = context.phases[number]
     if is_blocked(context, number):
         return tuple(stage.id for stage in (*phase.stages, *phase.reduces))
