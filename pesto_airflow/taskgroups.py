@@ -41,6 +41,8 @@ class GroupSettings(TypedDict, total=False):
     """Maximum of mapped tasks per phase, never above 256; 64 by default."""
     workers: int
     """Mapped tasks that run at once on one machine, which share its memory; 4 by default."""
+    patience: float
+    """Seconds to wait for a service that restarts or does not respond; 60 by default."""
     concurrency: int | None
     """Tiles at once in a task; by default 8 if all processes are services, else 1."""
     pool: str | None
@@ -63,6 +65,7 @@ DEFAULTS: GroupSettings = {
     "tile": None,
     "max_tasks": 64,
     "workers": 4,
+    "patience": 60.0,
     "concurrency": None,
     "pool": None,
     "gpu_queue": None,
@@ -124,6 +127,7 @@ def pesto_pipeline(
             tile=chosen["tile"],
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
+            patience=chosen["patience"],
         )
         last: RunOperator = planned
         for phase in known.phases:

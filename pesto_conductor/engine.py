@@ -162,7 +162,10 @@ def _finished(
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
     with locked_workspace(request.folder) as workspace:
         store = run_store(request.folder, request.store)
-        planned = plan(request.pipeline, services, inputs, store=store, sizing=sizing)
+        planned = plan(
+            request.pipeline, services, inputs, store=store, sizing=sizing,
+            patience_s=request.patience_s,
+        )  # fmt: skip
         for warning in planned.plan.warnings:
             watcher.warn(warning)
         if request.fresh:

@@ -172,6 +172,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         read_inputs(pipeline, _texts(request.inputs)),
         store=run_store(_path(request.folder), request.store),
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
+        patience_s=PATIENCE_S if request.patience is None else request.patience,
     )
     for warning in planned.plan.warnings:
         task.log(warning)

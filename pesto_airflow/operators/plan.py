@@ -49,6 +49,7 @@ class PestoPlanOperator(RunOperator):
         tile: Side of a tile, pixels; None to size it by memory.
         max_tasks: Maximum of chunks, and so of mapped tasks, per phase; never above 256.
         workers: Chunks that run at once on one machine.
+        patience: Seconds to wait for a service that restarts or does not respond.
         kwargs: Arguments of every operator.
     """
 
@@ -74,6 +75,7 @@ class PestoPlanOperator(RunOperator):
         tile: int | None = None,
         max_tasks: int = 64,
         workers: int = 4,
+        patience: float = 60.0,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -87,6 +89,7 @@ class PestoPlanOperator(RunOperator):
         self.tile = tile
         self.max_tasks = max_tasks
         self.workers = workers
+        self.patience = patience
 
     @property
     def href(self) -> XComArg:
@@ -149,6 +152,7 @@ class PestoPlanOperator(RunOperator):
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
+            patience_s=self.patience,
         )
         return planned.plan
 

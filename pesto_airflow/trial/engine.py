@@ -130,6 +130,7 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         read_inputs(pipeline, request.inputs),
         store=run_store(request.folder.resolve(), request.store),
         sizing=sizing,
+        patience_s=request.patience_s,
     )
     return services, planned.plan
 

@@ -191,6 +191,10 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
     ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for a service that restarts or is away."),
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
@@ -212,6 +216,7 @@ def run(
         keep=keep,
         fresh=fresh,
         as_cog=form is Form.cog,
+        patience_s=patience,
     )
     hidden = as_json or not sys.stderr.isatty()
     with progress(request.pipeline.name, hidden=hidden) as watcher:

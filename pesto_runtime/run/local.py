@@ -77,7 +77,10 @@ class LocalEngine:
         sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
         with locked_workspace(folder) as workspace:
             store = run_store(folder, request.store)
-            planned = plan(pipeline, services, inputs, store=store, sizing=sizing)
+            planned = plan(
+                pipeline, services, inputs, store=store, sizing=sizing,
+                patience_s=request.patience_s,
+            )  # fmt: skip
             for warning in planned.plan.warnings:
                 watcher.warn(warning)
             if request.fresh:

@@ -195,7 +195,13 @@ def read_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> PipelineInputs:
 
 
 def plan(
-    pipeline: Pipeline, services: Services, inputs: PipelineInputs, *, store: str, sizing: Sizing
+    pipeline: Pipeline,
+    services: Services,
+    inputs: PipelineInputs,
+    *,
+    store: str,
+    sizing: Sizing,
+    patience_s: float = 60.0,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -205,6 +211,7 @@ def plan(
         inputs: Scenes and parameters.
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
+        patience_s: Seconds that the run waits for a service that restarts or does not respond.
 
     Raises:
         InvalidPipeline: the pipeline does not check; with every error.
@@ -222,7 +229,7 @@ def plan(
         sizing=sizing,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
-    planned = planned.model_copy(update={"warnings": warnings})
+    planned = planned.model_copy(update={"warnings": warnings, "patience_s": patience_s})
     return Planned(planned, checked, _estimates(planned, checked))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from pesto_runtime.errors import PestoError
 from pesto_runtime.pipeline import BoundStage, RasterType, VectorType
-from pesto_runtime.run.callers import caller_for
+from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.features import Feature, read_features
 from pesto_runtime.run.inputs import (
     padding_of,
@@ -339,10 +339,10 @@ class TileRunner:
         return found
 
     def _caller(self, stage: BoundStage) -> Caller:
-        # `caller_for` writes the service as JSON for its key, and takes a lock: once per chunk is
-        # enough, because callers are closed only between chunks.
+        # `planned_caller` writes the service as JSON for its key, and takes a lock: once per chunk
+        # is enough, because callers are closed only between chunks.
         if stage.id not in self._callers:
-            self._callers[stage.id] = caller_for(self.context.plan.services[stage.stage.process])
+            self._callers[stage.id] = planned_caller(self.context.plan, stage.stage.process)
         return self._callers[stage.id]
 
     def _scale(self, stage: BoundStage) -> Scale:
