@@ -1,10 +1,13 @@
 """Store the objects of a run under one base href, on a local disk or in a bucket.
 
-Each object is written atomically. The names of the objects are in `run/context.py`.
+Each object is written atomically, and ends with a checksum of its name and its bytes, which every
+reader verifies. A damaged object is deleted: it counts as missing, and is made again. The names of
+the objects are in `run/context.py`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
-from pesto_runtime.errors import NotFound, StoreFailed, StoreRefused, shortened
+from pesto_runtime.errors import Damaged, NotFound, StoreFailed, StoreRefused, shortened
 from pesto_runtime.hrefs import path_of
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
     from pydantic import JsonValue
+
+
+_SEAL = b"\nsha256:"
+_SEAL_BYTES = len(_SEAL) + 64
 
 
 class Store:
@@ -55,29 +62,50 @@ class Store:
         return path_of(self.href(name))
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object whole, or not at all.
+        """Write an object whole with its checksum, or not at all.
 
         Raises:
             StoreFailed: disk full, permission, or the store does not respond.
         """
         try:
-            self._objects.put(name, data)
+            self._objects.put(name, data + _seal(name, data))
         except (BaseError, OSError) as error:
             raise StoreFailed(f"{self.href(name)}: {_reason(error)}") from error
 
     def get(self, name: str) -> bytes:
-        """Read an object.
+        """Read an object, and verify its checksum.
 
         Raises:
             NotFound: it does not exist.
+            Damaged: it was cut, changed, or written under another name; it has been deleted.
             StoreFailed: the store does not respond.
         """
         try:
-            return bytes(self._objects.get(name).bytes())
+            stored = bytes(self._objects.get(name).bytes())
         except FileNotFoundError as error:
             raise NotFound(f"{self.href(name)} does not exist") from error
         except (BaseError, OSError) as error:
             raise StoreFailed(f"{self.href(name)}: {_reason(error)}") from error
+        data = stored[:-_SEAL_BYTES]
+        if stored[-_SEAL_BYTES:] != _seal(name, data):
+            self.delete([name])
+            raise Damaged(
+                f"{self.href(name)} was damaged: its checksum differs; it has been deleted, and "
+                "the same command or a retry makes it again"
+            )
+        return data
+
+    def has(self, name: str) -> bool:
+        """Whether an object exists undamaged; reads all of it.
+
+        Raises:
+            StoreFailed: the store does not respond.
+        """
+        try:
+            self.get(name)
+        except NotFound:
+            return False
+        return True
 
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the names of all non-empty objects below a folder, in any order.
@@ -118,6 +146,7 @@ class Store:
 
         Raises:
             NotFound: it does not exist.
+            Damaged: as for `get`.
             StoreFailed: as for `get`.
         """
         document: JsonValue = json.loads(self.get(name))
@@ -132,6 +161,12 @@ def open_store(base: str) -> Store:
         StoreRefused: as for `Store`.
     """
     return Store(base)
+
+
+def _seal(name: str, data: bytes) -> bytes:
+    """Return the end of a stored object."""
+    # With the name, the object of another block or of another run is recognised in its place.
+    return _SEAL + hashlib.sha256(name.encode() + b"\0" + data).hexdigest().encode()
 
 
 def _reason(error: BaseException) -> str:

@@ -122,7 +122,7 @@ def _written(
 ) -> Product:
     part, journal = _beside(path)
     heading = _heading(header, key)
-    entries = _resumable(part, journal, heading)
+    entries = _resumable(part, journal, heading, header=header)
     with (
         part.open("r+b" if entries else "wb") as file,
         journal.open("a" if entries else "w") as log,
@@ -222,7 +222,9 @@ def _after(blocks: Iterable[bytes], done: list[tuple[int, int]]) -> Iterator[byt
     return remaining
 
 
-def _resumable(part: Path, journal: Path, heading: dict[str, str | int]) -> list[_Entry]:
+def _resumable(
+    part: Path, journal: Path, heading: dict[str, str | int], *, header: bytes
+) -> list[_Entry]:
     """Return the journal entries whose bytes are in the file; truncate the file after the last."""
     if not (part.exists() and journal.exists()):
         return []
@@ -231,30 +233,45 @@ def _resumable(part: Path, journal: Path, heading: dict[str, str | int]) -> list
         return []
     entries: list[_Entry] = []
     with part.open("r+b") as file:
+        file.write(header)
+        offset = len(header)
         for line in lines[1:]:
-            entry = _Entry(*line) if isinstance(line, list) and len(line) == 4 else None
-            if entry is None or not _is_there(file, entry):
+            entry = _entry(line)
+            # In their order and without gaps: a journal of swapped lines would swap the blocks.
+            is_next = entry is not None and (entry.block, entry.offset) == (len(entries), offset)
+            if entry is None or not is_next or not _is_there(file, entry):
                 break
             entries.append(entry)
+            offset += entry.size
         if entries:
-            file.truncate(entries[-1].offset + entries[-1].size)
+            file.truncate(offset)
     if entries:
         valid = [lines[0], *([e.block, e.offset, e.size, e.sha256] for e in entries)]
         journal.write_text("".join(json.dumps(line) + "\n" for line in valid))
     return entries
 
 
+def _entry(line: object) -> _Entry | None:
+    """Return a line of the journal as an entry; None if it is not one."""
+    kinds = [int, int, int, str]
+    if not isinstance(line, list) or [type(part) for part in line] != kinds or line[2] < 0:
+        return None
+    return _Entry(*line)
+
+
 def _journal_lines(journal: Path) -> list[object]:
     lines: list[object] = []
-    for text in journal.read_text().splitlines():
+    for text in journal.read_bytes().splitlines():
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:  # the last line of a killed writer
+        except ValueError:  # the last line of a killed writer, or damage
             break
     return lines
 
 
 def _is_there(file: BinaryIO, entry: _Entry) -> bool:
+    if entry.offset + entry.size > os.fstat(file.fileno()).st_size:
+        return False
     file.seek(entry.offset)
     return hashlib.sha256(file.read(entry.size)).hexdigest() == entry.sha256
 

@@ -7,13 +7,14 @@ compute tiles.
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from pesto_runtime.contract import Window
-from pesto_runtime.errors import ContractBroken, PestoError
+from pesto_runtime.errors import ContractBroken, Damaged, PestoError
 from pesto_runtime.pipeline import VectorType
 from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.run.callers import planned_caller
@@ -346,15 +347,17 @@ def unfinished_blocks(
     if raster not in context.plan.keys:  # a scene: a run does not store its pixels
         return {}
     stored = set(context.store.names(f"unfinished/{context.plan.keys[raster]}"))
-    return {
-        index: _load_unfinished(context, raster, index)
-        for index in indices
-        if unfinished_name(context, raster, index) in stored
-    }
+    found = {}
+    for index in indices:
+        name = unfinished_name(context, raster, index)
+        if name in stored:
+            with suppress(Damaged):  # then all of its tiles are computed again
+                found[index] = _loaded(context, raster, index, context.store.get(name))
+    return found
 
 
-def _load_unfinished(context: RunContext, raster: str, index: BlockIndex) -> Block:
-    with np.load(io.BytesIO(context.store.get(unfinished_name(context, raster, index)))) as stored:
+def _loaded(context: RunContext, raster: str, index: BlockIndex, data: bytes) -> Block:
+    with np.load(io.BytesIO(data)) as stored:
         holes = tuple(Window(*map(int, window)) for window in stored["holes"])
         return Block(index, block_window(index, context.sizes[raster]), stored["pixels"], holes)
 
@@ -364,14 +367,16 @@ def _first_raster(stage: BoundStage) -> str:
 
 
 def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> set[BlockIndex]:
-    """Return the blocks of a chunk without an object `ROW/COL` in a folder of the store."""
+    """Return the blocks of a chunk without an undamaged object `ROW/COL` in a folder."""
     window = scaled_window(chunk, context.grid_type(raster).scale)
     expected = set(blocks_touching(window))
     stored = set()
     # Listed row by row: the whole raster may have many more objects than the chunk.
     for row in {row for row, _ in expected}:
         for name in context.store.names(f"{folder}/{row}"):
-            stored.add((row, int(name.rpartition("/")[2])))
+            index = (row, int(name.rpartition("/")[2]))
+            if index in expected and context.store.has(name):
+                stored.add(index)
     return expected - stored
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.client.transport import cancelled_when
-from pesto_runtime.contract import Chunk, ChunkResult, Hole, Window
+from pesto_runtime.contract import BLOCK, Chunk, ChunkResult, Hole, Scale, Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
     BadRequest,
@@ -34,6 +34,7 @@ from pesto_runtime.run.context import (
     scalars_name,
 )
 from pesto_runtime.run.inputs import Sources, picked_bands
+from pesto_runtime.run.mosaics import require_mosaics
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
 from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import Size, tiles_of
@@ -91,6 +92,7 @@ def process(
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
     # Only with chunks to run: the values that a blocked phase waits for do not exist.
     parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
+    require_mosaics(context, stages.sources if windows else ())
     watch = watch or TileObserver()
     with raster_settings(), cancelled_when(watch.should_stop), TilePool(
         lambda: _runner(context, stages, bands, parameters), threads
@@ -154,12 +156,19 @@ def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
     if run.stages.kind == "whole":
         _run_whole(run, writer, chunk)
     else:
-        tiles = _missing_tiles(run, writer, tiles_of(chunk, tile))
+        group = _block_group(run.context, run.stages)
+        tiles = _missing_tiles(run, writer, tiles_of(chunk, tile, group=group))
         for outcome in run.pool.run(tiles, check_stop=run.check_stop):
             begun = time.perf_counter()
             state = _store(run, writer, outcome)
             run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
     run.blocks += writer.blocks
+
+
+def _block_group(context: RunContext, stages: PhaseStages) -> Size:
+    """Return width and height, in the grid of the tiles, of the largest block of the phase."""
+    scales = [context.grid_type(name).scale for name in stages.writes] or [Scale()]
+    return (int(max(BLOCK / s.x for s in scales)), int(max(BLOCK / s.y for s in scales)))
 
 
 def _missing_tiles(
@@ -209,7 +218,7 @@ def _has_scalars(run: _Chunks) -> bool:
     """Whether the JSON outputs of a whole stage are stored, or it has none."""
     stage = run.stages.stages[0]
     has_any = any(isinstance(each, JsonType) for each in stage.makes.values())
-    return not has_any or scalars_name(run.context, stage.id) in run.context.store.names("scalars")
+    return not has_any or run.context.store.has(scalars_name(run.context, stage.id))
 
 
 def _add_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:

@@ -5,6 +5,7 @@ All of them are idempotent. They compute no blocks: missing blocks are reported 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,9 @@ from pesto_runtime.run.context import (
     vector_name,
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
+from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.records import CostMeter
+from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.run.tile import in_stage
 from pesto_runtime.tiling import block_window, blocks_of
 
@@ -110,7 +113,7 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
     if holes:
         # The unfinished file may be of an attempt with the same number of holes at other places.
         discard_unfinished(path)
-    blocks = _blocks(context, raster, layout, stored)
+    blocks = _blocks(plan_href, raster, layout, stored)
     key = f"{context.plan.keys[raster]}-{len(holes)}"
     product = write_product(path, layout, blocks, key=key)
     return Mosaic(product, tuple(block_window(index, size) for index in holes))
@@ -131,7 +134,7 @@ def merge(plan_href: str, vector: str, path: Path) -> Merged:
     """
     context = load_context(plan_href)
     holes: list[Window] = []
-    features = _located(context, vector, holes)
+    features = _located(plan_href, vector, holes)
     count = _write(path, features, crs=_scene_crs(context))
     digest, size = file_sha256(path)
     return Merged(digest, size, count, tuple(holes))
@@ -152,7 +155,8 @@ def reduce(plan_href: str, stage_id: str) -> bool:
     folded: dict[str, object] | None = None
     for index in blocks_of(size):
         try:
-            document = context.store.get_json(partial_name(context, stage_id, index))
+            name = partial_name(context, stage_id, index)
+            document = json.loads(read_block_object(plan_href, stage_id, index, name))
         except NotFound:
             return False
         partial = decode_partial(document if isinstance(document, dict) else {})
@@ -171,7 +175,7 @@ def call(plan_href: str, stage_id: str) -> None:
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
-    if scalars_name(context, stage_id) in context.store.names("scalars"):
+    if context.store.has(scalars_name(context, stage_id)):
         return
     inputs: dict[str, object] = dict(context.parameters(stage))
     _finish(context, stage, lambda caller: caller.run(inputs, tile=None))
@@ -212,10 +216,10 @@ def materialise(plan_href: str, raster: str) -> None:
     """
     context = load_context(plan_href)
     if isinstance(context.types[raster], VectorType):
-        _materialise_vector(context, raster)
+        _materialise_vector(plan_href, raster)
         return
     path = context.store.path(raster_name(context, raster))
-    if path.exists():  # complete: a product gets its name when its last block is written
+    if has_mosaic(context, raster):
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,20 +229,22 @@ def materialise(plan_href: str, raster: str) -> None:
     if mosaicked.holes:
         path.unlink()
         raise RunFailed(f"{raster} has {len(mosaicked.holes)} holes; a later phase needs all of it")
+    seal_mosaic(context, raster, mosaicked.product)
 
 
-def _materialise_vector(context: RunContext, vector: str) -> None:
+def _materialise_vector(plan_href: str, vector: str) -> None:
     """Merge a vector in the run store, if not done yet.
 
     Raises:
         RunFailed: it has holes.
         StoreFailed: the store cannot be written.
     """
+    context = load_context(plan_href)
     name = vector_name(context, vector)
-    if name in context.store.names("vectors"):
+    if context.store.has(name):
         return
     holes: list[Window] = []
-    features = list(_located(context, vector, holes))
+    features = list(_located(plan_href, vector, holes))
     if holes:
         raise RunFailed(f"{vector} has {len(holes)} holes; a later phase needs all of it")
     collection: dict[str, object] = {
@@ -291,12 +297,14 @@ def _layout(context: RunContext, raster: str) -> Layout:
 
 
 def _blocks(
-    context: RunContext, raster: str, layout: Layout, stored: set[BlockIndex]
+    plan_href: str, raster: str, layout: Layout, stored: set[BlockIndex]
 ) -> Iterator[bytes]:
     """Yield a raster's compressed blocks, row-major; missing ones as nodata."""
+    context = load_context(plan_href)
     for index in blocks_of((layout.width, layout.height)):
         if index in stored:
-            yield context.store.get(block_name(context, raster, index))
+            name = block_name(context, raster, index)
+            yield read_block_object(plan_href, raster, index, name)
             continue
         try:
             yield context.store.get(holed_name(context, raster, index))
@@ -324,13 +332,15 @@ def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | N
 
 
 def _located(
-    context: RunContext, vector: str, holes: list[Window]
+    plan_href: str, vector: str, holes: list[Window]
 ) -> Iterator[dict[str, JsonValue]]:
     """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
+    context = load_context(plan_href)
     size, transform = context.sizes[vector], _transform(context, vector)
     for index in blocks_of(size):
         try:
-            data = context.store.get(feature_name(context, vector, index))
+            name = feature_name(context, vector, index)
+            data = read_block_object(plan_href, vector, index, name)
         except NotFound:
             holes.append(block_window(index, size))
             data = _holed_block(context, vector, index)

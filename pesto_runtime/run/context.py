@@ -299,6 +299,11 @@ def raster_name(context: RunContext, raster: str) -> str:
     return f"rasters/{context.plan.keys[raster]}.tif"
 
 
+def raster_digest_name(context: RunContext, raster: str) -> str:
+    """Return the name of the checksum of a raster that a later phase reads."""
+    return f"rasters/{context.plan.keys[raster]}.json"
+
+
 def vector_name(context: RunContext, vector: str) -> str:
     """Return the name of a vector that a later phase receives as a value."""
     return f"vectors/{context.plan.keys[vector]}.json"

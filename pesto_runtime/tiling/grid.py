@@ -6,7 +6,7 @@ Integer arithmetic only; margins and chains of steps are in `chain`.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import groupby, pairwise, product
 from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.contract import BLOCK, Scale, Window
@@ -94,16 +94,33 @@ def blocks_touching(window: Window) -> Iterator[BlockIndex]:
     return ((row, col) for row in rows for col in cols)
 
 
-def tiles_of(chunk: Window, tile: Size) -> Iterator[Window]:
-    """Divide a chunk into tiles, row-major from its top left; the last ones are smaller.
+def tiles_of(chunk: Window, tile: Size, *, group: Size = (BLOCK, BLOCK)) -> Iterator[Window]:
+    """Divide a chunk into tiles from its top left; the last ones are smaller.
+
+    All tiles that begin in one block come before those of the next: a kill then costs the tiles of
+    one unfinished block, not those of a whole row of blocks.
+
+    Args:
+        chunk: The chunk.
+        tile: Width and height of a tile.
+        group: Width and height, in the chunk's grid, of the blocks whose tiles stay together.
 
     >>> [tuple(tile) for tile in tiles_of(Window(0, 0, 5, 2), (3, 2))]
     [(0, 0, 3, 2), (3, 0, 2, 2)]
+    >>> [tuple(tile[:2]) for tile in tiles_of(Window(0, 0, 4, 2), (1, 1), group=(2, 2))]
+    [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0), (2, 1), (3, 1)]
     """
     width, height = tile
-    for row_off in range(chunk.row_off, chunk.row_stop, height):
-        for col_off in range(chunk.col_off, chunk.col_stop, width):
-            yield Window(col_off, row_off, width, height).intersection(chunk)
+    for rows in _grouped(range(chunk.row_off, chunk.row_stop, height), group[1]):
+        for cols in _grouped(range(chunk.col_off, chunk.col_stop, width), group[0]):
+            for row_off, col_off in product(rows, cols):
+                yield Window(col_off, row_off, width, height).intersection(chunk)
+
+
+def _grouped(offsets: range, size: int) -> Iterator[tuple[int, ...]]:
+    """Yield the offsets in groups that lie in the same block."""
+    for _, found in groupby(offsets, key=lambda offset: offset // size):
+        yield tuple(found)
 
 
 def chunk_quantum(scales: Iterable[Scale]) -> Size:
