@@ -202,6 +202,7 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "workers": request.workers,
         "max_tasks": request.max_tasks,
         "tile": request.tile,
+        "patience": request.patience_s,
         "holes": "keep",  # as the local engine: a run with holes is PARTIAL, not failed
         "as_cog": request.as_cog,
         "keep": request.keep,

@@ -167,13 +167,11 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         max_tasks=request.max_tasks or 64,
     )
     planned = plan(
-        pipeline,
-        services,
-        read_inputs(pipeline, _texts(request.inputs)),
+        pipeline, services, read_inputs(pipeline, _texts(request.inputs)),
         store=run_store(_path(request.folder), request.store),
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
-        patience_s=PATIENCE_S if request.patience is None else request.patience,
-    )
+        patience_s=60.0 if request.patience is None else request.patience,
+    )  # fmt: skip
     for warning in planned.plan.warnings:
         task.log(warning)
     if request.fresh:

@@ -232,6 +232,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "tile": request.tile,
         "max_tasks": request.max_tasks,
         "workers": request.workers,
+        "patience": request.patience_s,
         "as_cog": request.as_cog,
         "keep": request.keep,
     }

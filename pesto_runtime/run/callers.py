@@ -83,6 +83,10 @@ class Caller(Protocol):
     def takes_references(self) -> bool:
         """Whether an image may be passed by reference, so that the service reads it itself."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether calls go over HTTP; they wait for a service that is away."""
+
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the outputs of a call.
 
@@ -112,6 +116,11 @@ class LocalCaller:
     @property
     def takes_references(self) -> bool:
         """Always False: the pixels are read in this process anyway."""
+        return False
+
+    @property
+    def is_remote(self) -> bool:
+        """Always False."""
         return False
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
@@ -151,6 +160,11 @@ class RemoteCaller:
     def takes_references(self) -> bool:
         """Whether it is a service of this package: PESTO 1.7.2 reads no window by reference."""
         return self._has_extensions
+
+    @property
+    def is_remote(self) -> bool:
+        """Always True."""
+        return True
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the outputs; calls of several threads to a batched process share a request."""

@@ -331,9 +331,7 @@ def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | N
     return number - 1  # the head is 0, the tail the last
 
 
-def _located(
-    plan_href: str, vector: str, holes: list[Window]
-) -> Iterator[dict[str, JsonValue]]:
+def _located(plan_href: str, vector: str, holes: list[Window]) -> Iterator[dict[str, JsonValue]]:
     """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
     context = load_context(plan_href)
     size, transform = context.sizes[vector], _transform(context, vector)

@@ -38,6 +38,7 @@ class Settings(TypedDict, total=False):
     keep: bool
     fresh: bool
     as_cog: bool
+    patience_s: float
 
 
 @dataclass(frozen=True)
