@@ -48,12 +48,21 @@ class PlanInput(ClosedValue):
         default=None, ge=1, le=256, description="Largest number of chunks of a phase."
     )
     tile: int | None = Field(default=None, ge=1, description="Side of a tile, pixels.")
+    patience: float | None = Field(
+        default=None, ge=0, description="Seconds to wait for a service that restarts; 60 if absent."
+    )
     holes: Holes | None = Field(
         default=None, description="As in `pesto_process`, for all chunks of the plan."
     )
     concurrency: int | None = Field(default=None, ge=1, description="Tiles of a chunk at once.")
     fresh: bool | None = Field(
         default=None, description="Delete the blocks that earlier runs have stored."
+    )
+    take_over: bool | None = Field(
+        default=None, description="Take the folder from a run that still owns it."
+    )
+    replace: bool | None = Field(
+        default=None, description="Overwrite the finished result of another pipeline or scene."
     )
 
 

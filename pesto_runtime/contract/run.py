@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata
+from pesto_runtime.errors import reason_of
 
 PRODUCT_FORMAT = 1
 """Version of the byte layout of products; part of every block key."""
@@ -56,6 +57,7 @@ class Service(ClosedValue):
         build: Identity of the code: a hash of its sources, else name and version.
         transports: Media types of the service's `Accept-Post`; empty where it has none.
         digest: Digest of the description without the overlay, as the service states it.
+        states_code: Whether every response of the service states build and digest.
     """
 
     targets: tuple[str, ...] = Field(min_length=1)
@@ -63,6 +65,7 @@ class Service(ClosedValue):
     build: str
     transports: tuple[str, ...] = ()
     digest: str = ""
+    states_code: bool = False
 
     @property
     def is_remote(self) -> bool:
@@ -109,7 +112,7 @@ class Plan(ClosedValue):
         store: Base href of the run store.
         warnings: What will run, but deserves a look.
         folder: Href of the output folder that the run owns; empty for a plan of no run.
-        patience_s: Seconds to wait for a service that restarts or is busy.
+        patience_s: Seconds to wait for a service that restarts or does not respond.
     """
 
     format: Literal[1] = 1
@@ -146,6 +149,11 @@ class Hole(ClosedValue):
     window: WindowField
     stage: str
     error: dict[str, JsonValue] = Field(description="a problem document")
+
+    @property
+    def reason(self) -> str:
+        """The detail of the error, with the first of its wrong fields."""
+        return reason_of(self.error)
 
 
 class StageCost(ClosedValue):

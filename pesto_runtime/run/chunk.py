@@ -16,9 +16,7 @@ from pesto_runtime.client.transport import cancelled_when
 from pesto_runtime.contract import BLOCK, Chunk, ChunkResult, Hole, Scale, Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
-    BadRequest,
     Interrupted,
-    InvalidInput,
     NothingValid,
     TilesFailed,
     TooLarge,
@@ -38,6 +36,7 @@ from pesto_runtime.run.context import (
 from pesto_runtime.run.guard import ChunkGuard
 from pesto_runtime.run.inputs import Sources, close_remote_readers, picked_bands, scene_of
 from pesto_runtime.run.mosaics import require_mosaics
+from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
 from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import Size, tiles_of
@@ -51,8 +50,11 @@ if TYPE_CHECKING:
 
 _TILES_OF_SERVICES = 8
 _MOST_LISTED = 3
-_A_TILES_OWN_FAULT = (AlgorithmFailed, BadRequest, InvalidInput, NothingValid, TooLarge)
-"""Errors that other tiles need not have; any other error ends the run, which can be resumed."""
+_A_TILES_OWN_FAULT = (AlgorithmFailed, NothingValid, TooLarge)
+"""Errors that other tiles need not have; any other error ends the run, which can be resumed.
+
+A wrong input is not among them: its value and its form are the same for every tile.
+"""
 
 
 def tiles_at_once(context: RunContext, number: int) -> int:
@@ -86,12 +88,15 @@ def process(
 
     Raises:
         Interrupted: `watch` stopped it; complete blocks are stored.
+        FolderInUse: another run has taken the output folder over.
         TilesFailed: there are holes, and `holes` is `fail`; a retry computes only these tiles.
         SceneChanged: a scene is not the one that was planned; what its chunk stored is deleted.
         PestoError: an error that is not of a single tile: a raster that cannot be read, a service
             that is down or breaks its contract, a store that cannot be written.
     """
     context = load_context(chunk.plan)
+    beat = OwnerBeat(context.plan)
+    beat.keep()
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
     bands = _needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
@@ -102,7 +107,7 @@ def process(
     with raster_settings(), cancelled_when(watch.should_stop), TilePool(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as pool:  # fmt: skip
-        run = _Chunks(context, stages, bands, pool, watch)
+        run = _Chunks(context, stages, bands, pool, watch, beat)
         try:
             for window in windows:
                 _run_chunk(run, window, tile=phase.tile)
@@ -123,6 +128,7 @@ class _Chunks:
     bands: Mapping[str, tuple[int, ...]]
     pool: TilePool
     watch: TileObserver
+    beat: OwnerBeat
     meter: CostMeter = field(default_factory=CostMeter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
@@ -130,6 +136,7 @@ class _Chunks:
 
     def record(self, window: Window, seconds: float, state: str) -> None:
         """Record the state of a tile, and report it to the observer."""
+        self.beat.keep()
         self.records.append(TileRecord(window, seconds, state))
         self.watch.on_tile(self.records[-1])
 
@@ -262,7 +269,7 @@ def _add_hole(run: _Chunks, failure: StageFailed, window: Window) -> None:
 
 def _tiles_failed(run: _Chunks) -> TilesFailed:
     """Return an error with the number of holes and the first three of them."""
-    details = [str(hole.error["detail"]) for hole in run.holes[:_MOST_LISTED]]
+    details = [hole.reason for hole in run.holes[:_MOST_LISTED]]
     more = len(run.holes) - len(details)
     lines = [*details, f"and {more} more"] if more else details
     return TilesFailed(

@@ -20,7 +20,7 @@ from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.metadata import BandFacts
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader, raster_settings
-from pesto_runtime.run.callers import caller_for
+from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
     block_name,
@@ -38,6 +38,7 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
+from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.run.tile import in_stage
@@ -195,6 +196,7 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
         PestoError: a process fails to finish, or the store cannot be written.
     """
     context = load_context(plan_href)
+    OwnerBeat(context.plan).keep()
     phase = context.phases[number]
     if is_blocked(context, number):
         return tuple(stage.id for stage in (*phase.stages, *phase.reduces))
@@ -261,7 +263,7 @@ def _finish(
 ) -> None:
     meter = CostMeter()
     try:
-        caller = caller_for(context.plan.services[stage.stage.process])
+        caller = planned_caller(context.plan, stage.stage.process)
         with meter.call(stage.id):
             outputs = perform(caller)
     except PestoError as error:
