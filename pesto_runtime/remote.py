@@ -45,7 +45,8 @@ def stated_identity(href: str) -> str:
     except FileNotFoundError as error:
         raise NotFound(f"{href} does not exist") from error
     except (BaseError, OSError, ValueError) as error:
-        reason = shortened(str(error).strip().partition("\n")[0]).strip("'\"")
+        first_line = str(error).strip().partition("\n")[0]
+        reason = shortened(first_line.rpartition(" - ")[2]).strip("'\"")
         raise Unreachable(f"{href}: its identity cannot be requested: {reason}") from error
     # obstore returns 1970-01-01 for a response without Last-Modified.
     modified = facts["last_modified"].isoformat() if facts["last_modified"].timestamp() else None
