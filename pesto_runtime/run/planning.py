@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from pesto_runtime.contract import Pipeline, Plan
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
@@ -29,7 +30,7 @@ from pesto_runtime.schema import typed_text
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import Literal
 
@@ -242,8 +243,10 @@ def plan(
         parameters=inputs.parameters,
         store=store,
         sizing=sizing,
+        run_id=uuid4().hex,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
+    warnings += tuple(_unidentified(inputs.scenes))
     owned = file_href(folder) if folder else ""
     changes = {"warnings": warnings, "folder": owned, "patience_s": patience_s}
     planned = planned.model_copy(update=changes)
@@ -253,6 +256,16 @@ def plan(
 def count_tiles(phase: Phase) -> int:
     """Return the number of tiles of a phase."""
     return sum(1 for chunk in phase.chunks for _ in tiles_of(chunk, phase.tile))
+
+
+def _unidentified(scenes: Mapping[str, Scene]) -> Iterator[str]:
+    for name, scene in scenes.items():
+        if not scene.identity:
+            yield (
+                f"input {name!r}: the server of {scene.href} states neither ETag nor Last-Modified "
+                "for HEAD: a change of the scene during the run is not noticed, and no other run "
+                "reuses its blocks"
+            )
 
 
 def _estimates(plan: Plan, checked: Checked) -> tuple[PhaseEstimate, ...]:
