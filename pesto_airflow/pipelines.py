@@ -7,12 +7,13 @@ process is loaded.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import InvalidInput, shortened
+from pesto_runtime.errors import InvalidInput, InvalidPipeline, shortened
 from pesto_runtime.hrefs import looks_like_href
 
 if TYPE_CHECKING:
@@ -70,6 +71,27 @@ def know_pipeline(
     _require_descriptions(model, Path(services))
     found = resolve_services(model, base=folder, catalog=Path(services), ask=False)
     return KnownPipeline(model, shape(model, found), found.descriptions)
+
+
+def require_inputs(known: KnownPipeline, values: Mapping[str, JsonValue]) -> None:
+    """Reject missing, unknown and wrong inputs; a templated value is checked by the plan task.
+
+    Raises:
+        InvalidPipeline: with every error.
+    """
+    from pesto_runtime.pipeline import input_faults
+    from pesto_runtime.run.planning import read_values
+
+    fixed = {name: value for name, value in values.items() if not _is_templated(value)}
+    read = read_values(known.pipeline, fixed)
+    faults = tuple(input_faults(known.pipeline, known.descriptions, read, given=values))
+    if faults:
+        raise InvalidPipeline.of(f"pipeline {known.pipeline.name!r}", faults)
+
+
+def _is_templated(value: JsonValue) -> bool:
+    # As text, an XCom of another task is a template, too.
+    return re.search(r"\{[{%#]", json.dumps(value, default=str)) is not None
 
 
 def read_pipeline(
@@ -165,7 +187,7 @@ def holes_of_chunk(plan: str, phase: int, index: int) -> list[str]:
     manifest = context.store.get_json(manifest_name(context, phase, index, index + 1))
     holes = manifest["holes"] if isinstance(manifest, dict) else []
     found = (Hole.model_validate(each) for each in (holes if isinstance(holes, list) else []))
-    return [str(hole.error["detail"]) for hole in found]
+    return [hole.reason for hole in found]
 
 
 def stage_values(plan: str, stage: str) -> dict[str, JsonValue]:

@@ -10,11 +10,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, TypeAlias
 
-from pesto_airflow.pipelines import know_pipeline
+from pesto_airflow.pipelines import KnownPipeline, know_pipeline
 from pesto_runtime.errors import InvalidInput
+from pesto_runtime.pipeline import fed_ports, input_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.engines import RenderRequest
@@ -23,6 +26,10 @@ _Expression: TypeAlias = "str | tuple[str, Mapping[str, str], str]"
 """Text of an expression; or its opening, its parts by the prefix of each, and its closing."""
 
 _DAGS, _MAX_TASKS, _COLUMNS = Path("dags"), 64, 100
+_LIMITS = (
+    "type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
+    "minLength", "maxLength", "pattern", "minItems", "maxItems",
+)  # fmt: skip
 _DAG = Template('''\
 """Run the pipeline `$name`: each chunk of the scene is a mapped task."""
 
@@ -71,12 +78,13 @@ class AirflowRenderer:
                 "a DAG file reads only saved descriptions: save them by `pesto discover URL… "
                 "--save DIR`, and give --services DIR instead of -s"
             )
-        pipeline = know_pipeline(request.path, request.catalog).pipeline
+        known = know_pipeline(request.path, request.catalog)
+        pipeline = known.pipeline
         function = _identifier(pipeline.name)
         return _DAG.substitute(
             name=pipeline.name,
             function=function,
-            params="\n".join(_lines(_params(pipeline), indent=8)),
+            params="\n".join(_lines(_params(known), indent=8)),
             arguments="\n".join(_lines(_arguments(request, pipeline, request.catalog), indent=8)),
         )
 
@@ -97,12 +105,17 @@ def _arguments(request: RenderRequest, pipeline: Pipeline, catalog: Path) -> dic
     return found
 
 
-def _params(pipeline: Pipeline) -> dict[str, _Expression]:
+def _params(known: KnownPipeline) -> dict[str, _Expression]:
+    """Return a param for each input, with the limits of the ports that it feeds, and the folder."""
     found: dict[str, _Expression] = {}
+    pipeline, fed = known.pipeline, fed_ports(known.pipeline, known.descriptions)
     for name, kind in pipeline.inputs.items():
-        schema = {"type=": json.dumps("string" if kind == "image" else kind)}
         if kind == "image":
-            schema |= {"minLength=": "1", "title=": json.dumps(f"{name}: path or href of an image")}
+            title = json.dumps(f"{name}: path or href of an image")
+            schema = {"type=": '"string"', "minLength=": "1", "title=": title}
+        else:
+            limits = input_schema(kind, fed[name]).items()
+            schema = {f"{key}=": _literal(each) for key, each in limits if key in _LIMITS}
         found[f'"{name}": '] = ("Param(", schema, ")")
     found[f'"{_folder_param(pipeline)}": '] = (
         "Param(",
@@ -110,6 +123,13 @@ def _params(pipeline: Pipeline) -> dict[str, _Expression]:
         ")",
     )
     return found
+
+
+def _literal(value: JsonValue) -> str:
+    """Return a value as Python, with the quotes that ruff uses."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _lines(parts: Mapping[str, _Expression], *, indent: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from airflow.sdk import Asset, TaskGroup
 from pesto_airflow.operators.outputs import PestoPublishOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.run import PestoClosePhaseOperator, PestoMapOperator
-from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
+from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id, require_inputs
 from pesto_airflow.process_call import GPU_POOL, TaskPlacement, placement
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
@@ -57,6 +57,10 @@ class GroupSettings(TypedDict, total=False):
     """Whether image outputs become cloud-optimised GeoTIFFs."""
     keep: bool
     """Whether the run store of a complete run is preserved."""
+    take_over: bool
+    """Whether the folder is taken from a run that still owns it."""
+    replace: bool
+    """Whether the finished result of another pipeline or scene is overwritten."""
 
 
 DEFAULTS: GroupSettings = {
@@ -73,6 +77,8 @@ DEFAULTS: GroupSettings = {
     "assets": None,
     "as_cog": False,
     "keep": False,
+    "take_over": False,
+    "replace": False,
 }
 
 
@@ -96,7 +102,7 @@ def pesto_pipeline(
 
     Args:
         pipeline: Its file, or its JSON.
-        folder: Folder for the outputs; templated. Only one run may use it at a time.
+        folder: Folder for the outputs; templated. One run owns it at a time.
         services: Folder of saved descriptions, one of each process; each live service is compared
             with its description before the first tile.
         inputs: Input name -> path or href of an image, or a value; templated.
@@ -107,14 +113,13 @@ def pesto_pipeline(
         settings: As `GroupSettings`.
 
     Raises:
-        InvalidInput: a process has no saved description, an input is missing, or there is no
-            such input or setting.
-        InvalidPipeline: the pipeline is wrong; with every error.
+        InvalidInput: a process has no saved description, or there is no such setting.
+        InvalidPipeline: the pipeline or its inputs are wrong; with every error.
     """
     chosen = with_defaults(settings, arguments=_ARGUMENTS)
     known = know_pipeline(pipeline, services, chosen["base"])
     values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
-    _require_inputs(known.pipeline, values)
+    require_inputs(known, values)
     with TaskGroup(group_id or known.pipeline.name, tooltip=known.pipeline.description) as group:
         planned = PestoPlanOperator(
             task_id="plan",
@@ -128,6 +133,8 @@ def pesto_pipeline(
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
             patience=chosen["patience"],
+            take_over=chosen["take_over"],
+            replace=chosen["replace"],
         )
         last: RunOperator = planned
         for phase in known.phases:
@@ -217,11 +224,3 @@ def _placement_of(
 def _assets(pipeline: Pipeline) -> dict[str, Asset]:
     """Return an Asset per output, by name: the href is known only at run time, as its extra."""
     return {name: Asset(f"{pipeline.name}.{name}") for name in pipeline.outputs}
-
-
-def _require_inputs(pipeline: Pipeline, values: Mapping[str, JsonValue]) -> None:
-    unknown, missing = set(values) - set(pipeline.inputs), set(pipeline.inputs) - set(values)
-    messages = [f"{name!r} is missing" for name in sorted(missing)]
-    messages += [f"it has no input {name!r}" for name in sorted(unknown)]
-    if messages:
-        raise InvalidInput(f"pipeline {pipeline.name!r}: {', '.join(messages)}")

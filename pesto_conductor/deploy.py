@@ -5,7 +5,6 @@ Requests are sent by `client.py`, and errors of a definition are found by `lint.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import file_href, looks_like_href
 from pesto_runtime.run.planning import load_pipeline
 from pesto_runtime.run.services import find, read_document
-from pesto_runtime.schema import schema_faults
+from pesto_runtime.schema import schema_faults, typed_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -211,10 +210,4 @@ def _value(text: str, schema: JsonValue) -> JsonValue:
     declared = schema if isinstance(schema, dict) else {}
     if declared.get("format") == "uri-reference":
         return text if looks_like_href(text) else file_href(text)
-    if declared.get("type") == "string":
-        return text
-    try:
-        value: JsonValue = json.loads(text)
-    except ValueError:
-        return text
-    return value
+    return typed_text(declared, text)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
 from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.pipeline import fed_ports, input_schema
 from pesto_runtime.run.planning import shape
 from pesto_runtime.run.services import resolve_services
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Pipeline
+    from pesto_runtime.contract import Description, Pipeline
     from pesto_runtime.engines import RenderRequest
     from pesto_runtime.run.planning import PhaseShape
     from pesto_runtime.run.services import Discovered, Services
@@ -54,6 +55,13 @@ _PLAN_SETTINGS: dict[str, Document] = {
     },
     "concurrency": {"type": "integer", "minimum": 1, "description": "Tiles of a chunk at once."},
     "fresh": {"type": "boolean", "description": "Delete the blocks that earlier runs have stored."},
+    "take_over": {
+        "type": "boolean", "description": "Take the folder from a run that still owns it.",
+    },
+    "replace": {
+        "type": "boolean",
+        "description": "Overwrite the finished result of another pipeline or scene.",
+    },
 }  # fmt: skip
 _PUBLISH_SETTINGS: dict[str, Document] = {
     "as_cog": {"type": "boolean", "description": "Write cloud-optimised GeoTIFFs."},
@@ -98,14 +106,20 @@ def render(request: RenderRequest) -> dict[str, JsonValue]:
         defaults["tile"] = request.tile
     requires_gpu = any(found.description.known.resources.gpu for found in services.found.values())
     domains = {"pesto_process": GPU_DOMAIN} if requires_gpu else {}
-    phases = shape(pipeline, services)
-    return workflow_definition(pipeline, phases, defaults=defaults, domains=domains)
+    return workflow_definition(
+        pipeline,
+        shape(pipeline, services),
+        descriptions=services.descriptions,
+        defaults=defaults,
+        domains=domains,
+    )
 
 
 def workflow_definition(
     pipeline: Pipeline,
     phases: Sequence[PhaseShape],
     *,
+    descriptions: Mapping[str, Description] | None = None,
     defaults: Mapping[str, JsonValue] | None = None,
     domains: Mapping[str, str] | None = None,
 ) -> Document:
@@ -114,13 +128,14 @@ def workflow_definition(
     Args:
         pipeline: The pipeline.
         phases: Its phases.
+        descriptions: Process name -> description: the limits of its inputs.
         defaults: Inputs that can be omitted when the workflow is started.
         domains: Task type -> task domain.
 
     Raises:
         InvalidPipeline: an input has the name of a setting of the run.
     """
-    schema = _input_schema(pipeline)
+    schema = _input_schema(pipeline, descriptions or {})
     return {
         "name": pipeline.name,
         "description": pipeline.description or f"Runs the pipeline {pipeline.name}.",
@@ -234,7 +249,7 @@ def _from_input(names: Iterable[str]) -> Document:
     return {name: f"${{workflow.input.{name}}}" for name in names}
 
 
-def _input_schema(pipeline: Pipeline) -> Document:
+def _input_schema(pipeline: Pipeline, descriptions: Mapping[str, Description]) -> Document:
     settings = {"folder": _FOLDER, **_PLAN_SETTINGS, **_PUBLISH_SETTINGS}
     taken = sorted(set(pipeline.inputs) & set(settings))
     if taken:
@@ -242,8 +257,10 @@ def _input_schema(pipeline: Pipeline) -> Document:
             f"{pipeline.name}: input {', '.join(taken)} has the name of a setting of the workflow; "
             "rename it"
         )
+    fed = fed_ports(pipeline, descriptions)
     inputs: Document = {
-        name: _TYPES.get(kind, {"type": kind}) for name, kind in pipeline.inputs.items()
+        name: _TYPES.get(kind) or input_schema(kind, fed[name])
+        for name, kind in pipeline.inputs.items()
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -7,6 +7,7 @@ An error also has the exit code of the command line, and states whether a retry 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -331,6 +332,16 @@ def error_from_problem(
     if isinstance(retryable, bool):
         error.retryable = retryable  # type: ignore[misc]  # of this instance only
     return error
+
+
+def reason_of(problem: Mapping[str, JsonValue]) -> str:
+    """Return the detail of a problem document, with the first of its wrong fields.
+
+    >>> reason_of({"detail": "2 errors", "errors": [{"pointer": "/a", "detail": "must be b"}]})
+    '2 errors; /a: must be b'
+    """
+    detail = str(problem.get("detail") or problem.get("type") or "")
+    return "; ".join([detail, *map(str, islice(_fields(problem), 1))])
 
 
 def _kind_of_status(status: int) -> type[PestoError]:

@@ -7,6 +7,7 @@ examples. This file does not derive schemas from type hints: `processor/hints.py
 from __future__ import annotations
 
 import json
+import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -18,12 +19,21 @@ from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shorte
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import NoReturn
 
+    from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
     from pydantic import BaseModel, JsonValue
 
     SurelyFits: TypeAlias = Callable[[object], bool]
 
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Decodes JSON; NaN and Infinity, which Python accepts, are errors."""
 
 MODELS: Mapping[str, type[BaseModel]] = {
     "describe": contract.DescriptionDocument,
@@ -46,6 +56,16 @@ _TYPES: dict[object, tuple[type, ...]] = {
     "number": (int, float), "integer": (int,), "string": (str,), "boolean": (bool,),
 }  # fmt: skip
 
+_PHRASES = {
+    "enum": "be one of",
+    "minimum": "be at least",
+    "maximum": "be at most",
+    "exclusiveMinimum": "be greater than",
+    "exclusiveMaximum": "be less than",
+    "multipleOf": "be a multiple of",
+    "pattern": "match the pattern",
+}
+
 _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "format", "$comment"}
 _OBJECT_KEYWORDS = {*_ANNOTATIONS, "type", "properties", "definition", "definitions", "required"}
 
@@ -55,6 +75,8 @@ def schema_faults(
 ) -> Iterator[BadField]:
     """Find every field of a value that does not fit a schema, each with its JSON pointer.
 
+    NaN and the infinities fit no schema: JSON has no such numbers.
+
     Raises:
         InvalidContract: it is not a valid JSON Schema, or a `$ref` cannot be resolved.
     """
@@ -62,13 +84,41 @@ def schema_faults(
 
     validator = _validator(json.dumps(schema, sort_keys=True))
     try:
-        found = list(validator.iter_errors(value))
+        found = [leaf for error in validator.iter_errors(value) for leaf in _leaves(error)]
     except Unresolvable as missing:
         raise InvalidContract(f"not a JSON schema: {missing.ref} cannot be resolved") from missing
+    for where, number in _not_finite(value, pointer):
+        yield BadField(where, "must be a finite number", shortened(number))
+    # A value of another type has no second fault, for example that it is not in the `enum`.
+    of_type = {tuple(each.absolute_path) for each in found if each.validator == "type"}
+    found = [e for e in found if e.validator == "type" or tuple(e.absolute_path) not in of_type]
     for error in sorted(found, key=lambda each: [str(part) for part in each.absolute_path]):
         where = pointer + json_pointer(*error.absolute_path)
         yield BadField(where, _reason(str(error.validator), error.validator_value, error.message),
                        shortened(error.instance))  # fmt: skip
+
+
+def typed_text(schema: Mapping[str, JsonValue], text: str) -> JsonValue:
+    """Read the text of a value by the type that its schema declares.
+
+    The text itself for a string; else its JSON value, or the text if it is not JSON, which the
+    schema then rejects by name.
+
+    >>> typed_text({"type": "string"}, "5"), typed_text({"type": "number"}, "5")
+    ('5', 5)
+    >>> nullable = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    >>> typed_text(nullable, "5"), typed_text(nullable, "null")
+    ('5', None)
+    """
+    kinds = set(_types(schema)) or _types_of_branches(schema.get("anyOf"))
+    if kinds == {"string"}:
+        return text
+    try:
+        value: JsonValue = STRICT_JSON.decode(text)
+    except (ValueError, RecursionError):
+        return text
+    is_other = "string" in kinds and not _is_a(_type_of(value), kinds)
+    return text if is_other else value
 
 
 def why_not_accepted(taken: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str | None:
@@ -149,11 +199,35 @@ def _validator(schema_text: str) -> Validator:
     return kind(schema)
 
 
+def _leaves(error: ValidationError) -> list[ValidationError]:
+    """Return the errors of the only branch of an `anyOf` whose type fits, or else the error."""
+    branches: dict[object, list[ValidationError]] = {}
+    for each in error.context or ():
+        branches.setdefault(each.schema_path[0], []).append(each)
+    of_type = [
+        branch
+        for branch in branches.values()
+        if not any(each.validator == "type" and not each.path for each in branch)
+    ]
+    return [leaf for each in of_type[0] for leaf in _leaves(each)] if len(of_type) == 1 else [error]
+
+
+def _not_finite(value: JsonValue, pointer: str) -> Iterator[tuple[str, float]]:
+    """Yield the pointer and the value of each number that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield pointer, value
+    elif isinstance(value, (list, dict)):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(each, pointer + json_pointer(key))
+
+
 def _reason(keyword: str, allowed: object, message: str) -> str:
     if keyword == "type":
         return f"must be {' or '.join(allowed) if isinstance(allowed, list) else allowed}"
-    if keyword == "enum":
-        return f"must be one of {shortened(allowed)}"
+    if keyword == "anyOf" and (kinds := _types_of_branches(allowed)):
+        return f"must be {' or '.join(sorted(kinds))}"
+    if keyword in _PHRASES:
+        return f"must {_PHRASES[keyword]} {shortened(allowed)}"
     return message if len(message) <= 200 else f"does not fit {keyword} {shortened(allowed)}"
 
 
@@ -161,6 +235,21 @@ def _types(schema: Mapping[str, JsonValue]) -> set[str]:
     kinds = schema.get("type")
     found = kinds if isinstance(kinds, list) else [kinds]
     return {kind for kind in found if isinstance(kind, str) and kind in _JSON_TYPES}
+
+
+def _types_of_branches(branches: object) -> set[str]:
+    """Return the types that the branches of an `anyOf` declare."""
+    schemas = branches if isinstance(branches, list) else []
+    return set().union(*(_types(each) for each in schemas if isinstance(each, dict)))
+
+
+def _type_of(value: JsonValue) -> str:
+    """Return the JSON type of a value; bool before int, whose subclass it is."""
+    kinds: dict[type, str] = {
+        bool: "boolean", int: "integer", float: "number", str: "string", list: "array",
+        dict: "object",
+    }  # fmt: skip
+    return kinds.get(type(value), "null")
 
 
 def _is_a(kind: str, wanted: set[str]) -> bool:

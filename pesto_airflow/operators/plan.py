@@ -5,7 +5,6 @@ It computes no pixels: it reads only the headers of images.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +49,8 @@ class PestoPlanOperator(RunOperator):
         max_tasks: Maximum of chunks, and so of mapped tasks, per phase; never above 256.
         workers: Chunks that run at once on one machine.
         patience: Seconds to wait for a service that restarts or does not respond.
+        take_over: Whether the folder is taken from a run that still owns it.
+        replace: Whether the finished result of another pipeline or scene is overwritten.
         kwargs: Arguments of every operator.
     """
 
@@ -76,6 +77,8 @@ class PestoPlanOperator(RunOperator):
         max_tasks: int = 64,
         workers: int = 4,
         patience: float = 60.0,
+        take_over: bool = False,
+        replace: bool = False,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -90,6 +93,8 @@ class PestoPlanOperator(RunOperator):
         self.max_tasks = max_tasks
         self.workers = workers
         self.patience = patience
+        self.take_over = take_over
+        self.replace = replace
 
     @property
     def href(self) -> XComArg:
@@ -102,18 +107,27 @@ class PestoPlanOperator(RunOperator):
         Raises:
             InvalidInput: the folder or an image is a relative path.
             StoreRefused: the folder is not usable for a run.
-            InvalidPipeline: the pipeline is wrong; with every error.
+            FolderInUse: another run owns the folder, or has finished in it.
+            InvalidPipeline: the pipeline or its inputs are wrong; with every error.
             InvalidContract: a service differs from its saved description in a breaking way.
             PestoError: an input is not readable, or a service is unreachable.
         """
         from pesto_runtime.run.context import begin_run
+        from pesto_runtime.run.ownership import claim
         from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
-        inputs = self._input_texts(pipeline)
-        with locked_workspace(folder, patience_s=_LOCK_WAIT_S):
-            planned = self._plan(pipeline, base, inputs, folder)
+        require_absolute_images(
+            {
+                name: value
+                for name, value in self.inputs.items()
+                if pipeline.inputs.get(name) == "image" and isinstance(value, str)
+            }
+        )
+        planned = self._plan(pipeline, base, folder)
+        with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
+            claim(folder, planned, pid=None, take_over=self.take_over, replace=self.replace)
             href = begin_run(planned)
         for warning in planned.warnings:
             self.log.warning(warning)
@@ -121,19 +135,7 @@ class PestoPlanOperator(RunOperator):
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
 
-    def _input_texts(self, pipeline: Pipeline) -> dict[str, str]:
-        """Return the inputs as texts, as `pesto run` receives them."""
-        inputs = {
-            name: value if isinstance(value, str) else json.dumps(value)
-            for name, value in self.inputs.items()
-        }
-        kinds = pipeline.inputs
-        require_absolute_images({n: text for n, text in inputs.items() if kinds.get(n) == "image"})
-        return inputs
-
-    def _plan(
-        self, pipeline: Pipeline, base: Path, inputs: Mapping[str, str], folder: Path
-    ) -> Plan:
+    def _plan(self, pipeline: Pipeline, base: Path, folder: Path) -> Plan:
         from pesto_runtime.run.planning import plan, read_inputs
         from pesto_runtime.run.services import resolve_services
         from pesto_runtime.run.workspace import run_store
@@ -147,12 +149,13 @@ class PestoPlanOperator(RunOperator):
         planned = plan(
             pipeline,
             services,
-            read_inputs(pipeline, inputs),
+            read_inputs(pipeline, self.inputs),
             store=run_store(folder, self.store),
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
             patience_s=self.patience,
+            folder=folder,
         )
         return planned.plan
 

@@ -5,7 +5,6 @@ The steps do no I/O: `client.py` and `async_client.py` run them.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import secrets
@@ -36,6 +35,7 @@ from pesto_runtime.errors import (
     ServiceMisbehaved,
     error_from_problem,
 )
+from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from pesto_runtime.client.describing import Described, References
     from pesto_runtime.client.sending import OutgoingCall
     from pesto_runtime.client.steps import Reply, Steps
-    from pesto_runtime.contract import Port
 
 LONG_POLL_S = 20.0
 """Longest time for which the service may delay the response to one status request."""
@@ -247,7 +246,8 @@ class JobSteps:
         if reply.media_type == JSON:
             return json_of(reply, self.where)
         if reply.media_type == "text/plain":
-            return _plain_value(reply, port)
+            # A number or a string that PESTO has written as plain text.
+            return typed_text(port.schema if port else {}, reply.content.decode(errors="replace"))
         if port is None:
             raise misbehaved(reply, self.where, f"for an output {name!r} that it does not have")
         return decoded_image(reply.content, port, self.where, with_georeference=accept == TIFF)
@@ -297,15 +297,3 @@ def _require_success(job: Job, where: str) -> None:
         raise error_from_problem(job.error, status=status if isinstance(status, int) else 500)
     if job.state != "successful":
         raise AlgorithmFailed(f"{where}: job {job.id} {job.state}")
-
-
-def _plain_value(reply: Reply, port: Port | None) -> JsonValue:
-    """Return a number or string that PESTO has written as plain text."""
-    text = reply.content.decode("utf-8", "replace")
-    if port is not None and port.schema.get("type") == "string":
-        return text
-    try:
-        value: JsonValue = json.loads(text)
-    except ValueError:
-        return text
-    return value

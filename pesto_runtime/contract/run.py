@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata
+from pesto_runtime.errors import reason_of
 
 PRODUCT_FORMAT = 1
 """Version of the byte layout of products; part of every block key."""
@@ -148,6 +149,11 @@ class Hole(ClosedValue):
     window: WindowField
     stage: str
     error: dict[str, JsonValue] = Field(description="a problem document")
+
+    @property
+    def reason(self) -> str:
+        """The detail of the error, with the first of its wrong fields."""
+        return reason_of(self.error)
 
 
 class StageCost(ClosedValue):

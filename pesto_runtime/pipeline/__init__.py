@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
+from pesto_runtime.pipeline.parameters import fed_ports, input_faults, input_schema
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
@@ -31,8 +32,11 @@ __all__ = [
     "VectorType",
     "check",
     "common_size",
+    "fed_ports",
     "grids_of",
     "image_scale",
+    "input_faults",
+    "input_schema",
     "make_plan",
     "phase_chain",
     "phase_cost",

@@ -11,7 +11,8 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
-from pesto_runtime.errors import BadField, InvalidContract, InvalidPipeline, json_pointer, shortened
+from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
+from pesto_runtime.pipeline.parameters import FedPort, literal_faults
 from pesto_runtime.pipeline.types import (
     BoundStage,
     JsonType,
@@ -21,7 +22,7 @@ from pesto_runtime.pipeline.types import (
     VectorType,
     output_types,
 )
-from pesto_runtime.schema import schema_faults, why_not_accepted
+from pesto_runtime.schema import why_not_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,7 +79,10 @@ def bind_stage(
             bound.errors.append(_unknown_port(name, description, f"{where}/inputs{pointer}"))
         else:
             _bind(bound, port, value, types, f"{where}/inputs{pointer}", failed)
-    bound.errors += _literal_faults(bound.literals, description, f"{where}/inputs")
+    for port in (port for port in description.inputs if port.name in bound.literals):
+        pointer = f"{where}/inputs{json_pointer(port.name)}"
+        fed = FedPort(stage.id, port, description)
+        bound.errors += literal_faults(fed, bound.literals[port.name], pointer)
     bound.errors += _missing(stage, description, where)
     kind = _kind(description, bound.rasters)
     first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
@@ -132,23 +136,6 @@ def _bind_literal(bound: _Bound, port: Port, value: JsonValue, where: str) -> No
         )
         return
     bound.literals[port.name] = value
-
-
-def _literal_faults(
-    literals: Mapping[str, JsonValue], description: Description, where: str
-) -> Iterator[BadField]:
-    definitions = description.known.input.get("definitions", {})
-    for name, value in literals.items():
-        port, pointer = description.input(name), where + json_pointer(name)
-        if port is None:
-            continue
-        try:
-            yield from schema_faults(
-                {**port.schema, "definitions": definitions}, value, pointer=pointer
-            )
-        except InvalidContract as error:
-            detail = f"the schema that {description.name} declares is invalid: {error.detail}"
-            yield BadField(pointer, detail, shortened(port.schema))
 
 
 def edge_faults(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
+from pesto_runtime.pipeline.parameters import input_faults
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
-from pesto_runtime.schema import schema_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +30,7 @@ class KnownFacts:
         digests: Process name -> digest of the service's own description; for pins.
         plain: Processes whose service supports only PESTO's own images (no `Accept-Post`).
         scenes: Image input -> its scene, if the scene is known.
+        unreadable: Image input -> why its scene cannot be read.
         parameters: Other input -> its value; None if the values are not known yet.
         offered: Further processes that have a service; for hints.
     """
@@ -38,6 +39,7 @@ class KnownFacts:
     digests: Mapping[str, str] = field(default_factory=dict)
     plain: frozenset[str] = frozenset()
     scenes: Mapping[str, Scene] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, JsonValue] | None = None
     offered: frozenset[str] = frozenset()
 
@@ -185,18 +187,11 @@ def _pin_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
 
 
 def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
-    if facts.parameters is None:
-        return
-    bound = {*facts.parameters, *facts.scenes}
-    for name in sorted(bound - set(pipeline.inputs)):
-        known = ", ".join(pipeline.inputs) or "none"
-        yield BadField(f"/inputs/{name}", f"the pipeline has no such input; it has {known}")
-    for name, kind in pipeline.inputs.items():
-        if name not in bound:
-            yield BadField(f"/inputs/{name}", f"requires a value: -i {name}=…")
-        elif kind != "image":
-            value = facts.parameters.get(name)
-            yield from schema_faults({"type": kind}, value, pointer=f"/inputs/{name}")
+    for name, reason in facts.unreadable.items():
+        yield BadField(json_pointer("inputs", name), f"{reason}; correct -i {name}=…")
+    if facts.parameters is not None:
+        given = {*facts.parameters, *facts.scenes, *facts.unreadable}
+        yield from input_faults(pipeline, facts.descriptions, facts.parameters, given=given)
 
 
 def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:

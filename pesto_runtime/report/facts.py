@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from pesto_runtime.errors import reason_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -153,7 +155,7 @@ class HoleFacts:
     Attributes:
         place: Its window: column, row, width, height.
         stage: The stage that failed.
-        error: The error of the stage.
+        error: The error of the stage, with its first wrong field.
     """
 
     place: str
@@ -170,7 +172,7 @@ def read_holes(folder: Path) -> list[HoleFacts]:
             HoleFacts(
                 ", ".join(str(number) for number in each.get("window") or ()),
                 str(each.get("stage") or ""),
-                str(each.get("error") or each.get("type") or ""),
+                reason_of({**each, "detail": each.get("error")}),
             )
             for each in properties
         ]

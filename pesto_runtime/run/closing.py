@@ -19,6 +19,7 @@ from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.metadata import BandFacts
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
@@ -37,6 +38,7 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
+from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.run.tile import in_stage
@@ -194,6 +196,7 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
         PestoError: a process fails to finish, or the store cannot be written.
     """
     context = load_context(plan_href)
+    OwnerBeat(context.plan).keep()
     phase = context.phases[number]
     if is_blocked(context, number):
         return tuple(stage.id for stage in (*phase.stages, *phase.reduces))
@@ -259,12 +262,14 @@ def _finish(
     context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
 ) -> None:
     meter = CostMeter()
+    require_planned(context.plan, [stage])
     try:
         caller = planned_caller(context.plan, stage.stage.process)
         with meter.call(stage.id):
             outputs = perform(caller)
     except PestoError as error:
         raise in_stage(error, stage.id) from error
+    require_planned(context.plan, [stage])
     document = {name: encode_value(name, value) for name, value in outputs.items()}
     context.store.put_json(scalars_name(context, stage.id), dict(document))
     context.store.put_json(stage_manifest_name(context, stage.id), meter.manifest())

@@ -6,13 +6,12 @@ pipeline whenever they parse a DAG. It does not run anything.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline, Plan
-from pesto_runtime.errors import InvalidInput, InvalidPipeline
-from pesto_runtime.hrefs import as_href
+from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
+from pesto_runtime.hrefs import as_href, file_href
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
@@ -26,6 +25,7 @@ from pesto_runtime.pipeline import (
     read_later,
 )
 from pesto_runtime.run.services import read_document
+from pesto_runtime.schema import typed_text
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ class PipelineInputs:
     Attributes:
         scenes: Image input -> facts of its raster.
         parameters: Other input -> value.
+        unreadable: Image input -> the error of reading its raster.
     """
 
     scenes: Mapping[str, Scene]
     parameters: Mapping[str, JsonValue]
+    unreadable: Mapping[str, PestoError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def check_pipeline(
             digests=services.digests,
             plain=services.plain,
             scenes=inputs.scenes if inputs else {},
+            unreadable={n: str(error) for n, error in inputs.unreadable.items()} if inputs else {},
             parameters=inputs.parameters if inputs else None,
             offered=services.offered,
         ),
@@ -171,27 +174,35 @@ def shape(pipeline: Pipeline, services: Services) -> tuple[PhaseShape, ...]:
     )
 
 
-def read_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> PipelineInputs:
-    """Convert inputs in their command-line form to scenes and values.
+def read_inputs(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> PipelineInputs:
+    """Convert inputs to scenes and values; faults are reported by `check_pipeline` and `plan`.
 
     Args:
         pipeline: Declares the kind of each input.
-        texts: Input name -> text: path or href of an image, a string as it is, otherwise JSON.
-
-    Raises:
-        RasterUnreadable: a scene cannot be read.
-        InvalidInput: a value is not JSON.
+        given: Input name -> text as on the command line (path or href of an image, a string as it
+            is, otherwise JSON), or a value that is not a text; null as if the input were absent.
     """
     from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
 
-    scenes, parameters = {}, {}
-    for name, text in texts.items():
-        kind = pipeline.inputs.get(name)
-        if kind == "image":
-            scenes[name] = read_scene(as_href(text))
-        else:
-            parameters[name] = text if kind in ("string", None) else _json(name, text)
-    return PipelineInputs(scenes, parameters)
+    known = {name: value for name, value in given.items() if value is not None}
+    scenes: dict[str, Scene] = {}
+    unreadable: dict[str, PestoError] = {}
+    for name in (name for name in known if pipeline.inputs.get(name) == "image"):
+        try:
+            scenes[name] = read_scene(as_href(_image_text(known[name])))
+        except PestoError as error:
+            unreadable[name] = error
+    return PipelineInputs(scenes, read_values(pipeline, known), unreadable)
+
+
+def read_values(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the inputs that are not images; a text is read by the type of its input."""
+    kinds = {name: pipeline.inputs.get(name, "string") for name in given}
+    return {
+        name: typed_text({"type": kinds[name]}, value) if isinstance(value, str) else value
+        for name, value in given.items()
+        if kinds[name] != "image"
+    }
 
 
 def plan(
@@ -202,6 +213,7 @@ def plan(
     store: str,
     sizing: Sizing,
     patience_s: float = 60.0,
+    folder: Path | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -212,13 +224,16 @@ def plan(
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
         patience_s: Seconds that the run waits for a service that restarts or does not respond.
+        folder: The output folder that the run will own; None for a plan of no run.
 
     Raises:
-        InvalidPipeline: the pipeline does not check; with every error.
+        InvalidPipeline: the pipeline or its inputs do not check; with every error.
+        RasterUnreadable: the only error is a scene that cannot be read.
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
     checked = check_pipeline(pipeline, services, inputs=inputs)
+    _require(pipeline, checked, inputs)
     planned = make_plan(
         pipeline,
         checked,
@@ -229,7 +244,10 @@ def plan(
         sizing=sizing,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
-    planned = planned.model_copy(update={"warnings": warnings, "patience_s": patience_s})
+    owned = file_href(folder) if folder else ""
+    planned = planned.model_copy(
+        update={"warnings": warnings, "folder": owned, "patience_s": patience_s}
+    )
     return Planned(planned, checked, _estimates(planned, checked))
 
 
@@ -263,9 +281,22 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
     )
 
 
-def _json(name: str, text: str) -> JsonValue:
-    try:
-        value: JsonValue = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"-i {name}={text}: not JSON ({error})") from error
+def _image_text(value: JsonValue) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"must be the path or href of an image, not {shortened(value)}")
     return value
+
+
+def _require(pipeline: Pipeline, checked: Checked, inputs: PipelineInputs) -> None:
+    """Do nothing if there are no errors.
+
+    Raises:
+        PestoError: the only error is a scene that cannot be read, or a retry can help.
+        InvalidPipeline: with every error.
+    """
+    unreadable = inputs.unreadable.values()
+    if len(checked.errors) == len(unreadable):
+        for error in unreadable:
+            if error.retryable or len(unreadable) == 1:
+                raise error
+    checked.require(pipeline.name)

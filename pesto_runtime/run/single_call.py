@@ -19,6 +19,7 @@ from pesto_runtime.raster.read import read_image
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
 from pesto_runtime.run.services import find
+from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -159,13 +160,7 @@ def _bands(port: Port) -> tuple[str, ...] | None:
 
 
 def _value(port: Port | None, text: str) -> JsonValue:
-    if port is not None and port.schema.get("type") == "string":
-        return text
-    try:
-        value: JsonValue = json.loads(text)
-    except ValueError:
-        return text
-    return value
+    return typed_text(port.schema if port else {}, text)
 
 
 def _write(path: Path, data: bytes) -> None:

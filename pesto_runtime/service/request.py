@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pesto_runtime.client.multipart import Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
 from pesto_runtime.errors import BadField, BadRequest, InvalidInput, PestoError, shortened
+from pesto_runtime.schema import STRICT_JSON, typed_text
 from pesto_runtime.service.runner import (
     BYTES_TYPE,
     JSON_TYPE,
@@ -29,7 +30,6 @@ from pesto_runtime.service.runner import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import NoReturn
 
     from pydantic import JsonValue
 
@@ -130,7 +130,7 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
             return json_call(read_json(payload.body, "the body"), faults)
         return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
-        name: _text_value(description.input(name), text)
+        name: typed_text(found.schema if (found := description.input(name)) else {}, text)
         for name, text in payload.query.items()
         if name != RESERVED
     }
@@ -223,7 +223,7 @@ def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
         media_type = part.media_type or "bytes"
         faults.add(f"/{part.name}", f"is not UTF-8 text, and {media_type} is not accepted")
         return None
-    return text if takes_images else _text_value(port, text)
+    return text if takes_images else typed_text(port.schema, text)
 
 
 def read_json(text: bytes | str, what: str) -> JsonValue:
@@ -233,33 +233,15 @@ def read_json(text: bytes | str, what: str) -> JsonValue:
         BadRequest: it is not JSON; `what` names it in the message.
     """
     try:
-        document: JsonValue = _DECODER.decode(_text(text))
+        document: JsonValue = STRICT_JSON.decode(_text(text))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"{what} is not JSON: {error}; it begins {shortened(text)}") from error
     return document
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
 def _text(data: bytes | str) -> str:
     """Decode UTF-8, and the other encodings that `json.loads` detects (RFC 4627 section 3)."""
     return data if isinstance(data, str) else data.decode(json.detect_encoding(data))
-
-
-def _text_value(port: Port | None, text: str) -> JsonValue:
-    """Return the text for a string port; else its JSON value, or the text if it is not JSON."""
-    if port is not None and port.schema.get("type") == "string":
-        return text
-    try:
-        value: JsonValue = _DECODER.decode(text)
-    except ValueError:
-        return text
-    return value
 
 
 def _options(document: JsonValue, faults: Faults) -> CallOptions:

@@ -3,12 +3,15 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import numpy as np
 
 from pesto_runtime import Named, Raster, TileInfo, process
 from pesto_runtime.errors import Busy, NothingValid, error_from_problem
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 Grey = Raster(bands=["grey"], dtype="uint8")
 Plain = Raster(name="image", bands=["grey"], dtype="uint8")
@@ -163,7 +166,12 @@ def fragile_without_nodata(
 def raises(image: Annotated[np.ndarray, Grey], slug: str) -> Annotated[np.ndarray, Void]:
     """Give the image back, but raise the error of this name where it holds the marker."""
     if (image == MARKER).any():
-        raise error_from_problem({"type": f"urn:pesto:error:{slug}", "detail": "no"}, status=500)
+        problem: dict[str, JsonValue] = {
+            "type": f"urn:pesto:error:{slug}",
+            "detail": "no",
+            "errors": [{"pointer": "/image", "detail": "must be dark", "value": "bright"}],
+        }
+        raise error_from_problem(problem, status=500)
     return image.copy()
 
 

@@ -111,7 +111,7 @@ def test_errors_are_raised_when_the_file_is_parsed(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"above, grow, mean.*pesto discover"):
         made(TWO_PHASES, tmp_path)
     folder = catalog(TWO_PHASES, tmp_path)
-    with DAG("wrong", schedule=None), pytest.raises(InvalidInput, match=r"'scene'.*'sceen'"):
+    with DAG("wrong", schedule=None), pytest.raises(InvalidPipeline, match=r"/sceen.*\n.*/scene: "):
         pesto_pipeline(TWO_PHASES, services=folder, folder="out", inputs={"sceen": "s.tif"})
     wrong: dict[str, JsonValue] = {**TWO_PHASES, "outputs": {"image": "$high.imag"}}
     with pytest.raises(InvalidPipeline, match="imag"):

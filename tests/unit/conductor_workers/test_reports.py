@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pesto_conductor.binding import TaskContext
 from pesto_conductor.errors import report_of
-from pesto_conductor.verbs import TaskContext, binding_of
+from pesto_conductor.verbs import binding_of
 from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import (
@@ -15,11 +16,13 @@ from pesto_runtime.errors import (
     Busy,
     Interrupted,
     InvalidInput,
+    InvalidPipeline,
     PestoError,
     TilesFailed,
     Unreachable,
 )
 from pesto_runtime.run.records import TileRecord
+from tests.support.runs import pipeline, stage
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -86,16 +89,23 @@ def test_a_plan_names_each_input_that_is_null() -> None:
     progress = ProgressTracker()
     context = TaskContext("http://127.0.0.1:9/api", "w", progress.observer, progress.log)
     given: dict[str, JsonValue] = {
-        "pipeline": {}, "folder": "out", "inputs": {"scene": None, "limit": 3, "mask": None},
+        "pipeline": {
+            **pipeline(
+                stage("high", "above", image="$inputs.scene", level="$inputs.level"),
+                outputs={"image": "$high.image"},
+                scene="image", level="number", mask="image",
+            )
+        },
+        "folder": "out", "inputs": {"scene": None, "level": 3, "mask": None},
     }  # fmt: skip
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidPipeline) as caught:
         binding_of("pesto_plan").run(given, context)
     assert [str(each) for each in caught.value.fields] == [
-        "/inputs/scene: input 'scene' is missing (null)",
-        "/inputs/mask: input 'mask' is missing (null)",
+        "/inputs/scene: requires a value for 'image' of stage 'high': -i scene=…",
+        "/inputs/mask: requires a value: -i mask=…",
     ]
     assert report_of(caught.value).status == "FAILED_WITH_TERMINAL_ERROR"
-    assert "input 'scene' is missing (null)" in report_of(caught.value).reason
+    assert "requires a value" in report_of(caught.value).reason
 
 
 def test_a_foreign_task_type_has_no_binding() -> None:

@@ -83,7 +83,7 @@ def test_values_are_typed_along_the_pipeline() -> None:
         pytest.param({"a": ("stretch", {"x": "$inputs.scene"})}, {"o": "$a.y"},
                      "/stages/0/inputs/gain", "bind 'gain' to a value", id="missing value"),
         pytest.param({"a": ("mask", {"x": "$inputs.scene", "limit": 2})}, {"o": "$a.mask"},
-                     "/stages/0/inputs/limit", "2 is greater than the maximum of 1",
+                     "/stages/0/inputs/limit", "must be at most 1, not 2",
                      id="literal out of range"),
         pytest.param({"a": ("stretch", {"x": "$inputs.scene", "gain": "$$1"})}, {"o": "$a.y"},
                      "/stages/0/inputs/gain", "must be number", id="literal of another type"),

@@ -162,8 +162,8 @@ def test_parameters_are_checked_where_they_are_known() -> None:
     found = checked(made, parameters={"gain": "two", "gian": 1})
     assert told(found) == [
         ("/inputs/gian", "the pipeline has no such input; it has scene, gain"),
-        ("/inputs/scene", "requires a value: -i scene=…"),
-        ("/inputs/gain", "must be number"),
+        ("/inputs/scene", "requires a value for 'x' of stage 's': -i scene=…"),
+        ("/inputs/gain", "must be number, not 'two', for 'gain' of stage 's': correct -i gain=…"),
     ]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pesto_runtime.contract import Hole, Scene, Window
-from pesto_runtime.run.publishing import hole_features
+from pesto_runtime.run.result import hole_features
 
 HOLE = Hole(window=Window(2, 3, 4, 5), stage="s", error={"detail": "why", "type": "t"})
 
@@ -33,6 +33,7 @@ def test_a_hole_is_a_closed_ring_in_the_scenes_coordinates(
     """Also where axes are swapped; without a transform in pixels."""
     document = hole_features([HOLE], scene("EPSG:32616", transform))
     properties = {"stage": "s", "window": [2, 3, 4, 5], "error": "why", "type": "t"}
+    properties["errors"] = []
     geometry = {"type": "Polygon", "coordinates": [ring]}
     assert document["features"] == [
         {"type": "Feature", "geometry": geometry, "properties": properties}

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pesto_runtime.contract import Hole
 from pesto_runtime.errors import Busy, PestoError, RunFailed, TooLarge
+from pesto_runtime.report.facts import read_holes
 from pesto_runtime.run.tile import StageFailed, TileOutputs, attempted
+from pesto_runtime.store import open_store
 from tests.support.processes import MARKER
 from tests.support.rasters import UTM, noise, sha256_of, tree, write_scene
 from tests.support.runs import chain, pipeline, run_local, stage
@@ -91,12 +94,12 @@ def kinds(kind: type[PestoError] = PestoError) -> list[type[PestoError]]:
     return [*([] if kind.retryable else [kind]), *found]
 
 
-OF_A_TILE = {"algorithm-failed", "invalid-input", "bad-request", "nothing-valid", "too-large"}
+OF_A_TILE = {"algorithm-failed", "nothing-valid", "too-large"}
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.slug)
 def test_only_an_error_of_the_tile_itself_is_a_hole(tmp_path: Path, kind: type[PestoError]) -> None:
-    """Five kinds, as decision 008 lists them; any other ends the run, and nothing is published."""
+    """Three kinds, as decision 008 lists them; any other ends the run, and nothing is published."""
     pixels = noise(300, 300)
     pixels[0, 20, 20] = MARKER
     scene = write_scene(tmp_path / "s.tif", pixels)
@@ -108,7 +111,41 @@ def test_only_an_error_of_the_tile_itself_is_a_hole(tmp_path: Path, kind: type[P
         with pytest.raises(kind) as caught:
             run_local(document, tmp_path / "out", {"scene": scene})
         assert type(caught.value) is kind
+        assert [str(field) for field in caught.value.fields] == ["/image: must be dark"]
         assert public(tmp_path / "out") == set()
+
+
+def test_a_hole_has_its_whole_problem(tmp_path: Path) -> None:
+    """Its wrong fields are in the manifest, the GeoJSON, the report, the error if no tile is left.
+
+    A hole without fields (control) has an empty list.
+    """
+    scene = tmp_path / "s.tif"
+    pixels = noise(300, 300)
+    pixels[0, 20, 20] = MARKER
+    done = run_local(
+        chain("raises", slug="too-large"), tmp_path / "out", {"scene": write_scene(scene, pixels)}
+    )
+    store = open_store((done.folder / ".pesto").as_uri())
+    (manifest,) = [store.get_json(name) for name in store.names("manifests")]
+    errors = [{"pointer": "/image", "detail": "must be dark", "value": "bright"}]
+    assert isinstance(manifest, dict)
+    assert Hole.model_validate(manifest["holes"][0]).error["errors"] == errors  # type: ignore[index]  # a list
+    (feature,) = json.loads((done.folder / "holes.geojson").read_text())["features"]
+    assert feature["properties"]["errors"] == errors
+    (shown,) = read_holes(done.folder)
+    assert shown.error.endswith("no; /image: must be dark")
+
+    write_scene(scene, np.full((1, 30, 30), MARKER, np.uint8))
+    with pytest.raises(RunFailed, match=r"the first hole: .* no; /image: must be dark"):
+        run_local(chain("raises", slug="too-large"), tmp_path / "all", {"scene": scene})
+
+    broken = chain("fragile", broken=str(scene))
+    control = run_local(
+        broken, tmp_path / "control", {"scene": write_scene(tmp_path / "c.tif", pixels)}
+    )
+    (feature,) = json.loads((control.folder / "holes.geojson").read_text())["features"]
+    assert feature["properties"]["errors"] == []
 
 
 def test_a_busy_process_is_retried_within_seconds(
@@ -224,7 +261,8 @@ def test_what_an_earlier_run_left_does_not_stand_beside_a_partial_one(
     other = write_scene(tmp_path / "o.tif", noise(WIDTH, HEIGHT, seed=9))
     run_local(document, tmp_path / "out", {"scene": other})  # type: ignore[arg-type]  # JSON
     assert (tmp_path / "out" / "mean.json").exists()
-    done = run_local(document, tmp_path / "out", {"scene": scene})  # type: ignore[arg-type]  # JSON
+    again = {"replace": True}
+    done = run_local(document, tmp_path / "out", {"scene": scene}, **again)  # type: ignore[arg-type]  # JSON
     assert done.result["skipped"] == ["above", "mean"]
     assert public(done.folder) == {"image.tif", "holes.geojson", *RESULTS}
 

@@ -27,7 +27,7 @@ def test_every_wrong_field_is_reported_with_its_pointer() -> None:
     """In words that name what is allowed; escaped as RFC 6901 says."""
     value: JsonValue = {"n": -1, "kind": "icy", "a/b": [1, None, "x"], "image": 3}
     assert faults(SCHEMA, value) == {
-        "/in/n": "-1 is less than the minimum of 0",
+        "/in/n": "must be at least 0",
         "/in/kind": "must be one of ['wet', 'dry']",
         "/in/a~1b/2": "must be number or null",
         "/in/image": "must be string",

@@ -1,0 +1,174 @@
+"""Check the values of a pipeline, its inputs and literals, against the ports that they feed.
+
+Images are not values: `bindings` compares their types with the ports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import parse_binding
+from pesto_runtime.errors import BadField, InvalidContract, InvalidPipeline, json_pointer, shortened
+from pesto_runtime.schema import schema_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Description, Pipeline, Port
+
+_NARROWING: Mapping[str, Callable[[float, float], float]] = {
+    "minimum": max,
+    "exclusiveMinimum": max,
+    "minLength": max,
+    "minItems": max,
+    "maximum": min,
+    "exclusiveMaximum": min,
+    "maxLength": min,
+    "maxItems": min,
+}
+_INHERITED = ("description", "enum", "pattern", "multipleOf", "items")
+
+
+@dataclass(frozen=True)
+class FedPort:
+    """A port of a stage that an input or a literal of the pipeline feeds.
+
+    Attributes:
+        stage: Id of the stage.
+        port: The port.
+        description: The description of the stage's process.
+    """
+
+    stage: str
+    port: Port
+    description: Description
+
+    def __str__(self) -> str:
+        return f"{self.port.name!r} of stage {self.stage!r}"
+
+    def faults(self, value: JsonValue, pointer: str) -> Iterator[BadField]:
+        """Yield every field of a value that the port does not accept."""
+        definitions = self.description.known.input.get("definitions", {})
+        schema = {**self.port.schema, "definitions": definitions}
+        try:
+            yield from schema_faults(schema, value, pointer=pointer)
+        except InvalidContract as error:
+            process = self.description.name
+            detail = f"the schema that {process} declares is invalid: {error.detail}"
+            yield BadField(pointer, detail, shortened(self.port.schema))
+
+
+def fed_ports(
+    pipeline: Pipeline, descriptions: Mapping[str, Description]
+) -> dict[str, tuple[FedPort, ...]]:
+    """Return input -> the ports that it feeds, in the order of the stages."""
+    found: dict[str, tuple[FedPort, ...]] = dict.fromkeys(pipeline.inputs, ())
+    for stage in pipeline.stages:
+        description = descriptions.get(stage.process)
+        for name, value in stage.inputs.items():
+            port = description.input(name) if description else None
+            source = _source(value)
+            if description is not None and port is not None and source in found:
+                found[source] = (*found[source], FedPort(stage.id, port, description))
+    return found
+
+
+def literal_faults(fed: FedPort, value: JsonValue, pointer: str) -> Iterator[BadField]:
+    """Yield every field of a literal that its port does not accept."""
+    for fault in fed.faults(value, pointer):
+        yield _named(fault, [fed], "correct the literal")
+
+
+def input_faults(
+    pipeline: Pipeline,
+    descriptions: Mapping[str, Description],
+    values: Mapping[str, JsonValue],
+    *,
+    given: Collection[str],
+) -> Iterator[BadField]:
+    """Yield an error for each unknown input, each input without a value, and each wrong value.
+
+    Args:
+        pipeline: The pipeline.
+        descriptions: Process name -> its description.
+        values: Input -> value, as far as it is known and is not an image.
+        given: Names of all inputs that are given.
+    """
+    for name in sorted(set(given) - set(pipeline.inputs)):
+        known = ", ".join(pipeline.inputs) or "none"
+        detail = f"the pipeline has no such input; it has {known}"
+        yield BadField(json_pointer("inputs", name), detail)
+    fed = fed_ports(pipeline, descriptions)
+    for name, kind in pipeline.inputs.items():
+        if name not in given:
+            fault = BadField(json_pointer("inputs", name), "requires a value")
+            yield _named(fault, fed[name], f"-i {name}=…")
+        elif name in values:
+            yield from _value_faults(name, kind, values[name], fed[name])
+
+
+def input_schema(kind: str, ports: Iterable[FedPort]) -> dict[str, JsonValue]:
+    """Return a schema for the form of an input: its type, with the limits of the ports it feeds.
+
+    The limits of several ports are intersected, as far as forms understand them. A value that the
+    schema accepts can still violate a port; `input_faults` decides.
+    """
+    schema: dict[str, JsonValue] = {"type": kind}
+    for declared in (_branch(each.port.schema, kind) for each in ports):
+        for key, value in declared.items():
+            before = schema.get(key)
+            if key not in schema and (key in _NARROWING or key in _INHERITED):
+                schema[key] = value
+            elif key == "enum" and isinstance(value, list) and isinstance(before, list):
+                schema[key] = [each for each in before if each in value]
+            elif isinstance(value, (int, float)) and isinstance(before, (int, float)):
+                schema[key] = _NARROWING.get(key, min)(value, before)
+    return schema
+
+
+def _value_faults(
+    name: str, kind: str, value: JsonValue, ports: Iterable[FedPort]
+) -> Iterator[BadField]:
+    """Yield each fault of a value once, with all ports that state it."""
+    where = json_pointer("inputs", name)
+    # A value of another type than the input's would violate each port again.
+    own = tuple(schema_faults({"type": kind}, value, pointer=where))
+    found: dict[BadField, list[FedPort]] = {fault: [] for fault in own}
+    for each in (each for each in ports if each.port.kind in ("json", "vector")):
+        for fault in own or each.faults(value, where):
+            found.setdefault(fault, []).append(each)
+    for fault, places in found.items():
+        yield _named(fault, places, f"correct -i {name}=…")
+
+
+def _branch(schema: Mapping[str, JsonValue], kind: str) -> Mapping[str, JsonValue]:
+    """Return a schema, or of an `anyOf` the branch of a type."""
+    branches = schema.get("anyOf")
+    of_kind = (
+        {**schema, **each}
+        for each in (branches if isinstance(branches, list) else ())
+        if isinstance(each, dict) and each.get("type") == kind
+    )
+    return next(of_kind, schema)
+
+
+def _source(value: JsonValue) -> str:
+    """Return the input of the pipeline that a binding names; empty if it names none."""
+    try:
+        reference = parse_binding(value)
+    except InvalidPipeline:  # reported where the stage is bound
+        return ""
+    return reference.port if reference is not None and reference.is_input else ""
+
+
+def _named(fault: BadField, ports: Iterable[FedPort], way_out: str) -> BadField:
+    """Return a fault with the value, the ports and the way to correct it in its detail."""
+    parts = [fault.detail]
+    if fault.detail.startswith("must "):
+        parts.append(f", not {fault.value},")
+    if places := " and ".join(map(str, ports)):
+        parts.append(f" for {places}")
+    return replace(fault, detail=f"{''.join(parts).rstrip(',')}: {way_out}")

@@ -1,0 +1,74 @@
+"""Which ports an input feeds, and the limits that a form can show of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pesto_runtime.pipeline import fed_ports, input_schema
+from tests.unit.pipeline.building import NUMBER, image, pipeline, process
+
+ONE = process("one", {"x": image(), "gain": {**NUMBER, "minimum": 0, "maximum": 9}}, {"y": image()})
+TWO = process(
+    "two",
+    {"x": image(), "limit": {**NUMBER, "minimum": 2, "maximum": 12}, "word": {"enum": ["a", "b"]}},
+    {"y": image()},
+    optional=("word",),
+)
+MADE = pipeline(
+    {
+        "a": ("one", {"x": "$inputs.scene", "gain": "$inputs.level"}),
+        "b": ("two", {"x": "$a.y", "limit": "$inputs.level", "word": "$inputs.word"}),
+        "c": ("two", {"x": "$b.y", "limit": 3, "word": "$$inputs.level"}),
+    },
+    {"o": "$c.y"},
+    inputs={"scene": "image", "level": "number", "word": "string", "unused": "array"},
+)
+DESCRIPTIONS = {"one": ONE, "two": TWO}
+
+
+def test_every_port_that_an_input_feeds_is_found() -> None:
+    """In several stages, under other names; a literal with an escaped `$` is no input."""
+    fed = fed_ports(MADE, DESCRIPTIONS)
+    assert {name: [str(port) for port in ports] for name, ports in fed.items()} == {
+        "scene": ["'x' of stage 'a'"],
+        "level": ["'gain' of stage 'a'", "'limit' of stage 'b'"],
+        "word": ["'word' of stage 'b'"],
+        "unused": [],
+    }
+
+
+def test_a_process_without_a_description_feeds_nothing() -> None:
+    """It is reported elsewhere; the ports of the others are found."""
+    fed = fed_ports(MADE, {"one": ONE})
+    assert [str(port) for port in fed["level"]] == ["'gain' of stage 'a'"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "schemas", "expected"),
+    [
+        ("number", [{"minimum": 0, "maximum": 9}, {"minimum": 2, "maximum": 12}],
+         {"type": "number", "minimum": 2, "maximum": 9}),
+        ("number", [{"exclusiveMinimum": 1, "exclusiveMaximum": 9}, {"exclusiveMinimum": 3}],
+         {"type": "number", "exclusiveMinimum": 3, "exclusiveMaximum": 9}),
+        ("string", [{"enum": ["a", "b", "c"]}, {"enum": ["c", "b"]}],
+         {"type": "string", "enum": ["b", "c"]}),
+        ("string", [{"minLength": 2, "maxLength": 8}, {"minLength": 1, "maxLength": 4}],
+         {"type": "string", "minLength": 2, "maxLength": 4}),
+        ("number", [{"anyOf": [{"type": "number", "minimum": 1}, {"type": "null"}], "title": "x"}],
+         {"type": "number", "minimum": 1}),
+        ("number", [{"type": "integer", "default": 3}], {"type": "number"}),
+        ("integer", [], {"type": "integer"}),
+    ],
+    ids=["range", "exclusive", "enum", "length", "nullable", "nothing to inherit", "unused"],
+)  # fmt: skip
+def test_a_form_has_the_limits_of_all_ports(
+    kind: str, schemas: list[dict[str, object]], expected: dict[str, object]
+) -> None:
+    """The narrowest of each; the type is that of the input."""
+    inputs = {f"p{index}": schema for index, schema in enumerate(schemas)}
+    description = process("many", {"x": image(), **inputs}, {"y": image()})
+    bindings = {"x": "$inputs.scene", **dict.fromkeys(inputs, "$inputs.value")}
+    made = pipeline(
+        {"s": ("many", bindings)}, {"o": "$s.y"}, inputs={"scene": "image", "value": kind}
+    )
+    assert input_schema(kind, fed_ports(made, {"many": description})["value"]) == expected
