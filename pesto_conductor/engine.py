@@ -170,15 +170,11 @@ def _planned(request: RunRequest, services: Services, inputs: PipelineInputs) ->
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
     folder = request.folder.resolve()
     store = run_store(folder, request.store)
-    return plan(
-        request.pipeline,
-        services,
-        inputs,
-        store=store,
-        sizing=sizing,
-        folder=folder,
+    planned = plan(
+        request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
         patience_s=request.patience_s,
-    ).plan
+    )  # fmt: skip
+    return planned.plan
 
 
 def _finished(request: RunRequest, planned: Plan) -> Document | None:

@@ -130,8 +130,8 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         read_inputs(pipeline, request.inputs),
         store=run_store(request.folder.resolve(), request.store),
         sizing=sizing,
-        folder=request.folder.resolve(),
         patience_s=request.patience_s,
+        folder=request.folder.resolve(),
     )
     return services, planned.plan
 

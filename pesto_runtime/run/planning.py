@@ -213,8 +213,8 @@ def plan(
     *,
     store: str,
     sizing: Sizing,
-    folder: Path | None = None,
     patience_s: float = 60.0,
+    folder: Path | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -224,8 +224,8 @@ def plan(
         inputs: Scenes and parameters.
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
-        folder: The output folder that the run will own; None for a plan of no run.
         patience_s: Seconds that the run waits for a service that restarts or does not respond.
+        folder: The output folder that the run will own; None for a plan of no run.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
@@ -246,10 +246,10 @@ def plan(
         run_id=uuid4().hex,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
-    warnings += tuple(_unidentified(inputs.scenes))
     owned = file_href(folder) if folder else ""
-    changes = {"warnings": warnings, "folder": owned, "patience_s": patience_s}
-    planned = planned.model_copy(update=changes)
+    planned = planned.model_copy(
+        update={"warnings": warnings, "folder": owned, "patience_s": patience_s}
+    )
     return Planned(planned, checked, _estimates(planned, checked))
 
 
