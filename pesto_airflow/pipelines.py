@@ -79,12 +79,16 @@ def require_inputs(known: KnownPipeline, values: Mapping[str, JsonValue]) -> Non
     Raises:
         InvalidPipeline: with every error.
     """
-    from pesto_runtime.pipeline import input_faults
+    from pesto_runtime.pipeline import input_defaults, input_faults
     from pesto_runtime.run.planning import read_values
 
-    fixed = {name: value for name, value in values.items() if not _is_templated(value)}
-    read = read_values(known.pipeline, fixed)
-    faults = tuple(input_faults(known.pipeline, known.descriptions, read, given=values))
+    given = {name: value for name, value in values.items() if value is not None}
+    fixed = {name: value for name, value in given.items() if not _is_templated(value)}
+    defaults = input_defaults(known.pipeline, known.descriptions)
+    absent = {name: value for name, value in defaults.items() if name not in given}
+    read = {**absent, **read_values(known.pipeline, fixed)}
+    found = input_faults(known.pipeline, known.descriptions, read, given={*given, *absent})
+    faults = tuple(found)
     if faults:
         raise InvalidPipeline.of(f"pipeline {known.pipeline.name!r}", faults)
 
