@@ -55,6 +55,10 @@ class GroupSettings(TypedDict, total=False):
     """Whether image outputs become cloud-optimised GeoTIFFs."""
     keep: bool
     """Whether the run store of a complete run is preserved."""
+    take_over: bool
+    """Whether the folder is taken from a run that still owns it."""
+    replace: bool
+    """Whether the finished result of another pipeline or scene is overwritten."""
 
 
 DEFAULTS: GroupSettings = {
@@ -70,6 +74,8 @@ DEFAULTS: GroupSettings = {
     "assets": None,
     "as_cog": False,
     "keep": False,
+    "take_over": False,
+    "replace": False,
 }
 
 
@@ -93,7 +99,7 @@ def pesto_pipeline(
 
     Args:
         pipeline: Its file, or its JSON.
-        folder: Folder for the outputs; templated. Only one run may use it at a time.
+        folder: Folder for the outputs; templated. One run owns it at a time.
         services: Folder of saved descriptions, one of each process; each live service is compared
             with its description before the first tile.
         inputs: Input name -> path or href of an image, or a value; templated.
@@ -123,6 +129,8 @@ def pesto_pipeline(
             tile=chosen["tile"],
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
+            take_over=chosen["take_over"],
+            replace=chosen["replace"],
         )
         last: RunOperator = planned
         for phase in known.phases:

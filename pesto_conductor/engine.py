@@ -25,8 +25,9 @@ from pesto_conductor.workflows import chosen_services, workflow_definition
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
+from pesto_runtime.run.ownership import abandon, require_free
 from pesto_runtime.run.planning import plan, read_inputs, shape
-from pesto_runtime.run.publishing import finished_result
+from pesto_runtime.run.publishing import finish, finished_result
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import locked_workspace, run_store
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import Plan
     from pesto_runtime.engines import ProgressListener, RunRequest
     from pesto_runtime.run.planning import PipelineInputs
     from pesto_runtime.run.services import Services
@@ -68,10 +70,14 @@ class ConductorEngine:
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
         inputs = read_inputs(request.pipeline, request.inputs)
-        finished = _finished(request, services, inputs, watcher)
-        if finished is not None:
+        planned = _planned(request, services, inputs)
+        for warning in planned.warnings:
+            watcher.warn(warning)
+        if (finished := _finished(request, planned)) is not None:
+            watcher.warn("already complete: nothing was computed; --fresh computes it again")
             return finished
         with ExitStack() as stack:
+            stack.callback(abandon, planned)
             url = configured_url() or stack.enter_context(borrowed()).url
             conductor = stack.enter_context(Conductor(url)).require()
             register(conductor, {})
@@ -159,23 +165,29 @@ class RunWorkers:
         )  # fmt: skip
 
 
-def _finished(
-    request: RunRequest, services: Services, inputs: PipelineInputs, watcher: ProgressListener
-) -> Document | None:
-    """Plan the run to find its errors; return its result if it is complete already."""
+def _planned(request: RunRequest, services: Services, inputs: PipelineInputs) -> Plan:
+    """Plan the run to find its errors, before workers are started."""
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
-    with locked_workspace(request.folder) as workspace:
-        store = run_store(request.folder, request.store)
-        planned = plan(request.pipeline, services, inputs, store=store, sizing=sizing)
-        for warning in planned.plan.warnings:
-            watcher.warn(warning)
+    folder = request.folder.resolve()
+    store = run_store(folder, request.store)
+    return plan(request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder).plan
+
+
+def _finished(request: RunRequest, planned: Plan) -> Document | None:
+    """Return the result if it is complete already.
+
+    Raises:
+        FolderInUse: another run owns the folder, or has finished in it.
+    """
+    with locked_workspace(request.folder, run=planned.run) as workspace:
+        require_free(request.folder, planned, take_over=request.take_over, replace=request.replace)
         if request.fresh:
-            forget_run(planned.plan)
+            forget_run(planned)
             workspace.clear()
             return None
-        finished = finished_result(request.folder, planned.plan.run, as_cog=request.as_cog)
-    if finished is not None:
-        watcher.warn("already complete: nothing was computed; --fresh computes it again")
+        finished = finished_result(request.folder, planned.run, as_cog=request.as_cog)
+        if finished is not None:
+            finish(planned, workspace, finished, keep=request.keep)
     return finished
 
 
@@ -206,6 +218,8 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "holes": "keep",  # as the local engine: a run with holes is PARTIAL, not failed
         "as_cog": request.as_cog,
         "keep": request.keep,
+        "take_over": request.take_over,
+        "replace": request.replace,
     }
     return {name: value for name, value in values.items() if value is not None}
 

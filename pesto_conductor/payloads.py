@@ -55,6 +55,12 @@ class PlanInput(ClosedValue):
     fresh: bool | None = Field(
         default=None, description="Delete the blocks that earlier runs have stored."
     )
+    take_over: bool | None = Field(
+        default=None, description="Take the folder from a run that still owns it."
+    )
+    replace: bool | None = Field(
+        default=None, description="Overwrite the finished result of another pipeline or scene."
+    )
 
 
 class ChunkInput(ClosedValue):

@@ -1,116 +1,38 @@
 """Bind each task type to an activity of the runtime, with the models of its input and output.
 
 Every activity blocks, is idempotent, and runs in a thread of a worker. This file does not talk to
-Conductor: `worker_loop.py` takes tasks and reports their results.
+Conductor: `worker_loop.py` takes tasks and reports their results, `binding.py` validates them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from pesto_conductor import payloads
+from pesto_conductor.binding import TaskBinding, TaskContext, Verb
 from pesto_conductor.taskdefs import PREFIX, task_definition
 from pesto_runtime.contract.raster import ClosedValue
-from pesto_runtime.errors import ContractBroken, InvalidInput, NotFound
+from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
-from pesto_runtime.schema import schema_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pydantic import JsonValue
 
-    from pesto_conductor.taskdefs import TaskDefinition
     from pesto_runtime.contract import ChunkResult
-    from pesto_runtime.run.records import TileObserver
 
 T = TypeVar("T", bound=ClosedValue)
 
 TASK_COST_S = 0.015
 """Seconds that a task costs in addition to its work: 256 tasks took 2.6 to 3.6 s."""
 
-_HEAVY_MODULES = (
-    "jsonschema.validators",
-    "pesto_runtime.client.client",
-    "pesto_runtime.run.local",
-    "pesto_runtime.run.workspace",
-)
-_import_guard = Lock()
-
-
-@dataclass(frozen=True)
-class TaskContext:
-    """Everything that an activity knows of its task in addition to the input.
-
-    Attributes:
-        server: URL of the Conductor.
-        workflow: Id of the workflow that the task belongs to.
-        observer: Receives the state of each tile, and can stop the activity.
-        log: Writes a line to the task's log.
-    """
-
-    server: str
-    workflow: str
-    observer: TileObserver
-    log: Callable[[str], None]
-
-
-Verb: TypeAlias = "Callable[[ClosedValue, TaskContext], ClosedValue]"
-
-
-@dataclass(frozen=True)
-class TaskBinding:
-    """A task type and its activity.
-
-    Attributes:
-        definition: The task definition, with the schemas of input and output.
-        verb: The activity; it blocks.
-        models: Models of the input; the first whose required fields are all present is used.
-    """
-
-    definition: TaskDefinition
-    verb: Verb
-    models: tuple[type[ClosedValue], ...]
-
-    def run(self, task_input: Mapping[str, JsonValue], task: TaskContext) -> dict[str, JsonValue]:
-        """Validate the input of one task, run the activity, and validate the output.
-
-        Raises:
-            InvalidInput: the input does not fit the schema; names every wrong field.
-            ContractBroken: the output does not fit the schema.
-            PestoError: the error of the activity.
-        """
-        _import_heavy_modules()
-        document = _plain(task_input)
-        # The server stores the schemas, but does not enforce them (Conductor 3.32).
-        faults = list(schema_faults(self.definition.input_schema, document))
-        if faults:
-            raise InvalidInput.of(f"input of {self.definition.name}", faults)
-        result = self.verb(self._parsed(document), task)
-        output: dict[str, JsonValue] = result.model_dump(mode="json", exclude_none=True)
-        faults = list(schema_faults(self.definition.output_schema, output))
-        if faults:
-            raise ContractBroken.of(f"output of {self.definition.name}", faults)
-        return output
-
-    def _parsed(self, document: dict[str, JsonValue]) -> ClosedValue:
-        matching = (
-            model
-            for model in self.models
-            if all(
-                name in document
-                for name, field in model.model_fields.items()
-                if field.is_required()
-            )
-        )
-        return next(matching).model_validate(document)
+_LOCK_WAIT_S = 60.0
 
 
 def binding_of(task_type: str) -> TaskBinding:
@@ -148,16 +70,18 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
 
     Raises:
         InvalidPipeline: the pipeline, or its inputs, do not check; with every error.
+        FolderInUse: another run owns the folder, or has finished in it.
         PestoError: a scene or a service cannot be read.
     """
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.run.context import begin_run, forget_run
     from pesto_runtime.run.local import sizing_of
+    from pesto_runtime.run.ownership import claim
     from pesto_runtime.run.planning import count_tiles, plan, read_inputs
     from pesto_runtime.run.services import resolve_services
-    from pesto_runtime.run.workspace import run_store
+    from pesto_runtime.run.workspace import locked_workspace, run_store
 
-    started = datetime.now(UTC)
+    started, folder = datetime.now(UTC), _path(request.folder)
     pipeline, base = Pipeline.parse(request.pipeline), Path(request.base or ".").resolve()
     services = resolve_services(pipeline, base=base, chosen=request.model_dump()["services"])
     sizing = sizing_of(
@@ -169,14 +93,23 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         pipeline,
         services,
         read_inputs(pipeline, request.inputs),
-        store=run_store(_path(request.folder), request.store),
+        store=run_store(folder, request.store),
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
+        folder=folder,
     )
     for warning in planned.plan.warnings:
         task.log(warning)
-    if request.fresh:
-        forget_run(planned.plan)
-    href = begin_run(planned.plan)
+    with locked_workspace(folder, run=planned.plan.run, patience_s=_LOCK_WAIT_S):
+        claim(
+            folder,
+            planned.plan,
+            pid=None,
+            take_over=request.take_over or False,
+            replace=request.replace or False,
+        )
+        if request.fresh:
+            forget_run(planned.plan)
+        href = begin_run(planned.plan)
     return payloads.PlanOutput(
         plan=href,
         run=planned.plan.run,
@@ -255,16 +188,14 @@ def call(request: payloads.CallInput, _task: TaskContext) -> payloads.CallOutput
 
 def publish(request: payloads.PublishInput, task: TaskContext) -> payloads.PublishOutput:
     """End a run: write its outputs and its report into the output folder."""
-    from pesto_runtime.engines import SilentListener
-    from pesto_runtime.run.publishing import RunRecord
-    from pesto_runtime.run.workspace import publish_run
+    from pesto_runtime.run.publishing import publish_run
+    from pesto_runtime.run.result import RunRecord
 
     folder = _path(request.folder)
     started = datetime.fromisoformat(request.started) if request.started else datetime.now(UTC)
     record = RunRecord(engine={"name": "conductor", "run": task.workflow}, started=started)
     result = publish_run(
-        request.plan, folder, record, watcher=SilentListener(),
-        as_cog=request.as_cog or False, keep=request.keep or False,
+        request.plan, folder, record, as_cog=request.as_cog or False, keep=request.keep or False,
     )  # fmt: skip
     return payloads.PublishOutput.model_validate(
         {
@@ -279,6 +210,7 @@ def publish(request: payloads.PublishInput, task: TaskContext) -> payloads.Publi
 def cleanup(request: payloads.CleanupInput, task: TaskContext) -> payloads.CleanupOutput:
     """Delete what a failed run has stored, if requested; Conductor itself cancels open tasks."""
     from pesto_runtime.run.context import forget_run, load_context
+    from pesto_runtime.run.ownership import release
 
     href = request.plan or _plan_of(task.server, request.workflow)
     if not request.forget:
@@ -286,7 +218,10 @@ def cleanup(request: payloads.CleanupInput, task: TaskContext) -> payloads.Clean
         return payloads.CleanupOutput(forgotten=False)
     if href is not None:
         try:
-            forget_run(load_context(href).plan)
+            plan = load_context(href).plan
+            forget_run(plan)
+            if plan.folder:
+                release(path_of(plan.folder), plan.run)
         except NotFound:
             task.log(f"{href} does not exist any more")
     return payloads.CleanupOutput(forgotten=True)
@@ -320,25 +255,6 @@ _BINDINGS = {
         _bound("cleanup", cleanup, payloads.CleanupInput),
     )
 }
-
-
-def _import_heavy_modules() -> None:
-    """Import the modules that activities import inside functions."""
-    with _import_guard:  # without it, threads that begin together see a half-imported module
-        for name in _HEAVY_MODULES:
-            import_module(name)
-
-
-def _plain(task_input: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return an input without the parts that Conductor adds.
-
-    These are `__index` of a FORK_JOIN_DYNAMIC, and null for an expression without a value.
-    """
-    return {
-        name: value
-        for name, value in task_input.items()
-        if value is not None and not name.startswith("_")
-    }
 
 
 def _chunks(href: str, phase: int, request: payloads.PlanInput) -> list[payloads.ChunkInput]:

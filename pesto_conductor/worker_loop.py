@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pesto_conductor.binding import TaskContext
 from pesto_conductor.errors import Report, report_of, returned_to_queue
-from pesto_conductor.verbs import TaskContext
 from pesto_runtime.errors import InvalidInput, PestoError
 from pesto_runtime.run.records import TileObserver
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
+    from pesto_conductor.binding import TaskBinding
     from pesto_conductor.metrics import WorkerMetrics
     from pesto_conductor.taskqueue import Assignment, TaskQueue
-    from pesto_conductor.verbs import TaskBinding
     from pesto_runtime.run.records import TileRecord
 
 _LOG = logging.getLogger(__name__)
@@ -351,8 +351,9 @@ async def _take_all(slots: asyncio.Semaphore, most: int) -> int:
 
 
 def _exclusive_key(task: Assignment) -> tuple[object, ...]:
-    """Return a key that only one running attempt may have: of its chunk, or of the task itself."""
+    """Return a key that one running attempt may have: of its run and chunk, or of the task."""
     if "plan" in task.input and "start" in task.input:
         names = ("plan", "phase", "start", "stop")
-        return tuple(str(task.input.get(name)) for name in names)
+        # Identical runs have the same plan; each must get a result for its own task.
+        return (task.workflow, *(str(task.input.get(name)) for name in names))
     return (task.identity,)

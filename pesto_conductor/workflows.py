@@ -51,6 +51,13 @@ _PLAN_SETTINGS: dict[str, Document] = {
     },
     "concurrency": {"type": "integer", "minimum": 1, "description": "Tiles of a chunk at once."},
     "fresh": {"type": "boolean", "description": "Delete the blocks that earlier runs have stored."},
+    "take_over": {
+        "type": "boolean", "description": "Take the folder from a run that still owns it.",
+    },
+    "replace": {
+        "type": "boolean",
+        "description": "Overwrite the finished result of another pipeline or scene.",
+    },
 }  # fmt: skip
 _PUBLISH_SETTINGS: dict[str, Document] = {
     "as_cog": {"type": "boolean", "description": "Write cloud-optimised GeoTIFFs."},

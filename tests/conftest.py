@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.run import workspace
+from pesto_runtime.run import publishing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,4 +74,4 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     def write_report(path: Path, _data: object) -> None:
         path.write_text("<!doctype html>")
 
-    monkeypatch.setattr(workspace, "write_report", write_report)
+    monkeypatch.setattr(publishing, "write_report", write_report)

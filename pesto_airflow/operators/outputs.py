@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pesto_airflow.operators.run import RunOperator
 from pesto_airflow.pipelines import require_absolute_path, stage_values
-from pesto_runtime.engines import SilentListener
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.hrefs import file_href
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import Asset, Context, XComArg
-    from airflow.sdk.types import Logger
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Window
@@ -194,23 +192,16 @@ class PestoPublishOperator(RunOperator):
         Raises:
             InvalidInput: the folder is a relative path.
             RunFailed: there is no output, or a raster with holes has no nodata value.
-            StoreRefused: another run uses the folder.
+            FolderInUse: another run uses the folder.
             StoreFailed: disk full, or not writable.
         """
-        from pesto_runtime.run.publishing import RunRecord
-        from pesto_runtime.run.workspace import publish_run
+        from pesto_runtime.run.publishing import publish_run
+        from pesto_runtime.run.result import RunRecord
 
         run, folder = context["dag_run"], require_absolute_path("folder", self.folder)
         engine: dict[str, JsonValue] = {"name": "airflow", "run": run.run_id, "dag": run.dag_id}
         record = RunRecord(engine=engine, started=run.start_date or datetime.now(UTC))
-        result = publish_run(
-            str(self.plan),
-            folder,
-            record,
-            watcher=_WarningLog(self.log),
-            as_cog=self.as_cog,
-            keep=self.keep,
-        )
+        result = publish_run(str(self.plan), folder, record, as_cog=self.as_cog, keep=self.keep)
         outputs = _asset_extras(result, folder)
         for name, asset in self.assets.items():
             context["outlet_events"][asset].extra = outputs.get(name, {"skipped": True})
@@ -234,17 +225,6 @@ def _summary(result: Mapping[str, JsonValue], folder: Path) -> str:
     counts = tiles.items() if isinstance(tiles, dict) else ()
     text = ", ".join(f"{count} {name}" for name, count in counts)
     return f"{result['status']}: tiles {text}; the outputs are in {folder}"
-
-
-class _WarningLog(SilentListener):
-    """Writes the warnings of a run into the log of the task."""
-
-    def __init__(self, log: Logger) -> None:
-        self._log = log
-
-    def warn(self, text: str) -> None:
-        """Log a warning."""
-        self._log.warning(text)
 
 
 class _Written(Protocol):

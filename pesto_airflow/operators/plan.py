@@ -48,6 +48,8 @@ class PestoPlanOperator(RunOperator):
         tile: Side of a tile, pixels; None to size it by memory.
         max_tasks: Maximum of chunks, and so of mapped tasks, per phase; never above 256.
         workers: Chunks that run at once on one machine.
+        take_over: Whether the folder is taken from a run that still owns it.
+        replace: Whether the finished result of another pipeline or scene is overwritten.
         kwargs: Arguments of every operator.
     """
 
@@ -73,6 +75,8 @@ class PestoPlanOperator(RunOperator):
         tile: int | None = None,
         max_tasks: int = 64,
         workers: int = 4,
+        take_over: bool = False,
+        replace: bool = False,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -86,6 +90,8 @@ class PestoPlanOperator(RunOperator):
         self.tile = tile
         self.max_tasks = max_tasks
         self.workers = workers
+        self.take_over = take_over
+        self.replace = replace
 
     @property
     def href(self) -> XComArg:
@@ -98,11 +104,13 @@ class PestoPlanOperator(RunOperator):
         Raises:
             InvalidInput: the folder or an image is a relative path.
             StoreRefused: the folder is not usable for a run.
+            FolderInUse: another run owns the folder, or has finished in it.
             InvalidPipeline: the pipeline or its inputs are wrong; with every error.
             InvalidContract: a service differs from its saved description in a breaking way.
             PestoError: an input is not readable, or a service is unreachable.
         """
         from pesto_runtime.run.context import begin_run
+        from pesto_runtime.run.ownership import claim
         from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
@@ -114,8 +122,9 @@ class PestoPlanOperator(RunOperator):
                 if pipeline.inputs.get(name) == "image" and isinstance(value, str)
             }
         )
-        with locked_workspace(folder, patience_s=_LOCK_WAIT_S):
-            planned = self._plan(pipeline, base, folder)
+        planned = self._plan(pipeline, base, folder)
+        with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
+            claim(folder, planned, pid=None, take_over=self.take_over, replace=self.replace)
             href = begin_run(planned)
         for warning in planned.warnings:
             self.log.warning(warning)
@@ -142,6 +151,7 @@ class PestoPlanOperator(RunOperator):
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
+            folder=folder,
         )
         return planned.plan
 

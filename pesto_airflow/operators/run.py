@@ -6,6 +6,7 @@ operators that write files are in `outputs`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from airflow.sdk import BaseOperator
 
 from pesto_airflow.errors import PestoRetryPolicy, native_errors
 from pesto_airflow.pipelines import holes_of_chunk, name_of_chunk, next_chunks, stage_values
+from pesto_runtime.errors import Interrupted, PestoError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +65,22 @@ class RunOperator(BaseOperator):
             PestoTryAgain: a retry can help.
         """
         with native_errors():
-            return self.perform(context)
+            try:
+                return self.perform(context)
+            except PestoError as error:
+                if not error.retryable and not isinstance(error, Interrupted):
+                    self._abandon()
+                raise
+
+    def _abandon(self) -> None:
+        """Let other runs have the output folder of a run that has failed."""
+        from pesto_runtime.run.context import load_context
+        from pesto_runtime.run.ownership import abandon
+
+        with suppress(PestoError):
+            plan = getattr(self, "plan", None)
+            if isinstance(plan, str):
+                abandon(load_context(plan).plan)
 
     def perform(self, context: Context) -> JsonValue:
         """Run the activity and return a small result for other tasks.

@@ -81,14 +81,12 @@ class AirflowEngine:
             Interrupted: stopped by Ctrl-C; the same call resumes the run.
             PestoError: the run failed; nothing is published.
         """
-        from pesto_runtime.run.publishing import finished_result
+        from pesto_runtime.run.ownership import abandon
 
         services, plan = _plan(request)
         for warning in plan.warnings:
             watcher.warn(warning)
-        if request.fresh:
-            _forget(request, plan)
-        elif finished := finished_result(request.folder, plan.run, as_cog=request.as_cog):
+        if (finished := _finished(request, plan)) is not None:
             watcher.warn("already complete: nothing was computed; --fresh computes it again")
             return finished
         try:
@@ -96,6 +94,8 @@ class AirflowEngine:
                 return _run_dag(target, request, services, plan, watcher)
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted; the same command resumes the run") from error
+        finally:
+            abandon(plan)  # of a run that is published, nobody owns the folder any more
 
 
 engine = AirflowEngine()
@@ -130,15 +130,31 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         read_inputs(pipeline, request.inputs),
         store=run_store(request.folder.resolve(), request.store),
         sizing=sizing,
+        folder=request.folder.resolve(),
     )
     return services, planned.plan
 
 
-def _forget(request: RunRequest, plan: Plan) -> None:
+def _finished(request: RunRequest, plan: Plan) -> dict[str, JsonValue] | None:
+    """Return the result if it is complete already, before half a minute is spent on an Airflow.
+
+    Raises:
+        StoreRefused: the output folder is not usable for a run.
+        FolderInUse: another run owns it, or has finished in it.
+    """
+    from pesto_runtime.run.ownership import require_free
+    from pesto_runtime.run.publishing import finish, finished_result
     from pesto_runtime.run.workspace import locked_workspace
 
-    with locked_workspace(request.folder) as workspace:
-        workspace.forget(plan)
+    with locked_workspace(request.folder, run=plan.run) as workspace:
+        require_free(request.folder, plan, take_over=request.take_over, replace=request.replace)
+        if request.fresh:
+            workspace.forget(plan)
+            return None
+        finished = finished_result(request.folder, plan.run, as_cog=request.as_cog)
+        if finished is not None:
+            finish(plan, workspace, finished, keep=request.keep)
+    return finished
 
 
 @dataclass(frozen=True)
@@ -156,11 +172,10 @@ class _Target:
 
 @contextmanager
 def _airflow(request: RunRequest) -> Iterator[_Target]:
-    """Yield the Airflow of the environment, or start one after checking the output folder.
+    """Yield the Airflow of the environment, or start one.
 
     Raises:
         InvalidInput: Airflow is not installed, or `PESTO_AIRFLOW_DAGS` is missing.
-        StoreRefused: the output folder is not usable for a run.
         RunFailed: Airflow did not start.
     """
     if url := os.environ.get(URL):
@@ -175,20 +190,11 @@ def _airflow(request: RunRequest) -> Iterator[_Target]:
         return
     if not is_airflow_installed():
         raise InvalidInput(f"{NOT_INSTALLED}; or set {URL} to the URL of a running Airflow")
-    _require_usable(request.folder)
     with tempfile.TemporaryDirectory(prefix="pesto-airflow-", ignore_cleanup_errors=True) as home:
         dags_folder = Path(home, "dags")
         dags_folder.mkdir()
         with running_standalone(Path(home), dags_folder, parallelism=request.workers) as standalone:
             yield _Target(standalone.api, dags_folder)
-
-
-def _require_usable(folder: Path) -> None:
-    """Reject a folder that no run can use, before half a minute is spent on starting Airflow."""
-    from pesto_runtime.run.workspace import locked_workspace
-
-    with locked_workspace(folder):
-        pass
 
 
 def _run_dag(
@@ -233,6 +239,8 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "workers": request.workers,
         "as_cog": request.as_cog,
         "keep": request.keep,
+        "take_over": request.take_over,
+        "replace": request.replace,
     }
 
 

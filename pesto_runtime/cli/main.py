@@ -38,6 +38,7 @@ app.command()(running.check)
 app.command()(running.plan)
 app.command()(running.render)
 app.command()(running.run)
+app.command()(running.verify)
 
 
 def _print_version(is_requested: bool) -> None:  # positional: typer's signature of a callback

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from pesto_runtime.run.planning import Planned
 
 
-_REFUSED, _PARTIAL = 2, 3
+_FAILED, _REFUSED, _PARTIAL = 1, 2, 3
+_MOST_BLOCKS = 20
 _MIB = 1 << 20
 
 
@@ -191,6 +192,12 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite a result of another pipeline or scene.")
+    ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the folder from a run that owns it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
@@ -212,6 +219,8 @@ def run(
         keep=keep,
         fresh=fresh,
         as_cog=form is Form.cog,
+        replace=replace,
+        take_over=take_over,
     )
     hidden = as_json or not sys.stderr.isatty()
     with progress(request.pipeline.name, hidden=hidden) as watcher:
@@ -222,6 +231,32 @@ def run(
         show_result(result, out)
     if result["status"] != "COMPLETE":
         raise typer.Exit(_PARTIAL)
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a finished run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare the outputs of a finished run with its result.json, images block by block."""
+    from pesto_runtime.run.product_check import verify_result
+
+    checks = verify_result(folder)
+    if as_json:
+        report = [
+            {"output": each.name, "path": str(each.path), "intact": each.is_intact,
+             "detail": each.detail, "blocks": [list(window) for window in each.blocks]}
+            for each in checks
+        ]  # fmt: skip
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        for each in checks:
+            typer.echo(f"{each.name:<12} {each.path}  {each.detail or 'intact'}")
+            for window in each.blocks[:_MOST_BLOCKS]:
+                typer.echo(f"  block at column {window.col_off}, row {window.row_off}")
+            if len(each.blocks) > _MOST_BLOCKS:
+                typer.echo(f"  and {len(each.blocks) - _MOST_BLOCKS} more blocks")
+    if not all(each.is_intact for each in checks):
+        raise typer.Exit(_FAILED)
 
 
 def show_warnings(warnings: Sequence[object]) -> None:

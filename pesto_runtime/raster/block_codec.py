@@ -19,6 +19,7 @@ from pesto_runtime.errors import StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from mmap import mmap
 
 _LEVEL = 6
 _ANY_TRANSFORM = Affine.scale(2, -2)  # without one, rasterio warns: NotGeoreferencedWarning
@@ -106,7 +107,7 @@ class TagArray:
         except struct.error as error:
             raise StoreFailed(f"a block lies beyond what this TIFF can address: {error}") from error
 
-    def unpack(self, data: bytes) -> tuple[int, ...]:
+    def unpack(self, data: bytes | mmap) -> tuple[int, ...]:
         """Return the numbers that are now in the file."""
         return struct.unpack_from(f"<{self.count}{self.code}", data, self.position)
 
@@ -119,7 +120,7 @@ class BlockTable:
     sizes: TagArray
 
 
-def block_table(data: bytes) -> BlockTable:
+def block_table(data: bytes | mmap) -> BlockTable:
     """Find the block offsets and sizes of the first image in a TIFF.
 
     Raises:
@@ -141,7 +142,7 @@ def block_table(data: bytes) -> BlockTable:
     return BlockTable(arrays[_OFFSETS], arrays[_SIZES])
 
 
-def _array(data: bytes, entry: int, *, kind: int, big: bool) -> TagArray:
+def _array(data: bytes | mmap, entry: int, *, kind: int, big: bool) -> TagArray:
     if kind not in _FORMATS:
         raise StoreFailed(f"the block table has the unknown TIFF type {kind}")
     count = struct.unpack_from("<Q" if big else "<I", data, entry + 4)[0]

@@ -12,9 +12,12 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, BinaryIO, TextIO
+from zlib import crc32
 
 import numpy as np
 import rasterio.shutil
@@ -147,6 +150,24 @@ def file_sha256(path: Path) -> tuple[str, int]:
     """Return the sha256 (hexadecimal) and size (bytes) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def block_checksums(path: Path) -> str:
+    """Return the CRC-32 of every block of a TIFF's first image, each as 8 hexadecimal digits.
+
+    The order is that of the block table: row-major.
+
+    Raises:
+        StoreFailed: it is not a tiled TIFF.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        try:
+            table = block_table(data)
+            places = [*zip(table.offsets.unpack(data), table.sizes.unpack(data), strict=True)]
+        except (struct.error, IndexError, ValueError) as error:
+            raise StoreFailed(f"{path} is not a tiled TIFF: {error}") from error
+        with memoryview(data) as view:
+            return "".join(f"{crc32(view[start : start + size]):08x}" for start, size in places)
 
 
 def discard_unfinished(path: Path) -> None:

@@ -31,14 +31,16 @@ from pesto_runtime.run.context import (
     manifest_name,
     scalars_name,
 )
+from pesto_runtime.run.guard import ChunkGuard
 from pesto_runtime.run.inputs import Sources, picked_bands
 from pesto_runtime.run.mosaics import require_mosaics
+from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
 from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import Size, tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pesto_runtime.run.tile import TileOutcome
 
@@ -83,11 +85,14 @@ def process(
 
     Raises:
         Interrupted: `watch` stopped it; complete blocks are stored.
+        FolderInUse: another run has taken the output folder over.
         TilesFailed: there are holes, and `holes` is `fail`; a retry computes only these tiles.
         PestoError: an error that is not of a single tile: a raster that cannot be read, a service
             that is down or breaks its contract, a store that cannot be written.
     """
     context = load_context(chunk.plan)
+    beat = OwnerBeat(context.plan)
+    beat.keep()
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
     bands = _needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
@@ -98,7 +103,7 @@ def process(
     with raster_settings(), cancelled_when(watch.should_stop), TilePool(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as pool:  # fmt: skip
-        run = _Chunks(context, stages, bands, pool, watch)
+        run = _Chunks(context, stages, bands, pool, watch, beat)
         for window in windows:
             _run_chunk(run, window, tile=phase.tile)
     result = _save_manifest(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
@@ -109,13 +114,18 @@ def process(
 
 @dataclass
 class _Chunks:
-    """Some chunks of a phase while they run; belongs to one thread."""
+    """Some chunks of a phase while they run; belongs to one thread.
+
+    `checks` run at the start and at the end of each chunk, and raise if anything is not as planned.
+    """
 
     context: RunContext
     stages: PhaseStages
     bands: Mapping[str, tuple[int, ...]]
     pool: TilePool
     watch: TileObserver
+    beat: OwnerBeat
+    checks: tuple[Callable[[], None], ...] = ()
     meter: CostMeter = field(default_factory=CostMeter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
@@ -123,6 +133,7 @@ class _Chunks:
 
     def record(self, window: Window, seconds: float, state: str) -> None:
         """Record the state of a tile, and report it to the observer."""
+        self.beat.keep()
         self.records.append(TileRecord(window, seconds, state))
         self.watch.on_tile(self.records[-1])
 
@@ -153,17 +164,21 @@ def _runner(
 
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
-    writer = ChunkWriter.of(run.context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
-    if run.stages.kind == "whole":
-        _run_whole(run, writer, chunk)
-    else:
-        group = _block_group(run.context, run.stages)
-        tiles = _missing_tiles(run, writer, tiles_of(chunk, tile, group=group))
-        for outcome in run.pool.run(tiles, check_stop=run.check_stop):
-            begun = time.perf_counter()
-            state = _store(run, writer, outcome)
-            run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
+    with ChunkGuard(run.context, checks=run.checks) as context:
+        writer = ChunkWriter.of(context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
+        if run.stages.kind == "whole":
+            _run_whole(run, writer, chunk)
+        else:
+            _run_tiles(run, writer, tiles_of(chunk, tile, group=_block_group(context, run.stages)))
     run.blocks += writer.blocks
+
+
+def _run_tiles(run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]) -> None:
+    tiles = _missing_tiles(run, writer, windows)
+    for outcome in run.pool.run(tiles, check_stop=run.check_stop):
+        begun = time.perf_counter()
+        state = _store(run, writer, outcome)
+        run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
 
 
 def _block_group(context: RunContext, stages: PhaseStages) -> Size:
@@ -211,7 +226,7 @@ def _run_whole(run: _Chunks, writer: ChunkWriter, window: Window) -> None:
     outputs = {name.rpartition(".")[2]: encode_value(name, v) for name, v in values.items()}
     if outputs:
         name = scalars_name(run.context, run.stages.stages[0].id)
-        run.context.store.put_json(name, dict(outputs))
+        writer.context.store.put_json(name, dict(outputs))
     run.record(window, time.perf_counter() - begun, "done")
 
 

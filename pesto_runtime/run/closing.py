@@ -37,6 +37,7 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
+from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.run.tile import in_stage
@@ -194,6 +195,7 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
         PestoError: a process fails to finish, or the store cannot be written.
     """
     context = load_context(plan_href)
+    OwnerBeat(context.plan).keep()
     phase = context.phases[number]
     if is_blocked(context, number):
         return tuple(stage.id for stage in (*phase.stages, *phase.reduces))
@@ -331,9 +333,7 @@ def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | N
     return number - 1  # the head is 0, the tail the last
 
 
-def _located(
-    plan_href: str, vector: str, holes: list[Window]
-) -> Iterator[dict[str, JsonValue]]:
+def _located(plan_href: str, vector: str, holes: list[Window]) -> Iterator[dict[str, JsonValue]]:
     """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
     context = load_context(plan_href)
     size, transform = context.sizes[vector], _transform(context, vector)

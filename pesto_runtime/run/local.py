@@ -1,4 +1,4 @@
-"""Run pipelines on this machine, in threads or in spawned worker processes: the local engine.
+"""Run pipelines on this machine, in threads or in worker processes: the local engine.
 
 It runs the chunks of one phase after another and resumes earlier runs. It does no computations of
 its own: the activities do.
@@ -6,9 +6,7 @@ its own: the activities do.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import threading
 import time
 import uuid
@@ -17,31 +15,31 @@ from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.contract import Chunk
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.pipeline import Sizing
-from pesto_runtime.raster.read import limit_cache
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, forget_run, is_blocked, load_context
+from pesto_runtime.run.ownership import claim, release
 from pesto_runtime.run.planning import count_tiles, plan, read_inputs
-from pesto_runtime.run.publishing import RunRecord, finished_result
+from pesto_runtime.run.process_workers import ProcessWorkers
+from pesto_runtime.run.publishing import finish, finished_result, publish
 from pesto_runtime.run.records import TileObserver, TileRecord
+from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
-from pesto_runtime.run.workspace import end_run, locked_workspace, run_store
+from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from multiprocessing.queues import SimpleQueue
-    from multiprocessing.synchronize import Event
 
     from pydantic import JsonValue
 
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from pesto_runtime.run.workspace import Workspace
 
 
-_MOST_REBUILDS = 3
+_MOST_DEATHS = 3
 _POLL_S = 0.1
 _MEMORY_SHARE = 4
 
@@ -75,23 +73,23 @@ class LocalEngine:
         )
         inputs = read_inputs(pipeline, request.inputs)
         sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
-        with locked_workspace(folder) as workspace:
-            store = run_store(folder, request.store)
-            planned = plan(pipeline, services, inputs, store=store, sizing=sizing)
-            for warning in planned.plan.warnings:
-                watcher.warn(warning)
-            if request.fresh:
-                _forget(planned.plan, workspace)
-            elif finished := finished_result(folder, planned.plan.run, as_cog=request.as_cog):
-                watcher.warn("already complete: nothing was computed; --fresh computes it again")
-                return finished
+        store = run_store(folder, request.store)
+        planned = plan(pipeline, services, inputs, store=store, sizing=sizing, folder=folder).plan
+        for warning in planned.warnings:
+            watcher.warn(warning)
+        with locked_workspace(folder, run=planned.run, on_wait=watcher.warn) as workspace:
+            claim(
+                folder,
+                planned,
+                pid=os.getpid(),
+                take_over=request.take_over,
+                replace=request.replace,
+            )
             try:
-                result = _LocalRun(planned.plan, request, watcher).run(workspace)
+                return _resume_or_run(planned, request, workspace, watcher)
             finally:
                 close_callers()
-            if result["status"] == "COMPLETE" and not request.keep:
-                _forget(planned.plan, workspace)
-        return result
+                release(folder, planned.run)
 
 
 engine = LocalEngine()
@@ -106,10 +104,25 @@ def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
     )
 
 
-def _forget(plan: Plan, workspace: Workspace) -> None:
-    if plan.store != workspace.store:
-        forget_run(plan)
-    workspace.clear()
+def _resume_or_run(
+    plan: Plan, request: RunRequest, workspace: Workspace, watcher: ProgressListener
+) -> dict[str, JsonValue]:
+    """Return the result in a locked folder if it is complete; compute what is missing otherwise."""
+    result = None
+    if request.fresh:
+        if plan.store != workspace.store:
+            forget_run(plan)
+        workspace.clear()
+    else:
+        result = finished_result(workspace.folder, plan.run, as_cog=request.as_cog)
+    if result is not None:
+        watcher.warn("already complete: nothing was computed; --fresh computes it again")
+    else:
+        result = _LocalRun(plan, request, watcher).run(workspace)
+    finish(plan, workspace, result, keep=request.keep)
+    if result["status"] == "COMPLETE" and not request.keep:
+        workspace.clear()
+    return result
 
 
 class _LocalRun:
@@ -140,35 +153,35 @@ class _LocalRun:
             phase_seconds=seconds,
         )
         self._watcher.begin(sum(count_tiles(phase) for phase in phases))
-        for number in range(len(phases)):
-            begun = time.perf_counter()
-            if not is_blocked(self._context, number):
-                self._run_chunks(number, len(phases[number].chunks))
-                close_phase(self._href, number)
-            seconds.append(time.perf_counter() - begun)
-        return end_run(self._href, workspace, record, as_cog=request.as_cog, watcher=self._watcher)
+        try:
+            for number in range(len(phases)):
+                begun = time.perf_counter()
+                if not is_blocked(self._context, number):
+                    self._run_chunks(number, len(phases[number].chunks))
+                    close_phase(self._href, number)
+                seconds.append(time.perf_counter() - begun)
+        finally:
+            self._workers.close()
+        return publish(self._href, workspace, record, as_cog=request.as_cog)
 
     def _run_chunks(self, phase: int, count: int) -> None:
-        """Run the chunks of a phase; replaces a broken executor up to 3 times in a row."""
-        waiting, rebuilds = set(range(count)), 0
+        """Run the chunks of a phase; again those whose worker died, up to 3 times in a row."""
+        waiting, deaths = set(range(count)), 0
         while waiting:
             before = len(waiting)
-            try:
-                for number in self._fan_out(phase, waiting):
-                    waiting.discard(number)
-            except BrokenExecutor as error:
-                # One dead worker process breaks the whole executor, and all chunks in it fail. An
-                # attempt that finished a chunk makes progress, and does not count.
-                rebuilds = 0 if len(waiting) < before else rebuilds + 1
-                if rebuilds > _MOST_REBUILDS:
-                    raise RunFailed(
-                        f"worker processes died {rebuilds} times without finishing a chunk: the "
-                        "algorithm crashes, or memory runs out; run fewer --workers, or smaller "
-                        "tiles; the same command resumes the run"
-                    ) from error
+            for number in self._fan_out(phase, waiting):
+                waiting.discard(number)
+            # An attempt that finished a chunk makes progress, and does not count.
+            deaths = 0 if len(waiting) < before else deaths + 1
+            if deaths > _MOST_DEATHS:
+                raise RunFailed(
+                    f"worker processes died {deaths} times without finishing a chunk: the "
+                    "algorithm crashes, or memory runs out; run fewer --workers, or smaller "
+                    "tiles; the same command resumes the run"
+                )
 
     def _fan_out(self, phase: int, numbers: set[int]) -> Iterator[int]:
-        """Run chunks on a new executor, and yield the number of each finished chunk."""
+        """Run chunks, and yield the number of each finished one."""
         executor = self._workers.executor()
         try:
             waiting = {
@@ -194,8 +207,10 @@ class _LocalRun:
             done, _ = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             self._report_progress()
             for future in done:
-                future.result()
-                yield waiting.pop(future)
+                number = waiting.pop(future)
+                with suppress(BrokenExecutor):  # its worker died
+                    future.result()
+                    yield number
 
     def _report_progress(self) -> None:
         self._watcher.advance(len(self._workers.new_records()))
@@ -205,16 +220,23 @@ class ChunkWorkers(Protocol):
     """Workers of one kind: creates their executors, and collects their tile records."""
 
     def executor(self) -> Executor:
-        """Create an executor; called again after one broke."""
+        """Create an executor for the chunks of a phase."""
 
     def run(self, chunk: Chunk) -> ChunkResult:
-        """Run a chunk in a worker; picklable if workers are processes."""
+        """Run a chunk in a worker.
+
+        Raises:
+            BrokenExecutor: the worker has died.
+        """
 
     def new_records(self) -> list[TileRecord]:
         """Return the records of tiles that ended since the previous call."""
 
     def stop(self) -> None:
         """Stop every worker before its next tile."""
+
+    def close(self) -> None:
+        """End the workers."""
 
 
 @dataclass
@@ -244,71 +266,5 @@ class ThreadWorkers:
         """Stop every thread before its next tile."""
         self._stopped.set()
 
-
-class ProcessWorkers:
-    """Spawned processes: for code that does not release the GIL, or that crashes."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        # Not fork: the parent has threads, and a lock that one of them has taken would stay locked
-        # in the child.
-        self._context = multiprocessing.get_context("spawn")
-        self._records: SimpleQueue[TileRecord] = self._context.SimpleQueue()
-        self._stopped = self._context.Event()
-
-    def executor(self) -> Executor:
-        """Create a pool of spawned processes, with a queue and an event of its own."""
-        # A worker that was killed may have taken a lock of the old queue or event, and nothing
-        # releases it any more.
-        self._records = self._context.SimpleQueue()
-        self._stopped = self._context.Event()
-        return ProcessPoolExecutor(
-            self._count,
-            mp_context=self._context,
-            initializer=_set_up_process,
-            initargs=(self._records, self._stopped),
-        )
-
-    @property
-    def run(self) -> _ChunkRunner:
-        """The function that runs a chunk in a worker process."""
-        return _run_in_process
-
-    def new_records(self) -> list[TileRecord]:
-        """Return the records of tiles that ended since the previous call."""
-        records = []
-        while not self._records.empty():
-            records.append(self._records.get())
-        return records
-
-    def stop(self) -> None:
-        """Stop every process before its next tile."""
-        self._stopped.set()
-
-
-class _ChunkRunner(Protocol):
-    def __call__(self, chunk: Chunk) -> ChunkResult: ...
-
-
-_watch = TileObserver()
-
-
-def _set_up_process(records: SimpleQueue[TileRecord], stopped: Event) -> None:
-    """Set up a worker process: it ignores Ctrl-C, and ends when its parent dies."""
-    global _watch  # noqa: PLW0603  # one per worker process, set before its first chunk
-    # A terminal sends Ctrl-C to all processes of the group; the parent stops the workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    limit_cache()
-    _watch = TileObserver(records.put, stopped.is_set)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _run_in_process(chunk: Chunk) -> ChunkResult:
-    return process(chunk, watch=_watch)
+    def close(self) -> None:
+        """Do nothing: the threads have ended with their executors."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline, Plan
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
-from pesto_runtime.hrefs import as_href
+from pesto_runtime.hrefs import as_href, file_href
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
@@ -208,7 +208,13 @@ def read_values(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str,
 
 
 def plan(
-    pipeline: Pipeline, services: Services, inputs: PipelineInputs, *, store: str, sizing: Sizing
+    pipeline: Pipeline,
+    services: Services,
+    inputs: PipelineInputs,
+    *,
+    store: str,
+    sizing: Sizing,
+    folder: Path | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -218,6 +224,7 @@ def plan(
         inputs: Scenes and parameters.
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
+        folder: The output folder that the run will own; None for a plan of no run.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
@@ -238,7 +245,8 @@ def plan(
         sizing=sizing,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
-    planned = planned.model_copy(update={"warnings": warnings})
+    owned = file_href(folder) if folder else ""
+    planned = planned.model_copy(update={"warnings": warnings, "folder": owned})
     return Planned(planned, checked, _estimates(planned, checked))
 
 

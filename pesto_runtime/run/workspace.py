@@ -1,6 +1,7 @@
-"""Manage the output folder of a run: its lock, its run store, and the end of the run in it.
+"""Manage the output folder of a run: its lock, and its run store.
 
-The end is: publish the outputs, write the report, delete the run store.
+Which run owns the folder is in `run/ownership.py`, what is published into it in
+`run/publishing.py`.
 """
 
 from __future__ import annotations
@@ -12,28 +13,20 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pesto_runtime.errors import NotFound, StoreFailed, StoreRefused
+from pesto_runtime.errors import StoreRefused
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.report import ReportData, write_report
-from pesto_runtime.run.context import forget_run, load_context
-from pesto_runtime.run.publishing import finished_result, publish
-from pesto_runtime.run.records import tile_records
+from pesto_runtime.run.context import forget_run
+from pesto_runtime.run.ownership import OWNER, WORKSPACE, in_use, owner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pydantic import JsonValue
-
     from pesto_runtime.contract import Plan
-    from pesto_runtime.engines import ProgressListener
-    from pesto_runtime.run.publishing import RunRecord
 
 
-_FOLDER = ".pesto"
+_LOCK = "lock"
 _POLL_S = 0.1
-_PATIENCE_S = 60.0
-"""Wait for the lock at the end of a run: an orchestrator may retry a task that still publishes."""
 
 
 def run_store(folder: Path, store: str | None = None) -> str:
@@ -46,7 +39,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / _FOLDER
+        self.path = folder / WORKSPACE
 
     @property
     def store(self) -> str:
@@ -54,9 +47,9 @@ class Workspace:
         return file_href(self.path)
 
     def clear(self) -> None:
-        """Delete everything except the lock."""
+        """Delete everything except the lock and the owner."""
         for entry in self.path.iterdir():
-            if entry.name == "lock":
+            if entry.name in (_LOCK, OWNER):
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -66,7 +59,7 @@ class Workspace:
     @property
     def is_empty(self) -> bool:
         """Whether it contains only the lock."""
-        return all(entry.name == "lock" for entry in self.path.iterdir())
+        return all(entry.name == _LOCK for entry in self.path.iterdir())
 
     def forget(self, plan: Plan) -> None:
         """Delete the objects of one run, and clear the folder if it has no other files.
@@ -75,31 +68,42 @@ class Workspace:
             StoreFailed: the run store cannot be written.
         """
         forget_run(plan)
-        if not any(path.is_file() and path.name != "lock" for path in self.path.rglob("*")):
+        if not any(path.is_file() and path.name not in (_LOCK, OWNER)
+                   for path in self.path.rglob("*")):  # fmt: skip
             self.clear()
 
     def remove(self) -> None:
         """Delete the folder, while this process still has the lock."""
-        (self.path / "lock").unlink(missing_ok=True)
+        (self.path / _LOCK).unlink(missing_ok=True)
         self.path.rmdir()
 
 
 @contextmanager
-def locked_workspace(folder: Path, *, patience_s: float = 0) -> Iterator[Workspace]:
+def locked_workspace(
+    folder: Path,
+    *,
+    run: str,
+    patience_s: float = 0,
+    on_wait: Callable[[str], None] = lambda _text: None,
+) -> Iterator[Workspace]:
     """Lock an output folder until the block ends; then delete empty folders.
 
-    The operating system releases the lock when the process is killed.
+    The operating system releases the lock when the process is killed. A process of the same run is
+    waited for without an end: its result is the one that is wanted.
 
     Args:
         folder: The output folder; created if it is missing.
+        run: Key of the run that wants the folder.
         patience_s: Seconds to wait for another run that uses it.
+        on_wait: Receives a text for the user before the first wait for the same run.
 
     Raises:
-        StoreRefused: not a directory, not writable, or in use by another run.
+        StoreRefused: not a directory, or not writable.
+        FolderInUse: another run uses it; names it.
     """
     workspace = Workspace(folder)
     is_new = not folder.exists()
-    handle = _locked(workspace, time.monotonic() + patience_s)
+    handle = _locked(workspace, run, patience_s, on_wait)
     try:
         yield workspace
     finally:
@@ -112,114 +116,37 @@ def locked_workspace(folder: Path, *, patience_s: float = 0) -> Iterator[Workspa
             os.close(handle)
 
 
-def _locked(workspace: Workspace, deadline: float) -> int:
+def _locked(
+    workspace: Workspace, run: str, patience_s: float, on_wait: Callable[[str], None]
+) -> int:
     """Open and lock the lock file, and return its descriptor."""
+    deadline, is_waiting = time.monotonic() + patience_s, False
     while True:
         handle = _opened(workspace)
         with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between open and flock, the previous owner may have deleted the file. A lock on the
             # deleted file does not exclude a run that creates a new one: compare the inodes.
-            if (workspace.path / "lock").stat().st_ino == os.fstat(handle).st_ino:
+            if (workspace.path / _LOCK).stat().st_ino == os.fstat(handle).st_ino:
                 return handle
         os.close(handle)
-        if time.monotonic() >= deadline:
-            raise StoreRefused(
-                f"{workspace.folder} is in use by another run; wait for it, or choose another "
-                "directory"
-            )
+        owner = owner_of(workspace.folder)
+        if owner is not None and owner.run == run:
+            if not is_waiting:
+                process = f", process {owner.pid}" if owner.pid else ""
+                on_wait(f"the same run is at work already (on {owner.host}{process}): waiting")
+            is_waiting = True
+        elif time.monotonic() >= deadline:
+            raise in_use(workspace.folder)
         time.sleep(_POLL_S)
 
 
 def _opened(workspace: Workspace) -> int:
     try:
         workspace.path.mkdir(parents=True, exist_ok=True)
-        return os.open(workspace.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(workspace.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StoreRefused(
             f"{workspace.folder} cannot be an output folder: {error.strerror}; choose a directory "
             "that is writable"
         ) from error
-
-
-def end_run(
-    plan_href: str,
-    workspace: Workspace,
-    record: RunRecord,
-    *,
-    as_cog: bool,
-    watcher: ProgressListener,
-) -> dict[str, JsonValue]:
-    """Publish a run into a locked folder, and write its report.
-
-    Args:
-        plan_href: Href of the plan.
-        workspace: The locked folder.
-        record: The facts that the engine knows.
-        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
-        watcher: Receives warnings.
-
-    Returns:
-        The content of `result.json`.
-
-    Raises:
-        RunFailed: no output could be computed, objects are missing in the run store, or a raster
-            with holes has no nodata to fill them with.
-        StoreFailed: disk full, or not writable.
-    """
-    context, folder = load_context(plan_href), workspace.folder
-    result = publish(plan_href, folder, workspace=workspace.path, record=record, as_cog=as_cog)
-    plan = context.plan
-    report = ReportData(
-        result=result,
-        pipeline=plan.pipeline,
-        tiles=tuple(tile_records(context)),
-        size=plan.size,
-        scenes={name: scene.href for name, scene in plan.scenes.items()},
-        folder=folder,
-    )
-    try:
-        write_report(folder / "report.html", report)
-    except StoreFailed as error:  # the outputs are complete without their report
-        watcher.warn(str(error))
-    return result
-
-
-def publish_run(
-    plan_href: str,
-    folder: Path,
-    record: RunRecord,
-    *,
-    watcher: ProgressListener,
-    as_cog: bool = False,
-    keep: bool = False,
-) -> dict[str, JsonValue]:
-    """Publish a run as a task of an orchestrator; a second call returns the result of the first.
-
-    Args:
-        plan_href: Href of the plan.
-        folder: The output folder.
-        record: The facts that the engine knows.
-        watcher: Receives warnings.
-        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
-        keep: Whether the run store stays after a complete run.
-
-    Raises:
-        NotFound: neither the plan nor a result of its run exists.
-        StoreRefused: another run has used the folder for 60 s.
-        PestoError: as for `end_run`.
-    """
-    with locked_workspace(folder, patience_s=_PATIENCE_S) as workspace:
-        try:
-            load_context(plan_href)
-        except NotFound:
-            run = plan_href.rpartition("/")[2].partition("-")[0]
-            finished = finished_result(folder, run, as_cog=as_cog)
-            if finished is None:
-                raise
-            return finished
-        plan = load_context(plan_href).plan
-        result = end_run(plan_href, workspace, record, as_cog=as_cog, watcher=watcher)
-        if result["status"] == "COMPLETE" and not keep:
-            workspace.forget(plan)
-    return result

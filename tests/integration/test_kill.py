@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -152,19 +153,42 @@ def catches_interrupts(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_a_second_run_in_the_same_folder_is_refused_while_one_runs(job: Job) -> None:
+def test_another_run_in_the_same_folder_is_refused_while_one_runs(tmp_path: Path, job: Job) -> None:
     """And disturbs the first one in nothing, which is stopped for as long as the second takes."""
+    other = job.words()
+    other[other.index(job.pipeline)] = saved(tmp_path / "other.json", chain("grow"))
     with started(*job.words()) as process:
         waited(lambda: len(job.blocks()) >= 1)
         process.send_signal(signal.SIGSTOP)
-        second = pesto(*job.words())
+        second = pesto(*other, "--take-over")
         process.send_signal(signal.SIGCONT)
         told = process.communicate(timeout=60)[1]
     assert second.returncode == 2
-    assert "in use by another run" in second.stderr
+    assert f"is in use by run {run_of(job.out)}" in second.stderr
+    assert f"process {process.pid}" in second.stderr
     assert "Traceback" not in second.stderr
     assert process.returncode == 0, told
     assert np.array_equal(pixels_of(job.out / "image.tif"), job.pixels)
+
+
+def test_the_same_run_started_twice_gives_one_result(job: Job) -> None:
+    """The second waits for the first, and computes nothing."""
+    with started(*job.words()) as first:
+        waited(lambda: len(job.blocks()) >= 1)
+        first.send_signal(signal.SIGSTOP)
+        Timer(3, first.send_signal, [signal.SIGCONT]).start()
+        second = pesto(*job.words())
+        told = first.communicate(timeout=60)[1]
+    assert first.returncode == 0, told
+    assert second.returncode == 0, second.stderr
+    assert "the same run is at work already" in second.stderr
+    assert "already complete" in second.stderr
+    assert np.array_equal(pixels_of(job.out / "image.tif"), job.pixels)
+
+
+def run_of(out: Path) -> str:
+    found: str = json.loads((out / "result.json").read_text())["run"]
+    return found
 
 
 def test_a_run_killed_while_it_writes_its_product_resumes(tmp_path: Path, job: Job) -> None:

@@ -38,6 +38,10 @@ class Settings(TypedDict, total=False):
     keep: bool
     fresh: bool
     as_cog: bool
+    replace: bool
+    take_over: bool
+    patience_s: float
+    verify_tiles: int
 
 
 @dataclass(frozen=True)

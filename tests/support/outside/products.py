@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import rasterio
 
+from pesto_runtime.hrefs import file_href
+from pesto_runtime.store import Store
 from tests.support.outside.command import PROCESSES, fixed_scenes, pesto
 from tests.support.outside.inside import PRODUCT_FORMAT
 from tests.support.rasters import sha256_of, tree
@@ -102,7 +104,7 @@ def _left_by(out: Path) -> dict[str, JsonValue]:
     objects = {name: out / ".pesto" / name for name in sorted(tree(out / ".pesto"))}
     return {
         "files": {name: _frozen(path) for name, path in files.items()},
-        "objects": {_undated(name): _frozen(path) for name, path in objects.items()},
+        "objects": {_undated(name): _stored(path, name) for name, path in objects.items()},
         "rasters": {name: _decoded(path) for name, path in files.items() if path.suffix == ".tif"},
         "vectors": {
             name: _found(path) for name, path in files.items() if path.suffix == ".geojson"
@@ -117,6 +119,14 @@ def _frozen(path: Path) -> str | None:
     """The sha256 of a file; None for one that holds times, paths or messages."""
     is_vague = path.name in _VAGUE or {"manifests", "plans"} & {*path.parts[-3:]}
     return None if is_vague else sha256_of(path)
+
+
+def _stored(path: Path, name: str) -> str | None:
+    """The same of an object of the store, by what its reader gets; GDAL reads rasters itself."""
+    if _frozen(path) is None or path.suffix == ".tif":
+        return _frozen(path)
+    base = str(path).removesuffix(f"/{name}")
+    return hashlib.sha256(Store(file_href(base)).get(name)).hexdigest()
 
 
 def _undated(name: str) -> str:

@@ -20,7 +20,7 @@ from pesto_airflow import (
     PestoPublishOperator,
 )
 from pesto_airflow.operators.run import MOST_LOGGED_HOLES
-from pesto_runtime.errors import InvalidInput, StoreRefused
+from pesto_runtime.errors import FolderInUse, InvalidInput, StoreRefused
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import CLOUD_COVER, chain
@@ -130,13 +130,26 @@ def test_a_folder_that_cannot_be_written_is_refused_by_the_plan(tmp_path: Path) 
         plan_task(tmp_path / "out", scene, chain("grow")).perform(cast("Context", {}))
 
 
-def test_plans_of_one_folder_may_be_made_at_once(tmp_path: Path) -> None:
-    """Each waits for the lock of the other, and both are there in the end."""
+@pytest.mark.parametrize("second", ["grow", "fragile"])
+def test_one_run_owns_a_folder_and_the_same_one_joins(tmp_path: Path, second: str) -> None:
+    """Plans made at once: equal runs share the folder; of two different ones, one is refused."""
     scene = write_scene(tmp_path / "s.tif", noise(40, 40))
-    tasks = [plan_task(tmp_path / "out", scene, chain(name)) for name in ("grow", "fragile")]
+    tasks = [plan_task(tmp_path / "out", scene, chain(name)) for name in ("grow", second)]
     runs = [Task(), Task()]
+
+    def perform(task: RunOperator, run: Task) -> object:
+        try:
+            return task.perform(cast("Context", {"ti": run}))
+        except FolderInUse as error:
+            return str(error)
+
     with ThreadPoolExecutor() as pool:
-        contexts = [cast("Context", {"ti": run}) for run in runs]
-        chunks = list(pool.map(lambda task, context: task.perform(context), tasks, contexts))
-    assert chunks == [[0], [0]]
-    assert all(Path(run.pushed["plan"].removeprefix("file://")).exists() for run in runs)
+        answers = list(pool.map(perform, tasks, runs))
+    plans = [run.pushed["plan"] for run in runs if run.pushed]
+    assert all(Path(plan.removeprefix("file://")).exists() for plan in plans)
+    if second == "grow":
+        assert answers == [[0], [0]]
+        assert plans[0] == plans[1]
+    else:
+        (refused,) = [answer for answer in answers if answer != [0]]
+        assert f"is in use by run {plans[0].rpartition('/')[2].partition('-')[0]}" in str(refused)

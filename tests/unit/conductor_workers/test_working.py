@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_conductor.verbs import TaskContext
+    from pesto_conductor.binding import TaskContext
     from pesto_runtime.contract.raster import ClosedValue
     from tests.support.task_server import TaskServer
 

@@ -162,7 +162,7 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
     """While the first one holds it, and not after."""
     scene = write_scene(tmp_path / "s.tif", noise(30, 20))
     with (
-        locked_workspace(tmp_path / "out"),
+        locked_workspace(tmp_path / "out", run="other"),
         pytest.raises(StoreRefused, match="in use by another run"),
     ):
         run_local(chain("grow"), tmp_path / "out", {"scene": scene})

@@ -3,7 +3,7 @@
 import pytest
 
 from pesto_runtime.contract import Hole, Scene, Window
-from pesto_runtime.run.publishing import hole_features
+from pesto_runtime.run.result import hole_features
 
 HOLE = Hole(window=Window(2, 3, 4, 5), stage="s", error={"detail": "why", "type": "t"})
 

@@ -261,7 +261,8 @@ def test_what_an_earlier_run_left_does_not_stand_beside_a_partial_one(
     other = write_scene(tmp_path / "o.tif", noise(WIDTH, HEIGHT, seed=9))
     run_local(document, tmp_path / "out", {"scene": other})  # type: ignore[arg-type]  # JSON
     assert (tmp_path / "out" / "mean.json").exists()
-    done = run_local(document, tmp_path / "out", {"scene": scene})  # type: ignore[arg-type]  # JSON
+    again = {"replace": True}
+    done = run_local(document, tmp_path / "out", {"scene": scene}, **again)  # type: ignore[arg-type]  # JSON
     assert done.result["skipped"] == ["above", "mean"]
     assert public(done.folder) == {"image.tif", "holes.geojson", *RESULTS}
 

@@ -12,9 +12,11 @@ from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import merge, mosaic, reduce
 from pesto_runtime.run.context import load_context, save_plan
 from pesto_runtime.run.planning import plan, read_inputs
-from pesto_runtime.run.publishing import RunRecord, publish
+from pesto_runtime.run.publishing import publish
 from pesto_runtime.run.records import TileObserver, TileRecord
+from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.workspace import Workspace
 from tests.support.rasters import noise, sha256_of, tree, write_scene
 from tests.support.runs import chain, pipeline, stage
 
@@ -117,14 +119,14 @@ def test_blocks_that_vanish_are_never_published_as_nodata(tmp_path: Path, *, los
     href = planned(tmp_path, chain("above", level=100))
     record = RunRecord(engine={})
     process(chunk(href, 0, 6))
-    (tmp_path / "work").mkdir()
+    (tmp_path / ".pesto").mkdir()
     if lost:
         next(path for path in (tmp_path / "store" / "blocks").rglob("0") if path.is_file()).unlink()
         with pytest.raises(RunFailed, match="missing in the run store"):
-            publish(href, tmp_path, workspace=tmp_path / "work", record=record)
+            publish(href, Workspace(tmp_path), record)
         assert not (tmp_path / "image.tif").exists()
     else:
-        result = publish(href, tmp_path, workspace=tmp_path / "work", record=record)
+        result = publish(href, Workspace(tmp_path), record)
         assert result["status"] == "COMPLETE"
 
 

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import SilentListener
-from pesto_runtime.errors import RasterUnreadable, StoreFailed, StoreRefused, TilesFailed
+from pesto_runtime.errors import FolderInUse, RasterUnreadable, StoreFailed, TilesFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.closing import close_phase, mosaic
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
 from pesto_runtime.run.planning import plan, read_inputs, shape
-from pesto_runtime.run.publishing import RunRecord
+from pesto_runtime.run.publishing import publish_run
+from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import discover, resolve_services
-from pesto_runtime.run.workspace import locked_workspace, publish_run, run_store
+from pesto_runtime.run.workspace import locked_workspace, run_store
 from tests.support.fakes import as_npy, fake_service
 from tests.support.file_limit import largest_file
 from tests.support.processes import MARKER
@@ -80,9 +80,7 @@ def driven(plan_href: str, folder: Path) -> dict[str, JsonValue]:
         load_context.cache_clear()
         close_phase(plan_href, number)
     load_context.cache_clear()
-    return publish_run(
-        plan_href, folder, RunRecord(engine={"name": "test"}), watcher=SilentListener()
-    )
+    return publish_run(plan_href, folder, RunRecord(engine={"name": "test"}))
 
 
 def holes_of(result: Mapping[str, JsonValue]) -> tuple[JsonValue, JsonValue, JsonValue]:
@@ -113,7 +111,7 @@ def test_the_last_task_repeated_returns_the_same_result(tmp_path: Path) -> None:
     first = driven(href, tmp_path / "out")
     load_context.cache_clear()
     record = RunRecord(engine={"name": "again"})
-    assert publish_run(href, tmp_path / "out", record, watcher=SilentListener()) == first
+    assert publish_run(href, tmp_path / "out", record) == first
 
 
 def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path) -> None:
@@ -125,18 +123,18 @@ def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path)
     inside, leave = threading.Event(), threading.Event()
 
     def publishing() -> None:
-        with locked_workspace(folder):
+        with locked_workspace(folder, run="first"):
             inside.set()
             leave.wait(10)
 
     first = threading.Thread(target=publishing)
     first.start()
     inside.wait(10)
-    with pytest.raises(StoreRefused, match="in use"), locked_workspace(folder):
+    with pytest.raises(FolderInUse, match="in use"), locked_workspace(folder, run="second"):
         pass
     threading.Timer(0.3, leave.set).start()
     record = RunRecord(engine={})
-    assert publish_run(href, folder, record, watcher=SilentListener())["status"] == "COMPLETE"
+    assert publish_run(href, folder, record)["status"] == "COMPLETE"
     first.join()
 
 
@@ -222,7 +220,7 @@ def test_a_retry_opens_a_scene_again_that_was_incomplete(tmp_path: Path) -> None
     (tmp_path / "whole.tif").replace(scene)
     for chunk in chunks:
         process(chunk, holes="fail")
-    made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=SilentListener())
+    made = publish_run(href, tmp_path / "out", RunRecord(engine={}))
     here = run_local(chain("grow"), tmp_path / "local", {"scene": scene})
     assert Done(tmp_path / "out", made).sha256() == here.sha256()
 
@@ -255,7 +253,7 @@ def test_tiles_of_a_chunk_are_asked_at_once_and_the_bytes_are_the_same(
     assert result.tiles == service.calls == 9
     # Per axis, tiles of 200, 200 and 112 pixels with a margin of 1 inside the scene.
     assert result.bytes_read == (201 + 202 + 113) ** 2
-    made = publish_run(href, tmp_path / "out", RunRecord(engine={}), watcher=SilentListener())
+    made = publish_run(href, tmp_path / "out", RunRecord(engine={}))
     assert made["status"] == "COMPLETE"
     assert np.unique(Done(tmp_path / "out", made).pixels()) == [7]
 

@@ -230,7 +230,7 @@ def test_a_worker_process_that_always_dies_fails_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for ever: the error says what happened, and nothing is published."""
-    monkeypatch.setattr(import_module("pesto_runtime.run.local"), "_MOST_REBUILDS", 1)
+    monkeypatch.setattr(import_module("pesto_runtime.run.local"), "_MOST_DEATHS", 1)
     pixels = np.full((1, 20, 20), MARKER, np.uint8)
     scene = write_scene(tmp_path / "s.tif", pixels)
     document = chain("deadly", flag="")

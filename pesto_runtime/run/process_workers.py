@@ -1,0 +1,133 @@
+"""Run chunks in child processes, for code that does not release the GIL, or that crashes.
+
+The children are connected by pipes alone: neither names in /dev/shm nor files can remain, whichever
+process is killed. A crash costs the chunk that the child ran.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from pesto_runtime.contract import Chunk, ChunkResult, Window
+from pesto_runtime.errors import error_from_problem
+from pesto_runtime.run.chunk_process import STOP
+from pesto_runtime.run.records import TileRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ProcessWorkers:
+    """The child processes of a run; each runs one chunk at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._guard = threading.Lock()
+        self._free: list[ChunkProcess] = []
+        self._all: list[ChunkProcess] = []
+        self._records: SimpleQueue[TileRecord] = SimpleQueue()
+
+    def executor(self) -> Executor:
+        """Create a pool of threads, each of which waits for a process."""
+        return ThreadPoolExecutor(self._count, thread_name_prefix="pesto")
+
+    def run(self, chunk: Chunk) -> ChunkResult:
+        """Run a chunk in a free process.
+
+        Raises:
+            BrokenExecutor: the process has died.
+            PestoError: as for `process`.
+        """
+        worker = self._take()
+        result = worker.run(chunk, on_tile=self._records.put)
+        with self._guard:  # one that has died is not used again
+            self._free.append(worker)
+        return result
+
+    def new_records(self) -> list[TileRecord]:
+        """Return the records of tiles that ended since the previous call."""
+        records = []
+        with suppress(Empty):
+            while True:
+                records.append(self._records.get_nowait())
+        return records
+
+    def stop(self) -> None:
+        """Stop every process before its next tile."""
+        for worker in self._all:
+            worker.stop()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._all:
+            worker.close()
+
+    def _take(self) -> ChunkProcess:
+        with self._guard:
+            if self._free:
+                return self._free.pop()
+            self._all.append(ChunkProcess())
+            return self._all[-1]
+
+
+class ChunkProcess:
+    """A child process; used by one thread at a time, except for `stop`."""
+
+    def __init__(self) -> None:
+        # In a group of its own: Ctrl-C in a terminal is for the parent, which stops it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pesto_runtime.run.chunk_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            process_group=0,
+        )
+        self._send(json.dumps(sys.path))
+
+    def run(self, chunk: Chunk, *, on_tile: Callable[[TileRecord], None]) -> ChunkResult:
+        """Run a chunk.
+
+        Raises:
+            BrokenExecutor: the process has died.
+            PestoError: as for `process`.
+        """
+        self._send(chunk.model_dump_json())
+        for line in self._process.stdout or ():
+            if not line.endswith("\n"):  # the process died in the middle of it
+                break
+            ((kind, content),) = json.loads(line).items()
+            if kind == "tile":
+                window, seconds, state = content
+                on_tile(TileRecord(Window(*window), seconds, state))
+            elif kind == "result":
+                return ChunkResult.model_validate(content)
+            elif kind == "error":
+                raise error_from_problem(content, status=content["status"])
+            else:
+                raise RuntimeError(f"a worker process failed:\n{content}")
+        raise BrokenExecutor(f"worker process {self._process.pid} died")
+
+    def stop(self) -> None:
+        """Stop it before its next tile."""
+        self._send(STOP)
+
+    def close(self) -> None:
+        """End it: it ends with its standard input."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        self._process.wait()
+
+    def _send(self, line: str) -> None:
+        with suppress(OSError):  # of a dead process; its output ends, too
+            if self._process.stdin is not None:
+                self._process.stdin.write(line + "\n")
