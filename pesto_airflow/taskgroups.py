@@ -41,6 +41,8 @@ class GroupSettings(TypedDict, total=False):
     """Maximum of mapped tasks per phase, never above 256; 64 by default."""
     workers: int
     """Mapped tasks that run at once on one machine, which share its memory; 4 by default."""
+    patience: float
+    """Seconds to wait for a service that restarts or does not respond; 60 by default."""
     concurrency: int | None
     """Tiles at once in a task; by default 8 if all processes are services, else 1."""
     pool: str | None
@@ -67,6 +69,7 @@ DEFAULTS: GroupSettings = {
     "tile": None,
     "max_tasks": 64,
     "workers": 4,
+    "patience": 60.0,
     "concurrency": None,
     "pool": None,
     "gpu_queue": None,
@@ -130,6 +133,7 @@ def pesto_pipeline(
             workers=chosen["workers"],
             take_over=chosen["take_over"],
             replace=chosen["replace"],
+            patience=chosen["patience"],
         )
         last: RunOperator = planned
         for phase in known.phases:

@@ -45,6 +45,10 @@ _PLAN_SETTINGS: dict[str, Document] = {
         "description": "Largest number of chunks of a phase.",
     },
     "tile": {"type": "integer", "minimum": 1, "description": "Side of a tile, pixels."},
+    "patience": {
+        "type": "number", "minimum": 0,
+        "description": "Seconds to wait for a service that restarts; 60 if absent.",
+    },
     "holes": {
         "enum": ["fail", "keep"],
         "description": "After a failed tile: fail the task, or complete a PARTIAL run.",

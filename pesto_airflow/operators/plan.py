@@ -50,6 +50,7 @@ class PestoPlanOperator(RunOperator):
         workers: Chunks that run at once on one machine.
         take_over: Whether the folder is taken from a run that still owns it.
         replace: Whether the finished result of another pipeline or scene is overwritten.
+        patience: Seconds to wait for a service that restarts or does not respond.
         kwargs: Arguments of every operator.
     """
 
@@ -77,6 +78,7 @@ class PestoPlanOperator(RunOperator):
         workers: int = 4,
         take_over: bool = False,
         replace: bool = False,
+        patience: float = 60.0,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -92,6 +94,7 @@ class PestoPlanOperator(RunOperator):
         self.workers = workers
         self.take_over = take_over
         self.replace = replace
+        self.patience = patience
 
     @property
     def href(self) -> XComArg:
@@ -152,6 +155,7 @@ class PestoPlanOperator(RunOperator):
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
             folder=folder,
+            patience_s=self.patience,
         )
         return planned.plan
 

@@ -131,6 +131,7 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         store=run_store(request.folder.resolve(), request.store),
         sizing=sizing,
         folder=request.folder.resolve(),
+        patience_s=request.patience_s,
     )
     return services, planned.plan
 
@@ -237,6 +238,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "tile": request.tile,
         "max_tasks": request.max_tasks,
         "workers": request.workers,
+        "patience": request.patience_s,
         "as_cog": request.as_cog,
         "keep": request.keep,
         "take_over": request.take_over,

@@ -198,6 +198,10 @@ def run(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the folder from a run that owns it.")
     ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for a service that restarts or is away."),
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
@@ -221,6 +225,7 @@ def run(
         as_cog=form is Form.cog,
         replace=replace,
         take_over=take_over,
+        patience_s=patience,
     )
     hidden = as_json or not sys.stderr.isatty()
     with progress(request.pipeline.name, hidden=hidden) as watcher:

@@ -19,7 +19,7 @@ from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.metadata import BandFacts
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader, raster_settings
-from pesto_runtime.run.callers import caller_for
+from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
     block_name,
@@ -262,7 +262,7 @@ def _finish(
 ) -> None:
     meter = CostMeter()
     try:
-        caller = caller_for(context.plan.services[stage.stage.process])
+        caller = planned_caller(context.plan, stage.stage.process)
         with meter.call(stage.id):
             outputs = perform(caller)
     except PestoError as error:

@@ -215,6 +215,7 @@ def plan(
     store: str,
     sizing: Sizing,
     folder: Path | None = None,
+    patience_s: float = 60.0,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -225,6 +226,7 @@ def plan(
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
         folder: The output folder that the run will own; None for a plan of no run.
+        patience_s: Seconds that the run waits for a service that restarts or does not respond.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
@@ -246,7 +248,8 @@ def plan(
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     owned = file_href(folder) if folder else ""
-    planned = planned.model_copy(update={"warnings": warnings, "folder": owned})
+    changes = {"warnings": warnings, "folder": owned, "patience_s": patience_s}
+    planned = planned.model_copy(update=changes)
     return Planned(planned, checked, _estimates(planned, checked))
 
 
