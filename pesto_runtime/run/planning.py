@@ -6,7 +6,7 @@ pipeline whenever they parse a DAG. It does not run anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ from pesto_runtime.pipeline import (
     PhaseCost,
     Sizing,
     check,
+    input_defaults,
     make_plan,
     phase_cost,
     phases_of,
@@ -140,6 +141,7 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
+    inputs = inputs and _completed(pipeline, services, inputs)
     return check(
         pipeline,
         KnownFacts(
@@ -233,6 +235,7 @@ def plan(
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
+    inputs = _completed(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
     planned = make_plan(
@@ -291,6 +294,12 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
         memory_bytes=int(phase.tile[0] * phase.tile[1] * cost.pixel_bytes + cost.fixed_bytes),
         seconds=cost.seconds,
     )
+
+
+def _completed(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
+    """Return inputs with the defaults that their ports declare."""
+    defaults = input_defaults(pipeline, services.descriptions)
+    return replace(inputs, parameters={**defaults, **inputs.parameters})
 
 
 def _image_text(value: JsonValue) -> str:
