@@ -13,7 +13,7 @@ from airflow.sdk import Asset, TaskGroup
 from pesto_airflow.operators.outputs import PestoPublishOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.run import PestoClosePhaseOperator, PestoMapOperator
-from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id, require_inputs
+from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
 from pesto_airflow.process_call import GPU_POOL, TaskPlacement, placement
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
@@ -41,6 +41,8 @@ class GroupSettings(TypedDict, total=False):
     """Maximum of mapped tasks per phase, never above 256; 64 by default."""
     workers: int
     """Mapped tasks that run at once on one machine, which share its memory; 4 by default."""
+    patience: float
+    """Seconds to wait for a service that restarts or does not respond; 60 by default."""
     concurrency: int | None
     """Tiles at once in a task; by default 8 if all processes are services, else 1."""
     pool: str | None
@@ -67,6 +69,7 @@ DEFAULTS: GroupSettings = {
     "tile": None,
     "max_tasks": 64,
     "workers": 4,
+    "patience": 60.0,
     "concurrency": None,
     "pool": None,
     "gpu_queue": None,
@@ -114,9 +117,8 @@ def pesto_pipeline(
         InvalidPipeline: the pipeline or its inputs are wrong; with every error.
     """
     chosen = with_defaults(settings, arguments=_ARGUMENTS)
-    known = know_pipeline(pipeline, services, chosen["base"])
     values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
-    require_inputs(known, values)
+    known = know_pipeline(pipeline, services, chosen["base"], inputs=values)
     with TaskGroup(group_id or known.pipeline.name, tooltip=known.pipeline.description) as group:
         planned = PestoPlanOperator(
             task_id="plan",
@@ -129,6 +131,7 @@ def pesto_pipeline(
             tile=chosen["tile"],
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
+            patience=chosen["patience"],
             take_over=chosen["take_over"],
             replace=chosen["replace"],
         )

@@ -172,7 +172,11 @@ def _planned(request: RunRequest, services: Services, inputs: PipelineInputs) ->
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
     folder = request.folder.resolve()
     store = run_store(folder, request.store)
-    return plan(request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder).plan
+    planned = plan(
+        request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
+        patience_s=request.patience_s,
+    )  # fmt: skip
+    return planned.plan
 
 
 def _finished(request: RunRequest, planned: Plan) -> Document | None:
@@ -217,6 +221,7 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "workers": request.workers,
         "max_tasks": request.max_tasks,
         "tile": request.tile,
+        "patience": request.patience_s,
         "holes": "keep",  # as the local engine: a run with holes is PARTIAL, not failed
         "as_cog": request.as_cog,
         "keep": request.keep,

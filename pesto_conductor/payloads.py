@@ -48,6 +48,9 @@ class PlanInput(ClosedValue):
         default=None, ge=1, le=256, description="Largest number of chunks of a phase."
     )
     tile: int | None = Field(default=None, ge=1, description="Side of a tile, pixels.")
+    patience: float | None = Field(
+        default=None, ge=0, description="Seconds to wait for a service that restarts; 60 if absent."
+    )
     holes: Holes | None = Field(
         default=None, description="As in `pesto_process`, for all chunks of the plan."
     )

@@ -96,6 +96,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         store=run_store(folder, request.store),
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
         folder=folder,
+        patience_s=60.0 if request.patience is None else request.patience,
     )
     for warning in planned.plan.warnings:
         task.log(warning)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
 from pesto_runtime.errors import InvalidPipeline
-from pesto_runtime.pipeline import fed_ports, input_schema
+from pesto_runtime.pipeline import fed_ports, input_defaults, input_schema
 from pesto_runtime.run.planning import shape
 from pesto_runtime.run.services import resolve_services
 
@@ -45,6 +45,10 @@ _PLAN_SETTINGS: dict[str, Document] = {
         "description": "Largest number of chunks of a phase.",
     },
     "tile": {"type": "integer", "minimum": 1, "description": "Side of a tile, pixels."},
+    "patience": {
+        "type": "number", "minimum": 0,
+        "description": "Seconds to wait for a service that restarts; 60 if absent.",
+    },
     "holes": {
         "enum": ["fail", "keep"],
         "description": "After a failed tile: fail the task, or complete a PARTIAL run.",
@@ -253,7 +257,7 @@ def _input_schema(pipeline: Pipeline, descriptions: Mapping[str, Description]) -
             f"{pipeline.name}: input {', '.join(taken)} has the name of a setting of the workflow; "
             "rename it"
         )
-    fed = fed_ports(pipeline, descriptions)
+    fed, defaults = fed_ports(pipeline, descriptions), input_defaults(pipeline, descriptions)
     inputs: Document = {
         name: _TYPES.get(kind) or input_schema(kind, fed[name])
         for name, kind in pipeline.inputs.items()
@@ -262,7 +266,7 @@ def _input_schema(pipeline: Pipeline, descriptions: Mapping[str, Description]) -
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": {**inputs, **settings},
-        "required": [*pipeline.inputs, "folder"],
+        "required": [*(name for name in pipeline.inputs if name not in defaults), "folder"],
         "additionalProperties": False,
     }
 

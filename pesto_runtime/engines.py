@@ -46,7 +46,7 @@ class RunRequest:
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
         replace: Whether the finished result of another pipeline or scene is overwritten.
         take_over: Whether the folder is taken from a run that still owns it.
-        patience_s: Seconds to wait for a service that restarts or is busy.
+        patience_s: Seconds to wait for a service that restarts or does not respond.
         verify_tiles: Number of random tiles that are computed again with a doubled margin.
     """
 

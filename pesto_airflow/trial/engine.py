@@ -132,6 +132,7 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         read_inputs(pipeline, request.inputs),
         store=run_store(request.folder.resolve(), request.store),
         sizing=sizing,
+        patience_s=request.patience_s,
         folder=request.folder.resolve(),
     )
     return services, planned.plan
@@ -239,6 +240,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "tile": request.tile,
         "max_tasks": request.max_tasks,
         "workers": request.workers,
+        "patience": request.patience_s,
         "as_cog": request.as_cog,
         "keep": request.keep,
         "take_over": request.take_over,

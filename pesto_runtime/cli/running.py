@@ -192,6 +192,10 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
     ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for a service that restarts or is away."),
+    ] = 60.0,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite a result of another pipeline or scene.")
     ] = False,
@@ -228,6 +232,7 @@ def run(
         keep=keep,
         fresh=fresh,
         as_cog=form is Form.cog,
+        patience_s=patience,
         replace=replace,
         take_over=take_over,
         verify_tiles=verify,

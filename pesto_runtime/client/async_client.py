@@ -54,6 +54,7 @@ class AsyncClient(ClientCore):
 
     discover = _awaited(ClientCore._discover)
     describe = _awaited(ClientCore._describe)
+    version = _awaited(ClientCore._version)
     health = _awaited(ClientCore._health)
     process = _awaited(ClientCore._process)
     process_many = _awaited(ClientCore._process_many)

@@ -18,7 +18,7 @@ from pesto_runtime.client.answering import (
 )
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.sending import JSON, NPY, TIFF, accepted, json_text, outgoing_of
-from pesto_runtime.client.steps import Request, exchange, json_of, misbehaved
+from pesto_runtime.client.steps import Request, json_of, misbehaved
 from pesto_runtime.errors import ServiceMisbehaved
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _process_batch(
     described, where = jobs.described, jobs.where
 
     def perform(request: Request) -> Steps[list[dict[str, object]]]:
-        reply = yield from exchange(request, where, jobs.patience)
+        reply = yield from jobs.exchange(request)
         return read_answers(reply, calls, described, where=where)
 
     write = partial(batch_request, calls, described)

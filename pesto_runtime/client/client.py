@@ -9,7 +9,6 @@ import inspect
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
-from weakref import WeakValueDictionary
 
 import httpx
 
@@ -17,13 +16,14 @@ from pesto_runtime.client.batches import process_many
 from pesto_runtime.client.describing import References, request_description, request_health
 from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
 from pesto_runtime.client.sending import OutgoingCall
-from pesto_runtime.client.steps import Exclusive, Patience, Request, Wait, advance
+from pesto_runtime.client.steps import Exclusive, ExpectedCode, Patience, Request, Wait, advance
 from pesto_runtime.client.transport import (
     http_options,
     pause,
     reply_of,
     service_url,
     translated,
+    turn_of,
     watch_connection,
     with_trace,
 )
@@ -41,16 +41,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_TURNS: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-_TURNS_GUARD = threading.Lock()
-
 
 class ClientCore:
     """The operations of a client as steps; a client has a method for each, named without `_`."""
 
     _http: httpx.Client | httpx.AsyncClient
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the options of a connection
         self,
         url: str,
         *,
@@ -58,6 +55,8 @@ class ClientCore:
         timeout_s: float = 300.0,
         retries: int = 3,
         patience_s: float = 600.0,
+        outage_s: float = 0.0,
+        pinned: bool = False,
         headers: Mapping[str, str] | None = None,
         verify: bool | str = True,
     ) -> None:
@@ -69,6 +68,9 @@ class ClientCore:
             timeout_s: Seconds without a byte after which a request fails.
             retries: Retries of a request after no response, or after a retryable error.
             patience_s: Total seconds to wait for a busy service, per request.
+            outage_s: Seconds to wait for a service that restarts or does not respond, per request.
+            pinned: Whether a result must state the build and digest of `described`, in headers
+                that services of this package send; another one raises `ProcessChanged`.
             headers: Sent with every request, for example credentials.
             verify: Whether its certificate is verified, or the file of trusted authorities.
 
@@ -77,7 +79,8 @@ class ClientCore:
         """
         self.url = service_url(url)
         self._timeout_s = timeout_s
-        self._patience = Patience(retries, patience_s)
+        self._patience = Patience(retries, patience_s, outage_s)
+        self._is_pinned = pinned
         self._described = described
         self._references: References | None = None
         self._open(http_options(self.url, timeout_s=timeout_s, headers=headers, verify=verify))
@@ -99,6 +102,14 @@ class ClientCore:
             PestoError: the service does not respond, or returns an error.
         """
         return (yield from self._discover()).description
+
+    def _version(self) -> Steps[JsonValue]:
+        """Return the version document of the service.
+
+        Raises:
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
+        """
+        return (yield from (yield from self._jobs()).version())
 
     def _health(self) -> Steps[Health]:
         """Return the current state of the service; the request is not repeated.
@@ -249,8 +260,10 @@ class ClientCore:
             self._described = yield from request_description(self.url, self._patience)
 
     def _jobs(self) -> Steps[JobSteps]:
+        described = yield from self._discover()
         long_poll_s = min(LONG_POLL_S, self._timeout_s / 2)
-        return JobSteps((yield from self._discover()), self.url, self._patience, long_poll_s)
+        expected = ExpectedCode(described.build, described.digest) if self._is_pinned else None
+        return JobSteps(described, self.url, self._patience, long_poll_s, expected)
 
     def _known_references(self, jobs: JobSteps) -> References:
         if self._references is None:
@@ -346,6 +359,7 @@ class Client(ClientCore):
         return self.described.digest
 
     describe = _blocking(ClientCore._describe)
+    version = _blocking(ClientCore._version)
     health = _blocking(ClientCore._health)
     process = _blocking(ClientCore._process)
     process_many = _blocking(ClientCore._process_many)
@@ -358,7 +372,7 @@ class Client(ClientCore):
 
     def _open(self, options: HttpOptions) -> None:
         self._guard = threading.Lock()
-        self._turn = _turn_of(self.url)
+        self._turn = turn_of(self.url)
         self._http = httpx.Client(**options)
 
     def _drive(self, steps: Steps[T]) -> T:
@@ -383,10 +397,3 @@ class Client(ClientCore):
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return self._failure(error)
         return reply_of(response)
-
-
-def _turn_of(url: str) -> threading.Lock:
-    """Return the lock that all clients of one service share, so that only one call runs."""
-    # PESTO 1.7.2 returns 429 while it processes another call.
-    with _TURNS_GUARD:
-        return _TURNS.setdefault(url, threading.Lock())

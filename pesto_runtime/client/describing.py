@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from pesto_runtime.client.steps import Patience, Request, exchange, json_of, misbehaved
+from pesto_runtime.client.steps import (
+    BUILD_HEADER,
+    DIGEST_HEADER,
+    Patience,
+    Request,
+    exchange,
+    json_of,
+    misbehaved,
+)
 from pesto_runtime.contract import Description, ImageReference
 from pesto_runtime.errors import InvalidContract, PestoError, ServiceMisbehaved
 from pesto_runtime.hrefs import is_loopback
@@ -34,12 +42,14 @@ class Described:
         transports: Media types of `Accept-Post`; empty without this header (PESTO 1.7.2).
         build: Identity of the code, or else name and version.
         digest: Of the description without an overlay.
+        states_code: Whether every response states build and digest; not in PESTO 1.7.2.
     """
 
     description: Description
     transports: tuple[str, ...]
     build: str
     digest: str
+    states_code: bool = False
 
     @property
     def is_plain_pesto(self) -> bool:
@@ -69,8 +79,9 @@ def request_description(where: str, patience: Patience) -> Steps[Described]:
     return Described(
         description=description,
         transports=tuple(each.strip().lower() for each in accepted.split(",") if each.strip()),
-        build=reply.headers.get("x-pesto-build") or f"{description.name}@{description.version}",
-        digest=description.digest,
+        build=reply.headers.get(BUILD_HEADER) or f"{description.name}@{description.version}",
+        digest=reply.headers.get(DIGEST_HEADER) or description.digest,
+        states_code=BUILD_HEADER in reply.headers and DIGEST_HEADER in reply.headers,
     )
 
 

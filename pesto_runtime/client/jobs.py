@@ -18,7 +18,15 @@ from pydantic import ValidationError
 from pesto_runtime.client.answering import decoded_image, perform_calls, read_answer
 from pesto_runtime.client.multipart import FORM_TYPE
 from pesto_runtime.client.sending import JSON, TIFF, accepted, request_of
-from pesto_runtime.client.steps import Patience, Request, Wait, exchange, json_of, misbehaved
+from pesto_runtime.client.steps import (
+    ExpectedCode,
+    Patience,
+    Request,
+    Wait,
+    exchange,
+    json_of,
+    misbehaved,
+)
 from pesto_runtime.contract import Job, bad_fields
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -56,12 +64,14 @@ class JobSteps:
         where: Its address.
         patience: Retries of each request.
         long_poll_s: Longest time for which it may delay the response to one status request.
+        expected: The code whose responses are accepted; None for any.
     """
 
     described: Described
     where: str
     patience: Patience
     long_poll_s: float = LONG_POLL_S
+    expected: ExpectedCode | None = None
 
     def process(self, call: OutgoingCall, references: References) -> Steps[dict[str, object]]:
         """Perform a call until its outputs are there, also if the process runs calls as jobs.
@@ -90,12 +100,12 @@ class JobSteps:
         """
         request = request_of(call, self.described, references)
         if self.described.is_plain_pesto:
-            return self._linked((yield from self._exchange(request)))
+            return self._linked((yield from self.exchange(request)))
         request = self._keyed(request, call, key)
         headers = {**request.headers, "Prefer": "respond-async"}
         if lease_s is not None:
             headers["X-Pesto-Lease"] = f"{lease_s:g}"
-        reply = yield from self._exchange(replace(request, headers=headers))
+        reply = yield from self.exchange(replace(request, headers=headers))
         return self._job(reply)
 
     def status(self, job_id: str, *, wait_s: float = 0) -> Steps[Job]:
@@ -110,10 +120,10 @@ class JobSteps:
             PestoError: another error of the service, `Unreachable`, or `ServiceMisbehaved`.
         """
         if self.described.is_plain_pesto:
-            reply = yield from self._exchange(Request("GET", f"/jobs/{job_id}/status"))
+            reply = yield from self.exchange(Request("GET", f"/jobs/{job_id}/status"))
             return self._plain_job(job_id, reply)
         headers = {"Prefer": f"wait={wait_s:g}"} if wait_s else {}
-        return self._job((yield from self._exchange(Request("GET", f"/jobs/{job_id}", headers))))
+        return self._job((yield from self.exchange(Request("GET", f"/jobs/{job_id}", headers))))
 
     def wait(self, job_id: str, *, timeout_s: float | None) -> Steps[Job]:
         """Request the state of a job until it is over.
@@ -146,7 +156,7 @@ class JobSteps:
         """
         _require_success((yield from self.status(job_id)), self.where)
         path = f"/jobs/{job_id}/results"
-        links = self._object((yield from self._exchange(Request("GET", path, {"Accept": JSON}))))
+        links = self._object((yield from self.exchange(Request("GET", path, {"Accept": JSON}))))
         outputs: dict[str, object] = {}
         for name, link in links.items():
             several: list[object] = []
@@ -155,7 +165,7 @@ class JobSteps:
                 _, is_result, part = str(each).partition(path + "/")
                 request = Request("GET", f"{path}/{part}", {"Accept": f"{JSON}, */*;q=0.5"})
                 if is_result:
-                    reply = yield from self._exchange(request)
+                    reply = yield from self.exchange(request)
                     several.append(self._value(reply, name, accept))
                 else:  # the href to which the service has written the output
                     several.append(each)
@@ -170,7 +180,7 @@ class JobSteps:
             PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
         self._require_not_plain("cannot cancel jobs")
-        return self._job((yield from self._exchange(Request("DELETE", f"/jobs/{job_id}"))))
+        return self._job((yield from self.exchange(Request("DELETE", f"/jobs/{job_id}"))))
 
     def find(self, key: str) -> Steps[Job | None]:
         """Find the job of a key; None if no job has it.
@@ -180,24 +190,39 @@ class JobSteps:
             PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
         """
         self._require_not_plain("has no keys of jobs")
-        reply = yield from self._exchange(Request("GET", "/jobs", {}, {"key": key}))
+        reply = yield from self.exchange(Request("GET", "/jobs", {}, {"key": key}))
         for job_id in self._object(reply):
             return (yield from self.status(job_id))
         return None
 
+    def version(self) -> Steps[JsonValue]:
+        """Request the version document.
+
+        Raises:
+            PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
+        """
+        request = Request("GET", "/version", {"Accept": JSON})
+        return json_of((yield from self.exchange(request)), self.where)
+
+    def exchange(self, request: Request) -> Steps[Reply]:
+        """Send a request of a call or a job; return the successful reply.
+
+        Raises:
+            ProcessChanged: the response is not of the expected code.
+            PestoError: the error that the service returned, or `Unreachable`.
+        """
+        return exchange(request, self.where, self.patience, self.expected)
+
     def _perform_call(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
-        reply = yield from self._exchange(request)
+        reply = yield from self.exchange(request)
         return read_answer(reply, call, self.described, where=self.where)
 
     def _perform_job(self, call: OutgoingCall, request: Request) -> Steps[dict[str, object]]:
         is_plain = self.described.is_plain_pesto
         keyed = request if is_plain else self._keyed(request, call, new_key())
-        job = self._linked((yield from self._exchange(keyed)))
+        job = self._linked((yield from self.exchange(keyed)))
         yield from self.wait(job.id, timeout_s=None)
         return (yield from self.results(job.id, accept=call.accept))
-
-    def _exchange(self, request: Request) -> Steps[Reply]:
-        return exchange(request, self.where, self.patience)
 
     def _keyed(self, request: Request, call: OutgoingCall, key: str) -> Request:
         """Return a request with a key; images are stored with their georeference, not in base64."""

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pesto_runtime.errors import Busy, PestoError, ServiceMisbehaved, error_from_problem, shortened
+from pesto_runtime.errors import (
+    Busy,
+    PestoError,
+    ProcessChanged,
+    ServiceMisbehaved,
+    Unreachable,
+    error_from_problem,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 T = TypeVar("T")
+
+BUILD_HEADER, DIGEST_HEADER = "x-pesto-build", "x-pesto-digest"
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 5.0
@@ -84,28 +95,81 @@ class Patience:
     Attributes:
         retries: Retries after no response, or after a retryable error.
         patience_s: Total seconds to wait for a busy service.
+        outage_s: Seconds to wait for a service that is away, since its last response in this call;
+            it is requested at least once more after each of the `retries`.
     """
 
     retries: int = 3
     patience_s: float = 600.0
+    outage_s: float = 0.0
 
 
-def exchange(request: Request, where: str, patience: Patience) -> Steps[Reply]:
+@dataclass(frozen=True)
+class ExpectedCode:
+    """The code whose responses are accepted.
+
+    Attributes:
+        build: Identity of the code.
+        digest: Of its description.
+    """
+
+    build: str
+    digest: str
+
+    def require(self, reply: Reply, where: str) -> None:
+        """Check that a response is of this code; one of a proxy, an error, states no code.
+
+        Raises:
+            ProcessChanged: it is of another code, or a result that states no code.
+        """
+        build, digest = reply.headers.get(BUILD_HEADER), reply.headers.get(DIGEST_HEADER)
+        if build == self.build and digest == self.digest:
+            return
+        if build is not None or digest is not None or 200 <= reply.status < 300:
+            raise process_changed(
+                where, planned=(self.build, self.digest), found=(build or "", digest or "")
+            )
+
+
+def process_changed(
+    where: str, *, planned: tuple[str, str], found: tuple[str, str]
+) -> ProcessChanged:
+    """Return the error of a service with another code; a pair is a build and a digest."""
+    parts = [
+        f"{name} {new or 'not stated'}, planned {old}"
+        for name, old, new in zip(("build", "digest"), planned, found, strict=True)
+        if old != new
+    ]
+    return ProcessChanged(
+        f"{where} does not run the code that was planned: {'; '.join(parts)}; run again for a "
+        "new plan, or serve the planned code"
+    )
+
+
+def exchange(
+    request: Request, where: str, patience: Patience, expected: ExpectedCode | None = None
+) -> Steps[Reply]:
     """Send a request, and repeat it after a retryable error; return the successful reply.
 
     Raises:
+        ProcessChanged: the response is not of the expected code.
         PestoError: the error that the service returned, or `Unreachable`.
     """
     waited_s, failures, refusals = 0.0, 0, 0
+    answered = time.monotonic()
     while True:
-        outcome = _reply_or_error((yield request), where)
+        received = yield request
+        if expected is not None and isinstance(received, Reply):
+            expected.require(received, where)
+        outcome = _reply_or_error(received, where)
         if isinstance(outcome, Reply):
             return outcome
-        error = outcome
+        error = _as_outage(outcome, received) if patience.outage_s else outcome
         if not error.retryable:
             raise error
         # A busy service does not count as a failure: only the total waiting time is limited.
         if isinstance(error, Busy):
+            answered = time.monotonic()
             refusals += 1
             wait_s = error.retry_after_s or _backoff_s(refusals)
             waited_s += wait_s
@@ -117,7 +181,10 @@ def exchange(request: Request, where: str, patience: Patience) -> Steps[Reply]:
         else:
             failures += 1
             wait_s = _backoff_s(failures)
-            if failures > patience.retries:
+            away_s = time.monotonic() - answered
+            if failures > patience.retries and not (
+                isinstance(error, Unreachable) and away_s < patience.outage_s
+            ):
                 raise error
         yield Wait(wait_s)
 
@@ -164,6 +231,14 @@ def _reply_or_error(outcome: Outcome, where: str) -> Reply | PestoError:
     if isinstance(outcome, PestoError) or 200 <= outcome.status < 300:
         return outcome
     return _error_of(outcome, where)
+
+
+def _as_outage(error: PestoError, received: Outcome) -> PestoError:
+    """Return `Unreachable` for the 503 of a proxy whose service is away: it has no Retry-After."""
+    is_away = isinstance(received, Reply) and received.status == 503
+    if is_away and isinstance(error, Busy) and error.retry_after_s is None:
+        return Unreachable(error.detail)
+    return error
 
 
 def _error_of(reply: Reply, where: str) -> PestoError:

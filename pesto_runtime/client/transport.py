@@ -11,11 +11,13 @@ import os
 import re
 import select
 import ssl
+import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypedDict, cast
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import httpx
 
@@ -45,6 +47,8 @@ _STREAMS = ("connection.connect_tcp.complete", "connection.start_tls.complete")
 # Version, trace id, parent id, flags; later versions may add fields:
 # https://www.w3.org/TR/trace-context/#traceparent-header
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+_TURNS: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+_TURNS_GUARD = threading.Lock()
 _CURRENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 _is_unwanted: ContextVar[Callable[[], bool] | None] = ContextVar("pesto_cancelled", default=None)
 
@@ -114,6 +118,13 @@ def _verification(where: str, verify: bool | str) -> bool | ssl.SSLContext:
         raise InvalidInput(
             f"{shortened(verify)} is not a file of trusted certificates: {reason}"
         ) from error
+
+
+def turn_of(url: str) -> threading.Lock:
+    """Return the lock that all clients of one service share, so that only one call runs."""
+    # PESTO 1.7.2 returns 429 while it processes another call.
+    with _TURNS_GUARD:
+        return _TURNS.setdefault(url, threading.Lock())
 
 
 def reply_of(response: httpx.Response) -> Reply:

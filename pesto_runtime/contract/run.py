@@ -57,6 +57,7 @@ class Service(ClosedValue):
         build: Identity of the code: a hash of its sources, else name and version.
         transports: Media types of the service's `Accept-Post`; empty where it has none.
         digest: Digest of the description without the overlay, as the service states it.
+        states_code: Whether every response of the service states build and digest.
     """
 
     targets: tuple[str, ...] = Field(min_length=1)
@@ -64,6 +65,7 @@ class Service(ClosedValue):
     build: str
     transports: tuple[str, ...] = ()
     digest: str = ""
+    states_code: bool = False
 
     @property
     def is_remote(self) -> bool:
@@ -110,7 +112,7 @@ class Plan(ClosedValue):
         store: Base href of the run store.
         warnings: What will run, but deserves a look.
         folder: Href of the output folder that the run owns; empty for a plan of no run.
-        patience_s: Seconds to wait for a service that restarts or is busy.
+        patience_s: Seconds to wait for a service that restarts or does not respond.
     """
 
     format: Literal[1] = 1

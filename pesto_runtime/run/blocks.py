@@ -17,7 +17,7 @@ from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken, Damaged, PestoError
 from pesto_runtime.pipeline import VectorType
 from pesto_runtime.raster.block_codec import BlockCodec
-from pesto_runtime.run.callers import caller_for
+from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
     block_name,
@@ -316,7 +316,7 @@ class ChunkWriter:
         for port, pixels in images.items():
             inputs[port] = stage_array(self.context, stage, port, pixels)
         tile = tile_info(self.context, stage, block.window, block.window)
-        caller = caller_for(self.context.plan.services[stage.stage.process])
+        caller = planned_caller(self.context.plan, stage.stage.process)
         with self.meter.call(stage.id):
             partial = caller.partial(inputs, tile=tile)
         self.context.store.put_json(

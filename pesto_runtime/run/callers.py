@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from pesto_runtime.contract import Description, Service
-from pesto_runtime.errors import PestoError
-from pesto_runtime.processor import check_outputs, encode_partial, load_processor
+from pesto_runtime.errors import PestoError, ProcessChanged, Unreachable
+from pesto_runtime.processor import check_outputs, encode_partial
+from pesto_runtime.run.builds import load_planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.client.client import Client
-    from pesto_runtime.contract import TileInfo
+    from pesto_runtime.contract import Plan, TileInfo
     from pesto_runtime.processor import Processor
 
 
@@ -30,22 +31,40 @@ R = TypeVar("R")
 _LINGER_S = 0.01
 """Time that the first call of a batch waits for others; short beside a call worth batching."""
 
+_OF_THE_SERVICE = (ProcessChanged, Unreachable)
+"""Errors that each call of a batch would have alone, too, some after another long wait."""
+
 _callers: dict[str, Caller] = {}
 _callers_lock = threading.Lock()
 
 
-def caller_for(service: Service) -> Caller:
-    """Return the caller of a service; it is created once, and shared until `close_callers`.
+def planned_caller(plan: Plan, process: str) -> Caller:
+    """Return the caller of a process of a plan; it waits for the service as the plan states.
 
     Raises:
+        ProcessChanged: the code in this process is not the planned one.
         PestoError: the target cannot be loaded, or its set-up fails.
     """
-    document = service.model_dump_json()
+    return caller_for(plan.services[process], patience_s=plan.patience_s)
+
+
+def caller_for(service: Service, *, patience_s: float = 0.0) -> Caller:
+    """Return the caller of a service; it is created once, and shared until `close_callers`.
+
+    Args:
+        service: The service, or the function in this process.
+        patience_s: Seconds to wait for a service that restarts or does not respond.
+
+    Raises:
+        ProcessChanged: the code in this process is not that of `service`.
+        PestoError: the target cannot be loaded, or its set-up fails.
+    """
+    document = f"{patience_s} {service.model_dump_json()}"
     # The lock is taken during the set-up too: a model that takes minutes to load must not be
     # loaded by each thread that needs it first.
     with _callers_lock:
         if document not in _callers:
-            _callers[document] = _new_caller(service)
+            _callers[document] = _new_caller(service, patience_s)
         return _callers[document]
 
 
@@ -63,6 +82,10 @@ class Caller(Protocol):
     @property
     def takes_references(self) -> bool:
         """Whether an image may be passed by reference, so that the service reads it itself."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether calls go over HTTP; they wait for a service that is away."""
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the outputs of a call.
@@ -93,6 +116,11 @@ class LocalCaller:
     @property
     def takes_references(self) -> bool:
         """Always False: the pixels are read in this process anyway."""
+        return False
+
+    @property
+    def is_remote(self) -> bool:
+        """Always False."""
         return False
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
@@ -132,6 +160,11 @@ class RemoteCaller:
     def takes_references(self) -> bool:
         """Whether it is a service of this package: PESTO 1.7.2 reads no window by reference."""
         return self._has_extensions
+
+    @property
+    def is_remote(self) -> bool:
+        """Always True."""
+        return True
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the outputs; calls of several threads to a batched process share a request."""
@@ -204,6 +237,8 @@ class RequestBatcher(Generic[C, R]):
             self._lead(batch)
         else:
             batch.is_done.wait()
+        if batch.error is not None:
+            raise batch.error
         if batch.results is None:
             # Some call of the batch failed, and the error does not state which: each thread
             # repeats its own call, and only the faulty one fails.
@@ -226,9 +261,11 @@ class RequestBatcher(Generic[C, R]):
             self._close(batch)
         try:
             batch.results = self._perform(batch.calls)
-        except PestoError:
+        except PestoError as error:
             if len(batch.calls) == 1:
                 raise
+            if isinstance(error, _OF_THE_SERVICE):
+                batch.error = error
         finally:
             batch.is_done.set()
 
@@ -242,19 +279,23 @@ class RequestBatcher(Generic[C, R]):
 class _Batch(Generic[C, R]):
     calls: list[C] = field(default_factory=list)
     results: Sequence[R] | None = None
+    error: PestoError | None = None
     is_full: threading.Event = field(default_factory=threading.Event)
     is_done: threading.Event = field(default_factory=threading.Event)
 
 
-def _new_caller(service: Service) -> Caller:
+def _new_caller(service: Service, patience_s: float) -> Caller:
     if not service.is_remote:
-        processor = load_processor(service.targets[0])
+        processor = load_planned(service)
         processor.setup()
         return LocalCaller(processor, Description.parse(service.description))
     from pesto_runtime.client.client import Client
     from pesto_runtime.client.describing import Described
 
     description = Description.parse(service.description)
-    known = Described(description, service.transports, service.build, description.digest)
-    clients = tuple(Client(url, described=known) for url in service.targets)
+    known = Described(description, service.transports, service.build, service.digest)
+    clients = tuple(
+        Client(url, described=known, outage_s=patience_s, pinned=service.states_code)
+        for url in service.targets
+    )
     return RemoteCaller(clients, description, has_extensions=bool(service.transports))

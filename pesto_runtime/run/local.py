@@ -75,7 +75,10 @@ class LocalEngine:
         inputs = read_inputs(pipeline, request.inputs)
         sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
         store = run_store(folder, request.store)
-        planned = plan(pipeline, services, inputs, store=store, sizing=sizing, folder=folder).plan
+        planned = plan(
+            pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
+            patience_s=request.patience_s,
+        ).plan  # fmt: skip
         for warning in planned.warnings:
             watcher.warn(warning)
         with locked_workspace(folder, run=planned.run, on_wait=watcher.warn) as workspace:

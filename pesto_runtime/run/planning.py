@@ -6,8 +6,9 @@ pipeline whenever they parse a DAG. It does not run anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from pesto_runtime.contract import Pipeline, Plan
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
@@ -17,6 +18,7 @@ from pesto_runtime.pipeline import (
     PhaseCost,
     Sizing,
     check,
+    input_defaults,
     make_plan,
     phase_cost,
     phases_of,
@@ -29,7 +31,7 @@ from pesto_runtime.schema import typed_text
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import Literal
 
@@ -139,6 +141,7 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
+    inputs = inputs and _completed(pipeline, services, inputs)
     return check(
         pipeline,
         KnownFacts(
@@ -212,6 +215,7 @@ def plan(
     *,
     store: str,
     sizing: Sizing,
+    patience_s: float = 60.0,
     folder: Path | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
@@ -222,6 +226,7 @@ def plan(
         inputs: Scenes and parameters.
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
+        patience_s: Seconds that the run waits for a service that restarts or does not respond.
         folder: The output folder that the run will own; None for a plan of no run.
 
     Raises:
@@ -230,6 +235,7 @@ def plan(
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
+    inputs = _completed(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
     planned = make_plan(
@@ -240,16 +246,29 @@ def plan(
         parameters=inputs.parameters,
         store=store,
         sizing=sizing,
+        run_id=uuid4().hex,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     owned = file_href(folder) if folder else ""
-    planned = planned.model_copy(update={"warnings": warnings, "folder": owned})
+    planned = planned.model_copy(
+        update={"warnings": warnings, "folder": owned, "patience_s": patience_s}
+    )
     return Planned(planned, checked, _estimates(planned, checked))
 
 
 def count_tiles(phase: Phase) -> int:
     """Return the number of tiles of a phase."""
     return sum(1 for chunk in phase.chunks for _ in tiles_of(chunk, phase.tile))
+
+
+def _unidentified(scenes: Mapping[str, Scene]) -> Iterator[str]:
+    for name, scene in scenes.items():
+        if not scene.identity:
+            yield (
+                f"input {name!r}: the server of {scene.href} states neither ETag nor Last-Modified "
+                "for HEAD: a change of the scene during the run is not noticed, and no other run "
+                "reuses its blocks"
+            )
 
 
 def _estimates(plan: Plan, checked: Checked) -> tuple[PhaseEstimate, ...]:
@@ -275,6 +294,12 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
         memory_bytes=int(phase.tile[0] * phase.tile[1] * cost.pixel_bytes + cost.fixed_bytes),
         seconds=cost.seconds,
     )
+
+
+def _completed(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
+    """Return inputs with the defaults that their ports declare."""
+    defaults = input_defaults(pipeline, services.descriptions)
+    return replace(inputs, parameters={**defaults, **inputs.parameters})
 
 
 def _image_text(value: JsonValue) -> str:

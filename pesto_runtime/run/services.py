@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Service, drift
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused, shortened
+from pesto_runtime.run.builds import described_at, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,13 +94,19 @@ def find(
     Raises:
         PestoError: the target cannot be loaded, or the service does not respond.
         InvalidContract: replicas describe different processes.
+        ProcessChanged: replicas run different code.
     """
-    said, build, transports, places = (
-        _described_by_service(targets) if is_url(targets[0]) else _described_here(targets[0], base)
-    )
+    found = described_at(targets, base)
+    said = found.description
     description = said.overlaid(overlay) if overlay else said
+    is_remote = is_url(targets[0])
     service = Service(
-        targets=places, description=description.to_json(), build=build, transports=transports
+        targets=tuple(targets) if is_remote else (_absolute(targets[0], base),),
+        description=description.to_json(),
+        build=found.build,
+        transports=found.transports,
+        digest=found.digest,
+        states_code=found.states_code,
     )
     return Discovered(service, description, said)
 
@@ -213,11 +220,6 @@ def read_document(path: Path) -> JsonValue:
     return document
 
 
-def is_url(target: str) -> bool:
-    """Whether a target is a service's URL."""
-    return target.startswith(("http://", "https://"))
-
-
 @dataclass(frozen=True)
 class _ServiceEntry:
     """The service of a process as an option, a catalog or a pipeline names it.
@@ -237,37 +239,6 @@ class _ServiceEntry:
     transports: tuple[str, ...] = ()
 
 
-def _described_here(
-    target: str, base: Path | None
-) -> tuple[Description, str, tuple[str, ...], tuple[str, ...]]:
-    from pesto_runtime.processor import load_processor
-
-    processor = load_processor(target, base=base)
-    return processor.description, processor.build, (), (_absolute(target, base),)
-
-
-def _described_by_service(
-    urls: Sequence[str],
-) -> tuple[Description, str, tuple[str, ...], tuple[str, ...]]:
-    from pesto_runtime.client.client import Client
-
-    replies = []
-    for url in urls:
-        if not is_url(url):
-            raise InvalidInput(f"{url!r} is listed as a replica, and is not a URL")
-        with Client(url) as client:
-            replies.append(client.described)
-    first = replies[0]
-    for url, other in zip(urls, replies, strict=True):
-        if other.digest != first.digest:
-            raise InvalidContract(
-                f"{urls[0]} and {url} are listed as replicas of one process, but describe "
-                f"{first.description.name} {first.description.version} and "
-                f"{other.description.name} {other.description.version} differently"
-            )
-    return first.description, first.build, first.transports, tuple(urls)
-
-
 def _absolute(target: str, base: Path | None) -> str:
     """Make the file of a target absolute: the run's workers may have another working directory."""
     place, colon, function = target.rpartition(":")
@@ -283,6 +254,7 @@ def _from_catalog(entry: _ServiceEntry, saved: Description) -> Discovered:
         description=description.to_json(),
         build=build,
         transports=entry.transports,
+        digest=saved.digest,
     )
     return Discovered(service, description, saved)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from pesto_runtime.errors import PestoError
+from pesto_runtime.errors import PestoError, Unreachable
 from pesto_runtime.pipeline import BoundStage, RasterType, VectorType
-from pesto_runtime.run.callers import caller_for
+from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.features import Feature, read_features
 from pesto_runtime.run.inputs import (
     padding_of,
@@ -60,12 +60,15 @@ class StageFailed(Exception):  # control flow: it becomes a hole, or ends the ru
     Attributes:
         stage: Id of the stage.
         error: The error.
+        is_final: Whether another attempt at once cannot help.
     """
 
-    def __init__(self, stage: str, error: PestoError) -> None:
+    def __init__(self, stage: str, error: PestoError, *, is_remote: bool = False) -> None:
+        """Create the failure; the client of a remote stage has waited for an absent service."""
         super().__init__(f"stage {stage!r}: {error}")
         self.stage = stage
         self.error = error
+        self.is_final = not error.retryable or (is_remote and isinstance(error, Unreachable))
 
 
 def in_stage(error: PestoError, stage: str, window: Window | None = None) -> PestoError:
@@ -173,7 +176,7 @@ def attempted(call: Callable[[], TileOutputs]) -> TileOutputs:
         try:
             return call()
         except StageFailed as failure:
-            if not failure.error.retryable:
+            if failure.is_final:
                 raise
             time.sleep(min(failure.error.retry_after_s or 0.2 * 2**attempt, _LONGEST_PAUSE_S))
     return call()
@@ -289,7 +292,7 @@ class TileRunner:
             with self.meter.call(stage.id):
                 return caller.run(inputs, tile=tile)
         except PestoError as error:
-            raise StageFailed(stage.id, error) from error
+            raise StageFailed(stage.id, error, is_remote=caller.is_remote) from error
 
     def _trim(
         self,
@@ -339,10 +342,10 @@ class TileRunner:
         return found
 
     def _caller(self, stage: BoundStage) -> Caller:
-        # `caller_for` writes the service as JSON for its key, and takes a lock: once per chunk is
-        # enough, because callers are closed only between chunks.
+        # `planned_caller` writes the service as JSON for its key, and takes a lock: once per chunk
+        # is enough, because callers are closed only between chunks.
         if stage.id not in self._callers:
-            self._callers[stage.id] = caller_for(self.context.plan.services[stage.stage.process])
+            self._callers[stage.id] = planned_caller(self.context.plan, stage.stage.process)
         return self._callers[stage.id]
 
     def _scale(self, stage: BoundStage) -> Scale:

@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response  # FastAPI reads them at run time
 from starlette.exceptions import HTTPException
 
 import pesto_runtime
+from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER
 from pesto_runtime.errors import PestoError
 from pesto_runtime.service.http import PREFIX, Admission, FastPath, ProcessEndpoint, headers_of
 from pesto_runtime.service.jobs.api import JobEndpoints
@@ -29,9 +30,10 @@ from pesto_runtime.service.problems import handle_bug, handle_http_error, handle
 from pesto_runtime.service.runner import JSON_TYPE, transports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from pydantic import JsonValue
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from pesto_runtime.service.runner import CallRunner, ProcessFacts
 
@@ -104,8 +106,40 @@ def create_app(
     _add_operations(app, service, runs.facts)
     app.add_exception_handler(PestoError, handle_pesto_error)
     app.add_exception_handler(HTTPException, handle_http_error)
-    app.add_exception_handler(Exception, handle_bug)
+    identity = identity_headers(runs.facts)
+    app.add_middleware(IdentityStamp, headers=identity)
+    # Starlette handles bugs outside of all middleware.
+    app.add_exception_handler(Exception, partial(handle_bug, headers=identity))
     return app
+
+
+def identity_headers(facts: ProcessFacts) -> dict[str, str]:
+    """Return the headers by which a client notices that another code answers than before."""
+    return {BUILD_HEADER: facts.build, DIGEST_HEADER: facts.description.digest}
+
+
+class IdentityStamp:
+    """ASGI middleware that adds the same headers to every response, streamed ones too."""
+
+    def __init__(self, app: ASGIApp, *, headers: Mapping[str, str]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Serves the requests.
+            headers: Added to each of its responses.
+        """
+        self._app = app
+        self._headers = [(name.encode(), text.encode()) for name, text in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request to the application."""
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._headers]
+            await send(message)
+
+        await self._app(scope, receive, stamped)
 
 
 class _Service:
@@ -121,7 +155,6 @@ class _Service:
         self._describe_headers = {
             "ETag": self._responses.etag,
             "Accept-Post": ", ".join(transports(self._description)),
-            "X-Pesto-Build": runs.facts.build,
         }
         self.admission = Admission(limits.workers, limits.queue)
         self.job_manager = JobManager(runs, jobs, most_running=limits.workers)

@@ -58,9 +58,11 @@ async def handle_http_error(request: Request, error: Exception) -> Response:
     return problem_response(PestoError(f"{where}: {getattr(error, 'detail', error)}"))
 
 
-async def handle_bug(_request: Request, error: Exception) -> Response:
+async def handle_bug(
+    _request: Request, error: Exception, *, headers: Mapping[str, str] | None = None
+) -> Response:
     """Handle any other exception, a bug of this package; the server logs its traceback."""
-    return problem_response(PestoError(f"internal error: {type(error).__name__}"))
+    return problem_response(PestoError(f"internal error: {type(error).__name__}"), headers)
 
 
 def problem_response(error: PestoError, headers: Mapping[str, str] | None = None) -> Response:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -41,7 +40,11 @@ def scene(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience of tests: half a second for an answer, and one more try."""
-    quick = functools.partial(Client, timeout_s=0.5, retries=1, patience_s=1.0)
+
+    def quick(url: str, **options: Any) -> Client:
+        limits = {"timeout_s": 0.5, "retries": 1, "patience_s": 1.0, "outage_s": 0.0}
+        return Client(url, **options | limits)
+
     monkeypatch.setattr("pesto_runtime.client.client.Client", quick, raising=False)
 
 

@@ -1,0 +1,144 @@
+"""Compare the code of functions and services with the code that was planned.
+
+It reads builds and digests. Services that state them in each response are compared by the client;
+the others, for example PESTO 1.7.2, are compared here, before and after each chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from typing import TYPE_CHECKING
+
+from pesto_runtime.client.describing import Described
+from pesto_runtime.client.steps import process_changed
+from pesto_runtime.errors import (
+    InvalidContract,
+    InvalidInput,
+    NotFound,
+    ProcessChanged,
+    ServiceMisbehaved,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pesto_runtime.client.client import Client
+    from pesto_runtime.contract import Plan, Service
+    from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.processor import Processor
+
+
+def is_url(target: str) -> bool:
+    """Whether a target is a service's URL."""
+    return target.startswith(("http://", "https://"))
+
+
+def described_at(targets: Sequence[str], base: Path | None = None) -> Described:
+    """Return the description and the build of a target, or of all replicas of a service.
+
+    Args:
+        targets: One target, or several that must have the same code.
+        base: Directory that a relative target is relative to.
+
+    Raises:
+        InvalidInput: services and functions are listed for one process.
+        InvalidContract: they describe different processes.
+        ProcessChanged: they describe the same process, and their builds differ; names each.
+        PestoError: a target cannot be loaded, or a service does not respond.
+    """
+    are_urls = [is_url(each) for each in targets]
+    if any(are_urls) and not all(are_urls):
+        target = targets[are_urls.index(False)]
+        raise InvalidInput(f"{target!r} is listed as a replica, and is not a URL")
+    found = [_of_service(each) if is_url(each) else _of_target(each, base) for each in targets]
+    _require_one_code(targets, found)
+    return found[0]
+
+
+def require_planned(plan: Plan, stages: Iterable[BoundStage]) -> None:
+    """Check that services whose responses do not state their code are still the planned ones.
+
+    Functions, and services that state their code, are compared elsewhere.
+
+    Raises:
+        ProcessChanged: a replica has another description, version or build.
+        PestoError: a replica does not respond, or returns an error.
+    """
+    for stage in stages:
+        service = plan.services[stage.stage.process]
+        if not service.is_remote or service.states_code:
+            continue
+        planned = (service.build, service.digest)
+        for url in service.targets:
+            found = _of_service(url, outage_s=plan.patience_s)
+            if (found.build, found.digest) != planned:
+                error = process_changed(url, planned=planned, found=(found.build, found.digest))
+                raise error.prefixed(f"stage {stage.id!r}")
+
+
+def load_planned(service: Service) -> Processor:
+    """Load the function or project of a service that runs in this process.
+
+    Raises:
+        ProcessChanged: it is not the code that was planned.
+        PestoError: it cannot be loaded.
+    """
+    from pesto_runtime.processor import load_processor
+
+    target = service.targets[0]
+    processor = load_processor(target)
+    if processor.build != service.build:
+        raise ProcessChanged(
+            f"{target} on {socket.gethostname()} is not the code that was planned: build "
+            f"{processor.build}, planned {service.build}; run again for a new plan, or give all "
+            "workers the planned code, and restart those that have loaded another"
+        )
+    return processor
+
+
+def _of_target(target: str, base: Path | None) -> Described:
+    from pesto_runtime.processor import load_processor
+
+    processor = load_processor(target, base=base)
+    return Described(processor.description, (), processor.build, processor.description.digest)
+
+
+def _of_service(url: str, *, outage_s: float = 0.0) -> Described:
+    from pesto_runtime.client.client import Client
+
+    with Client(url, outage_s=outage_s) as client:
+        described = client.described
+        if described.states_code:
+            return described
+        # Name and version alone, as PESTO 1.7.2 states them, stay the same after many a change.
+        build = f"{described.build}+{_version_hash(client)}"
+        return Described(described.description, described.transports, build, described.digest)
+
+
+def _version_hash(client: Client) -> str:
+    """Return a hash of the version document; that of null for a service without a valid one."""
+    try:
+        document = client.version()
+    except (NotFound, ServiceMisbehaved):
+        document = None
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _require_one_code(targets: Sequence[str], found: Sequence[Described]) -> None:
+    first = found[0]
+    for target, other in zip(targets, found, strict=True):
+        if other.digest != first.digest:
+            raise InvalidContract(
+                f"{targets[0]} and {target} are listed as replicas of one process, but describe "
+                f"{first.description.name} {first.description.version} and "
+                f"{other.description.name} {other.description.version} differently"
+            )
+    if len({each.build for each in found}) > 1:
+        builds = zip(targets, (each.build for each in found), strict=True)
+        raise ProcessChanged(
+            f"the replicas of {first.description.name} do not run the same code; deploy one build "
+            "to all of them:" + "".join(f"\n  {target}: {build}" for target, build in builds)
+        )
