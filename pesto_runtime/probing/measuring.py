@@ -1,14 +1,13 @@
 """Measure scale, alignment, margin and exactness of a process that makes images.
 
 The process is a function from images to images; nothing is loaded, printed or compared with a
-contract. Three experiments find how far an output looks:
+contract. Two experiments find how far an output looks:
 
 - *replace*: everything on one side of a boundary is replaced in one input;
-- *pixel*: one pixel is changed;
 - *cut*: everything on one side of a boundary is cut off all inputs, as a tile's window does.
 
-The first two show on which pixels an output depends. The last one also shows what depends on the
-position, the size or the edges of the window.
+The first one shows on which pixels of which input an output depends, the second one also what
+depends on the position, the size or the edges of the window.
 """
 
 from __future__ import annotations
@@ -239,7 +238,6 @@ class _Measuring:
                 for partner in self._partners(kind, turn):
                     others = self.images.images(partner, turn + 1, self.found.size)
                     self._replace(base, whole, others, kind=kind, align=align)
-                    self._pixel(base, whole, others, kind=kind, align=align)
             except _OF_THE_DATA as error:
                 self.found.refused[kind] = error
             self.effort.on_step(number + 1, len(steps))
@@ -296,32 +294,11 @@ class _Measuring:
                 changed = others[name].copy()
                 rows, cols = kept(side, boundary, self.found.size).slices
                 changed[:, rows, cols] = base[name][:, rows, cols]
-                outputs = self.call({**base, name: changed})
-                self._compare(name, outputs, whole, {side: boundary}, kind)
-
-    def _pixel(self, base: Images, whole: Images, others: Images, *, kind: str, align: int
-               ) -> None:  # fmt: skip
-        for name in base:
-            row, col = self._middle(1), self._middle(1)
-            changed = base[name].copy()
-            changed[:, row, col] = others[name][:, row, col]
-            outputs = self.call({**base, name: changed})
-            boundaries = {
-                side: _nearest(side, row if side in ("top", "bottom") else col, align)
-                for side in SIDES
-            }
-            self._compare(name, outputs, whole, boundaries, kind)
-
-    def _compare(
-        self, name: str, outputs: Images, whole: Images, boundaries: Mapping[Side, int], kind: str
-    ) -> None:
-        """Add the differences after a change of one input behind some boundaries."""
-        for output, image in outputs.items():
-            difference = Difference.of(image, whole[output], self.exactness)
-            for side, boundary in boundaries.items():
-                ratio = ratio_of(self._scales[output], side)
-                key = (name, output, side)
-                _add(self.found.profiles, key, difference, boundary, 0, ratio, kind)
+                for output, image in self.call({**base, name: changed}).items():
+                    difference = Difference.of(image, whole[output], self.exactness)
+                    ratio = ratio_of(self._scales[output], side)
+                    key = (name, output, side)
+                    _add(self.found.profiles, key, difference, boundary, 0, ratio, kind)
 
     def _partners(self, kind: str, turn: int) -> Iterator[str]:
         """Yield two other kinds of data, others in each turn."""
@@ -358,11 +335,6 @@ def _add(
 def _boundary(side: Side, length: int, step: int, align: int) -> int:
     """Return the boundary that is `step` pixels or more from the edge."""
     return step if side in ("top", "left") else (length - step) // align * align
-
-
-def _nearest(side: Side, place: int, align: int) -> int:
-    """Return the boundary of the nearest window on a side that lacks the pixel at `place`."""
-    return -(-(place + 1) // align) * align if side in ("top", "left") else place // align * align
 
 
 def _windows(images: Images, window: Window) -> dict[str, np.ndarray]:

@@ -212,6 +212,16 @@ def masked(
     return np.where(ndimage.grey_dilation(mask, (1, 7, 7)) > 0, 0, widest).astype(np.uint8)
 
 
+@process(version="1")
+def gated(
+    image: Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8", margin=0)],
+    mask: Annotated[np.ndarray, Raster(bands=["mask"], dtype="uint8", margin=10)],
+) -> Annotated[np.ndarray, Bytes]:
+    """The image where more than half of the mask's 21 x 21 is 1: one pixel decides nothing."""
+    count = box(mask[0] == 1, radius=10)
+    return np.asarray(np.where(count > 220, image[0], 0), np.uint8)
+
+
 def share(partial: dict[str, float]) -> Annotated[float, Named("share")]:
     """The share of bright pixels."""
     return partial["bright"] / partial["pixels"]

@@ -18,12 +18,12 @@ SIEVE = ROOT / "examples" / "sieve.py:sieve"
 LIMIT = 16
 
 
-def measured(target: object, *, seed: int = 0) -> tuple[Verdict, Measured]:
+def measured(target: object, *, seed: int = 0, turns: int = 2) -> tuple[Verdict, Measured]:
     subject = ProbedProcess.load(str(target), {})
     found = measure(
         subject.call,
         TestImages(subject.specs, seed),
-        effort=Effort(LIMIT),
+        effort=Effort(LIMIT, turns),
         exactness=exactness_of(subject.description),
     )
     return judge(subject.description, found), found
@@ -89,7 +89,7 @@ def test_a_process_that_no_margin_makes_tileable_is_named(name: str, nature: str
 
 def test_a_long_thin_object_shows_the_reach_of_a_sieve() -> None:
     """The sieve looks 8 pixels far only along a cloud of 9 pixels."""
-    verdict, _ = measured(SIEVE)
+    verdict, _ = measured(SIEVE, turns=4)
     assert verdict.margin == Margin.of(8)
     assert {name for each in verdict.reaches for name in each.data} == {"strokes"}
 
@@ -102,6 +102,15 @@ def test_each_input_has_its_own_margin() -> None:
         "mask": Margin.of(3),
     }
     assert verdict.faults == ()
+
+
+def test_an_input_of_which_one_pixel_decides_nothing_is_measured() -> None:
+    """Replacing one input alone shows that it is the mask that is looked at 10 pixels far."""
+    verdict, _ = measured(f"{PROBED}:gated")
+    assert {each.input: each.margin for each in verdict.reaches} == {
+        "image": Margin(),
+        "mask": Margin.of(10),
+    }
 
 
 def test_rounding_errors_of_a_transform_are_a_tolerance_and_no_margin() -> None:
@@ -117,6 +126,6 @@ def test_rounding_errors_of_a_transform_are_a_tolerance_and_no_margin() -> None:
 @pytest.mark.parametrize("name", ["gaussian", "distance_capped", "filled", "threshold"])
 def test_another_seed_gives_the_same_answer(name: str) -> None:
     """Which random numbers are drawn does not decide."""
-    first, again = (measured(f"{PROBED}:{name}", seed=seed)[0] for seed in (0, 7))
+    first, again = (measured(f"{PROBED}:{name}", seed=seed, turns=4)[0] for seed in (0, 7))
     assert first.margin == again.margin
     assert first.faults == again.faults
