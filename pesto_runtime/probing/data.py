@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GIVEN = "given"
 _OPTICAL, _BYTE = 10_000, 255
+_MOST_EXACT = 1 << 53  # the largest integer that a float has exactly
 _LONGEST_STROKE = 24
 _WAVES = 6
 _FEW = 4
@@ -56,20 +57,14 @@ class ImageSpec:
         return cls(bands or 1, dtype or ("float32" if raster else "uint8"), nodata, given)
 
     @property
-    def top(self) -> float:
-        """The largest value to use: of the dtype, or 1 for a float."""
-        return np.iinfo(self.dtype).max if np.dtype(self.dtype).kind in "iu" else 1
-
-    @property
     def levels(self) -> tuple[float, ...]:
         """Bright values: a class, a byte, a reflectance, the largest; each where the dtype has it.
 
         Thresholds are made for one of these ranges.
         """
-        most = np.iinfo(self.dtype).max if np.dtype(self.dtype).kind in "iu" else math.inf
-        return tuple(
-            dict.fromkeys(min(each, most) for each in (1, _BYTE, _OPTICAL, self.top))
-        )  # without repetitions
+        is_integer = np.dtype(self.dtype).kind in "iu"
+        most = min(np.iinfo(self.dtype).max, _MOST_EXACT) if is_integer else _OPTICAL
+        return tuple(dict.fromkeys(float(min(each, most)) for each in (1, _BYTE, _OPTICAL, most)))
 
 
 @dataclass

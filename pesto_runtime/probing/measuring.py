@@ -277,7 +277,7 @@ class _Measuring:
             expected = whole[name][:, place[0], place[1]]
             if output.shape != expected.shape:
                 return False
-            difference = Difference.of(output, expected, self.exactness)
+            difference = Difference.of(output, expected, self.exactness, whole=whole[name])
             _add(into, (WINDOW, name, side), difference, boundary, first, ratio, kind)
         return True
 

@@ -87,13 +87,21 @@ class Difference:
     excess: np.ndarray
 
     @classmethod
-    def of(cls, a: np.ndarray, b: np.ndarray, exactness: Tolerance | None) -> Difference:
+    def of(
+        cls,
+        a: np.ndarray,
+        b: np.ndarray,
+        exactness: Tolerance | None,
+        *,
+        whole: np.ndarray | None = None,
+    ) -> Difference:
         """Compare two arrays (band, row, col) of one shape; NaN equals NaN.
 
         Args:
             a: The output of a window.
             b: The output of the whole image.
             exactness: The permitted difference; None for rounding errors of floats.
+            whole: The output that `b` is a part of: its largest value decides on rounding errors.
         """
         differs = ~((a == b) | ((a != a) & (b != b)))  # noqa: PLR0124  # NaN differs from itself
         wide = np.complex128 if a.dtype.kind == "c" else np.float64
@@ -102,7 +110,10 @@ class Difference:
             absolute = np.where(np.isfinite(absolute), absolute, np.inf)
             # Integers above 2^53 may be equal as floats.
             absolute = np.where(differs, np.maximum(absolute, np.finfo(float).tiny), 0)
-            excess = absolute / _permitted(b, exactness)
+            if exactness is None:
+                excess = absolute / _rounding(a, b if whole is None else whole)
+            else:
+                excess = absolute / (exactness.atol + exactness.rtol * np.abs(b.astype(wide)))
         excess = np.where(differs, np.where(np.isnan(excess), np.inf, excess), 0)
         return cls(absolute.max(axis=0), excess.max(axis=0))
 
@@ -117,14 +128,15 @@ class Difference:
         return self.absolute.max(axis=axis), self.excess.max(axis=axis)
 
 
-def _permitted(b: np.ndarray, exactness: Tolerance | None) -> np.ndarray | float:
-    if exactness is not None:
-        permitted: np.ndarray = exactness.atol + exactness.rtol * np.abs(b.astype(np.complex128))
-        return permitted
+def _rounding(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest rounding error of two float outputs; 0 for integers.
+
+    A Fourier transform spreads the rounding error of the largest value over the image.
+    """
     if b.dtype.kind not in "fc":
         return 0.0
-    finite = np.abs(b[np.isfinite(b)])
-    return float(_NOISE * np.finfo(b.dtype).eps * finite.max(initial=0))
+    largest = (np.abs(each[np.isfinite(each)]).max(initial=0) for each in (a, b))
+    return float(_NOISE * np.finfo(b.dtype).eps * max(largest))
 
 
 def distances(side: Side, boundary: int, count: int, *, first: int, ratio: Fraction) -> np.ndarray:
