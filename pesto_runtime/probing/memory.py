@@ -16,7 +16,7 @@ from pesto_runtime.contract import Memory, Window
 from pesto_runtime.errors import BadField, InvalidInput, PestoError, RunFailed, json_pointer
 from pesto_runtime.probing.data import GIVEN, TestImages
 from pesto_runtime.probing.subject import ProbedProcess
-from pesto_runtime.run.services import is_url
+from pesto_runtime.run.builds import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
