@@ -1,4 +1,4 @@
-"""`python -m benchmarks.reliability [kills N | publishing]`: disturb runs, and count what is wrong."""
+"""`python -m benchmarks.reliability kills [N]`: kill runs, and count what is wrong."""
 
 from __future__ import annotations
 

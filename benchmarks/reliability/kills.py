@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SHM = Path("/dev/shm")  # noqa: S108  # it is looked at, not written
 _MOST_STARTS = 40
+_LATE = 0.4
+"""Share of the runs that are killed after their last tile."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ def campaign(count: int, *, seed: int, tell: Callable[[str], None]) -> Tally:
             tell(f"{tally}{': ' + complaint if complaint else ''}")
     left = {path.name for path in _SHM.iterdir()} - shared
     if left:
-        tally.complaints.append(f"/dev/shm: {sorted(left)}")
+        tally.complaints.append(f"shared memory: {sorted(left)}")
     return tally
 
 
@@ -89,7 +91,7 @@ def _run_with_kills(
     given: Scenario, out: Path, dice: random.Random, tally: Tally, services: _Services
 ) -> None:
     """Start a run again and again, killing something in each, until one start completes it."""
-    is_late = dice.random() < 0.4
+    is_late = dice.random() < _LATE
     for _ in range(_MOST_STARTS):
         process = given.start(out)
         moment = _late(out, process, dice) if is_late else dice.uniform(0.3, 6)
@@ -141,8 +143,8 @@ def _victim(
     """Choose the command, one of its processes, a service, or one of its processes."""
     found = [(process.pid, "command")]
     with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            found.append((child.pid, "worker process"))
+        children = psutil.Process(process.pid).children(recursive=True)
+        found += [(child.pid, "worker process") for child in children]
     found += services.victims()
     return dice.choice(found)
 
