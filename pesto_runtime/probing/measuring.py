@@ -54,10 +54,16 @@ _ALIGNMENTS = (*range(1, 17), 24, 32, 48, 64)
 _MULTIPLES = (1, 2, 3, 5, 7)
 _DATA_OF_ALIGNMENT = ("noise", "smooth", "classes")
 _SPARE = 16
+_SHARE = 0.25
+"""Share of the time for the first questions: which data, and which multiples."""
 _SIZES = ((192, 128), (160, 224))
 _MOST_DENOMINATOR = 64
 _OF_THE_DATA = (AlgorithmFailed, ContractBroken, InvalidInput, NothingValid)
 """Errors that other data need not have."""
+
+
+class _TimeEnded(Exception):  # control flow: the measurement ends with what it has
+    """The time of a measurement is over."""
 
 
 class Call(Protocol):
@@ -160,6 +166,7 @@ class _Measuring:
     exactness: Tolerance | None
     found: Measured
     started: float = field(default_factory=time.monotonic)
+    outputs: tuple[str, ...] = ()
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,11 +175,21 @@ class _Measuring:
     def call(self, images: Images, window: Window | None = None, scene: Size | None = None
              ) -> Images:  # fmt: skip
         """Call the process on a window of a scene; on a whole scene by default."""
+        if self.has_spent(1) and self.found.size != (0, 0):
+            raise _TimeEnded
         self.found.calls += 1
         rows, cols = next(iter(images.values())).shape[1:]
-        return self.process(
+        outputs = self.process(
             images, window=window or Window(0, 0, cols, rows), scene=scene or (rows, cols)
         )
+        self.outputs = self.outputs or tuple(outputs)
+        if tuple(outputs) != self.outputs:
+            raise ContractBroken(f"returns images {tuple(outputs)}, for other data {self.outputs}")
+        return outputs
+
+    def has_spent(self, share: float) -> bool:
+        """Whether a share of the time is over."""
+        return time.monotonic() - self.started > share * self.effort.seconds
 
     def size(self, align: int) -> Size:
         """Return a size on whose both halves a reach over the limit shows."""
@@ -183,6 +200,8 @@ class _Measuring:
         """Find out which data the process accepts, and whether it repeats its outputs."""
         for kind in self.images.kinds:
             images = self.images.images(kind, 0, _SIZES[0])
+            if self.found.data and self.has_spent(_SHARE):
+                break
             try:
                 first, second = self.call(images), self.call(images)
             except _OF_THE_DATA as error:
@@ -217,7 +236,9 @@ class _Measuring:
         kinds = [kind for kind in _DATA_OF_ALIGNMENT if kind in self.found.data]
         for align in _ALIGNMENTS:
             if align % least == 0 and all(
-                self._fits(kind, align) for kind in kinds or self.found.data[:1]
+                self._fits(kind, align)
+                for number, kind in enumerate(kinds or self.found.data[:1])
+                if not (number and self.has_spent(2 * _SHARE))
             ):
                 self.found.align = align
                 return
@@ -229,15 +250,15 @@ class _Measuring:
         steps = [(turn, kind) for turn in range(self.effort.turns) for kind in self.found.data]
         for number, (turn, kind) in enumerate(steps):
             base = self.images.images(kind, turn, self.found.size)
-            if time.monotonic() - self.started > self.effort.seconds:
-                self.found.is_complete = False
-                return
             try:
                 whole = self.call(base)
                 self._cut(base, whole, kind=kind, align=align)
                 for partner in self._partners(kind, turn):
                     others = self.images.images(partner, turn + 1, self.found.size)
                     self._replace(base, whole, others, kind=kind, align=align)
+            except _TimeEnded:
+                self.found.is_complete = False
+                return
             except _OF_THE_DATA as error:
                 self.found.refused[kind] = error
             self.effort.on_step(number + 1, len(steps))
@@ -248,7 +269,8 @@ class _Measuring:
         images = self.images.images(kind, 0, size)
         whole = self.call(images)
         most = self.effort.limit + align
-        steps = [align * each for each in _MULTIPLES if align * each <= most]
+        multiples = _MULTIPLES[:1] if self.has_spent(_SHARE) else _MULTIPLES
+        steps = [align * each for each in multiples if align * each <= most]
         for side in SIDES:
             for step in steps:
                 boundary = _boundary(side, size[0], step, align)

@@ -125,6 +125,7 @@ def test_data_of_the_user_are_used(pesto: Command, tmp_path: Path) -> None:
         ([f"{PROBED}:rounded", "-i", "image=/nowhere.tif"], "does not exist"),
         ([str(ROOT / "examples" / "verdict.py:verdict"), "-i", "fraction=0.5"], "takes no image"),
         ([f"{PROBED}:absent"], "absent"),
+        ([str(ROOT / "examples" / "cloud_boxes.py:cloud_boxes")], "it returns no image"),
         ([f"{PROBED}:rounded", "--limit", "0"], "--limit"),
     ],
 )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from pesto_runtime.contract import Margin, Scale
-from pesto_runtime.probing.data import TestImages
-from pesto_runtime.probing.measuring import Effort, Measured, measure
+from pesto_runtime.errors import AlgorithmFailed
+from pesto_runtime.probing.data import ImageSpec, TestImages
+from pesto_runtime.probing.measuring import WINDOW, Effort, Measured, measure
 from pesto_runtime.probing.subject import ProbedProcess
 from pesto_runtime.probing.verdict import Verdict, exactness_of, judge
 from tests.support.runs import ROOT
+
+if TYPE_CHECKING:
+    from pesto_runtime.contract import Window
+    from pesto_runtime.probing.measuring import Images
 
 PROBED = ROOT / "tests" / "support" / "probed.py"
 SIEVE = ROOT / "examples" / "sieve.py:sieve"
@@ -129,3 +137,40 @@ def test_another_seed_gives_the_same_answer(name: str) -> None:
     first, again = (measured(f"{PROBED}:{name}", seed=seed, turns=4)[0] for seed in (0, 7))
     assert first.margin == again.margin
     assert first.faults == again.faults
+
+
+def test_a_slow_process_is_measured_as_far_as_the_time_allows() -> None:
+    """The first experiments find the most; the answer says that it is not complete."""
+    subject = ProbedProcess.load(f"{PROBED}:erosion", {})
+
+    def slow(images: Images, *, window: Window, scene: tuple[int, int]) -> Images:
+        time.sleep(0.02)
+        return subject.call(images, window=window, scene=scene)
+
+    begun = time.monotonic()
+    found = measure(slow, TestImages(subject.specs), effort=Effort(LIMIT, seconds=2))
+    assert 2 <= time.monotonic() - begun < 6
+    assert not found.is_complete
+    verdict = judge(subject.description, found)
+    assert (verdict.nature, verdict.margin, found.align) == ("map", Margin.of(2), 1)
+
+
+def test_data_that_a_process_refuses_are_left_out() -> None:
+    """It fails on images without a bright pixel, and returns another output for some."""
+
+    def picky(images: Images, *, window: Window, scene: tuple[int, int]) -> Images:
+        (image,) = images.values()
+        if not image.any():
+            raise AlgorithmFailed("no bright pixel")
+        return {"other" if image.min() == image.max() else "image": image}
+
+    found = measure(picky, TestImages({"image": ImageSpec(1, "uint8")}), effort=Effort(LIMIT))
+    assert set(found.refused) >= {"constant"}
+    assert found.align == 1
+    assert {key[:2] for key in found.profiles} == {("image", "image"), (WINDOW, "image")}
+    with pytest.raises(AlgorithmFailed, match="no bright pixel"):
+        measure(
+            lambda _images, *, window, scene: picky({"image": np.zeros((1, 9, 9))}, window=window,
+                                                    scene=scene),
+            TestImages({"image": ImageSpec(1, "uint8")}),
+        )  # fmt: skip
