@@ -70,6 +70,14 @@ def every_second(
     return image[:, : rows // 2 * 2 : 2, : cols // 2 * 2 : 2]
 
 
+@process(version="1", margin=0, align=3)
+def every_third(
+    image: Annotated[np.ndarray, Grey],
+) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint8", scale="1/3")]:
+    """The middle pixel of each 3 x 3; an incomplete one is dropped."""
+    return image[:, 1 : image.shape[1] // 3 * 3 : 3, 1 : image.shape[2] // 3 * 3 : 3]
+
+
 @process(version="1", margin=0, align=2)
 def binning(
     image: Annotated[np.ndarray, Grey],

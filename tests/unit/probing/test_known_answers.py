@@ -44,6 +44,7 @@ MAPS = {
     "erosion": Margin.of(2),
     "sobel": Margin.of(1),
     "every_second": Margin(),
+    "every_third": Margin(),
     "binning": Margin(),
     "enlarged": Margin(),
     "distance_capped": Margin.of(6),
@@ -55,8 +56,13 @@ MAPS = {
     "framed": Margin.of(5),
     "mosaic_of_four": Margin(),
 }
-ALIGNED = {"every_second": 2, "binning": 2, "mosaic_of_four": 4}
-SCALED = {"every_second": Fraction(1, 2), "binning": Fraction(1, 2), "enlarged": Fraction(2)}
+ALIGNED = {"every_second": 2, "every_third": 3, "binning": 2, "mosaic_of_four": 4}
+SCALED = {
+    "every_second": Fraction(1, 2),
+    "every_third": Fraction(1, 3),
+    "binning": Fraction(1, 2),
+    "enlarged": Fraction(2),
+}
 
 
 @pytest.mark.parametrize("name", MAPS)
