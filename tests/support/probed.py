@@ -79,6 +79,12 @@ def every_third(
 
 
 @process(version="1", margin=0, align=2)
+def cropped(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
+    """The image without its last row and column, if their number is odd."""
+    return image[:, : image.shape[1] // 2 * 2, : image.shape[2] // 2 * 2]
+
+
+@process(version="1", margin=0, align=2)
 def binning(
     image: Annotated[np.ndarray, Grey],
 ) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint8", scale="1/2")]:

@@ -45,6 +45,7 @@ MAPS = {
     "sobel": Margin.of(1),
     "every_second": Margin(),
     "every_third": Margin(),
+    "cropped": Margin(),
     "binning": Margin(),
     "enlarged": Margin(),
     "distance_capped": Margin.of(6),
@@ -56,7 +57,7 @@ MAPS = {
     "framed": Margin.of(5),
     "mosaic_of_four": Margin(),
 }
-ALIGNED = {"every_second": 2, "every_third": 3, "binning": 2, "mosaic_of_four": 4}
+ALIGNED = {"every_second": 2, "every_third": 3, "cropped": 2, "binning": 2, "mosaic_of_four": 4}
 SCALED = {
     "every_second": Fraction(1, 2),
     "every_third": Fraction(1, 3),
