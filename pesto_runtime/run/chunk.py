@@ -26,6 +26,7 @@ from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.run.blocks import ChunkWriter
+from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.context import (
     RunContext,
     is_blocked,
@@ -168,10 +169,12 @@ def _runner(
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
     scenes = [scene for each in run.stages.sources if (scene := scene_of(run.context, each))]
+    members = (*run.stages.stages, *run.stages.reduces)
+    code = partial(require_planned, run.context.plan, members)
     with ChunkGuard(
         run.context,
-        checks=[partial(_require_planned, scenes)],
-        before_put=[partial(_require_planned, [s for s in scenes if is_local(s.href)])],
+        checks=[partial(_require_scenes, scenes), code],
+        before_put=[partial(_require_scenes, [s for s in scenes if is_local(s.href)])],
     ) as context:
         writer = ChunkWriter.of(context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
         if run.stages.kind == "whole":
@@ -189,7 +192,7 @@ def _run_tiles(run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]) -> 
         run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
 
 
-def _require_planned(scenes: Iterable[Scene]) -> None:
+def _require_scenes(scenes: Iterable[Scene]) -> None:
     """Require that scenes are still those of the plan.
 
     Raises:

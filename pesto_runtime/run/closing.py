@@ -20,6 +20,7 @@ from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.metadata import BandFacts
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
@@ -262,12 +263,14 @@ def _finish(
     context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
 ) -> None:
     meter = CostMeter()
+    require_planned(context.plan, [stage])
     try:
         caller = planned_caller(context.plan, stage.stage.process)
         with meter.call(stage.id):
             outputs = perform(caller)
     except PestoError as error:
         raise in_stage(error, stage.id) from error
+    require_planned(context.plan, [stage])
     document = {name: encode_value(name, value) for name, value in outputs.items()}
     context.store.put_json(scalars_name(context, stage.id), dict(document))
     context.store.put_json(stage_manifest_name(context, stage.id), meter.manifest())

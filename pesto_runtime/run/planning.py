@@ -6,7 +6,7 @@ pipeline whenever they parse a DAG. It does not run anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ from pesto_runtime.pipeline import (
     PhaseCost,
     Sizing,
     check,
+    input_defaults,
     make_plan,
     phase_cost,
     phases_of,
@@ -140,6 +141,7 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
+    inputs = inputs and _completed(pipeline, services, inputs)
     return check(
         pipeline,
         KnownFacts(
@@ -213,8 +215,8 @@ def plan(
     *,
     store: str,
     sizing: Sizing,
-    folder: Path | None = None,
     patience_s: float = 60.0,
+    folder: Path | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -224,8 +226,8 @@ def plan(
         inputs: Scenes and parameters.
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
-        folder: The output folder that the run will own; None for a plan of no run.
         patience_s: Seconds that the run waits for a service that restarts or does not respond.
+        folder: The output folder that the run will own; None for a plan of no run.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
@@ -233,6 +235,7 @@ def plan(
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
+    inputs = _completed(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
     planned = make_plan(
@@ -246,10 +249,10 @@ def plan(
         run_id=uuid4().hex,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
-    warnings += tuple(_unidentified(inputs.scenes))
     owned = file_href(folder) if folder else ""
-    changes = {"warnings": warnings, "folder": owned, "patience_s": patience_s}
-    planned = planned.model_copy(update=changes)
+    planned = planned.model_copy(
+        update={"warnings": warnings, "folder": owned, "patience_s": patience_s}
+    )
     return Planned(planned, checked, _estimates(planned, checked))
 
 
@@ -291,6 +294,12 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
         memory_bytes=int(phase.tile[0] * phase.tile[1] * cost.pixel_bytes + cost.fixed_bytes),
         seconds=cost.seconds,
     )
+
+
+def _completed(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
+    """Return inputs with the defaults that their ports declare."""
+    defaults = input_defaults(pipeline, services.descriptions)
+    return replace(inputs, parameters={**defaults, **inputs.parameters})
 
 
 def _image_text(value: JsonValue) -> str:

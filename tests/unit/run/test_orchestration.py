@@ -186,6 +186,15 @@ def test_a_chunk_that_has_to_be_whole_fails_with_what_and_where(
     assert there.value("mean") == here.value("mean")
 
 
+def test_a_chunk_that_fails_names_the_wrong_field(tmp_path: Path) -> None:
+    """Of each hole that the message lists."""
+    scene = write_scene(tmp_path / "s.tif", np.full((1, 30, 30), MARKER, np.uint8))
+    document = chain("raises", slug="too-large")
+    href = begun(document, tmp_path / "out", {"scene": str(scene)})
+    with pytest.raises(TilesFailed, match=r"1 of 1 tiles failed.*\n.*: no; /image: must be dark"):
+        process(chunks_of(href, 0)[0], holes="fail")
+
+
 def test_a_product_interrupted_with_a_hole_has_no_nodata_once_the_hole_is_healed(
     tmp_path: Path,
 ) -> None:
