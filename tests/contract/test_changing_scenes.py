@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +15,7 @@ from pesto_runtime.errors import PestoError, RasterUnreadable, SceneChanged
 from pesto_runtime.raster.identity import identity_of
 from tests.support.commands import pesto, saved, served, waited
 from tests.support.file_server import FileServer, serving, use
-from tests.support.rasters import noise, tree, write_scene
+from tests.support.rasters import ReplaceableScene, noise, tree, write_scene
 from tests.support.runs import PROCESSES, Done, Settings, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -39,36 +38,10 @@ def combined(quick: object, always: object) -> list[tuple[str, object]]:
             if way != "processes" or value == always]  # fmt: skip
 
 
-class Scene:
-    """A scene that can be replaced by another one of its size and times, and put back."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = write_scene(path, noise(WIDTH, HEIGHT))
-        self._aside = path.with_name("aside.tif")
-        self._other = write_scene(path.with_name("other.tif"), noise(WIDTH, HEIGHT, seed=1))
-        shutil.copystat(self.path, self._other)
-
-    def replace(self) -> None:
-        """Replace it atomically."""
-        self._aside.hardlink_to(self.path)
-        new = self._other.with_suffix(".new")
-        shutil.copy2(self._other, new)
-        new.replace(self.path)
-
-    def put_back(self) -> None:
-        """Put the old one back: the same inode, the same times."""
-        self._aside.replace(self.path)
-
-    def delete(self) -> None:
-        """Delete it."""
-        self._aside.hardlink_to(self.path)
-        self.path.unlink()
-
-
 class Way:
     """A way to read a scene: the href, and the settings of the run."""
 
-    def __init__(self, href: str, settings: Settings, scene: Scene, log: Path) -> None:
+    def __init__(self, href: str, settings: Settings, scene: ReplaceableScene, log: Path) -> None:
         self.href, self.settings, self.scene, self.log = href, settings, scene, log
 
     def run(self, folder: Path, *, listener: SilentListener | None = None) -> Done:
@@ -89,14 +62,14 @@ def service() -> Iterator[str]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
+def scene(tmp_path: Path) -> ReplaceableScene:
     folder = tmp_path / "served" / "bucket"
     folder.mkdir(parents=True)
-    return Scene(folder / "s.tif")
+    return ReplaceableScene(folder / "s.tif", WIDTH, HEIGHT)
 
 
 @pytest.fixture
-def server(scene: Scene, tmp_path: Path) -> Iterator[FileServer]:
+def server(scene: ReplaceableScene, tmp_path: Path) -> Iterator[FileServer]:
     with serving(scene.path.parents[1], tmp_path / "requests.log") as server:
         yield server
 
@@ -104,7 +77,7 @@ def server(scene: Scene, tmp_path: Path) -> Iterator[FileServer]:
 @pytest.fixture
 def way(
     request: pytest.FixtureRequest,
-    scene: Scene,
+    scene: ReplaceableScene,
     tmp_path: Path,
     server: FileServer,
     service: str,
@@ -211,7 +184,7 @@ KINDS: dict[str, dict[str, JsonValue]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_stage_notices(tmp_path: Path, scene: Scene, kind: str) -> None:
+def test_every_kind_of_stage_notices(tmp_path: Path, scene: ReplaceableScene, kind: str) -> None:
     """Chunks without map stages read the scene too."""
     control = run_local(KINDS[kind], tmp_path / "control", {"scene": scene.path})
     assert control.result["status"] == "COMPLETE"
@@ -222,7 +195,7 @@ def test_every_kind_of_stage_notices(tmp_path: Path, scene: Scene, kind: str) ->
     assert "result.json" not in tree(tmp_path / "out")
 
 
-def test_every_scene_of_a_run_counts(tmp_path: Path, scene: Scene) -> None:
+def test_every_scene_of_a_run_counts(tmp_path: Path, scene: ReplaceableScene) -> None:
     """The second of two inputs is replaced, which only the second stage reads."""
     document = pipeline(
         stage("a", "verbose", image="$inputs.first", log=str(tmp_path / "a")),
@@ -237,7 +210,9 @@ def test_every_scene_of_a_run_counts(tmp_path: Path, scene: Scene) -> None:
         run_local(document, tmp_path / "out", given, watcher=AtBegin(scene.replace))
 
 
-def test_the_product_has_the_place_of_the_planned_scene(tmp_path: Path, scene: Scene) -> None:
+def test_the_product_has_the_place_of_the_planned_scene(
+    tmp_path: Path, scene: ReplaceableScene
+) -> None:
     """The header is read after the last chunk: a scene that has changed by then ends the run."""
     document = chain("verbose", log=str(tmp_path / "log"))
 
@@ -257,7 +232,7 @@ def test_the_product_has_the_place_of_the_planned_scene(tmp_path: Path, scene: S
     assert not {"image.tif", "result.json"} & tree(tmp_path / "out")
 
 
-def test_the_command_says_so(tmp_path: Path, scene: Scene) -> None:
+def test_the_command_says_so(tmp_path: Path, scene: ReplaceableScene) -> None:
     """Exit code 1, nothing published; the same command runs the new scene."""
     log = tmp_path / "log"
     log.touch()
@@ -280,7 +255,7 @@ def test_the_command_says_so(tmp_path: Path, scene: Scene) -> None:
 
 
 def test_an_overwritten_object_of_s3_is_computed_anew(
-    tmp_path: Path, scene: Scene, server: FileServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scene: ReplaceableScene, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs with one store: the second has the new pixels; without a change it reuses all."""
     use(server.gdal_variables, monkeypatch)
@@ -301,7 +276,7 @@ def test_an_overwritten_object_of_s3_is_computed_anew(
 
 @pytest.mark.parametrize(("states", "warned"), [("nothing", True), ("etag", False)])
 def test_without_an_identity_blocks_are_not_reused(
-    tmp_path: Path, scene: Scene, server: FileServer, states: str, *, warned: bool
+    tmp_path: Path, scene: ReplaceableScene, server: FileServer, states: str, *, warned: bool
 ) -> None:
     """Each run has its own keys, and the user is warned; with an ETag (control) blocks serve."""
     server.states(states)
@@ -316,7 +291,7 @@ def test_without_an_identity_blocks_are_not_reused(
 
 
 def test_a_chunk_requests_the_identity_twice(
-    tmp_path: Path, scene: Scene, server: FileServer
+    tmp_path: Path, scene: ReplaceableScene, server: FileServer
 ) -> None:
     """One HEAD when it starts and one when it ends, beside those of the plan and of the product."""
     document, href = chain("verbose", log=str(tmp_path / "log")), f"{server.url}/bucket/s.tif"
@@ -330,7 +305,7 @@ def test_a_chunk_requests_the_identity_twice(
 
 @pytest.mark.integration
 def test_a_service_answers_that_a_scene_has_changed(
-    scene: Scene, service: str, tmp_path: Path
+    scene: ReplaceableScene, service: str, tmp_path: Path
 ) -> None:
     """409 with both identities, not to be retried; the right identity, and none, are read."""
     href, planned = scene.path.as_uri(), identity_of(str(scene.path))
