@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -195,19 +196,45 @@ def test_every_kind_of_stage_notices(tmp_path: Path, scene: ReplaceableScene, ki
     assert "result.json" not in tree(tmp_path / "out")
 
 
+@contextmanager
+def replaced_after(scene: ReplaceableScene, log: Path, calls: int) -> Iterator[None]:
+    """Replace a scene once a process has written so many lines; requires that the block fails."""
+
+    def replace() -> None:
+        waited(lambda: log.exists() and len(log.read_text().splitlines()) >= calls, 60)
+        scene.replace()
+
+    changing = threading.Thread(target=replace)
+    changing.start()
+    with pytest.raises(SceneChanged, match=r"s\.tif"):
+        yield
+    changing.join()
+
+
 def test_every_scene_of_a_run_counts(tmp_path: Path, scene: ReplaceableScene) -> None:
-    """The second of two inputs is replaced, which only the second stage reads."""
+    """The second of two inputs is replaced, when it is open already."""
     document = pipeline(
         stage("a", "verbose", image="$inputs.first", log=str(tmp_path / "a")),
-        stage("b", "verbose", image="$inputs.second", log=str(tmp_path / "b")),
+        stage("b", "paced", image="$inputs.second", log=str(tmp_path / "b"), seconds=0.1),
         outputs={"image": "$a.image", "other": "$b.image"},
         first="image",
         second="image",
     )
     first = write_scene(tmp_path / "first.tif", noise(WIDTH, HEIGHT, seed=2))
     given = {"first": first, "second": scene.path}
-    with pytest.raises(SceneChanged, match=r"s\.tif"):
-        run_local(document, tmp_path / "out", given, watcher=AtBegin(scene.replace))
+    with replaced_after(scene, tmp_path / "b", 2):
+        run_local(document, tmp_path / "out", given, workers=1)
+
+
+def test_a_local_scene_is_compared_before_each_block(
+    tmp_path: Path, scene: ReplaceableScene
+) -> None:
+    """Not at the end of the chunk alone: a kill before that would leave its blocks."""
+    log = tmp_path / "log"
+    document = chain("paced", log=str(log), seconds=0.1)
+    with replaced_after(scene, log, 2):
+        run_local(document, tmp_path / "out", {"scene": scene.path}, workers=1, max_tasks=1)
+    assert len(log.read_text().splitlines()) < TILES / 2
 
 
 def test_the_product_has_the_place_of_the_planned_scene(
