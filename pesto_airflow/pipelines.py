@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import InvalidInput, InvalidPipeline, shortened
+from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, shortened
 from pesto_runtime.hrefs import looks_like_href
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def know_pipeline(
     pipeline: str | Path | Mapping[str, JsonValue] | Pipeline,
     services: str | Path,
     base: str | Path | None = None,
+    *,
+    inputs: Mapping[str, JsonValue] | None = None,
 ) -> KnownPipeline:
     """Check a pipeline against a catalog; no service is contacted, no process is loaded.
 
@@ -59,34 +61,39 @@ def know_pipeline(
         pipeline: Its file, or its JSON.
         services: Folder of saved descriptions, one of each process.
         base: Folder to which the pipeline's own targets are relative.
+        inputs: Input name -> value, or a template, which the plan task checks; None to check the
+            pipeline alone.
 
     Raises:
         InvalidInput: the catalog has no description of a process; with the command that saves it.
-        InvalidPipeline: the pipeline is wrong; with every error.
+        InvalidPipeline: the pipeline or an input is wrong; with every error.
     """
-    from pesto_runtime.run.planning import shape
+    from pesto_runtime.run.planning import check_pipeline, shape
     from pesto_runtime.run.services import resolve_services
 
     model, folder = read_pipeline(pipeline, base)
     _require_descriptions(model, Path(services))
     found = resolve_services(model, base=folder, catalog=Path(services), ask=False)
+    faults = [] if inputs is None else _input_faults(model, found.descriptions, inputs)
+    if faults:
+        errors = (*faults, *check_pipeline(model, found).errors)
+        raise InvalidPipeline.of(f"pipeline {model.name!r}", errors)
     return KnownPipeline(model, shape(model, found), found.descriptions)
 
 
-def require_inputs(known: KnownPipeline, values: Mapping[str, JsonValue]) -> None:
-    """Reject missing, unknown and wrong inputs; a templated value is checked by the plan task.
-
-    Raises:
-        InvalidPipeline: with every error.
-    """
-    from pesto_runtime.pipeline import input_faults
+def _input_faults(
+    pipeline: Pipeline, descriptions: Mapping[str, Description], values: Mapping[str, JsonValue]
+) -> list[BadField]:
+    """Return an error for each missing, unknown and wrong input; templated values are unknown."""
+    from pesto_runtime.pipeline import input_defaults, input_faults
     from pesto_runtime.run.planning import read_values
 
-    fixed = {name: value for name, value in values.items() if not _is_templated(value)}
-    read = read_values(known.pipeline, fixed)
-    faults = tuple(input_faults(known.pipeline, known.descriptions, read, given=values))
-    if faults:
-        raise InvalidPipeline.of(f"pipeline {known.pipeline.name!r}", faults)
+    given = {name: value for name, value in values.items() if value is not None}
+    fixed = {name: value for name, value in given.items() if not _is_templated(value)}
+    defaults = input_defaults(pipeline, descriptions)
+    absent = {name: value for name, value in defaults.items() if name not in given}
+    read = {**absent, **read_values(pipeline, fixed)}
+    return [*input_faults(pipeline, descriptions, read, given={*given, *absent})]
 
 
 def _is_templated(value: JsonValue) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.pipeline import fed_ports, input_schema
+from pesto_runtime.pipeline import fed_ports, input_defaults, input_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,6 +109,7 @@ def _params(known: KnownPipeline) -> dict[str, _Expression]:
     """Return a param for each input, with the limits of the ports that it feeds, and the folder."""
     found: dict[str, _Expression] = {}
     pipeline, fed = known.pipeline, fed_ports(known.pipeline, known.descriptions)
+    defaults = input_defaults(pipeline, known.descriptions)
     for name, kind in pipeline.inputs.items():
         if kind == "image":
             title = json.dumps(f"{name}: path or href of an image")
@@ -116,6 +117,11 @@ def _params(known: KnownPipeline) -> dict[str, _Expression]:
         else:
             limits = input_schema(kind, fed[name]).items()
             schema = {f"{key}=": _literal(each) for key, each in limits if key in _LIMITS}
+            default = defaults.get(name)
+            # The template of a string would turn null into a text.
+            if name in defaults and (default is not None or kind != "string"):
+                nullable = {"type=": _literal([kind, "null"])} if default is None else {}
+                schema = {"": _literal(default), **schema, **nullable}
         found[f'"{name}": '] = ("Param(", schema, ")")
     found[f'"{_folder_param(pipeline)}": '] = (
         "Param(",

@@ -13,7 +13,7 @@ from airflow.sdk import Asset, TaskGroup
 from pesto_airflow.operators.outputs import PestoPublishOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.run import PestoClosePhaseOperator, PestoMapOperator
-from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id, require_inputs
+from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
 from pesto_airflow.process_call import GPU_POOL, TaskPlacement, placement
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
@@ -117,9 +117,8 @@ def pesto_pipeline(
         InvalidPipeline: the pipeline or its inputs are wrong; with every error.
     """
     chosen = with_defaults(settings, arguments=_ARGUMENTS)
-    known = know_pipeline(pipeline, services, chosen["base"])
     values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
-    require_inputs(known, values)
+    known = know_pipeline(pipeline, services, chosen["base"], inputs=values)
     with TaskGroup(group_id or known.pipeline.name, tooltip=known.pipeline.description) as group:
         planned = PestoPlanOperator(
             task_id="plan",

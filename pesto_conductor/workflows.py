@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
 from pesto_runtime.errors import InvalidPipeline
-from pesto_runtime.pipeline import fed_ports, input_schema
+from pesto_runtime.pipeline import fed_ports, input_defaults, input_schema
 from pesto_runtime.run.planning import shape
 from pesto_runtime.run.services import resolve_services
 
@@ -257,7 +257,7 @@ def _input_schema(pipeline: Pipeline, descriptions: Mapping[str, Description]) -
             f"{pipeline.name}: input {', '.join(taken)} has the name of a setting of the workflow; "
             "rename it"
         )
-    fed = fed_ports(pipeline, descriptions)
+    fed, defaults = fed_ports(pipeline, descriptions), input_defaults(pipeline, descriptions)
     inputs: Document = {
         name: _TYPES.get(kind) or input_schema(kind, fed[name])
         for name, kind in pipeline.inputs.items()
@@ -266,7 +266,7 @@ def _input_schema(pipeline: Pipeline, descriptions: Mapping[str, Description]) -
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": {**inputs, **settings},
-        "required": [*pipeline.inputs, "folder"],
+        "required": [*(name for name in pipeline.inputs if name not in defaults), "folder"],
         "additionalProperties": False,
     }
 

@@ -337,8 +337,9 @@ def error_from_problem(
 def reason_of(problem: Mapping[str, JsonValue]) -> str:
     """Return the detail of a problem document, with the first of its wrong fields.
 
-    >>> reason_of({"detail": "2 errors", "errors": [{"pointer": "/a", "detail": "must be b"}]})
-    '2 errors; /a: must be b'
+    >>> fields = [{"pointer": "/a", "detail": "b"}, {"pointer": "/c", "detail": "d"}]
+    >>> reason_of({"detail": "2 errors", "errors": fields})
+    '2 errors; /a: b'
     """
     detail = str(problem.get("detail") or problem.get("type") or "")
     return "; ".join([detail, *map(str, islice(_fields(problem), 1))])

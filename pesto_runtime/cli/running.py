@@ -202,6 +202,15 @@ def run(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the folder from a run that owns it.")
     ] = False,
+    verify: Annotated[
+        int,
+        typer.Option(
+            "--verify",
+            min=0,
+            help="Random tiles to compute again, with other borders and doubled margins, before "
+            "anything is published; local engine only.",
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
@@ -226,6 +235,7 @@ def run(
         patience_s=patience,
         replace=replace,
         take_over=take_over,
+        verify_tiles=verify,
     )
     hidden = as_json or not sys.stderr.isatty()
     with progress(request.pipeline.name, hidden=hidden) as watcher:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
-from pesto_runtime.pipeline.parameters import fed_ports, input_faults, input_schema
+from pesto_runtime.pipeline.parameters import (
+    fed_ports,
+    input_defaults,
+    input_faults,
+    input_schema,
+)
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
@@ -35,6 +40,7 @@ __all__ = [
     "fed_ports",
     "grids_of",
     "image_scale",
+    "input_defaults",
     "input_faults",
     "input_schema",
     "make_plan",

@@ -76,6 +76,22 @@ def fed_ports(
     return found
 
 
+def input_defaults(
+    pipeline: Pipeline, descriptions: Mapping[str, Description]
+) -> dict[str, JsonValue]:
+    """Return the default of each input whose ports all have one, and the same."""
+
+    def is_default(value: JsonValue, ports: Iterable[FedPort]) -> bool:
+        return all(each.port.has_default and each.port.schema["default"] == value for each in ports)
+
+    firsts = {
+        name: (ports[0].port.schema.get("default"), ports)
+        for name, ports in fed_ports(pipeline, descriptions).items()
+        if ports and pipeline.inputs[name] != "image"
+    }
+    return {name: value for name, (value, ports) in firsts.items() if is_default(value, ports)}
+
+
 def literal_faults(fed: FedPort, value: JsonValue, pointer: str) -> Iterator[BadField]:
     """Yield every field of a literal that its port does not accept."""
     for fault in fed.faults(value, pointer):
@@ -130,12 +146,14 @@ def input_schema(kind: str, ports: Iterable[FedPort]) -> dict[str, JsonValue]:
 
 
 def _value_faults(
-    name: str, kind: str, value: JsonValue, ports: Iterable[FedPort]
+    name: str, kind: str, value: JsonValue, ports: Collection[FedPort]
 ) -> Iterator[BadField]:
     """Yield each fault of a value once, with all ports that state it."""
     where = json_pointer("inputs", name)
-    # A value of another type than the input's would violate each port again.
-    own = tuple(schema_faults({"type": kind}, value, pointer=where))
+    # A value of another type than the input's would violate each port again. Whether null is
+    # accepted is decided by the ports: it is the default of many.
+    is_of_ports = value is None and ports
+    own = () if is_of_ports else tuple(schema_faults({"type": kind}, value, pointer=where))
     found: dict[BadField, list[FedPort]] = {fault: [] for fault in own}
     for each in (each for each in ports if each.port.kind in ("json", "vector")):
         for fault in own or each.faults(value, where):

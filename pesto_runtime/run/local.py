@@ -36,6 +36,7 @@ from pesto_runtime.run.publishing import finish, finished_result, publish
 from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.verifying import verify_tiles
 from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class _LocalRun:
                 seconds.append(time.perf_counter() - begun)
         finally:
             self._workers.close()
+        verify_tiles(self._href, request.verify_tiles)
         return publish(self._href, workspace, record, as_cog=request.as_cog)
 
     def _run_chunks(self, phase: int, count: int) -> None:

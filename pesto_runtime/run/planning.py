@@ -6,8 +6,9 @@ pipeline whenever they parse a DAG. It does not run anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from pesto_runtime.contract import Pipeline, Plan
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
@@ -17,6 +18,7 @@ from pesto_runtime.pipeline import (
     PhaseCost,
     Sizing,
     check,
+    input_defaults,
     make_plan,
     phase_cost,
     phases_of,
@@ -29,7 +31,7 @@ from pesto_runtime.schema import typed_text
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import Literal
 
@@ -139,6 +141,7 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
+    inputs = inputs and _completed(pipeline, services, inputs)
     return check(
         pipeline,
         KnownFacts(
@@ -232,6 +235,7 @@ def plan(
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
+    inputs = _completed(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
     planned = make_plan(
@@ -242,6 +246,7 @@ def plan(
         parameters=inputs.parameters,
         store=store,
         sizing=sizing,
+        run_id=uuid4().hex,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     owned = file_href(folder) if folder else ""
@@ -254,6 +259,16 @@ def plan(
 def count_tiles(phase: Phase) -> int:
     """Return the number of tiles of a phase."""
     return sum(1 for chunk in phase.chunks for _ in tiles_of(chunk, phase.tile))
+
+
+def _unidentified(scenes: Mapping[str, Scene]) -> Iterator[str]:
+    for name, scene in scenes.items():
+        if not scene.identity:
+            yield (
+                f"input {name!r}: the server of {scene.href} states neither ETag nor Last-Modified "
+                "for HEAD: a change of the scene during the run is not noticed, and no other run "
+                "reuses its blocks"
+            )
 
 
 def _estimates(plan: Plan, checked: Checked) -> tuple[PhaseEstimate, ...]:
@@ -279,6 +294,12 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
         memory_bytes=int(phase.tile[0] * phase.tile[1] * cost.pixel_bytes + cost.fixed_bytes),
         seconds=cost.seconds,
     )
+
+
+def _completed(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
+    """Return inputs with the defaults that their ports declare."""
+    defaults = input_defaults(pipeline, services.descriptions)
+    return replace(inputs, parameters={**defaults, **inputs.parameters})
 
 
 def _image_text(value: JsonValue) -> str:

@@ -21,10 +21,11 @@ def limited(  # an input of each kind
     mode: Annotated[str, Field(pattern="^[0-9]+$")],
     weights: list[Annotated[float, Field(ge=0)]] | None = None,
     options: dict[str, float] | None = None,
+    repeat: Annotated[int, Field(ge=1)] = 1,
 ) -> Annotated[np.ndarray, Same]:
     """Give the image back, and write down the values."""
     with Path(log).open("a") as file:
-        file.write(f"{threshold} {radius} {mode} {weights} {options}\n")
+        file.write(f"{threshold} {radius} {mode} {weights} {options} {repeat}\n")
     return image.copy()
 
 

@@ -52,7 +52,7 @@ pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("without_pictures")]
 LIMITED = ROOT / "tests" / "contract" / "limited.py"
 INPUTS = {
     "scene": "image", "log": "string", "threshold": "number", "radius": "integer",
-    "mode": "string", "weights": "array", "options": "object",
+    "mode": "string", "weights": "array", "options": "object", "repeat": "integer",
 }  # fmt: skip
 
 
@@ -66,6 +66,7 @@ class Bench:
         self.right: Document = {
             "scene": str(write_scene(folder / "s.tif", noise(60, 40))), "log": str(self.log),
             "threshold": 0.75, "radius": 2, "mode": "5", "weights": [0, 1.5], "options": {"a": 1},
+            "repeat": 4,
         }  # fmt: skip
 
     @property
@@ -310,20 +311,16 @@ def test_all_faults_are_in_one_report(bench: Bench, way: str) -> None:
     given: Document = {**bench.right, "scene": str(nowhere)}
     for case in ("unknown", "a pattern", "elements of an array"):
         given |= WRONG[case][0]
-    del given["options"]
+    del given["log"]
     found = WAYS[way](bench, document(radius=9), given)
     scene = [f"/inputs/scene: {nowhere.as_uri()} does not exist; correct -i scene=…"]
     inputs = [
         *WRONG["unknown"][1],
+        "/inputs/log: requires a value for 'log' of stage 'a' and 'log' of stage 'b': -i log=…",
         *WRONG["a pattern"][1],
         *WRONG["elements of an array"][1],
-        "/inputs/options: requires a value for 'options' of stage 'a': -i options=…",
     ]
-    if way == "dag file":  # a literal is an error of the pipeline itself, which comes first
-        assert found == LITERAL
-        assert WAYS[way](bench, document(), given) == inputs
-    else:
-        assert found == [*scene, *inputs, *LITERAL]
+    assert found == [*([] if way == "dag file" else scene), *inputs, *LITERAL]
     assert bench.calls == []
 
 
@@ -332,8 +329,20 @@ def test_right_values_are_accepted(bench: Bench, way: str) -> None:
     """The control: no error; only a run calls the processes, and these receive the values."""
     assert WAYS[way](bench, document(), bench.right) == []
     runs = way in ("run", "run with processes", "local")
-    values = "0.75 2 5 [0.0, 1.5] {'a': 1.0}"
+    values = "0.75 2 5 [0.0, 1.5] {'a': 1.0} 4"
     assert sorted(bench.calls) == (["0.75", values] if runs else [])
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in SERVERS])
+def test_an_absent_input_has_the_default_of_its_port(bench: Bench, way: str) -> None:
+    """Null, too. An input whose ports have no default (control) is missing."""
+    optional = ("weights", "options", "repeat")
+    given = {name: value for name, value in bench.right.items() if name not in optional}
+    assert WAYS[way](bench, document(), given) == []
+    runs = way in ("run", "run with processes", "local")
+    assert sorted(bench.calls) == (["0.75", "0.75 2 5 None None 1"] if runs else [])
+    del given["radius"]
+    assert WAYS[way](bench, document(), given) == MISSING
 
 
 def test_a_literal_of_a_flow_is_checked(bench: Bench) -> None:
@@ -377,8 +386,10 @@ def test_a_rendered_dag_and_workflow_show_the_limits(bench: Bench) -> None:
         "threshold": {"type": "number", "minimum": 0.5, "maximum": 1},
         "radius": {"type": "integer", "enum": [1, 2, 3, 4]},
         "mode": {"type": "string", "pattern": "^[0-9]+$"},
-        "options": {"type": "object"},
+        "repeat": {"type": "integer", "minimum": 1},
     }
+    assert params.get_param("repeat").resolve() == 1
+    assert params.get_param("options").resolve() is None
     for name, schema in expected.items():
         assert params.get_param(name).schema == properties[name] == schema
         params.get_param(name).resolve(bench.right[name])
@@ -386,6 +397,9 @@ def test_a_rendered_dag_and_workflow_show_the_limits(bench: Bench) -> None:
         with pytest.raises(ParamValidationError):
             params.get_param(name).resolve(wrong)
         assert list(schema_faults(properties[name], wrong))
+    assert params.get_param("options").resolve({"a": 1}) == {"a": 1}
+    required = definition["inputSchema"]["data"]["required"]
+    assert required == ["scene", "log", "threshold", "radius", "mode", "folder"]
 
 
 def test_a_dag_file_does_not_check_what_only_a_task_knows(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pesto_runtime.client.client import Client
 from pesto_runtime.errors import (
     AlgorithmFailed,
     ContractBroken,
+    InvalidInput,
     PestoError,
     RunFailed,
     ServiceMisbehaved,
@@ -78,6 +80,11 @@ def broken_json(_pixels: np.ndarray) -> Answer:
 
 def crash(_pixels: np.ndarray) -> Answer:
     return 500, "application/json", b'{"detail": "KeyError: weights"}'
+
+
+def refuse(_pixels: np.ndarray) -> Answer:
+    body = {"detail": "1 error", "errors": [{"pointer": "/size", "detail": "must be at least 3"}]}
+    return 422, "application/problem+json", json.dumps(body).encode()
 
 
 def test_a_fake_that_tells_the_truth_is_believed(tmp_path: Path, scene: Path) -> None:
@@ -167,6 +174,24 @@ def test_a_service_whose_algorithm_crashes_leaves_holes_only(tmp_path: Path, sce
     with fake_service(crash) as fake, pytest.raises((RunFailed, AlgorithmFailed), match="weights"):
         run_local(chain("grow"), tmp_path / "out", {"scene": scene},
                   services=(f"grow={fake.url}",))  # fmt: skip
+
+
+def test_a_service_that_refuses_its_inputs_ends_the_run(tmp_path: Path) -> None:
+    """At the first tiles, with the fields; a crash (control) is one of each of the 25 tiles."""
+    scene = write_scene(tmp_path / "s.tif", noise(1000, 1000))
+
+    def error_of(answer: Callable[[np.ndarray], Answer]) -> tuple[PestoError, int]:
+        with fake_service(answer) as fake, pytest.raises(PestoError) as caught:
+            run_local(chain("grow"), tmp_path / "out", {"scene": scene}, workers=1, max_tasks=1,
+                      services=(f"grow={fake.url}",))  # fmt: skip
+        return caught.value, fake.calls
+
+    error, calls = error_of(refuse)
+    assert (type(error), error.exit_code) == (InvalidInput, 2)
+    assert [str(field) for field in error.fields] == ["/size: must be at least 3"]
+    assert calls <= 8  # as many as a chunk has in flight at once
+    error, calls = error_of(crash)
+    assert (error.exit_code, calls) == (1, 25)
 
 
 def test_a_service_that_is_not_there_fails_before_anything_is_made(

@@ -78,7 +78,7 @@ def test_each_task_logs_its_part_of_a_run_with_holes(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "s.tif", pixels)
     run, out = Task(), tmp_path / "out"
 
-    planned = log_of(plan_task(out, scene, chain("fragile", broken=str(scene))), run)
+    planned = log_of(plan_task(out, scene, chain("raises", slug="too-large")), run)
     href = run.pushed["plan"]
     mapped = log_of(PestoMapOperator(task_id="m", plan=href, chunk=0, holes="keep"), run)
     published = log_of(PestoPublishOperator(task_id="p", plan=href, folder=out), run)
@@ -89,6 +89,7 @@ def test_each_task_logs_its_part_of_a_run_with_holes(tmp_path: Path) -> None:
     features = json.loads((out / "holes.geojson").read_text())["features"]
     assert len(features) == BAD_TILES
     assert all("s0" in text for text in warned[:MOST_LOGGED_HOLES])
+    assert all(text.endswith("/image: must be dark") for text in warned[:MOST_LOGGED_HOLES])
     assert warned[-1].startswith(f"and {BAD_TILES - MOST_LOGGED_HOLES} more holes")
     assert published[-1] == (
         "info",

@@ -4,7 +4,7 @@ import pytest
 from pydantic import JsonValue
 
 from pesto_runtime.errors import InvalidContract
-from pesto_runtime.schema import schema_faults, why_not_accepted
+from pesto_runtime.schema import schema_faults, typed_text, why_not_accepted
 
 SCHEMA: dict[str, JsonValue] = {
     "type": "object",
@@ -38,6 +38,73 @@ def test_every_wrong_field_is_reported_with_its_pointer() -> None:
 def test_a_value_that_fits_has_no_fault() -> None:
     """Negative control."""
     assert faults(SCHEMA, {"n": 0, "kind": "dry", "a/b": [None, 1.5], "image": "a"}) == {}
+
+
+NAN, INFINITE = float("nan"), float("inf")
+NULLABLE: dict[str, JsonValue] = {
+    "anyOf": [{"type": "array", "items": {"type": "integer", "enum": [1, 2]}}, {"type": "null"}]
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        ({"type": "number"}, NAN, {"/in": "must be a finite number"}),
+        ({}, {"a": [1, -INFINITE], "b/": NAN},
+         {"/in/a/1": "must be a finite number", "/in/b~1": "must be a finite number"}),
+        ({}, {"a": [1, -2.5], "b/": 1e300}, {}),
+    ],
+    ids=["alone", "nested", "finite"],
+)  # fmt: skip
+def test_numbers_that_json_does_not_have_are_faults(
+    schema: dict[str, JsonValue], value: JsonValue, expected: dict[str, str]
+) -> None:
+    """A plan would store them as null."""
+    assert faults(schema, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([3, "x", 1], {"/in/0": "must be one of [1, 2]", "/in/1": "must be integer"}),
+        ("x", {"/in": "must be array or null"}),
+        (None, {}),
+    ],
+    ids=["elements", "neither", "null"],
+)
+def test_of_a_choice_the_branch_of_the_type_is_reported(
+    value: JsonValue, expected: dict[str, str]
+) -> None:
+    """Every wrong element, and one fault for an element of another type."""
+    assert faults(NULLABLE, value) == expected
+    assert len(list(schema_faults(NULLABLE, value))) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "5", "5"),
+        ({"type": "string"}, "null", "null"),
+        ({"type": "number"}, "5", 5),
+        ({"type": "number"}, "five", "five"),
+        ({"type": "number"}, "NaN", "NaN"),
+        ({"type": ["string", "null"]}, "5", "5"),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["string", "integer"]}, "5", 5),
+        ({"type": ["string", "integer"]}, "2.5", "2.5"),
+        ({"type": ["string", "boolean"]}, "true", True),
+        ({"type": ["string", "boolean"]}, "1", "1"),
+        ({"type": "array"}, "[1, {}]", [1, {}]),
+        ({}, "5", 5),
+        ({"type": "array"}, "[" * 100_000, "[" * 100_000),
+    ],
+)  # fmt: skip
+def test_a_text_is_read_by_the_type_of_its_schema(
+    schema: dict[str, JsonValue], text: str, value: JsonValue
+) -> None:
+    """What is not JSON stays a text, which the schema then rejects by name."""
+    read = typed_text(schema, text)
+    assert (read, type(read)) == (value, type(value))
 
 
 def test_a_long_value_makes_a_short_message() -> None:
