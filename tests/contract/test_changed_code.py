@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -21,7 +24,7 @@ from pesto_runtime.run.context import begin_run, chunks_of, load_context
 from pesto_runtime.run.planning import plan, read_inputs
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import run_store
-from tests.support.commands import pesto, saved, waited
+from tests.support.commands import pesto, saved, started, waited
 from tests.support.deployment import Deployment, deployed, document
 from tests.support.rasters import noise, tree, write_scene
 from tests.support.runs import Done, run_local
@@ -194,6 +197,23 @@ def test_an_outage_beyond_the_patience_ends_the_run_and_it_resumes(
     assert np.array_equal(done.pixels("made"), PIXELS + 1)
 
 
+def test_ctrl_c_ends_the_wait_for_a_service_at_once(tmp_path: Path, scene: Path) -> None:
+    """Exit code 130, within seconds of a wait of ten minutes; the same command resumes."""
+    with deployed(tmp_path / "a", seconds=SECONDS) as service:
+        path = saved(tmp_path / "p.json", document("shade"))  # type: ignore[arg-type]  # JSON
+        words = ["run", path, "-i", f"scene={scene}", "-o", tmp_path / "out", "--tile", 200,
+                 "-s", f"shade={service.url}", "--workers", 2, "--patience", 600]  # fmt: skip
+        with started(*words) as run:
+            half_way(service)
+            service.kill()
+            time.sleep(2)
+            assert run.poll() is None
+            begun_at = time.monotonic()
+            run.send_signal(signal.SIGINT)
+            assert run.wait(20) == 130
+            assert time.monotonic() - begun_at < 5
+
+
 def begun(services: tuple[str, ...], folder: Path, scene: Path, *processes: str) -> str:
     """The href of a plan."""
     model = Pipeline.parse(document(*processes))
@@ -267,8 +287,6 @@ def test_a_function_with_another_source_in_a_worker_ends_the_run(
     tmp_path: Path, scene: Path
 ) -> None:
     """The plan is made with one copy, a worker has another; with the planned one it computes."""
-    import socket
-
     author = Deployment(tmp_path / "a")
     author.write(added=1)
     href = begun((f"shade={author.target}",), tmp_path, scene, "shade")
