@@ -131,9 +131,9 @@ def pesto_pipeline(
             tile=chosen["tile"],
             max_tasks=chosen["max_tasks"],
             workers=chosen["workers"],
+            patience=chosen["patience"],
             take_over=chosen["take_over"],
             replace=chosen["replace"],
-            patience=chosen["patience"],
         )
         last: RunOperator = planned
         for phase in known.phases:

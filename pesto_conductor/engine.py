@@ -22,6 +22,7 @@ from pesto_conductor.following import failure_of, follow
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import borrowed, configured_url
 from pesto_conductor.workflows import chosen_services, workflow_definition
+from pesto_runtime.engines import refuse_verifying
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
@@ -66,6 +67,7 @@ class ConductorEngine:
             RunFailed: the workflow failed; names the reason of each failed task.
         """
         require_sdk()
+        refuse_verifying(request, "conductor")
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
@@ -170,15 +172,11 @@ def _planned(request: RunRequest, services: Services, inputs: PipelineInputs) ->
     sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
     folder = request.folder.resolve()
     store = run_store(folder, request.store)
-    return plan(
-        request.pipeline,
-        services,
-        inputs,
-        store=store,
-        sizing=sizing,
-        folder=folder,
+    planned = plan(
+        request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
         patience_s=request.patience_s,
-    ).plan
+    )  # fmt: skip
+    return planned.plan
 
 
 def _finished(request: RunRequest, planned: Plan) -> Document | None:

@@ -93,6 +93,19 @@ class RenderRequest:
     out: Path | None = None
 
 
+def refuse_verifying(request: RunRequest, engine: str) -> None:
+    """Require that a request has no tiles to verify, for an engine that does not do it.
+
+    Raises:
+        InvalidInput: it has.
+    """
+    if request.verify_tiles:
+        raise InvalidInput(
+            f"--verify is not for the engine {engine!r}: verify a run of the local engine, or "
+            "measure each process by `pesto probe`"
+        )
+
+
 class Renderer(Protocol):
     """Writes pipelines as files of an orchestrator."""
 

@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
 from pesto_runtime.errors import Damaged, NotFound, StoreFailed, StoreRefused, shortened
 from pesto_runtime.hrefs import path_of
+from pesto_runtime.remote import open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Store:
             self._objects: ObjectStore = (
                 LocalStore(path_of(base), mkdir=True)
                 if base.startswith("file:")
-                else from_url(base)
+                else open_bucket(base)
             )
         except (BaseError, OSError, ValueError) as error:
             raise StoreRefused(f"{base} cannot be a run store: {_reason(error)}") from error

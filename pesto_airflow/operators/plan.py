@@ -48,9 +48,9 @@ class PestoPlanOperator(RunOperator):
         tile: Side of a tile, pixels; None to size it by memory.
         max_tasks: Maximum of chunks, and so of mapped tasks, per phase; never above 256.
         workers: Chunks that run at once on one machine.
+        patience: Seconds to wait for a service that restarts or does not respond.
         take_over: Whether the folder is taken from a run that still owns it.
         replace: Whether the finished result of another pipeline or scene is overwritten.
-        patience: Seconds to wait for a service that restarts or does not respond.
         kwargs: Arguments of every operator.
     """
 
@@ -76,9 +76,9 @@ class PestoPlanOperator(RunOperator):
         tile: int | None = None,
         max_tasks: int = 64,
         workers: int = 4,
+        patience: float = 60.0,
         take_over: bool = False,
         replace: bool = False,
-        patience: float = 60.0,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -92,9 +92,9 @@ class PestoPlanOperator(RunOperator):
         self.tile = tile
         self.max_tasks = max_tasks
         self.workers = workers
+        self.patience = patience
         self.take_over = take_over
         self.replace = replace
-        self.patience = patience
 
     @property
     def href(self) -> XComArg:
@@ -154,8 +154,8 @@ class PestoPlanOperator(RunOperator):
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),
-            folder=folder,
             patience_s=self.patience,
+            folder=folder,
         )
         return planned.plan
 

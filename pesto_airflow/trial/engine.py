@@ -23,6 +23,7 @@ from pesto_airflow.catalog import write_catalog
 from pesto_airflow.pipelines import map_task_id, sizing_for_airflow
 from pesto_airflow.trial.rest import ENDED, AirflowApi
 from pesto_airflow.trial.standalone import running_standalone
+from pesto_runtime.engines import refuse_verifying
 from pesto_runtime.errors import Interrupted, InvalidInput, RunFailed
 from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.tiling import tiles_of
@@ -83,6 +84,7 @@ class AirflowEngine:
         """
         from pesto_runtime.run.ownership import abandon
 
+        refuse_verifying(request, "airflow")
         services, plan = _plan(request)
         for warning in plan.warnings:
             watcher.warn(warning)
@@ -130,8 +132,8 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         read_inputs(pipeline, request.inputs),
         store=run_store(request.folder.resolve(), request.store),
         sizing=sizing,
-        folder=request.folder.resolve(),
         patience_s=request.patience_s,
+        folder=request.folder.resolve(),
     )
     return services, planned.plan
 

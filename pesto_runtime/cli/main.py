@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime import __version__
-from pesto_runtime.cli import discovering, running, serving
+from pesto_runtime.cli import discovering, probing, running, serving
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app.command()(serving.serve)
 app.command()(discovering.describe)
 app.command()(discovering.discover)
 app.command()(discovering.process)
+app.command()(probing.probe)
 app.command()(running.check)
 app.command()(running.plan)
 app.command()(running.render)

@@ -192,16 +192,25 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
     ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for a service that restarts or is away."),
+    ] = 60.0,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite a result of another pipeline or scene.")
     ] = False,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the folder from a run that owns it.")
     ] = False,
-    patience: Annotated[
-        float,
-        typer.Option(min=0, help="Seconds to wait for a service that restarts or is away."),
-    ] = 60.0,
+    verify: Annotated[
+        int,
+        typer.Option(
+            "--verify",
+            min=0,
+            help="Random tiles to compute again, with other borders and doubled margins, before "
+            "anything is published; local engine only.",
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline over a scene; the same command resumes a run that was interrupted."""
@@ -223,9 +232,10 @@ def run(
         keep=keep,
         fresh=fresh,
         as_cog=form is Form.cog,
+        patience_s=patience,
         replace=replace,
         take_over=take_over,
-        patience_s=patience,
+        verify_tiles=verify,
     )
     hidden = as_json or not sys.stderr.isatty()
     with progress(request.pipeline.name, hidden=hidden) as watcher:

@@ -20,6 +20,7 @@ from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
 from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
 from pesto_runtime.raster.read import picked_for, read_for
 
@@ -197,7 +198,8 @@ def _prepared(port: Port, value: object, references: References) -> Sent:
     if isinstance(value, ImageReference):
         if references.admits(value.href):
             return value
-        return read_for(value.href, port.raster, window=value.window, bands=value.bands)
+        with unchanged(value.href, value.identity):
+            return read_for(value.href, port.raster, window=value.window, bands=value.bands)
     if isinstance(value, Image):
         return picked_for(value, port.raster)
     if isinstance(value, np.ndarray):

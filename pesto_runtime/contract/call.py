@@ -88,6 +88,7 @@ class WireImage(Value):
     data: str | None = Field(default=None, description="base64 of an image file")
     window: WindowField | None = None
     bands: tuple[int | str, ...] | None = None
+    identity: str | None = Field(default=None, description="as in an image reference")
     sensor: str | None = None
     acquired: datetime | None = Field(default=None, description="time of acquisition, RFC 3339")
     resolution: float | None = Field(default=None, gt=0, description="metres per pixel")

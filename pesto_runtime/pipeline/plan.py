@@ -36,6 +36,7 @@ def make_plan(
     parameters: Mapping[str, JsonValue],
     store: str,
     sizing: Sizing,
+    run_id: str,
 ) -> Plan:
     """Plan a run.
 
@@ -47,6 +48,7 @@ def make_plan(
         parameters: Other inputs.
         store: Base href of the run store.
         sizing: Workers, memory and limits; decides cost, never bytes.
+        run_id: An id that no other run has; part of the keys of scenes without identity.
 
     Raises:
         InvalidPipeline: the check found errors.
@@ -56,7 +58,7 @@ def make_plan(
     checked.require(pipeline.name)
     size = common_size(scenes)
     _require_one_grid(checked, size)
-    keys = value_keys(checked.stages, services, scenes=scenes, parameters=parameters)
+    keys = value_keys(checked.stages, services, scenes=scenes, parameters=parameters, run_id=run_id)
     remote = {name for name, service in services.items() if service.is_remote}
     return Plan(
         run=run_key(pipeline.outputs, keys),
@@ -191,14 +193,18 @@ def value_keys(
     *,
     scenes: Mapping[str, Scene],
     parameters: Mapping[str, JsonValue],
+    run_id: str,
 ) -> dict[str, str]:
     """Return the key of every input, every stage (by id) and every output (by reference).
 
-    All are known before the run, because each follows from build, contract and inputs alone.
+    All are known before the run, because each follows from build, contract and inputs alone. A
+    scene without identity has a key of this run only: a later run may read another scene there.
     """
     keys: dict[str, str] = {}
     for name, scene in scenes.items():
-        keys[str(Reference(owner="inputs", port=name))] = _hash(scene.href, scene.identity)
+        keys[str(Reference(owner="inputs", port=name))] = _hash(
+            scene.href, scene.identity or run_id
+        )
     for name, value in parameters.items():
         keys[str(Reference(owner="inputs", port=name))] = _hash(value)
     for stage in stages:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
@@ -69,7 +70,13 @@ class BlockCodec:
             padded = np.zeros((self.count, BLOCK, BLOCK), self.dtype)
             padded[:, :rows, :cols] = block
             block = padded
-        # A file of one block: its only block has the bytes that it has in any file.
+        data = self._file_of(block)
+        table = block_table(data)
+        (offset,), (size,) = table.offsets.unpack(data), table.sizes.unpack(data)
+        return data[offset : offset + size]
+
+    def _file_of(self, block: np.ndarray) -> bytes:
+        """Return a file of one block: its only block has the bytes that it has in any file."""
         with MemoryFile() as memory:
             with memory.open(
                 width=BLOCK,
@@ -80,10 +87,25 @@ class BlockCodec:
                 **creation_options(self.dtype),
             ) as dataset:
                 dataset.write(block)
-            data = bytes(memory.getbuffer())
-        table = block_table(data)
-        (offset,), (size,) = table.offsets.unpack(data), table.sizes.unpack(data)
-        return data[offset : offset + size]
+            return bytes(memory.getbuffer())
+
+    def decompress(self, data: bytes) -> np.ndarray:
+        """Return the 512 x 512 pixels (band, row, col) of a compressed block.
+
+        Raises:
+            StoreFailed: it is no such block.
+        """
+        file = bytearray(self._file_of(np.zeros((self.count, BLOCK, BLOCK), self.dtype)))
+        table = block_table(bytes(file))
+        for array, number in ((table.offsets, len(file)), (table.sizes, len(data))):
+            packed = array.pack([number])
+            file[array.position : array.position + len(packed)] = packed
+        try:
+            with MemoryFile(bytes(file + data)) as memory, memory.open() as dataset:
+                pixels: np.ndarray = dataset.read()
+        except RasterioError as error:
+            raise StoreFailed(f"a block cannot be decompressed: {error}") from error
+        return pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,7 @@ import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote, urlsplit
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -19,8 +17,10 @@ from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import NUMERIC_DTYPES, Scene, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import Georeference, crs_text, read_georeference
+from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +39,11 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
 CACHE_BYTES = 128 << 20
 """GDAL's block cache in a worker: about two rows of blocks of a large scene."""
+_NOT_CACHED = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
+"""Remote files whose bytes GDAL discards when they are closed. By default it keeps 16 MB of them
+per process, and returns them for another scene at the same URL:
+https://gdal.org/en/stable/user/virtual_file_systems.html#vsicurl-http-https-ftp-files-random-access
+"""
 
 
 @contextmanager
@@ -48,6 +53,8 @@ def raster_settings() -> Iterator[None]:
         GDAL_CACHEMAX=CACHE_BYTES,
         GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
         GDAL_PAM_ENABLED="NO",
+        CPL_VSIL_CURL_NON_CACHED=_NOT_CACHED,
+        **gdal_settings(),
     ):
         yield
 
@@ -77,9 +84,11 @@ class RasterReader:
         """Close the raster; a second call does nothing."""
         self._dataset.close()
 
-    @property
-    def scene(self) -> Scene:
-        """The facts of the raster.
+    def scene(self, *, identity: str = "") -> Scene:
+        """Return the facts of the raster.
+
+        Args:
+            identity: The identity that it had before it was opened.
 
         Raises:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
@@ -94,7 +103,7 @@ class RasterReader:
         height, width = dataset.block_shapes[0]
         return Scene(
             href=self.href,
-            identity=_identity(self.href),
+            identity=identity,
             width=dataset.width,
             height=dataset.height,
             bands=tuple(dataset.descriptions),
@@ -192,7 +201,7 @@ def read_for(
         TooLarge: the window exceeds the bounds.
     """
     with raster_settings(), RasterReader(href) as reader:
-        scene = reader.scene
+        scene = reader.scene()
         if window is None and pick_window is not None:
             window = pick_window(scene.width, scene.height)
         wanted = _names_to_pick(scene.bands, contract) if bands is None else bands
@@ -203,13 +212,14 @@ def read_for(
 
 
 def read_scene(href: str) -> Scene:
-    """Read the facts of a raster, without its pixels.
+    """Read the facts and the identity of a raster, without its pixels.
 
     Raises:
         RasterUnreadable: the file is missing, empty, corrupt, or in another format or dtype.
     """
+    identity = identity_of(href)
     with raster_settings(), RasterReader(href) as reader:
-        return reader.scene
+        return reader.scene(identity=identity)
 
 
 def image_of(
@@ -302,17 +312,8 @@ def gdal_version() -> str:
     return str(rasterio.__gdal_version__)
 
 
-def _identity(href: str) -> str:
-    """Return the identity of a raster's content: size and modification time of a local file."""
-    path = _local_path(href)
-    if path is None:
-        return href
-    status = path.stat()
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
 def _opened(href: str) -> DatasetReader:
-    path = _local_path(href)
+    path = local_path(href)
     if path is not None and not path.exists():
         raise RasterUnreadable(f"{href} does not exist")
     if path is not None and path.is_file() and path.stat().st_size == 0:
@@ -331,13 +332,6 @@ def _opened(href: str) -> DatasetReader:
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
     return shortened(str(cause)).strip("'\"")
-
-
-def _local_path(href: str) -> Path | None:
-    parts = urlsplit(href)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if "://" in href else Path(href)
 
 
 def _names_to_pick(

@@ -22,11 +22,12 @@ from pesto_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from pesto_runtime.client.client import Client
-    from pesto_runtime.contract import Service
+    from pesto_runtime.contract import Plan, Service
+    from pesto_runtime.pipeline import BoundStage
     from pesto_runtime.processor import Processor
 
 
@@ -57,21 +58,25 @@ def described_at(targets: Sequence[str], base: Path | None = None) -> Described:
     return found[0]
 
 
-def require_planned(service: Service, *, patience_s: float) -> None:
-    """Check that a service whose responses do not state their code is still the planned one.
+def require_planned(plan: Plan, stages: Iterable[BoundStage]) -> None:
+    """Check that services whose responses do not state their code are still the planned ones.
+
+    Functions, and services that state their code, are compared elsewhere.
 
     Raises:
         ProcessChanged: a replica has another description, version or build.
         PestoError: a replica does not respond, or returns an error.
     """
-    if not service.is_remote or service.states_code:
-        return
-    for url in service.targets:
-        found = _of_service(url, outage_s=patience_s)
-        if (found.build, found.digest) != (service.build, service.digest):
-            raise process_changed(
-                url, planned=(service.build, service.digest), found=(found.build, found.digest)
-            )
+    for stage in stages:
+        service = plan.services[stage.stage.process]
+        if not service.is_remote or service.states_code:
+            continue
+        planned = (service.build, service.digest)
+        for url in service.targets:
+            found = _of_service(url, outage_s=plan.patience_s)
+            if (found.build, found.digest) != planned:
+                error = process_changed(url, planned=planned, found=(found.build, found.digest))
+                raise error.prefixed(f"stage {stage.id!r}")
 
 
 def load_planned(service: Service) -> Processor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.client.transport import cancelled_when
@@ -22,8 +23,10 @@ from pesto_runtime.errors import (
 )
 from pesto_runtime.pipeline import JsonType, PhaseStages, phase_chain
 from pesto_runtime.processor import encode_value
+from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.run.blocks import ChunkWriter
+from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.context import (
     RunContext,
     is_blocked,
@@ -32,7 +35,7 @@ from pesto_runtime.run.context import (
     scalars_name,
 )
 from pesto_runtime.run.guard import ChunkGuard
-from pesto_runtime.run.inputs import Sources, picked_bands
+from pesto_runtime.run.inputs import Sources, close_remote_readers, picked_bands, scene_of
 from pesto_runtime.run.mosaics import require_mosaics
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
@@ -40,8 +43,9 @@ from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted,
 from pesto_runtime.tiling import Size, tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from pesto_runtime.contract import Scene
     from pesto_runtime.run.tile import TileOutcome
 
 
@@ -87,6 +91,7 @@ def process(
         Interrupted: `watch` stopped it; complete blocks are stored.
         FolderInUse: another run has taken the output folder over.
         TilesFailed: there are holes, and `holes` is `fail`; a retry computes only these tiles.
+        SceneChanged: a scene is not the one that was planned; what its chunk stored is deleted.
         PestoError: an error that is not of a single tile: a raster that cannot be read, a service
             that is down or breaks its contract, a store that cannot be written.
     """
@@ -104,8 +109,11 @@ def process(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as pool:  # fmt: skip
         run = _Chunks(context, stages, bands, pool, watch, beat)
-        for window in windows:
-            _run_chunk(run, window, tile=phase.tile)
+        try:
+            for window in windows:
+                _run_chunk(run, window, tile=phase.tile)
+        finally:
+            close_remote_readers()
     result = _save_manifest(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
     if run.holes and holes == "fail":
         raise _tiles_failed(run)
@@ -114,10 +122,7 @@ def process(
 
 @dataclass
 class _Chunks:
-    """Some chunks of a phase while they run; belongs to one thread.
-
-    `checks` run at the start and at the end of each chunk, and raise if anything is not as planned.
-    """
+    """Some chunks of a phase while they run; belongs to one thread."""
 
     context: RunContext
     stages: PhaseStages
@@ -125,7 +130,6 @@ class _Chunks:
     pool: TilePool
     watch: TileObserver
     beat: OwnerBeat
-    checks: tuple[Callable[[], None], ...] = ()
     meter: CostMeter = field(default_factory=CostMeter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
@@ -164,7 +168,14 @@ def _runner(
 
 
 def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
-    with ChunkGuard(run.context, checks=run.checks) as context:
+    scenes = [scene for each in run.stages.sources if (scene := scene_of(run.context, each))]
+    members = (*run.stages.stages, *run.stages.reduces)
+    code = partial(require_planned, run.context.plan, members)
+    with ChunkGuard(
+        run.context,
+        checks=[partial(_require_scenes, scenes), code],
+        before_put=[partial(_require_scenes, [s for s in scenes if is_local(s.href)])],
+    ) as context:
         writer = ChunkWriter.of(context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
         if run.stages.kind == "whole":
             _run_whole(run, writer, chunk)
@@ -179,6 +190,16 @@ def _run_tiles(run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]) -> 
         begun = time.perf_counter()
         state = _store(run, writer, outcome)
         run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
+
+
+def _require_scenes(scenes: Iterable[Scene]) -> None:
+    """Require that scenes are still those of the plan.
+
+    Raises:
+        SceneChanged: one was replaced, overwritten or deleted.
+    """
+    for scene in scenes:
+        require_unchanged(scene.href, scene.identity)
 
 
 def _block_group(context: RunContext, stages: PhaseStages) -> Size:

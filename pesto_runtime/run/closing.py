@@ -15,10 +15,12 @@ from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster.block_codec import BlockCodec
+from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.metadata import BandFacts
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
@@ -261,12 +263,14 @@ def _finish(
     context: RunContext, stage: BoundStage, perform: Callable[[Caller], dict[str, object]]
 ) -> None:
     meter = CostMeter()
+    require_planned(context.plan, [stage])
     try:
         caller = planned_caller(context.plan, stage.stage.process)
         with meter.call(stage.id):
             outputs = perform(caller)
     except PestoError as error:
         raise in_stage(error, stage.id) from error
+    require_planned(context.plan, [stage])
     document = {name: encode_value(name, value) for name, value in outputs.items()}
     context.store.put_json(scalars_name(context, stage.id), dict(document))
     context.store.put_json(stage_manifest_name(context, stage.id), meter.manifest())
@@ -278,13 +282,18 @@ def _layout(context: RunContext, raster: str) -> Layout:
     Raises:
         RunFailed: neither the contract nor the scene has the bands or the dtype.
         RasterUnreadable: the scene cannot be read.
+        SceneChanged: it is not the one that was planned.
     """
     planned = context.raster_type(raster)
     width, height = context.sizes[raster]
     if planned.bands is None or len(planned.dtype) != 1:
         raise RunFailed(f"{raster}: its bands and dtype are not known; declare them at its port")
     scene = next(iter(context.plan.scenes.values()))
-    with raster_settings(), RasterReader(scene.href) as reader:
+    with (
+        unchanged(scene.href, scene.identity),
+        raster_settings(),
+        RasterReader(scene.href) as reader,
+    ):
         scale = planned.scale
         georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))
     return Layout(

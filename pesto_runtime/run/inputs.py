@@ -21,7 +21,8 @@ from pesto_runtime.contract import (
     Window,
     parse_binding,
 )
-from pesto_runtime.errors import ContractBroken, RasterUnreadable
+from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
+from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.read import RasterReader, band_numbers
 from pesto_runtime.run.context import RunContext, raster_name
@@ -48,17 +49,27 @@ class ReaderCache(threading.local):
     run: str = ""
     _open: dict[str, RasterReader] = field(default_factory=dict)
 
-    def reader(self, run: str, href: str) -> RasterReader:
-        """Return an open raster.
+    def reader(self, run: str, href: str, identity: str = "") -> RasterReader:
+        """Return an open raster; of a local file, the one with the identity if that is not empty.
 
         Raises:
             RasterUnreadable: it cannot be opened.
+            SceneChanged: it has another identity.
         """
         if run != self.run:
             self.close()
             self.run = run
         if href not in self._open:
-            self._open[href] = RasterReader(href)
+            reader = self._open[href] = RasterReader(href)
+            if is_local(href):
+                # After opening: from here on the open file has this content, whatever its name
+                # refers to.
+                try:
+                    require_unchanged(href, identity)
+                except PestoError:
+                    self._open.pop(href)
+                    reader.close()
+                    raise
         return self._open[href]
 
     def close(self) -> None:
@@ -66,6 +77,14 @@ class ReaderCache(threading.local):
         for reader in self._open.values():
             reader.close()
         self._open.clear()
+
+    def close_remote(self) -> None:
+        """Close the remote rasters of this thread.
+
+        Open ones would give GDAL's next reader of the same URL, of another run, their bytes.
+        """
+        for href in [href for href in self._open if not is_local(href)]:
+            self._open.pop(href).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +138,13 @@ class Sources:
 
         Raises:
             RasterUnreadable: it cannot be read there.
+            SceneChanged: it is opened, and is not the scene that was planned.
         """
         bands = self.bands.get(name)
         try:
-            reader = _readers.reader(self.context.plan.run, self.href(name))
+            scene = scene_of(self.context, name)
+            identity = scene.identity if scene else ""
+            reader = _readers.reader(self.context.plan.run, self.href(name), identity)
             array = reader.read(window, bands=bands)
         except RasterUnreadable:
             # An open dataset has its header in memory: a retry must open the file again.
@@ -142,6 +164,11 @@ class Sources:
         """Return the href of a raster: a scene, or a mosaic of an earlier phase in the store."""
         scene = scene_of(self.context, name)
         return scene.href if scene else self.context.store.href(raster_name(self.context, name))
+
+
+def close_remote_readers() -> None:
+    """Close the remote rasters that this thread has open."""
+    _readers.close_remote()
 
 
 def scene_of(context: RunContext, name: str) -> Scene | None:
@@ -242,7 +269,8 @@ def stage_reference(
     if scene is None:
         return None
     bands = picked_bands(context, name, _contract(stage, port).band_names)
-    return ImageReference(href=scene.href, window=window, bands=bands)
+    identity = scene.identity or None
+    return ImageReference(href=scene.href, window=window, bands=bands, identity=identity)
 
 
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:

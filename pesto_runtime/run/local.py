@@ -36,6 +36,7 @@ from pesto_runtime.run.publishing import finish, finished_result, publish
 from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.verifying import verify_tiles
 from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:
@@ -75,14 +76,9 @@ class LocalEngine:
         sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
         store = run_store(folder, request.store)
         planned = plan(
-            pipeline,
-            services,
-            inputs,
-            store=store,
-            sizing=sizing,
-            folder=folder,
+            pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
             patience_s=request.patience_s,
-        ).plan
+        ).plan  # fmt: skip
         for warning in planned.warnings:
             watcher.warn(warning)
         with locked_workspace(folder, run=planned.run, on_wait=watcher.warn) as workspace:
@@ -170,6 +166,7 @@ class _LocalRun:
                 seconds.append(time.perf_counter() - begun)
         finally:
             self._workers.close()
+        verify_tiles(self._href, request.verify_tiles)
         return publish(self._href, workspace, record, as_cog=request.as_cog)
 
     def _run_chunks(self, phase: int, count: int) -> None:

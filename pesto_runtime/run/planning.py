@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from pesto_runtime.contract import Pipeline, Plan
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
@@ -30,7 +31,7 @@ from pesto_runtime.schema import typed_text
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import Literal
 
@@ -214,8 +215,8 @@ def plan(
     *,
     store: str,
     sizing: Sizing,
-    folder: Path | None = None,
     patience_s: float = 60.0,
+    folder: Path | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -225,8 +226,8 @@ def plan(
         inputs: Scenes and parameters.
         store: Base href of the run store.
         sizing: Limits for the sizes of tiles and chunks.
-        folder: The output folder that the run will own; None for a plan of no run.
         patience_s: Seconds that the run waits for a service that restarts or does not respond.
+        folder: The output folder that the run will own; None for a plan of no run.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
@@ -245,17 +246,29 @@ def plan(
         parameters=inputs.parameters,
         store=store,
         sizing=sizing,
+        run_id=uuid4().hex,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     owned = file_href(folder) if folder else ""
-    changes = {"warnings": warnings, "folder": owned, "patience_s": patience_s}
-    planned = planned.model_copy(update=changes)
+    planned = planned.model_copy(
+        update={"warnings": warnings, "folder": owned, "patience_s": patience_s}
+    )
     return Planned(planned, checked, _estimates(planned, checked))
 
 
 def count_tiles(phase: Phase) -> int:
     """Return the number of tiles of a phase."""
     return sum(1 for chunk in phase.chunks for _ in tiles_of(chunk, phase.tile))
+
+
+def _unidentified(scenes: Mapping[str, Scene]) -> Iterator[str]:
+    for name, scene in scenes.items():
+        if not scene.identity:
+            yield (
+                f"input {name!r}: the server of {scene.href} states neither ETag nor Last-Modified "
+                "for HEAD: a change of the scene during the run is not noticed, and no other run "
+                "reuses its blocks"
+            )
 
 
 def _estimates(plan: Plan, checked: Checked) -> tuple[PhaseEstimate, ...]:

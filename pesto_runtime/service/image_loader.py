@@ -18,6 +18,7 @@ from pesto_runtime.contract.raster import Value
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
 from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.codec import decode_image
+from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Bounds, Image, shifted
 from pesto_runtime.raster.read import picked_for, read_for
 from pesto_runtime.service.request import LongText, RawImage
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 _SLICE_CHARS = 1 << 20  # a multiple of 4, so that each slice is valid base64
-_FORMS = "an image is base64, a URI, or an object {href, window, bands}"
+_FORMS = "an image is base64, a URI, or an object {href, window, bands, identity}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class ImageLoader:
             RasterUnreadable: not an image, or a broken one.
             TooLarge: over the bounds.
             InvalidInput: not a form of image, or an image that the port does not accept.
+            SceneChanged: the raster does not have the identity of the reference.
         """
         if isinstance(value, RawImage):
             image = self._decoded(value.data, contract, media_type=value.media_type)
@@ -103,14 +105,16 @@ class ImageLoader:
         contract: RasterContract | None,
         pick_window: PickWindow | None,
     ) -> Image:
-        return read_for(
-            self.gate.admit_read(reference.href),
-            contract,
-            window=reference.window,
-            bands=reference.bands,
-            pick_window=pick_window,
-            bounds=self.bounds,
-        )
+        href = self.gate.admit_read(reference.href)
+        with unchanged(href, reference.identity):
+            return read_for(
+                href,
+                contract,
+                window=reference.window,
+                bands=reference.bands,
+                pick_window=pick_window,
+                bounds=self.bounds,
+            )
 
 
 class Allowance:

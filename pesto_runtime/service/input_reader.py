@@ -13,7 +13,7 @@ import numpy as np
 from jsonschema import Draft6Validator
 from jsonschema.exceptions import best_match
 
-from pesto_runtime.errors import InvalidInput, PestoError, TooLarge, shortened
+from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarge, shortened
 from pesto_runtime.processor import OwnedInputs
 from pesto_runtime.schema import surely_fits
 from pesto_runtime.service.image_loader import Allowance, parse_roi
@@ -147,6 +147,8 @@ def _read_images(
         pointer = f"/{port.name}" + (f"/{index}" if port.kind == "images" else "")
         try:
             images.append(read(each))
+        except SceneChanged:  # no fault of the request: never mixed with others into another kind
+            raise
         except PestoError as error:
             faults.add_error(pointer, error, _shown(each))
     return images

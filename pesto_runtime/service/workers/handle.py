@@ -175,6 +175,7 @@ class WorkerHandle:
         """Wait until its target is loaded.
 
         Raises:
+            StartKilled: it was killed before that.
             PestoError: the target cannot be loaded.
         """
         return _value(await self._starting(on_log)[0].outcome)
@@ -183,6 +184,7 @@ class WorkerHandle:
         """Wait until its target is loaded and set up.
 
         Raises:
+            StartKilled: it was killed before that.
             PestoError: the target cannot be loaded, or its set-up failed.
         """
         await self.loaded(on_log)

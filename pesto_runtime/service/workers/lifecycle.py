@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WorkerState: TypeAlias = Literal["loading", "setting up", "idle", "called", "late", "lost"]
 Outcome: TypeAlias = (
-    "ProcessFacts | CallResponse | PestoError | TimeoutError | CallNotStarted | None"
+    "ProcessFacts | CallResponse | PestoError | TimeoutError | CallNotStarted | StartKilled | None"
 )
 
 
@@ -47,6 +47,13 @@ class CallNotStarted(Exception):
     """A worker died before it started the call that it was assigned; another one may run it.
 
     The pool catches it: no caller of the service ever gets it.
+    """
+
+
+class StartKilled(Exception):
+    """A worker was killed before it was ready, by nothing that its author wrote.
+
+    The pool catches it, and starts another worker.
     """
 
 
@@ -132,6 +139,8 @@ class Resolve:
 
     outcome: Outcome
 
+
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
 Action: TypeAlias = Resolve | Literal["send call", "read socket", "kill", "report loss"]
 """What the handle has to do.
@@ -260,9 +269,14 @@ def _is_over(deadline: float | None, at: float) -> bool:
     return deadline is not None and at >= deadline
 
 
-def _death(life: Lifecycle, code: int, started: int) -> AlgorithmFailed | CallNotStarted:
+def _death(
+    life: Lifecycle, code: int, started: int
+) -> AlgorithmFailed | CallNotStarted | StartKilled:
     """Return the error of what a dead worker was to do."""
     ended = f"{life.name}: its worker process {exit_description(code)}"
+    # A crash or an exit during the set-up is the author's, and would happen again.
+    if not life.number and -code in _FROM_OUTSIDE:
+        return StartKilled(ended)
     # A call that was started may have written files or sent data: it never runs a second time.
     if started == life.number:
         return AlgorithmFailed(ended)

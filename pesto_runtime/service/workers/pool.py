@@ -12,9 +12,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pesto_runtime.errors import AlgorithmFailed, Busy, PestoError
+from pesto_runtime.errors import AlgorithmFailed, Busy, PestoError, ProcessChanged, Unreachable
+from pesto_runtime.service.workers.deadlines import CallDeadlines
 from pesto_runtime.service.workers.handle import WorkerHandle, WorkerSettings
-from pesto_runtime.service.workers.lifecycle import CallNotStarted
+from pesto_runtime.service.workers.lifecycle import CallNotStarted, StartKilled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -34,6 +35,7 @@ _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _MOST_FAILURES = 3  # in a row, of a service that was ready before
+_MOST_KILLS = 6  # of workers that load, in a row, before the calls that wait fail
 _MOST_LINES = 200
 _MOST_HANDOVERS = 3
 
@@ -64,7 +66,8 @@ class WorkerPool:
         self._facts: ProcessFacts | None = None
         self._error: PestoError | None = None
         self._on_ready: Callable[[], None] = lambda: None
-        self._failures = 0
+        self._failures = self._kills = 0
+        self._was_ready = False
         self._began = time.monotonic()
         self._lines = ["set-up began"]
         self._state: State = "STARTING"
@@ -106,11 +109,13 @@ class WorkerPool:
         Raises:
             Busy: the set-up still runs; asking again helps.
             AlgorithmFailed: the set-up failed.
+            ProcessChanged: the files of the process were changed; a restart helps.
+            Unreachable: workers are killed before they are ready; another one is started.
         """
         if self._state == "STARTING":
             raise Busy("the service is still starting", retry_after_s=1)
         if self._error is not None:
-            raise AlgorithmFailed(f"the set-up of the service failed: {self._error.detail}")
+            raise _refusal(self._error, "the set-up of the service failed")
 
     async def load(self) -> ProcessFacts:
         """Wait until the first worker has loaded the target.
@@ -118,12 +123,22 @@ class WorkerPool:
         Raises:
             PestoError: the target cannot be loaded; all workers are killed then.
         """
-        first = next(iter(self._all))
-        try:
-            self._facts = await first.loaded(self._log)
-        except PestoError:
-            await self.close()
-            raise
+        while self._facts is None:
+            first = next(iter(self._all))
+            try:
+                self._facts = await first.loaded(self._log)
+            except StartKilled as error:
+                self._kills += 1
+                if self._kills == _MOST_KILLS:
+                    await self.close()
+                    raise _killed_often(error) from error
+                _LOG.warning("%s while it loaded; another one is started", error)
+                self._remove(first)
+                await self._pause()
+                self._all.add(WorkerHandle(self._settings, self._lost))
+            except PestoError:
+                await self.close()
+                raise
         return self._facts
 
     def start(self, on_ready: Callable[[], None]) -> None:
@@ -240,51 +255,88 @@ class WorkerPool:
         _start_task(handle.exited(), self._exits)
 
     async def _start_another(self) -> None:
-        # A worker that failed in its set-up may fail again at once. Without pauses, a service whose
-        # model is broken would use a whole core: the imports of one start take 0.7 s of CPU.
-        if self._failures:
-            pause_s = _FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10)
-            await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
+        await self._pause()
         handle = WorkerHandle(self._settings, self._lost)
         self._all.add(handle)
         await self._set_up(handle)
 
+    async def _pause(self) -> None:
+        # A worker that failed in its set-up may fail again at once. Without pauses, a service whose
+        # model is broken would use a whole core: the imports of one start take 0.7 s of CPU.
+        if bad := self._failures + self._kills:
+            await asyncio.sleep(min(_FIRST_PAUSE_S * 2 ** min(bad - 1, 10), _LONGEST_PAUSE_S))
+
     async def _set_up(self, handle: WorkerHandle) -> None:
         try:
+            self._require_same_code(await handle.loaded(self._log))
             await handle.ready(self._log)
+        except StartKilled as error:
+            self._killed(handle, error)
+            return
         except PestoError as error:
             self._failed(handle, error)
             return
         if handle.state == "lost":  # it died between its set-up and this turn of the loop
             self._replace(handle)
             return
-        self._error, self._failures = None, 0
+        self._error, self._failures, self._kills = None, 0, 0
         self._serving.add(handle)
         self._release(handle)
+        self._was_ready = True
         if self._state != "OK":
             self._state = "OK"
             self._log_end("set-up done")
             self._on_ready()
             self._on_ready = lambda: None
 
-    def _failed(self, handle: WorkerHandle, error: PestoError) -> None:
-        """Try again later, if the service was ready before; a first set-up is not repeated."""
-        was_ready = self._state == "OK" or self._failures > 0
+    def _require_same_code(self, loaded: ProcessFacts) -> None:
+        """Check that a worker has the code of the first one, which all responses state.
+
+        Raises:
+            ProcessChanged: the files were changed in the meantime.
+        """
+        served = self.facts
+        if (loaded.build, loaded.description) != (served.build, served.description):
+            raise ProcessChanged(
+                f"the files of {served.description.name} were changed while the service runs: a "
+                f"new worker has loaded build {loaded.build}, and the service serves "
+                f"{served.build}; restart the service"
+            )
+
+    def _killed(self, handle: WorkerHandle, error: StartKilled) -> None:
+        """Start another worker; calls that wait fail only after several kills in a row."""
+        _LOG.warning("%s before it was ready; another one is started", error)
+        self._kills += 1
         if handle in self._all:
             self._remove(handle)
-        if was_ready:
+        _start_task(self._start_another(), self._starts)
+        if not self._serving and self._kills >= _MOST_KILLS:
+            self._refuse_calls(_killed_often(error))
+
+    def _failed(self, handle: WorkerHandle, error: PestoError) -> None:
+        """Try again later, if the service was ready before; a first set-up is not repeated."""
+        handle.kill()
+        if handle in self._all:
+            self._remove(handle)
+        if self._was_ready:
             self._failures += 1
             _start_task(self._start_another(), self._starts)
-        is_hopeful = self._failures < _MOST_FAILURES if was_ready else bool(self._all)
-        if self._serving or is_hopeful:
-            return
+        is_changed = isinstance(error, ProcessChanged)
+        if is_changed:
+            _LOG.warning("%s", error)
+        is_hopeful = self._failures < _MOST_FAILURES if self._was_ready else bool(self._all)
+        if not self._serving and (is_changed or not is_hopeful):
+            self._refuse_calls(error)
+
+    def _refuse_calls(self, error: PestoError) -> None:
+        """Fail the calls that wait, and those that come until a worker is ready."""
         self._state, self._error = "FAILED", error
         self._log_end(f"set-up failed: {error}")
         _LOG.error("%s", self._lines[-1], exc_info=error)
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_exception(AlgorithmFailed(f"no worker can be started: {error.detail}"))
+                waiter.set_exception(_refusal(error, "no worker can be started"))
 
     def _log(self, line: str) -> None:
         if len(self._lines) < _MOST_LINES:
@@ -294,51 +346,18 @@ class WorkerPool:
         self._log(f"{line} after {time.monotonic() - self._began:.2f} s")
 
 
-class CallDeadlines:
-    """Passes the time to workers whose call may be late; all calls have the same time limit.
+def _refusal(error: PestoError, what: str) -> PestoError:
+    """Return the error of calls while no worker can be started."""
+    if isinstance(error, (ProcessChanged, Unreachable)):
+        return type(error)(error.detail)
+    return AlgorithmFailed(f"{what}: {error.detail}")
 
-    There is one timer for all: nearly every call ends long before its deadline, and a timer of its
-    own would be created and cancelled for nothing.
-    """
 
-    def __init__(self, timeout_s: float | None) -> None:
-        """Limit calls to so many seconds; None for no limit."""
-        self._timeout_s = timeout_s
-        self._watched: dict[WorkerHandle, float] = {}  # the earliest deadline comes first
-        self._timer: asyncio.TimerHandle | None = None
-
-    def watch(self, handle: WorkerHandle) -> float | None:
-        """Return the deadline of a call that this worker gets now; None for never."""
-        if self._timeout_s is None:
-            return None
-        loop = asyncio.get_running_loop()
-        deadline = self._watched[handle] = loop.time() + self._timeout_s
-        if self._timer is None:
-            self._timer = loop.call_at(deadline, self._pass_time)
-        return deadline
-
-    def forget(self, handle: WorkerHandle) -> None:
-        """Stop watching a worker, whose call has ended."""
-        self._watched.pop(handle, None)
-
-    def close(self) -> None:
-        """Stop watching all."""
-        self._watched.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _pass_time(self) -> None:
-        """Report the time to late workers, and wait until the next one may be late."""
-        self._timer = None
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        # All calls have the same time limit: the order of their starts is that of their deadlines.
-        for handle, deadline in list(self._watched.items()):
-            if deadline > now:
-                self._timer = loop.call_at(deadline, self._pass_time)
-                return
-            del self._watched[handle]
-            handle.pass_time(now)
+def _killed_often(error: StartKilled) -> Unreachable:
+    return Unreachable(
+        f"no worker can be started, {_MOST_KILLS} in a row were killed before they were ready: "
+        f"{error}"
+    )
 
 
 def _start_task(work: Coroutine[object, object, None], among: set[asyncio.Task[None]]) -> None:

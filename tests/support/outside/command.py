@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 import signal
 import sys
@@ -13,13 +12,16 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.support.file_server import serving, use
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data" / "outside"
 PROCESSES = f"{DATA}/processes.py"
-_MODIFIED_NS = 1_500_000_000_000_000_000
 
 
 def entry_points() -> list[EntryPoint]:
@@ -60,14 +62,20 @@ def pesto(*words: object, code: int = 0) -> str:
 
 @contextlib.contextmanager
 def fixed_scenes(folder: Path) -> Iterator[Mapping[str, str]]:
-    """Scenes whose hrefs and modification times are the same on every machine: name -> href.
+    """Scenes whose hrefs and identities are the same on every machine: name -> href.
 
-    Both are part of block keys. `/proc/self/cwd` names the working folder, wherever it is.
+    Both are part of block keys. A file has an inode, which nobody can choose; an object of S3 has a
+    hash of its content.
     """
-    hrefs = {}
+    hrefs, bucket = {}, folder / "served" / "scenes"
+    bucket.mkdir(parents=True)
     for scene in (*DATA.glob("*.tif"), ROOT / "examples" / "data" / "landsat8_cloudy.tif"):
-        shutil.copy(scene, folder)
-        os.utime(folder / scene.name, ns=(_MODIFIED_NS, _MODIFIED_NS))
-        hrefs[scene.stem] = f"file:///proc/self/cwd/{scene.name}"
-    with contextlib.chdir(folder):
+        shutil.copy(scene, bucket)
+        hrefs[scene.stem] = f"s3://scenes/{scene.name}"
+    with (
+        serving(bucket.parent, folder / "requests.log") as server,
+        pytest.MonkeyPatch.context() as m,
+    ):
+        use(server.gdal_variables, m)
+        m.chdir(folder)
         yield hrefs

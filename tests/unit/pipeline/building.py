@@ -166,6 +166,7 @@ def planned(
         scenes=there,
         parameters=given,
         store="file:///data/run/.pesto",
+        run_id="run",
         sizing=sizing or Sizing(),
     )
 

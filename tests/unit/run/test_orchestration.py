@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -217,16 +218,22 @@ def test_a_product_interrupted_with_a_hole_has_no_nodata_once_the_hole_is_healed
 
 
 def test_a_retry_opens_a_scene_again_that_was_incomplete(tmp_path: Path) -> None:
-    """The same worker retries: a raster that it has open would never have the missing bytes."""
-    scene = write_scene(tmp_path / "s.tif", noise(300, 2000), names=())
+    """The same worker retries: a raster that it has open would never have the missing bytes.
+
+    The missing bytes come without a trace: same size, modification time and inode.
+    """
+    scene = write_scene(
+        tmp_path / "s.tif", noise(300, 2000), names=(), options={"compress": "deflate"}
+    )
     whole = scene.read_bytes()
-    scene.write_bytes(whole[: len(whole) // 2])
+    scene.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    modified = scene.stat().st_mtime_ns
     href = begun(chain("grow"), tmp_path / "out", {"scene": str(scene)})
     chunks = chunks_of(href, 0)
     with pytest.raises(RasterUnreadable):
         process(chunks[-1])
-    (tmp_path / "whole.tif").write_bytes(whole)
-    (tmp_path / "whole.tif").replace(scene)
+    scene.write_bytes(whole)
+    os.utime(scene, ns=(modified, modified))
     for chunk in chunks:
         process(chunk, holes="fail")
     made = publish_run(href, tmp_path / "out", RunRecord(engine={}))

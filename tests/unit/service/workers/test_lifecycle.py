@@ -28,6 +28,7 @@ from pesto_runtime.service.workers.lifecycle import (
     SetUpReported,
     SocketClosed,
     SocketRead,
+    StartKilled,
     TimePassed,
     advance,
 )
@@ -66,6 +67,7 @@ EVENTS: dict[str, Event] = {
     "exit in call": ProcessExited(4, 3),
     "exit before call": ProcessExited(4, 2),
     "exit at load": ProcessExited(-9, 0),
+    "crash at load": ProcessExited(-11, 0),
 }
 ENDED = "its worker process ended itself with exit status 4"
 KILLED = "its worker process was ended by SIGKILL (the system does so when memory runs out)"
@@ -89,7 +91,11 @@ TABLE: dict[tuple[str, str], tuple[Lifecycle, tuple[object, ...]]] = {
     ),
     ("lost at load", "exit at load"): (
         Lifecycle("t", "lost", exit_code=-9),
-        ((AlgorithmFailed, f"t: {KILLED}"),),
+        ((StartKilled, f"t: {KILLED}"),),
+    ),
+    ("lost at load", "crash at load"): (
+        Lifecycle("t", "lost", exit_code=-11),
+        ((AlgorithmFailed, "t: its worker process was ended by SIGSEGV"),),
     ),
     ("lost, awaited", "exit in call"): (
         Lifecycle("p", "lost", 3, exit_code=4),
@@ -108,6 +114,16 @@ TABLE: dict[tuple[str, str], tuple[Lifecycle, tuple[object, ...]]] = {
     ("lost", "exit in call"): (Lifecycle("p", "lost", 3, exit_code=4), ()),
     ("lost", "exit before call"): (Lifecycle("p", "lost", 3, exit_code=4), ()),
     ("lost", "exit at load"): (Lifecycle("p", "lost", 3, exit_code=-9), ()),
+    ("lost", "crash at load"): (Lifecycle("p", "lost", 3, exit_code=-11), ()),
+    ("lost, awaited", "crash at load"): (
+        Lifecycle("p", "lost", 3, exit_code=-11),
+        (
+            (
+                CallNotStarted,
+                "p: its worker process was ended by SIGSEGV before it began this call",
+            ),
+        ),
+    ),
     ("lost at load", "exit in call"): (
         Lifecycle("t", "lost", exit_code=4),
         ((CallNotStarted, f"t: {ENDED} before it began this call"),),

@@ -1,0 +1,112 @@
+"""Identify the content of a raster, and require that it is still the one that was planned.
+
+A local file is identified by its size, modification time and inode; a remote one by what its server
+states. The content itself is not read.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from pesto_runtime.errors import NotFound, PestoError, RasterUnreadable, SceneChanged
+from pesto_runtime.remote import stated_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def identity_of(href: str) -> str:
+    """Return the identity of a raster; empty if its server states none or refuses to.
+
+    To be requested before the raster is opened: a raster that is replaced in between then has
+    another identity than the plan, and the first chunk reports it.
+
+    Raises:
+        RasterUnreadable: a local file does not exist, or may not be read.
+    """
+    path = local_path(href)
+    if path is not None:
+        try:
+            return _status(path)
+        except FileNotFoundError as error:
+            raise RasterUnreadable(f"{href} does not exist") from error
+        except OSError as error:
+            raise RasterUnreadable(f"{href} cannot be read: {error.strerror or error}") from error
+    try:
+        return stated_identity(href)
+    except PestoError:  # GDAL may read it all the same, by GET or with other credentials
+        return ""
+
+
+def require_unchanged(href: str, planned: str | None) -> None:
+    """Require that a raster has the planned identity; nothing is compared if that is empty.
+
+    Raises:
+        SceneChanged: it was replaced, overwritten or deleted; names both identities.
+        RasterUnreadable: a local file may not be read.
+        Unreachable: the server does not state the identity now.
+    """
+    if not planned:
+        return
+    now = _present(href)
+    if now == planned:
+        return
+    found = "it no longer exists" if now is None else f"it is now {now or 'without identity'}"
+    raise SceneChanged(
+        f"{href} is not the scene that was planned: its identity was {planned}, {found}; run again "
+        "to plan with the scene as it is"
+    )
+
+
+@contextmanager
+def unchanged(href: str, planned: str | None) -> Iterator[None]:
+    """Require the planned identity around reading: before of a local file, after always.
+
+    Raises:
+        SceneChanged: it was replaced, overwritten or deleted, also if reading failed.
+        RasterUnreadable: a local file may not be read.
+        Unreachable: the server does not state the identity now.
+    """
+    if is_local(href):
+        require_unchanged(href, planned)
+    try:
+        yield
+    except RasterUnreadable:
+        require_unchanged(href, planned)
+        raise
+    require_unchanged(href, planned)
+
+
+def is_local(href: str) -> bool:
+    """Whether an href is that of a local file, whose identity costs microseconds."""
+    return local_path(href) is not None
+
+
+def local_path(href: str) -> Path | None:
+    """Return the path of a local file; None for a remote href."""
+    parts = urlsplit(href)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if "://" in href else Path(href)
+
+
+def _present(href: str) -> str | None:
+    """Return the identity now; None if the raster no longer exists."""
+    path = local_path(href)
+    try:
+        return stated_identity(href) if path is None else _status(path)
+    except (NotFound, FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RasterUnreadable(f"{href} cannot be read: {error.strerror or error}") from error
+
+
+def _status(path: Path) -> str:
+    # The inode too: a file that replaces another may have its size and, if it was copied with its
+    # times or made within one tick of the clock, its modification time.
+    status = os.stat(path)  # noqa: PTH116  # Path.stat takes twice as long
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
