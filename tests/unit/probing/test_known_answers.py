@@ -55,9 +55,17 @@ MAPS = {
     "rounded": Margin.of(3),
     "convolved": Margin.of(3),
     "framed": Margin.of(5),
-    "mosaic_of_four": Margin(),
+    "cells_of_four": Margin(),
+    "cells_of_three": Margin(),
 }
-ALIGNED = {"every_second": 2, "every_third": 3, "cropped": 2, "binning": 2, "mosaic_of_four": 4}
+ALIGNED = {
+    "every_second": 2,
+    "every_third": 3,
+    "cropped": 2,
+    "binning": 2,
+    "cells_of_four": 4,
+    "cells_of_three": 3,
+}
 SCALED = {
     "every_second": Fraction(1, 2),
     "every_third": Fraction(1, 3),
@@ -88,6 +96,7 @@ def test_margin_alignment_and_scale_of_a_map_are_those_of_theory(name: str) -> N
         ("fourier", "not tileable: global statistic"),
         ("normalised", "not tileable: global statistic"),
         ("labels", "not tileable"),
+        ("holes_filled", "not tileable"),
         ("distance_free", "not tileable: global statistic"),
         ("noisy", "random: two equal calls differ"),
         ("numbered", "not tileable: depends on the position or size of the window"),

@@ -54,13 +54,13 @@ def test_a_contract_that_says_too_little_ends_the_run(scene: Path, tmp_path: Pat
 
 def test_the_number_of_wrong_pixels_is_that_of_the_old_borders(tmp_path: Path) -> None:
     """A moved tile has one old border across each axis: two rows and two columns are wrong."""
-    scene = write_scene(tmp_path / "s.tif", noise(512, 512, below=250) // 2 + 125)
+    scene = write_scene(tmp_path / "s.tif", noise(256, 256, below=250) // 2 + 125)
     with pytest.raises(ContractBroken) as raised:
         run_local(probed("wrong_box"), tmp_path / "out", {"scene": scene}, tile=128, verify_tiles=1)
     assert "128, 128]: 508 of 16384 pixels" in raised.value.detail
 
 
-@pytest.mark.parametrize("name", ["rounded", "binning", "enlarged", "causal", "mosaic_of_four"])
+@pytest.mark.parametrize("name", ["rounded", "binning", "enlarged", "causal", "cells_of_four"])
 def test_a_right_contract_passes_on_every_tile(scene: Path, tmp_path: Path, name: str) -> None:
     """With margins, scales and alignments; the outputs are those of a run without it."""
     plain = run_local(probed(name), tmp_path / "plain", {"scene": scene}, tile=100)
