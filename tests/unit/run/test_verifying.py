@@ -10,6 +10,7 @@ import pytest
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 from pesto_runtime.errors import ContractBroken, InvalidInput
+from pesto_runtime.run.verifying import verify_tiles
 from tests.support.rasters import noise, tree, write_scene
 from tests.support.runs import ROOT, chain, pipeline, run_local, stage
 
@@ -165,6 +166,16 @@ class Warnings(SilentListener):
     def warn(self, text: str) -> None:
         """Keep a warning."""
         self.texts.append(text)
+
+
+@pytest.mark.parametrize(("wanted", "compared"), [(0, 0), (2, 2), (56, 56), (ALL, 56)])
+def test_as_many_tiles_are_compared_as_are_wanted(
+    scene: Path, tmp_path: Path, wanted: int, compared: int
+) -> None:
+    """At most all: 700 x 600 pixels are 8 x 7 tiles of 100, as blocks end at pixel 512."""
+    run_local(probed("rounded"), tmp_path / "out", {"scene": scene}, tile=100, keep=True)
+    (plan,) = (tmp_path / "out").glob(".pesto/plans/*.json")
+    assert verify_tiles(plan.as_uri(), wanted) == compared
 
 
 def test_a_finished_run_says_that_nothing_is_verified(scene: Path, tmp_path: Path) -> None:
