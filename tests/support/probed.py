@@ -227,6 +227,14 @@ def cells_of_three(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, 
     return cells(image, side=3)
 
 
+@process(version="1", margin=0, align=2)
+def column_pairs(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
+    """Every pair of columns has the maximum of both; rows are not paired."""
+    wide = np.pad(image, ((0, 0), (0, 0), (0, image.shape[2] % 2)))
+    most = np.maximum(wide[:, :, ::2], wide[:, :, 1::2]).repeat(2, axis=2)
+    return np.asarray(most[:, :, : image.shape[2]])
+
+
 @process(version="1", margin=0)
 def holes_filled(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
     """What bright pixels enclose becomes bright, however large it is."""

@@ -57,6 +57,7 @@ MAPS = {
     "framed": Margin.of(5),
     "cells_of_four": Margin(),
     "cells_of_three": Margin(),
+    "column_pairs": Margin(),
 }
 ALIGNED = {
     "every_second": 2,
@@ -65,6 +66,7 @@ ALIGNED = {
     "binning": 2,
     "cells_of_four": 4,
     "cells_of_three": 3,
+    "column_pairs": 2,
 }
 SCALED = {
     "every_second": Fraction(1, 2),
