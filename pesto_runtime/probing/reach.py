@@ -21,7 +21,7 @@ Side: TypeAlias = Literal["top", "right", "bottom", "left"]
 SIDES: tuple[Side, ...] = ("top", "right", "bottom", "left")
 Size: TypeAlias = "tuple[int, int]"
 
-_NOISE = 64
+_NOISE = 256
 """Rounding errors of a float process, in units of the last place of its largest output."""
 
 
