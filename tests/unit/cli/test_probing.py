@@ -72,6 +72,7 @@ def test_a_contract_that_declares_more_is_a_remark(pesto: Command, tmp_path: Pat
     [
         (('margin=0, align=2)\ndef binning', 'margin=0, align=3)\ndef binning'), None),
         (('margin=0, align=4)', 'margin=0, align=2)'), "/align: declared 2, measured 4"),
+        (('Margin(top=2, left=3)', 'Margin(top=2, left=2)'), "/margin: declared {'top': 2"),
         (('scale=2)]:', 'scale=3)]:'), "/scale: declared 3, measured 2"),
         (('exactness={"atol": 1e-3}', 'exactness="bitwise"'), "/exactness: declared bitwise"),
     ],
@@ -84,9 +85,12 @@ def test_each_field_that_declares_less_is_named(
     assert change[0] in text
     file = tmp_path / "changed.py"
     file.write_text(text.replace(*change))
-    name = {"align": "cells_of_four", "scale": "enlarged", "exactness": "convolved"}.get(
-        (fault or "").partition(":")[0][1:], "binning"
-    )
+    name = {
+        "align": "cells_of_four",
+        "margin": "causal",
+        "scale": "enlarged",
+        "exactness": "convolved",
+    }.get((fault or "").partition(":")[0][1:], "binning")
     said = pesto("probe", f"{file}:{name}", *QUICK)
     assert said.code == (1 if fault else 0)
     assert (fault or "") in said.err
