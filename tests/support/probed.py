@@ -198,6 +198,15 @@ def numbered(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]
     return image + np.arange(image.shape[1], dtype=np.uint8)[:, np.newaxis]
 
 
+@process(version="1", margin=0)
+def numbered_rarely(
+    image: Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint16")],
+) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint16")]:
+    """The number of the row at pixels of 255, which few data have: no alignment shows it."""
+    rows = np.arange(image.shape[1], dtype=np.uint16)[:, np.newaxis]
+    return np.asarray(np.where(image == 255, rows, image), np.uint16)
+
+
 @process(version="1", margin=5)
 def framed(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
     """The image with a black frame of 5 pixels: no neighbour, but the edges of the window."""
