@@ -22,6 +22,7 @@ def limited(  # an input of each kind
     weights: list[Annotated[float, Field(ge=0)]] | None = None,
     options: dict[str, float] | None = None,
     repeat: Annotated[int, Field(ge=1)] = 1,
+    label: str | None = None,
 ) -> Annotated[np.ndarray, Same]:
     """Give the image back, and write down the values."""
     with Path(log).open("a") as file:
