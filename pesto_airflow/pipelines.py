@@ -91,10 +91,9 @@ def _input_faults(
 
     given = {name: value for name, value in values.items() if value is not None}
     fixed = {name: value for name, value in given.items() if not _is_templated(value)}
-    defaults = input_defaults(pipeline, descriptions)
-    absent = {name: value for name, value in defaults.items() if name not in given}
-    read = {**absent, **read_values(pipeline, fixed)}
-    return [*input_faults(pipeline, descriptions, read, given={*given, *absent})]
+    names = {*given, *input_defaults(pipeline, descriptions)}
+    read = read_values(pipeline, fixed)
+    return [*input_faults(pipeline, descriptions, read, given=names)]
 
 
 def _is_templated(value: JsonValue) -> bool:
