@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -281,53 +281,44 @@ def test_the_command_says_so(tmp_path: Path, scene: ReplaceableScene) -> None:
     assert np.array_equal(Done(tmp_path / "out", {}).pixels()[0], noise(WIDTH, HEIGHT, seed=1)[0])
 
 
-def test_an_overwritten_object_of_s3_is_computed_anew(
-    tmp_path: Path, scene: ReplaceableScene, server: FileServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.integration
+@pytest.mark.parametrize("reads_hrefs", [True, False])
+def test_a_scene_that_is_put_back_has_been_seen_by_a_service(
+    tmp_path: Path, scene: ReplaceableScene, service: str, *, reads_hrefs: bool
 ) -> None:
-    """Two runs with one store: the second has the new pixels; without a change it reuses all."""
-    use(server.gdal_variables, monkeypatch)
-    document = chain("verbose", log=str(tmp_path / "log"))
-    store = (tmp_path / "store").as_uri()
+    """It opens the scene for each tile. A worker that has the old one open reads right pixels."""
+    log = tmp_path / "log"
+    log.touch()
+    document = chain("paced", log=str(log), seconds=0.3)
+    settings: Settings = {"workers": 1, "max_tasks": 1, "keep": True}
+    if reads_hrefs:
+        settings["services"] = (f"paced={service}",)
 
-    def run(name: str) -> Done:
-        given = {"scene": "s3://bucket/s.tif"}
-        return run_local(document, tmp_path / name, given, store=store, keep=True)
+    def calls() -> int:
+        return len(log.read_text().splitlines())
 
-    assert np.array_equal(run("a").pixels(), noise(WIDTH, HEIGHT))
-    assert run("b").tiles == (0, TILES, 0)
-    scene.replace()
-    new = run("c")
-    assert new.tiles == (TILES, 0, 0)
-    assert np.array_equal(new.pixels(), noise(WIDTH, HEIGHT, seed=1))
+    def replace_for_some_calls() -> None:
+        waited(lambda: calls() >= 2)
+        scene.replace()
+        waited(lambda: calls() >= 4 or not running.is_set())
+        scene.put_back()
 
-
-@pytest.mark.parametrize(("states", "warned"), [("nothing", True), ("etag", False)])
-def test_without_an_identity_blocks_are_not_reused(
-    tmp_path: Path, scene: ReplaceableScene, server: FileServer, states: str, *, warned: bool
-) -> None:
-    """Each run has its own keys, and the user is warned; with an ETag (control) blocks serve."""
-    server.states(states)
-    document, href = chain("verbose", log=str(tmp_path / "log")), f"{server.url}/bucket/s.tif"
-    store = (tmp_path / "store").as_uri()
-    first = run_local(document, tmp_path / "a", {"scene": href}, store=store, keep=True)
-    second = run_local(document, tmp_path / "b", {"scene": href}, store=store, keep=True)
-    assert second.tiles == ((TILES, 0, 0) if warned else (0, TILES, 0))
-    assert second.sha256() == first.sha256()
-    warnings = str(first.result["warnings"])
-    assert ("no other run reuses its blocks" in warnings and href in warnings) == warned
-
-
-def test_a_chunk_requests_the_identity_twice(
-    tmp_path: Path, scene: ReplaceableScene, server: FileServer
-) -> None:
-    """One HEAD when it starts and one when it ends, beside those of the plan and of the product."""
-    document, href = chain("verbose", log=str(tmp_path / "log")), f"{server.url}/bucket/s.tif"
-    heads = []
-    for tasks in (1, 2):
-        before = server.heads()
-        run_local(document, tmp_path / str(tasks), {"scene": href}, max_tasks=tasks)
-        heads.append(server.heads() - before)
-    assert heads == [4, 6], "the plan's, two for each chunk, the product's"
+    running = threading.Event()
+    running.set()
+    changing = threading.Thread(target=replace_for_some_calls)
+    changing.start()
+    given, ends = (
+        {"scene": scene.path},
+        pytest.raises(SceneChanged) if reads_hrefs else nullcontext(),
+    )
+    try:
+        with ends:
+            done = run_local(document, tmp_path / "out", given, **settings)
+            assert np.array_equal(done.pixels(), noise(WIDTH, HEIGHT))
+    finally:
+        running.clear()
+        changing.join()
+    assert bool(objects(tmp_path / "out")) != reads_hrefs
 
 
 @pytest.mark.integration
