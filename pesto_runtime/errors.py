@@ -267,7 +267,7 @@ class Busy(PestoError):
 
 
 class Unreachable(PestoError):
-    """The service does not respond: connection refused, reset or timed out."""
+    """The service does not respond: connection refused, reset, timed out, or without workers."""
 
     slug, title, status, retryable = "unreachable", "Service unreachable", 503, True
 

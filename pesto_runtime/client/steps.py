@@ -169,7 +169,6 @@ def exchange(
             raise error
         # A busy service does not count as a failure: only the total waiting time is limited.
         if isinstance(error, Busy):
-            answered = time.monotonic()
             refusals += 1
             wait_s = error.retry_after_s or _backoff_s(refusals)
             waited_s += wait_s
@@ -178,6 +177,7 @@ def exchange(
                 raise Busy(
                     f"{error.detail}; no further retry: {limit}", retry_after_s=error.retry_after_s
                 )
+            answered = time.monotonic() + wait_s  # the wait that it asked for is no outage
         else:
             failures += 1
             wait_s = _backoff_s(failures)

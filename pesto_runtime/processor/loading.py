@@ -11,14 +11,19 @@ import sys
 import threading
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
 from pesto_runtime.processor.authoring import FunctionContract, contract_of
 from pesto_runtime.processor.function import FunctionProcessor, author_code
-from pesto_runtime.processor.modules import ModuleSpace, UncachedLoader, sources_digest
+from pesto_runtime.processor.modules import (
+    ModuleSpace,
+    UncachedLoader,
+    import_from_source,
+    sources_digest,
+)
 from pesto_runtime.processor.project import load_project
 from pesto_runtime.processor.project_files import project_build
 
@@ -47,6 +52,7 @@ class _LoadedModule:
 
 
 _files: dict[Path, _LoadedModule] = {}
+_modules: dict[str, _LoadedModule] = {}
 _functions: dict[tuple[str, str], FunctionProcessor] = {}
 _projects: dict[tuple[Path, tuple[str, ...], str], Processor] = {}
 
@@ -133,9 +139,13 @@ def _load_module(name: str, base: Path) -> _LoadedModule:
     absent = NotFound(f"{name}: there is no such module; {_FORMS}, and a service is http://…")
     if not all(part.isidentifier() for part in name.split(".")):
         raise absent
+    known = _modules.get(name)
+    if known is not None and sys.modules.get(name) is known.module:
+        return known  # Python does not import it again: its build is that of the imported files
     sys.path.insert(0, str(base))
     try:
         with author_code(f"loading {name}", base):
+            _compile_from_source(name)
             module = importlib.import_module(name)
     except AlgorithmFailed as error:
         # Only if the module or its package is missing; a failed import in it is the author's error.
@@ -148,7 +158,34 @@ def _load_module(name: str, base: Path) -> _LoadedModule:
     file = Path(module.__file__ or "")
     if not file.is_file():
         raise NotFound(f"{name}: is a package without a file; name the module of the function")
-    return _LoadedModule(module, sources_digest(file.parent, [file]), ())
+    root, files = _package_sources(module)
+    _modules[name] = _LoadedModule(module, sources_digest(root, files), ())
+    return _modules[name]
+
+
+def _compile_from_source(name: str) -> None:
+    """Have a module and its package compiled from their sources, if not imported yet."""
+    top = name.partition(".")[0]
+    spec = None if top in sys.modules else find_spec(top)
+    if spec is None:
+        return
+    places = spec.submodule_search_locations or [str(Path(spec.origin or "").parent)]
+    for place in places:
+        import_from_source(Path(place))
+
+
+def _package_sources(module: ModuleType) -> tuple[Path, list[Path]]:
+    """Return the folder of a module's top-level package and its modules, or the module's file.
+
+    All modules, imported or not: another process may have imported others, and must get the same
+    build.
+    """
+    file = Path(module.__file__ or "")
+    places = getattr(sys.modules.get(module.__name__.partition(".")[0]), "__path__", ())
+    for place in map(Path, places):
+        if file.is_relative_to(place):
+            return place.parent, sorted(place.rglob("*.py"))
+    return file.parent, [file]
 
 
 def _function(place: str, name: str, base: Path | None) -> FunctionProcessor:

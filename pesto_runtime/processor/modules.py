@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import CodeType
 
+_PIECE_BYTES = 1 << 20
 _source_roots: set[str] = set()
 _turn = threading.Condition(threading.RLock())
 _active: list[tuple[ModuleSpace, int]] = []  # the active space, once per thread in it
@@ -42,7 +43,7 @@ class ModuleSpace:
     """
 
     def __init__(self, root: Path, supplied: Mapping[str, ModuleType] | None = None) -> None:
-        _import_from_source(root)
+        import_from_source(root)
         self.root = root
         self._modules: dict[str, ModuleType] = dict(supplied or {})
         self._names = {*_importable(root), *(name.partition(".")[0] for name in self._modules)}
@@ -233,9 +234,11 @@ def sources_digest(root: Path, files: Sequence[Path], *, profiles: Sequence[str]
     for profile in profiles:
         total.update(f"profile\0{profile}\0".encode())
     for file in sorted(set(files)):
-        content = file.read_bytes()
-        total.update(f"file\0{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
-        total.update(content)
+        size = file.stat().st_size
+        total.update(f"file\0{file.relative_to(root).as_posix()}\0{size}\0".encode())
+        with file.open("rb") as content:
+            while piece := content.read(_PIECE_BYTES):  # data files of a project may be large
+                total.update(piece)
     return "sha256:" + total.hexdigest()
 
 
@@ -252,7 +255,7 @@ class UncachedLoader(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
-def _import_from_source(root: Path) -> None:
+def import_from_source(root: Path) -> None:
     """Have the modules below a directory compiled from their sources, also those they import.
 
     With bytecode, the old code could run under the digest of the new source: see `UncachedLoader`.

@@ -70,10 +70,18 @@ def read_project(directory: Path, profiles: Sequence[str] = ()) -> ProjectFiles:
 
 
 def project_build(directory: Path, profiles: Sequence[str] = ()) -> str:
-    """Return `sha256:…` of the profiles and all .py and .json of `algorithm/` and `pesto/api/`."""
+    """Return `sha256:…` of the profiles and of all files that can change what a project computes.
+
+    These are all files of `algorithm/` and `pesto/api/`, data files too, the version in
+    `pesto/build/build.json`, and the modules of other folders, which the project may import.
+    """
     folders = (directory / "algorithm", directory / "pesto" / "api")
-    found = (file for folder in folders for file in folder.rglob("*"))
-    files = [file for file in found if file.suffix in (".py", ".json") and file.is_file()]
+    found = [file for folder in folders for file in folder.rglob("*")]
+    found += [directory / "pesto" / "build" / "build.json", *directory.glob("*.py")]
+    for package in directory.iterdir():
+        if package.name.isidentifier() and package.name not in ("algorithm", "pesto"):
+            found += package.rglob("*.py")
+    files = [file for file in found if file.is_file() and "__pycache__" not in file.parts]
     return sources_digest(directory, files, profiles=profiles)
 
 

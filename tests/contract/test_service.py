@@ -168,6 +168,40 @@ def test_a_service_describes_itself(serve: Farm) -> None:
     assert bare.headers["accept-post"] == f"application/json, {FORM}"
 
 
+def test_each_response_states_build_and_digest(serve: Farm) -> None:
+    """Results in each form, errors, jobs, documents: the same two values, once each."""
+    web, body = serve(PROCESSES + "same"), encode_image(image_of(), TIFF)
+    processor = load_processor(PROCESSES + "same")
+    job = web("POST", "/process", content=body,
+              headers={"Content-Type": TIFF, "Prefer": "respond-async, wait=10"})  # fmt: skip
+    job_path = f"/jobs/{job.json()['id']}"
+    large = encode_image(Image(np.zeros((2, 700, 700), np.uint16), bands=("red", "nir")), TIFF)
+    responses = [
+        job,
+        post_raw(web, body, TIFF),
+        post_raw(web, body, TIFF, TIFF),
+        post_raw(web, body, TIFF, FORM),
+        post_raw(web, large, TIFF, NPY),
+        web("POST", "/process", json={"image": 5}),
+        web("POST", "/process", content=b"{"),
+        web("POST", "/process", content=b"x", headers={"Content-Type": "text/csv"}),
+        web("GET", "/process"),
+        web("GET", "/nothing"),
+        *(web("GET", job_path + each) for each in ("", "/status", "/results", "/results/image")),
+        web("GET", "/jobs"),
+        web("GET", "/jobs/none"),
+        web("DELETE", job_path),
+        web("GET", "/describe"),
+        web("GET", "/describe", headers={"If-None-Match": "*"}),
+        web("GET", "/health"),
+        web("GET", "/version"),
+    ]
+    assert {each.status_code for each in responses} >= {200, 201, 304, 400, 404, 405, 415, 422}
+    for each in responses:
+        assert each.headers.get_list("x-pesto-build") == [processor.build]
+        assert each.headers.get_list("x-pesto-digest") == [processor.description.digest]
+
+
 def test_version_and_openapi_are_as_pesto_has_them(serve: Farm) -> None:
     """JSON with the version and the packaging: PESTO's format, or a function; YAML as text."""
     web = serve(PROJECT)

@@ -29,12 +29,18 @@ class FakeService(ThreadingHTTPServer):
     Attributes:
         answer: Turns the pixels of a call into status, media type and body.
         calls: How many calls came.
+        accepts: Its `Accept-Post`; empty for a plain PESTO service.
+        headers: Of its description.
+        version: Its version document.
     """
 
     def __init__(self, answer: Callable[[np.ndarray], tuple[int, str, bytes]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.calls = 0
+        self.accepts = NPY
+        self.headers: dict[str, str] = {}
+        self.version: dict[str, str] = {"version": "1"}
         self.description = load_processor(f"{PROCESSES}:grow").description.to_json()
 
     @property
@@ -53,7 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.endswith("/describe"):
             body = json.dumps(self.server.description).encode()
-            self._send(200, "application/json", body, {"Accept-Post": NPY})
+            accepts = {"Accept-Post": self.server.accepts} if self.server.accepts else {}
+            self._send(200, "application/json", body, {**accepts, **self.server.headers})
+        elif self.path.endswith("/version"):
+            self._send(200, "application/json", json.dumps(self.server.version).encode(), {})
         else:
             self._send(200, "text/plain", b"OK", {})
 
@@ -89,6 +98,12 @@ def _pixels(body: bytes, headers: object) -> np.ndarray:
 def as_npy(pixels: np.ndarray) -> tuple[int, str, bytes]:
     """An answer that holds an array."""
     return 200, NPY, encode_image(Image(pixels), NPY)
+
+
+def as_base64(pixels: np.ndarray) -> tuple[int, str, bytes]:
+    """An answer that holds an image, as PESTO writes it."""
+    image = base64.b64encode(encode_image(Image(pixels), "image/tiff")).decode()
+    return 200, "application/json", json.dumps({"image": image}).encode()
 
 
 def slow(seconds: float) -> Callable[[np.ndarray], tuple[int, str, bytes]]:

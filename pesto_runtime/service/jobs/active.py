@@ -43,6 +43,18 @@ _MOST_LINES = 200
 _LINE_CHARS = 2000
 
 
+class SteadyClock:
+    """Seconds since the epoch, which no change of the system's clock affects while it is used."""
+
+    def __init__(self) -> None:
+        """Start with the system's time of now."""
+        self._start = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Return the time."""
+        return self._start + time.monotonic()
+
+
 class ActiveJob:
     """A job that is not over, on the event loop.
 
@@ -54,9 +66,10 @@ class ActiveJob:
         is_unsaved: Whether its end could not be stored yet.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, clock: SteadyClock) -> None:
         """Begin with a record; its lease starts now."""
         self.record = record
+        self._clock = clock
         self.dismissal: Dismissed | None = None
         self.ended = asyncio.Event()
         self.is_unsaved = False
@@ -70,7 +83,7 @@ class ActiveJob:
     def requested(self) -> Record:
         """Return the job as it is now to a client, and renew its lease."""
         if self.record.lease_s is not None and not self.record.is_over:
-            self.lease_until = time.time() + self.record.lease_s
+            self.lease_until = self._clock.now() + self.record.lease_s
         return replace(self.record, log=tuple(self._log)) if self._log else self.record
 
     @contextmanager
@@ -138,12 +151,14 @@ class JobWork:
         records: Stores the records of jobs.
         folder: Stores their files.
         ttl_s: Seconds that results are stored.
+        clock: The time of events.
     """
 
     runs: CallRunner
     records: AsyncJobStore
     folder: JobFolder
     ttl_s: float
+    clock: SteadyClock
 
     async def run(self, active: ActiveJob) -> Event:
         """Run a job; return the event that ends it."""
@@ -156,11 +171,11 @@ class JobWork:
         try:
             return await self._run(active)
         except PestoError as error:
-            return Failed(time.time(), error.to_problem())
+            return Failed(self.clock.now(), error.to_problem())
         except Exception as error:  # noqa: BLE001  # a bug fails the job, not the service
             _LOG.exception("job %s failed: internal error", active.record.id)
             bug = PestoError(f"internal error: {type(error).__name__}")
-            return Failed(time.time(), bug.to_problem())
+            return Failed(self.clock.now(), bug.to_problem())
 
     async def store_end(self, active: ActiveJob, event: Event) -> bool:
         """Store the end of a job, or that it waits again; return whether that was possible."""
@@ -181,14 +196,14 @@ class JobWork:
 
     async def _run(self, active: ActiveJob) -> Event:
         job_id = active.record.id
-        active.record = advance(active.record, Started(time.time()), self.ttl_s)
+        active.record = advance(active.record, Started(self.clock.now()), self.ttl_s)
         await self.records(JobStore.put, active.record)
         request = await self.records(JobStore.request, job_id)
         job_request = await asyncio.to_thread(self.folder.read_request, job_id, request)
         response = await active.run(self.runs, job_request)
         if response is None:
-            return ServiceStopped(time.time(), "again", is_crash=False)
+            return ServiceStopped(self.clock.now(), "again", is_crash=False)
         description = self.runs.facts.description
         pieces = await asyncio.to_thread(split_response, response, description)
         await asyncio.to_thread(self.folder.write_results, job_id, pieces)
-        return Succeeded(time.time(), results_of(pieces), response.media_type)
+        return Succeeded(self.clock.now(), results_of(pieces), response.media_type)

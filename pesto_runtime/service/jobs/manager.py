@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
 from pesto_runtime.errors import Busy, NotFound, PestoError
-from pesto_runtime.service.jobs.active import ActiveJob, JobWork
+from pesto_runtime.service.jobs.active import ActiveJob, JobWork, SteadyClock
 from pesto_runtime.service.jobs.database import AsyncJobStore, JobStore, same_request
 from pesto_runtime.service.jobs.files import JobFolder
 from pesto_runtime.service.jobs.results import join_response
@@ -48,6 +47,9 @@ class JobManager:
         self.options = options
         self._runs = runs
         self._most_running = most_running
+        # A time server or an administrator may change the system's clock: leases of running jobs
+        # and the time to live of results do not end because of that.
+        self._clock = SteadyClock()
         self._active: dict[str, ActiveJob] = {}
         self._waiting: dict[str, ActiveJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,7 +199,7 @@ class JobManager:
         if len(self._waiting) >= self.options.waiting:
             raise Busy(f"{len(self._waiting)} jobs wait; no room for more now", retry_after_s=5)
         job_id = uuid.uuid4().hex
-        record = Record(job_id, digest, time.time(), request.key, request.lease_s)
+        record = Record(job_id, digest, self._clock.now(), request.key, request.lease_s)
         try:
             rest = await asyncio.to_thread(self.folder.write_request, job_id, request)
             added = await self._records(JobStore.add, record, rest)
@@ -214,7 +216,7 @@ class JobManager:
         return record
 
     async def _dismiss(self, job_id: str, why: str) -> Record:
-        event = Dismissed(time.time(), why)
+        event = Dismissed(self._clock.now(), why)
         active = self._active.get(job_id)
         if active is not None:
             active.dismissal = event
@@ -229,8 +231,10 @@ class JobManager:
     async def _recover(self) -> None:
         process = self._runs.facts.description.name
         self._records = await AsyncJobStore.open(self.folder.database, process=process)
-        self._work = JobWork(self._runs, self._records, self.folder, self.options.ttl_s)
-        crash = ServiceStopped(time.time(), self.options.interrupted, is_crash=True)
+        self._work = JobWork(
+            self._runs, self._records, self.folder, self.options.ttl_s, self._clock
+        )
+        crash = ServiceStopped(self._clock.now(), self.options.interrupted, is_crash=True)
         for record in await self._records(JobStore.unfinished):
             recovered = advance(record, crash, self.options.ttl_s)
             if recovered != record:
@@ -238,10 +242,10 @@ class JobManager:
             if not recovered.is_over:
                 self._enqueue(recovered)
         await asyncio.to_thread(self.folder.sweep, await self._records(JobStore.ids))
-        await self._records(JobStore.delete_expired, time.time() - _FORGET_S)
+        await self._records(JobStore.delete_expired, self._clock.now() - _FORGET_S)
 
     def _enqueue(self, record: Record) -> None:
-        active = ActiveJob(record)
+        active = ActiveJob(record, self._clock)
         self._active[record.id] = self._waiting[record.id] = active
 
     def _start_waiting(self) -> None:
@@ -273,7 +277,7 @@ class JobManager:
         while True:
             await asyncio.sleep(_TICK_S)
             try:
-                await self._tick(time.time())
+                await self._tick(self._clock.now())
             except PestoError as error:  # the disk may be full; the next tick tries again
                 _LOG.error("%s", error)
 

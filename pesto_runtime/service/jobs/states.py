@@ -65,7 +65,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Record:
-    """All facts about a job; times are seconds since the epoch.
+    """All facts about a job; times are seconds since the epoch, of a `SteadyClock`.
 
     Attributes:
         digest: Of the request, to detect another request with the same key.

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.client.steps import Patience, Reply, Request, Wait, advance, exchange
+from pesto_runtime.client.steps import (
+    ExpectedCode,
+    Patience,
+    Reply,
+    Request,
+    Wait,
+    advance,
+    exchange,
+)
 from pesto_runtime.client.transport import service_url
 from pesto_runtime.errors import (
     AlgorithmFailed,
@@ -15,6 +23,7 @@ from pesto_runtime.errors import (
     HrefRefused,
     InvalidInput,
     PestoError,
+    ProcessChanged,
     ServiceMisbehaved,
     TooLarge,
     Unreachable,
@@ -136,3 +145,130 @@ def test_a_text_that_is_not_a_url_is_rejected(url: str) -> None:
     """No request is sent."""
     with pytest.raises(InvalidInput, match="not the URL of a service"):
         service_url(url)
+
+
+class Clock:
+    """A clock that stands still until a step waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("pesto_runtime.client.steps.time.monotonic", lambda: self.now)
+
+    def drive(self, outcomes: Sequence[Outcome], patience: Patience) -> tuple[Reply | None, float]:
+        """Run a request with these outcomes, the last one repeated; return the waited seconds."""
+        begun, remaining = self.now, list(outcomes)
+        steps = exchange(Request("GET", "/x"), WHERE, patience)
+        step, result = advance(steps, None)
+        while step is not None:
+            if isinstance(step, Wait):
+                self.now += step.seconds
+                step, result = advance(steps, None)
+            else:
+                outcome = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+                step, result = advance(steps, outcome)
+        return result, self.now - begun
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        LOST,
+        Reply(502, {}, b"<html>"),
+        Reply(503, {}, b"<html>no backend"),
+        Reply(504, {}, b""),
+        Reply(503, {}, b'{"type": "urn:pesto:error:unreachable", "detail": "no worker"}'),
+    ],
+)
+def test_a_service_that_is_away_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, away: Outcome
+) -> None:
+    """Up to the limit, then `unreachable`; an answer before that is the result."""
+    clock = Clock(monkeypatch)
+    patience = Patience(retries=2, outage_s=20.0)
+    result, waited_s = clock.drive([*[away] * 6, OK], patience)
+    assert result == OK
+    assert 1 < waited_s < 20
+    begun = clock.now
+    with pytest.raises(Unreachable) as caught:
+        clock.drive([away], patience)
+    assert 20 <= clock.now - begun <= 25
+    assert caught.value.retryable
+
+
+def test_the_wait_for_a_service_counts_from_its_last_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Busy for a minute, it answers all the time; then 20 s of silence end the call."""
+    clock = Clock(monkeypatch)
+    busy = Reply(503, {"retry-after": "10"}, b'{"detail": "full", "retryable": true}')
+    with pytest.raises(Unreachable, match="gone"):
+        clock.drive([*[busy] * 6, LOST], Patience(retries=2, outage_s=20.0))
+    assert 80 <= clock.now - 100 <= 85
+
+
+def test_a_busy_service_has_the_patience_for_busy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """429, or 503 with Retry-After: 600 s, however short the wait for an absent one is."""
+    clock = Clock(monkeypatch)
+    for busy in (BUSY, Reply(503, {"retry-after": "5"}, b'{"detail": "full"}')):
+        begun = clock.now
+        with pytest.raises(Busy):
+            clock.drive([busy], Patience(outage_s=1.0))
+        assert 590 <= clock.now - begun <= 601
+
+
+def test_an_error_that_is_not_an_outage_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control: a retryable error of an algorithm is retried as often as before."""
+    clock = Clock(monkeypatch)
+    failed = Reply(500, {}, b'{"detail": "again", "retryable": true}')
+    with pytest.raises(AlgorithmFailed):
+        clock.drive([failed], Patience(retries=2, outage_s=60.0))
+    assert clock.now - 100 < 1
+
+
+CODE = ExpectedCode("sha256:a", "sha256:d")
+SAME = {"x-pesto-build": "sha256:a", "x-pesto-digest": "sha256:d"}
+
+
+def answered(status: int, headers: dict[str, str], content: bytes = b"{}") -> Reply | None:
+    """Send one request whose response must be of the expected code."""
+    steps = exchange(Request("POST", "/process"), WHERE, Patience(retries=0), CODE)
+    advance(steps, None)
+    return advance(steps, Reply(status, headers, content))[1]
+
+
+def test_a_response_of_the_expected_code_is_accepted() -> None:
+    """The control of the next."""
+    assert answered(200, SAME) == Reply(200, SAME, b"{}")
+    with pytest.raises(InvalidInput):
+        answered(422, SAME, b'{"detail": "bad"}')
+
+
+@pytest.mark.parametrize("status", [200, 201, 422, 500, 503])
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"x-pesto-build": "sha256:b"}, "build sha256:b, planned sha256:a"),
+        ({"x-pesto-digest": "sha256:e"}, "digest sha256:e, planned sha256:d"),
+    ],
+)
+def test_a_response_of_other_code_is_thrown_away(
+    status: int, headers: dict[str, str], told: str
+) -> None:
+    """A result and an error alike; the message has the address, and what was planned and found."""
+    with pytest.raises(ProcessChanged, match=told) as caught:
+        answered(status, SAME | headers)
+    assert WHERE in caught.value.detail
+    assert not caught.value.retryable
+    assert "sha256:a" in caught.value.detail or "build" not in told
+
+
+def test_a_result_that_states_no_code_is_thrown_away() -> None:
+    """An older version of the service; but an error of a proxy is that error."""
+    with pytest.raises(ProcessChanged, match="build not stated, planned sha256:a"):
+        answered(200, {})
+    with pytest.raises(ProcessChanged, match="digest not stated"):
+        answered(200, {"x-pesto-build": "sha256:a"})
+    with pytest.raises(Unreachable):
+        answered(502, {}, b"<html>")

@@ -29,11 +29,14 @@ ERRAND = "tests/contract/errands.py:errand"
 
 
 @asynccontextmanager
-async def opened(root: Path, *, waiting: int = 100) -> AsyncIterator[JobManager]:
+async def opened(
+    root: Path, *, waiting: int = 100, ttl_s: float = 3600.0
+) -> AsyncIterator[JobManager]:
     """A desk over one thread, ready."""
     limits = Limits(workers=1)
     runs = ThreadRunner(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
-    desk = JobManager(runs, JobOptions(folder=root / "jobs", waiting=waiting), most_running=1)
+    options = JobOptions(folder=root / "jobs", waiting=waiting, ttl_s=ttl_s)
+    desk = JobManager(runs, options, most_running=1)
     await desk.open()
     runs.start(lambda: None)
     await until(lambda: runs.state == "OK")
@@ -204,3 +207,49 @@ def test_what_a_closed_desk_leaves_is_taken_up(tmp_path: Path) -> None:
     asyncio.run(main())
     ends = [line for line in told(tmp_path) if line.startswith("end")]
     assert [ends[0], *ends[-2:]] == ["end a", "end c", "end d"]
+
+
+@pytest.mark.parametrize("shift_s", [7200.0, -7200.0])
+def test_leases_and_results_ignore_a_changed_system_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift_s: float
+) -> None:
+    """Two hours forward, or back: what has time left stays; what has none ends (the controls)."""
+    real = time.time
+
+    async def main() -> None:
+        async with opened(tmp_path, ttl_s=60.0) as desk:
+            done = await desk.submit(order(tmp_path, "done"))
+            await desk.wait(done.id, 10)
+            running = await desk.submit(order(tmp_path, "running", 2.0, lease_s=30.0))
+            short = await desk.submit(order(tmp_path, "short", lease_s=0.6))
+            monkeypatch.setattr(time, "time", lambda: real() + shift_s)
+            await until(lambda: short.id not in desk._active)
+            assert (await desk.find(short.id)).state == "dismissed"
+            assert (await desk.find(running.id)).state == "running"
+            assert (await desk.find(done.id)).is_kept
+            ended = await desk.wait(running.id, 10)
+            assert ended.state == "successful"
+            assert ended.finished is not None
+            assert ended.started is not None
+            assert 1.5 < ended.finished - ended.started < 20
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("shift_s", [0.0, -7200.0])
+def test_results_expire_whatever_the_system_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift_s: float
+) -> None:
+    """After half a second; a clock that was set back does not keep them for two hours more."""
+    real = time.time
+
+    async def main() -> None:
+        async with opened(tmp_path, ttl_s=0.5) as desk:
+            done = await desk.submit(order(tmp_path, "done"))
+            await desk.wait(done.id, 10)
+            monkeypatch.setattr(time, "time", lambda: real() + shift_s)
+            async with asyncio.timeout(10):
+                while (await desk.find(done.id)).is_kept:  # noqa: ASYNC110  # nothing tells
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(main())
