@@ -237,6 +237,43 @@ def test_a_local_scene_is_compared_before_each_block(
     assert len(log.read_text().splitlines()) < TILES / 2
 
 
+LEVEL = """
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from pesto_runtime import Named, Raster, process
+
+
+@process(version="1", tileable="whole")
+def level(
+    image: Annotated[np.ndarray, Raster(bands=("grey",))], log: str
+) -> Annotated[float, Named("level")]:
+    Path(log).write_text("called\\n")
+    time.sleep(0.5)
+    return float(image.mean())
+"""
+
+
+def test_a_value_of_another_scene_is_not_stored(tmp_path: Path, scene: ReplaceableScene) -> None:
+    """A whole image was being measured when it was replaced."""
+    (tmp_path / "level.py").write_text(LEVEL)
+    log = tmp_path / "log"
+    document = pipeline(
+        stage("level", "level", image="$inputs.scene", log=str(log)),
+        outputs={"level": "$level.level"},
+    )
+    services = (f"level={tmp_path}/level.py:level",)
+    with replaced_after(scene, log, 1):
+        run_local(document, tmp_path / "out", {"scene": scene.path}, services=services)
+    assert not objects(tmp_path / "out")
+    scene.put_back()
+    done = run_local(document, tmp_path / "out", {"scene": scene.path}, services=services)
+    assert done.value("level") == noise(WIDTH, HEIGHT).mean()
+
+
 def test_the_product_has_the_place_of_the_planned_scene(
     tmp_path: Path, scene: ReplaceableScene
 ) -> None:
