@@ -51,6 +51,11 @@ class Way:
         given = {"scene": self.href}
         return run_local(document, folder, given, watcher=listener, **self.settings)
 
+    def run_undisturbed(self, folder: Path) -> Done:
+        """The same run, but never in processes, which take seconds to start."""
+        calm = Way(self.href, {**self.settings, "executor": "threads"}, self.scene, self.log)
+        return calm.run(folder)
+
     def calls(self) -> int:
         """Number of calls of the process so far."""
         return len(self.log.read_text().splitlines())
@@ -114,7 +119,7 @@ def require_healed(way: Way, folder: Path, undisturbed: Done) -> None:
     assert not {"image.tif", "result.json"} & tree(folder)
     assert left.items() <= right.items(), "blocks of another scene"
     way.scene.put_back()
-    again = way.run(folder)
+    again = way.run_undisturbed(folder)
     assert again.sha256() == undisturbed.sha256()
     assert again.tiles[2] == 0
     assert np.array_equal(again.pixels()[0], noise(WIDTH, HEIGHT)[0])
@@ -138,7 +143,7 @@ def test_a_scene_that_changes_between_plan_and_chunks_ends_the_run(
     tmp_path: Path, way: Way, change: str
 ) -> None:
     """The error names both identities; no call is made; the undisturbed run is the control."""
-    undisturbed = way.run(tmp_path / "undisturbed")
+    undisturbed = way.run_undisturbed(tmp_path / "undisturbed")
     before = way.calls()
     planned = identity_of(way.href)
     with pytest.raises(SceneChanged) as caught:
@@ -156,11 +161,11 @@ def test_a_scene_that_changes_while_a_chunk_runs_ends_the_run(
     tmp_path: Path, way: Way, calls: int
 ) -> None:
     """After some calls, when blocks may be stored already."""
-    undisturbed = way.run(tmp_path / "undisturbed")
+    undisturbed = way.run_undisturbed(tmp_path / "undisturbed")
     before, planned = way.calls(), identity_of(way.href)
 
     def replace() -> None:
-        waited(lambda: way.calls() >= before + calls)
+        waited(lambda: way.calls() >= before + calls, 100)
         way.scene.replace()
 
     changing = threading.Thread(target=replace)
@@ -335,9 +340,9 @@ def test_a_scene_that_is_put_back_has_been_seen_by_a_service(
         return len(log.read_text().splitlines())
 
     def replace_for_some_calls() -> None:
-        waited(lambda: calls() >= 2)
+        waited(lambda: calls() >= 2, 100)
         scene.replace()
-        waited(lambda: calls() >= 4 or not running.is_set())
+        waited(lambda: calls() >= 4 or not running.is_set(), 100)
         scene.put_back()
 
     running = threading.Event()
