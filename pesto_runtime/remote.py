@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 _YES = ("1", "true", "yes", "on", "y", "t")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_KEYS = ("aws_access_key_id", "aws_secret_access_key")
+_OTHER_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE",
+                      "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                      "AWS_CONTAINER_CREDENTIALS_FULL_URI")  # fmt: skip
 _CLIENT: ClientConfig = {"allow_http": True, "connect_timeout": timedelta(seconds=5)}
 _RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
 
@@ -78,7 +81,7 @@ def s3_settings() -> dict[str, Any]:
         settings["virtual_hosted_style_request"] = _is_yes("AWS_VIRTUAL_HOSTING", default="yes")
     if _is_yes("AWS_NO_SIGN_REQUEST"):
         settings["skip_signature"] = True
-    elif not os.environ.get("AWS_ACCESS_KEY_ID"):
+    elif not any(os.environ.get(name) for name in _OTHER_CREDENTIALS):
         settings |= _credentials_of_file()
     return settings
 
@@ -112,7 +115,10 @@ def _place(href: str, settings: tuple[tuple[str, Any], ...]) -> tuple[ObjectStor
 
 
 def _credentials_of_file() -> dict[str, str]:
-    """Return the keys of the AWS credentials file, which GDAL reads and obstore does not."""
+    """Return the keys of the AWS credentials file, which GDAL reads and obstore does not.
+
+    Empty for a profile without keys, for example one that assumes a role.
+    """
     default = Path.home() / ".aws" / "credentials"
     file = configparser.ConfigParser(interpolation=None)
     try:
@@ -121,7 +127,10 @@ def _credentials_of_file() -> dict[str, str]:
         found = dict(file.items(profile)) if file.has_section(profile) else {}
     except configparser.Error:
         return {}
-    return {name.removeprefix("aws_"): found[name] for name in _CREDENTIALS if name in found}
+    if not all(name in found for name in _KEYS):
+        return {}
+    names = (*_KEYS, "aws_session_token")
+    return {name.removeprefix("aws_"): found[name] for name in names if name in found}
 
 
 def _is_yes(name: str, *, default: str = "") -> bool:

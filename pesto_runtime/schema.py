@@ -66,6 +66,7 @@ _PHRASES = {
     "pattern": "match the pattern",
 }
 
+_DEEPEST = 100
 _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "format", "$comment"}
 _OBJECT_KEYWORDS = {*_ANNOTATIONS, "type", "properties", "definition", "definitions", "required"}
 
@@ -75,7 +76,8 @@ def schema_faults(
 ) -> Iterator[BadField]:
     """Find every field of a value that does not fit a schema, each with its JSON pointer.
 
-    NaN and the infinities fit no schema: JSON has no such numbers.
+    NaN and the infinities fit no schema, because JSON has no such numbers; nor does a value that is
+    nested deeper than 100 levels, which the JSON parsers of services and stores may refuse.
 
     Raises:
         InvalidContract: it is not a valid JSON Schema, or a `$ref` cannot be resolved.
@@ -87,8 +89,7 @@ def schema_faults(
         found = [leaf for error in validator.iter_errors(value) for leaf in _leaves(error)]
     except Unresolvable as missing:
         raise InvalidContract(f"not a JSON schema: {missing.ref} cannot be resolved") from missing
-    for where, number in _not_finite(value, pointer):
-        yield BadField(where, "must be a finite number", shortened(number))
+    yield from _not_storable(value, pointer)
     # A value of another type has no second fault, for example that it is not in the `enum`.
     of_type = {tuple(each.absolute_path) for each in found if each.validator == "type"}
     found = [e for e in found if e.validator == "type" or tuple(e.absolute_path) not in of_type]
@@ -212,13 +213,15 @@ def _leaves(error: ValidationError) -> list[ValidationError]:
     return [leaf for each in of_type[0] for leaf in _leaves(each)] if len(of_type) == 1 else [error]
 
 
-def _not_finite(value: JsonValue, pointer: str) -> Iterator[tuple[str, float]]:
-    """Yield the pointer and the value of each number that JSON does not have."""
+def _not_storable(value: JsonValue, pointer: str, depth: int = 0) -> Iterator[BadField]:
+    """Yield each number that JSON does not have, and each part that is nested too deep."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield pointer, value
+        yield BadField(pointer, "must be a finite number", shortened(value))
+    elif depth > _DEEPEST:
+        yield BadField(pointer, f"is nested deeper than {_DEEPEST} levels", shortened(value))
     elif isinstance(value, (list, dict)):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_finite(each, pointer + json_pointer(key))
+            yield from _not_storable(each, pointer + json_pointer(key), depth + 1)
 
 
 def _reason(keyword: str, allowed: object, message: str) -> str:

@@ -43,7 +43,7 @@ def probe(
             memory=memory, on_step=on_step,
         )  # fmt: skip
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report.lines()))
-    for remark in report.remarks:
+    for remark in report.verdict.remarks:
         typer.echo(f"remark: {remark}", err=True)
     if report.faults:
         raise ContractBroken.of(

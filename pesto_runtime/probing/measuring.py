@@ -1,14 +1,13 @@
 """Measure scale, alignment, margin and exactness of a process that makes images.
 
 The process is a function from images to images; nothing is loaded, printed or compared with a
-contract. Three experiments find how far an output looks:
+contract. Two experiments find how far an output looks:
 
 - *replace*: everything on one side of a boundary is replaced in one input;
-- *pixel*: one pixel is changed;
 - *cut*: everything on one side of a boundary is cut off all inputs, as a tile's window does.
 
-The first two show on which pixels an output depends. The last one also shows what depends on the
-position, the size or the edges of the window.
+The first one shows on which pixels of which input an output depends, the second one also what
+depends on the position, the size or the edges of the window.
 """
 
 from __future__ import annotations
@@ -55,10 +54,16 @@ _ALIGNMENTS = (*range(1, 17), 24, 32, 48, 64)
 _MULTIPLES = (1, 2, 3, 5, 7)
 _DATA_OF_ALIGNMENT = ("noise", "smooth", "classes")
 _SPARE = 16
+_SHARE = 0.25
+"""Share of the time for the first questions: which data, and which multiples."""
 _SIZES = ((192, 128), (160, 224))
 _MOST_DENOMINATOR = 64
 _OF_THE_DATA = (AlgorithmFailed, ContractBroken, InvalidInput, NothingValid)
 """Errors that other data need not have."""
+
+
+class _TimeEnded(Exception):  # control flow: the measurement ends with what it has
+    """The time of a measurement is over."""
 
 
 class Call(Protocol):
@@ -161,6 +166,7 @@ class _Measuring:
     exactness: Tolerance | None
     found: Measured
     started: float = field(default_factory=time.monotonic)
+    outputs: tuple[str, ...] = ()
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,11 +175,21 @@ class _Measuring:
     def call(self, images: Images, window: Window | None = None, scene: Size | None = None
              ) -> Images:  # fmt: skip
         """Call the process on a window of a scene; on a whole scene by default."""
+        if self.has_spent(1) and self.found.size != (0, 0):
+            raise _TimeEnded
         self.found.calls += 1
         rows, cols = next(iter(images.values())).shape[1:]
-        return self.process(
+        outputs = self.process(
             images, window=window or Window(0, 0, cols, rows), scene=scene or (rows, cols)
         )
+        self.outputs = self.outputs or tuple(outputs)
+        if tuple(outputs) != self.outputs:
+            raise ContractBroken(f"returns images {tuple(outputs)}, for other data {self.outputs}")
+        return outputs
+
+    def has_spent(self, share: float) -> bool:
+        """Whether a share of the time is over."""
+        return time.monotonic() - self.started > share * self.effort.seconds
 
     def size(self, align: int) -> Size:
         """Return a size on whose both halves a reach over the limit shows."""
@@ -184,6 +200,8 @@ class _Measuring:
         """Find out which data the process accepts, and whether it repeats its outputs."""
         for kind in self.images.kinds:
             images = self.images.images(kind, 0, _SIZES[0])
+            if self.found.data and self.has_spent(_SHARE):
+                break
             try:
                 first, second = self.call(images), self.call(images)
             except _OF_THE_DATA as error:
@@ -218,7 +236,9 @@ class _Measuring:
         kinds = [kind for kind in _DATA_OF_ALIGNMENT if kind in self.found.data]
         for align in _ALIGNMENTS:
             if align % least == 0 and all(
-                self._fits(kind, align) for kind in kinds or self.found.data[:1]
+                self._fits(kind, align)
+                for number, kind in enumerate(kinds or self.found.data[:1])
+                if not (number and self.has_spent(2 * _SHARE))
             ):
                 self.found.align = align
                 return
@@ -230,16 +250,15 @@ class _Measuring:
         steps = [(turn, kind) for turn in range(self.effort.turns) for kind in self.found.data]
         for number, (turn, kind) in enumerate(steps):
             base = self.images.images(kind, turn, self.found.size)
-            if time.monotonic() - self.started > self.effort.seconds:
-                self.found.is_complete = False
-                return
             try:
                 whole = self.call(base)
                 self._cut(base, whole, kind=kind, align=align)
                 for partner in self._partners(kind, turn):
                     others = self.images.images(partner, turn + 1, self.found.size)
                     self._replace(base, whole, others, kind=kind, align=align)
-                    self._pixel(base, whole, others, kind=kind, align=align)
+            except _TimeEnded:
+                self.found.is_complete = False
+                return
             except _OF_THE_DATA as error:
                 self.found.refused[kind] = error
             self.effort.on_step(number + 1, len(steps))
@@ -250,7 +269,8 @@ class _Measuring:
         images = self.images.images(kind, 0, size)
         whole = self.call(images)
         most = self.effort.limit + align
-        steps = [align * each for each in _MULTIPLES if align * each <= most]
+        multiples = _MULTIPLES[:1] if self.has_spent(_SHARE) else _MULTIPLES
+        steps = [align * each for each in multiples if align * each <= most]
         for side in SIDES:
             for step in steps:
                 boundary = _boundary(side, size[0], step, align)
@@ -296,32 +316,11 @@ class _Measuring:
                 changed = others[name].copy()
                 rows, cols = kept(side, boundary, self.found.size).slices
                 changed[:, rows, cols] = base[name][:, rows, cols]
-                outputs = self.call({**base, name: changed})
-                self._compare(name, outputs, whole, {side: boundary}, kind)
-
-    def _pixel(self, base: Images, whole: Images, others: Images, *, kind: str, align: int
-               ) -> None:  # fmt: skip
-        for name in base:
-            row, col = self._middle(1), self._middle(1)
-            changed = base[name].copy()
-            changed[:, row, col] = others[name][:, row, col]
-            outputs = self.call({**base, name: changed})
-            boundaries = {
-                side: _nearest(side, row if side in ("top", "bottom") else col, align)
-                for side in SIDES
-            }
-            self._compare(name, outputs, whole, boundaries, kind)
-
-    def _compare(
-        self, name: str, outputs: Images, whole: Images, boundaries: Mapping[Side, int], kind: str
-    ) -> None:
-        """Add the differences after a change of one input behind some boundaries."""
-        for output, image in outputs.items():
-            difference = Difference.of(image, whole[output], self.exactness)
-            for side, boundary in boundaries.items():
-                ratio = ratio_of(self._scales[output], side)
-                key = (name, output, side)
-                _add(self.found.profiles, key, difference, boundary, 0, ratio, kind)
+                for output, image in self.call({**base, name: changed}).items():
+                    difference = Difference.of(image, whole[output], self.exactness)
+                    ratio = ratio_of(self._scales[output], side)
+                    key = (name, output, side)
+                    _add(self.found.profiles, key, difference, boundary, 0, ratio, kind)
 
     def _partners(self, kind: str, turn: int) -> Iterator[str]:
         """Yield two other kinds of data, others in each turn."""
@@ -358,11 +357,6 @@ def _add(
 def _boundary(side: Side, length: int, step: int, align: int) -> int:
     """Return the boundary that is `step` pixels or more from the edge."""
     return step if side in ("top", "left") else (length - step) // align * align
-
-
-def _nearest(side: Side, place: int, align: int) -> int:
-    """Return the boundary of the nearest window on a side that lacks the pixel at `place`."""
-    return -(-(place + 1) // align) * align if side in ("top", "left") else place // align * align
 
 
 def _windows(images: Images, window: Window) -> dict[str, np.ndarray]:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from pydantic_core import to_jsonable_python
+
+from pesto_runtime.errors import BadField
 from pesto_runtime.probing.data import TestImages
 from pesto_runtime.probing.folding import Folded, measure_fold
 from pesto_runtime.probing.measuring import Effort, Measured, measure
 from pesto_runtime.probing.memory import MemoryUse, measure_memory, memory_faults
 from pesto_runtime.probing.subject import ProbedProcess
-from pesto_runtime.probing.verdict import (
-    Verdict,
-    declared_margin,
-    exactness_of,
-    fold_faults,
-    judge,
-    to_json,
-)
+from pesto_runtime.probing.verdict import Verdict, exactness_of, judge
 from pesto_runtime.run.callers import close_callers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from pydantic import JsonValue
+
     from pesto_runtime.contract import Description
-    from pesto_runtime.errors import BadField
 
 
 @dataclass(frozen=True)
@@ -35,65 +31,56 @@ class ProbeReport:
     Attributes:
         description: Its contract.
         seed: Seed of the data.
-        measured: The measurement of its images; None for a reduce.
+        measured: The measurement of its images or of its partials.
         verdict: The same beside the contract.
-        folded: The measurement of its partials; None if it is not a reduce.
         memory: The memory of calls; None if it was not measured.
-        faults: Fields of the contract that say less than was measured.
     """
 
     description: Description
     seed: int
-    measured: Measured | None
-    verdict: Verdict | None
-    folded: Folded | None
+    measured: Measured | Folded
+    verdict: Verdict
     memory: MemoryUse | None
-    faults: tuple[BadField, ...]
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """Fields of the contract that say more than was measured."""
-        return self.verdict.remarks if self.verdict else ()
+    def faults(self) -> tuple[BadField, ...]:
+        """Fields of the contract that say less than was measured."""
+        of_memory = memory_faults(self.description, self.memory) if self.memory else ()
+        return (*self.verdict.faults, *of_memory)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the report as a document."""
+        said = self.description
+        document = {
+            "process": said.name,
+            "version": said.version,
+            "digest": said.digest,
+            "tileable": said.tileable,
+            "nature": self.verdict.nature,
+            "reaches": self.verdict.reaches,
+            "errors": self.faults,
+            "remarks": self.verdict.remarks,
+            "seed": self.seed,
+            "measured": {k: v for k, v in vars(self.measured).items() if k != "profiles"},
+            "memory": self.memory,
+        }
+        return cast("dict[str, JsonValue]", to_jsonable_python(document, fallback=str))
 
     def lines(self) -> Iterator[str]:
         """Yield the report as text."""
-        said = self.description
+        said, measured = self.description, self.measured
         yield f"{said.name} {said.version} ({said.tileable})"
-        if self.verdict is not None and self.measured is not None:
-            yield from _measured_lines(said, self.verdict, self.measured, self.seed)
-        if self.folded is not None:
-            yield from _folded_lines(self.folded)
+        yield self.verdict.nature
+        if isinstance(measured, Measured):
+            yield from _measured_lines(self.verdict, measured)
+        yield f"{measured.calls} calls, data: {', '.join(measured.data)}; seed {self.seed}"
+        for kind, error in measured.refused.items():
+            yield f"  it fails on data {kind!r}: {error.detail}"
         if self.memory is not None:
             yield (
                 f"memory: {self.memory.input_pixel:.1f} bytes per input pixel and "
                 f"{self.memory.fixed / (1 << 20):.1f} MiB per call, beside the arrays"
             )
-
-    def to_json(self) -> dict[str, object]:
-        """Return the report as a document."""
-        document: dict[str, object] = {
-            "process": self.description.name,
-            "version": self.description.version,
-            "digest": self.description.digest,
-            "tileable": self.description.tileable,
-            "seed": self.seed,
-        }
-        if self.verdict is not None and self.measured is not None:
-            document |= to_json(self.description, self.verdict, self.measured)
-        if self.folded is not None:
-            document["reduce"] = {
-                "calls": self.folded.calls,
-                "data": list(self.folded.data),
-                "fault": self.folded.fault or None,
-            }
-        if self.memory is not None:
-            document["memory"] = {
-                "input_pixel": self.memory.input_pixel,
-                "fixed": self.memory.fixed,
-            }
-        document["errors"] = [asdict(fault) for fault in self.faults]
-        document["remarks"] = list(self.remarks)
-        return document
 
 
 def probe(
@@ -122,63 +109,47 @@ def probe(
         PestoError: it cannot be loaded, or failed on all data.
     """
     try:
-        subject = ProbedProcess.load(target, texts)
-        said = subject.description
-        images = TestImages(subject.specs, seed)
-        measured = verdict = folded = None
+        process = ProbedProcess.load(target, texts)
+        said, images = process.description, TestImages(process.specs, seed)
+        measured: Measured | Folded
         if said.tileable == "reduce":
-            folded = measure_fold(subject.partial, subject.caller.finish, said.folds, images)
-            faults = fold_faults(folded)
+            measured = measure_fold(process.partial, process.caller.finish, said.folds, images)
+            verdict = _verdict_of_fold(measured)
         else:
-            sides = asdict(said.margin).values()
-            effort = Effort(max(limit, 2 * max(sides)), seconds=seconds, on_step=on_step)
-            measured = measure(subject.call, images, effort=effort, exactness=exactness_of(said))
+            effort = Effort(
+                max(limit, 2 * max(asdict(said.margin).values())), seconds=seconds, on_step=on_step
+            )
+            measured = measure(process.call, images, effort=effort, exactness=exactness_of(said))
             verdict = judge(said, measured)
-            faults = verdict.faults
     finally:
         close_callers()
     use = measure_memory(target, texts) if memory else None
-    if use is not None:
-        faults += memory_faults(said, use)
-    return ProbeReport(said, seed, measured, verdict, folded, use, faults)
+    return ProbeReport(said, seed, measured, verdict, use)
 
 
-def _measured_lines(said: Description, verdict: Verdict, measured: Measured, seed: int
-                    ) -> Iterator[str]:  # fmt: skip
-    yield verdict.nature
+def _verdict_of_fold(folded: Folded) -> Verdict:
+    if not folded.fault:
+        return Verdict("reduce: the fold of the partials of parts equals the whole", ())
+    way_out = "correct the folds of `reduce`, or declare tileable='whole'"
+    fault = BadField("/x-reduce", f"declared a reduce, measured {folded.fault}: {way_out}")
+    return Verdict("no reduce: the fold depends on the division of the raster", (), (fault,))
+
+
+def _measured_lines(verdict: Verdict, measured: Measured) -> Iterator[str]:
     for each in verdict.reaches if not measured.is_random else ():
-        declared = declared_margin(said, each.input)
-        known = "nothing" if declared is None else declared.to_json()
-        margin = (
-            f"over {measured.limit}" if each.unlimited or each.displaced else each.margin.to_json()
-        )
+        declared = "nothing" if each.declared is None else each.declared.to_json()
+        is_over = each.unlimited or each.displaced
+        margin = f"over {measured.limit}" if is_over else each.margin.to_json()
         data = f", on data: {', '.join(each.data)}" if each.data else ""
-        yield f"  {each.input} -> {each.output}: margin {margin}, declared {known}{data}"
+        yield f"  {each.input} -> {each.output}: margin {margin}, declared {declared}{data}"
     if verdict.nature == "map":
-        scales = {name: scale.to_json() for name, scale in measured.scales.items() if scale}
-        listed = ", ".join(f"{name} {scale}" for name, scale in scales.items())
+        scales = [f"{name} {scale.to_json()}" for name, scale in measured.scales.items() if scale]
         exact = f"within {verdict.tolerance:.2g}" if verdict.tolerance else "bitwise"
-        yield f"  alignment {measured.align}, scale {listed}, {exact}"
-    rows, cols = measured.size
-    images = Counter(measured.data)
-    yield (
-        f"{measured.calls} calls on images of {cols} x {rows} pixels "
-        f"({', '.join(images)}), seed {seed}" + ("" if measured.is_complete else "; time ended")
-    )
-    for kind, error in measured.refused.items():
-        yield f"  it fails on data {kind!r}: {error.detail}"
-    if verdict.nature == "map":
+        yield f"  alignment {measured.align}, scale {', '.join(scales)}, {exact}"
+        rows, cols = measured.size
+        ended = "" if measured.is_complete else "; the time ended before all experiments"
         yield (
-            f"No difference was found beyond these margins, up to {measured.limit} pixels. Data "
-            "that need a larger one cannot be excluded: give your own by -i."
+            f"No difference was found beyond these margins, up to {measured.limit} pixels in "
+            f"images of {cols} x {rows}{ended}. Data that need a larger one cannot be excluded: "
+            "give your own by -i."
         )
-
-
-def _folded_lines(folded: Folded) -> Iterator[str]:
-    same = "differs from" if folded.fault else "equals"
-    yield (
-        f"the fold of the partials of parts {same} the partial of the whole "
-        f"({folded.calls} calls, data: {', '.join(folded.data)})"
-    )
-    for kind, error in folded.refused.items():
-        yield f"  it fails on data {kind!r}: {error.detail}"

@@ -124,7 +124,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _require_known(said: Description, texts: Mapping[str, str]) -> None:
-    """Require an image input, no required list of images, and no unknown input."""
+    """Require image inputs and outputs, no required list of images, and no unknown input."""
     names = [port.name for port in said.inputs]
     unknown = [name for name in texts if name not in names]
     if unknown:
@@ -133,6 +133,11 @@ def _require_known(said: Description, texts: Mapping[str, str]) -> None:
     if lists or not said.image_inputs:
         why = f"input {lists[0]!r} is a list of images" if lists else "it takes no image"
         raise InvalidInput(f"{said.name} cannot be measured: {why}")
+    if said.tileable != "reduce" and not any(port.kind == "image" for port in said.outputs):
+        raise InvalidInput(
+            f"{said.name} cannot be measured: it returns no image, and vectors and JSON values are "
+            "not compared"
+        )
 
 
 def _given(port: Port, text: str | None) -> np.ndarray | None:

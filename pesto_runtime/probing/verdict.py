@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Margin, Tolerance
 from pesto_runtime.errors import BadField, json_pointer
-from pesto_runtime.probing.measuring import WINDOW, Measured
-from pesto_runtime.probing.reach import SIDES, Profile, Side
+from pesto_runtime.probing.measuring import WINDOW
+from pesto_runtime.probing.reach import SIDES, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pesto_runtime.contract import Description, Port
-    from pesto_runtime.probing.folding import Folded
+    from pesto_runtime.probing.measuring import Measured
+    from pesto_runtime.probing.reach import Side
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Reach:
     Attributes:
         input: Name of the input.
         output: Name of the output.
-        margin: Measured margin; on an unlimited side the limit.
+        margin: Measured margin; the limit on a side on which it is larger.
+        declared: Margin of the contract; None for an input without `x-raster`.
         unlimited: Sides on which pixels beyond the limit count.
         displaced: Sides on which a window that starts or ends elsewhere gives other outputs, though
             no pixel beyond the limit counts.
@@ -36,6 +38,7 @@ class Reach:
     input: str
     output: str
     margin: Margin
+    declared: Margin | None
     unlimited: tuple[Side, ...]
     displaced: tuple[Side, ...]
     beyond: float
@@ -49,24 +52,24 @@ class Verdict:
     Attributes:
         nature: `map`, or why it cannot be tiled.
         reaches: One per pair of image input and image output.
-        tolerance: Largest difference beyond the margins; 0 for bitwise.
         faults: Fields of the contract that say less than was measured.
         remarks: Fields that say more.
     """
 
     nature: str
     reaches: tuple[Reach, ...]
-    tolerance: float
-    faults: tuple[BadField, ...]
-    remarks: tuple[str, ...]
+    faults: tuple[BadField, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def margin(self) -> Margin:
         """The largest margin of all pairs, side by side."""
-        margin = Margin()
-        for reach in self.reaches:
-            margin = margin.union(reach.margin)
-        return margin
+        return _union(self.reaches)
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference beyond the margins; 0 for bitwise."""
+        return max((reach.beyond for reach in self.reaches), default=0.0)
 
 
 def exactness_of(description: Description) -> Tolerance | None:
@@ -79,37 +82,36 @@ def exactness_of(description: Description) -> Tolerance | None:
 
 def judge(description: Description, measured: Measured) -> Verdict:
     """Compare a measurement with the contract of the process."""
-    declared = exactness_of(description)
     reaches = tuple(
-        _reach(description, measured, port.name, output, declared)
+        _reach(description, measured, port, output)
         for port in description.image_inputs
         for output in measured.scales
     )
-    nature = _nature(measured, reaches)
-    verdict = Verdict(nature, reaches, max((r.beyond for r in reaches), default=0), (), ())
+    found = Verdict(_nature(measured, reaches), reaches)
     if description.tileable != "map":
-        return _with(verdict, (), tuple(_remarks_of_whole(verdict)))
-    if nature != "map":
-        fault = BadField("/tileable", f"declared map, measured {nature}: {_way_out(measured)}")
-        return _with(verdict, (fault,), ())
-    faults = [*_margin_faults(description, verdict), *_other_faults(description, measured, verdict)]
-    return _with(verdict, tuple(faults), tuple(_remarks(description, verdict)))
+        return Verdict(found.nature, reaches, (), tuple(_remarks_of_whole(found)))
+    if found.nature != "map":
+        way_out = (
+            "seed its random numbers by the pixel's position, or declare tileable='whole'"
+            if measured.is_random
+            else "declare tileable='whole', compute the statistic in a reduce, or measure with a "
+            f"larger --limit than {measured.limit}"
+        )
+        fault = BadField("/tileable", f"declared map, measured {found.nature}: {way_out}")
+        return Verdict(found.nature, reaches, (fault,))
+    faults = [*_margin_faults(description, found), *_other_faults(description, measured, found)]
+    return Verdict("map", reaches, tuple(faults), tuple(_remarks(description, found)))
 
 
-def _with(verdict: Verdict, faults: tuple[BadField, ...], remarks: tuple[str, ...]) -> Verdict:
-    return Verdict(verdict.nature, verdict.reaches, verdict.tolerance, faults, remarks)
-
-
-def _reach(
-    description: Description, measured: Measured, name: str, output: str, declared: Tolerance | None
-) -> Reach:
+def _reach(description: Description, measured: Measured, port: Port, output: str) -> Reach:
     """Combine what an output depends on with what cuts of the window change."""
     sides: dict[str, int] = {}
     unlimited: list[Side] = []
     displaced: list[Side] = []
     data: set[str] = set()
     beyond = 0.0
-    names = [port.name for port in description.image_inputs]
+    names = [each.name for each in description.image_inputs]
+    declared = exactness_of(description)
     for side in SIDES:
         found = {
             each: measured.profiles.get((each, output, side), Profile())
@@ -118,26 +120,20 @@ def _reach(
         reaches = {each: _margin(profile, measured.limit, declared)
                    for each, profile in found.items()}  # fmt: skip
         # What no input explains is an effect of the window's edge: every input needs that margin.
-        explained = max(reaches[each] for each in names)
-        mine = [name, WINDOW] if reaches[WINDOW] > explained else [name]
-        far = max(mine, key=lambda each: reaches[each])
+        is_explained = reaches[WINDOW] <= max(reaches[each] for each in names)
+        far = port.name if is_explained else WINDOW
         if reaches[far] > measured.limit:
-            (unlimited if reaches[name] > measured.limit else displaced).append(side)
+            (unlimited if reaches[port.name] > measured.limit else displaced).append(side)
         sides[side] = min(reaches[far], measured.limit)
         if sides[side]:
             data.add(found[far].data)
         beyond = max(
-            beyond, *(found[each].largest_beyond(reaches[each]) for each in (name, WINDOW))
+            beyond, *(found[each].largest_beyond(reaches[each]) for each in (port.name, WINDOW))
         )
     return Reach(
-        name,
-        output,
-        Margin(**sides),
-        tuple(unlimited),
-        tuple(displaced),
-        beyond,
-        tuple(sorted(data)),
-    )
+        port.name, output, Margin(**sides), port.raster.margin if port.raster else None,
+        tuple(unlimited), tuple(displaced), beyond, tuple(sorted(data)),
+    )  # fmt: skip
 
 
 def _margin(profile: Profile, limit: int, declared: Tolerance | None) -> int:
@@ -153,150 +149,84 @@ def _nature(measured: Measured, reaches: tuple[Reach, ...]) -> str:
     sizes = [name for name, scale in measured.scales.items() if scale is None]
     if sizes:
         return f"not tileable: the size of {sizes[0]!r} is no ratio of the input's size"
-    sides = {side for reach in reaches for side in reach.unlimited}
+    sides = [side for side in SIDES if any(side in reach.unlimited for reach in reaches)]
     if len(sides) == len(SIDES):
         return f"not tileable: global statistic (reaches over {measured.limit} pixels everywhere)"
     if sides:
-        listed = ", ".join(side for side in SIDES if side in sides)
-        return f"not tileable: reaches over {measured.limit} pixels to the {listed}"
+        return f"not tileable: reaches over {measured.limit} pixels to the {', '.join(sides)}"
     if measured.align is None or any(reach.displaced for reach in reaches):
         return "not tileable: depends on the position or size of the window"
     return "map"
 
 
-def _way_out(measured: Measured) -> str:
-    if measured.is_random:
-        return "seed its random numbers by the pixel's position, or declare tileable='whole'"
-    return (
-        "declare tileable='whole', compute the statistic in a reduce, or measure with a larger "
-        f"--limit than {measured.limit}"
-    )
+def _union(reaches: tuple[Reach, ...]) -> Margin:
+    margin = Margin()
+    for reach in reaches:
+        margin = margin.union(reach.margin)
+    return margin
 
 
-def _pointer(port: Port, name: str, *, side: str = "input") -> str:
-    return f"/{side}" + json_pointer("properties", port.name, "x-raster", name)
+def _pointer(port: Port, field: str, *, side: str = "input") -> str:
+    return f"/{side}" + json_pointer("properties", port.name, "x-raster", field)
 
 
-def _margin_faults(description: Description, verdict: Verdict) -> Iterator[BadField]:
+def _margin_faults(description: Description, found: Verdict) -> Iterator[BadField]:
     """Yield a fault if a run would read too little; it reads the largest margin of all inputs."""
-    if description.margin.union(verdict.margin) == description.margin:
-        return
     for port in description.image_inputs:
-        found, data = _of_input(verdict, port.name)
-        if description.margin.union(found) != description.margin:
-            declared = port.raster.margin if port.raster else Margin()
-            needed = declared.union(found).to_json()
+        mine = tuple(reach for reach in found.reaches if reach.input == port.name)
+        needed = _union(mine)
+        if description.margin.union(needed) != description.margin:
+            declared = mine[0].declared or Margin()
+            data = sorted({kind for reach in mine for kind in reach.data})
             yield BadField(
                 _pointer(port, "margin"),
-                f"declared {declared.to_json()}, measured {found.to_json()} "
-                f"(on data: {', '.join(data)}): declare margin={needed}",
+                f"declared {declared.to_json()}, measured {needed.to_json()} (on data: "
+                f"{', '.join(data)}): declare margin={declared.union(needed).to_json()}",
             )
 
 
-def _of_input(verdict: Verdict, name: str) -> tuple[Margin, tuple[str, ...]]:
-    margin = Margin()
-    data: set[str] = set()
-    for reach in verdict.reaches:
-        if reach.input == name:
-            margin = margin.union(reach.margin)
-            data.update(reach.data)
-    return margin, tuple(sorted(data))
-
-
-def _other_faults(description: Description, measured: Measured, verdict: Verdict
+def _other_faults(description: Description, measured: Measured, found: Verdict
                   ) -> Iterator[BadField]:  # fmt: skip
-    first = description.image_inputs[0]
-    quantum = math.lcm(_align(description), *_denominators(description))
-    if measured.align is not None and quantum % measured.align:
+    inputs = [port.raster for port in description.image_inputs if port.raster]
+    outputs = [port for port in description.outputs if port.raster and port.name in measured.scales]
+    first, align = description.image_inputs[0], math.lcm(*(raster.align for raster in inputs))
+    scales = [port.raster.scale for port in outputs if port.raster]
+    implied = [ratio.denominator for scale in scales for ratio in (scale.x, scale.y)]
+    if measured.align is not None and math.lcm(align, *implied) % measured.align:
         yield BadField(
             _pointer(first, "align"),
-            f"declared {_align(description)}, measured {measured.align}: declare "
-            f"align={measured.align}",
+            f"declared {align}, measured {measured.align}: declare align={measured.align}",
         )
-    for port in description.outputs:
-        scale = measured.scales.get(port.name)
-        if scale is not None and port.raster is not None and port.raster.scale != scale:
+    for port, declared in zip(outputs, scales, strict=True):
+        scale = measured.scales[port.name]
+        if scale is not None and declared != scale:
             yield BadField(
                 _pointer(port, "scale", side="output"),
-                f"declared {port.raster.scale.to_json()}, measured {scale.to_json()}: declare "
+                f"declared {declared.to_json()}, measured {scale.to_json()}: declare "
                 f"scale={scale.to_json()!r}",
             )
-    if verdict.tolerance and exactness_of(description) is None:
-        atol = float(f"{2 * verdict.tolerance:.0e}")
+    if found.tolerance and exactness_of(description) is None:
         yield BadField(
             _pointer(first, "exactness"),
-            f"declared bitwise, measured differences of {verdict.tolerance:.2g} far from any edge:"
-            f' declare exactness={{"atol": {atol:g}}}',
+            f"declared bitwise, measured differences of {found.tolerance:.2g} far from any edge: "
+            f'declare exactness={{"atol": {float(f"{2 * found.tolerance:.0e}"):g}}}',
         )
 
 
-def _align(description: Description) -> int:
-    return math.lcm(*(port.raster.align for port in description.image_inputs if port.raster))
-
-
-def _denominators(description: Description) -> list[int]:
-    scales = [port.raster.scale for port in description.outputs if port.raster]
-    return [ratio.denominator for scale in scales for ratio in (scale.x, scale.y)]
-
-
-def _remarks(description: Description, verdict: Verdict) -> Iterator[str]:
+def _remarks(description: Description, found: Verdict) -> Iterator[str]:
     for port in description.image_inputs:
-        declared = port.raster.margin if port.raster else Margin()
-        found, _ = _of_input(verdict, port.name)
-        if declared.union(found) != found:
+        mine = tuple(reach for reach in found.reaches if reach.input == port.name)
+        declared, needed = mine[0].declared or Margin(), _union(mine)
+        if declared.union(needed) != needed:
             yield (
-                f"{port.name}: declares margin {declared.to_json()}, measured {found.to_json()}; "
+                f"{port.name}: declares margin {declared.to_json()}, measured {needed.to_json()}; "
                 "a smaller margin reads less, if no data need more"
             )
-    if exactness_of(description) is not None and not verdict.tolerance:
+    if exactness_of(description) is not None and not found.tolerance:
         yield "declares a tolerance, but no difference was found: it may be bitwise"
 
 
-def _remarks_of_whole(verdict: Verdict) -> Iterator[str]:
-    if verdict.nature == "map":
-        margin = verdict.margin.to_json()
+def _remarks_of_whole(found: Verdict) -> Iterator[str]:
+    if found.nature == "map":
+        margin = found.margin.to_json()
         yield f"is never tiled, because it declares no margin; margin={margin} would make it a map"
-
-
-def fold_faults(folded: Folded) -> tuple[BadField, ...]:
-    """Return a fault if the outputs of a reduce depend on the division of its raster."""
-    if not folded.fault:
-        return ()
-    way_out = "correct the folds of `reduce`, or declare tileable='whole'"
-    return (BadField("/x-reduce", f"declared a reduce, measured {folded.fault}: {way_out}"),)
-
-
-def declared_margin(description: Description, name: str) -> Margin | None:
-    """Return the margin that an input declares; None for an input without a raster contract."""
-    port = description.input(name)
-    return port.raster.margin if port is not None and port.raster is not None else None
-
-
-def to_json(description: Description, verdict: Verdict, measured: Measured) -> dict[str, object]:
-    """Return the document of `--json`."""
-    return {
-        "nature": verdict.nature,
-        "margins": [
-            {
-                "input": each.input,
-                "output": each.output,
-                "margin": each.margin.to_json(),
-                "declared": margin.to_json()
-                if (margin := declared_margin(description, each.input))
-                else None,
-                "unlimited": [*each.unlimited, *each.displaced],
-                "data": list(each.data),
-            }
-            for each in verdict.reaches
-        ],
-        "align": measured.align,
-        "scales": {
-            name: scale.to_json() if scale else None for name, scale in measured.scales.items()
-        },
-        "tolerance": verdict.tolerance,
-        "limit": measured.limit,
-        "calls": measured.calls,
-        "complete": measured.is_complete,
-        "data": list(measured.data),
-        "refused": {kind: error.detail for kind, error in measured.refused.items()},
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -86,6 +87,7 @@ def is_local(href: str) -> bool:
     return local_path(href) is not None
 
 
+@lru_cache(maxsize=64)  # most of the cost of a comparison
 def local_path(href: str) -> Path | None:
     """Return the path of a local file; None for a remote href."""
     parts = urlsplit(href)

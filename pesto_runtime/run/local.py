@@ -120,7 +120,8 @@ def _resume_or_run(
     else:
         result = finished_result(workspace.folder, plan.run, as_cog=request.as_cog)
     if result is not None:
-        watcher.warn("already complete: nothing was computed; --fresh computes it again")
+        done = "computed, nor verified" if request.verify_tiles else "computed"
+        watcher.warn(f"already complete: nothing was {done}; --fresh computes it again")
     else:
         result = _LocalRun(plan, request, watcher).run(workspace)
     finish(plan, workspace, result, keep=request.keep)

@@ -103,10 +103,17 @@ def require_free(
 
 
 def release(folder: Path, run: str) -> None:
-    """End the ownership of a run; nothing happens if another one owns the folder."""
-    owner = owner_of(folder)
+    """End the ownership of a run; nothing happens if another one owns the folder.
+
+    Raises:
+        StoreFailed: the disk refuses; the ownership ends by itself.
+    """
+    path, owner = folder / WORKSPACE / OWNER, owner_of(folder)
     if owner is not None and owner.run == run:
-        (folder / WORKSPACE / OWNER).unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreFailed(f"{path}: {error.strerror or error}") from error
 
 
 def abandon(plan: Plan) -> None:

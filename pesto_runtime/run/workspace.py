@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pesto_runtime.errors import StoreRefused
+from pesto_runtime.errors import StoreFailed, StoreRefused
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.ownership import OWNER, WORKSPACE, in_use, owner_of
@@ -47,14 +47,19 @@ class Workspace:
         return file_href(self.path)
 
     def clear(self) -> None:
-        """Delete everything except the lock and the owner."""
-        for entry in self.path.iterdir():
-            if entry.name in (_LOCK, OWNER):
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        """Delete everything except the lock and the owner.
+
+        Raises:
+            StoreFailed: the disk refuses; the same command goes on.
+        """
+        with _refusals_of(self.path):
+            for entry in self.path.iterdir():
+                if entry.name in (_LOCK, OWNER):
+                    continue
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
 
     @property
     def is_empty(self) -> bool:
@@ -68,8 +73,9 @@ class Workspace:
             StoreFailed: the run store cannot be written.
         """
         forget_run(plan)
-        if not any(path.is_file() and path.name not in (_LOCK, OWNER)
-                   for path in self.path.rglob("*")):  # fmt: skip
+        with _refusals_of(self.path):
+            files = [path.name for path in self.path.rglob("*") if path.is_file()]
+        if set(files) <= {_LOCK, OWNER}:
             self.clear()
 
     def remove(self) -> None:
@@ -100,6 +106,7 @@ def locked_workspace(
     Raises:
         StoreRefused: not a directory, or not writable.
         FolderInUse: another run uses it; names it.
+        StoreFailed: the disk refuses to delete what is not needed any more.
     """
     workspace = Workspace(folder)
     is_new = not folder.exists()
@@ -108,12 +115,22 @@ def locked_workspace(
         yield workspace
     finally:
         try:
-            if workspace.is_empty:
-                workspace.remove()
-            if is_new and not any(folder.iterdir()):
-                folder.rmdir()
+            with _refusals_of(folder):
+                if workspace.is_empty:
+                    workspace.remove()
+                if is_new and not any(folder.iterdir()):
+                    folder.rmdir()
         finally:
             os.close(handle)
+
+
+@contextmanager
+def _refusals_of(path: Path) -> Iterator[None]:
+    """Raise what the operating system refuses as an error of this package."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}; the same command goes on") from error
 
 
 def _locked(

@@ -32,6 +32,7 @@ from pesto_runtime.engines import (
 )
 from pesto_runtime.errors import InvalidPipeline
 from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.single_call import call_once
 from pesto_runtime.schema import schema_faults
 from tests.support.commands import saved
 from tests.support.rasters import noise, write_scene
@@ -411,3 +412,13 @@ def test_a_dag_file_does_not_check_what_only_a_task_knows(bench: Bench) -> None:
     assert dag_file(bench, document(), given) == []
     (expected,) = WRONG["a pattern"][1]
     assert dag_file(bench, document(), {**given, "mode": "five"}) == [expected]
+
+
+def test_a_single_call_reads_a_text_by_the_type_of_its_port(bench: Bench) -> None:
+    """`mode` is a string, also where it looks like a number; a number is not."""
+    given = texts({name: bench.right[name] for name in ("log", "threshold", "radius", "mode")})
+    call_once(
+        f"{LIMITED}:limited", {**given, "image": str(bench.right["scene"])},
+        keep={"image": bench.folder / "image.tif"},
+    )  # fmt: skip
+    assert bench.calls == ["0.75 2 5 None None 1"]

@@ -11,10 +11,11 @@ import pytest
 import rasterio
 
 from pesto_runtime.contract import Pipeline
+from pesto_runtime.raster.identity import identity_of
 from tests.support.airflow_runs import add_pipeline
 from tests.support.airflow_standalone import until
 from tests.support.commands import saved, served
-from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
+from tests.support.rasters import ReplaceableScene, noise, pixels_of, sha256_of, write_scene
 from tests.support.runs import CLOUD_COVER, PROCESSES, SCENE, chain, run_local
 
 if TYPE_CHECKING:
@@ -147,6 +148,34 @@ def test_a_failing_tile_alone_is_asked_again(airflow: Airflow, tmp_path: Path) -
     assert list(after.items()) == [(next(iter(after)), 1)]
     assert next(iter(after)) in before
     assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), pixels)
+
+
+def test_a_scene_that_is_replaced_fails_its_chunks_at_once(
+    airflow: Airflow, tmp_path: Path
+) -> None:
+    """No retry, both identities in the log; the old scene put back, cleared tasks complete it."""
+    scene = ReplaceableScene(tmp_path / "s.tif", WIDTH, HEIGHT)
+    planned, log = identity_of(str(scene.path)), tmp_path / "log"
+    document = chain("paced", log=str(log), seconds=0.4)
+    dag = add_pipeline(
+        airflow, "replaced_scene", document, scene=scene.path, folder=tmp_path / "out", tile=TILE
+    )
+    run_id = dag.begin()
+    until(log.exists, timeout_s=90)
+    scene.replace()
+
+    assert dag.end(run_id) == "failed"
+    failed = [task for task in dag.tasks(run_id, "map") if task.state == "failed"]
+    assert len(failed) > 1, "the one that was running, and those that had not started"
+    assert {task.tries for task in failed} == {1}
+    text = airflow.logs(dag.dag_id, run_id)
+    assert [each in text for each in (planned, identity_of(str(scene.path)))] == [True, True]
+    assert not (tmp_path / "out" / "image.tif").exists()
+
+    scene.put_back()
+    airflow.api.clear_failed(dag.dag_id, run_id)
+    dag.succeed(run_id)
+    assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), noise(WIDTH, HEIGHT))
 
 
 def test_two_real_services_one_of_them_pesto(

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from pesto_conductor.taskdefs import GPU_DOMAIN, service_definition
+from pesto_runtime.raster.identity import identity_of
 from pesto_runtime.run.services import find
 from tests.support.commands import is_alive, pesto, served, waited
 from tests.support.conductor_workers import conductor_worker, repeated, windows
-from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
+from tests.support.rasters import ReplaceableScene, noise, pixels_of, sha256_of, write_scene
 from tests.support.runs import CLOUD_COVER, PROCESSES, SCENE, chain, run_local
 
 if TYPE_CHECKING:
@@ -114,6 +115,35 @@ def test_a_poison_tile_is_named_and_retry_computes_it_alone(
     assert again["tiles"] == 1
     assert again["reused"] in (7, 15)
     assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), pixels)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_scene_that_is_replaced_ends_the_workflow_and_a_retry_completes_the_old_one(
+    conductor: Desk, tmp_path: Path
+) -> None:
+    """For good, with both identities as its reason; no wrong block is left for the retry."""
+    scene, log = ReplaceableScene(tmp_path / "s.tif", 1536, 1024), tmp_path / "log"
+    planned = identity_of(str(scene.path))
+    document = chain("paced", log=str(log), seconds=0.3)
+    inputs: dict[str, JsonValue] = {
+        "scene": str(scene.path), "folder": str(tmp_path / "out"), "tile": 256
+    }  # fmt: skip
+    workflow_id = conductor.start(document, inputs)
+    waited(lambda: bool(windows(log)), 60)
+    scene.replace()
+    workflow = conductor.ended(workflow_id)
+
+    assert workflow["status"] == "FAILED"
+    failed = [each for each in conductor.tasks(workflow_id) if "FAILED" in str(each["status"])]
+    assert {each["status"] for each in failed} == {"FAILED_WITH_TERMINAL_ERROR"}
+    reason = str(failed[0]["reasonForIncompletion"])
+    assert [each in reason for each in (planned, identity_of(str(scene.path)))] == [True, True]
+    assert not (tmp_path / "out" / "image.tif").exists()
+
+    scene.put_back()
+    workflow = conductor.retried(workflow_id)
+    assert workflow["status"] == "COMPLETED", workflow["reasonForIncompletion"]
+    assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), noise(1536, 1024))
 
 
 @pytest.mark.usefixtures("worker")

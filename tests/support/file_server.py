@@ -37,7 +37,7 @@ class FileServer:
     Attributes:
         folder: The folder that it serves.
         port: Where it listens.
-        log: One line per request: method, path, range.
+        log: One line per request: method, path, range, client.
     """
 
     folder: Path
@@ -54,8 +54,9 @@ class FileServer:
         (self.folder / ".states").write_text(what)
 
     def heads(self) -> int:
-        """Number of HEAD requests so far."""
-        return self.log.read_text().count("HEAD ")
+        """Number of HEAD requests for an identity so far: GDAL makes some of its own."""
+        lines = self.log.read_text().splitlines()
+        return sum(line.startswith("HEAD ") and "object_store" in line for line in lines)
 
     @property
     def gdal_variables(self) -> dict[str, str]:
@@ -111,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes | None) -> None:
         with self.log.open("a") as log:
-            log.write(f"{self.command} {self.path} {self.headers.get('Range', '')}\n")
+            agent = self.headers.get("User-Agent", "")
+            log.write(f"{self.command} {self.path} {self.headers.get('Range', '')} {agent}\n")
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/moved/"):
             return self._send(302, {"Location": quote(path.removeprefix("/moved")) + "?signed=1"})

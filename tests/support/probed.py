@@ -70,6 +70,14 @@ def every_second(
     return image[:, : rows // 2 * 2 : 2, : cols // 2 * 2 : 2]
 
 
+@process(version="1", margin=0, align=3)
+def every_third(
+    image: Annotated[np.ndarray, Grey],
+) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint8", scale="1/3")]:
+    """The middle pixel of each 3 x 3; an incomplete one is dropped."""
+    return image[:, 1 : image.shape[1] // 3 * 3 : 3, 1 : image.shape[2] // 3 * 3 : 3]
+
+
 @process(version="1", margin=0, align=2)
 def binning(
     image: Annotated[np.ndarray, Grey],
@@ -210,6 +218,16 @@ def masked(
     """The maximum of the 3 x 3, where no pixel of the mask's 7 x 7 is set."""
     widest = ndimage.grey_dilation(image, (1, 3, 3))
     return np.where(ndimage.grey_dilation(mask, (1, 7, 7)) > 0, 0, widest).astype(np.uint8)
+
+
+@process(version="1")
+def gated(
+    image: Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8", margin=0)],
+    mask: Annotated[np.ndarray, Raster(bands=["mask"], dtype="uint8", margin=10)],
+) -> Annotated[np.ndarray, Bytes]:
+    """The image where more than half of the mask's 21 x 21 is 1: one pixel decides nothing."""
+    count = box(mask[0] == 1, radius=10)
+    return np.asarray(np.where(count > 220, image[0], 0), np.uint8)
 
 
 def share(partial: dict[str, float]) -> Annotated[float, Named("share")]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,33 @@ def write_scene(
         for number, name in enumerate(names[:bands], start=1):
             dataset.set_band_description(number, name)
     return path
+
+
+class ReplaceableScene:
+    """A scene that can be replaced by another one of its size and times, and put back."""
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        """Write both: noise of seed 0, and of seed 1."""
+        self.path = write_scene(path, noise(width, height))
+        self._aside = path.with_name("aside.tif")
+        self._other = write_scene(path.with_name("other.tif"), noise(width, height, seed=1))
+        shutil.copystat(self.path, self._other)
+
+    def replace(self) -> None:
+        """Replace it atomically."""
+        self._aside.hardlink_to(self.path)
+        new = self._other.with_suffix(".new")
+        shutil.copy2(self._other, new)
+        new.replace(self.path)
+
+    def put_back(self) -> None:
+        """Put the old one back: the same inode, the same times."""
+        self._aside.replace(self.path)
+
+    def delete(self) -> None:
+        """Delete it."""
+        self._aside.hardlink_to(self.path)
+        self.path.unlink()
 
 
 def pixels_of(path: Path) -> np.ndarray:

@@ -46,11 +46,12 @@ def test_the_document_has_what_the_text_has(pesto: Command) -> None:
     said = pesto("probe", f"{PROBED}:wrong_box", *QUICK, "--json", "--seed", "3")
     assert said.code == 1
     document = json.loads(said.out)
-    (margin,) = document["margins"]
-    assert (margin["margin"], margin["declared"]) == (1, 0)
+    (reach,) = document["reaches"]
+    assert reach["margin"] == dict.fromkeys(("top", "right", "bottom", "left"), 1)
+    assert reach["declared"] == dict.fromkeys(("top", "right", "bottom", "left"), 0)
     assert document["seed"] == 3
-    assert document["limit"] == 8
-    assert document["complete"] is True
+    assert document["measured"]["limit"] == 8
+    assert document["measured"]["is_complete"] is True
     (error,) = document["errors"]
     assert error["pointer"] == "/input/properties/image/x-raster/margin"
 
@@ -103,7 +104,7 @@ def test_folds_of_a_reduce_are_compared_with_the_whole(pesto: Command) -> None:
     """A sum is the same for every division; a maximum of counts is not."""
     right = pesto("probe", f"{PROBED}:bright_share")
     assert (right.code, right.err) == (0, "")
-    assert "equals the partial of the whole" in right.out
+    assert "partials of parts equals the whole" in right.out
     wrong = pesto("probe", f"{PROBED}:wrong_share")
     assert wrong.code == 1
     assert re.search(r"/x-reduce: declared a reduce, measured /share: .* for parts of", wrong.err)
@@ -114,7 +115,7 @@ def test_data_of_the_user_are_used(pesto: Command, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "s.tif", noise(30, 700))
     said = pesto("probe", f"{PROBED}:rounded", "-i", f"image={scene}", *QUICK)
     assert said.code == 0
-    assert "pixels (given, noise" in said.out
+    assert "data: given, noise" in said.out
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,7 @@ def test_data_of_the_user_are_used(pesto: Command, tmp_path: Path) -> None:
         ([f"{PROBED}:rounded", "-i", "image=/nowhere.tif"], "does not exist"),
         ([str(ROOT / "examples" / "verdict.py:verdict"), "-i", "fraction=0.5"], "takes no image"),
         ([f"{PROBED}:absent"], "absent"),
+        ([str(ROOT / "examples" / "cloud_boxes.py:cloud_boxes")], "it returns no image"),
         ([f"{PROBED}:rounded", "--limit", "0"], "--limit"),
     ],
 )

@@ -265,6 +265,9 @@ def test_keys_of_the_credentials_file_are_used(
     assert (s3_settings()["access_key_id"], s3_settings()["secret_access_key"]) == ("b", "100%")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of the environment")
     assert "access_key_id" not in s3_settings(), "obstore reads that one itself"
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_PROFILE")
+    assert "access_key_id" not in s3_settings(), "half of a key is none"
 
 
 def test_another_scene_at_the_same_url_has_its_own_pixels(scene: Path, server: FileServer) -> None:

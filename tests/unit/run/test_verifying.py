@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.errors import ContractBroken
+from pesto_runtime.contract import Pipeline
+from pesto_runtime.engines import RunRequest, SilentListener, load_engine
+from pesto_runtime.errors import ContractBroken, InvalidInput
 from tests.support.rasters import noise, tree, write_scene
 from tests.support.runs import ROOT, chain, pipeline, run_local, stage
 
@@ -152,3 +154,36 @@ def test_a_phase_without_rasters_has_nothing_to_verify(tmp_path: Path) -> None:
     document["inputs"] = {}
     done = run_local(document, tmp_path / "out", {}, verify_tiles=ALL)
     assert done.value("verdict") == "cloudy"
+
+
+class Warnings(SilentListener):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Keep a warning."""
+        self.texts.append(text)
+
+
+def test_a_finished_run_says_that_nothing_is_verified(scene: Path, tmp_path: Path) -> None:
+    """Its blocks are deleted: only a fresh run can be verified."""
+    run_local(probed("rounded"), tmp_path / "out", {"scene": scene})
+    watcher = Warnings()
+    run_local(
+        probed("rounded"), tmp_path / "out", {"scene": scene}, watcher=watcher, verify_tiles=1
+    )
+    assert any("nothing was computed, nor verified" in text for text in watcher.texts)
+
+
+@pytest.mark.parametrize("name", ["airflow", "conductor"])
+def test_an_engine_that_cannot_verify_refuses(name: str, tmp_path: Path) -> None:
+    """Before anything else: it would publish what nobody verified."""
+    pytest.importorskip({"airflow": "airflow.sdk", "conductor": "conductor"}[name])
+    request = RunRequest(
+        pipeline=Pipeline.parse(probed("rounded")), base=tmp_path, inputs={},
+        folder=tmp_path / "out", verify_tiles=1,
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match="--verify is not for the engine"):
+        load_engine(name).run(request, watcher=SilentListener())

@@ -40,6 +40,13 @@ def test_a_value_that_fits_has_no_fault() -> None:
     assert faults(SCHEMA, {"n": 0, "kind": "dry", "a/b": [None, 1.5], "image": "a"}) == {}
 
 
+def nested(depth: int) -> JsonValue:
+    value: JsonValue = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 NAN, INFINITE = float("nan"), float("inf")
 NULLABLE: dict[str, JsonValue] = {
     "anyOf": [{"type": "array", "items": {"type": "integer", "enum": [1, 2]}}, {"type": "null"}]
@@ -53,13 +60,15 @@ NULLABLE: dict[str, JsonValue] = {
         ({}, {"a": [1, -INFINITE], "b/": NAN},
          {"/in/a/1": "must be a finite number", "/in/b~1": "must be a finite number"}),
         ({}, {"a": [1, -2.5], "b/": 1e300}, {}),
+        ({}, nested(101), {"/in" + 101 * "/0": "is nested deeper than 100 levels"}),
+        ({}, nested(100), {}),
     ],
-    ids=["alone", "nested", "finite"],
+    ids=["alone", "nested", "finite", "too deep", "deep"],
 )  # fmt: skip
-def test_numbers_that_json_does_not_have_are_faults(
+def test_what_a_plan_cannot_store_is_a_fault(
     schema: dict[str, JsonValue], value: JsonValue, expected: dict[str, str]
 ) -> None:
-    """A plan would store them as null."""
+    """JSON has no NaN, a plan would store it as null; and parsers limit the depth."""
     assert faults(schema, value) == expected
 
 

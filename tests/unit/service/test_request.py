@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pesto_runtime.client.multipart import Part, write_parts
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import BadField, BadRequest, Busy, InvalidInput, UnsupportedMedia
 from pesto_runtime.service.image_loader import parse_roi
@@ -83,6 +84,17 @@ def test_a_raw_body_is_the_only_image_and_the_query_the_rest() -> None:
         "image": RawImage(b"II*", "image/tiff"), "n": 2.5, "s": "2.5", "any": [1],
     }  # fmt: skip
     assert call.options.partial
+
+
+def test_the_texts_of_a_form_are_read_as_those_of_the_query() -> None:
+    """By the type of the port; JSON where the part says so."""
+    parts = [Part(name, b"2.5", "text/plain") for name in ("n", "s", "any")]
+    body, media_type = write_parts(parts)
+    assert read_payload(payload(body, media_type), ONE, Faults()).values == {
+        "n": 2.5, "s": "2.5", "any": 2.5,
+    }  # fmt: skip
+    body, media_type = write_parts([Part("s", b"2.5", "application/json")])
+    assert read_payload(payload(body, media_type), ONE, Faults()).values == {"s": 2.5}
 
 
 def test_binary_bodies_are_offered_only_where_they_can_be_taken() -> None:

@@ -1,0 +1,178 @@
+"""One run owns an output folder: who is refused, who joins, and when a folder is free again."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pesto_runtime.contract import Pipeline
+from pesto_runtime.errors import FolderInUse
+from pesto_runtime.pipeline import Sizing
+from pesto_runtime.run.chunk import process
+from pesto_runtime.run.context import begin_run, chunks_of, load_context
+from pesto_runtime.run.ownership import abandon, claim, owner_of, release
+from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.publishing import publish_run
+from pesto_runtime.run.result import RunRecord
+from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.workspace import locked_workspace, run_store
+from tests.support.rasters import noise, tree, write_scene
+from tests.support.runs import CLOUD_COVER, Settings, chain, run_local
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Plan
+
+MINUTES = 60
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return write_scene(tmp_path / "s.tif", noise(600, 300))
+
+
+def planned(folder: Path, document: dict[str, JsonValue], scene: Path) -> Plan:
+    """The plan of a run into a folder, as a task of an orchestrator makes it."""
+    pipeline = Pipeline.parse(document)
+    services = resolve_services(pipeline, base=CLOUD_COVER.parent)
+    inputs = read_inputs(pipeline, {"scene": str(scene)})
+    sizing = Sizing(workers=1, tile=200)
+    made = plan(pipeline, services, inputs, store=run_store(folder), sizing=sizing, folder=folder)
+    return made.plan
+
+
+def claimed(folder: Path, document: dict[str, JsonValue], scene: Path) -> Plan:
+    """The same, with the folder owned and the plan stored."""
+    made = planned(folder, document, scene)
+    with locked_workspace(folder, run=made.run):
+        claim(folder, made, pid=None)
+        begin_run(made)
+    return made
+
+
+def age(folder: Path, seconds: float) -> None:
+    """Let the owner have been silent for a while."""
+    path = folder / ".pesto" / "owner.json"
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_run_that_works_elsewhere_is_named_and_not_disturbed(tmp_path: Path, scene: Path) -> None:
+    """Its run, host and age, and the ways out; nothing in the folder changes."""
+    folder = tmp_path / "out"
+    owner = claimed(folder, chain("grow"), scene)
+    age(folder, 3 * MINUTES)
+    before = tree(folder)
+    with pytest.raises(FolderInUse) as caught:
+        run_local(chain("fragile"), folder, {"scene": scene})
+    told = str(caught.value)
+    assert f"run {owner.run} of pipeline 'test' on {socket.gethostname()}" in told
+    assert "last sign 180 s ago" in told
+    assert "--take-over" in told
+    assert caught.value.exit_code == 2
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize("way", ["take over", "silent for long", "abandoned", "released", "same"])
+def test_a_folder_is_free_for(tmp_path: Path, scene: Path, way: str) -> None:
+    """The controls: who may have it at once."""
+    folder = tmp_path / "out"
+    owner = claimed(folder, chain("grow"), scene)
+    settings: Settings = {}
+    if way == "take over":
+        settings["take_over"] = True
+    elif way == "silent for long":
+        age(folder, 11 * MINUTES)
+    elif way == "abandoned":
+        abandon(owner)
+    elif way == "released":
+        release(folder, owner.run)
+    document = chain("grow") if way == "same" else chain("fragile")
+    done = run_local(document, folder, {"scene": scene}, **settings)
+    assert done.result["status"] == "COMPLETE"
+    assert owner_of(folder) is None
+
+
+@pytest.mark.parametrize("minutes", [9, 11])
+def test_silence_ends_ownership_after_ten_minutes(
+    tmp_path: Path, scene: Path, minutes: float
+) -> None:
+    """By the clock of the disk, on both sides of the limit."""
+    folder = tmp_path / "out"
+    claimed(folder, chain("grow"), scene)
+    age(folder, minutes * MINUTES)
+    other = planned(folder, chain("fragile"), scene)
+    with locked_workspace(folder, run=other.run):
+        if minutes < 10:
+            with pytest.raises(FolderInUse):
+                claim(folder, other, pid=None)
+        else:
+            claim(folder, other, pid=None)
+            found = owner_of(folder)
+            assert found is not None
+            assert found.run == other.run
+
+
+def test_a_chunk_keeps_its_folder_and_stops_when_another_run_has_it(
+    tmp_path: Path, scene: Path
+) -> None:
+    """Its sign of life is new; without its folder it stores nothing, and cannot publish."""
+    folder = tmp_path / "out"
+    first = claimed(folder, chain("grow"), scene)
+    age(folder, 9 * MINUTES)
+    href = begin_run(first)
+    process(chunks_of(href, 0)[0])
+    assert time.time() - (folder / ".pesto" / "owner.json").stat().st_mtime < MINUTES
+
+    second = planned(folder, chain("fragile"), scene)
+    with locked_workspace(folder, run=second.run):
+        claim(folder, second, pid=None, take_over=True)
+    load_context(href).store.delete([*load_context(href).store.names("blocks")])
+    with pytest.raises(FolderInUse, match=second.run):
+        process(chunks_of(href, 0)[0])
+    assert not any(name.startswith(".pesto/blocks/") for name in tree(folder))
+    with pytest.raises(FolderInUse, match=second.run):
+        publish_run(href, folder, RunRecord(engine={}))
+    assert not (folder / "result.json").exists()
+
+
+def test_two_runs_of_one_folder_do_not_publish_each_others_picture(
+    tmp_path: Path, scene: Path
+) -> None:
+    """Task by task, as an orchestrator runs them: the second is refused when it plans."""
+    folder, other = tmp_path / "out", write_scene(tmp_path / "o.tif", noise(600, 300, seed=5))
+    claimed(folder, chain("grow"), scene)
+    with pytest.raises(FolderInUse):
+        claimed(folder, chain("grow"), other)
+
+
+@pytest.mark.parametrize("other", ["pipeline", "scene", "parameter", "same"])
+def test_a_finished_result_is_overwritten_only_by_its_own_pipeline_and_scene(
+    tmp_path: Path, scene: Path, other: str
+) -> None:
+    """Of another pipeline or scene only with `replace`, and then its files go."""
+    folder = tmp_path / "out"
+    run_local(chain("above", level=10), folder, {"scene": scene})
+    before = {name: (folder / name).read_bytes() for name in tree(folder)}
+    document = chain("above", level=200 if other == "parameter" else 10)
+    if other == "pipeline":
+        document |= {"name": "another", "outputs": {"picture": "$s0.image"}}
+    place = write_scene(tmp_path / "o.tif", noise(600, 300)) if other == "scene" else scene
+    if other in ("parameter", "same"):
+        assert run_local(document, folder, {"scene": place}).result["status"] == "COMPLETE"
+        return
+    with pytest.raises(FolderInUse, match="finished result of another run"):
+        run_local(document, folder, {"scene": place})
+    assert {name: (folder / name).read_bytes() for name in tree(folder)} == before
+    run_local(document, folder, {"scene": place}, replace=True)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["pipeline"] == document["name"]
+    product = "picture.tif" if other == "pipeline" else "image.tif"
+    assert tree(folder) == {product, "result.json", "report.html"}
