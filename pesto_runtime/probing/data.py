@@ -83,12 +83,12 @@ class TestImages:
     kinds: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        kinds = list(_KINDS)
-        if any(spec.given is not None for spec in self.specs.values()):
-            kinds.insert(0, GIVEN)
-        if any(spec.nodata is not None for spec in self.specs.values()):
-            kinds += list(_NODATA_KINDS)
-        self.kinds = tuple(kinds)
+        # Where time is short, the last kinds are not reached.
+        specs = self.specs.values()
+        given = [GIVEN] if any(spec.given is not None for spec in specs) else []
+        nodata = _NODATA_KINDS if any(spec.nodata is not None for spec in specs) else ()
+        first, *others = _KINDS
+        self.kinds = (*given, first, *nodata, *others)
 
     def images(self, kind: str, turn: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """Return input name -> image (band, row, col).
@@ -176,6 +176,14 @@ def _strokes(draw: _Draw) -> np.ndarray:
     return image * draw.level(draw.turn // 2)
 
 
+def _rings(draw: _Draw) -> np.ndarray:
+    """Nested closed lines around the middle, and what is connected over the whole image."""
+    rows, cols = (np.abs(np.arange(side) - side // 2) for side in draw.size)
+    away = np.maximum(rows[:, np.newaxis], cols)
+    is_line = (away % (4 + draw.turn)) == 0
+    return np.broadcast_to(is_line * draw.level(draw.turn), draw.shape)
+
+
 def _smooth(draw: _Draw) -> np.ndarray:
     """Waves: neighbours are alike, and thresholds are crossed along lines."""
     rows, cols = np.ogrid[: draw.size[0], : draw.size[1]]
@@ -243,6 +251,7 @@ _KINDS: Mapping[str, Callable[[_Draw], np.ndarray]] = {
     "classes": _classes,
     "strokes": _strokes,
     "holes": _holes,
+    "rings": _rings,
     "levels": _levels,
     "ramp": _ramp,
     "constant": _constant,

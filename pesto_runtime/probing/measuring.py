@@ -51,11 +51,10 @@ WINDOW = ""
 """Stands for all inputs in the profiles of cuts."""
 
 _ALIGNMENTS = (*range(1, 17), 24, 32, 48, 64)
-_MULTIPLES = (1, 2, 3, 5, 7)
 _DATA_OF_ALIGNMENT = ("noise", "smooth", "classes")
 _SPARE = 16
 _SHARE = 0.25
-"""Share of the time for the first questions: which data, and which multiples."""
+"""Share of the time for each of the first questions: which data, and which alignment."""
 _SIZES = ((192, 128), (160, 224))
 _MOST_DENOMINATOR = 64
 _OF_THE_DATA = (AlgorithmFailed, ContractBroken, InvalidInput, NothingValid)
@@ -264,21 +263,20 @@ class _Measuring:
             self.effort.on_step(number + 1, len(steps))
 
     def _fits(self, kind: str, align: int) -> bool:
-        """Whether windows at some multiples give the outputs of the whole, beyond the limit."""
+        """Whether windows at multiples give the outputs of the whole, beyond the limit.
+
+        One multiple is enough: a window of a window shows the others, and `_cut` tries them later.
+        """
         size = self.size(align)
         images = self.images.images(kind, 0, size)
         whole = self.call(images)
-        most = self.effort.limit + align
-        multiples = _MULTIPLES[:1] if self.has_spent(_SHARE) else _MULTIPLES
-        steps = [align * each for each in multiples if align * each <= most]
         for side in SIDES:
-            for step in steps:
-                boundary = _boundary(side, size[0], step, align)
-                profiles: Profiles = {}
-                if not self._compare_cut(images, whole, side, boundary, profiles, kind) or any(
-                    each.loose_reach() > self.effort.limit for each in profiles.values()
-                ):
-                    return False
+            boundary = _boundary(side, size[0], align, align)
+            profiles: Profiles = {}
+            if not self._compare_cut(images, whole, side, boundary, profiles, kind) or any(
+                each.loose_reach() > self.effort.limit for each in profiles.values()
+            ):
+                return False
         return True
 
     def _compare_cut(

@@ -79,6 +79,12 @@ def every_third(
 
 
 @process(version="1", margin=0, align=2)
+def cropped(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
+    """The image without its last row and column, if their number is odd."""
+    return image[:, : image.shape[1] // 2 * 2, : image.shape[2] // 2 * 2]
+
+
+@process(version="1", margin=0, align=2)
 def binning(
     image: Annotated[np.ndarray, Grey],
 ) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint8", scale="1/2")]:
@@ -200,14 +206,39 @@ def framed(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
     return out
 
 
-@process(version="1", margin=0, align=4)
-def mosaic_of_four(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
-    """Every 4 x 4 has the maximum of its pixels, on the grid of the input."""
+def cells(image: np.ndarray, *, side: int) -> np.ndarray:
+    """Every side x side square has the maximum of its pixels, on the grid of the image."""
     bands, rows, cols = image.shape
-    padded = np.pad(image, ((0, 0), (0, -rows % 4), (0, -cols % 4)))
-    cells = padded.reshape(bands, padded.shape[1] // 4, 4, padded.shape[2] // 4, 4)
-    most = cells.max(axis=(2, 4)).repeat(4, axis=1).repeat(4, axis=2)
+    padded = np.pad(image, ((0, 0), (0, -rows % side), (0, -cols % side)))
+    shape = (bands, padded.shape[1] // side, side, padded.shape[2] // side, side)
+    most = padded.reshape(shape).max(axis=(2, 4)).repeat(side, axis=1).repeat(side, axis=2)
     return np.asarray(most[:, :rows, :cols])
+
+
+@process(version="1", margin=0, align=4)
+def cells_of_four(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
+    """The grid of the output is the input's, and the cells are 4 x 4."""
+    return cells(image, side=4)
+
+
+@process(version="1", margin=0, align=3)
+def cells_of_three(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
+    """The same with cells of 3 x 3, which do not fit into the made images."""
+    return cells(image, side=3)
+
+
+@process(version="1", margin=0, align=2)
+def column_pairs(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
+    """Every pair of columns has the maximum of both; rows are not paired."""
+    wide = np.pad(image, ((0, 0), (0, 0), (0, image.shape[2] % 2)))
+    most = np.maximum(wide[:, :, ::2], wide[:, :, 1::2]).repeat(2, axis=2)
+    return np.asarray(most[:, :, : image.shape[2]])
+
+
+@process(version="1", margin=0)
+def holes_filled(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
+    """What bright pixels enclose becomes bright, however large it is."""
+    return np.asarray(ndimage.binary_fill_holes(image[0] > 0), np.uint8)
 
 
 @process(version="1")

@@ -84,7 +84,7 @@ def test_each_field_that_declares_less_is_named(
     assert change[0] in text
     file = tmp_path / "changed.py"
     file.write_text(text.replace(*change))
-    name = {"align": "mosaic_of_four", "scale": "enlarged", "exactness": "convolved"}.get(
+    name = {"align": "cells_of_four", "scale": "enlarged", "exactness": "convolved"}.get(
         (fault or "").partition(":")[0][1:], "binning"
     )
     said = pesto("probe", f"{file}:{name}", *QUICK)

@@ -45,6 +45,7 @@ MAPS = {
     "sobel": Margin.of(1),
     "every_second": Margin(),
     "every_third": Margin(),
+    "cropped": Margin(),
     "binning": Margin(),
     "enlarged": Margin(),
     "distance_capped": Margin.of(6),
@@ -54,9 +55,19 @@ MAPS = {
     "rounded": Margin.of(3),
     "convolved": Margin.of(3),
     "framed": Margin.of(5),
-    "mosaic_of_four": Margin(),
+    "cells_of_four": Margin(),
+    "cells_of_three": Margin(),
+    "column_pairs": Margin(),
 }
-ALIGNED = {"every_second": 2, "every_third": 3, "binning": 2, "mosaic_of_four": 4}
+ALIGNED = {
+    "every_second": 2,
+    "every_third": 3,
+    "cropped": 2,
+    "binning": 2,
+    "cells_of_four": 4,
+    "cells_of_three": 3,
+    "column_pairs": 2,
+}
 SCALED = {
     "every_second": Fraction(1, 2),
     "every_third": Fraction(1, 3),
@@ -87,6 +98,7 @@ def test_margin_alignment_and_scale_of_a_map_are_those_of_theory(name: str) -> N
         ("fourier", "not tileable: global statistic"),
         ("normalised", "not tileable: global statistic"),
         ("labels", "not tileable"),
+        ("holes_filled", "not tileable"),
         ("distance_free", "not tileable: global statistic"),
         ("noisy", "random: two equal calls differ"),
         ("numbered", "not tileable: depends on the position or size of the window"),
