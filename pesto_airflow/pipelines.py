@@ -19,6 +19,7 @@ from pesto_runtime.hrefs import looks_like_href
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from airflow.sdk import Context
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
@@ -90,10 +91,9 @@ def _input_faults(
 
     given = {name: value for name, value in values.items() if value is not None}
     fixed = {name: value for name, value in given.items() if not _is_templated(value)}
-    defaults = input_defaults(pipeline, descriptions)
-    absent = {name: value for name, value in defaults.items() if name not in given}
-    read = {**absent, **read_values(pipeline, fixed)}
-    return [*input_faults(pipeline, descriptions, read, given={*given, *absent})]
+    names = {*given, *input_defaults(pipeline, descriptions)}
+    read = read_values(pipeline, fixed)
+    return [*input_faults(pipeline, descriptions, read, given=names)]
 
 
 def _is_templated(value: JsonValue) -> bool:
@@ -148,6 +148,15 @@ def sizing_for_airflow(*, workers: int, tile: int | None, max_tasks: int) -> Siz
     few = max(1, workers // _CHUNKS_PER_WORKER)
     memory = sizing.memory_bytes * few // workers
     return replace(sizing, workers=few, memory_bytes=memory, task_cost_s=TASK_COST_S)
+
+
+def engine_of(context: Context) -> dict[str, JsonValue]:
+    """Return name and ids of a DAG run, as `result.json` has them."""
+    engine: dict[str, JsonValue] = {"name": "airflow"}
+    run = context.get("dag_run")
+    if run is not None:
+        engine |= {"run": run.run_id, "dag": run.dag_id}
+    return engine
 
 
 def next_chunks(plan: str, *, after: int) -> list[int]:

@@ -193,7 +193,7 @@ def _finished(request: RunRequest, planned: Plan) -> Document | None:
             return None
         finished = finished_result(request.folder, planned.run, as_cog=request.as_cog)
         if finished is not None:
-            finish(planned, workspace, finished, keep=request.keep)
+            finish(planned, workspace, finished, keep=request.keep, member="conductor")
     return finished
 
 

@@ -78,6 +78,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.ownership import claim
     from pesto_runtime.run.planning import count_tiles, plan, read_inputs
+    from pesto_runtime.run.result import member_of
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import locked_workspace, run_store
 
@@ -101,16 +102,16 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     for warning in planned.plan.warnings:
         task.log(warning)
     with locked_workspace(folder, run=planned.plan.run, patience_s=_LOCK_WAIT_S):
-        claim(
+        joins = claim(
             folder,
             planned.plan,
-            pid=None,
+            member=member_of(_engine(task.workflow)),
             take_over=request.take_over or False,
             replace=request.replace or False,
         )
         if request.fresh:
             forget_run(planned.plan)
-        href = begin_run(planned.plan)
+        href = begin_run(planned.plan, joins=joins)
     return payloads.PlanOutput(
         plan=href,
         run=planned.plan.run,
@@ -194,7 +195,7 @@ def publish(request: payloads.PublishInput, task: TaskContext) -> payloads.Publi
 
     folder = _path(request.folder)
     started = datetime.fromisoformat(request.started) if request.started else datetime.now(UTC)
-    record = RunRecord(engine={"name": "conductor", "run": task.workflow}, started=started)
+    record = RunRecord(engine=_engine(task.workflow), started=started)
     result = publish_run(
         request.plan, folder, record, as_cog=request.as_cog or False, keep=request.keep or False,
     )  # fmt: skip
@@ -212,6 +213,7 @@ def cleanup(request: payloads.CleanupInput, task: TaskContext) -> payloads.Clean
     """Delete what a failed run has stored, if requested; Conductor itself cancels open tasks."""
     from pesto_runtime.run.context import forget_run, load_context
     from pesto_runtime.run.ownership import release
+    from pesto_runtime.run.result import member_of
 
     href = request.plan or _plan_of(task.server, request.workflow)
     if not request.forget:
@@ -220,9 +222,9 @@ def cleanup(request: payloads.CleanupInput, task: TaskContext) -> payloads.Clean
     if href is not None:
         try:
             plan = load_context(href).plan
-            forget_run(plan)
-            if plan.folder:
-                release(path_of(plan.folder), plan.run)
+            member = member_of(_engine(request.workflow))
+            if not plan.folder or release(path_of(plan.folder), plan.run, member=member):
+                forget_run(plan)
         except NotFound:
             task.log(f"{href} does not exist any more")
     return payloads.CleanupOutput(forgotten=True)
@@ -256,6 +258,10 @@ _BINDINGS = {
         _bound("cleanup", cleanup, payloads.CleanupInput),
     )
 }
+
+
+def _engine(workflow: str) -> dict[str, JsonValue]:
+    return {"name": "conductor", "run": workflow}
 
 
 def _chunks(href: str, phase: int, request: payloads.PlanInput) -> list[payloads.ChunkInput]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pesto_airflow.operators.run import RunOperator
-from pesto_airflow.pipelines import require_absolute_path, stage_values
+from pesto_airflow.pipelines import engine_of, require_absolute_path, stage_values
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.hrefs import file_href
 
@@ -199,8 +199,7 @@ class PestoPublishOperator(RunOperator):
         from pesto_runtime.run.result import RunRecord
 
         run, folder = context["dag_run"], require_absolute_path("folder", self.folder)
-        engine: dict[str, JsonValue] = {"name": "airflow", "run": run.run_id, "dag": run.dag_id}
-        record = RunRecord(engine=engine, started=run.start_date or datetime.now(UTC))
+        record = RunRecord(engine=engine_of(context), started=run.start_date or datetime.now(UTC))
         result = publish_run(str(self.plan), folder, record, as_cog=self.as_cog, keep=self.keep)
         outputs = _asset_extras(result, folder)
         for name, asset in self.assets.items():

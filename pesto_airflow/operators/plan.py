@@ -12,6 +12,7 @@ from airflow.sdk import XComArg
 
 from pesto_airflow.operators.run import RunOperator
 from pesto_airflow.pipelines import (
+    engine_of,
     next_chunks,
     read_pipeline,
     require_absolute_images,
@@ -114,6 +115,7 @@ class PestoPlanOperator(RunOperator):
         """
         from pesto_runtime.run.context import begin_run
         from pesto_runtime.run.ownership import claim
+        from pesto_runtime.run.result import member_of
         from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
@@ -127,8 +129,14 @@ class PestoPlanOperator(RunOperator):
         )
         planned = self._plan(pipeline, base, folder)
         with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
-            claim(folder, planned, pid=None, take_over=self.take_over, replace=self.replace)
-            href = begin_run(planned)
+            joins = claim(
+                folder,
+                planned,
+                member=member_of(engine_of(context)),
+                take_over=self.take_over,
+                replace=self.replace,
+            )
+            href = begin_run(planned, joins=joins)
         for warning in planned.warnings:
             self.log.warning(warning)
         self.log.info("planned %s", _summary(planned))

@@ -156,7 +156,7 @@ def _finished(request: RunRequest, plan: Plan) -> dict[str, JsonValue] | None:
             return None
         finished = finished_result(request.folder, plan.run, as_cog=request.as_cog)
         if finished is not None:
-            finish(plan, workspace, finished, keep=request.keep)
+            finish(plan, workspace, finished, keep=request.keep, member="airflow")
     return finished
 
 

@@ -35,7 +35,7 @@ from pesto_runtime.run.context import (
     scalars_name,
 )
 from pesto_runtime.run.guard import ChunkGuard
-from pesto_runtime.run.inputs import Sources, close_remote_readers, picked_bands, scene_of
+from pesto_runtime.run.inputs import Sources, picked_bands, scene_of
 from pesto_runtime.run.mosaics import require_mosaics
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
@@ -109,11 +109,8 @@ def process(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as pool:  # fmt: skip
         run = _Chunks(context, stages, bands, pool, watch, beat)
-        try:
-            for window in windows:
-                _run_chunk(run, window, tile=phase.tile)
-        finally:
-            close_remote_readers()
+        for window in windows:
+            _run_chunk(run, window, tile=phase.tile)
     result = _save_manifest(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
     if run.holes and holes == "fail":
         raise _tiles_failed(run)

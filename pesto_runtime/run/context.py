@@ -127,8 +127,12 @@ class RunContext:
         self.store.delete(list(self.store.names(f"manifests/{self.plan.run}")))
 
 
-def begin_run(plan: Plan) -> str:
+def begin_run(plan: Plan, *, joins: bool = False) -> str:
     """Store a plan in its run store, and delete the tile records of earlier attempts.
+
+    Args:
+        plan: The plan.
+        joins: Whether an identical run is at work; its tile records then stay.
 
     Returns:
         The plan's href: the only value that a task needs to load the run.
@@ -137,7 +141,8 @@ def begin_run(plan: Plan) -> str:
         StoreFailed: the store cannot be written.
     """
     href = save_plan(plan)
-    load_context(href).forget_manifests()
+    if not joins:
+        load_context(href).forget_manifests()
     return href
 
 

@@ -78,14 +78,6 @@ class ReaderCache(threading.local):
             reader.close()
         self._open.clear()
 
-    def close_remote(self) -> None:
-        """Close the remote rasters of this thread.
-
-        Open ones would give GDAL's next reader of the same URL, of another run, their bytes.
-        """
-        for href in [href for href in self._open if not is_local(href)]:
-            self._open.pop(href).close()
-
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
@@ -164,11 +156,6 @@ class Sources:
         """Return the href of a raster: a scene, or a mosaic of an earlier phase in the store."""
         scene = scene_of(self.context, name)
         return scene.href if scene else self.context.store.href(raster_name(self.context, name))
-
-
-def close_remote_readers() -> None:
-    """Close the remote rasters that this thread has open."""
-    _readers.close_remote()
 
 
 def scene_of(context: RunContext, name: str) -> Scene | None:

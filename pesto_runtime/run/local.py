@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 
 _MOST_DEATHS = 3
+_MEMBER = "local"
+"""The id of every run of this engine: the folder's lock admits one at a time."""
 _POLL_S = 0.1
 _MEMORY_SHARE = 4
 
@@ -85,6 +87,7 @@ class LocalEngine:
             claim(
                 folder,
                 planned,
+                member=_MEMBER,
                 pid=os.getpid(),
                 take_over=request.take_over,
                 replace=request.replace,
@@ -93,7 +96,7 @@ class LocalEngine:
                 return _resume_or_run(planned, request, workspace, watcher)
             finally:
                 close_callers()
-                release(folder, planned.run)
+                release(folder, planned.run, member=_MEMBER)
 
 
 engine = LocalEngine()
@@ -124,7 +127,7 @@ def _resume_or_run(
         watcher.warn(f"already complete: nothing was {done}; --fresh computes it again")
     else:
         result = _LocalRun(plan, request, watcher).run(workspace)
-    finish(plan, workspace, result, keep=request.keep)
+    finish(plan, workspace, result, keep=request.keep, member=_MEMBER)
     if result["status"] == "COMPLETE" and not request.keep:
         workspace.clear()
     return result

@@ -14,6 +14,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from dataclasses import replace as changed
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,8 @@ class Owner:
         pipeline: Name of its pipeline.
         host: Machine that planned it.
         pid: Process that the whole run depends on; None if it has tasks of an orchestrator.
-        since: Time of the claim, ISO 8601.
+        since: Time of the first claim, ISO 8601.
+        members: Identical runs that share the folder, each by its engine's id.
     """
 
     run: str
@@ -49,6 +51,7 @@ class Owner:
     host: str
     pid: int | None
     since: str
+    members: tuple[str, ...] = ()
 
     @property
     def is_gone(self) -> bool:
@@ -58,32 +61,40 @@ class Owner:
 
 
 def claim(
-    folder: Path, plan: Plan, *, pid: int | None, take_over: bool = False, replace: bool = False
-) -> None:
+    folder: Path,
+    plan: Plan,
+    *,
+    member: str,
+    pid: int | None = None,
+    take_over: bool = False,
+    replace: bool = False,
+) -> bool:
     """Make a run the owner of a folder; the same run joins. Call it under the folder's lock.
 
     Args:
         folder: The output folder, with its workspace.
         plan: The plan of the run.
+        member: The engine's id of this run.
         pid: The process that the whole run depends on, if there is one.
         take_over: Whether to take the folder from a run that still owns it.
         replace: Whether the finished result of another pipeline or scene is overwritten.
+
+    Returns:
+        Whether an identical run is at work in the folder.
 
     Raises:
         FolderInUse: another run owns it, or has finished in it; names that run.
         StoreFailed: the folder cannot be written.
     """
     require_free(folder, plan, take_over=take_over, replace=replace)
-    _write(
-        folder / WORKSPACE / OWNER,
-        Owner(
-            plan.run,
-            str(plan.pipeline["name"]),
-            socket.gethostname(),
-            pid,
-            datetime.now(UTC).isoformat(timespec="seconds"),
-        ),
-    )
+    owner, since = owner_of(folder), datetime.now(UTC).isoformat(timespec="seconds")
+    others: tuple[str, ...] = ()
+    if owner is not None and owner.run == plan.run and _is_at_work(folder, owner):
+        others = tuple(each for each in owner.members if each != member)
+        since = owner.since
+    name, host = str(plan.pipeline["name"]), socket.gethostname()
+    _write(folder, Owner(plan.run, name, host, pid, since, (*others, member)))
+    return bool(others)
 
 
 def require_free(
@@ -95,25 +106,35 @@ def require_free(
         FolderInUse: as for `claim`.
     """
     owner = owner_of(folder)
-    is_other = owner is not None and owner.run != plan.run and not owner.is_gone
-    if is_other and not take_over and _age_s(folder) < _EXPIRES_S:
+    is_other = owner is not None and owner.run != plan.run and _is_at_work(folder, owner)
+    if is_other and not take_over:
         raise in_use(folder)
     if not replace:
         _require_own_result(folder, plan)
 
 
-def release(folder: Path, run: str) -> None:
-    """End the ownership of a run; nothing happens if another one owns the folder.
+def release(folder: Path, run: str, *, member: str) -> bool:
+    """End the part of a member in the ownership of its run. Call it under the folder's lock.
+
+    Returns:
+        Whether no identical run shares the folder any more.
 
     Raises:
         StoreFailed: the disk refuses; the ownership ends by itself.
     """
-    path, owner = folder / WORKSPACE / OWNER, owner_of(folder)
-    if owner is not None and owner.run == run:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreFailed(f"{path}: {error.strerror or error}") from error
+    owner = owner_of(folder)
+    if owner is None or owner.run != run:
+        return True
+    others = tuple(each for each in owner.members if each != member)
+    if others and _is_at_work(folder, owner):
+        _write(folder, changed(owner, members=others))
+        return False
+    path = folder / WORKSPACE / OWNER
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}") from error
+    return True
 
 
 def abandon(plan: Plan) -> None:
@@ -145,7 +166,7 @@ class OwnerBeat:
         folder = self._path.parents[1]
         owner = owner_of(folder)
         if owner is None:
-            claim(folder, self._plan, pid=None, replace=True)
+            claim(folder, self._plan, member="", replace=True)
         elif owner.run != self._plan.run:
             raise _in_use(folder, owner)
         with suppress(OSError):  # the run has just been published by another task
@@ -155,8 +176,9 @@ class OwnerBeat:
 def owner_of(folder: Path) -> Owner | None:
     """Return the owner that a folder names, even if it is silent; None without a readable one."""
     try:
-        return Owner(**json.loads((folder / WORKSPACE / OWNER).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        found = json.loads((folder / WORKSPACE / OWNER).read_bytes())
+        return Owner(**{**found, "members": tuple(found["members"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -227,7 +249,12 @@ def _owner_at(path: Path, run: str) -> bool:
     return owner is not None and owner.run == run
 
 
-def _write(path: Path, owner: Owner) -> None:
+def _is_at_work(folder: Path, owner: Owner) -> bool:
+    return not owner.is_gone and _age_s(folder) < _EXPIRES_S
+
+
+def _write(folder: Path, owner: Owner) -> None:
+    path = folder / WORKSPACE / OWNER
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         part.write_text(json.dumps(asdict(owner)) + "\n")

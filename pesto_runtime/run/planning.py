@@ -249,6 +249,7 @@ def plan(
         run_id=uuid4().hex,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
+    warnings += tuple(_unidentified(inputs.scenes))
     owned = file_href(folder) if folder else ""
     planned = planned.model_copy(
         update={"warnings": warnings, "folder": owned, "patience_s": patience_s}

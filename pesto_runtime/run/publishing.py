@@ -121,17 +121,19 @@ def publish_run(
             finished = finished_result(folder, run, as_cog=as_cog)
             if finished is None:
                 raise
-            release(folder, run)
+            release(folder, run, member=record.member)
             return finished
-        claim(folder, plan, pid=None)
+        claim(folder, plan, member=record.member)
         result = finished_result(folder, run, as_cog=as_cog)
         if result is None:
             result = publish(plan_href, workspace, record, as_cog=as_cog)
-        finish(plan, workspace, result, keep=keep)
+        finish(plan, workspace, result, keep=keep, member=record.member)
     return result
 
 
-def finish(plan: Plan, workspace: Workspace, result: dict[str, JsonValue], *, keep: bool) -> None:
+def finish(
+    plan: Plan, workspace: Workspace, result: dict[str, JsonValue], *, keep: bool, member: str
+) -> None:
     """End a published run: what a kill may have left is made, what is not needed is deleted.
 
     Args:
@@ -139,15 +141,16 @@ def finish(plan: Plan, workspace: Workspace, result: dict[str, JsonValue], *, ke
         workspace: The locked folder.
         result: Its result.
         keep: Whether the run store stays after a complete run.
+        member: The engine's id of this run; the store stays as long as others share it.
 
     Raises:
         StoreFailed: disk full, or not writable.
     """
     if not (workspace.folder / _REPORT).exists():  # somebody deleted it
         _publish_report(context_of(plan), workspace, result)
-    if result["status"] == "COMPLETE" and not keep:
+    is_last = release(workspace.folder, plan.run, member=member)
+    if result["status"] == "COMPLETE" and not keep and is_last:
         workspace.forget(plan)
-    release(workspace.folder, plan.run)
 
 
 def finished_result(folder: Path, run: str, *, as_cog: bool = False) -> dict[str, JsonValue] | None:

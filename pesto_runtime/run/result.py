@@ -43,6 +43,17 @@ class RunRecord:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     phase_seconds: Sequence[float] = ()
 
+    @property
+    def member(self) -> str:
+        """The engine's id of the run, by which it shares an output folder."""
+        return member_of(self.engine)
+
+
+def member_of(engine: Mapping[str, JsonValue]) -> str:
+    """Return the id of a run of an engine: its name, its id of the run, and that of the DAG."""
+    parts = (engine.get(name) for name in ("name", "dag", "run"))
+    return ":".join(str(part) for part in parts if part is not None)
+
 
 def hole_features(holes: Sequence[Hole], scenes: Mapping[str, Scene]) -> dict[str, JsonValue]:
     """Return the failed tiles as a FeatureCollection in the CRS of the scene.

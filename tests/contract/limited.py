@@ -13,7 +13,7 @@ Same = Raster(name="image", bands=["grey"], dtype="uint8", nodata=255)
 
 
 @process(version="1", margin=0)
-def limited(  # an input of each kind
+def limited(  # noqa: PLR0913, PLR0917  # an input of each kind
     image: Annotated[np.ndarray, Grey],
     log: str,
     threshold: Annotated[float, Field(ge=0, le=1)],
@@ -22,6 +22,7 @@ def limited(  # an input of each kind
     weights: list[Annotated[float, Field(ge=0)]] | None = None,
     options: dict[str, float] | None = None,
     repeat: Annotated[int, Field(ge=1)] = 1,
+    label: str | None = None,
 ) -> Annotated[np.ndarray, Same]:
     """Give the image back, and write down the values."""
     with Path(log).open("a") as file:

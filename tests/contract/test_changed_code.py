@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import ProcessChanged, Unreachable
 from pesto_runtime.pipeline import Sizing
@@ -239,12 +240,35 @@ def test_each_kind_of_answer_is_compared(
     """An image, a batch, a partial: the chunk of a plan made before is refused."""
     with deployed(tmp_path / "a", function) as service:
         href = begun((service.url,), tmp_path, scene, *processes)
+        planned = load_context(href).plan.services[processes[0]]
+        assert planned.states_code  # else only the start and the end of a chunk are compared
         service.kill()
         service.write(added=7)
         service.ready()
         (chunk, *_) = chunks_of(href, 0)
         with pytest.raises(ProcessChanged, match="stage 's0'"):
             process(chunk, threads=4)
+
+
+def test_a_request_with_several_calls_is_compared(tmp_path: Path) -> None:
+    """By a pinned client; one that is not pinned (control) takes the answer of any code."""
+    image = np.zeros((1, 8, 8), np.uint8)
+    with deployed(tmp_path / "a", "shade_batch") as service:
+        with Client(service.url) as client:
+            described = client.described
+        assert described.states_code
+        service.kill()
+        service.write(added=7)
+        service.ready()
+        many = [{"image": image}] * 4
+        with Client(service.url, described=described, pinned=True) as pinned:
+            with pytest.raises(ProcessChanged):
+                pinned.process_many(many)
+            with pytest.raises(ProcessChanged):
+                pinned.submit({"image": image})
+        with Client(service.url, described=described) as free:
+            answers = free.process_many(many)
+    assert [int(np.asarray(each["image"])[0, 0, 0]) for each in answers] == [7] * 4
 
 
 def test_the_finish_of_a_reduce_is_compared(tmp_path: Path, scene: Path) -> None:

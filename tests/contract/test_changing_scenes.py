@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -50,6 +50,11 @@ class Way:
         document = chain("paced", log=str(self.log), seconds=0.1)
         given = {"scene": self.href}
         return run_local(document, folder, given, watcher=listener, **self.settings)
+
+    def run_undisturbed(self, folder: Path) -> Done:
+        """The same run, but never in processes, which take seconds to start."""
+        calm = Way(self.href, {**self.settings, "executor": "threads"}, self.scene, self.log)
+        return calm.run(folder)
 
     def calls(self) -> int:
         """Number of calls of the process so far."""
@@ -114,7 +119,7 @@ def require_healed(way: Way, folder: Path, undisturbed: Done) -> None:
     assert not {"image.tif", "result.json"} & tree(folder)
     assert left.items() <= right.items(), "blocks of another scene"
     way.scene.put_back()
-    again = way.run(folder)
+    again = way.run_undisturbed(folder)
     assert again.sha256() == undisturbed.sha256()
     assert again.tiles[2] == 0
     assert np.array_equal(again.pixels()[0], noise(WIDTH, HEIGHT)[0])
@@ -138,7 +143,7 @@ def test_a_scene_that_changes_between_plan_and_chunks_ends_the_run(
     tmp_path: Path, way: Way, change: str
 ) -> None:
     """The error names both identities; no call is made; the undisturbed run is the control."""
-    undisturbed = way.run(tmp_path / "undisturbed")
+    undisturbed = way.run_undisturbed(tmp_path / "undisturbed")
     before = way.calls()
     planned = identity_of(way.href)
     with pytest.raises(SceneChanged) as caught:
@@ -156,11 +161,11 @@ def test_a_scene_that_changes_while_a_chunk_runs_ends_the_run(
     tmp_path: Path, way: Way, calls: int
 ) -> None:
     """After some calls, when blocks may be stored already."""
-    undisturbed = way.run(tmp_path / "undisturbed")
+    undisturbed = way.run_undisturbed(tmp_path / "undisturbed")
     before, planned = way.calls(), identity_of(way.href)
 
     def replace() -> None:
-        waited(lambda: way.calls() >= before + calls)
+        waited(lambda: way.calls() >= before + calls, 100)
         way.scene.replace()
 
     changing = threading.Thread(target=replace)
@@ -237,6 +242,43 @@ def test_a_local_scene_is_compared_before_each_block(
     assert len(log.read_text().splitlines()) < TILES / 2
 
 
+LEVEL = """
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from pesto_runtime import Named, Raster, process
+
+
+@process(version="1", tileable="whole")
+def level(
+    image: Annotated[np.ndarray, Raster(bands=("grey",))], log: str
+) -> Annotated[float, Named("level")]:
+    Path(log).write_text("called\\n")
+    time.sleep(0.5)
+    return float(image.mean())
+"""
+
+
+def test_a_value_of_another_scene_is_not_stored(tmp_path: Path, scene: ReplaceableScene) -> None:
+    """A whole image was being measured when it was replaced."""
+    (tmp_path / "level.py").write_text(LEVEL)
+    log = tmp_path / "log"
+    document = pipeline(
+        stage("level", "level", image="$inputs.scene", log=str(log)),
+        outputs={"level": "$level.level"},
+    )
+    services = (f"level={tmp_path}/level.py:level",)
+    with replaced_after(scene, log, 1):
+        run_local(document, tmp_path / "out", {"scene": scene.path}, services=services)
+    assert not objects(tmp_path / "out")
+    scene.put_back()
+    done = run_local(document, tmp_path / "out", {"scene": scene.path}, services=services)
+    assert done.value("level") == noise(WIDTH, HEIGHT).mean()
+
+
 def test_the_product_has_the_place_of_the_planned_scene(
     tmp_path: Path, scene: ReplaceableScene
 ) -> None:
@@ -281,53 +323,44 @@ def test_the_command_says_so(tmp_path: Path, scene: ReplaceableScene) -> None:
     assert np.array_equal(Done(tmp_path / "out", {}).pixels()[0], noise(WIDTH, HEIGHT, seed=1)[0])
 
 
-def test_an_overwritten_object_of_s3_is_computed_anew(
-    tmp_path: Path, scene: ReplaceableScene, server: FileServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.integration
+@pytest.mark.parametrize("reads_hrefs", [True, False])
+def test_a_scene_that_is_put_back_has_been_seen_by_a_service(
+    tmp_path: Path, scene: ReplaceableScene, service: str, *, reads_hrefs: bool
 ) -> None:
-    """Two runs with one store: the second has the new pixels; without a change it reuses all."""
-    use(server.gdal_variables, monkeypatch)
-    document = chain("verbose", log=str(tmp_path / "log"))
-    store = (tmp_path / "store").as_uri()
+    """It opens the scene for each tile. A worker that has the old one open reads right pixels."""
+    log = tmp_path / "log"
+    log.touch()
+    document = chain("paced", log=str(log), seconds=0.3)
+    settings: Settings = {"workers": 1, "max_tasks": 1, "keep": True}
+    if reads_hrefs:
+        settings["services"] = (f"paced={service}",)
 
-    def run(name: str) -> Done:
-        given = {"scene": "s3://bucket/s.tif"}
-        return run_local(document, tmp_path / name, given, store=store, keep=True)
+    def calls() -> int:
+        return len(log.read_text().splitlines())
 
-    assert np.array_equal(run("a").pixels(), noise(WIDTH, HEIGHT))
-    assert run("b").tiles == (0, TILES, 0)
-    scene.replace()
-    new = run("c")
-    assert new.tiles == (TILES, 0, 0)
-    assert np.array_equal(new.pixels(), noise(WIDTH, HEIGHT, seed=1))
+    def replace_for_some_calls() -> None:
+        waited(lambda: calls() >= 2, 100)
+        scene.replace()
+        waited(lambda: calls() >= 4 or not running.is_set(), 100)
+        scene.put_back()
 
-
-@pytest.mark.parametrize(("states", "warned"), [("nothing", True), ("etag", False)])
-def test_without_an_identity_blocks_are_not_reused(
-    tmp_path: Path, scene: ReplaceableScene, server: FileServer, states: str, *, warned: bool
-) -> None:
-    """Each run has its own keys, and the user is warned; with an ETag (control) blocks serve."""
-    server.states(states)
-    document, href = chain("verbose", log=str(tmp_path / "log")), f"{server.url}/bucket/s.tif"
-    store = (tmp_path / "store").as_uri()
-    first = run_local(document, tmp_path / "a", {"scene": href}, store=store, keep=True)
-    second = run_local(document, tmp_path / "b", {"scene": href}, store=store, keep=True)
-    assert second.tiles == ((TILES, 0, 0) if warned else (0, TILES, 0))
-    assert second.sha256() == first.sha256()
-    warnings = str(first.result["warnings"])
-    assert ("no other run reuses its blocks" in warnings and href in warnings) == warned
-
-
-def test_a_chunk_requests_the_identity_twice(
-    tmp_path: Path, scene: ReplaceableScene, server: FileServer
-) -> None:
-    """One HEAD when it starts and one when it ends, beside those of the plan and of the product."""
-    document, href = chain("verbose", log=str(tmp_path / "log")), f"{server.url}/bucket/s.tif"
-    heads = []
-    for tasks in (1, 2):
-        before = server.heads()
-        run_local(document, tmp_path / str(tasks), {"scene": href}, max_tasks=tasks)
-        heads.append(server.heads() - before)
-    assert heads == [4, 6], "the plan's, two for each chunk, the product's"
+    running = threading.Event()
+    running.set()
+    changing = threading.Thread(target=replace_for_some_calls)
+    changing.start()
+    given, ends = (
+        {"scene": scene.path},
+        pytest.raises(SceneChanged) if reads_hrefs else nullcontext(),
+    )
+    try:
+        with ends:
+            done = run_local(document, tmp_path / "out", given, **settings)
+            assert np.array_equal(done.pixels(), noise(WIDTH, HEIGHT))
+    finally:
+        running.clear()
+        changing.join()
+    assert bool(objects(tmp_path / "out")) != reads_hrefs
 
 
 @pytest.mark.integration

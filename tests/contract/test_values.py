@@ -54,6 +54,7 @@ LIMITED = ROOT / "tests" / "contract" / "limited.py"
 INPUTS = {
     "scene": "image", "log": "string", "threshold": "number", "radius": "integer",
     "mode": "string", "weights": "array", "options": "object", "repeat": "integer",
+    "label": "string",
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ class Bench:
         self.right: Document = {
             "scene": str(write_scene(folder / "s.tif", noise(60, 40))), "log": str(self.log),
             "threshold": 0.75, "radius": 2, "mode": "5", "weights": [0, 1.5], "options": {"a": 1},
-            "repeat": 4,
+            "repeat": 4, "label": "x",
         }  # fmt: skip
 
     @property
@@ -337,7 +338,7 @@ def test_right_values_are_accepted(bench: Bench, way: str) -> None:
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in SERVERS])
 def test_an_absent_input_has_the_default_of_its_port(bench: Bench, way: str) -> None:
     """Null, too. An input whose ports have no default (control) is missing."""
-    optional = ("weights", "options", "repeat")
+    optional = ("weights", "options", "repeat", "label")
     given = {name: value for name, value in bench.right.items() if name not in optional}
     assert WAYS[way](bench, document(), given) == []
     runs = way in ("run", "run with processes", "local")
@@ -391,6 +392,8 @@ def test_a_rendered_dag_and_workflow_show_the_limits(bench: Bench) -> None:
     }
     assert params.get_param("repeat").resolve() == 1
     assert params.get_param("options").resolve() is None
+    with pytest.raises(ParamValidationError):  # its template would make the text "None" of null
+        params.get_param("label").resolve()
     for name, schema in expected.items():
         assert params.get_param(name).schema == properties[name] == schema
         params.get_param(name).resolve(bench.right[name])

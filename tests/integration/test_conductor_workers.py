@@ -147,6 +147,61 @@ def test_a_scene_that_is_replaced_ends_the_workflow_and_a_retry_completes_the_ol
 
 
 @pytest.mark.usefixtures("worker")
+def test_five_identical_runs_on_one_worker_all_complete(conductor: Desk, tmp_path: Path) -> None:
+    """Started by whoever follows none of them; no result is dropped, and nothing is left."""
+    scene, pixels = scene_of(tmp_path)
+    document, out = chain("slow", seconds=0.1), tmp_path / "out"
+    inputs: dict[str, JsonValue] = {
+        "scene": str(scene), "folder": str(out), "tile": 256, "max_tasks": 2
+    }  # fmt: skip
+    identities = [conductor.start(document, inputs) for _ in range(5)]
+
+    def chunks() -> list[tuple[JsonValue, JsonValue]]:
+        found = [task for identity in identities for task in conductor.tasks(identity)]
+        return [(task["status"], task["retryCount"]) for task in found]
+
+    waited(lambda: chunks() == [("COMPLETED", 0)] * 10, 60)
+    workflows = [
+        conductor.ended(each, 60) for each in identities if not is_stalled(conductor, each)
+    ]
+    assert workflows
+    assert {each["status"] for each in workflows} == {"COMPLETED"}
+    assert np.array_equal(pixels_of(out / "image.tif"), pixels)
+    assert len(workflows) < 5 or not (out / ".pesto").exists()
+
+
+def is_stalled(conductor: Desk, identity: str) -> bool:
+    """Whether the server has forgotten a JOIN: everything before it is COMPLETED, and stays so.
+
+    Conductor 3.32 loses an evaluation of a JOIN now and then.
+    """
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        workflow = conductor.workflow(identity)
+        if workflow["status"] != "RUNNING" or conductor.tasks(identity, "pesto_publish"):
+            return False
+        time.sleep(1)
+    return True
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_second_run_in_the_folder_of_another_is_refused(conductor: Desk, tmp_path: Path) -> None:
+    """By name, when it plans; the first one (control) completes with its own picture."""
+    scene, pixels = scene_of(tmp_path)
+    other = write_scene(tmp_path / "o.tif", noise(512, 512, seed=3))
+    document, out = chain("slow", seconds=0.3), tmp_path / "out"
+    inputs: dict[str, JsonValue] = {"folder": str(out), "tile": 256, "max_tasks": 2}
+    first = conductor.start(document, {**inputs, "scene": str(scene)})
+    waited((out / ".pesto" / "owner.json").exists)
+    second = conductor.ended(conductor.start(document, {**inputs, "scene": str(other)}))
+    assert second["status"] == "FAILED"
+    run = json.loads((out / ".pesto" / "owner.json").read_text())["run"]
+    assert f"is in use by run {run}" in str(second["reasonForIncompletion"])
+    assert conductor.ended(first)["status"] == "COMPLETED"
+    assert np.array_equal(pixels_of(out / "image.tif"), pixels)
+
+
+@pytest.mark.usefixtures("worker")
 def test_input_that_does_not_fit_its_schema_is_refused_by_field(conductor: Desk) -> None:
     """The server stores the schema and does not enforce it: the worker does."""
     task: dict[str, JsonValue] = {

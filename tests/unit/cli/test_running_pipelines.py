@@ -43,6 +43,23 @@ def test_a_complete_run_exits_0_and_says_where_things_are(
     assert json.loads(again.out) == json.loads((out / "result.json").read_text())
 
 
+@pytest.mark.parametrize(("words", "patience_s"), [((), 60.0), (("--patience", 7.5), 7.5)])
+def test_the_plan_has_the_patience_of_the_command(
+    pesto: Command,
+    tmp_path: Path,
+    scene: Path,
+    pipeline: Path,
+    words: tuple[object, ...],
+    patience_s: float,
+) -> None:
+    """All workers wait for a service as long as the plan says."""
+    out = tmp_path / "out"
+    said = pesto("run", pipeline, "-i", f"scene={scene}", "-o", out, "--keep", *words)
+    assert said.code == 0
+    (plan,) = (out / ".pesto" / "plans").iterdir()
+    assert f'"patience_s":{patience_s}'.encode() in plan.read_bytes()
+
+
 def test_a_partial_run_exits_3_and_a_healed_one_0(
     pesto: Command, tmp_path: Path, scene: Path, pipeline: Path
 ) -> None:

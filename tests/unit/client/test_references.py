@@ -10,11 +10,13 @@ import pytest
 
 from pesto_runtime.client.describing import Described, References
 from pesto_runtime.client.jobs import JobSteps
-from pesto_runtime.client.sending import OutgoingCall
+from pesto_runtime.client.sending import EncodedCall, OutgoingCall, outgoing_of
 from pesto_runtime.client.steps import Patience, Reply, Request, advance
 from pesto_runtime.contract import Description, ImageReference
+from pesto_runtime.errors import SceneChanged
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.identity import identity_of
 from pesto_runtime.raster.image import Image
 
 if TYPE_CHECKING:
@@ -94,3 +96,18 @@ def test_without_a_refusal_each_call_sends_the_reference() -> None:
     for _ in range(2):
         (sent,) = played(references, "file:///nosuch.tif", [ANSWER])
         assert sent.headers["Content-Type"] == "application/json"
+
+
+def test_pixels_that_are_sent_instead_have_the_identity_of_the_reference(tmp_path: Path) -> None:
+    """The client reads them itself then; the control is the raster's own identity."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(encode_image(Image(PIXELS), "image/tiff"))
+    href, away = file_href(path), References(AWAY, OURS)
+
+    def sent(identity: str) -> EncodedCall:
+        image = ImageReference(href=href, identity=identity)
+        return outgoing_of(OutgoingCall({"image": image}), OURS, away)
+
+    assert sent(identity_of(href)).has_pixels
+    with pytest.raises(SceneChanged, match="1-2-3"):
+        sent("1-2-3")

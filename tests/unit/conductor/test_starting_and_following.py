@@ -85,6 +85,14 @@ def test_a_workflow_without_a_schema_takes_the_inputs_that_it_names() -> None:
         read_inputs(BY_HAND, {"limits": "0.5"})
 
 
+def test_a_text_is_read_by_the_type_of_its_input() -> None:
+    """A string stays one where it looks like a number."""
+    properties: Document = {"word": {"type": "string"}, "level": {"type": "number"}}
+    made: Document = {"inputSchema": {"data": {"properties": properties}}, "tasks": []}
+    texts = {"word": "5", "level": "5"}
+    assert read_inputs(made, texts) == {"word": "5", "level": 5}
+
+
 def test_domains_are_in_the_metadata() -> None:
     """Rendering writes them if a pipeline requires a GPU; the committed pipeline does not."""
     domains: Document = {"taskToDomain": {"pesto_process": "gpu"}}

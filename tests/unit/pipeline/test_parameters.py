@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pesto_runtime.pipeline import fed_ports, input_schema
+from pesto_runtime.pipeline import fed_ports, input_defaults, input_faults, input_schema
 from tests.unit.pipeline.building import NUMBER, image, pipeline, process
 
 ONE = process("one", {"x": image(), "gain": {**NUMBER, "minimum": 0, "maximum": 9}}, {"y": image()})
@@ -41,6 +41,39 @@ def test_a_process_without_a_description_feeds_nothing() -> None:
     """It is reported elsewhere; the ports of the others are found."""
     fed = fed_ports(MADE, {"one": ONE})
     assert [str(port) for port in fed["level"]] == ["'gain' of stage 'a'"]
+
+
+@pytest.mark.parametrize(
+    ("schemas", "expected"),
+    [
+        ([{"default": 3}], {"value": 3}),
+        ([{"default": None}], {"value": None}),
+        ([{"default": 3}, {"default": 3}], {"value": 3}),
+        ([{"default": 3}, {"default": 4}], {}),
+        ([{"default": 3}, {}], {}),
+        ([{}, {"default": 3}], {}),
+        ([], {}),
+    ],
+)
+def test_a_default_is_that_of_all_ports(
+    schemas: list[dict[str, object]], expected: dict[str, object]
+) -> None:
+    """A scene never has one."""
+    inputs = {f"p{index}": schema for index, schema in enumerate(schemas)}
+    description = process("many", {"x": {**image(), "default": "s.tif"}, **inputs}, {"y": image()})
+    bindings = {"x": "$inputs.scene", **dict.fromkeys(inputs, "$inputs.value")}
+    made = pipeline(
+        {"s": ("many", bindings)}, {"o": "$s.y"}, inputs={"scene": "image", "value": "number"}
+    )
+    assert input_defaults(made, {"many": description}) == expected
+
+
+def test_null_is_not_a_value_of_an_input_that_feeds_no_port() -> None:
+    """No port accepts it; a value of the type is accepted."""
+    given = {"scene", "level", "word", "unused"}
+    (fault,) = input_faults(MADE, DESCRIPTIONS, {"unused": None}, given=given)
+    assert str(fault) == "/inputs/unused: must be array, not None: correct -i unused=…"
+    assert not [*input_faults(MADE, DESCRIPTIONS, {"unused": []}, given=given)]
 
 
 @pytest.mark.parametrize(

@@ -93,12 +93,15 @@ def test_a_quick_edit_of_a_package_is_compiled(tmp_path: Path) -> None:
     package = written(tmp_path / "quick", place="quick.")
     (package / "__init__.py").touch()
     command = [sys.executable, "-c", RUN]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     told = []
     for added in (1, 7):
         written(package, place="quick.", added=added)
         for file in package.rglob("*.py"):
             os.utime(file, (1_700_000_000, 1_700_000_000))
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment
+        )
         told.append(float(done.stdout))
     assert told == [2.0, 8.0]
 

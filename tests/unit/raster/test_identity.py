@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from pesto_runtime.contract import Window
 from pesto_runtime.errors import RasterUnreadable, SceneChanged, StoreFailed, Unreachable
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster.identity import identity_of, require_unchanged, unchanged
@@ -268,6 +269,29 @@ def test_keys_of_the_credentials_file_are_used(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_PROFILE")
     assert "access_key_id" not in s3_settings(), "half of a key is none"
+
+
+def test_the_identity_of_a_remote_scene_is_requested_before_its_pixels(
+    scene: Path, server: FileServer
+) -> None:
+    """As above: the first request is the one for the identity."""
+    read_scene(server.url + HREFS["plain"])
+    first, *others = server.log.read_text().splitlines()
+    assert "object_store" in first
+    assert others
+    assert not any("object_store" in each for each in others)
+
+
+def test_another_scene_at_the_same_url_has_its_own_pixels_while_the_old_one_is_open(
+    scene: Path, server: FileServer
+) -> None:
+    """A worker keeps the scene of a run open; the next run may be planned by another process."""
+    href, whole = server.url + HREFS["plain"], Window(0, 0, 64, 48)
+    with raster_settings(), RasterReader(href) as old:
+        assert np.array_equal(old.read(whole), noise(64, 48))
+        write_scene(scene, noise(64, 48, seed=1))
+        with RasterReader(href) as new:
+            assert np.array_equal(new.read(whole), noise(64, 48, seed=1))
 
 
 def test_another_scene_at_the_same_url_has_its_own_pixels(scene: Path, server: FileServer) -> None:

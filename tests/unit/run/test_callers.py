@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import PestoError
+from pesto_runtime.errors import AlgorithmFailed, PestoError, ProcessChanged, Unreachable
 from pesto_runtime.run.callers import RequestBatcher, caller_for, close_callers
 from pesto_runtime.run.services import resolve_services
 from tests.support.fakes import as_npy, fake_service
@@ -49,6 +49,33 @@ def test_a_replica_whose_call_failed_is_as_free_as_before(tmp_path: Path) -> Non
         slow.join()
         close_callers()
     assert calls == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "performed"), [(Unreachable, 1), (ProcessChanged, 1), (AlgorithmFailed, 5)]
+)
+def test_an_error_of_the_service_is_that_of_each_call_of_a_batch(
+    kind: type[PestoError], performed: int
+) -> None:
+    """No call waits for an absent service again; after another error (control) each is repeated."""
+    sizes: list[int] = []
+
+    def fail(calls: Sequence[int]) -> list[int]:
+        sizes.append(len(calls))
+        raise kind("no")
+
+    batcher = RequestBatcher(fail, most=4)
+    start = threading.Barrier(4)
+
+    def call(number: int) -> None:
+        start.wait()
+        with pytest.raises(kind):
+            batcher(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(call, range(4)))
+    assert len(sizes) == performed
+    assert sizes[0] == 4
 
 
 def test_a_batch_has_at_most_as_many_calls_as_it_may() -> None:

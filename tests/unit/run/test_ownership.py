@@ -53,7 +53,7 @@ def claimed(folder: Path, document: dict[str, JsonValue], scene: Path) -> Plan:
     """The same, with the folder owned and the plan stored."""
     made = planned(folder, document, scene)
     with locked_workspace(folder, run=made.run):
-        claim(folder, made, pid=None)
+        claim(folder, made, member="first")
         begin_run(made)
     return made
 
@@ -93,7 +93,7 @@ def test_a_folder_is_free_for(tmp_path: Path, scene: Path, way: str) -> None:
     elif way == "abandoned":
         abandon(owner)
     elif way == "released":
-        release(folder, owner.run)
+        release(folder, owner.run, member="first")
     document = chain("grow") if way == "same" else chain("fragile")
     done = run_local(document, folder, {"scene": scene}, **settings)
     assert done.result["status"] == "COMPLETE"
@@ -112,9 +112,9 @@ def test_silence_ends_ownership_after_ten_minutes(
     with locked_workspace(folder, run=other.run):
         if minutes < 10:
             with pytest.raises(FolderInUse):
-                claim(folder, other, pid=None)
+                claim(folder, other, member="other")
         else:
-            claim(folder, other, pid=None)
+            claim(folder, other, member="other")
             found = owner_of(folder)
             assert found is not None
             assert found.run == other.run
@@ -133,7 +133,7 @@ def test_a_chunk_keeps_its_folder_and_stops_when_another_run_has_it(
 
     second = planned(folder, chain("fragile"), scene)
     with locked_workspace(folder, run=second.run):
-        claim(folder, second, pid=None, take_over=True)
+        claim(folder, second, member="second", take_over=True)
     load_context(href).store.delete([*load_context(href).store.names("blocks")])
     with pytest.raises(FolderInUse, match=second.run):
         process(chunks_of(href, 0)[0])
@@ -141,6 +141,32 @@ def test_a_chunk_keeps_its_folder_and_stops_when_another_run_has_it(
     with pytest.raises(FolderInUse, match=second.run):
         publish_run(href, folder, RunRecord(engine={}))
     assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_identical_runs_share_a_folder_until_the_last_has_published(
+    tmp_path: Path, scene: Path, count: int
+) -> None:
+    """The store stays for those that still work, and goes with the last one."""
+    folder = tmp_path / "out"
+    first = planned(folder, chain("grow"), scene)
+    hrefs = []
+    for number in range(count):
+        with locked_workspace(folder, run=first.run):
+            joins = claim(folder, first, member=f"test:{number}")
+            hrefs.append(begin_run(first, joins=joins))
+        assert joins == (number > 0)
+    results = []
+    for number, href in enumerate(hrefs):
+        load_context.cache_clear()
+        for chunk in chunks_of(href, 0):
+            process(chunk)
+        record = RunRecord(engine={"name": "test", "run": number})
+        results.append(publish_run(href, folder, record))
+        assert (folder / ".pesto").exists() == (number < count - 1)
+    assert {result["status"] for result in results} == {"COMPLETE"}
+    assert results[0]["tiles"] == {"computed": 8, "reused": 0, "holes": 0}
+    assert tree(folder) == {"image.tif", "result.json", "report.html"}
 
 
 def test_two_runs_of_one_folder_do_not_publish_each_others_picture(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pesto_runtime.contract import Window
-from pesto_runtime.errors import RasterUnreadable
+from pesto_runtime.errors import RasterUnreadable, SceneChanged
+from pesto_runtime.raster.identity import identity_of
 from pesto_runtime.run.inputs import ReaderCache
 from tests.support.rasters import noise, write_scene
 
@@ -28,6 +29,17 @@ def test_another_run_opens_it_anew(tmp_path: Path) -> None:
     write_scene(path, noise(40, 30, seed=2))
     assert np.array_equal(cache.reader("one", str(path)).read(WHOLE), before)
     assert np.array_equal(cache.reader("two", str(path)).read(WHOLE), noise(40, 30, seed=2))
+
+
+def test_a_local_raster_has_the_planned_identity_once_it_is_open(tmp_path: Path) -> None:
+    """One that was replaced between the start of a chunk and its opening is never read."""
+    cache, href = ReaderCache(), str(write_scene(tmp_path / "s.tif", noise(40, 30)))
+    with pytest.raises(SceneChanged):
+        cache.reader("one", href, "1-2-3")
+    with pytest.raises(SceneChanged):
+        cache.reader("one", href, "1-2-3")
+    assert cache.reader("one", href, identity_of(href)).read(WHOLE).any()
+    assert cache.reader("one", href, identity_of(href)) is cache.reader("one", href)
 
 
 def test_a_thread_has_its_own(tmp_path: Path) -> None:
