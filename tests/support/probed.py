@@ -207,6 +207,13 @@ def numbered_rarely(
     return np.asarray(np.where(image == 255, rows, image), np.uint16)
 
 
+@process(version="1", margin=Margin(left=2))
+def faint(image: Annotated[np.ndarray, Real]) -> Annotated[np.ndarray, Floats]:
+    """A millionth of the pixel two to the left: as small as rounding errors, but a neighbour."""
+    wide = np.pad(image, ((0, 0), (0, 0), (2, 0)))
+    return np.asarray(image + wide[:, :, :-2] * np.float32(1e-6), np.float32)
+
+
 @process(version="1", margin=5)
 def framed(image: Annotated[np.ndarray, Grey]) -> Annotated[np.ndarray, Bytes]:
     """The image with a black frame of 5 pixels: no neighbour, but the edges of the window."""

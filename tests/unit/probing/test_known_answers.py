@@ -54,6 +54,7 @@ MAPS = {
     "threshold": Margin.of(4),
     "rounded": Margin.of(3),
     "convolved": Margin.of(3),
+    "faint": Margin(left=2),
     "framed": Margin.of(5),
     "cells_of_four": Margin(),
     "cells_of_three": Margin(),
