@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SHM = Path("/dev/shm")  # noqa: S108  # it is looked at, not written
 _MOST_STARTS = 40
+_KILLS_OF_A_START = 3
+_EARLY_S = (0.2, 2.5)
 _LATE = 0.4
 """Share of the runs that are killed after their last tile."""
 
@@ -94,28 +96,24 @@ def _run_with_kills(
     is_late = dice.random() < _LATE
     for _ in range(_MOST_STARTS):
         process = given.start(out)
-        moment = _late(out, process, dice) if is_late else dice.uniform(0.3, 6)
-        with suppress(subprocess.TimeoutExpired):
-            told = process.communicate(timeout=moment)[1]
-            if process.returncode == 0:
-                return
-            if services.kills:  # the patience of a run may end before a service is back
-                continue
-            tally.complaints.append(f"{out.name}: {told[-500:]}")
-            continue
-        victim, name = _victim(process, dice, services)
-        with suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGKILL)
-            tally.kills[name] += 1
-            tally.late += is_late
-        if victim == process.pid:
-            process.communicate()
-            continue
-        services.revive()
+        for _ in range(_KILLS_OF_A_START):
+            moment = _late(out, process, dice) if is_late else dice.uniform(*_EARLY_S)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(moment)
+                break
+            victim, name = _victim(process, dice, services)
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                tally.kills[name] += 1
+                tally.late += is_late
+            if victim == process.pid:
+                break
+            services.revive()
         told = process.communicate()[1]
         if process.returncode == 0:
             return
-        tally.complaints.append(f"{out.name}: after the kill of a {name}: {told[-500:]}")
+        if process.returncode != -signal.SIGKILL:
+            tally.complaints.append(f"{out.name}: exit code {process.returncode}: {told[-500:]}")
     tally.complaints.append(f"{out.name}: not complete after {_MOST_STARTS} starts")
 
 
@@ -152,7 +150,6 @@ def _victim(
 class _Services:
     """The services of a run: none."""
 
-    kills = False
     options: tuple[str, ...] = ()
 
     def victims(self) -> list[tuple[int, str]]:
@@ -165,8 +162,6 @@ class _Services:
 
 class _RunningServices(_Services):
     """A service for each process of the pipeline."""
-
-    kills = True
 
     def __init__(self, place: Scenario) -> None:
         self._place = place
@@ -222,3 +217,8 @@ def _services(place: Scenario) -> Iterator[_Services]:
 @contextmanager
 def _nothing() -> Iterator[_Services]:
     yield _Services()
+
+
+def summary(tally: Tally) -> str:
+    """Return the figures of a campaign in one line."""
+    return str(tally)
