@@ -7,6 +7,7 @@ its own: the activities do.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import uuid
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
 
 
 _MOST_DEATHS = 3
-_MEMBER = "local"
-"""The id of every run of this engine: the folder's lock admits one at a time."""
 _POLL_S = 0.1
 _MEMORY_SHARE = 4
 
@@ -83,11 +82,12 @@ class LocalEngine:
         ).plan  # fmt: skip
         for warning in planned.warnings:
             watcher.warn(warning)
+        member = _member()
         with locked_workspace(folder, run=planned.run, on_wait=watcher.warn) as workspace:
             claim(
                 folder,
                 planned,
-                member=_MEMBER,
+                member=member,
                 pid=os.getpid(),
                 take_over=request.take_over,
                 replace=request.replace,
@@ -96,7 +96,7 @@ class LocalEngine:
                 return _resume_or_run(planned, request, workspace, watcher)
             finally:
                 close_callers()
-                release(folder, planned.run, member=_MEMBER)
+                release(folder, planned.run, member=member)
 
 
 engine = LocalEngine()
@@ -109,6 +109,10 @@ def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
     return Sizing(
         workers=workers, max_tasks=max_tasks, tile=tile, memory_bytes=ram // _MEMORY_SHARE
     )
+
+
+def _member() -> str:
+    return f"local:{socket.gethostname()}:{os.getpid()}"
 
 
 def _resume_or_run(
@@ -127,8 +131,8 @@ def _resume_or_run(
         watcher.warn(f"already complete: nothing was {done}; --fresh computes it again")
     else:
         result = _LocalRun(plan, request, watcher).run(workspace)
-    finish(plan, workspace, result, keep=request.keep, member=_MEMBER)
-    if result["status"] == "COMPLETE" and not request.keep:
+    is_last = finish(plan, workspace, result, keep=request.keep, member=_member())
+    if is_last and result["status"] == "COMPLETE" and not request.keep:
         workspace.clear()
     return result
 

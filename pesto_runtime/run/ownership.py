@@ -86,7 +86,7 @@ def claim(
         FolderInUse: another run owns it, or has finished in it; names that run.
         StoreFailed: the folder cannot be written.
     """
-    require_free(folder, plan, take_over=take_over, replace=replace)
+    require_free(folder, plan, member=member, take_over=take_over, replace=replace)
     owner, since = owner_of(folder), datetime.now(UTC).isoformat(timespec="seconds")
     others: tuple[str, ...] = ()
     if owner is not None and owner.run == plan.run and _is_at_work(folder, owner):
@@ -98,16 +98,23 @@ def claim(
 
 
 def require_free(
-    folder: Path, plan: Plan, *, take_over: bool = False, replace: bool = False
+    folder: Path,
+    plan: Plan,
+    *,
+    member: str = "",
+    take_over: bool = False,
+    replace: bool = False,
 ) -> None:
     """Require that a run may claim a folder; call it under the folder's lock.
+
+    A run that plans again, because a task is repeated, may have another key: it is its own member.
 
     Raises:
         FolderInUse: as for `claim`.
     """
     owner = owner_of(folder)
     is_other = owner is not None and owner.run != plan.run and _is_at_work(folder, owner)
-    if is_other and not take_over:
+    if owner is not None and is_other and not take_over and owner.members != (member,):
         raise in_use(folder)
     if not replace:
         _require_own_result(folder, plan)

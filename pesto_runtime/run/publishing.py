@@ -133,7 +133,7 @@ def publish_run(
 
 def finish(
     plan: Plan, workspace: Workspace, result: dict[str, JsonValue], *, keep: bool, member: str
-) -> None:
+) -> bool:
     """End a published run: what a kill may have left is made, what is not needed is deleted.
 
     Args:
@@ -143,6 +143,9 @@ def finish(
         keep: Whether the run store stays after a complete run.
         member: The engine's id of this run; the store stays as long as others share it.
 
+    Returns:
+        Whether no identical run shares the folder any more.
+
     Raises:
         StoreFailed: disk full, or not writable.
     """
@@ -151,6 +154,7 @@ def finish(
     is_last = release(workspace.folder, plan.run, member=member)
     if result["status"] == "COMPLETE" and not keep and is_last:
         workspace.forget(plan)
+    return is_last
 
 
 def finished_result(folder: Path, run: str, *, as_cog: bool = False) -> dict[str, JsonValue] | None:

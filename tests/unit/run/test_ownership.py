@@ -49,11 +49,13 @@ def planned(folder: Path, document: dict[str, JsonValue], scene: Path) -> Plan:
     return made.plan
 
 
-def claimed(folder: Path, document: dict[str, JsonValue], scene: Path) -> Plan:
+def claimed(
+    folder: Path, document: dict[str, JsonValue], scene: Path, *, member: str = "first"
+) -> Plan:
     """The same, with the folder owned and the plan stored."""
     made = planned(folder, document, scene)
     with locked_workspace(folder, run=made.run):
-        claim(folder, made, member="first")
+        claim(folder, made, member=member)
         begin_run(made)
     return made
 
@@ -176,7 +178,17 @@ def test_two_runs_of_one_folder_do_not_publish_each_others_picture(
     folder, other = tmp_path / "out", write_scene(tmp_path / "o.tif", noise(600, 300, seed=5))
     claimed(folder, chain("grow"), scene)
     with pytest.raises(FolderInUse):
-        claimed(folder, chain("grow"), other)
+        claimed(folder, chain("grow"), other, member="second")
+
+
+def test_a_run_that_plans_again_is_not_refused_by_itself(tmp_path: Path, scene: Path) -> None:
+    """A repeated task may see another scene; a second run (control) would be refused."""
+    folder, other = tmp_path / "out", write_scene(tmp_path / "o.tif", noise(600, 300, seed=5))
+    claimed(folder, chain("grow"), scene)
+    again = claimed(folder, chain("grow"), other)
+    owner = owner_of(folder)
+    assert owner is not None
+    assert (owner.run, owner.members) == (again.run, ("first",))
 
 
 @pytest.mark.parametrize("other", ["pipeline", "scene", "parameter", "same"])
