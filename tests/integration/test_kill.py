@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.commands import descendants, is_alive, pesto, saved, started, waited
+from tests.support.conductor_workers import repeated, windows
 from tests.support.rasters import noise, pixels_of, sha256_of, tree, write_scene
 from tests.support.runs import chain
 
@@ -151,6 +152,34 @@ def catches_interrupts(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     caught = next(line for line in status if line.startswith("SigCgt:")).split()[1]
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_kill_costs_at_most_the_tiles_of_one_block(tmp_path: Path) -> None:
+    """Counted by the process; row by row over three blocks, it would be nearly all of them."""
+    scene, log = write_scene(tmp_path / "s.tif", noise(1536, 512)), tmp_path / "log"
+    pipeline = saved(tmp_path / "p.json", chain("paced", log=str(log), seconds=0.01))
+    words = ["run", pipeline, "-i", f"scene={scene}", "-o", tmp_path / "out",
+             "--tile", 64, "--workers", 1, "--max-tasks", 1]  # fmt: skip
+    with started(*words) as process:
+        waited(lambda: len(windows(log)) >= 150)
+        process.send_signal(signal.SIGKILL)
+    before = len(windows(log))
+    assert 150 <= before < 192
+    assert pesto(*words).returncode == 0
+    assert len(set(windows(log))) == 192
+    assert repeated(windows(log)) <= 64
+
+
+def test_worker_processes_have_no_names_that_could_stay(job: Job) -> None:
+    """Nothing of theirs is in /dev/shm, so that no kill can leave it there."""
+    with started(*job.words("--executor", "processes")) as process:
+        waited(lambda: len(job.blocks()) >= 1)
+        family = [process.pid, *descendants(process.pid)]
+        assert len(family) == 3
+        mapped = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in family)
+        assert "/dev/shm/" not in mapped  # noqa: S108  # it is looked for, not written
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_another_run_in_the_same_folder_is_refused_while_one_runs(tmp_path: Path, job: Job) -> None:
