@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from benchmarks.reliability.scenario import PESTO, Scenario, scenario, undisturbed
+from pesto_runtime.client.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,6 +96,7 @@ def _run_with_kills(
     """Start a run again and again, killing something in each, until one start completes it."""
     is_late = dice.random() < _LATE
     for _ in range(_MOST_STARTS):
+        services.await_all()
         process = given.start(out)
         for _ in range(_KILLS_OF_A_START):
             moment = _late(out, process, dice) if is_late else dice.uniform(*_EARLY_S)
@@ -159,6 +161,9 @@ class _Services:
     def revive(self) -> None:
         """Start again what was killed."""
 
+    def await_all(self) -> None:
+        """Wait until all of them answer: planning does not wait for a service."""
+
 
 class _RunningServices(_Services):
     """A service for each process of the pipeline."""
@@ -191,11 +196,18 @@ class _RunningServices(_Services):
         return found
 
     def revive(self) -> None:
-        """Start a service again that was killed."""
+        """Start a service again that was killed; a run waits for it, a new start would not."""
         time.sleep(0.2)
         for name, each in list(self._running.items()):
             if each.poll() is not None:
                 self._start(name)
+
+    def await_all(self) -> None:
+        """Wait until all of them answer: planning does not wait for a service."""
+        self.revive()
+        for port in self._ports.values():
+            with Client(f"http://127.0.0.1:{port}", retries=1000) as client:
+                client.describe()
 
     def close(self) -> None:
         """End all services."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pesto_runtime.errors import (
+    AlgorithmFailed,
     Busy,
     PestoError,
     ProcessChanged,
@@ -165,7 +166,8 @@ def exchange(
         if isinstance(outcome, Reply):
             return outcome
         error = _as_outage(outcome, received) if patience.outage_s else outcome
-        if not error.retryable:
+        # A call whose worker was killed had begun: only the caller knows whether it may run twice.
+        if not error.retryable or isinstance(error, AlgorithmFailed):
             raise error
         # A busy service does not count as a failure: only the total waiting time is limited.
         if isinstance(error, Busy):

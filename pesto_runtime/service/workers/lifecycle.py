@@ -277,9 +277,12 @@ def _death(
     # A crash or an exit during the set-up is the author's, and would happen again.
     if not life.number and -code in _FROM_OUTSIDE:
         return StartKilled(ended)
-    # A call that was started may have written files or sent data: it never runs a second time.
+    # A call that was started may have written files or sent data: the service never runs it a
+    # second time. After a kill from outside its caller may; a crash would happen again.
     if started == life.number:
-        return AlgorithmFailed(ended)
+        error = AlgorithmFailed(ended)
+        error.retryable = -code in _FROM_OUTSIDE  # type: ignore[misc]  # of this instance only
+        return error
     return CallNotStarted(f"{ended} before it began this call")
 
 
