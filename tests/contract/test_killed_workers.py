@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]  # it has no types
 
 from tests.support.commands import started
 from tests.support.rasters import noise, write_scene
