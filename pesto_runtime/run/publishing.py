@@ -22,8 +22,8 @@ from pesto_runtime.report import ReportData, write_report
 from pesto_runtime.run.closing import merge, mosaic
 from pesto_runtime.run.context import RunContext, context_of, load_context, skipped_stages
 from pesto_runtime.run.ownership import claim, release
-from pesto_runtime.run.records import manifests_of, tile_records
-from pesto_runtime.run.repairing import repair_manifests
+from pesto_runtime.run.records import tile_records
+from pesto_runtime.run.repairing import repaired_manifests
 from pesto_runtime.run.result import entries, hole_features, result_document, tile_counts
 from pesto_runtime.run.workspace import locked_workspace
 
@@ -68,9 +68,9 @@ def publish(
         StoreFailed: disk full, or not writable; the same command goes on.
     """
     context = load_context(plan_href)
-    repair_manifests(plan_href)
-    holes = _holes(context)
-    references = _references(context, holes)
+    manifests = repaired_manifests(plan_href)
+    holes = [Hole.model_validate(each) for m in manifests for each in entries(m, "holes")]
+    references = _references(context, holes, manifests)
     try:
         outputs = {
             name: _output(context, plan_href, name, each, workspace=workspace.path, as_cog=as_cog)
@@ -79,7 +79,6 @@ def publish(
         if not holes:
             _refuse_lost_blocks(outputs)
         found = {name: output.entry for name, output in outputs.items()}
-        manifests = list(manifests_of(context))
         result = result_document(context, found, record, holes=holes, manifests=manifests)
         result["form"] = _form(as_cog=as_cog)
         features = hole_features(holes, context.plan.scenes) if holes else None
@@ -189,7 +188,9 @@ class _Output:
     entry: dict[str, JsonValue]
 
 
-def _references(context: RunContext, holes: Sequence[Hole]) -> dict[str, Reference]:
+def _references(
+    context: RunContext, holes: Sequence[Hole], manifests: Sequence[Mapping[str, JsonValue]]
+) -> dict[str, Reference]:
     """Return output -> binding, without the outputs of skipped stages.
 
     Raises:
@@ -201,7 +202,7 @@ def _references(context: RunContext, holes: Sequence[Hole]) -> dict[str, Referen
     bindings = Pipeline.parse(context.plan.pipeline).outputs.items()
     found = {name: parse_binding(binding) for name, binding in bindings}
     references = {name: each for name, each in found.items() if each and each.owner not in skipped}
-    tally = tile_counts(manifests_of(context))
+    tally = tile_counts(manifests)
     if not references or (holes and not tally["done"] and not tally["reused"]):
         raise RunFailed(f"no output could be computed{_first_hole(holes)}")
     return references
@@ -263,11 +264,6 @@ def _refuse_lost_blocks(outputs: Mapping[str, _Output]) -> None:
     lost = [name for name, output in outputs.items() if output.entry.get("blocks_with_holes")]
     if lost:
         raise RunFailed(f"blocks of {', '.join(lost)} are missing in the run store{_LOST}")
-
-
-def _holes(context: RunContext) -> list[Hole]:
-    manifests = manifests_of(context)
-    return [Hole.model_validate(each) for m in manifests for each in entries(m, "holes")]
 
 
 def _first_hole(holes: Sequence[Hole]) -> str:

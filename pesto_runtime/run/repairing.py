@@ -18,6 +18,8 @@ from pesto_runtime.tiling import blocks_touching, scaled_window
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import JsonValue
+
     from pesto_runtime.tiling import BlockIndex
 
 _CHUNKS = re.compile(r"/(\d+)-(\d+)-(\d+)\.json$")
@@ -44,18 +46,29 @@ def read_block_object(plan_href: str, owner: str, index: BlockIndex, name: str) 
     return store.get(name)
 
 
-def repair_manifests(plan_href: str) -> None:
-    """Write damaged manifests of chunks again; the costs of a damaged single call are lost.
+def repaired_manifests(plan_href: str) -> list[dict[str, JsonValue]]:
+    """Return every manifest of a run; the chunks of damaged ones run again.
+
+    The costs of a single call whose manifest is damaged are lost.
 
     Raises:
         PestoError: as for `process`.
     """
     context = load_context(plan_href)
+    found = []
     for name in sorted(context.store.names(f"manifests/{context.plan.run}")):
-        found = _CHUNKS.search(name)
-        if not context.store.has(name) and found is not None:
-            phase, start, stop = map(int, found.groups())
+        try:
+            document = context.store.get_json(name)
+        except Damaged:
+            numbers = _CHUNKS.search(name)
+            if numbers is None:
+                continue
+            phase, start, stop = map(int, numbers.groups())
             _run(Chunk(plan=plan_href, phase=phase, start=start, stop=stop))
+            document = context.store.get_json(name)
+        if isinstance(document, dict):
+            found.append(dict(document))
+    return found
 
 
 def _compute_again(plan_href: str, owner: str, index: BlockIndex) -> None:
