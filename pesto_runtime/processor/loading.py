@@ -18,20 +18,23 @@ from typing import TYPE_CHECKING
 from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
 from pesto_runtime.processor.authoring import FunctionContract, contract_of
 from pesto_runtime.processor.function import FunctionProcessor, author_code
-from pesto_runtime.processor.modules import (
-    ModuleSpace,
-    UncachedLoader,
-    import_from_source,
-    sources_digest,
-)
+from pesto_runtime.processor.modules import ModuleSpace
 from pesto_runtime.processor.project import load_project
 from pesto_runtime.processor.project_files import project_build
+from pesto_runtime.processor.sources import (
+    UncachedLoader,
+    import_from_source,
+    is_unchanged,
+    sources_digest,
+    sources_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
     from pesto_runtime.processor.protocol import Processor
+    from pesto_runtime.processor.sources import Source
 
 _FORMS = "a target is file.py:function, package.module:function, or a PESTO project directory"
 # Reentrant, because an author's module may itself load a target while it is imported.
@@ -40,15 +43,15 @@ _gate = threading.RLock()
 
 @dataclass(frozen=True)
 class _LoadedModule:
-    """A module, its build, and the modification times of its source files."""
+    """A module, its build, and its source files as they were compiled."""
 
     module: ModuleType
     build: str
-    stamp: tuple[tuple[Path, int], ...]
+    sources: tuple[Source, ...]
 
     @property
     def is_fresh(self) -> bool:
-        return all(_changed_at(file) == at for file, at in self.stamp)
+        return all(is_unchanged(each.file, each.stamp) for each in self.sources)
 
 
 _files: dict[Path, _LoadedModule] = {}
@@ -103,19 +106,16 @@ def _load_file(path: Path) -> _LoadedModule:
     if not path.is_file():
         beside = sorted(file.name for file in path.parent.glob("*.py")) if path.parent else []
         raise NotFound(f"{path}: there is no such file; beside it: {', '.join(beside) or 'none'}")
-    # Read before the load: an edit during the load then makes the module stale.
-    before = _changed_at(path)
     space = ModuleSpace(path.parent)
     with author_code(f"loading {path.name}", path.parent), space.active():
-        module = _executed(path)
-    files = [path, *space.sources()]
-    stamp = ((path, before), *((file, _changed_at(file)) for file in files[1:]))
-    _files[path] = _LoadedModule(module, sources_digest(path.parent, files), stamp)
+        module, source = _executed(path)
+    sources = (source, *space.sources())
+    _files[path] = _LoadedModule(module, sources_digest(path.parent, sources=sources), sources)
     return _files[path]
 
 
-def _executed(path: Path) -> ModuleType:
-    """Run a file as a module with a name that no other file has."""
+def _executed(path: Path) -> tuple[ModuleType, Source]:
+    """Run a file as a module with a name that no other file has; return what was compiled."""
     path_hash = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     name = f"_pesto_author_{path_hash}_{path.stem}"
     loader = UncachedLoader(name, str(path))
@@ -132,7 +132,7 @@ def _executed(path: Path) -> ModuleType:
         if previous is not None:
             sys.modules[name] = previous
         raise
-    return module
+    return module, loader.source
 
 
 def _load_module(name: str, base: Path) -> _LoadedModule:
@@ -158,8 +158,7 @@ def _load_module(name: str, base: Path) -> _LoadedModule:
     file = Path(module.__file__ or "")
     if not file.is_file():
         raise NotFound(f"{name}: is a package without a file; name the module of the function")
-    root, files = _package_sources(module)
-    _modules[name] = _LoadedModule(module, sources_digest(root, files), ())
+    _modules[name] = _LoadedModule(module, _package_build(module), ())
     return _modules[name]
 
 
@@ -169,30 +168,36 @@ def _compile_from_source(name: str) -> None:
     spec = None if top in sys.modules else find_spec(top)
     if spec is None:
         return
-    places = spec.submodule_search_locations or [str(Path(spec.origin or "").parent)]
-    for place in places:
-        import_from_source(Path(place))
+    for place in map(Path, spec.submodule_search_locations or ()):
+        import_from_source(place)
+        import_from_source(place.parent, below=False)  # finds the package's `__init__.py`
+    if not spec.submodule_search_locations:
+        import_from_source(Path(spec.origin or "").parent)
 
 
-def _package_sources(module: ModuleType) -> tuple[Path, list[Path]]:
-    """Return the folder of a module's top-level package and its modules, or the module's file.
+def _package_build(module: ModuleType) -> str:
+    """Return the build of a module's top-level package and its modules, or of the module's file.
 
-    All modules, imported or not: another process may have imported others, and must get the same
-    build.
+    Of all modules, imported or not: another process may have imported others, and must get the
+    same build. Those that are imported count as they were compiled. The others, and those that the
+    program had imported before, count as they are now: what will be read, or was, is not known.
     """
+    top = module.__name__.partition(".")[0]
     file = Path(module.__file__ or "")
-    places = getattr(sys.modules.get(module.__name__.partition(".")[0]), "__path__", ())
-    for place in map(Path, places):
+    root, files = file.parent, {file}
+    for place in map(Path, getattr(sys.modules.get(top), "__path__", ())):
         if file.is_relative_to(place):
-            return place.parent, sorted(place.rglob("*.py"))
-    return file.parent, [file]
+            root, files = place.parent, {*place.rglob("*.py")}
+            break
+    compiled = [each for each in sources_of(top) if each.file in files]
+    return sources_digest(root, files, sources=compiled)
 
 
 def _function(place: str, name: str, base: Path | None) -> FunctionProcessor:
     if place.endswith(".py"):
         loaded = _load_file(_path(place, base))
     else:
-        loaded = _load_module(place, base or Path.cwd())
+        loaded = _load_module(place, (base or Path.cwd()).absolute())
     found = getattr(loaded.module, name, None)
     contract = contract_of(found)
     if contract is not None:
@@ -213,7 +218,3 @@ def _cached(contract: FunctionContract, build: str, name: str) -> FunctionProces
     if known is None or known.contract is not contract:
         known = _functions[build, name] = FunctionProcessor(contract, build)
     return known
-
-
-def _changed_at(file: Path) -> int:
-    return file.stat().st_mtime_ns if file.exists() else -1

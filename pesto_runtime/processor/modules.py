@@ -7,31 +7,22 @@ its directory are in `sys.modules` and the directory is in `sys.path`; afterward
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 import sys
 import threading
 from contextlib import contextmanager
 from enum import Enum, auto
-from importlib.machinery import (
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    SourceFileLoader,
-)
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import InvalidContract
+from pesto_runtime.processor.sources import import_from_source, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import CodeType
 
-_PIECE_BYTES = 1 << 20
-_source_roots: set[str] = set()
+    from pesto_runtime.processor.sources import Source
+
 _turn = threading.Condition(threading.RLock())
 _active: list[tuple[ModuleSpace, int]] = []  # the active space, once per thread in it
 
@@ -76,10 +67,10 @@ class ModuleSpace:
                     self._leave()
                     _turn.notify_all()
 
-    def sources(self) -> list[Path]:
-        """Return the files of the directory's imported modules, sorted."""
-        files = (_file(module) for module in self._modules.values())
-        return sorted({file for file in files if file and file.is_relative_to(self.root)})
+    def sources(self) -> list[Source]:
+        """Return the files of the directory's imported modules, as they were compiled."""
+        found = (source_of(module) for module in self._modules.values())
+        return [each for each in found if each and each.file.is_relative_to(self.root)]
 
     def _wait(self, thread: int) -> None:
         if any(space is not self and each == thread for space, each in _active):
@@ -226,62 +217,3 @@ def _module(name: str, content: Mapping[str, object]) -> ModuleType:
         module.__path__ = []
     vars(module).update(content)
     return module
-
-
-def sources_digest(root: Path, files: Sequence[Path], *, profiles: Sequence[str] = ()) -> str:
-    """Return `sha256:…` of profiles in order, and of sorted files, each with its relative path."""
-    total = hashlib.sha256()
-    for profile in profiles:
-        total.update(f"profile\0{profile}\0".encode())
-    for file in sorted(set(files)):
-        size = file.stat().st_size
-        total.update(f"file\0{file.relative_to(root).as_posix()}\0{size}\0".encode())
-        with file.open("rb") as content:
-            while piece := content.read(_PIECE_BYTES):  # data files of a project may be large
-                total.update(piece)
-    return "sha256:" + total.hexdigest()
-
-
-class UncachedLoader(SourceFileLoader):
-    """Compiles the source on every load.
-
-    A bytecode cache is valid if size and modification time in whole seconds are equal
-    (https://docs.python.org/3/reference/import.html#cached-bytecode-invalidation), so a quick edit
-    of the same size would not be noticed.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # importlib's signature
-        """Return the code, compiled from the source."""
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def import_from_source(root: Path) -> None:
-    """Have the modules below a directory compiled from their sources, also those they import.
-
-    With bytecode, the old code could run under the digest of the new source: see `UncachedLoader`.
-    """
-    if _path_hook not in sys.path_hooks:
-        sys.path_hooks.insert(0, _path_hook)
-    _source_roots.add(str(root))
-    for folder in [each for each in sys.path_importer_cache if _is_source_folder(each)]:
-        if not isinstance(sys.path_importer_cache[folder], _SourceFinder):
-            del sys.path_importer_cache[folder]
-
-
-def _is_source_folder(folder: str) -> bool:
-    # Packages that are installed below a root, as in `.venv`, do not change between calls.
-    if "site-packages" in folder:
-        return False
-    return any(folder == root or folder.startswith(f"{root}{os.sep}") for root in _source_roots)
-
-
-class _SourceFinder(FileFinder):
-    """Finds the modules of an author's folder."""
-
-
-def _path_hook(folder: str) -> _SourceFinder:
-    if not _is_source_folder(folder):
-        raise ImportError(f"{folder} is not a folder of an author")
-    return _SourceFinder(
-        folder, (ExtensionFileLoader, EXTENSION_SUFFIXES), (UncachedLoader, SOURCE_SUFFIXES)
-    )

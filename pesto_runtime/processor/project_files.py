@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidContract, NotFound
 from pesto_runtime.processor.description_builder import DRAFT, object_schema
-from pesto_runtime.processor.modules import sources_digest
+from pesto_runtime.processor.sources import sources_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
