@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -133,6 +135,19 @@ class Store:
             return
         except (BaseError, OSError) as error:
             raise StoreFailed(f"{self.base}: {_reason(error)}") from error
+
+    def delete_folder(self, prefix: str) -> None:
+        """Delete all objects below a folder; of a local one also what a killed writer has left.
+
+        Raises:
+            StoreFailed: permission, or the store does not respond.
+        """
+        self.delete(list(self.names(prefix)))
+        if self.base.startswith("file:"):
+            path = self.path(prefix)
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # other keys are still in it
+                path.parent.rmdir()
 
     def put_json(self, name: str, document: JsonValue | dict[str, object]) -> None:
         """Write a JSON document as an object.

@@ -28,7 +28,7 @@ _SHM = Path("/dev/shm")  # noqa: S108  # it is looked at, not written
 _MOST_STARTS = 40
 _KILLS_OF_A_START = 3
 _EARLY_S = (0.2, 2.5)
-_LATE = 0.4
+_LATE = 0.5
 """Share of the runs that are killed after their last tile."""
 
 
@@ -127,7 +127,7 @@ def _late(out: Path, process: subprocess.Popen[str], dice: random.Random) -> flo
         if any(_written_at(path) > begun for path in published if path.name != "owner.json"):
             break
         time.sleep(0.002)
-    return dice.choice((0.0, dice.uniform(0, 0.1), dice.uniform(0, 1), dice.uniform(0, 4)))
+    return dice.choice((0.0, dice.uniform(0, 0.1), dice.uniform(0, 1), dice.uniform(0, 12)))
 
 
 def _written_at(path: Path) -> float:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pesto_runtime.cli.options import AsJson, InputTexts, pairs
-from pesto_runtime.errors import ContractBroken
+from pesto_runtime.errors import ContractBroken, RunFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,11 +43,17 @@ def probe(
             memory=memory, on_step=on_step,
         )  # fmt: skip
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report.lines()))
-    for remark in report.verdict.remarks:
+    for remark in report.remarks:
         typer.echo(f"remark: {remark}", err=True)
     if report.faults:
         raise ContractBroken.of(
             f"{report.description.name}: its contract says less than was measured", report.faults
+        )
+    if not report.is_complete:
+        raise RunFailed(
+            f"{report.description.name}: not measured to the end: {report.measured.calls} calls in "
+            f"{seconds:g} s are not all experiments, and a larger margin may be needed; give more "
+            "time by --seconds"
         )
 
 

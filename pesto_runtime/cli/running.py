@@ -194,7 +194,7 @@ def run(
     ] = False,
     patience: Annotated[
         float,
-        typer.Option(min=0, help="Seconds to wait for a service that restarts or is away."),
+        typer.Option(min=0, help="Seconds that a call waits for a service that is away."),
     ] = 60.0,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite a result of another pipeline or scene.")
@@ -310,6 +310,7 @@ def show_result(result: Mapping[str, JsonValue], folder: Path) -> None:
     typer.echo(
         f"{result['status']} in {result['seconds']} s: {tiles['computed']} tiles computed, "
         f"{tiles['reused']} reused, {tiles['holes']} holes"
+        + (f", {result['verified_tiles']} verified" if result.get("verified_tiles") else "")
     )
     for name, output in outputs.items():
         if isinstance(output, dict):

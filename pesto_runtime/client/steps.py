@@ -187,8 +187,18 @@ def exchange(
             if failures > patience.retries and not (
                 isinstance(error, Unreachable) and away_s < patience.outage_s
             ):
-                raise error
+                raise _after_waiting(error, away_s)
         yield Wait(wait_s)
+
+
+def _after_waiting(error: PestoError, away_s: float) -> PestoError:
+    """Return the same error with the time that was waited; a service that is away says none."""
+    if not isinstance(error, Unreachable) or away_s < 1:
+        return error
+    return Unreachable(
+        f"{error.detail} (waited for {away_s:.0f} s, the patience of the call)",
+        retry_after_s=error.retry_after_s,
+    )
 
 
 def advance(

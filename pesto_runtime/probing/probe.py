@@ -48,6 +48,16 @@ class ProbeReport:
         of_memory = memory_faults(self.description, self.memory) if self.memory else ()
         return (*self.verdict.faults, *of_memory)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all experiments were made; otherwise a margin is a lower limit only."""
+        return not isinstance(self.measured, Measured) or self.measured.is_complete
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Fields of the contract that say more than was measured; none before the end."""
+        return self.verdict.remarks if self.is_complete else ()
+
     def to_json(self) -> dict[str, JsonValue]:
         """Return the report as a document."""
         said = self.description
@@ -59,7 +69,7 @@ class ProbeReport:
             "nature": self.verdict.nature,
             "reaches": self.verdict.reaches,
             "errors": self.faults,
-            "remarks": self.verdict.remarks,
+            "remarks": self.remarks,
             "seed": self.seed,
             "measured": {k: v for k, v in vars(self.measured).items() if k != "profiles"},
             "memory": self.memory,
@@ -138,8 +148,9 @@ def _verdict_of_fold(folded: Folded) -> Verdict:
 def _measured_lines(verdict: Verdict, measured: Measured) -> Iterator[str]:
     for each in verdict.reaches if not measured.is_random else ():
         declared = "nothing" if each.declared is None else each.declared.to_json()
+        at_least = "" if measured.is_complete else "at least "
         is_over = each.unlimited or each.displaced
-        margin = f"over {measured.limit}" if is_over else each.margin.to_json()
+        margin = f"over {measured.limit}" if is_over else f"{at_least}{each.margin.to_json()}"
         data = f", on data: {', '.join(each.data)}" if each.data else ""
         yield f"  {each.input} -> {each.output}: margin {margin}, declared {declared}{data}"
     if verdict.nature == "map":
@@ -147,9 +158,9 @@ def _measured_lines(verdict: Verdict, measured: Measured) -> Iterator[str]:
         exact = f"within {verdict.tolerance:.2g}" if verdict.tolerance else "bitwise"
         yield f"  alignment {measured.align}, scale {', '.join(scales)}, {exact}"
         rows, cols = measured.size
-        ended = "" if measured.is_complete else "; the time ended before all experiments"
-        yield (
-            f"No difference was found beyond these margins, up to {measured.limit} pixels in "
-            f"images of {cols} x {rows}{ended}. Data that need a larger one cannot be excluded: "
-            "give your own by -i."
-        )
+        if measured.is_complete:
+            yield (
+                f"No difference was found beyond these margins, up to {measured.limit} pixels in "
+                f"images of {cols} x {rows}. Data that need a larger one cannot be excluded: "
+                "give your own by -i."
+            )

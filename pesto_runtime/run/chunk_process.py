@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pesto_runtime.contract import Chunk
 from pesto_runtime.errors import PestoError
@@ -32,13 +32,19 @@ def main() -> None:
     """Run chunks until the standard input ends."""
     # A terminal sends Ctrl-C to all processes of the group; the parent stops the workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the author's code prints
-        sys.path[:] = json.loads(sys.stdin.readline())
+    with (
+        os.fdopen(os.dup(0)) as commands,
+        os.fdopen(os.dup(1), "w", buffering=1) as answers,
+        open(os.devnull) as nothing,  # noqa: PTH123  # not a file
+    ):
+        # What the author's code reads and prints, and what its children do.
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+        sys.path[:] = json.loads(commands.readline())
         limit_cache()
         chunks: SimpleQueue[Chunk] = SimpleQueue()
         stopped = threading.Event()
-        threading.Thread(target=_read, args=(chunks, stopped), daemon=True).start()
+        threading.Thread(target=_read, args=(commands, chunks, stopped), daemon=True).start()
 
         def answer(kind: str, content: object) -> None:
             answers.write(json.dumps({kind: content}) + "\n")
@@ -57,13 +63,14 @@ def main() -> None:
                 answer("bug", traceback.format_exc())
 
 
-def _read(chunks: SimpleQueue[Chunk], stopped: threading.Event) -> None:
-    for line in sys.stdin:
+def _read(commands: TextIO, chunks: SimpleQueue[Chunk], stopped: threading.Event) -> None:
+    for line in commands:
         if line.strip() == STOP:
             stopped.set()
         else:
             chunks.put(Chunk.model_validate_json(line))
-    os._exit(0)  # the main thread may be inside the author's code
+    # The main thread may be inside the author's code, which may have started processes.
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.errors import NotFound, PestoError, RunFailed, StoreFailed
+from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster.block_codec import BlockCodec
@@ -41,7 +41,7 @@ from pesto_runtime.run.features import collection_text, crs_member, decode_block
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter
-from pesto_runtime.run.repairing import read_block_object
+from pesto_runtime.run.repairing import complete, read_block_object, recorded_holes
 from pesto_runtime.run.tile import in_stage
 from pesto_runtime.tiling import block_window, blocks_of
 
@@ -204,7 +204,12 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
     if phase.kind == "call":
         call(plan_href, phase.stages[0].id)
         return ()
-    for raster in read_later(context.phases, number):
+    later = read_later(context.phases, number)
+    holes = recorded_holes(plan_href)
+    for owner in (*later, *(stage.id for stage in phase.reduces)):
+        if complete(plan_href, owner, holes):
+            holes = recorded_holes(plan_href)
+    for raster in later:
         if not missing_blocks(context, raster):
             materialise(plan_href, raster)
     return tuple(stage.id for stage in phase.reduces if not reduce(plan_href, stage.id))
@@ -319,6 +324,8 @@ def _blocks(
             continue
         try:
             yield context.store.get(holed_name(context, raster, index))
+        except Damaged:
+            raise
         except NotFound:
             yield _empty_block(layout, index)
 
@@ -360,6 +367,8 @@ def _located(plan_href: str, vector: str, holes: list[Window]) -> Iterator[dict[
 def _holed_block(context: RunContext, vector: str, index: tuple[int, int]) -> bytes:
     try:
         return context.store.get(holed_name(context, vector, index))
+    except Damaged:
+        raise
     except NotFound:
         return b"[]"
 

@@ -218,12 +218,12 @@ def forget_run(plan: Plan) -> None:
     store, keys = open_store(plan.store), set(plan.keys.values())
     for key in keys:
         for folder in ("blocks", "features", "holes", "partials", "unfinished"):
-            store.delete(list(store.names(f"{folder}/{key}")))
+            store.delete_folder(f"{folder}/{key}")
     stored = [(folder, keys) for folder in _RESULT_FOLDERS]
     for folder, known in (*stored, (_PLANS, {plan.run})):
         names = [name for name in store.names(folder) if _stem(name) in known]
         store.delete(names)
-    store.delete(list(store.names(f"manifests/{plan.run}")))
+    store.delete_folder(f"manifests/{plan.run}")
     # A worker of an orchestrator outlives the run: with the cached plan it would start a chunk of a
     # run that no longer exists, and store blocks that are never deleted.
     load_context.cache_clear()
@@ -265,8 +265,23 @@ def missing_blocks(context: RunContext, name: str) -> tuple[BlockIndex, ...]:
 
 def stored_blocks(context: RunContext, name: str) -> set[BlockIndex]:
     """Return the blocks (row, col) of a raster or a vector that are stored without a hole."""
-    folder = "features" if isinstance(context.types[name], VectorType) else "blocks"
-    return {_index(each) for each in context.store.names(f"{folder}/{context.plan.keys[name]}")}
+    return {_index(each) for each in context.store.names(folder_of(context, name))}
+
+
+def grid_of(context: RunContext, owner: str) -> str:
+    """Return the raster or vector whose blocks an owner has: of a reduce, its first raster."""
+    stage = context.stages.get(owner)
+    return owner if stage is None else str(next(iter(stage.rasters.values())))
+
+
+def folder_of(context: RunContext, owner: str) -> str:
+    """Return the folder of the objects of a raster, a vector, or a reduce (by its id)."""
+    kind = "blocks"
+    if owner in context.stages:
+        kind = "partials"
+    elif isinstance(context.types[owner], VectorType):
+        kind = "features"
+    return f"{kind}/{context.plan.keys[owner]}"
 
 
 def block_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:

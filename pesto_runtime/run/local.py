@@ -20,7 +20,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.contract import Chunk
@@ -69,7 +69,9 @@ class LocalEngine:
             Interrupted: stopped by Ctrl-C; the same call resumes the run.
             PestoError: the run failed; nothing is published.
         """
-        pipeline, folder = request.pipeline, request.folder
+        pipeline = request.pipeline
+        # The author's code may change the working directory.
+        folder = request.folder.absolute()
         services = resolve_services(
             pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
@@ -174,7 +176,8 @@ class _LocalRun:
                 seconds.append(time.perf_counter() - begun)
         finally:
             self._workers.close()
-        verify_tiles(self._href, request.verify_tiles)
+        verified = verify_tiles(self._href, request.verify_tiles)
+        record = replace(record, verified_tiles=verified)
         return publish(self._href, workspace, record, as_cog=request.as_cog)
 
     def _run_chunks(self, phase: int, count: int) -> None:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as changed
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from pesto_runtime.errors import FolderInUse, StoreFailed
 from pesto_runtime.hrefs import path_of
+from pesto_runtime.run.result import read_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +134,7 @@ def release(folder: Path, run: str, *, member: str) -> bool:
     owner = owner_of(folder)
     if owner is None or owner.run != run:
         return True
-    others = tuple(each for each in owner.members if each != member)
+    others = tuple(each for each in owner.members if each not in (member, ""))
     if others and _is_at_work(folder, owner):
         _write(folder, changed(owner, members=others))
         return False
@@ -199,23 +201,23 @@ def in_use(folder: Path) -> FolderInUse:
 
 def _require_own_result(folder: Path, plan: Plan) -> None:
     """Require that a finished result in the folder is of this pipeline and these scenes."""
-    try:
-        result = json.loads((folder / "result.json").read_bytes())
-        pipeline, inputs = result["pipeline"], result["inputs"]
-        scenes = {name: each["href"] for name, each in inputs.items() if _is_scene(each)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    result = read_result(folder)
+    if result is None:
         return
+    pipeline, inputs = result.document["pipeline"], result.document["inputs"]
+    named = inputs.items() if isinstance(inputs, dict) else ()
+    scenes = {name: str(each["href"]) for name, each in named if _is_scene(each)}
     wanted = {name: scene.href for name, scene in plan.scenes.items()}
     if (pipeline, scenes) != (plan.pipeline["name"], wanted):
-        found = ", ".join([str(pipeline), *map(str, scenes.values())])
+        found = ", ".join([str(pipeline), *scenes.values()])
         raise FolderInUse(
-            f"{folder} has the finished result of another run ({found}; run {result.get('run')}): "
-            "choose another folder, or overwrite it (--replace, or replace=True of the task that "
-            "plans)"
+            f"{folder} has the finished result of another run ({found}; run "
+            f"{result.document['run']}): choose another folder, or overwrite it (--replace, or "
+            "replace=True of the task that plans)"
         )
 
 
-def _is_scene(value: object) -> bool:
+def _is_scene(value: object) -> TypeGuard[dict[str, object]]:
     return isinstance(value, dict) and set(value) == {"href", "identity"}
 
 
@@ -223,10 +225,16 @@ def _in_use(folder: Path, owner: Owner) -> FolderInUse:
     age = max(0.0, _age_s(folder))
     silent = f"last sign {age:.0f} s ago" if age < 10 * _EXPIRES_S else "without a sign of life"
     process = f" in process {owner.pid}" if owner.pid else ""
+    # A process has the folder's lock as long as it lives: nobody can take that away.
+    way_out = (
+        f"wait for it, end process {owner.pid}, or choose another folder"
+        if owner.pid
+        else "wait for it, choose another folder, or take the folder over (--take-over, or "
+        "take_over=True of the task that plans)"
+    )
     return FolderInUse(
         f"{folder} is in use by run {owner.run} of pipeline {owner.pipeline!r} on {owner.host}"
-        f"{process}, since {owner.since}, {silent}: wait for it, choose another folder, or take "
-        "the folder over (--take-over, or take_over=True of the task that plans)"
+        f"{process}, since {owner.since}, {silent}: {way_out}"
     )
 
 
@@ -238,7 +246,8 @@ def _age_s(folder: Path) -> float:
         os.utime(clock)
     try:
         now = clock.stat().st_mtime if clock.exists() else time.time()
-        return now - (folder / WORKSPACE / OWNER).stat().st_mtime
+        # A sign from the future is none: it would never expire.
+        return abs(now - (folder / WORKSPACE / OWNER).stat().st_mtime)
     except OSError:
         return _EXPIRES_S
 
@@ -262,7 +271,7 @@ def _is_at_work(folder: Path, owner: Owner) -> bool:
 
 def _write(folder: Path, owner: Owner) -> None:
     path = folder / WORKSPACE / OWNER
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.write_text(json.dumps(asdict(owner)) + "\n")
         part.replace(path)

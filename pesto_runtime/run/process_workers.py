@@ -7,6 +7,9 @@ process is killed. A crash costs the chunk that the child ran.
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +24,9 @@ from pesto_runtime.run.chunk_process import STOP
 from pesto_runtime.run.records import TileRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+_READ_BYTES = 1 << 16
 
 
 class ProcessWorkers:
@@ -86,10 +91,11 @@ class ChunkProcess:
             [sys.executable, "-m", "pesto_runtime.run.chunk_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
             process_group=0,
         )
+        self._output = self._process.stdout.fileno() if self._process.stdout else -1
+        self._end = os.pidfd_open(self._process.pid)
+        self._read = b""
         self._send(json.dumps(sys.path))
 
     def run(self, chunk: Chunk, *, on_tile: Callable[[TileRecord], None]) -> ChunkResult:
@@ -100,9 +106,7 @@ class ChunkProcess:
             PestoError: as for `process`.
         """
         self._send(chunk.model_dump_json())
-        for line in self._process.stdout or ():
-            if not line.endswith("\n"):  # the process died in the middle of it
-                break
+        for line in self._lines():
             ((kind, content),) = json.loads(line).items()
             if kind == "tile":
                 window, seconds, state = content
@@ -115,19 +119,39 @@ class ChunkProcess:
                 raise RuntimeError(f"a worker process failed:\n{content}")
         raise BrokenExecutor(f"worker process {self._process.pid} died")
 
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines that it writes, until it has ended."""
+        # Its output alone does not tell its end: a process that it forked may hold it open.
+        poll = select.poll()
+        poll.register(self._output, select.POLLIN)
+        poll.register(self._end, select.POLLIN)
+        while True:
+            while b"\n" in self._read:
+                line, _, self._read = self._read.partition(b"\n")
+                yield line
+            ready = {handle for handle, _ in poll.poll()}
+            data = os.read(self._output, _READ_BYTES) if self._output in ready else b""
+            if not data:
+                return
+            self._read += data
+
     def stop(self) -> None:
         """Stop it before its next tile."""
         self._send(STOP)
 
     def close(self) -> None:
-        """End it: it ends with its standard input."""
+        """End it, and all processes that it has started."""
+        with suppress(OSError):  # they have ended
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):
                 if pipe is not None:
                     pipe.close()
-        self._process.wait()
+        os.close(self._end)
 
     def _send(self, line: str) -> None:
         with suppress(OSError):  # of a dead process; its output ends, too
             if self._process.stdin is not None:
-                self._process.stdin.write(line + "\n")
+                self._process.stdin.write(line.encode() + b"\n")
+                self._process.stdin.flush()

@@ -5,7 +5,6 @@ Reads only the output folder; the run store may be gone.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,11 @@ from pesto_runtime.errors import InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster.product import block_checksums, file_sha256
 from pesto_runtime.raster.read import read_scene
+from pesto_runtime.run.result import RESULT, read_result
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -55,26 +56,25 @@ def verify_result(folder: Path) -> tuple[OutputCheck, ...]:
         NotFound: the folder has no `result.json`.
         InvalidInput: it is not a result.
     """
-    path = folder / "result.json"
-    try:
-        outputs: dict[str, dict[str, JsonValue]] = json.loads(path.read_bytes())["outputs"]
-        found = [(name, folder / str(each["path"]), each) for name, each in outputs.items()]
-        wanted = [str(each["sha256"]) for each in outputs.values()]
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist: no run has finished in this folder") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidInput(f"{path} is not the result of a run: {error}") from error
+    if not (folder / RESULT).exists():
+        raise NotFound(f"{folder / RESULT} does not exist: no run has finished in this folder")
+    result = read_result(folder)
+    if result is None:
+        raise InvalidInput(
+            f"{folder / RESULT} is not the result of a run: it lacks a member, or an output has a "
+            "path that is not its name"
+        )
     return tuple(
-        _checked(name, file, entry, sha256)
-        for (name, file, entry), sha256 in zip(found, wanted, strict=True)
+        _checked(name, folder / str(entry["path"]), entry) for name, entry in result.outputs.items()
     )
 
 
-def _checked(name: str, path: Path, entry: dict[str, JsonValue], wanted: str) -> OutputCheck:
+def _checked(name: str, path: Path, entry: Mapping[str, JsonValue]) -> OutputCheck:
+    if not path.is_file():
+        return OutputCheck(name, path, "is not a file" if path.exists() else "does not exist")
+    wanted = entry["sha256"]
     try:
         digest, size = file_sha256(path)
-    except FileNotFoundError:
-        return OutputCheck(name, path, "does not exist")
     except OSError as error:
         return OutputCheck(name, path, f"cannot be read: {error.strerror}")
     if digest == wanted:
@@ -93,7 +93,8 @@ def _checked(name: str, path: Path, entry: dict[str, JsonValue], wanted: str) ->
         for number, index in enumerate(blocks_of(size_px))
         if _part(found, number) != _part(checksums, number)
     )
-    where = f"{len(windows)} blocks differ" if windows else "no block differs, but the header does"
+    count = "1 block differs" if len(windows) == 1 else f"{len(windows)} blocks differ"
+    where = count if windows else "no block differs, but the header does"
     return OutputCheck(name, path, f"{detail}; {where}", windows)
 
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Hole, Pipeline, parse_binding
@@ -23,12 +22,20 @@ from pesto_runtime.run.closing import merge, mosaic
 from pesto_runtime.run.context import RunContext, context_of, load_context, skipped_stages
 from pesto_runtime.run.ownership import claim, release
 from pesto_runtime.run.records import tile_records
-from pesto_runtime.run.repairing import repaired_manifests
-from pesto_runtime.run.result import entries, hole_features, result_document, tile_counts
+from pesto_runtime.run.repairing import complete, recorded_holes, repaired_manifests
+from pesto_runtime.run.result import (
+    RESULT,
+    SUFFIXES,
+    hole_features,
+    read_result,
+    result_document,
+    tile_counts,
+)
 from pesto_runtime.run.workspace import locked_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
+    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -37,10 +44,9 @@ if TYPE_CHECKING:
     from pesto_runtime.run.workspace import Workspace
 
 
-_HOLES, _REPORT, _RESULT = "holes.geojson", "report.html", "result.json"
+_HOLES, _REPORT = "holes.geojson", "report.html"
 _PATIENCE_S = 60.0
 """Wait for the lock at the end of a run: an orchestrator may retry a task that still publishes."""
-_SUFFIXES = (".tif", ".json", ".geojson")
 
 _LOST = (
     ": was the store cleaned, or did another run that uses it end? run the same command again: it "
@@ -68,8 +74,11 @@ def publish(
         StoreFailed: disk full, or not writable; the same command goes on.
     """
     context = load_context(plan_href)
+    holes = recorded_holes(plan_href)
+    for owner in _gridded_outputs(context):
+        if complete(plan_href, owner, holes):
+            holes = recorded_holes(plan_href)
     manifests = repaired_manifests(plan_href)
-    holes = [Hole.model_validate(each) for m in manifests for each in entries(m, "holes")]
     references = _references(context, holes, manifests)
     try:
         outputs = {
@@ -164,15 +173,24 @@ def finished_result(folder: Path, run: str, *, as_cog: bool = False) -> dict[str
         run: Key of the run.
         as_cog: Whether its image outputs are cloud-optimised GeoTIFFs.
     """
-    wanted = (run, "COMPLETE", _form(as_cog=as_cog))
-    try:
-        result = json.loads((folder / _RESULT).read_text())
-        complete = (result["run"], result["status"], result["form"]) == wanted
-        outputs = [(folder / each["path"], each["sha256"]) for each in result["outputs"].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    result = read_result(folder)
+    if result is None or not result.outputs:
         return None
-    intact = all(path.is_file() and file_sha256(path)[0] == digest for path, digest in outputs)
-    return result if complete and intact else None
+    wanted = (run, "COMPLETE", _form(as_cog=as_cog))
+    if tuple(result.document.get(name) for name in ("run", "status", "form")) != wanted:
+        return None
+    is_intact = all(
+        _has_sha256(folder / str(entry["path"]), entry["sha256"])
+        for entry in result.outputs.values()
+    )
+    return result.document if is_intact else None
+
+
+def _has_sha256(path: Path, digest: object) -> bool:
+    try:
+        return path.is_file() and file_sha256(path)[0] == digest
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -186,6 +204,16 @@ class _Output:
 
     part: Path
     entry: dict[str, JsonValue]
+
+
+def _gridded_outputs(context: RunContext) -> list[str]:
+    """Return the rasters and vectors among the outputs whose phases were not skipped."""
+    skipped = skipped_stages(context)
+    bindings = (
+        parse_binding(each) for each in Pipeline.parse(context.plan.pipeline).outputs.values()
+    )
+    names = [str(each) for each in bindings if each and each.owner not in skipped]
+    return [name for name in names if isinstance(context.types[name], (RasterType, VectorType))]
 
 
 def _references(
@@ -289,16 +317,28 @@ def _move(
         StoreFailed: the same for the report.
     """
     folder = workspace.folder
+    _require_replaceable(folder, [str(output.entry["path"]) for output in outputs.values()])
     _withdraw(folder, keep={str(output.entry["path"]) for output in outputs.values()})
     for name in set(Pipeline.parse(context.plan.pipeline).outputs) - set(outputs):
-        for suffix in _SUFFIXES:
+        for suffix in SUFFIXES:
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
     for output in outputs.values():
         output.part.replace(folder / str(output.entry["path"]))
     if features is not None:
         _written(workspace.path / _HOLES, features).replace(folder / _HOLES)
     _publish_report(context, workspace, result)
-    _written(workspace.path / _RESULT, result).replace(folder / _RESULT)
+    _written(workspace.path / RESULT, result).replace(folder / RESULT)
+
+
+def _require_replaceable(folder: Path, outputs: Sequence[str]) -> None:
+    """Require that no directory has the name of a file that will be published.
+
+    Raises:
+        StoreFailed: names the directory; nothing has been deleted yet.
+    """
+    for name in (*outputs, _HOLES, _REPORT, RESULT):
+        if (folder / name).is_dir():
+            raise StoreFailed(f"{folder / name} is a directory: move it, then run again")
 
 
 def _withdraw(folder: Path, *, keep: Set[str]) -> None:
@@ -306,16 +346,12 @@ def _withdraw(folder: Path, *, keep: Set[str]) -> None:
 
     The result goes first, so that no reader takes the new files for those of the old result.
     """
-    path = folder / _RESULT
-    try:
-        earlier = json.loads(path.read_bytes())
-        names = {str(each["path"]) for each in earlier["outputs"].values()} - keep
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        names = set()
-    path.unlink(missing_ok=True)
+    earlier = read_result(folder)
+    found = () if earlier is None else earlier.outputs.values()
+    names = {str(each["path"]) for each in found} - keep
+    (folder / RESULT).unlink(missing_ok=True)
     for name in (*names, _HOLES, _REPORT):
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 def _publish_report(

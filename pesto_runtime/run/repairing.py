@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Chunk
+from pesto_runtime.contract import Chunk, Hole
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.run.chunk import process, tiles_at_once
-from pesto_runtime.run.context import load_context
-from pesto_runtime.tiling import blocks_touching, scaled_window
+from pesto_runtime.run.context import folder_of, grid_of, holed_name, load_context
+from pesto_runtime.tiling import blocks_of, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pydantic import JsonValue
 
+    from pesto_runtime.run.context import RunContext
     from pesto_runtime.tiling import BlockIndex
 
 _CHUNKS = re.compile(r"/(\d+)-(\d+)-(\d+)\.json$")
@@ -71,6 +72,59 @@ def repaired_manifests(plan_href: str) -> list[dict[str, JsonValue]]:
     return found
 
 
+def recorded_holes(plan_href: str) -> list[Hole]:
+    """Return the tiles of a run that failed finally.
+
+    Raises:
+        PestoError: as for `process`.
+    """
+    found = []
+    for manifest in repaired_manifests(plan_href):
+        holes = manifest.get("holes")
+        found += [Hole.model_validate(each) for each in (holes if isinstance(holes, list) else [])]
+    return found
+
+
+def complete(plan_href: str, owner: str, holes: Sequence[Hole]) -> bool:
+    """Run the chunks again whose objects are missing although no tile of their block failed.
+
+    The store was cleaned or damaged: without this, a hole elsewhere would let them pass for holes.
+
+    Args:
+        plan_href: Href of the plan.
+        owner: A raster or vector, or the id of a reduce.
+        holes: The tiles that failed finally.
+
+    Returns:
+        Whether a chunk ran; the holes may then be others.
+
+    Raises:
+        PestoError: as for `process`.
+    """
+    context = load_context(plan_href)
+    grid = grid_of(context, owner)
+    scale, size = context.grid_type(grid).scale, context.sizes[grid]
+    failed = {
+        index for hole in holes for index in blocks_touching(scaled_window(hole.window, scale))
+    }
+    folder = folder_of(context, owner)
+    there = {tuple(map(int, n.rsplit("/", 2)[1:])) for n in context.store.names(folder)}
+    lost = [
+        index
+        for index in blocks_of(size)
+        if index not in there and not (index in failed and _has_hole(context, owner, index))
+    ]
+    chunks = {chunk for index in lost for chunk in _chunks_of(plan_href, owner, index)}
+    for chunk in sorted(chunks, key=lambda each: each.start):
+        _run(chunk)
+    return bool(chunks)
+
+
+def _has_hole(context: RunContext, owner: str, index: BlockIndex) -> bool:
+    """Whether the pixels beside a hole are stored; a reduce has none."""
+    return owner in context.stages or context.store.has(holed_name(context, owner, index))
+
+
 def _compute_again(plan_href: str, owner: str, index: BlockIndex) -> None:
     for chunk in _chunks_of(plan_href, owner, index):
         _run(chunk)
@@ -80,10 +134,9 @@ def _chunks_of(plan_href: str, owner: str, index: BlockIndex) -> Iterator[Chunk]
     """Yield the chunk that stores the objects of a block."""
     context = load_context(plan_href)
     for number, phase in enumerate(context.phases):
-        reduces = {stage.id: str(next(iter(stage.rasters.values()))) for stage in phase.reduces}
-        if owner not in phase.writes and owner not in reduces:
+        if owner not in phase.writes and owner not in {stage.id for stage in phase.reduces}:
             continue
-        scale = context.grid_type(reduces.get(owner, owner)).scale
+        scale = context.grid_type(grid_of(context, owner)).scale
         for start, window in enumerate(context.plan.phases[number].chunks):
             if index in blocks_touching(scaled_window(window, scale)):
                 yield Chunk(plan=plan_href, phase=number, start=start, stop=start + 1)

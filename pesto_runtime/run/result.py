@@ -5,7 +5,9 @@ This file writes nothing: `run/publishing.py` does.
 
 from __future__ import annotations
 
+import json
 import platform
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,12 +22,16 @@ from pesto_runtime.run.features import crs_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Hole, Scene
     from pesto_runtime.run.context import RunContext
 
+RESULT = "result.json"
+SUFFIXES = (".tif", ".json", ".geojson")
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _PACKAGES = ("pesto-workflows", "numpy", "rasterio", "obstore", "pydantic")
 
 
@@ -37,16 +43,54 @@ class RunRecord:
         engine: Name and settings of the engine, and its id of the run.
         started: Time of the start.
         phase_seconds: Seconds of each phase that ran, if the engine has measured them.
+        verified_tiles: Number of tiles that were computed again and compared.
     """
 
     engine: Mapping[str, JsonValue]
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     phase_seconds: Sequence[float] = ()
+    verified_tiles: int = 0
 
     @property
     def member(self) -> str:
         """The engine's id of the run, by which it shares an output folder."""
         return member_of(self.engine)
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """A `result.json` that was read from a folder.
+
+    Attributes:
+        document: Its content.
+        outputs: Output name -> its entry; `path` is the name of a file in the folder.
+    """
+
+    document: dict[str, JsonValue]
+    outputs: Mapping[str, Mapping[str, JsonValue]]
+
+
+def read_result(folder: Path) -> PublishedResult | None:
+    """Read the `result.json` of a folder; None if it is absent, or not the result of a run.
+
+    Anybody may have written the file: names that lead outside the folder are not accepted.
+    """
+    path = folder / RESULT
+    if not path.is_file():  # a pipe would never end
+        return None
+    try:
+        document = json.loads(path.read_bytes())
+        outputs = document["outputs"]
+        names = {name: entry["path"] for name, entry in outputs.items()}
+        has_all = all(isinstance(entry["sha256"], str) for entry in outputs.values())
+        is_complete = {"run", "status", "pipeline", "inputs", "tiles", "seconds"} <= set(document)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    is_sound = all(
+        _NAME.fullmatch(name) and file in {f"{name}{suffix}" for suffix in SUFFIXES}
+        for name, file in names.items()
+    )
+    return PublishedResult(document, outputs) if is_sound and has_all and is_complete else None
 
 
 def member_of(engine: Mapping[str, JsonValue]) -> str:
@@ -105,6 +149,7 @@ def result_document(
             **plan.parameters,
         },
         "tiles": {"computed": tally["done"], "reused": tally["reused"], "holes": len(holes)},
+        "verified_tiles": record.verified_tiles,
         "chunks": sum("tiles" in manifest for manifest in manifests),
         "bytes_read": sum(int(str(each.get("bytes_read", 0))) for each in manifests),
         "phases": _phases(context, record),

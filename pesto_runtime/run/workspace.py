@@ -6,6 +6,7 @@ Which run owns the folder is in `run/ownership.py`, what is published into it in
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -79,9 +80,16 @@ class Workspace:
             self.clear()
 
     def remove(self) -> None:
-        """Delete the folder, while this process still has the lock."""
+        """Delete the folder, while this process still has the lock.
+
+        Without its lock, another run may have the folder at once: then it stays.
+        """
         (self.path / _LOCK).unlink(missing_ok=True)
-        self.path.rmdir()
+        try:
+            self.path.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
 
 
 @contextmanager
@@ -118,8 +126,10 @@ def locked_workspace(
             with _refusals_of(folder):
                 if workspace.is_empty:
                     workspace.remove()
-                if is_new and not any(folder.iterdir()):
-                    folder.rmdir()
+                if is_new:
+                    with suppress(FileNotFoundError):
+                        if not any(folder.iterdir()):
+                            folder.rmdir()
         finally:
             os.close(handle)
 
@@ -158,11 +168,20 @@ def _locked(
         time.sleep(_POLL_S)
 
 
-def _opened(workspace: Workspace) -> int:
+def _opened(workspace: Workspace, tries: int = 20) -> int:
+    if workspace.path.is_symlink():
+        raise StoreRefused(
+            f"{workspace.path} is a symbolic link, and everything in it would be deleted at the "
+            "end of a run: delete the link"
+        )
     try:
         workspace.path.mkdir(parents=True, exist_ok=True)
         return os.open(workspace.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
+        # Another run may delete the empty folder at this moment.
+        if isinstance(error, (FileNotFoundError, FileExistsError)) and tries:
+            time.sleep(_POLL_S / 10)
+            return _opened(workspace, tries - 1)
         raise StoreRefused(
             f"{workspace.folder} cannot be an output folder: {error.strerror}; choose a directory "
             "that is writable"

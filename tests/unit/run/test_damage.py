@@ -14,8 +14,9 @@ from pesto_runtime.raster import product
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import load_context
 from pesto_runtime.store import Store
+from tests.support.processes import MARKER
 from tests.support.rasters import noise, tree, write_scene
-from tests.support.runs import Done, Settings, pipeline, run_local, stage
+from tests.support.runs import Done, Settings, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -183,6 +184,34 @@ def test_an_unfinished_product_that_is_damaged_is_written_anew(
 
 def stop(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["holes", "blocks", "unfinished"])
+@pytest.mark.parametrize("harm", [flip, empty], ids=lambda each: each.__name__)
+def test_a_real_hole_does_not_excuse_a_damaged_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, harm: Callable[..., bytes]
+) -> None:
+    """The product has the nodata of the failed tile alone, as that of an undisturbed run."""
+    pixels, broken = noise(WIDTH, HEIGHT), tmp_path / "broken"
+    pixels[0, 300, 300] = MARKER
+    scene = write_scene(tmp_path / "h.tif", pixels)
+    broken.touch()
+    document = chain("fragile", broken=str(broken))
+    expected = run_local(document, tmp_path / "control", {"scene": scene})
+    assert expected.tiles[2] == 1
+    dice, done = random.Random(kind), list[str]()  # noqa: S311  # the same in every run
+
+    def harmed(plan_href: str, number: int) -> tuple[str, ...]:
+        for path in objects(tmp_path / "out", kind)[:2]:
+            path.write_bytes(harm(path.read_bytes(), [], dice))
+            done.append(path.name)
+        return close_phase(plan_href, number)
+
+    monkeypatch.setattr("pesto_runtime.run.local.close_phase", harmed)
+    made = run_local(document, tmp_path / "out", {"scene": scene})
+    assert done
+    assert made.result["status"] == "PARTIAL"
+    assert made.sha256() == expected.sha256()
 
 
 def test_an_object_says_what_is_wrong_once_and_is_gone(tmp_path: Path) -> None:

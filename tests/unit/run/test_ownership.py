@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import FolderInUse
+from pesto_runtime.errors import FolderInUse, StoreFailed, StoreRefused
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.chunk import process
+from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
 from pesto_runtime.run.ownership import abandon, claim, owner_of, release
 from pesto_runtime.run.planning import plan, read_inputs
@@ -214,3 +215,56 @@ def test_a_finished_result_is_overwritten_only_by_its_own_pipeline_and_scene(
     assert result["pipeline"] == document["name"]
     product = "picture.tif" if other == "pipeline" else "image.tif"
     assert tree(folder) == {product, "result.json", "report.html"}
+
+
+@pytest.mark.parametrize("change", ["deleted", "garbage", "from the future", "untouched"])
+def test_what_happens_to_the_owners_file_leaves_nothing(
+    tmp_path: Path, scene: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """In the middle of a run: the run ends as it would, and the folder is free."""
+    folder = tmp_path / "out"
+
+    def changed(plan_href: str, number: int) -> tuple[str, ...]:
+        path = folder / ".pesto" / "owner.json"
+        if change == "deleted":
+            path.unlink()
+        elif change == "garbage":
+            path.write_text("garbage")
+        elif change == "from the future":
+            os.utime(path, (time.time() + 1e6,) * 2)
+        return close_phase(plan_href, number)
+
+    monkeypatch.setattr("pesto_runtime.run.local.close_phase", changed)
+    assert run_local(chain("grow"), folder, {"scene": scene}).result["status"] == "COMPLETE"
+    assert tree(folder) == {"image.tif", "result.json", "report.html"}
+    assert not (folder / ".pesto").exists()
+
+
+def test_a_workspace_that_is_a_link_is_refused_and_its_target_stays(
+    tmp_path: Path, scene: Path
+) -> None:
+    """Everything in the workspace is deleted at the end of a run: never in another place."""
+    folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("keep")
+    (folder / ".pesto").symlink_to(elsewhere)
+    with pytest.raises(StoreRefused, match="is a symbolic link"):
+        run_local(chain("grow"), folder, {"scene": scene})
+    assert tree(elsewhere) == {"mine.txt"}
+
+
+def test_a_directory_with_the_name_of_an_output_is_named_before_anything_is_withdrawn(
+    tmp_path: Path, scene: Path
+) -> None:
+    """The result of before stays, and the same command goes on once the directory is away."""
+    folder = tmp_path / "out"
+    run_local(chain("above", level=10), folder, {"scene": scene})
+    before = (folder / "result.json").read_bytes()
+    (folder / "report.html").unlink()
+    (folder / "report.html").mkdir()
+    with pytest.raises(StoreFailed, match=r"report\.html is a directory"):
+        run_local(chain("above", level=20), folder, {"scene": scene})
+    assert (folder / "result.json").read_bytes() == before
+    (folder / "report.html").rmdir()
+    assert run_local(chain("above", level=20), folder, {"scene": scene}).tiles[1] > 0
