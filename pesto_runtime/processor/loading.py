@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pesto_runtime.processor.sources import Source
 
 _FORMS = "a target is file.py:function, package.module:function, or a PESTO project directory"
+_MOST_LOADS = 3
 # Reentrant, because an author's module may itself load a target while it is imported.
 _gate = threading.RLock()
 
@@ -93,10 +94,19 @@ def _path(text: str, base: Path | None) -> Path:
 
 
 def _project(directory: Path, profiles: tuple[str, ...]) -> Processor:
-    key = (directory, profiles, project_build(directory, profiles))
-    if key not in _projects:
-        _projects[key] = load_project(directory, profiles=profiles, build=key[2])
-    return _projects[key]
+    build = project_build(directory, profiles)
+    known = _projects.get((directory, profiles, build))
+    if known is not None:
+        return known
+    # Its JSON files are read before its code is imported: if a file changed between, load it again,
+    # but not for ever, because a project may itself write a file when it is imported.
+    loaded = load_project(directory, profiles=profiles)
+    for _ in range(_MOST_LOADS - 1):
+        if loaded.build == build:
+            break
+        build, loaded = loaded.build, load_project(directory, profiles=profiles)
+    _projects[directory, profiles, loaded.build] = loaded
+    return loaded
 
 
 def _load_file(path: Path) -> _LoadedModule:

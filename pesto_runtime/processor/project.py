@@ -176,10 +176,10 @@ class ProjectProcessor:
         }
 
 
-def load_project(
-    directory: Path, *, profiles: Sequence[str] = (), build: str | None = None
-) -> ProjectProcessor:
+def load_project(directory: Path, *, profiles: Sequence[str] = ()) -> ProjectProcessor:
     """Load a PESTO project and import its code; `on_start` is called by `setup`.
+
+    Its build is of the modules as they were compiled, and of the other files after the import.
 
     Raises:
         NotFound: the directory is not a project, or has no file for a profile.
@@ -190,8 +190,8 @@ def load_project(
     space = ModuleSpace(directory, supplied_modules(files.full_version, profiles))
     with space.active():
         process_class = _load_process_class(directory, files.description)
-    identity = build or project_build(directory, profiles)
-    return ProjectProcessor(files, identity, process_class, space)
+    build = project_build(directory, profiles, compiled=space.sources())
+    return ProjectProcessor(files, build, process_class, space)
 
 
 @dataclass(frozen=True)

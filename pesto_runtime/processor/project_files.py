@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.processor.sources import Source
+
 _TEXTS = ("title", "family", "description", "organization", "email")
 _OPTIONAL = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce")
 _RESERVED = ("required", "definition", "$schema", "title", "type", "content", "definitions",
@@ -69,11 +71,14 @@ def read_project(directory: Path, profiles: Sequence[str] = ()) -> ProjectFiles:
     )
 
 
-def project_build(directory: Path, profiles: Sequence[str] = ()) -> str:
+def project_build(
+    directory: Path, profiles: Sequence[str] = (), *, compiled: Sequence[Source] = ()
+) -> str:
     """Return `sha256:…` of the profiles and of all files that can change what a project computes.
 
     These are all files of `algorithm/` and `pesto/api/`, data files too, the version in
     `pesto/build/build.json`, and the modules of other folders, which the project may import.
+    Those in `compiled` count as they were compiled, the others as they are now.
     """
     folders = (directory / "algorithm", directory / "pesto" / "api")
     found = [file for folder in folders for file in folder.rglob("*")]
@@ -81,8 +86,9 @@ def project_build(directory: Path, profiles: Sequence[str] = ()) -> str:
     for package in directory.iterdir():
         if package.name.isidentifier() and package.name not in ("algorithm", "pesto"):
             found += package.rglob("*.py")
-    files = [file for file in found if file.is_file() and "__pycache__" not in file.parts]
-    return sources_digest(directory, files, profiles=profiles)
+    files = {file for file in found if file.is_file() and "__pycache__" not in file.parts}
+    sources = [each for each in compiled if each.file in files]
+    return sources_digest(directory, files, sources=sources, profiles=profiles)
 
 
 @dataclass(frozen=True)

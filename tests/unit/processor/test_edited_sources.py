@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.processor import load_processor
+from pesto_runtime.processor.project_files import project_build
 from tests.support.commands import waited
 
 if TYPE_CHECKING:
@@ -41,6 +43,20 @@ from pesto_runtime.processor import load_processor
 found = load_processor(sys.argv[1])
 print(found.build, *found.run({"number": 1.0}).values())
 """
+PROJECT = """
+import time
+from pathlib import Path
+from helper import ADD
+here = Path(__file__).parents[1]
+(here / "begun").touch()
+while not (here / "edited").exists():
+    time.sleep(0.01)
+from late import MORE
+
+class Process:
+    def process(self, number):
+        return {"number": number + ADD + MORE}
+"""
 ALSO = """
 import pesto_runtime
 @pesto_runtime.process(version="1")
@@ -55,6 +71,20 @@ def written(folder: Path, *, helper: str = "helper", add: int = 1) -> Path:
     (folder / "__init__.py").touch()
     (folder / "helper.py").write_text(f"ADD = {add}\n")
     (folder / "steps.py").write_text(SLOW.format(helper=helper))
+    return folder
+
+
+def project(folder: Path) -> Path:
+    """Write a project that imports a module, waits until `edited` exists, and imports another."""
+    ports = json.dumps({"number": {"type": "number"}})
+    texts = {
+        "algorithm/process.py": PROJECT, "helper.py": "ADD = 1\n", "late.py": "MORE = 1\n",
+        "pesto/api/description.json": json.dumps({"name": "slow", "version": "1.0"}),
+        "pesto/api/input_schema.json": ports, "pesto/api/output_schema.json": ports,
+    }  # fmt: skip
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     return folder
 
 
@@ -200,6 +230,47 @@ def test_a_package_that_is_edited_during_its_import_has_the_build_of_the_code_th
     after = told(folder, f"{package}.steps")
     assert after[0] != before[0]
     assert after[1] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "found", "after"),
+    [
+        ("helper.py", ("ADD = 1", "ADD = 2"), ("old", 3.0), ("new", 4.0)),
+        ("algorithm/process.py", ("+ ADD", "- ADD"), ("old", 3.0), ("new", 1.0)),
+        ("late.py", ("MORE = 1", "MORE = 2"), ("new", 4.0), ("new", 4.0)),
+        ("pesto/api/description.json", ("1.0", "2.0"), ("new", 3.0), ("new", 3.0)),
+        ("helper.py", ("ADD", "ADD"), ("old", 3.0), ("old", 3.0)),  # control
+    ],
+)
+def test_a_project_that_is_edited_during_its_import_has_the_build_of_what_it_has_read(
+    tmp_path: Path,
+    name: str,
+    edit: tuple[str, str],
+    found: tuple[str, float],
+    after: tuple[str, float],
+) -> None:
+    """Before the edit or after it; JSON files, too, which are read before the code."""
+    folder = project(tmp_path / "edited")
+    builds = {"old": project_build(folder)}
+    first = loaded_during(folder, str(folder), replaced(folder / name, edit))
+    builds["new"] = project_build(folder)
+    assert (first.build, result(first)) == (builds[found[0]], found[1])
+    again = load_processor(str(folder))
+    assert (again.build, result(again)) == (builds[after[0]], after[1])
+    assert (
+        again.description.version
+        == json.loads((folder / "pesto/api/description.json").read_text())["version"]
+    )
+    assert load_processor(str(folder)) is again
+
+
+def test_a_project_that_writes_a_file_when_it_is_imported_is_loaded(tmp_path: Path) -> None:
+    """Another file each time: it is not loaded for ever."""
+    folder = project(tmp_path / "writing")
+    code = folder / "algorithm" / "process.py"
+    code.write_text(code.read_text() + "(here / 'algorithm' / f'{time.time_ns()}.txt').touch()\n")
+    assert result(loaded_during(folder, str(folder), nothing)) == 3.0
+    assert len([*(folder / "algorithm").glob("*.txt")]) == 3
 
 
 def test_a_quick_edit_of_a_packages_init_is_compiled(
