@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -140,7 +141,8 @@ def test_one_run_owns_a_folder_and_the_same_one_joins(tmp_path: Path, second: st
 
     def perform(task: RunOperator, run: Task) -> object:
         try:
-            return task.perform(cast("Context", {"ti": run}))
+            dag_run = SimpleNamespace(run_id=f"run {id(run)}", dag_id="dag")
+            return task.perform(cast("Context", {"ti": run, "dag_run": dag_run}))
         except FolderInUse as error:
             return str(error)
 
