@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks.reliability.kills import Tally
-from benchmarks.reliability.scenario import RESULTS, products, scenario, undisturbed
+from benchmarks.reliability.scenario import RESULTS, TILE, products, scenario, undisturbed
+from pesto_runtime.engines import RunRequest, SilentListener
+from pesto_runtime.errors import PestoError
+from pesto_runtime.run.context import load_context
+from pesto_runtime.run.local import engine
+from pesto_runtime.run.planning import load_pipeline
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -32,18 +38,29 @@ def campaign(count: int, *, seed: int, tell: Callable[[str], None]) -> Tally:
         computed = place.root / "undisturbed"
         for name in RESULTS:
             (computed / name).unlink()
+        request = RunRequest(
+            pipeline=load_pipeline(place.root / "pipeline.json"),
+            base=place.root,
+            inputs={"scene": str(place.root / "s.tif")},
+            folder=computed,
+            tile=TILE,
+            workers=2,
+            keep=True,
+        )
         for number in range(count):
             out = place.root / "out"
             shutil.copytree(computed, out)
             kind, harm = _KINDS[number % len(_KINDS)], _HARMS[number % len(_HARMS)]
             _damage(out / ".pesto" / kind, harm, dice)
             tally.kills[f"{harm} of {kind}"] += 1
-            run = place.start(out)
-            told = run.communicate()[1]
-            if run.returncode:
-                tally.complaints.append(f"{harm} of {kind}: exit code {run.returncode}: {told}")
-            elif products(out) != expected:
-                tally.complaints.append(f"{harm} of {kind}: other bytes")
+            load_context.cache_clear()  # as in a new process
+            try:
+                engine.run(replace(request, folder=out), watcher=SilentListener())
+            except PestoError as error:
+                tally.complaints.append(f"{harm} of {kind}: {error}")
+            else:
+                if products(out) != expected:
+                    tally.complaints.append(f"{harm} of {kind}: other bytes")
             tally.runs += 1
             tell(f"{tally.runs} runs, {len(tally.complaints)} complaints")
             shutil.rmtree(out)
