@@ -145,7 +145,8 @@ class Store:
         self.delete(list(self.names(prefix)))
         if self.base.startswith("file:"):
             path = self.path(prefix)
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # what remains is of no run
+                shutil.rmtree(path)
             with suppress(OSError):  # other keys are still in it
                 path.parent.rmdir()
 
