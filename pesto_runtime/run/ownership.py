@@ -118,7 +118,8 @@ def require_free(
     is_other = owner is not None and owner.run != plan.run and _is_at_work(folder, owner)
     if owner is not None and is_other and not take_over and owner.members != (member,):
         raise in_use(folder)
-    if not replace:
+    is_owner = owner is not None and owner.run == plan.run  # and was asked when it claimed
+    if not replace and not is_owner:
         _require_own_result(folder, plan)
 
 

@@ -182,6 +182,27 @@ def test_two_runs_of_one_folder_do_not_publish_each_others_picture(
         claimed(folder, chain("grow"), other, member="second")
 
 
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_run_that_may_replace_a_result_when_it_plans_may_when_it_publishes(
+    tmp_path: Path, scene: Path, *, replace: bool
+) -> None:
+    """Task by task; without `replace` (control) it is refused when it plans."""
+    folder, other = tmp_path / "out", write_scene(tmp_path / "o.tif", noise(600, 300, seed=5))
+    run_local(chain("grow"), folder, {"scene": scene})
+    made = planned(folder, chain("grow"), other)
+    with locked_workspace(folder, run=made.run):
+        if not replace:
+            with pytest.raises(FolderInUse):
+                claim(folder, made, member="test:1")
+            return
+        claim(folder, made, member="test:1", replace=True)
+        href = begin_run(made)
+    for chunk in chunks_of(href, 0):
+        process(chunk)
+    record = RunRecord(engine={"name": "test", "run": 1})
+    assert publish_run(href, folder, record)["status"] == "COMPLETE"
+
+
 def test_a_run_that_plans_again_is_not_refused_by_itself(tmp_path: Path, scene: Path) -> None:
     """A repeated task may see another scene; a second run (control) would be refused."""
     folder, other = tmp_path / "out", write_scene(tmp_path / "o.tif", noise(600, 300, seed=5))
