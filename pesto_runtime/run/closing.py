@@ -26,6 +26,7 @@ from pesto_runtime.run.context import (
     RunContext,
     block_name,
     feature_name,
+    grid_of,
     holed_name,
     is_blocked,
     load_context,
@@ -154,7 +155,7 @@ def reduce(plan_href: str, stage_id: str) -> bool:
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
-    size = context.sizes[str(next(iter(stage.rasters.values())))]
+    size = context.sizes[grid_of(context, stage_id)]
     folded: dict[str, object] | None = None
     for index in blocks_of(size):
         try:

@@ -124,7 +124,7 @@ class RunContext:
         Raises:
             StoreFailed: the store cannot be written.
         """
-        self.store.delete(list(self.store.names(f"manifests/{self.plan.run}")))
+        self.store.delete_folder(f"manifests/{self.plan.run}")
 
 
 def begin_run(plan: Plan, *, joins: bool = False) -> str:

@@ -13,6 +13,7 @@ from pesto_runtime.contract import Chunk, Hole
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.context import folder_of, grid_of, holed_name, load_context
+from pesto_runtime.run.result import entries
 from pesto_runtime.tiling import blocks_of, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
@@ -78,11 +79,8 @@ def recorded_holes(plan_href: str) -> list[Hole]:
     Raises:
         PestoError: as for `process`.
     """
-    found = []
-    for manifest in repaired_manifests(plan_href):
-        holes = manifest.get("holes")
-        found += [Hole.model_validate(each) for each in (holes if isinstance(holes, list) else [])]
-    return found
+    manifests = repaired_manifests(plan_href)
+    return [Hole.model_validate(each) for m in manifests for each in entries(m, "holes")]
 
 
 def complete(plan_href: str, owner: str, holes: Sequence[Hole]) -> bool:
