@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, shortened
-from pesto_runtime.hrefs import looks_like_href
+from pesto_runtime.hrefs import image_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -237,19 +237,21 @@ def require_absolute_path(name: str, path: str | Path) -> Path:
     return Path(path)
 
 
-def require_absolute_images(images: Mapping[str, str]) -> None:
+def require_absolute_images(images: Mapping[str, JsonValue]) -> None:
     """Reject relative paths of images; hrefs are accepted.
 
     Args:
-        images: Input name -> path or href.
+        images: Input name -> path or href, or a reference with bands and a window, as text or as an
+            object.
 
     Raises:
-        InvalidInput: with the name of every relative path, and the solution.
+        InvalidInput: with the name of every relative path, and the solution; or a wrong reference.
     """
+    nowhere = Path("/")
     relative = [
         f"input {name!r} {shortened(image)}"
         for name, image in images.items()
-        if not looks_like_href(image) and not Path(image).is_absolute()
+        if image_reference(image) != image_reference(image, base=nowhere)
     ]
     if relative:
         raise _relative_error(relative, "an absolute path or an href")

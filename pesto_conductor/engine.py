@@ -210,7 +210,7 @@ def _workers(conductor: Conductor, request: RunRequest) -> RunWorkers:
 def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -> Document:
     """Return the workflow's input: that of the request, with absolute paths."""
     base = request.base.resolve()
-    scenes = {name: scene.href for name, scene in inputs.scenes.items()}
+    scenes = {name: str(scene.reference) for name, scene in inputs.scenes.items()}
     values: Document = {
         **request.inputs,
         **scenes,

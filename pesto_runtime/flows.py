@@ -10,19 +10,19 @@ flow("scene.tif").then("cloud_mask.py:cloud_mask").then("sieve.py:sieve").write(
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Pipeline, Reference
+from pesto_runtime.contract import ImageReference, Pipeline, Reference
 from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.run.planning import check_pipeline
 from pesto_runtime.run.services import find, resolve_services
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
@@ -34,7 +34,7 @@ _SCENE = Reference(owner="inputs", port="scene")
 
 
 def flow(
-    scene: str | Path,
+    scene: str | Path | ImageReference | Mapping[str, JsonValue],
     *,
     services: Mapping[str, str | tuple[str, ...]] | None = None,
     name: str = "flow",
@@ -42,10 +42,13 @@ def flow(
     """Start a flow at a scene.
 
     Args:
-        scene: Path or href of a raster.
+        scene: Path or href of a raster; with bands and a window as `HREF#bands=…`, as
+            `{"href", "bands", "window"}`, or as an `ImageReference`.
         services: Process name -> target, URL, or URLs of replicas.
         name: Name of the pipeline.
     """
+    if isinstance(scene, (ImageReference, Mapping)):
+        scene = str(image_reference(scene))
     return Flow(str(scene), dict(services or {}), name)
 
 

@@ -124,7 +124,7 @@ class PestoPlanOperator(RunOperator):
             {
                 name: value
                 for name, value in self.inputs.items()
-                if pipeline.inputs.get(name) == "image" and isinstance(value, str)
+                if pipeline.inputs.get(name) == "image" and value is not None
             }
         )
         planned = self._plan(pipeline, base, folder)

@@ -25,7 +25,7 @@ from pesto_airflow.trial.rest import ENDED, AirflowApi
 from pesto_airflow.trial.standalone import running_standalone
 from pesto_runtime.engines import refuse_verifying
 from pesto_runtime.errors import Interrupted, InvalidInput, RunFailed
-from pesto_runtime.hrefs import looks_like_href
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
@@ -249,11 +249,9 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
 
 
 def _absolute_inputs(request: RunRequest) -> dict[str, str]:
-    """Return the inputs with absolute paths: Airflow's workers have another working directory."""
+    """Return the inputs with hrefs of images: Airflow's workers have another working directory."""
     return {
-        name: str(Path(text).resolve())
-        if request.pipeline.inputs.get(name) == "image" and not looks_like_href(text)
-        else text
+        name: str(image_reference(text)) if request.pipeline.inputs.get(name) == "image" else text
         for name, text in request.inputs.items()
     }
 

@@ -7,12 +7,12 @@ pipeline whenever they parse a DAG. It does not run anything.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 from uuid import uuid4
 
-from pesto_runtime.contract import Pipeline, Plan
-from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
-from pesto_runtime.hrefs import as_href, file_href
+from pesto_runtime.contract import Pipeline, Plan, literal, parse_binding
+from pesto_runtime.errors import InvalidPipeline, PestoError
+from pesto_runtime.hrefs import file_href, image_reference
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
@@ -141,6 +141,7 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
+    pipeline, inputs = _with_literal_images(pipeline, services, inputs)
     inputs = inputs and _completed(pipeline, services, inputs)
     return check(
         pipeline,
@@ -184,18 +185,28 @@ def read_inputs(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> PipelineI
         pipeline: Declares the kind of each input.
         given: Input name -> text as on the command line (path or href of an image, a string as it
             is, otherwise JSON), or a value that is not a text; null as if the input were absent.
+            An image may have bands and a window: `HREF#bands=…`, or `{"href", "bands", "window"}`.
     """
-    from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
-
     known = {name: value for name, value in given.items() if value is not None}
+    images = {name: value for name, value in known.items() if pipeline.inputs.get(name) == "image"}
+    read = _read_images(images, base=None)
+    return replace(read, parameters=read_values(pipeline, known))
+
+
+def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> PipelineInputs:
+    """Read the facts of images; paths are relative to `base`, or else the working directory."""
     scenes: dict[str, Scene] = {}
     unreadable: dict[str, PestoError] = {}
-    for name in (name for name in known if pipeline.inputs.get(name) == "image"):
+    if not images:
+        return PipelineInputs(scenes, {})
+    from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
+
+    for name, value in images.items():
         try:
-            scenes[name] = read_scene(as_href(_image_text(known[name])))
+            scenes[name] = read_scene(image_reference(value, base=base))
         except PestoError as error:
             unreadable[name] = error
-    return PipelineInputs(scenes, read_values(pipeline, known), unreadable)
+    return PipelineInputs(scenes, {}, unreadable)
 
 
 def read_values(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -235,6 +246,7 @@ def plan(
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
+    pipeline, inputs = _with_literal_images(pipeline, services, inputs)
     inputs = _completed(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
@@ -297,16 +309,60 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
     )
 
 
+@overload
+def _with_literal_images(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs
+) -> tuple[Pipeline, PipelineInputs]: ...
+
+
+@overload
+def _with_literal_images(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs | None
+) -> tuple[Pipeline, PipelineInputs | None]: ...
+
+
+def _with_literal_images(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs | None
+) -> tuple[Pipeline, PipelineInputs | None]:
+    """Return the pipeline with an input for each image that a stage states itself; read them."""
+    images: dict[str, JsonValue] = {}
+    stages = []
+    for stage in pipeline.stages:
+        found = services.found.get(stage.process)
+        ports = found.description.image_inputs if found else ()
+        stated = [p.name for p in ports if _is_literal(stage.inputs.get(p.name))]
+        names = {port: f"{stage.id}-{port.replace('.', '-')}" for port in stated}
+        images |= {name: literal(stage.inputs[port]) for port, name in names.items()}
+        bound = {port: f"$inputs.{name}" for port, name in names.items()}
+        stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
+    if not images:
+        return pipeline, inputs
+    taken = sorted(set(images) & set(pipeline.inputs))
+    if taken:
+        raise InvalidPipeline(f"input {taken[0]!r} has the name of an image of a stage: rename it")
+    declared = {**pipeline.inputs, **dict.fromkeys(images, "image")}
+    extended = pipeline.model_copy(update={"stages": tuple(stages), "inputs": declared})
+    if inputs is not None:
+        read = _read_images(images, base=services.base)
+        inputs = replace(
+            inputs,
+            scenes={**inputs.scenes, **read.scenes},
+            unreadable={**inputs.unreadable, **read.unreadable},
+        )
+    return extended, inputs
+
+
+def _is_literal(value: JsonValue) -> bool:
+    try:
+        return value is not None and parse_binding(value) is None
+    except InvalidPipeline:  # reported where the stage is bound
+        return False
+
+
 def _completed(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
     """Return inputs with the defaults that their ports declare."""
     defaults = input_defaults(pipeline, services.descriptions)
     return replace(inputs, parameters={**defaults, **inputs.parameters})
-
-
-def _image_text(value: JsonValue) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidInput(f"must be the path or href of an image, not {shortened(value)}")
-    return value
 
 
 def _require(pipeline: Pipeline, checked: Checked, inputs: PipelineInputs) -> None:

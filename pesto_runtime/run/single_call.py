@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
-from pesto_runtime.hrefs import as_href
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
-from pesto_runtime.raster.read import read_image
+from pesto_runtime.raster.read import read_for
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
 from pesto_runtime.run.services import find
@@ -60,7 +60,7 @@ def call_once(
     description = found.description
     _refuse_unknown(description, texts, keep)
     images = {
-        port.name: read_image(as_href(texts[port.name]), bands=_bands(port))
+        port.name: read_for(image_reference(texts[port.name]), port.raster)
         for port in description.image_inputs
         if port.name in texts
     }
@@ -153,10 +153,6 @@ def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) ->
         tags=dict(first.tags) if first and same_grid else {},
     )
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
-
-
-def _bands(port: Port) -> tuple[str, ...] | None:
-    return port.raster.band_names if port.raster else None
 
 
 def _value(port: Port | None, text: str) -> JsonValue:
