@@ -65,7 +65,7 @@ def call_once(
         if port.name in texts
     }
     inputs: dict[str, object] = {
-        name: images[name].pixels if name in images else _value(description.input(name), text)
+        name: images[name].pixels if name in images else _value(description, name, text)
         for name, text in texts.items()
     }
     first = next(iter(images.values()), None)
@@ -155,8 +155,9 @@ def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) ->
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
 
 
-def _value(port: Port | None, text: str) -> JsonValue:
-    return typed_text(port.schema if port else {}, text)
+def _value(description: Description, name: str, text: str) -> JsonValue:
+    port = description.input(name)
+    return typed_text(description.schema_of(port) if port else {}, text)
 
 
 def _write(path: Path, data: bytes) -> None:

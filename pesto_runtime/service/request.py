@@ -12,13 +12,14 @@ import secrets
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
 from pesto_runtime.client.multipart import Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
 from pesto_runtime.errors import BadField, BadRequest, InvalidInput, PestoError, shortened
-from pesto_runtime.schema import STRICT_JSON, typed_text
+from pesto_runtime.schema import STRICT_JSON, schema_faults, typed_text
 from pesto_runtime.service.runner import (
     BYTES_TYPE,
     JSON_TYPE,
@@ -40,6 +41,14 @@ if TYPE_CHECKING:
 
 
 RESERVED = "pesto"
+_FILE_TYPES = (
+    BYTES_TYPE,
+    "application/geotiff",
+    "application/tiff",
+    "application/x-geotiff",
+    "application/x-tiff",
+)
+"""Media types of parts that are files of an image, whatever its format."""
 
 _NO_OPTIONS = CallOptions()
 _ABSENT = object()
@@ -112,6 +121,28 @@ def _shown(value: object) -> str | None:
     return None if value is _ABSENT else shortened(value)
 
 
+def parse_query(text: bytes, description: Description) -> dict[str, str]:
+    """Parse a query string.
+
+    Raises:
+        BadRequest: it is not UTF-8.
+        InvalidInput: a parameter of an input is given twice.
+    """
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the query {shortened(text)} is not UTF-8: {error}") from error
+    names = [name for name, _ in pairs]
+    known = [*(port.name for port in description.inputs), RESERVED]
+    twice = sorted({name for name in names if names.count(name) > 1 and name in known})
+    if twice:
+        faults = (BadField(f"/{name}", "is given twice in the query") for name in twice)
+        raise InvalidInput.of(f"inputs of {description.name!r}", faults)
+    return dict(pairs)
+
+
 def read_payload(payload: Payload, description: Description, faults: Faults) -> ParsedRequest:
     """Parse a request; wrong options are added to the faults.
 
@@ -130,9 +161,9 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
             return json_call(read_json(payload.body, "the body"), faults)
         return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
-        name: typed_text(found.schema if (found := description.input(name)) else {}, text)
-        for name, text in payload.query.items()
-        if name != RESERVED
+        each.name: typed_text(description.schema_of(each), payload.query[each.name])
+        for each in description.inputs
+        if each.name in payload.query and each.name != RESERVED
     }
     values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
@@ -199,22 +230,36 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Pa
             options = read_json(part.data, "the part 'pesto'")
         elif port is None:
             continue  # ignored, as in JSON
+        elif not part.data and not port.required and _is_left_empty(part, port, description):
+            continue
         elif port.kind == "images":
-            value = _part_value(part, port, faults)
+            value = _part_value(part, port, description, faults)
             lists.setdefault(part.name, []).extend(value if isinstance(value, list) else [value])
         elif part.name in values:
             faults.add(f"/{part.name}", "is given twice; only a list of images has several parts")
         else:
-            values[part.name] = _part_value(part, port, faults)
+            values[part.name] = _part_value(part, port, description, faults)
     return ParsedRequest({**values, **lists}, _options(options, faults))
 
 
-def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
+def _is_left_empty(part: Part, port: Port, description: Description) -> bool:
+    """Return whether a part is a field of a form that was not filled in."""
+    if port.kind in ("image", "images"):
+        return True
+    return part.media_type != JSON_TYPE and bool(
+        list(schema_faults(description.schema_of(port), ""))
+    )
+
+
+def _part_value(
+    part: Part, port: Port, description: Description, faults: Faults
+) -> RawImage | JsonValue:
     """Return an image if the media type is one, or a file for an image port; else JSON or text."""
     takes_images = port.kind in ("image", "images")
-    is_bytes = part.media_type == BYTES_TYPE or bool(part.filename and not part.media_type)
+    is_bytes = part.media_type in _FILE_TYPES or bool(part.filename and not part.media_type)
     if takes_images and (is_bytes or is_image_type(part.media_type)):
-        return RawImage(part.data, part.media_type or BYTES_TYPE)
+        is_declared = is_image_type(part.media_type)
+        return RawImage(part.data, part.media_type if is_declared else BYTES_TYPE)
     if part.media_type == JSON_TYPE:
         return read_json(part.data, f"the part {part.name!r}")
     try:
@@ -225,7 +270,7 @@ def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
         return None
     if takes_images:  # base64 has no brace
         return read_json(text, f"the part {part.name!r}") if text.startswith("{") else text
-    return typed_text(port.schema, text)
+    return typed_text(description.schema_of(port), text)
 
 
 def read_json(text: bytes | str, what: str) -> JsonValue:
