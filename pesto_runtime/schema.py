@@ -131,6 +131,28 @@ def typed_text(schema: Mapping[str, JsonValue], text: str) -> JsonValue:
     return value
 
 
+def type_phrase(schema: Mapping[str, JsonValue]) -> str:
+    """Return the type of a schema in words.
+
+    >>> type_phrase({"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]})
+    'array of integer or null'
+    >>> type_phrase({"$ref": "#/definitions/Metadata"}), type_phrase({"enum": [1, 2]})
+    ('Metadata', '1 or 2')
+    """
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    if isinstance(branches, list):
+        return " or ".join(type_phrase(each) for each in branches if isinstance(each, dict))
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list):
+        return " or ".join(json.dumps(each, ensure_ascii=False) for each in values)
+    items = schema.get("items")
+    of_items = f" of {type_phrase(items)}" if isinstance(items, dict) and items else ""
+    kinds = sorted(_types(schema)) or ["any"]
+    return " or ".join(kind + (of_items if kind == "array" else "") for kind in kinds)
+
+
 def why_not_accepted(taken: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str | None:
     """Explain why a value of the schema `given` may not fit the schema `taken`; None if it fits.
 

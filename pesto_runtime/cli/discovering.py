@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime.cli.options import AsJson, InputTexts, pairs
+from pesto_runtime.schema import type_phrase
 
 if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port
@@ -69,7 +70,7 @@ def _show(description: Description) -> None:
 
 def _port(port: Port) -> str:
     if port.raster is None:
-        kind = port.kind if port.kind != "json" else str(port.schema.get("type", "any"))
+        kind = port.kind if port.kind != "json" else type_phrase(port.schema)
         if port.vector is not None and port.vector.geometry:
             kind += f": {', '.join(port.vector.geometry)}"
         default = f", default {port.schema['default']!r}" if port.has_default else ""
