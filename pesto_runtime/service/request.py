@@ -6,7 +6,6 @@ Only the form is checked: JSON, parts of a form, known options. `input_reader` v
 from __future__ import annotations
 
 import json
-import mmap
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -29,6 +28,7 @@ from pesto_runtime.service.runner import (
 )
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Mapping
 
     from pydantic import JsonValue
