@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
-from pesto_runtime.contract.raster import ClosedValue, Nodata
+from pesto_runtime.contract.raster import BandValues, ClosedValue, Nodata
 from pesto_runtime.errors import reason_of
 
-PRODUCT_FORMAT = 1
+PRODUCT_FORMAT = 2
 """Version of the byte layout of products; part of every block key."""
 
 BLOCK = 512
@@ -33,6 +33,7 @@ class Scene(ClosedValue):
         transform: Affine coefficients (a, b, c, d, e, f).
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
+        values: Meaning of each band's numbers; empty if they are the physical values.
     """
 
     href: str
@@ -46,6 +47,7 @@ class Scene(ClosedValue):
     transform: tuple[float, float, float, float, float, float] | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
+    values: tuple[BandValues, ...] = ()
 
 
 class Service(ClosedValue):

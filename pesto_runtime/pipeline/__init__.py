@@ -20,6 +20,8 @@ from pesto_runtime.pipeline.types import (
     ValueType,
     VectorType,
     image_scale,
+    made_type,
+    taken_type,
 )
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "input_defaults",
     "input_faults",
     "input_schema",
+    "made_type",
     "make_plan",
     "phase_chain",
     "phase_cost",
@@ -51,4 +54,5 @@ __all__ = [
     "raster_sizes",
     "read_later",
     "steps_of",
+    "taken_type",
 ]

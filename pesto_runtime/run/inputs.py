@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.contract import (
+    BandValues,
     ImageReference,
     RasterContract,
     Reference,
@@ -22,9 +23,11 @@ from pesto_runtime.contract import (
     parse_binding,
 )
 from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
+from pesto_runtime.pipeline import taken_type
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.read import RasterReader, band_numbers
+from pesto_runtime.raster.scaling import physical
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.tiling import covering_window
@@ -244,6 +247,10 @@ def stage_array(
     names = _contract(stage, port).band_names
     bands = picked_bands(context, str(stage.rasters[port]), names)
     picked = pixels.pick(bands)
+    if _contract(stage, port).scaled:
+        source = context.raster_type(str(stage.rasters[port]))
+        values = source.picked([number - 1 for number in bands]).values if bands else source.values
+        picked = physical(picked, values, source.nodata)
     return np.ascontiguousarray(pad.apply(picked) if pad else picked)
 
 
@@ -263,8 +270,10 @@ def stage_reference(
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
     """Describe the place of a call's pixels in the grid of the stage's inputs."""
     first = str(next(iter(stage.rasters.values())))
-    source = context.raster_type(first)
-    scene = _first_scene(context)
+    bound = context.raster_type(first)
+    source = taken_type(bound, _contract(stage, next(iter(stage.rasters))))
+    scene = context.plan.scenes[source.scene]
+    values = source.values or (BandValues(),) * len(source.bands or ())
     return TileInfo(
         read=read,
         write=write,
@@ -273,6 +282,9 @@ def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Windo
         transform=_scaled(scene, source.scale),
         nodata=source.nodata,
         tags=scene.tags,
+        scales=tuple(each.scale for each in values),
+        offsets=tuple(each.offset for each in values),
+        units=tuple(each.unit for each in values),
     )
 
 
@@ -330,10 +342,6 @@ def write_window(windows: StepWindows, scale: Scale) -> Window:
 def _contract(stage: BoundStage, name: str) -> RasterContract:
     port = stage.description.input(name)
     return port.raster if port is not None and port.raster is not None else RasterContract()
-
-
-def _first_scene(context: RunContext) -> Scene:
-    return next(iter(context.plan.scenes.values()))
 
 
 def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, float, float] | None:
