@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.parameters import (
+    FedPort,
+    completed,
     fed_ports,
     input_defaults,
     input_faults,
     input_schema,
+    type_schema,
+    way_to_write,
 )
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
@@ -28,6 +32,7 @@ __all__ = [
     "MOST_TASKS",
     "BoundStage",
     "Checked",
+    "FedPort",
     "GridType",
     "JsonType",
     "KnownFacts",
@@ -39,6 +44,7 @@ __all__ = [
     "VectorType",
     "check",
     "common_size",
+    "completed",
     "fed_ports",
     "grids_of",
     "image_scale",
@@ -54,5 +60,10 @@ __all__ = [
     "raster_sizes",
     "read_later",
     "steps_of",
+<<<<<<< HEAD
     "taken_type",
+=======
+    "type_schema",
+    "way_to_write",
+>>>>>>> main
 ]
