@@ -60,10 +60,7 @@ __all__ = [
     "raster_sizes",
     "read_later",
     "steps_of",
-<<<<<<< HEAD
     "taken_type",
-=======
     "type_schema",
     "way_to_write",
->>>>>>> main
 ]

@@ -64,15 +64,9 @@ def call_once(
     _refuse_unknown(description, texts, keep)
     values = _values(description, texts)
     images = {
-<<<<<<< HEAD
-        port.name: read_for(as_href(texts[port.name]), port.raster)
-        for port in description.image_inputs
-        if port.name in texts
-=======
         port.name: [_read(port, text) for text in _image_texts(port, texts[port.name])]
         for port in description.inputs
         if port.name in texts and port.kind in ("image", "images")
->>>>>>> main
     }
     inputs: dict[str, object] = {
         name: _pixels(description.input(name), images[name]) if name in images else values[name]
@@ -118,7 +112,7 @@ def _image_texts(port: Port, value: JsonValue) -> list[str]:
 
 
 def _read(port: Port, text: str) -> Image:
-    return read_image(as_href(text), bands=_bands(port))
+    return read_for(as_href(text), port.raster)
 
 
 def _pixels(port: Port | None, images: list[Image]) -> object:
@@ -193,15 +187,6 @@ def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) ->
     on_input = first is not None and covers(pixels, first.whole_tile, port.raster)
     image = output_image(pixels, port.raster, first, covers=on_input)
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
-
-
-<<<<<<< HEAD
-def _value(port: Port | None, text: str) -> JsonValue:
-    return typed_text(port.schema if port else {}, text)
-=======
-def _bands(port: Port) -> tuple[str, ...] | None:
-    return port.raster.band_names if port.raster else None
->>>>>>> main
 
 
 def _write(path: Path, data: bytes) -> None:

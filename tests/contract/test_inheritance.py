@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,7 +148,7 @@ def by_hand(scene: Path, process: str) -> np.ndarray:
     physical = stored * np.arange(1, 5)[:, None, None] + np.arange(10, 50, 10)[:, None, None]
     pixels = {
         "told": stored[[3, 0]], "two": stored[[3, 0]], "halved": stored[:, :20:2, :30:2],
-        "other_dtype": stored.real.astype("float64"), "declared": stored[:1].astype("int32"),
+        "other_dtype": stored.real.astype("float64"), "declared": stored[:1].real.astype("int32"),
         "physical": np.where(stored == 7, np.nan, physical.real).astype("float32"),
     }  # fmt: skip
     return np.asarray(pixels.get(process, stored))
@@ -202,11 +201,12 @@ def service_body(scene: Path, _process: str, made: Path, url: str) -> None:
 
 
 def service_href(scene: Path, _process: str, made: Path, url: str) -> None:
-    """An href in JSON, and base64 back."""
+    """An href in JSON, and TIFF back."""
     import httpx
 
-    answer = httpx.post(f"{url}/api/v1/process", json={"image": file_href(scene)}, trust_env=False)
-    made.write_bytes(base64.b64decode(answer.raise_for_status().json()["out"]))
+    answer = httpx.post(f"{url}/api/v1/process", json={"image": file_href(scene)},
+                        headers={"Accept": TIFF}, trust_env=False)  # fmt: skip
+    made.write_bytes(answer.raise_for_status().content)
 
 
 def client_image(scene: Path, _process: str, made: Path, url: str) -> None:
