@@ -34,6 +34,7 @@ class Scene(ClosedValue):
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
         values: Meaning of each band's numbers; empty if they are the physical values.
+        unread: Names of files beside a remote raster without a place that may state it.
     """
 
     href: str
@@ -48,6 +49,7 @@ class Scene(ClosedValue):
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
     values: tuple[BandValues, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 class Service(ClosedValue):

@@ -232,6 +232,12 @@ def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
     for name, scene in facts.scenes.items():
         if scene.crs is None:
             yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS, so the outputs have none")
+        if scene.unread:
+            yield BadField(
+                f"/inputs/{name}",
+                f"{', '.join(scene.unread)} beside {scene.href} is not read, because the raster is "
+                "remote: download both, or write these facts into the raster",
+            )
 
 
 def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:

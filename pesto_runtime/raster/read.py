@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
+from urllib.parse import quote, unquote, urlsplit
 
 import rasterio
 from pydantic import ValidationError
@@ -21,10 +22,12 @@ from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
 from pesto_runtime.raster.scaling import scaled_image
-from pesto_runtime.remote import gdal_settings
+from pesto_runtime.raster.side_facts import dataset_of_facts
+from pesto_runtime.raster.side_files import side_files, side_names
+from pesto_runtime.remote import gdal_settings, is_there
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -66,17 +69,27 @@ def raster_settings() -> Iterator[None]:
 class RasterReader:
     """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe."""
 
-    def __init__(self, href: str) -> None:
+    def __init__(self, href: str, *, beside: Mapping[str, Path] | None = None) -> None:
         """Open a raster.
 
         Args:
             href: `file:///…`, an http(s) URL, or a path.
+            beside: Name -> path of the files beside it whose facts count; None for those of
+                `side_files`.
 
         Raises:
-            RasterUnreadable: the file is missing, empty, corrupt, or in another format.
+            RasterUnreadable: the file is missing, empty, corrupt, or in another format; or a file
+                beside it is.
         """
         self.href = href
-        self._dataset = _opened(href)
+        with ExitStack() as stack:
+            self._dataset = self._facts = stack.enter_context(_opened(href))
+            path = local_path(href)
+            files = side_files(path) if beside is None and path is not None else beside
+            if files and path is not None:
+                dtype = dtype_of(self._dataset, href)
+                self._facts = dataset_of_facts(self._dataset, dtype, path.name, files, stack)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +99,7 @@ class RasterReader:
 
     def close(self) -> None:
         """Close the raster; a second call does nothing."""
-        self._dataset.close()
+        self._stack.close()
 
     def scene(self, *, identity: str = "") -> Scene:
         """Return the facts of the raster.
@@ -97,8 +110,8 @@ class RasterReader:
         Raises:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
-        dataset = self._dataset
-        height, width = dataset.block_shapes[0]
+        dataset = self._facts
+        height, width = self._dataset.block_shapes[0]
         return Scene(
             href=self.href,
             identity=identity,
@@ -117,11 +130,11 @@ class RasterReader:
     @property
     def georeference(self) -> Georeference:
         """Position of the raster, and its dataset tags."""
-        return read_georeference(self._dataset)
+        return read_georeference(self._facts)
 
     def bands(self, numbers: Sequence[int] | None = None) -> tuple[BandFacts, ...]:
         """Return the facts of bands by 1-based number; None for all."""
-        return read_bands(self._dataset, numbers or self._dataset.indexes)
+        return read_bands(self._facts, numbers or self._facts.indexes)
 
     def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read a window as an array (band, row, col).
@@ -153,7 +166,7 @@ class RasterReader:
             InvalidInput: the window is not inside the raster, or a band does not exist.
             RasterUnreadable: the pixels cannot be read.
         """
-        dataset = self._dataset
+        dataset = self._facts
         whole = Window(0, 0, dataset.width, dataset.height)
         window = window or whole
         if not whole.contains(window):
@@ -187,6 +200,7 @@ def read_for(
     bands: Sequence[int | str] | None = None,
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
+    beside: Mapping[str, Path] | None = None,
 ) -> Image:
     """Read a window of a raster as a port receives it: its bands, physical values if `scaled`.
 
@@ -197,13 +211,14 @@ def read_for(
         bands: Names or 1-based numbers that replace the names of the port.
         pick_window: Called with width and height if `window` is None.
         bounds: Maximum size of the window.
+        beside: Files beside the raster, as of `RasterReader`.
 
     Raises:
         InvalidInput: the window is not inside the raster, or a band does not exist.
         RasterUnreadable: the raster cannot be read.
         TooLarge: the window exceeds the bounds.
     """
-    with raster_settings(), RasterReader(href) as reader:
+    with raster_settings(), RasterReader(href, beside=beside) as reader:
         scene = reader.scene()
         if window is None and pick_window is not None:
             window = pick_window(scene.width, scene.height)
@@ -223,12 +238,27 @@ def read_scene(href: str) -> Scene:
     """
     identity = identity_of(href)
     with raster_settings(), RasterReader(href) as reader:
-        return reader.scene(identity=identity)
+        scene = reader.scene(identity=identity)
+    return scene.model_copy(update={"unread": _unread(scene)})
 
 
 def open_file(path: Path) -> DatasetReader:
     """Open a product with rasterio alone, for a caller that reads it further on its own."""
     return rasterio.open(path)
+
+
+def _unread(scene: Scene) -> tuple[str, ...]:
+    """Return the names of files beside a remote raster that may state its place: none is read.
+
+    Each lookup is a request, so there is none for a raster that states its place itself.
+    """
+    url = urlsplit(scene.href)
+    has_place = scene.crs is not None and scene.transform is not None
+    if has_place or local_path(scene.href) is not None or url.query or url.fragment:
+        return ()
+    folder, _, name = scene.href.rpartition("/")
+    names = side_names(unquote(name))
+    return tuple(each for each in names if is_there(f"{folder}/{quote(each)}"))
 
 
 def image_of(
