@@ -35,6 +35,7 @@ class Scene(ClosedValue):
         tags: Dataset tags.
         values: Meaning of each band's numbers; empty if they are the physical values.
         unread: Names of files beside a remote raster without a place that may state it.
+        driver: GDAL's driver that a worker must allow to open it; empty for one that each allows.
     """
 
     href: str
@@ -50,6 +51,7 @@ class Scene(ClosedValue):
     tags: dict[str, str] = Field(default_factory=dict)
     values: tuple[BandValues, ...] = ()
     unread: tuple[str, ...] = ()
+    driver: str = ""
 
 
 class Service(ClosedValue):

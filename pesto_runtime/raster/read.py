@@ -1,7 +1,4 @@
-"""Read windows and facts of rasters, and select bands.
-
-Only the drivers of `DRIVERS` are opened: a format that can refer to other files (VRT) is not.
-"""
+"""Read windows and facts of rasters, and select bands."""
 
 from __future__ import annotations
 
@@ -16,11 +13,12 @@ from pydantic import ValidationError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from pesto_runtime.contract import NUMERIC_DTYPES, BandValues, Scene, Window
-from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.contract import BandValues, Scene, Window
+from pesto_runtime.errors import InvalidInput, RasterUnreadable
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
+from pesto_runtime.raster.opening import DRIVERS, allowed_drivers, dtype_of, opened, reason_of_gdal
 from pesto_runtime.raster.scaling import scaled_image
 from pesto_runtime.raster.side_facts import dataset_of_facts
 from pesto_runtime.raster.side_files import side_files, side_names
@@ -41,9 +39,6 @@ if TYPE_CHECKING:
 # warnings.catch_warnings is not thread-safe: https://docs.python.org/3/library/warnings.html
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
-_READ_AS = {"complex_int16": "complex64"}
-"""GDAL's dtypes that numpy does not have -> the dtype of the array that rasterio reads."""
 CACHE_BYTES = 128 << 20
 """GDAL's block cache in a worker: about two rows of blocks of a large scene."""
 _NOT_CACHED = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
@@ -69,13 +64,20 @@ def raster_settings() -> Iterator[None]:
 class RasterReader:
     """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe."""
 
-    def __init__(self, href: str, *, beside: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        href: str,
+        *,
+        beside: Mapping[str, Path] | None = None,
+        drivers: tuple[str, ...] | None = None,
+    ) -> None:
         """Open a raster.
 
         Args:
             href: `file:///…`, an http(s) URL, or a path.
             beside: Name -> path of the files beside it whose facts count; None for those of
                 `side_files`.
+            drivers: GDAL's drivers that may open it; None for those of `allowed_drivers`.
 
         Raises:
             RasterUnreadable: the file is missing, empty, corrupt, or in another format; or a file
@@ -83,7 +85,9 @@ class RasterReader:
         """
         self.href = href
         with ExitStack() as stack:
-            self._dataset = self._facts = stack.enter_context(_opened(href))
+            self._dataset = self._facts = stack.enter_context(
+                opened(href, allowed_drivers() if drivers is None else drivers)
+            )
             path = local_path(href)
             files = side_files(path) if beside is None and path is not None else beside
             if files and path is not None:
@@ -125,6 +129,7 @@ class RasterReader:
             block=(width, height),
             tags=dataset.tags(),
             values=_values(self.bands(), self.href),
+            driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
         )
 
     @property
@@ -152,7 +157,7 @@ class RasterReader:
             )
         except RasterioError as error:
             raise RasterUnreadable(
-                f"{self.href} cannot be read at window {list(window)}: {_reason(error)}; "
+                f"{self.href} cannot be read at window {list(window)}: {reason_of_gdal(error)}; "
                 "is it truncated or still being written?"
             ) from error
         return pixels
@@ -201,6 +206,7 @@ def read_for(
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
     beside: Mapping[str, Path] | None = None,
+    drivers: tuple[str, ...] | None = None,
 ) -> Image:
     """Read a window of a raster as a port receives it: its bands, physical values if `scaled`.
 
@@ -212,13 +218,14 @@ def read_for(
         pick_window: Called with width and height if `window` is None.
         bounds: Maximum size of the window.
         beside: Files beside the raster, as of `RasterReader`.
+        drivers: Drivers that may open it, as of `RasterReader`.
 
     Raises:
         InvalidInput: the window is not inside the raster, or a band does not exist.
         RasterUnreadable: the raster cannot be read.
         TooLarge: the window exceeds the bounds.
     """
-    with raster_settings(), RasterReader(href, beside=beside) as reader:
+    with raster_settings(), RasterReader(href, beside=beside, drivers=drivers) as reader:
         scene = reader.scene()
         if window is None and pick_window is not None:
             window = pick_window(scene.width, scene.height)
@@ -347,21 +354,6 @@ def gdal_version() -> str:
     return str(rasterio.__gdal_version__)
 
 
-def dtype_of(dataset: DatasetReader, name: str) -> str:
-    """Return the dtype of an open raster's pixels; integer pairs (CInt16) are read as complex64.
-
-    Raises:
-        RasterUnreadable: the bands have different dtypes, or one that is not numeric.
-    """
-    dtypes = sorted({_READ_AS.get(each, each) for each in dataset.dtypes})
-    if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
-        raise RasterUnreadable(
-            f"{name} has bands of dtype {', '.join(dtypes)}; "
-            f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
-        )
-    return str(dtypes[0])
-
-
 def _values(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
     """Return the meaning of each band's numbers; empty if they are the physical values."""
     try:
@@ -374,28 +366,6 @@ def _values(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
             "example by gdal_edit.py -scale 1 -offset 0"
         ) from error
     return values if any(each != BandValues() for each in values) else ()
-
-
-def _opened(href: str) -> DatasetReader:
-    path = local_path(href)
-    if path is not None and not path.exists():
-        raise RasterUnreadable(f"{href} does not exist")
-    if path is not None and path.is_file() and path.stat().st_size == 0:
-        raise RasterUnreadable(f"{href} is empty (0 bytes)")
-    reasons = []
-    for driver in DRIVERS:
-        try:
-            return rasterio.open(href if path is None else path, driver=driver)
-        except RasterioError as error:
-            reasons.append(_reason(error))
-    raise RasterUnreadable(
-        f"{href} is not a raster that can be read ({', '.join(DRIVERS)}): {reasons[0]}"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return shortened(str(cause)).strip("'\"")
 
 
 def _names_to_pick(

@@ -21,6 +21,7 @@ from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.raster.identity import local_path, unchanged
 from pesto_runtime.raster.image import Bounds, Image
+from pesto_runtime.raster.opening import DRIVERS
 from pesto_runtime.raster.read import read_for, taken_for
 from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.service.request import LongText, RawImage
@@ -122,6 +123,7 @@ class ImageLoader:
                 pick_window=pick_window,
                 bounds=self.bounds,
                 beside=beside,
+                drivers=DRIVERS,
             )
 
     def _beside(self, href: str) -> dict[str, Path]:
