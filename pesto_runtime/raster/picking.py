@@ -5,7 +5,6 @@ Pixels are read in `read`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import InvalidInput
@@ -53,13 +52,7 @@ def picked_for(image: Image, contract: RasterContract | None) -> Image:
     places = [number - 1 for number in numbers or ()]
     if places == list(range(len(image.bands))):
         return image
-    return replace(
-        image,
-        pixels=image.pixels[places],
-        bands=tuple(image.bands[i] for i in places),
-        scales=tuple(image.scales[i] for i in places) if image.scales else (),
-        offsets=tuple(image.offsets[i] for i in places) if image.offsets else (),
-    )
+    return image.picked(places)
 
 
 def band_numbers(
