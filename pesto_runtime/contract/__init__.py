@@ -5,7 +5,6 @@ from __future__ import annotations
 from pesto_runtime.contract.call import (
     CallOptions,
     ImageCapabilities,
-    ImageReference,
     InputCapabilities,
     Job,
     TileInfo,
@@ -56,6 +55,7 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
+from pesto_runtime.contract.selection import ImageReference, Selection
 
 __all__ = [
     "BLOCK",
@@ -86,6 +86,7 @@ __all__ = [
     "Reference",
     "Scale",
     "Scene",
+    "Selection",
     "Service",
     "Stage",
     "StageCost",

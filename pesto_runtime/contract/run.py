@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import BandValues, ClosedValue, Nodata
+from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import reason_of
 
 PRODUCT_FORMAT = 2
@@ -33,6 +34,7 @@ class Scene(ClosedValue):
         transform: Affine coefficients (a, b, c, d, e, f).
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
+        selection: The bands and the window of the raster that the facts are of; None for all of it.
         values: Meaning of each band's numbers; empty if they are the physical values.
         unread: Names of files beside a remote raster without a place that may state it.
         driver: GDAL's driver that a worker must allow to open it; empty for one that each allows.
@@ -49,9 +51,19 @@ class Scene(ClosedValue):
     transform: tuple[float, float, float, float, float, float] | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
+    selection: Selection | None = None
     values: tuple[BandValues, ...] = ()
     unread: tuple[str, ...] = ()
     driver: str = ""
+
+    @property
+    def reference(self) -> ImageReference:
+        """The image as its user would write it: href, bands and window."""
+        chosen = self.selection or Selection()
+        bands: Bands | None = chosen.bands
+        if chosen.bands is not None and chosen.names is not None:
+            bands = dict(zip(chosen.names, chosen.bands, strict=True))
+        return ImageReference(href=self.href, bands=bands, window=chosen.window)
 
 
 class Service(ClosedValue):
