@@ -23,7 +23,8 @@ from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
-from pesto_runtime.raster.read import read_for, taken_for
+from pesto_runtime.raster.picking import taken_for
+from pesto_runtime.raster.read import read_for
 from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:

@@ -67,6 +67,23 @@ Nodata: TypeAlias = Annotated[
 ]
 
 
+DeclaredNodata: TypeAlias = Annotated[
+    Nodata,
+    BeforeValidator(lambda value: None if value == "none" else value),
+    WithJsonSchema({"oneOf": [
+        {"type": "number"}, {"enum": [*_NOT_IN_JSON, "inherit", "none"]}, {"type": "null"},
+    ]}),
+]  # fmt: skip
+
+
+class BandValues(ClosedValue):
+    """What a stored number means: its physical value is `number * scale + offset`, in `unit`."""
+
+    scale: float = Field(default=1.0, allow_inf_nan=False)
+    offset: float = Field(default=0.0, allow_inf_nan=False)
+    unit: str | None = None
+
+
 def why_no_nodata(nodata: float | None, dtype: str) -> str | None:
     """Explain why a dtype cannot hold a nodata value; None if it can.
 
@@ -86,23 +103,6 @@ def why_no_nodata(nodata: float | None, dtype: str) -> str | None:
         fits = math.isfinite(nodata) and nodata == int(nodata) and low <= nodata <= high
         allowed = f"a whole number from {low} to {high}"
     return None if fits else f"nodata {nodata} does not fit dtype {dtype}: {allowed}"
-
-
-DeclaredNodata: TypeAlias = Annotated[
-    Nodata,
-    BeforeValidator(lambda value: None if value == "none" else value),
-    WithJsonSchema({"oneOf": [
-        {"type": "number"}, {"enum": [*_NOT_IN_JSON, "inherit", "none"]}, {"type": "null"},
-    ]}),
-]  # fmt: skip
-
-
-class BandValues(ClosedValue):
-    """What a stored number means: its physical value is `number * scale + offset`, in `unit`."""
-
-    scale: float = Field(default=1.0, allow_inf_nan=False)
-    offset: float = Field(default=0.0, allow_inf_nan=False)
-    unit: str | None = None
 
 
 class Tolerance(ClosedValue):
@@ -199,6 +199,23 @@ class RasterContract(Value):
     )
     windows: JsonValue = Field(default=None, description="Reserved.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit_is_absent(cls, fields: object) -> object:
+        if isinstance(fields, Mapping) and fields.get("nodata") == "inherit":
+            return {name: value for name, value in fields.items() if name != "nodata"}
+        return fields
+
+    @model_validator(mode="after")
+    def _values_are_consistent(self) -> Self:
+        if self.scaled and self.dtype not in ((), ("float32",)):
+            raise ValueError(
+                f"a scaled image is float32, not {' or '.join(self.dtype)}: leave dtype out"
+            )
+        if self.values is not None and self.values.scale == 0:
+            raise ValueError("values: a scale of 0 makes all numbers equal; declare another")
+        return self
+
     @field_validator("nodata")
     @classmethod
     def _nodata_fits(cls, nodata: float | None, info: ValidationInfo) -> float | None:
@@ -221,23 +238,6 @@ class RasterContract(Value):
         if most <= least:
             raise ValueError(f"{name} {most} includes the margin, and has no room beside {least}")
         return tile
-
-    @model_validator(mode="before")
-    @classmethod
-    def _inherit_is_absent(cls, fields: object) -> object:
-        if isinstance(fields, Mapping) and fields.get("nodata") == "inherit":
-            return {name: value for name, value in fields.items() if name != "nodata"}
-        return fields
-
-    @model_validator(mode="after")
-    def _values_are_consistent(self) -> Self:
-        if self.scaled and self.dtype not in ((), ("float32",)):
-            raise ValueError(
-                f"a scaled image is float32, not {' or '.join(self.dtype)}: leave dtype out"
-            )
-        if self.values is not None and self.values.scale == 0:
-            raise ValueError("values: a scale of 0 makes all numbers equal; declare another")
-        return self
 
     @field_validator("bands", mode="before")
     @classmethod

@@ -176,12 +176,10 @@ def taken_type(source: RasterType, raster: RasterContract | None) -> RasterType:
     """Return the type of what an image port receives of a raster: its bands, `scaled` or not."""
     if raster is None:
         return source
-    numbers = None
-    if raster.band_names and source.bands is not None:
-        with suppress(InvalidInput):  # reported where the port is bound
+    with suppress(InvalidInput):  # reported where the raster is bound
+        if source.bands is not None:
             numbers = raster.pick(source.bands, in_order=source.in_order)
-    if numbers:
-        source = source.picked([number - 1 for number in numbers])
+            source = source if numbers is None else source.picked([n - 1 for n in numbers])
     if not raster.scaled:
         return source
     units = tuple(BandValues(unit=each.unit) for each in source.values)
@@ -210,14 +208,11 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
     values = source.values if same else ()
     if raster.values is not None:
         values = (raster.values,) * len(bands or ())
-    # A file may state nodata that its dtype cannot hold, such as NaN of integers: it has no effect.
-    fits = all(why_no_nodata(source.nodata, each) is None for each in dtype)
-    inherits = same and fits and raster.inherits_nodata
     return replace(
         source,
         bands=bands,
         dtype=dtype,
-        nodata=source.nodata if inherits else raster.nodata,
+        nodata=_held_nodata(source) if same and raster.inherits_nodata else raster.nodata,
         scale=source.scale * raster.scale,
         in_order=source.in_order and raster.bands is None,
         values=values,
@@ -228,12 +223,21 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
 def _image_type(port: Port, bound: RasterType, taken: RasterType) -> RasterType:
     raster = port.raster or RasterContract()
     made = made_type(raster, taken)
-    lost = {*bound.lost, *(["nodata"] if bound.nodata is not None else []), *_meanings(taken)}
+    lost = {
+        *bound.lost,
+        *(["nodata"] if _held_nodata(bound) is not None else []),
+        *_meanings(taken),
+    }
     if made.nodata is not None or not raster.inherits_nodata:
         lost.discard("nodata")
     if made.values or raster.values is not None or raster.bands is not None:
         lost -= {"scale", "offset", "unit"}
     return replace(made, lost=frozenset(lost))
+
+
+def _held_nodata(raster: RasterType) -> float | None:
+    """Return nodata; None for a value that no pixel can have, which scenes may state."""
+    return None if any(why_no_nodata(raster.nodata, d) for d in raster.dtype) else raster.nodata
 
 
 def _meanings(raster: RasterType) -> Iterator[str]:

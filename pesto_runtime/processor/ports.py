@@ -198,7 +198,7 @@ def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
         raise InvalidContract(
             f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
         )
-    misplaced = [field for field in _OUTPUT_ONLY if field in (port.declared or {})]
+    misplaced = [each for each in _OUTPUT_ONLY if each in (port.declared or {})]
     if misplaced:
         raise InvalidContract(f"{where}: {misplaced[0]} belongs to the output; move it there")
     if absent and field is not None and port.adapter is not None:

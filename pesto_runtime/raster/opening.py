@@ -65,15 +65,15 @@ def dtype_of(dataset: DatasetReader, name: str, numbers: Sequence[int] | None = 
     """Return the dtype of an open raster's pixels; integer pairs (CInt16) are read as complex64.
 
     Args:
-        dataset: The open raster.
+        dataset: The raster.
         name: Its name, for messages.
-        numbers: 1-based numbers of the bands that count; None for all.
+        numbers: 1-based numbers of the bands that are used; None for all.
 
     Raises:
         RasterUnreadable: the bands have different dtypes, or one that is not numeric.
     """
-    stored = [dataset.dtypes[number - 1] for number in numbers or dataset.indexes]
-    dtypes = sorted({_READ_AS.get(each, each) for each in stored})
+    used = [dataset.dtypes[number - 1] for number in numbers or dataset.indexes]
+    dtypes = sorted({_READ_AS.get(each, each) for each in used})
     if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
         raise RasterUnreadable(
             f"{name} has bands of dtype {', '.join(dtypes)}; "

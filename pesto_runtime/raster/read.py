@@ -7,24 +7,22 @@ import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
-from urllib.parse import quote, unquote, urlsplit
 
 import rasterio
-from pydantic import ValidationError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from pesto_runtime.contract import BandValues, ImageReference, Scene, Selection, Window
+from pesto_runtime.contract import ImageReference, Scene, Selection, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
 from pesto_runtime.raster.opening import DRIVERS, allowed_drivers, dtype_of, opened, reason_of_gdal
-from pesto_runtime.raster.picking import band_numbers, picked_for, picked_numbers
-from pesto_runtime.raster.scaling import scaled_image
-from pesto_runtime.raster.side_facts import dataset_of_facts
-from pesto_runtime.raster.side_files import side_files, side_names
-from pesto_runtime.remote import gdal_settings, is_there
+from pesto_runtime.raster.picking import band_numbers, picked_numbers
+from pesto_runtime.raster.scaling import scaled_image, values_of
+from pesto_runtime.raster.side_facts import dataset_of_facts, unread_files
+from pesto_runtime.raster.side_files import side_files
+from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,8 +98,7 @@ class RasterReader:
             path = local_path(href)
             files = side_files(path) if beside is None and path is not None else beside
             if files and path is not None:
-                dtype = dtype_of(self._dataset, href)
-                self._facts = dataset_of_facts(self._dataset, dtype, path.name, files, stack)
+                self._facts = dataset_of_facts(self._dataset, path.name, files, stack)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -156,7 +153,7 @@ class RasterReader:
         Raises:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
-        dataset, window = self._facts, self._window
+        dataset, numbers, window = self._facts, self._numbers, self._window
         height, width = self._dataset.block_shapes[0]
         transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         return Scene(
@@ -165,30 +162,26 @@ class RasterReader:
             width=window.width,
             height=window.height,
             bands=self._bands,
-            dtype=dtype_of(dataset, self.href, self._numbers),
-            nodata=dataset.nodatavals[self._numbers[0] - 1],
+            dtype=dtype_of(self._dataset, self.href, numbers),
+            nodata=dataset.nodatavals[numbers[0] - 1],
             crs=crs_text(dataset.crs),
             transform=transform and shifted(transform, *window[:2]),
             block=(width, height),
             tags=dataset.tags(),
             selection=None if self.selection == Selection() else self.selection,
-            values=_values(self.bands(), self.href),
+            values=values_of(self.bands(), self.href),
             driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
         )
 
     @property
     def georeference(self) -> Georeference:
         """Position of the raster, and its dataset tags."""
-        return read_georeference(self._facts).shifted(*self._window[:2])
+        return read_georeference(self._facts).moved(*self._window[:2])
 
     def bands(self, numbers: Sequence[int] | None = None) -> tuple[BandFacts, ...]:
         """Return the facts of bands by 1-based number; None for all."""
-        places = [number - 1 for number in numbers or range(1, len(self._numbers) + 1)]
-        found = read_bands(self._facts, [self._numbers[place] for place in places])
-        return tuple(
-            replace(facts, description=self._bands[place])
-            for facts, place in zip(found, places, strict=True)
-        )
+        chosen = [self._numbers[number - 1] for number in numbers] if numbers else self._numbers
+        return read_bands(self._facts, chosen)
 
     def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read a window as an array (band, row, col).
@@ -304,7 +297,7 @@ def read_scene(image: str | ImageReference) -> Scene:
     identity = identity_of(image if isinstance(image, str) else image.href)
     with raster_settings(), _reader_of(image) as reader:
         scene = reader.scene(identity=identity)
-    return scene.model_copy(update={"unread": _unread(scene)})
+    return scene.model_copy(update={"unread": unread_files(scene)})
 
 
 def open_file(path: Path) -> DatasetReader:
@@ -327,20 +320,6 @@ def _reader_of(
         yield reader
 
 
-def _unread(scene: Scene) -> tuple[str, ...]:
-    """Return the names of files beside a remote raster that may state its place: none is read.
-
-    Each lookup is a request, so there is none for a raster that states its place itself.
-    """
-    url = urlsplit(scene.href)
-    has_place = scene.crs is not None and scene.transform is not None
-    if has_place or local_path(scene.href) is not None or url.query or url.fragment:
-        return ()
-    folder, _, name = scene.href.rpartition("/")
-    names = side_names(unquote(name))
-    return tuple(each for each in names if is_there(f"{folder}/{quote(each)}"))
-
-
 def image_of(
     dataset: DatasetReader,
     pixels: np.ndarray,
@@ -356,12 +335,12 @@ def image_of(
         numbers: 1-based numbers of the bands that were read.
         offsets: Position (col_off, row_off) of the first pixel in the raster.
     """
-    place, facts = read_georeference(dataset).shifted(*offsets), read_bands(dataset, numbers)
+    place, facts = read_georeference(dataset).moved(*offsets), read_bands(dataset, numbers)
     return Image(
         pixels=pixels,
         crs=place.crs,
         transform=place.transform,
-        nodata=dataset.nodata,
+        nodata=dataset.nodatavals[numbers[0] - 1],
         bands=tuple(each.description for each in facts),
         scales=tuple(each.scale for each in facts),
         offsets=tuple(each.offset for each in facts),
@@ -370,17 +349,6 @@ def image_of(
         place=place,
         facts=facts,
     )
-
-
-def taken_for(image: Image, contract: RasterContract | None) -> Image:
-    """Return an image in memory as a port receives it: its bands, physical values if `scaled`.
-
-    Raises:
-        InvalidInput: the image names its bands, and one of the port's is missing or there twice; or
-            it is complex, and the port is `scaled`.
-    """
-    image = picked_for(image, contract)
-    return scaled_image(image) if contract is not None and contract.scaled else image
 
 
 def limit_cache() -> None:
@@ -395,20 +363,6 @@ def limit_cache() -> None:
 def gdal_version() -> str:
     """Return the version of GDAL."""
     return str(rasterio.__gdal_version__)
-
-
-def _values(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
-    """Return the meaning of each band's numbers; empty if they are the physical values."""
-    try:
-        values = tuple(
-            BandValues(scale=band.scale, offset=band.offset, unit=band.unit) for band in bands
-        )
-    except ValidationError as error:
-        raise RasterUnreadable(
-            f"{href} has a band whose scale or offset is not a finite number; correct it, for "
-            "example by gdal_edit.py -scale 1 -offset 0"
-        ) from error
-    return values if any(each != BandValues() for each in values) else ()
 
 
 def _require_inside(window: Window, whole: Window, href: str) -> None:

@@ -22,7 +22,8 @@ from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.raster.identity import local_path, unchanged
 from pesto_runtime.raster.image import Bounds, Image
 from pesto_runtime.raster.opening import DRIVERS
-from pesto_runtime.raster.read import read_for, taken_for
+from pesto_runtime.raster.picking import taken_for
+from pesto_runtime.raster.read import read_for
 from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.service.long_texts import LongText
 from pesto_runtime.service.request import RawImage
@@ -114,8 +115,7 @@ class ImageLoader:
         pick_window: PickWindow | None,
     ) -> Image:
         href = self.gate.admit_read(reference.href)
-        admitted = reference.model_copy(update={"href": href})
-        beside = self._beside(reference.href)
+        admitted, beside = reference.model_copy(update={"href": href}), self._beside(reference.href)
         with unchanged(href, reference.identity, beside):
             return read_for(
                 admitted,
