@@ -120,19 +120,35 @@ class RasterReader:
         """Position of the raster, and its dataset tags."""
         return read_georeference(self._dataset)
 
-    def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
+    @property
+    def overviews(self) -> tuple[int, ...]:
+        """Factors of its overviews, for example (2, 4, 8); empty without overviews."""
+        return tuple(self._dataset.overviews(1))
+
+    def read(
+        self,
+        window: Window,
+        *,
+        bands: Sequence[int] | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> np.ndarray:
         """Read a window as an array (band, row, col).
 
         Args:
             window: A window inside the raster, pixels.
             bands: 1-based band numbers in the order wanted; None for all.
+            shape: Rows and columns of a smaller array to read, nearest pixels of an overview; None
+                for all pixels.
 
         Raises:
             RasterUnreadable: a block of the window is truncated or corrupt.
         """
+        numbers = list(self._dataset.indexes if bands is None else bands)
         try:
             pixels: np.ndarray = self._dataset.read(
-                None if bands is None else list(bands), window=RasterioWindow(*window)
+                numbers,
+                window=RasterioWindow(*window),
+                out_shape=shape and (len(numbers), *shape),
             )
         except RasterioError as error:
             raise RasterUnreadable(
