@@ -46,6 +46,11 @@ class Samples:
         return cls(grid, part, np.zeros((bands, *shape), dtype), np.zeros(shape, bool))
 
     @classmethod
+    def of_all(cls, grid: SampleGrid, *, bands: int, dtype: str) -> Self:
+        """Create the samples of the whole raster, none of which is known."""
+        return cls.empty(grid, Window(0, 0, grid.width, grid.height), bands=bands, dtype=dtype)
+
+    @classmethod
     def decode(cls, grid: SampleGrid, data: bytes) -> Self:
         """Create samples from the bytes that `encode` returned."""
         with np.load(io.BytesIO(data)) as stored:

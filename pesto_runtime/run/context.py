@@ -223,6 +223,8 @@ def forget_run(plan: Plan) -> None:
     for folder, known in (*stored, (_PLANS, {plan.run})):
         names = [name for name in store.names(folder) if _stem(name) in known]
         store.delete(names)
+    for raster in (*plan.keys, *(f"$inputs.{name}" for name in plan.scenes)):
+        store.delete_folder(samples_folder(plan, raster))
     store.delete_folder(f"manifests/{plan.run}")
     # A worker of an orchestrator outlives the run: with the cached plan it would start a chunk of a
     # run that no longer exists, and store blocks that are never deleted.
@@ -307,6 +309,15 @@ def feature_name(context: RunContext, vector: str, index: tuple[int, int]) -> st
 def partial_name(context: RunContext, stage_id: str, index: tuple[int, int]) -> str:
     """Return the name of a reduce's partial of a block (row, col)."""
     return f"partials/{context.plan.keys[stage_id]}/{index[0]}/{index[1]}"
+
+
+def samples_folder(plan: Plan, raster: str) -> str:
+    """Return the folder of the samples of a scene or of a raster, for the report."""
+    key = plan.keys.get(raster)
+    if key is None:
+        scene = plan.scenes[raster.rpartition(".")[2]]
+        key = hashlib.sha256(scene.model_dump_json().encode()).hexdigest()[:32]
+    return f"samples/{key}"
 
 
 def scalars_name(context: RunContext, stage_id: str) -> str:

@@ -82,7 +82,7 @@ def test_the_last_value_of_each_dtype_is_accepted(value: int, dtype: str | None)
 def test_the_dtype_of_a_type_hint_counts() -> None:
     """A hint with a dtype is a declared dtype."""
 
-    def water(scene):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def water(scene):
         """Find water."""
         return scene
 

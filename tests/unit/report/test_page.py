@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.report import ReportData, write_report
+from pesto_runtime.report import PortText, ReportData, ReportImage, write_report
 from pesto_runtime.report.page import render
 from tests.unit.report.sample_run import PIPELINE, RESULT, tiles_over, write_raster
 
@@ -74,7 +74,11 @@ def run(tmp_path: Path) -> ReportData:
     mask = (scene[0] > 4000).astype(np.uint8)
     write_raster(tmp_path / "mask.tif", mask, nodata=255)
     tiles = tuple(tiles_over(SIZE, 32))
-    return ReportData(RESULT, PIPELINE, tiles, SIZE, {"scene": path.as_uri()}, tmp_path)
+    images = (
+        ReportImage("scene", "Scene", path.as_uri()),
+        ReportImage("mask", "Output", (tmp_path / "mask.tif").as_uri()),
+    )
+    return ReportData(RESULT, PIPELINE, tiles, SIZE, images, tmp_path)
 
 
 def partial(run: ReportData) -> ReportData:
@@ -102,9 +106,11 @@ def replace_last(run: ReportData, state: str) -> ReportData:
 
 
 def test_a_report_is_one_file_that_asks_for_nothing(run: ReportData) -> None:
-    """No script, no style sheet, font or image from elsewhere; links lead to files beside it."""
+    """No script, style sheet, font or image from elsewhere; links lead to files beside it."""
     page = Page(render(run))
-    assert {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object"} == set()
+    assert {tag for tag, _ in page.elements} & {"iframe", "object"} == set()
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+    assert all("src" not in found for found in page.all("script"))
     assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
     links = {str(link["href"]) for link in page.all("a")}
     assert {"./mask.tif", "./cover.json"} <= links
@@ -163,12 +169,15 @@ def test_no_text_of_a_run_becomes_markup(run: ReportData, bait: str) -> None:
     pipeline["stages"][1] |= {"process": bait, "inputs": {bait: bait, "mask": "$mask.cloud"}}
     hole = {"properties": {"window": [bait], "stage": bait, "error": bait}}
     (run.folder / "holes.geojson").write_text(json.dumps({"features": [hole]}))
-    scenes = {bait: run.scenes["scene"], "gone": "file:///" + bait}
-    source = render(replace(run, result=result, pipeline=pipeline, scenes=scenes))
+    images = (
+        replace(run.images[0], name=bait), ReportImage("gone", "Output", "file:///" + bait),
+    )  # fmt: skip
+    texts = {bait: PortText(bait, bait)}
+    source = render(replace(run, result=result, pipeline=pipeline, images=images, texts=texts))
     page = Page(source)
     assert bait in page.words
     assert bait in str(page.all("img")[0]["alt"])
-    assert page.all("script") == []
+    assert [found["type"] for found in page.all("script")] == ["application/json", "module"]
     assert all(str(image["src"]).startswith("data:") for image in page.all("img"))
     assert not any(name.startswith("on") for _, found in page.elements for name in found)
 
@@ -226,7 +235,7 @@ def test_a_run_without_scenes_has_a_report(tmp_path: Path) -> None:
         "outputs": {"verdict": {"path": "verdict.json", "sha256": "00", "value": "usable"}},
         "phases": [{"kind": "call", "stages": ["v"]}],
     }
-    page = Page(render(ReportData(result, pipeline, (), (0, 0), {}, tmp_path)))
+    page = Page(render(ReportData(result, pipeline, (), (0, 0), (), tmp_path)))
     assert "usable" in page.words
     assert "Images" not in page.words
     assert "Tiles" not in page.words
