@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.parameters import (
+    completed,
     fed_ports,
     input_defaults,
     input_faults,
     input_schema,
+    type_schema,
 )
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
@@ -37,6 +39,7 @@ __all__ = [
     "VectorType",
     "check",
     "common_size",
+    "completed",
     "fed_ports",
     "grids_of",
     "image_scale",
@@ -51,4 +54,5 @@ __all__ = [
     "raster_sizes",
     "read_later",
     "steps_of",
+    "type_schema",
 ]
