@@ -53,6 +53,13 @@ class Form(StrEnum):
     cog = "cog"
 
 
+class Report(StrEnum):
+    """What the report has of the products."""
+
+    links = "links"
+    embed = "embed"
+
+
 def check(
     pipeline: PipelineText,
     inputs: InputTexts = None,
@@ -203,6 +210,13 @@ def run(
             "anything is published; local engine only.",
         ),
     ] = 0,
+    report: Annotated[
+        Report,
+        typer.Option(
+            help="What report.html has of the products: links, or small files themselves."
+        ),
+    ] = Report.links,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline or one process over a scene; the same command resumes an interrupted run."""
@@ -231,6 +245,7 @@ def run(
         replace=replace,
         take_over=take_over,
         verify_tiles=verify,
+        report="none" if no_report else report.value,
     )
     hidden = as_json or not sys.stderr.isatty()
     show_warnings(source.remarks)

@@ -5,7 +5,6 @@ Which pixels are samples is decided in `tiling/sample_grid.py`; they are drawn i
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -51,17 +50,20 @@ class Samples:
         return cls.empty(grid, Window(0, 0, grid.width, grid.height), bands=bands, dtype=dtype)
 
     @classmethod
-    def decode(cls, grid: SampleGrid, data: bytes) -> Self:
+    def decode(cls, grid: SampleGrid, data: bytes, *, bands: int, dtype: str) -> Self:
         """Create samples from the bytes that `encode` returned."""
-        with np.load(io.BytesIO(data)) as stored:
-            part = Window(*map(int, stored["part"]))
-            return cls(grid, part, stored["pixels"], stored["seen"])
+        part = Window(*map(int, np.frombuffer(data, "<i8", 4)))
+        shape, start = (part.height, part.width), 4 * 8
+        seen = np.frombuffer(data, bool, part.pixels, start).reshape(shape)
+        values = np.frombuffer(
+            data, np.dtype(dtype).newbyteorder("<"), bands * part.pixels, start + part.pixels
+        )
+        return cls(grid, part, values.reshape(bands, *shape).astype(dtype), seen.copy())
 
     def encode(self) -> bytes:
         """Return the samples as bytes; compressing them would cost more time than it saves."""
-        data = io.BytesIO()
-        np.savez(data, part=np.array(self.part), pixels=self.pixels, seen=self.seen)
-        return data.getvalue()
+        values = self.pixels.astype(self.pixels.dtype.newbyteorder("<"), copy=False)
+        return np.array(self.part, "<i8").tobytes() + self.seen.tobytes() + values.tobytes()
 
     @property
     def is_complete(self) -> bool:
@@ -87,7 +89,10 @@ class Samples:
             theirs = common.relative_to(other.part).slices
             known = other.seen[theirs]
             ours = common.relative_to(self.part).slices
-            np.copyto(self.pixels[:, *ours], other.pixels[:, *theirs], where=known)
+            if known.all():
+                self.pixels[:, *ours] = other.pixels[:, *theirs]
+            else:
+                np.copyto(self.pixels[:, *ours], other.pixels[:, *theirs], where=known)
             self.seen[ours] |= known
 
     def _put(self, samples: Window, pixels: np.ndarray) -> None:

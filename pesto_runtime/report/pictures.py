@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4_000_000
 """Of all pictures together, before base64 adds a third."""
-_SIDES = (2048, 1024, 512, 256)
+_MOST_SIDE = 2048
 _MOST_PICTURES = 24
 _MOST_HISTOGRAMS = 4
 _HISTOGRAM = (256, 40)  # width and height of the drawing
@@ -49,18 +49,23 @@ class Picture:
 
 
 def pictures_of(images: Sequence[ReportImage]) -> tuple[Picture, ...]:
-    """Draw images at the largest size at which all of them fit into the limit of bytes."""
-    shown = images[:_MOST_PICTURES]
-    subjects = [_subject(image) for image in shown]
-    found: tuple[Picture, ...] = ()
-    for side in _SIDES:
-        found = tuple(
-            _picture(image, subject, side=side, number=number)
-            for number, (image, subject) in enumerate(zip(shown, subjects, strict=True), start=1)
-        )
-        if sum(len(each.preview.data) for each in found if each.preview) <= MOST_BYTES:
+    """Draw images; the largest files at half the size, until all of them fit into the limit."""
+    found = [
+        _picture(image, _subject(image), side=_MOST_SIDE, number=number)
+        for number, image in enumerate(images[:_MOST_PICTURES], start=1)
+    ]
+    while sum(map(_size, found)) > MOST_BYTES:
+        largest = max(range(len(found)), key=lambda place: _size(found[place]))
+        picture = found[largest]
+        if picture.subject is None or picture.preview is None:
             break
-    return found
+        side = max(picture.preview.picture) // 2
+        found[largest] = _picture(picture.image, picture.subject, side=side, number=largest + 1)
+    return tuple(found)
+
+
+def _size(picture: Picture) -> int:
+    return len(picture.preview.data) if picture.preview else 0
 
 
 def _subject(image: ReportImage) -> Subject | PestoError:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.store import Store
 
-_READ_AGAIN = 32 << 20
+_READ_AGAIN = 16 << 20
 """A local scene of fewer bytes is read again for the report, with all its bands."""
 
 
@@ -143,7 +143,7 @@ class ChunkSamples:
             object_name = f"{self.rasters[name].folder}/{'-'.join(map(str, samples.part))}"
             if not samples.is_complete:
                 with suppress(NotFound):
-                    earlier = Samples.decode(samples.grid, store.get(object_name))
+                    earlier = _decoded(self.rasters[name], store.get(object_name))
                     earlier.merge(samples)
                     samples = earlier  # noqa: PLW2901  # what is stored
             store.put(object_name, samples.encode())
@@ -164,4 +164,8 @@ def collected(context: RunContext, raster: SampledRaster) -> Samples:
 def _parts(store: Store, raster: SampledRaster) -> Iterator[Samples]:
     for name in sorted(store.names(raster.folder)):
         with suppress(NotFound):  # damaged, and deleted: the report reads these pixels again
-            yield Samples.decode(raster.grid, store.get(name))
+            yield _decoded(raster, store.get(name))
+
+
+def _decoded(raster: SampledRaster, data: bytes) -> Samples:
+    return Samples.decode(raster.grid, data, bands=len(raster.bands), dtype=raster.dtype)

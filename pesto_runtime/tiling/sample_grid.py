@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 2048
 """Samples along the longest side."""
 
-MOST_SAMPLE_BYTES = 32 << 20
+MOST_SAMPLE_BYTES = 8 << 20
 """Bytes of the samples of one raster, all bands."""
 
 
@@ -37,7 +37,7 @@ class SampleGrid:
         """Return the finest grid within the limits.
 
         >>> SampleGrid.of((10980, 10980), pixel_bytes=8)
-        SampleGrid(size=(10980, 10980), step=6)
+        SampleGrid(size=(10980, 10980), step=11)
 
         Args:
             size: Width and height of the raster.

@@ -40,17 +40,18 @@ def test_samples_of_a_window_are_those_of_the_whole(
     [
         ((2048, 5), 8, 1),
         ((2049, 5), 8, 2),
-        ((10_980, 10_980), 8, 6),
+        ((10_980, 10_980), 8, 11),
+        ((10_980, 10_980), 1, 6),
         ((1, 1), 1_000, 1),
-        ((2048, 2048), 8, 1),
-        ((2048, 2048), 9, 2),
+        ((2048, 2048), 2, 1),
+        ((2048, 2048), 3, 2),
         ((1, 300_000), 2, 147),
     ],
 )
 def test_the_finest_grid_within_the_limits(
     size: tuple[int, int], pixel_bytes: int, step: int
 ) -> None:
-    """The step is the least with at most 2048 samples a side and 32 MiB."""
+    """The step is the least with at most 2048 samples a side and 8 MiB."""
     grid = SampleGrid.of(size, pixel_bytes=pixel_bytes)
     assert grid.step == step
     assert max(grid.width, grid.height) <= MOST_SAMPLES
