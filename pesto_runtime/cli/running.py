@@ -53,7 +53,7 @@ class Form(StrEnum):
     cog = "cog"
 
 
-class Report(StrEnum):
+class ReportFiles(StrEnum):
     """What the report has of the products."""
 
     links = "links"
@@ -211,11 +211,11 @@ def run(
         ),
     ] = 0,
     report: Annotated[
-        Report,
+        ReportFiles,
         typer.Option(
             help="What report.html has of the products: links, or small files themselves."
         ),
-    ] = Report.links,
+    ] = ReportFiles.links,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.parameters import (
+    FedPort,
     completed,
     fed_ports,
     input_defaults,
     input_faults,
     input_schema,
     type_schema,
+    way_to_write,
 )
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
@@ -28,6 +30,7 @@ __all__ = [
     "MOST_TASKS",
     "BoundStage",
     "Checked",
+    "FedPort",
     "GridType",
     "JsonType",
     "KnownFacts",
@@ -55,4 +58,5 @@ __all__ = [
     "read_later",
     "steps_of",
     "type_schema",
+    "way_to_write",
 ]

@@ -13,18 +13,18 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
-from pesto_runtime.errors import RasterUnreadable, TooLarge
+from pesto_runtime.errors import RasterUnreadable
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster.histogram import Histogram, histogram_of
-from pesto_runtime.raster.read import RasterReader, band_numbers, raster_settings
-from pesto_runtime.raster.samples import Samples, read_missing
-from pesto_runtime.tiling import SampleGrid
+from pesto_runtime.raster.read import band_numbers, raster_settings
+from pesto_runtime.raster.sampled import read_subject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pesto_runtime.contract import RasterClass, Scene
+    from pesto_runtime.contract import RasterClass
+    from pesto_runtime.raster.sampled import Subject
 
 Colour: TypeAlias = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
@@ -120,27 +120,6 @@ class Preview:
         return self.step > 1
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A raster to draw.
-
-    Attributes:
-        samples: Its samples.
-        scene: Its facts.
-        numbers: 1-based numbers of the bands of the samples.
-        classes: The classes that its contract declares.
-    """
-
-    samples: Samples
-    scene: Scene
-    numbers: tuple[int, ...]
-    classes: Sequence[RasterClass] = ()
-
-    def name(self, number: int) -> str:
-        """Return the name of a band; its number if it has none."""
-        return self.scene.bands[number - 1] or str(number)
-
-
 def read_preview(
     href: str | Path,
     *,
@@ -165,42 +144,6 @@ def read_preview(
     subject = read_subject(href if isinstance(href, str) else file_href(href))
     chosen = None if bands is None else band_numbers(subject.scene.bands, bands, href=str(href))
     return draw(subject, max_side=max_side, ramp=ramp, bands=chosen)
-
-
-def read_subject(
-    href: str,
-    *,
-    samples: Samples | None = None,
-    numbers: tuple[int, ...] | None = None,
-    classes: Sequence[RasterClass] = (),
-) -> Subject:
-    """Read the facts of a raster, and the samples that are not known yet.
-
-    Args:
-        href: The raster.
-        samples: Those that are known; None for none.
-        numbers: 1-based numbers of their bands; None for all.
-        classes: The classes that its contract declares.
-
-    Raises:
-        RasterUnreadable: the raster cannot be read.
-        TooLarge: nothing is known, and too much would have to be decoded.
-    """
-    with raster_settings(), RasterReader(href) as reader:
-        scene = reader.scene()
-        numbers = numbers or tuple(range(1, len(scene.bands) + 1))
-        if samples is None:
-            pixel_bytes = len(numbers) * np.dtype(scene.dtype).itemsize
-            grid = SampleGrid.of((scene.width, scene.height), pixel_bytes=pixel_bytes)
-            samples = Samples.of_all(grid, bands=len(numbers), dtype=scene.dtype)
-        read_missing(reader, samples, numbers)
-    if not samples.seen.any():
-        raw = scene.width * scene.height * len(scene.bands) * np.dtype(scene.dtype).itemsize
-        raise TooLarge(
-            f"{raw >> 20} MiB of {href} would have to be decoded, as it has too few overviews; add "
-            "them (gdaladdo), or write a COG"
-        )
-    return Subject(samples, scene, numbers, classes)
 
 
 def draw(

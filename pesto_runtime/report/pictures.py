@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import PestoError
-from pesto_runtime.raster.preview import RAMPS, Preview, Subject, draw, read_subject
+from pesto_runtime.raster.preview import RAMPS, Preview, draw
+from pesto_runtime.raster.sampled import Subject, read_subject
 from pesto_runtime.report import markup
 from pesto_runtime.report.markup import code, text
 

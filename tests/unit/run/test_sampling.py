@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.raster.preview import read_subject
+from pesto_runtime.raster.sampled import read_subject
 from pesto_runtime.run import publishing, sampling
 from pesto_runtime.tiling import sample_grid
 from tests.support.processes import MARKER
@@ -169,10 +169,10 @@ def test_samples_are_deleted_with_their_run(
 ) -> None:
     """In a store elsewhere, those of the scene too."""
     store = tmp_path / "store"
-    settings: Settings = {"store": store.as_uri()}
-    run_local(chain("grow"), tmp_path / "out", {"scene": scene}, keep=True, **settings)
+    where = store.as_uri()
+    run_local(chain("grow"), tmp_path / "out", {"scene": scene}, keep=True, store=where)
     assert any(name.startswith("samples/") for name in tree(store))
     shutil.rmtree(tmp_path / "out")
-    run_local(chain("grow"), tmp_path / "out", {"scene": scene}, **settings)
+    run_local(chain("grow"), tmp_path / "out", {"scene": scene}, store=where)
     assert not any(name.startswith("samples/") for name in tree(store))
     assert len(reports) == 2
