@@ -68,6 +68,10 @@ class Browser:
         """Run JavaScript in the page; answers what it returns."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def later(self, script: str, *arguments: JsonValue) -> JsonValue:
+        """Run JavaScript; answers what it gives to its last argument, a function."""
+        return self._ask("POST", "/execute/async", {"script": script, "args": list(arguments)})
+
     def all(self, selector: str) -> list[str]:
         """Elements by CSS."""
         found = self._ask("POST", "/elements", {"using": "css selector", "value": selector})
@@ -91,6 +95,17 @@ class Browser:
     def click(self, selector: str) -> None:
         """Click on an element."""
         self._ask("POST", f"/element/{self.one(selector)}/click", {})
+
+    def download(self, selector: str, path: Path) -> None:
+        """Click on a link, and wait until its file is there under the name that the link has."""
+        path.parent.mkdir(exist_ok=True)
+        where: dict[str, JsonValue] = {"behavior": "allow", "downloadPath": str(path.parent)}
+        self._chrome("Browser.setDownloadBehavior", where)
+        self.click(selector)
+        deadline = time.monotonic() + 20
+        while not path.exists():
+            assert time.monotonic() < deadline, [*path.parent.iterdir()]
+            time.sleep(0.05)
 
     def until(self, script: str, *, within_s: float = 20) -> None:
         """Wait until a JavaScript expression is true."""
@@ -143,7 +158,7 @@ class Browser:
     def audit(self) -> list[str]:
         """The serious and critical findings of axe in the page: rule and element."""
         self.run(_AXE.read_text(encoding="utf-8"))
-        found = self._ask("POST", "/execute/async", {"script": _AUDIT, "args": []})
+        found = self.later(_AUDIT)
         assert isinstance(found, list)
         return [str(each) for each in found]
 
