@@ -17,7 +17,7 @@ from pesto_runtime.errors import RasterUnreadable
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster.histogram import Histogram, histogram_of
 from pesto_runtime.raster.read import band_numbers, raster_settings
-from pesto_runtime.raster.sampled import read_subject
+from pesto_runtime.raster.sampled import TRUE_COLOUR, read_subject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,6 @@ LEVELS = 255
 """Steps of a stretch along a ramp; a picture has one more entry, for nodata."""
 
 _QUALITY = 82
-_TRUE_COLOUR = ("red", "green", "blue")
 _MOST_CLASSES = 255
 _SPARSE = 16  # pixels between those that are looked at first
 _ENOUGH = 500_000  # values
@@ -195,8 +194,8 @@ def draw(
 def shown_bands(subject: Subject) -> tuple[int, ...]:
     """Return the numbers of red, green and blue if they are named, else of three, or of one."""
     names = {(subject.scene.bands[n - 1] or "").lower(): n for n in subject.numbers}
-    if set(_TRUE_COLOUR) <= set(names):
-        return tuple(names[colour] for colour in _TRUE_COLOUR)
+    if set(TRUE_COLOUR) <= set(names):
+        return tuple(names[colour] for colour in TRUE_COLOUR)
     return (
         subject.numbers
         if len(subject.scene.bands) == 3 == len(subject.numbers)

@@ -9,13 +9,16 @@ import numpy as np
 
 from pesto_runtime.errors import TooLarge
 from pesto_runtime.raster.read import RasterReader, raster_settings
-from pesto_runtime.raster.samples import Samples, read_missing
+from pesto_runtime.raster.samples import MOST_REMOTE_BYTES, Samples, overview_bytes, read_missing
 from pesto_runtime.tiling import SampleGrid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pesto_runtime.contract import RasterClass, Scene
+
+
+TRUE_COLOUR = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ def read_subject(
     """
     with raster_settings(), RasterReader(href) as reader:
         scene = reader.scene()
+        if samples is not None and _has_hidden_colours(scene, numbers or ()):
+            # Some bands are known, and red, green and blue are as cheap.
+            if overview_bytes(reader, samples.grid.step) <= MOST_REMOTE_BYTES:
+                samples, numbers = None, None
         numbers = numbers or tuple(range(1, len(scene.bands) + 1))
         if samples is None:
             pixel_bytes = len(numbers) * np.dtype(scene.dtype).itemsize
@@ -73,3 +80,10 @@ def read_subject(
             "them (gdaladdo), or write a COG"
         )
     return Subject(samples, scene, numbers, classes)
+
+
+def _has_hidden_colours(scene: Scene, numbers: Sequence[int]) -> bool:
+    """Whether red, green and blue are bands of a raster, but not all of them among some bands."""
+    names = {(name or "").lower(): number for number, name in enumerate(scene.bands, start=1)}
+    colours = [names.get(colour) for colour in TRUE_COLOUR]
+    return None not in colours and not {*colours} <= {*numbers}

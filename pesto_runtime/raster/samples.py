@@ -5,6 +5,7 @@ Which pixels are samples is decided in `tiling/sample_grid.py`; they are drawn i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -120,8 +121,7 @@ def read_missing(reader: RasterReader, samples: Samples, bands: tuple[int, ...])
     grid, scene = samples.grid, reader.scene()
     pixel_bytes = len(scene.bands) * samples.pixels.itemsize
     most = MOST_BYTES if _is_local(scene.href) else MOST_REMOTE_BYTES
-    factor = max((each for each in reader.overviews if each <= grid.step), default=1)
-    if factor > 1 and whole(grid.size).pixels // factor**2 * pixel_bytes <= most:
+    if overview_bytes(reader, grid.step) <= most:
         shape = (grid.height, grid.width)
         pixels = reader.read(whole(grid.size), bands=bands, shape=shape)
         samples.merge(Samples(grid, samples.part, pixels, np.ones(shape, bool)))
@@ -135,6 +135,14 @@ def read_missing(reader: RasterReader, samples: Samples, bands: tuple[int, ...])
     if sum(window.pixels for window in lacking) * pixel_bytes <= most:
         for window in lacking:
             samples.add(window, reader.read(window, bands=bands))
+
+
+def overview_bytes(reader: RasterReader, step: int) -> float:
+    """Return the bytes to decode for every `step`-th pixel; infinite without such an overview."""
+    factor = max((each for each in reader.overviews if each <= step), default=1)
+    scene = reader.scene()
+    raw = scene.width * scene.height * len(scene.bands) * np.dtype(scene.dtype).itemsize
+    return raw / factor**2 if factor > 1 else math.inf
 
 
 def _is_local(href: str) -> bool:

@@ -65,7 +65,12 @@ def viewer(
         return ""
     shown = [each for each, _ in drawn]
     layers = [_layer(each, preview, size) for each, preview in drawn]
-    above = next((n for n, each in enumerate(shown) if each.image.role == "Output"), None)
+    # A mask is compared most often.
+    above = min(
+        (n for n, each in enumerate(shown) if each.image.role == "Output"),
+        key=lambda n: drawn[n][1].kind != "classes",
+        default=None,
+    )
     document: dict[str, JsonValue] = {
         "size": list(size),
         "layers": list(layers),

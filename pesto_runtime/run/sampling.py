@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.store import Store
 
-_READ_AGAIN = 16 << 20
+_READ_AGAIN = 32 << 20
 """A local scene of fewer bytes is read again for the report, with all its bands."""
 
 

@@ -162,7 +162,8 @@ def _endpoints() -> str:
         f"<tr><td>{method}</td><th scope=row>{_path(method, path)}</th><td>{text}</td></tr>"
         for method, path, text in _ENDPOINTS
     )
-    return f"<section><h2>Endpoints</h2><table><tbody>{rows}</tbody></table></section>"
+    table = f'<table class="endpoints"><tbody>{rows}</tbody></table>'
+    return f"<section><h2>Endpoints</h2>{table}</section>"
 
 
 def _path(method: str, path: str) -> str:

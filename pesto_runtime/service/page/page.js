@@ -54,7 +54,7 @@ function range(values, start, stop, nodata) {
   return [least, most];
 }
 
-// Bands 1 to 3 as red, green, blue, or band 1 as grey, each from its least to its most value; classes in their colours; nodata is see-through.
+// Bands named red, green and blue, or 1 to 3, in colour, or band 1 as grey, each from its least to its most value; classes in their colours; nodata is see-through.
 function paint(canvas, image, nodata, classes = []) {
   const [bands, height, width] = image.shape;
   const step = Math.max(1, Math.ceil(Math.max(width, height) / 1024));
@@ -63,7 +63,8 @@ function paint(canvas, image, nodata, classes = []) {
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
   const size = width * height;
-  const shown = bands >= 3 ? [0, 1, 2] : [0, 0, 0];
+  const named = ["red", "green", "blue"].map((name) => (image.names || {})[name]);
+  const shown = !named.includes(undefined) ? named : bands >= 3 ? [0, 1, 2] : [0, 0, 0];
   const colours = new Map(bands === 1 ? classes.filter((each) => each.color_hint).map((each) => [each.value, each.color_hint]) : []);
   const ranges = shown.map((band) => range(image.values, band * size, (band + 1) * size, nodata));
   shown.forEach((band, channel) => {
@@ -100,6 +101,8 @@ function factsOf(name) {
   return { nodata: nodata === undefined ? undefined : Number(nodata), classes: classes ? JSON.parse(classes) : [] };
 }
 
+const short = (value) => (Number.isInteger(value) ? value : Number(value.toPrecision(6)));
+
 // The picture of an image with its values under the pointer, below its caption.
 function showImage(figure, message, image, { nodata, classes }) {
   message.textContent = `${image.shape.join(" × ")} (band, row, column), ${image.dtype}`;
@@ -111,7 +114,7 @@ function showImage(figure, message, image, { nodata, classes }) {
   const canvas = make("canvas", undefined, figure);
   canvas.setAttribute("role", "img");
   const ranges = paint(canvas, image, nodata, classes);
-  message.textContent += ", " + ranges.map(([least, most]) => (least > most ? "nothing valid" : `${least} to ${most}`)).join(" | ");
+  message.textContent += ", " + ranges.map(([least, most]) => (least > most ? "nothing valid" : `${short(least)} to ${short(most)}`)).join(" | ");
   canvas.setAttribute("aria-label", message.textContent);
   if (classes.length) showClasses(figure, classes);
   const line = make("div", undefined, figure);

@@ -9,7 +9,7 @@ const SAMPLES = {
 };
 const TAGS = {
   254: "reduced", 256: "width", 257: "height", 258: "bits", 259: "compression", 262: "photometric", 273: "offsets", 277: "bands", 278: "rows",
-  279: "counts", 284: "planar", 317: "predictor", 322: "tileWidth", 323: "tileHeight", 324: "offsets", 325: "counts", 339: "format", 42113: "nodata",
+  279: "counts", 284: "planar", 317: "predictor", 322: "tileWidth", 323: "tileHeight", 324: "offsets", 325: "counts", 339: "format", 42112: "metadata", 42113: "nodata",
 };
 
 async function viewOf(blob, start, length) {
@@ -82,7 +82,7 @@ function unpredicted(bytes, kind, predictor, { width, bands, little }) {
   return values;
 }
 
-// Returns {dtype, shape: [bands, rows, columns], values band by band, nodata, step: pixels of the raster per pixel}.
+// Returns {dtype, names: {band: index}, shape: [bands, rows, columns], values band by band, nodata, step: pixels of the raster per pixel}.
 async function readTiff(blob) {
   const all = await directories(blob);
   const bytesOf = (each) => each.width[0] * each.height[0] * each.bands[0] * (each.bits[0] / 8);
@@ -92,8 +92,11 @@ async function readTiff(blob) {
   if (!directory) throw new Error(`${all[0].width[0]} × ${all[0].height[0]} pixels without overviews are too large to be shown here`);
   const [width, height, bands] = [directory.width[0], directory.height[0], directory.bands[0]];
   const [dtype, kind] = SAMPLES[`${directory.format[0]},${directory.bits[0]}`] || [`${directory.bits[0]} bits`, null];
-  const text = directory.nodata && String.fromCharCode(...directory.nodata).replace(/\0.*$/, "").trim();
-  const image = { dtype, shape: [bands, height, width], values: null, nodata: text ? Number(text) : undefined, step: Math.round(all[0].width[0] / width) };
+  const words = (codes) => new TextDecoder().decode(Uint8Array.from(codes || [])).replace(/\0.*$/s, "").trim();
+  const text = words(directory.nodata);
+  const named = [...words(all[0].metadata).matchAll(/<Item name="DESCRIPTION" sample="(\d+)"[^>]*>([^<]*)</g)];
+  const names = Object.fromEntries(named.map(([, band, name]) => [name.toLowerCase(), Number(band)]));
+  const image = { dtype, names, shape: [bands, height, width], values: null, nodata: text ? Number(text) : undefined, step: Math.round(all[0].width[0] / width) };
   const compression = directory.compression[0];
   if (!kind || ![1, 8, 32946].includes(compression)) return { ...image, reason: kind ? `compression ${compression}` : dtype };
   image.values = new kind(width * height * bands);
