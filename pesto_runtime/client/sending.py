@@ -19,10 +19,13 @@ from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
+from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
-from pesto_runtime.raster.read import picked_for, read_for
+from pesto_runtime.raster.picking import picked_for
+from pesto_runtime.raster.read import read_for
+from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,11 +198,14 @@ def _require_known(call: OutgoingCall, described: Described) -> None:
 
 
 def _prepared(port: Port, value: object, references: References) -> Sent:
+    if isinstance(value, str) and looks_like_href(value):
+        parsed = ImageReference.parse(value)
+        value = value if parsed.href == value else parsed
     if isinstance(value, ImageReference):
         if references.admits(value.href):
             return value
         with unchanged(value.href, value.identity):
-            return read_for(value.href, port.raster, window=value.window, bands=value.bands)
+            return read_for(value, port.raster)
     if isinstance(value, Image):
         return picked_for(value, port.raster)
     if isinstance(value, np.ndarray):
@@ -223,10 +229,11 @@ def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
         return None
     fits = [each for each in _binary_types(image, call.tile) if each in described.transports]
     described_as = described.description
-    query = {name: _as_text(described_as, name, each) for name, each in outgoing.others.items()}
+    texts = {name: _as_text(described_as, name, each) for name, each in outgoing.others.items()}
+    query = {name: text for name, text in texts.items() if text is not None}
     if call.options:
         query["pesto"] = json_text(call.options)
-    if not fits or len(urlencode(query)) > _QUERY_CHARS:
+    if not fits or len(query) < len(texts) or len(urlencode(query)) > _QUERY_CHARS:
         return None
     headers = {"Content-Type": fits[0], "Accept": accept_header(call, described)}
     return Request("POST", "/process", headers, query, encode_image(image, fits[0]))
@@ -274,12 +281,13 @@ def _as_json(image: Sent) -> JsonValue:
     return base64.b64encode(encode_image(image, TIFF)).decode("ascii")
 
 
-def _as_text(description: Description, name: str, value: JsonValue) -> str:
-    """Return a query parameter: a string unchanged if the schema has type string, else JSON."""
+def _as_text(description: Description, name: str, value: JsonValue) -> str | None:
+    """Return the query parameter that the service reads as this value; None if there is none."""
     port = description.input(name)
-    if port is not None and port.schema.get("type") == "string" and isinstance(value, str):
-        return value
-    return json_text(value)
+    schema = description.schema_of(port) if port else {}
+    written = json_text(value)
+    texts = (value, written) if isinstance(value, str) else (written,)
+    return next((each for each in texts if json_text(typed_text(schema, each)) == written), None)
 
 
 def json_text(value: JsonValue) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pesto_runtime.contract.call import (
     CallOptions,
     ImageCapabilities,
-    ImageReference,
     InputCapabilities,
     Job,
     TileInfo,
@@ -57,6 +56,7 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
+from pesto_runtime.contract.selection import ImageReference, Selection
 
 __all__ = [
     "BLOCK",
@@ -88,6 +88,7 @@ __all__ = [
     "ReportForm",
     "Scale",
     "Scene",
+    "Selection",
     "Service",
     "Stage",
     "StageCost",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     JsonValue,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -19,13 +20,17 @@ from pydantic import (
 
 from pesto_runtime.contract.classification import RasterClass, require_classes
 from pesto_runtime.contract.geometry import Margin, MarginField, Scale, ScaleField
-from pesto_runtime.errors import shortened
+from pesto_runtime.errors import InvalidInput, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NUMERIC_DTYPES = (
     "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
     "float32", "float64", "complex64", "complex128",
 )  # fmt: skip
 
+_MOST_FLOAT32 = 3.4028234663852886e38
 _NOT_IN_JSON = ("nan", "inf", "-inf")
 
 
@@ -60,6 +65,27 @@ Nodata: TypeAlias = Annotated[
     PlainSerializer(nodata_to_json),
     WithJsonSchema({"oneOf": [{"type": "number"}, {"enum": list(_NOT_IN_JSON)}, {"type": "null"}]}),
 ]
+
+
+def why_no_nodata(nodata: float | None, dtype: str) -> str | None:
+    """Explain why a dtype cannot hold a nodata value; None if it can.
+
+    >>> why_no_nodata(-9999, "uint8")
+    'nodata -9999 does not fit dtype uint8: a whole number from 0 to 255'
+    """
+    if nodata is None:
+        return None
+    if not dtype.startswith(("int", "uint")):
+        most = _MOST_FLOAT32 if dtype in ("float32", "complex64") else math.inf
+        fits, allowed = not math.isfinite(nodata) or abs(nodata) <= most, f"at most {most}"
+    else:
+        bits = int(dtype.removeprefix("u").removeprefix("int"))
+        low, high = (
+            (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        )
+        fits = math.isfinite(nodata) and nodata == int(nodata) and low <= nodata <= high
+        allowed = f"a whole number from {low} to {high}"
+    return None if fits else f"nodata {nodata} does not fit dtype {dtype}: {allowed}"
 
 
 class Tolerance(ClosedValue):
@@ -151,6 +177,29 @@ class RasterContract(Value):
     )
     windows: JsonValue = Field(default=None, description="Reserved.")
 
+    @field_validator("nodata")
+    @classmethod
+    def _nodata_fits(cls, nodata: float | None, info: ValidationInfo) -> float | None:
+        for dtype in info.data.get("dtype", ()):
+            if reason := why_no_nodata(nodata, dtype):
+                raise ValueError(reason)
+        return nodata
+
+    @field_validator("tile")
+    @classmethod
+    def _tile_fits(cls, tile: TileLimits | None, info: ValidationInfo) -> TileLimits | None:
+        align, margin = info.data.get("align", 1), info.data.get("margin", Margin())
+        most = tile and (tile.fixed or tile.max)
+        if tile is None or most is None:
+            return tile
+        name = "fixed" if tile.fixed else "max"
+        least = max(margin.left + margin.right, margin.top + margin.bottom)
+        if most < align or (tile.fixed and tile.fixed % align):
+            raise ValueError(f"{name} {most} is not a multiple of align {align}")
+        if most <= least:
+            raise ValueError(f"{name} {most} includes the margin, and has no room beside {least}")
+        return tile
+
     @field_validator("bands", mode="before")
     @classmethod
     def _bands_are_not_boolean(cls, bands: object) -> object:
@@ -184,9 +233,67 @@ class RasterContract(Value):
         """Number of bands; None for any."""
         return len(self.bands) if isinstance(self.bands, tuple) else self.bands
 
+    def pick(
+        self, bands: Sequence[str | None], *, in_order: bool = False, of: str = "it"
+    ) -> tuple[int, ...] | None:
+        """Return the 1-based numbers of a raster's bands that the port takes; None for all.
+
+        Args:
+            bands: Names of the raster's bands in order; None for a band without one.
+            in_order: Whether the order of the bands is stated: they were listed by number or name,
+                or their form has no names. It counts only where the names do not decide.
+            of: The raster, for messages.
+
+        Raises:
+            InvalidInput: the number of bands is wrong, a name is missing or is that of two bands,
+                or the bands have no names.
+        """
+        wanted, count = self.band_names, len(bands)
+        if wanted is None:
+            if self.band_count not in (None, count):
+                raise InvalidInput(f"{self.band_count} bands are taken, {of} has {count}")
+            return None
+        numbers = {
+            name: [i for i, band in enumerate(bands, start=1) if band == name] for name in wanted
+        }
+        for name, found in numbers.items():
+            if len(found) > 1:
+                listed = " and ".join(map(str, found))
+                raise InvalidInput(f"bands {listed} of {of} are both named {name!r}")
+        if all(numbers.values()):
+            return tuple(found[0] for found in numbers.values())
+        if in_order and count == len(wanted):
+            return None
+        missing = [name for name, found in numbers.items() if not found]
+        raise InvalidInput(_not_picked(wanted, bands, missing, in_order=in_order, of=of))
+
+    @property
+    def bands_example(self) -> str:
+        """The fragment of an image's text that names the bands of the port: `#bands=red:1`."""
+        pairs = (f"{name}:{at}" for at, name in enumerate(self.band_names or (), start=1))
+        return f"#bands={','.join(pairs)}"
+
     def to_json(self) -> dict[str, JsonValue]:
         """Return only the declared fields, in the form of `x-raster`."""
         document: dict[str, JsonValue] = self.model_dump(
             mode="json", exclude_unset=True, exclude_none=True
         )
         return document
+
+
+def _not_picked(
+    wanted: Sequence[str],
+    bands: Sequence[str | None],
+    missing: list[str],
+    *,
+    in_order: bool,
+    of: str,
+) -> str:
+    names, is_named = ", ".join(wanted), any(bands)
+    if not is_named and not in_order:
+        return f"the {len(bands)} bands of {of} have no names, and the port takes {names}"
+    listed = f" ({', '.join(name or 'unnamed' for name in bands)})" if is_named else ""
+    has = f"{of} has {len(bands)}{listed}"
+    if in_order:
+        return f"{len(wanted)} bands are taken ({names}), {has}"
+    return f"band {', '.join(missing)} is missing: {has}"

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata
+from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import reason_of
 
 PRODUCT_FORMAT = 1
@@ -37,6 +38,7 @@ class Scene(ClosedValue):
         transform: Affine coefficients (a, b, c, d, e, f).
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
+        selection: The bands and the window of the raster that the facts are of; None for all of it.
     """
 
     href: str
@@ -50,6 +52,16 @@ class Scene(ClosedValue):
     transform: tuple[float, float, float, float, float, float] | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
+    selection: Selection | None = None
+
+    @property
+    def reference(self) -> ImageReference:
+        """The image as its user would write it: href, bands and window."""
+        chosen = self.selection or Selection()
+        bands: Bands | None = chosen.bands
+        if chosen.bands is not None and chosen.names is not None:
+            bands = dict(zip(chosen.names, chosen.bands, strict=True))
+        return ImageReference(href=self.href, bands=bands, window=chosen.window)
 
 
 class Service(ClosedValue):

@@ -27,12 +27,15 @@ class RasterType:
         dtype: One dtype, several possible ones, or empty if it is unknown.
         nodata: None for a raster without nodata.
         scale: Pixels per pixel of the pipeline's scenes.
+        in_order: Whether its user stated the order of its bands, which then counts where their
+            names do not decide.
     """
 
     bands: tuple[str | None, ...] | None = None
     dtype: tuple[str, ...] = ()
     nodata: float | None = None
     scale: Scale = Scale()
+    in_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class BoundStage:
 
 def scene_type(scene: Scene) -> RasterType:
     """Return the type of a scene."""
-    return RasterType(scene.bands, (scene.dtype,), scene.nodata)
+    in_order = scene.selection is not None and scene.selection.states_order
+    return RasterType(scene.bands, (scene.dtype,), scene.nodata, in_order=in_order)
 
 
 def image_scale(description: Description) -> Scale:
@@ -132,6 +136,7 @@ def _output_type(port: Port, source: RasterType, *, per_tile: bool) -> ValueType
         dtype=raster.dtype or source.dtype,
         nodata=raster.nodata,
         scale=source.scale * raster.scale,
+        in_order=source.in_order and raster.bands is None,
     )
 
 

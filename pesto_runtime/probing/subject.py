@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,13 @@ import numpy as np
 
 from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.hrefs import as_href
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.probing.data import ImageSpec
+from pesto_runtime.raster.picking import picked_numbers
 from pesto_runtime.raster.read import read_image, read_scene
 from pesto_runtime.run.callers import caller_for
 from pesto_runtime.run.services import find
+from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -127,21 +128,14 @@ def _given(port: Port, text: str | None) -> np.ndarray | None:
     """Read the middle of a user's image, with the bands of the port."""
     if text is None:
         return None
-    href = as_href(text)
-    scene = read_scene(href)
+    image = image_reference(text)
+    scene = read_scene(image)
     width, height = min(scene.width, _LARGEST), min(scene.height, _LARGEST)
     middle = Window((scene.width - width) // 2, (scene.height - height) // 2, width, height)
-    bands = port.raster.band_names if port.raster else None
-    return read_image(href, window=middle, bands=bands).pixels
+    bands = picked_numbers(scene, port.raster)
+    return read_image(image, window=middle, bands=bands).pixels
 
 
 def _value(said: Description, name: str, text: str) -> JsonValue:
-    """Read a value of the command line: a text where the schema is a string, else JSON."""
     port = said.input(name)
-    if port is not None and port.schema.get("type") == "string":
-        return text
-    try:
-        value: JsonValue = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"-i {name}: {text!r} is not JSON: {error}") from error
-    return value
+    return typed_text(said.schema_of(port) if port else {}, text)

@@ -27,6 +27,7 @@ from pesto_runtime.errors import (
     PestoError,
     shortened,
 )
+from pesto_runtime.processor.hints import validate_json
 from pesto_runtime.processor.values import (
     encode_value,
     image_faults,
@@ -244,6 +245,8 @@ def _arguments(
             faults.extend(_read(port, inputs[port.name], arguments))
         elif port.required:
             faults.append(BadField(f"/{port.name}", "is required"))
+        elif port.make_default is not None:
+            arguments[port.name] = port.make_default()
     return arguments, faults
 
 
@@ -275,7 +278,7 @@ def _read_json(port: PortSpec, value: object, arguments: dict[str, object]) -> I
         # Strict mode accepts a list for a tuple only in JSON, not in Python values:
         # https://docs.pydantic.dev/latest/concepts/strict_mode/
         text = json.dumps(value, allow_nan=False)
-        arguments[port.name] = port.adapter.validate_json(text, strict=True)
+        arguments[port.name] = validate_json(port.adapter, text)
     except ValidationError as error:
         yield from bad_fields(error, prefix=f"/{port.name}", value=value)
     except (TypeError, ValueError) as error:

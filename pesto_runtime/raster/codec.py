@@ -21,7 +21,8 @@ from rasterio.transform import Affine
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, UnsupportedMedia
 from pesto_runtime.raster.image import UNBOUNDED, Bounds, Image
-from pesto_runtime.raster.read import DRIVERS, band_numbers, image_of, raster_settings
+from pesto_runtime.raster.picking import band_numbers
+from pesto_runtime.raster.read import DRIVERS, image_of, raster_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -5,20 +5,21 @@ Each item is listed here; anything else of a raster is not copied to a product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
-from pesto_runtime.raster.image import Transform, rescaled
+from pesto_runtime.raster.image import Transform, rescaled, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rasterio.control import GroundControlPoint
     from rasterio.io import DatasetReader, DatasetWriter
     from rasterio.rpc import RPC
 
@@ -81,6 +82,20 @@ class Georeference:
             return self
         transform = None if self.transform is None else rescaled(self.transform, x, y)
         return Georeference(crs=self.crs, transform=transform, tags=self.tags)
+
+    def moved(self, col_off: int, row_off: int) -> Georeference:
+        """Return the georeference of a window that starts at a column and a row."""
+        if (col_off, row_off) == (0, 0):
+            return self
+        points = tuple(
+            GroundControlPoint(p.row - row_off, p.col - col_off, p.x, p.y, p.z, p.id, p.info)
+            for p in self.points
+        )
+        rpc = copy(self.rpc)
+        if rpc is not None:
+            rpc.line_off, rpc.samp_off = rpc.line_off - row_off, rpc.samp_off - col_off
+        transform = self.transform and shifted(self.transform, col_off, row_off)
+        return replace(self, transform=transform, points=points, rpc=rpc)
 
 
 def read_georeference(dataset: DatasetReader) -> Georeference:

@@ -1,4 +1,4 @@
-"""Read windows and facts of rasters, and select bands.
+"""Read windows and facts of rasters.
 
 Only the drivers of `DRIVERS` are opened: a format that can refer to other files (VRT) is not.
 """
@@ -15,11 +15,12 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from pesto_runtime.contract import NUMERIC_DTYPES, Scene, Window
+from pesto_runtime.contract import NUMERIC_DTYPES, ImageReference, Scene, Selection, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import Georeference, crs_text, read_georeference
+from pesto_runtime.raster.picking import band_numbers, picked_numbers
 from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
@@ -61,18 +62,24 @@ def raster_settings() -> Iterator[None]:
 
 
 class RasterReader:
-    """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe."""
+    """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe.
 
-    def __init__(self, href: str) -> None:
+    With a selection, its bands and its window are the whole raster: sizes, windows and band numbers
+    are those of the selection.
+    """
+
+    def __init__(self, href: str, selection: Selection | None = None) -> None:
         """Open a raster.
 
         Args:
             href: `file:///…`, an http(s) URL, or a path.
+            selection: The bands and the window to use; None for all.
 
         Raises:
             RasterUnreadable: the file is missing, empty, corrupt, or in another format.
         """
         self.href = href
+        self.selection = selection or Selection()
         self._dataset = _opened(href)
 
     def __enter__(self) -> Self:
@@ -85,6 +92,39 @@ class RasterReader:
         """Close the raster; a second call does nothing."""
         self._dataset.close()
 
+    def select(self, reference: ImageReference) -> None:
+        """Use the bands and the window of a reference from now on.
+
+        Raises:
+            InvalidInput: the window is not inside the raster; a band does not exist, or its name
+                is that of two bands.
+        """
+        dataset, bands, names = self._dataset, reference.bands, None
+        whole = Window(0, 0, dataset.width, dataset.height)
+        if reference.window is not None:
+            _require_inside(reference.window, whole, self.href)
+        if isinstance(bands, dict):
+            names, bands = tuple(bands), tuple(bands.values())
+        numbers = bands and band_numbers(dataset.descriptions, bands, href=self.href)
+        self.selection = Selection(bands=numbers, names=names, window=reference.window)
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        """The raster's numbers of the bands that are used."""
+        return self.selection.bands or tuple(self._dataset.indexes)
+
+    @property
+    def _bands(self) -> tuple[str | None, ...]:
+        """Names of the bands that are used; None for a band without one."""
+        described = self._dataset.descriptions
+        return self.selection.names or tuple(described[number - 1] for number in self._numbers)
+
+    @property
+    def _window(self) -> Window:
+        """The window that is used."""
+        dataset = self._dataset
+        return self.selection.window or Window(0, 0, dataset.width, dataset.height)
+
     def scene(self, *, identity: str = "") -> Scene:
         """Return the facts of the raster.
 
@@ -94,32 +134,34 @@ class RasterReader:
         Raises:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
-        dataset = self._dataset
-        dtypes = sorted(set(dataset.dtypes))
+        dataset, numbers, window = self._dataset, self._numbers, self._window
+        dtypes = sorted({dataset.dtypes[number - 1] for number in numbers})
         if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
             raise RasterUnreadable(
                 f"{self.href} has bands of dtype {', '.join(dtypes)}; "
                 f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
             )
         height, width = dataset.block_shapes[0]
+        transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         return Scene(
             href=self.href,
             identity=identity,
-            width=dataset.width,
-            height=dataset.height,
-            bands=tuple(dataset.descriptions),
+            width=window.width,
+            height=window.height,
+            bands=self._bands,
             dtype=dtypes[0],
-            nodata=dataset.nodata,
+            nodata=dataset.nodatavals[numbers[0] - 1],
             crs=crs_text(dataset.crs),
-            transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
+            transform=transform and shifted(transform, *window[:2]),
             block=(width, height),
             tags=dataset.tags(),
+            selection=None if self.selection == Selection() else self.selection,
         )
 
     @property
     def georeference(self) -> Georeference:
         """Position of the raster, and its dataset tags."""
-        return read_georeference(self._dataset)
+        return read_georeference(self._dataset).moved(*self._window[:2])
 
     @property
     def overviews(self) -> tuple[int, ...]:
@@ -144,12 +186,13 @@ class RasterReader:
         Raises:
             RasterUnreadable: a block of the window is truncated or corrupt.
         """
-        numbers = list(self._dataset.indexes if bands is None else bands)
+        numbers, moved = self.selection.numbers(bands), self.selection.moved(window)
+        indexes = list(self._dataset.indexes if numbers is None else numbers)
         try:
             pixels: np.ndarray = self._dataset.read(
-                numbers,
-                window=RasterioWindow(*window),
-                out_shape=shape and (len(numbers), *shape),
+                indexes,
+                window=RasterioWindow(*moved),
+                out_shape=shape and (len(indexes), *shape),
             )
         except RasterioError as error:
             raise RasterUnreadable(
@@ -167,81 +210,98 @@ class RasterReader:
             InvalidInput: the window is not inside the raster, or a band does not exist.
             RasterUnreadable: the pixels cannot be read.
         """
-        dataset = self._dataset
-        whole = Window(0, 0, dataset.width, dataset.height)
+        whole = self._window._replace(col_off=0, row_off=0)
         window = window or whole
-        if not whole.contains(window):
-            raise InvalidInput(
-                f"window {list(window)} is not inside {self.href}, "
-                f"which is {dataset.width} x {dataset.height} (width x height)"
-            )
-        numbers = band_numbers(dataset.descriptions, bands, href=self.href)
-        pixels = self.read(window, bands=numbers)
-        return image_of(dataset, pixels, numbers=numbers, offsets=window[:2])
+        _require_inside(window, whole, self.href)
+        picked = band_numbers(self._bands, bands, href=self.href)
+        pixels = self.read(window, bands=picked)
+        numbers = [self._numbers[each - 1] for each in picked]
+        offsets = self.selection.moved(window)[:2]
+        found = image_of(self._dataset, pixels, numbers=numbers, offsets=offsets)
+        return replace(found, bands=tuple(self._bands[each - 1] for each in picked))
 
 
 def read_image(
-    href: str, *, window: Window | None = None, bands: Sequence[int | str] | None = None
+    image: str | ImageReference,
+    *,
+    window: Window | None = None,
+    bands: Sequence[int | str] | None = None,
 ) -> Image:
     """Read a window of a raster, by default the whole raster.
+
+    Args:
+        image: The href of the raster, or a reference to a part that counts as the whole.
+        window: The pixels to read.
+        bands: Names or 1-based numbers, in the order wanted.
 
     Raises:
         InvalidInput: the window is not inside the raster, or a band does not exist.
         RasterUnreadable: the file is missing, empty, corrupt, truncated, or in another format.
     """
-    with raster_settings(), RasterReader(href) as reader:
+    with raster_settings(), _reader_of(image) as reader:
         return reader.image(window, bands=bands)
 
 
 def read_for(
-    href: str,
+    image: str | ImageReference,
     contract: RasterContract | None,
     *,
-    window: Window | None = None,
-    bands: Sequence[int | str] | None = None,
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
 ) -> Image:
-    """Read a window of a raster with only the bands of a port.
+    """Read a raster with only the bands of a port, in the port's order.
 
     Args:
-        href: The raster.
+        image: The href of the raster, or a reference to bands and a window of it.
         contract: The raster contract of the port.
-        window: The window; None for the whole raster.
-        bands: Names or 1-based numbers that replace the names of the port.
-        pick_window: Called with width and height if `window` is None.
+        pick_window: Called with width and height if the reference has no window.
         bounds: Maximum size of the window.
 
     Raises:
-        InvalidInput: the window is not inside the raster, or a band does not exist.
+        InvalidInput: the window is not inside the raster, a band does not exist, or the port names
+            its bands and those of the raster have other names or none.
         RasterUnreadable: the raster cannot be read.
         TooLarge: the window exceeds the bounds.
     """
-    with raster_settings(), RasterReader(href) as reader:
+    with raster_settings(), _reader_of(image) as reader:
         scene = reader.scene()
-        if window is None and pick_window is not None:
+        wanted = picked_numbers(scene, contract)
+        window = None
+        if reader.selection.window is None and pick_window is not None:
             window = pick_window(scene.width, scene.height)
-        wanted = _names_to_pick(scene.bands, contract) if bands is None else bands
         width, height = (scene.width, scene.height) if window is None else window[2:]
         count = len(scene.bands if wanted is None else wanted)
         bounds.require((count, height, width), scene.dtype)
         return reader.image(window, bands=wanted)
 
 
-def read_scene(href: str) -> Scene:
+def read_scene(image: str | ImageReference) -> Scene:
     """Read the facts and the identity of a raster, without its pixels.
 
+    Args:
+        image: The href of the raster, or a reference to a part that counts as the whole.
+
     Raises:
+        InvalidInput: a band or the window of the reference does not exist.
         RasterUnreadable: the file is missing, empty, corrupt, or in another format or dtype.
     """
-    identity = identity_of(href)
-    with raster_settings(), RasterReader(href) as reader:
+    identity = identity_of(image if isinstance(image, str) else image.href)
+    with raster_settings(), _reader_of(image) as reader:
         return reader.scene(identity=identity)
 
 
 def open_file(path: Path) -> DatasetReader:
     """Open a product with rasterio alone, for a caller that reads it further on its own."""
     return rasterio.open(path)
+
+
+@contextmanager
+def _reader_of(image: str | ImageReference) -> Iterator[RasterReader]:
+    """Open a raster, and select the bands and the window of its reference."""
+    with RasterReader(image if isinstance(image, str) else image.href) as reader:
+        if isinstance(image, ImageReference):
+            reader.select(image)
+        yield reader
 
 
 def image_of(
@@ -271,53 +331,6 @@ def image_of(
         offsets=tuple(dataset.offsets[i] for i in places),
         tags=dataset.tags(),
     )
-
-
-def picked_for(image: Image, contract: RasterContract | None) -> Image:
-    """Return the image with only the bands of a port, in the port's order.
-
-    Raises:
-        InvalidInput: the image names its bands, and one of the port's is missing.
-    """
-    names = _names_to_pick(image.bands, contract)
-    if names is None or names == image.bands:
-        return image
-    places = [number - 1 for number in band_numbers(image.bands, names)]
-    return replace(
-        image,
-        pixels=image.pixels[places],
-        bands=tuple(image.bands[i] for i in places),
-        scales=tuple(image.scales[i] for i in places) if image.scales else (),
-        offsets=tuple(image.offsets[i] for i in places) if image.offsets else (),
-    )
-
-
-def band_numbers(
-    descriptions: Sequence[str | None], bands: Sequence[int | str] | None, *, href: str = "image"
-) -> tuple[int, ...]:
-    """Convert band names or 1-based numbers to 1-based numbers; None means all.
-
-    >>> band_numbers(("red", "nir"), ["nir", 1])
-    (2, 1)
-
-    Raises:
-        InvalidInput: a band does not exist.
-    """
-    if bands is None:
-        return tuple(range(1, len(descriptions) + 1))
-    names = {name: number for number, name in enumerate(descriptions, start=1) if name}
-    numbers = [names.get(band, 0) if isinstance(band, str) else band for band in bands]
-    missing = [
-        band
-        for band, number in zip(bands, numbers, strict=True)
-        if not 1 <= number <= len(descriptions)
-    ]
-    if missing:
-        raise InvalidInput(
-            f"{href} has no band {', '.join(repr(band) for band in missing)}; "
-            f"it has {len(descriptions)}: {', '.join(name or '(unnamed)' for name in descriptions)}"
-        )
-    return tuple(numbers)
 
 
 def limit_cache() -> None:
@@ -356,10 +369,9 @@ def _reason(error: BaseException) -> str:
     return shortened(str(cause)).strip("'\"")
 
 
-def _names_to_pick(
-    bands: Sequence[str | None], contract: RasterContract | None
-) -> tuple[str, ...] | None:
-    """Return the names of the port's bands; None if the port or the image does not name bands."""
-    if contract is None or contract.band_names is None or not any(bands):
-        return None
-    return contract.band_names
+def _require_inside(window: Window, whole: Window, href: str) -> None:
+    if not whole.contains(window):
+        raise InvalidInput(
+            f"window {list(window)} is not inside {href}, "
+            f"which is {whole.width} x {whole.height} (width x height)"
+        )

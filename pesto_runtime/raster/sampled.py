@@ -15,7 +15,7 @@ from pesto_runtime.tiling import SampleGrid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pesto_runtime.contract import RasterClass, Scene
+    from pesto_runtime.contract import RasterClass, Scene, Selection
 
 
 TRUE_COLOUR = ("red", "green", "blue")
@@ -45,6 +45,7 @@ class Subject:
 def read_subject(
     href: str,
     *,
+    selection: Selection | None = None,
     samples: Samples | None = None,
     numbers: tuple[int, ...] | None = None,
     classes: Sequence[RasterClass] = (),
@@ -53,6 +54,7 @@ def read_subject(
 
     Args:
         href: The raster.
+        selection: The bands and the window of it that are drawn; None for all.
         samples: Those that are known; None for none.
         numbers: 1-based numbers of their bands; None for all.
         classes: The classes that its contract declares.
@@ -61,12 +63,14 @@ def read_subject(
         RasterUnreadable: the raster cannot be read.
         TooLarge: nothing is known, and too much would have to be decoded.
     """
-    with raster_settings(), RasterReader(href) as reader:
+    with raster_settings(), RasterReader(href, selection) as reader:
         scene = reader.scene()
-        if samples is not None and _has_hidden_colours(scene, numbers or ()):
-            # Some bands are known, and red, green and blue are as cheap.
-            if overview_bytes(reader, samples.grid.step) <= MOST_REMOTE_BYTES:
-                samples, numbers = None, None
+        if (
+            samples is not None
+            and _has_hidden_colours(scene, numbers or ())
+            and overview_bytes(reader, samples.grid.step) <= MOST_REMOTE_BYTES
+        ):  # only some bands are known, and all of them are cheap
+            samples, numbers = None, None
         numbers = numbers or tuple(range(1, len(scene.bands) + 1))
         if samples is None:
             pixel_bytes = len(numbers) * np.dtype(scene.dtype).itemsize

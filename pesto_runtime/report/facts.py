@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pesto_runtime.contract import RasterClass, Window
+    from pesto_runtime.contract import RasterClass, Selection, Window
     from pesto_runtime.raster.samples import Samples
 
 
@@ -139,6 +139,7 @@ class ReportImage:
         samples: Those that the run has collected; None for none.
         numbers: 1-based numbers of the bands of the samples; None for all.
         classes: The classes that the contract declares.
+        selection: The bands and the window of the raster that the run uses; None for all.
     """
 
     name: str
@@ -147,6 +148,7 @@ class ReportImage:
     samples: Samples | None = None
     numbers: tuple[int, ...] | None = None
     classes: tuple[RasterClass, ...] = ()
+    selection: Selection | None = None
 
 
 @dataclass(frozen=True)

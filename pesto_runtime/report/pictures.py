@@ -72,7 +72,11 @@ def _size(picture: Picture) -> int:
 def _subject(image: ReportImage) -> Subject | PestoError:
     try:
         return read_subject(
-            image.href, samples=image.samples, numbers=image.numbers, classes=image.classes
+            image.href,
+            selection=image.selection,
+            samples=image.samples,
+            numbers=image.numbers,
+            classes=image.classes,
         )
     except PestoError as error:
         return error

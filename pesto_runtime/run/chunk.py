@@ -325,10 +325,7 @@ def needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[in
     selected: dict[str, list[tuple[int, ...] | None]] = {}
     for stage in (*stages.stages, *stages.reduces):
         for port, reference in stage.rasters.items():
-            contract = stage.description.input(port)
-            names = contract.raster.band_names if contract and contract.raster else None
-            bands = picked_bands(context, str(reference), names)
-            selected.setdefault(str(reference), []).append(bands)
+            selected.setdefault(str(reference), []).append(picked_bands(context, stage, port))
     return {
         name: tuple(sorted({number for bands in found if bands for number in bands}))
         for name, found in selected.items()

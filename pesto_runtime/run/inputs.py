@@ -17,6 +17,7 @@ from pesto_runtime.contract import (
     RasterContract,
     Reference,
     Scale,
+    Selection,
     TileInfo,
     Window,
     parse_binding,
@@ -24,7 +25,7 @@ from pesto_runtime.contract import (
 from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
-from pesto_runtime.raster.read import RasterReader, band_numbers
+from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.tiling import covering_window
@@ -47,10 +48,18 @@ class ReaderCache(threading.local):
     """
 
     run: str = ""
-    _open: dict[str, RasterReader] = field(default_factory=dict)
+    _open: dict[tuple[str, Selection | None], RasterReader] = field(default_factory=dict)
 
-    def reader(self, run: str, href: str, identity: str = "") -> RasterReader:
+    def reader(
+        self, run: str, href: str, identity: str = "", selection: Selection | None = None
+    ) -> RasterReader:
         """Return an open raster; of a local file, the one with the identity if that is not empty.
+
+        Args:
+            run: Key of the run.
+            href: The raster.
+            identity: Its identity in the plan.
+            selection: The bands and the window of it that are used.
 
         Raises:
             RasterUnreadable: it cannot be opened.
@@ -59,18 +68,19 @@ class ReaderCache(threading.local):
         if run != self.run:
             self.close()
             self.run = run
-        if href not in self._open:
-            reader = self._open[href] = RasterReader(href)
+        key = (href, selection)
+        if key not in self._open:
+            reader = self._open[key] = RasterReader(href, selection)
             if is_local(href):
                 # After opening: from here on the open file has this content, whatever its name
                 # refers to.
                 try:
                     require_unchanged(href, identity)
                 except PestoError:
-                    self._open.pop(href)
+                    self._open.pop(key)
                     reader.close()
                     raise
-        return self._open[href]
+        return self._open[key]
 
     def close(self) -> None:
         """Close all rasters of this thread."""
@@ -137,8 +147,12 @@ class Sources:
         bands = self.bands.get(name)
         try:
             scene = scene_of(self.context, name)
-            identity = scene.identity if scene else ""
-            reader = _readers.reader(self.context.plan.run, self.href(name), identity)
+            reader = _readers.reader(
+                self.context.plan.run,
+                self.href(name),
+                scene.identity if scene else "",
+                scene.selection if scene else None,
+            )
             array = reader.read(window, bands=bands)
         except RasterUnreadable:
             # An open dataset has its header in memory: a retry must open the file again.
@@ -169,16 +183,12 @@ def scene_of(context: RunContext, name: str) -> Scene | None:
     return None
 
 
-def picked_bands(context: RunContext, name: str, names: tuple[str, ...] | None
-                 ) -> tuple[int, ...] | None:  # fmt: skip
-    """Return the 1-based numbers of the bands that a port selects; None for all of them.
-
-    From a raster without band names, a port receives all bands in order.
-    """
-    bands = context.raster_type(name).bands
-    if names is None or bands is None or not any(bands):
+def picked_bands(context: RunContext, stage: BoundStage, port: str) -> tuple[int, ...] | None:
+    """Return the 1-based numbers of the bands that a port selects; None for all of them."""
+    raster = context.raster_type(str(stage.rasters[port]))
+    if raster.bands is None:
         return None
-    return band_numbers(bands, names, href=name)
+    return _contract(stage, port).pick(raster.bands, in_order=raster.in_order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +254,7 @@ def stage_array(
     context: RunContext, stage: BoundStage, port: str, pixels: Pixels, pad: Padding | None = None
 ) -> np.ndarray:
     """Return the array (band, row, col) for an image port: bands selected, edges padded."""
-    names = _contract(stage, port).band_names
-    bands = picked_bands(context, str(stage.rasters[port]), names)
-    picked = pixels.pick(bands)
+    picked = pixels.pick(picked_bands(context, stage, port))
     return np.ascontiguousarray(pad.apply(picked) if pad else picked)
 
 
@@ -258,9 +266,17 @@ def stage_reference(
     scene = scene_of(context, name)
     if scene is None:
         return None
-    bands = picked_bands(context, name, _contract(stage, port).band_names)
-    identity = scene.identity or None
-    return ImageReference(href=scene.href, window=window, bands=bands, identity=identity)
+    selection, contract = scene.selection or Selection(), _contract(stage, port)
+    numbers = selection.numbers(picked_bands(context, stage, port))
+    # Numbers alone would be compared with the names in the file, which the selection replaces.
+    is_renamed = selection.names is not None and contract.band_names is not None
+    names = contract.band_names if is_renamed else None
+    return ImageReference(
+        href=scene.href,
+        window=selection.moved(window),
+        bands=numbers if names is None else dict(zip(names, numbers or (), strict=True)),
+        identity=scene.identity or None,
+    )
 
 
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline, RasterContract, parse_binding
@@ -41,7 +42,11 @@ def report_data(context: RunContext, folder: Path, result: Mapping[str, JsonValu
         for name, raster in sampled_rasters(context, number, needed_bands(context, phase)).items()
     }
     images = [
-        _image(context, sampled.get(f"$inputs.{name}"), ReportImage(name, "Scene", scene.href))
+        _image(
+            context,
+            sampled.get(f"$inputs.{name}"),
+            ReportImage(name, "Scene", scene.href, selection=scene.selection),
+        )
         for name, scene in plan.scenes.items()
     ]
     texts = {}
@@ -76,7 +81,7 @@ def _image(context: RunContext, raster: SampledRaster | None, image: ReportImage
     if raster is None:
         return image
     samples = collected(context, raster)
-    return ReportImage(image.name, image.role, image.href, samples, raster.bands, image.classes)
+    return replace(image, samples=samples, numbers=raster.bands)
 
 
 def _source(context: RunContext, binding: str) -> tuple[BoundStage | None, Port | None]:

@@ -20,8 +20,10 @@ from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Bounds, Image, shifted
-from pesto_runtime.raster.read import picked_for, read_for
-from pesto_runtime.service.request import LongText, RawImage
+from pesto_runtime.raster.picking import picked_for
+from pesto_runtime.raster.read import read_for
+from pesto_runtime.service.long_texts import LongText
+from pesto_runtime.service.request import RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -83,7 +85,7 @@ class ImageLoader:
             data = _data_of(value)
             image = self._decoded(_from_base64(_sliced(data), data), contract)
         elif isinstance(value, str) and looks_like_href(value):
-            image = self._referred(ImageReference(href=value), contract, pick_window)
+            image = self._referred(ImageReference.parse(value), contract, pick_window)
             pick_window = None
         elif isinstance(value, str):
             image = self._decoded(_from_base64(_sliced(value), value), contract)
@@ -109,15 +111,9 @@ class ImageLoader:
         pick_window: PickWindow | None,
     ) -> Image:
         href = self.gate.admit_read(reference.href)
+        admitted = reference.model_copy(update={"href": href})
         with unchanged(href, reference.identity):
-            return read_for(
-                href,
-                contract,
-                window=reference.window,
-                bands=reference.bands,
-                pick_window=pick_window,
-                bounds=self.bounds,
-            )
+            return read_for(admitted, contract, pick_window=pick_window, bounds=self.bounds)
 
 
 class Allowance:
@@ -222,7 +218,7 @@ def parse_roi(
 
 def _reference(value: dict[str, JsonValue]) -> ImageReference:
     try:
-        return ImageReference.model_validate(value)
+        return ImageReference.parse(value)
     except ValidationError as error:
         raise InvalidInput(_FORMS, fields=bad_fields(error, value=value)) from error
 
