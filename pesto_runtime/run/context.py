@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import RasterClass
     from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import BlockIndex, Size
 
@@ -268,6 +269,14 @@ def missing_blocks(context: RunContext, name: str) -> tuple[BlockIndex, ...]:
 def stored_blocks(context: RunContext, name: str) -> set[BlockIndex]:
     """Return the blocks (row, col) of a raster or a vector that are stored without a hole."""
     return {_index(each) for each in context.store.names(folder_of(context, name))}
+
+
+def declared_classes(context: RunContext, raster: str) -> tuple[RasterClass, ...]:
+    """Return the classes that the contract of a stage's output declares; none for other rasters."""
+    reference = parse_binding(raster)
+    stage = context.stages.get(reference.owner) if reference else None
+    port = stage.description.output(reference.port) if stage and reference else None
+    return (port.raster.classes or ()) if port and port.raster else ()
 
 
 def grid_of(context: RunContext, owner: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Pipeline, RasterContract, parse_binding
+from pesto_runtime.contract import Pipeline, parse_binding
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.report import PortText, ReportData, ReportImage
 from pesto_runtime.run.chunk import needed_bands
+from pesto_runtime.run.context import declared_classes
 from pesto_runtime.run.records import tile_records
 from pesto_runtime.run.sampling import collected, sampled_rasters
 
@@ -57,12 +58,11 @@ def report_data(context: RunContext, folder: Path, result: Mapping[str, JsonValu
         texts[name] = _words(stage, port)
         entry = _object(_object(result.get("outputs")).get(name))
         if port.kind == "image" and entry:
-            raster = port.raster or RasterContract()
             image = ReportImage(
                 name,
                 "Output",
                 file_href(folder / str(entry.get("path"))),
-                classes=raster.classes or (),
+                classes=declared_classes(context, binding),
             )
             images.append(_image(context, sampled.get(binding), image))
     return ReportData(
