@@ -78,6 +78,18 @@ def test_samples_are_those_of_the_whole_raster(
     require_by_hand(reports[-1], scene, done)
 
 
+def test_an_output_of_another_resolution_has_its_own_samples(
+    tmp_path: Path, scene: Path, reports: list[ReportData]
+) -> None:
+    """Of its own grid: the chunks are those of the scene."""
+    done = run_local(chain("shrink"), tmp_path / "out", {"scene": scene})
+    _, of_output = samples_of(reports[-1])
+    assert of_output.is_complete
+    assert of_output.grid.size == done.pixels().shape[:0:-1]
+    step, (col, row) = of_output.grid.step, of_output.grid.first
+    assert np.array_equal(of_output.pixels, done.pixels()[:, row::step, col::step])
+
+
 def test_reused_blocks_have_their_samples(
     tmp_path: Path, scene: Path, reports: list[ReportData]
 ) -> None:
