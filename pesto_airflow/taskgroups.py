@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_airflow.operators.run import RunOperator
+    from pesto_runtime.contract import ReportForm
     from pesto_runtime.run.planning import PhaseShape
 
 
@@ -53,6 +54,8 @@ class GroupSettings(TypedDict, total=False):
     """Maximum of mapped tasks of a phase at once, in one run; no limit by default."""
     assets: Mapping[str, Asset] | None
     """Output name -> Asset; by default `PIPELINE.OUTPUT` for each."""
+    report: ReportForm
+    """What `report.html` has of the products: `links` or `embed`; `none` for no report."""
     as_cog: bool
     """Whether image outputs become cloud-optimised GeoTIFFs."""
     keep: bool
@@ -75,6 +78,7 @@ DEFAULTS: GroupSettings = {
     "gpu_queue": None,
     "max_active_tasks": None,
     "assets": None,
+    "report": "links",
     "as_cog": False,
     "keep": False,
     "take_over": False,
@@ -134,6 +138,7 @@ def pesto_pipeline(
             patience=chosen["patience"],
             take_over=chosen["take_over"],
             replace=chosen["replace"],
+            report=chosen["report"],
         )
         last: RunOperator = planned
         for phase in known.phases:

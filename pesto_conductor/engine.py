@@ -175,7 +175,7 @@ def _planned(request: RunRequest, services: Services, inputs: PipelineInputs) ->
     store = run_store(folder, request.store)
     planned = plan(
         request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
-        patience_s=request.patience_s,
+        patience_s=request.patience_s, report=request.report,
     )  # fmt: skip
     return planned.plan
 
@@ -224,6 +224,7 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "tile": request.tile,
         "patience": request.patience_s,
         "holes": "keep",  # as the local engine: a run with holes is PARTIAL, not failed
+        "report": request.report,
         "as_cog": request.as_cog,
         "keep": request.keep,
         "take_over": request.take_over,

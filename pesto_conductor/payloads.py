@@ -51,6 +51,9 @@ class PlanInput(ClosedValue):
     patience: float | None = Field(
         default=None, ge=0, description="Seconds to wait for a service that restarts; 60 if absent."
     )
+    report: Literal["links", "embed", "none"] | None = Field(
+        default=None, description="What `report.html` has of the products; `none`: no report."
+    )
     holes: Holes | None = Field(
         default=None, description="As in `pesto_process`, for all chunks of the plan."
     )

@@ -99,6 +99,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
         folder=folder,
         patience_s=60.0 if request.patience is None else request.patience,
+        report=request.report or "links",
     )
     for warning in planned.plan.warnings:
         task.log(warning)

@@ -49,6 +49,10 @@ _PLAN_SETTINGS: dict[str, Document] = {
         "type": "number", "minimum": 0,
         "description": "Seconds to wait for a service that restarts; 60 if absent.",
     },
+    "report": {
+        "enum": ["links", "embed", "none"],
+        "description": "What report.html has of the products; none: no report.",
+    },
     "holes": {
         "enum": ["fail", "keep"],
         "description": "After a failed tile: fail the task, or complete a PARTIAL run.",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Pipeline
+    from pesto_runtime.contract import Pipeline, ReportForm
 
 GROUP = "pesto.engines"
 RENDERERS = "pesto.renderers"
@@ -49,6 +49,8 @@ class RunRequest:
         take_over: Whether the folder is taken from a run that still owns it.
         patience_s: Seconds to wait for a service that restarts or does not respond.
         verify_tiles: Number of random tiles that are computed again with a doubled margin.
+        report: What `report.html` has of the products: `links`, or `embed` for their bytes; `none`
+            for no report.
     """
 
     pipeline: Pipeline
@@ -69,6 +71,7 @@ class RunRequest:
     take_over: bool = False
     patience_s: float = 60.0
     verify_tiles: int = 0
+    report: ReportForm = "links"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Pipeline, Plan
+    from pesto_runtime.contract import Pipeline, Plan, ReportForm
 
 PLAN = "plan"
 _LOCK_WAIT_S = 60.0
@@ -52,6 +52,7 @@ class PestoPlanOperator(RunOperator):
         patience: Seconds to wait for a service that restarts or does not respond.
         take_over: Whether the folder is taken from a run that still owns it.
         replace: Whether the finished result of another pipeline or scene is overwritten.
+        report: What `report.html` has of the products: `links` or `embed`; `none` for no report.
         kwargs: Arguments of every operator.
     """
 
@@ -80,6 +81,7 @@ class PestoPlanOperator(RunOperator):
         patience: float = 60.0,
         take_over: bool = False,
         replace: bool = False,
+        report: ReportForm = "links",
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -96,6 +98,7 @@ class PestoPlanOperator(RunOperator):
         self.patience = patience
         self.take_over = take_over
         self.replace = replace
+        self.report = report
 
     @property
     def href(self) -> XComArg:
@@ -167,6 +170,7 @@ class PestoPlanOperator(RunOperator):
             ),
             patience_s=self.patience,
             folder=folder,
+            report=self.report,
         )
         return planned.plan
 

@@ -138,6 +138,7 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         sizing=sizing,
         patience_s=request.patience_s,
         folder=request.folder.resolve(),
+        report=request.report,
     )
     return services, planned.plan
 
@@ -245,6 +246,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "max_tasks": request.max_tasks,
         "workers": request.workers,
         "patience": request.patience_s,
+        "report": request.report,
         "as_cog": request.as_cog,
         "keep": request.keep,
         "take_over": request.take_over,

@@ -55,6 +55,13 @@ class Form(StrEnum):
     cog = "cog"
 
 
+class ReportFiles(StrEnum):
+    """What the report has of the products."""
+
+    links = "links"
+    embed = "embed"
+
+
 def check(
     pipeline: PipelineText,
     inputs: InputTexts = None,
@@ -212,6 +219,13 @@ def run(
         ),
     ] = 0,
     driver: Drivers = None,
+    report: Annotated[
+        ReportFiles,
+        typer.Option(
+            help="What report.html has of the products: links, or small files themselves."
+        ),
+    ] = ReportFiles.links,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline or one process over a scene; the same command resumes an interrupted run."""
@@ -241,6 +255,7 @@ def run(
         replace=replace,
         take_over=take_over,
         verify_tiles=verify,
+        report="none" if no_report else report.value,
     )
     hidden = as_json or not sys.stderr.isatty()
     show_warnings(source.remarks)

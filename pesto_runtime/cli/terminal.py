@@ -82,4 +82,5 @@ def show_result(result: Mapping[str, JsonValue], folder: Path) -> None:
         names = result["skipped"]
         skipped = ", ".join(map(str, names)) if isinstance(names, list) and names else "none"
         typer.echo(f"  holes        {folder / 'holes.geojson'}; outputs skipped: {skipped}")
-    typer.echo(f"  report       {folder / 'report.html'}")
+    if (folder / "report.html").exists():
+        typer.echo(f"  report       {folder / 'report.html'}")

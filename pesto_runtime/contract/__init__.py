@@ -11,6 +11,7 @@ from pesto_runtime.contract.call import (
     WireImage,
     bad_fields,
 )
+from pesto_runtime.contract.classification import RasterClass
 from pesto_runtime.contract.description import (
     GEOMETRIES,
     Description,
@@ -51,6 +52,7 @@ from pesto_runtime.contract.run import (
     Hole,
     Phase,
     Plan,
+    ReportForm,
     Scene,
     Service,
     StageCost,
@@ -82,8 +84,10 @@ __all__ = [
     "Plan",
     "Port",
     "PortKind",
+    "RasterClass",
     "RasterContract",
     "Reference",
+    "ReportForm",
     "Scale",
     "Scene",
     "Selection",

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pesto_runtime.contract.classification import RasterClass, require_classes
 from pesto_runtime.contract.geometry import Margin, MarginField, Scale, ScaleField
 from pesto_runtime.errors import InvalidInput, shortened
 
@@ -194,6 +195,11 @@ class RasterContract(Value):
     exactness: Literal["bitwise"] | Tolerance = "bitwise"
     tile: TileLimits | None = None
     memory: Memory | None = None
+    classes: tuple[RasterClass, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="The meaning of its values: value, name, color_hint, description.",
+    )
     capabilities: dict[str, JsonValue] | None = Field(
         default=None, description="What an orchestrator may filter on: imageCapabilities."
     )
@@ -255,6 +261,12 @@ class RasterContract(Value):
         if isinstance(bands, tuple) and (not bands or len(set(bands)) != len(bands)):
             raise ValueError(f"bands {list(bands)} must be one or more distinct names")
         return bands
+
+    @model_validator(mode="after")
+    def _classes_are_values(self) -> Self:
+        if self.classes:
+            require_classes(self.classes, self.dtype)
+        return self
 
     @property
     def received_dtype(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
@@ -16,6 +16,10 @@ PRODUCT_FORMAT = 2
 
 BLOCK = 512
 """Side of a product block, pixels."""
+
+
+ReportForm: TypeAlias = Literal["links", "embed", "none"]
+"""What `report.html` has of the products: links, their bytes; or no report is written."""
 
 
 class Scene(ClosedValue):
@@ -131,6 +135,7 @@ class Plan(ClosedValue):
         warnings: What will run, but deserves a look.
         folder: Href of the output folder that the run owns; empty for a plan of no run.
         patience_s: Seconds to wait for a service that restarts or does not respond.
+        report: Whether `report.html` has links to the products, their bytes, or is not written.
     """
 
     format: Literal[1] = 1
@@ -145,6 +150,7 @@ class Plan(ClosedValue):
     warnings: tuple[str, ...] = ()
     folder: str = ""
     patience_s: float = Field(default=60.0, ge=0)
+    report: ReportForm = "links"
 
     @property
     def size(self) -> tuple[int, int]:

@@ -49,6 +49,8 @@ class Raster:
         exactness: `bitwise`, or `{"rtol": …, "atol": …}`.
         tile: Tile sizes that it accepts: min, max, preferred, fixed; pixels.
         memory: Memory of one call: input_pixel, output_pixel, fixed; bytes.
+        classes: The meaning of its values: `{"value": 1, "name": "water", "color_hint": "1f6fb4"}`
+            for each; also `description`. Reports and products have these names and colours.
         capabilities: For orchestrators to filter on: sensors, resolution, levels, formats.
     """
 
@@ -65,6 +67,7 @@ class Raster:
     exactness: Literal["bitwise"] | Mapping[str, float] | None = None
     tile: Mapping[str, int] | None = None
     memory: Mapping[str, float] | None = None
+    classes: Sequence[Mapping[str, JsonValue]] | None = None
     capabilities: Mapping[str, JsonValue] | None = None
 
     def __hash__(self) -> int:

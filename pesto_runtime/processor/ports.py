@@ -290,6 +290,8 @@ def _declared(hints: tuple[Hint, Hint], where: str) -> Iterator[tuple[str, objec
     raster = next((hint.raster for hint in hints if hint.raster), None)
     dtype = hints[1].dtype
     if raster is not None:
+        if raster.dtype is None and dtype:
+            raster = replace(raster, dtype=dtype)
         try:
             contract = raster.contract()
         except InvalidContract as error:
@@ -300,5 +302,5 @@ def _declared(hints: tuple[Hint, Hint], where: str) -> Iterator[tuple[str, objec
                 "use the same dtype"
             )
         yield from raster.declared.items()
-    if dtype and (raster is None or raster.dtype is None):
+    elif dtype:
         yield "dtype", dtype

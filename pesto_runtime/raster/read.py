@@ -183,20 +183,36 @@ class RasterReader:
         chosen = [self._numbers[number - 1] for number in numbers] if numbers else self._numbers
         return read_bands(self._facts, chosen)
 
-    def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
+    @property
+    def overviews(self) -> tuple[int, ...]:
+        """Factors of its overviews, for example (2, 4, 8); empty without overviews."""
+        return tuple(self._dataset.overviews(1))
+
+    def read(
+        self,
+        window: Window,
+        *,
+        bands: Sequence[int] | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> np.ndarray:
         """Read a window as an array (band, row, col).
 
         Args:
             window: A window inside the raster, pixels.
             bands: 1-based band numbers in the order wanted; None for all.
+            shape: Rows and columns of a smaller array to read, nearest pixels of an overview; None
+                for all pixels.
 
         Raises:
             RasterUnreadable: a block of the window is truncated or corrupt.
         """
         numbers, moved = self.selection.numbers(bands), self.selection.moved(window)
+        indexes = list(self._dataset.indexes if numbers is None else numbers)
         try:
             pixels: np.ndarray = self._dataset.read(
-                None if numbers is None else list(numbers), window=RasterioWindow(*moved)
+                indexes,
+                window=RasterioWindow(*moved),
+                out_shape=shape and (len(indexes), *shape),
             )
         except RasterioError as error:
             raise RasterUnreadable(

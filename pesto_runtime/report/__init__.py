@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pesto_runtime.report.facts import ReportData
+from pesto_runtime.report.facts import PortText, ReportData, ReportImage
 from pesto_runtime.report.page import write_report
 
-__all__ = ["ReportData", "write_report"]
+__all__ = ["PortText", "ReportData", "ReportImage", "write_report"]

@@ -6,8 +6,8 @@ Every fact has a default, because an engine may omit it; unknown keys are ignore
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pesto_runtime.contract import Window
+    from pesto_runtime.contract import RasterClass, Selection, Window
+    from pesto_runtime.raster.samples import Samples
 
 
 class _Facts(BaseModel):
@@ -128,6 +129,42 @@ class TileTime(Protocol):
 
 
 @dataclass(frozen=True)
+class ReportImage:
+    """A scene or an image output.
+
+    Attributes:
+        name: Name of the input or output.
+        role: `Scene` or `Output`.
+        href: The raster.
+        samples: Those that the run has collected; None for none.
+        numbers: 1-based numbers of the bands of the samples; None for all.
+        classes: The classes that the contract declares.
+        selection: The bands and the window of the raster that the run uses; None for all.
+    """
+
+    name: str
+    role: Literal["Scene", "Output"]
+    href: str
+    samples: Samples | None = None
+    numbers: tuple[int, ...] | None = None
+    classes: tuple[RasterClass, ...] = ()
+    selection: Selection | None = None
+
+
+@dataclass(frozen=True)
+class PortText:
+    """The words for an output: those of its port, or else of its process.
+
+    Attributes:
+        text: Its description.
+        unit: The unit of a value.
+    """
+
+    text: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class ReportData:
     """A finished run.
 
@@ -136,16 +173,20 @@ class ReportData:
         pipeline: The pipeline's JSON.
         tiles: Every tile, phase after phase.
         size: Width and height of the scenes, pixels; (0, 0) without a scene.
-        scenes: Image input -> href.
+        images: The scenes, then the image outputs.
         folder: Folder of the outputs.
+        texts: Output -> its words.
+        embeds: Whether the page carries the files of small outputs.
     """
 
     result: Mapping[str, JsonValue]
     pipeline: Mapping[str, JsonValue]
     tiles: tuple[TileTime, ...]
     size: tuple[int, int]
-    scenes: Mapping[str, str]
+    images: tuple[ReportImage, ...]
     folder: Path
+    texts: Mapping[str, PortText] = field(default_factory=dict)
+    embeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,14 +194,19 @@ class HoleFacts:
     """A tile that could not be computed.
 
     Attributes:
-        place: Its window: column, row, width, height.
+        window: Column, row, width, height; empty if it is not known.
         stage: The stage that failed.
         error: The error of the stage, with its first wrong field.
     """
 
-    place: str
+    window: tuple[int, ...]
     stage: str
     error: str
+
+    @property
+    def place(self) -> str:
+        """The window as text."""
+        return ", ".join(map(str, self.window))
 
 
 def read_holes(folder: Path) -> list[HoleFacts]:
@@ -170,7 +216,7 @@ def read_holes(folder: Path) -> list[HoleFacts]:
         properties = [feature["properties"] for feature in features]
         return [
             HoleFacts(
-                ", ".join(str(number) for number in each.get("window") or ()),
+                _window(each.get("window")),
                 str(each.get("stage") or ""),
                 reason_of({**each, "detail": each.get("error")}),
             )
@@ -178,3 +224,9 @@ def read_holes(folder: Path) -> list[HoleFacts]:
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
+
+
+def _window(value: object) -> tuple[int, ...]:
+    numbers = value if isinstance(value, list) else []
+    is_window = len(numbers) == 4 and all(isinstance(number, int) for number in numbers)
+    return tuple(numbers) if is_window else ()

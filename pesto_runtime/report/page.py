@@ -1,6 +1,7 @@
 """Render `report.html`: the sections of the page in order, with its tables, in one HTML file.
 
-The page runs no script and fetches nothing; its content security policy also forbids both.
+The page fetches nothing, and runs only the script of its viewer: its content security policy
+forbids all else.
 """
 
 from __future__ import annotations
@@ -9,32 +10,48 @@ import json
 from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import StoreFailed
+from pesto_runtime.raster.place import place_of
 from pesto_runtime.report import markup
-from pesto_runtime.report.facts import RunFacts, read_holes
+from pesto_runtime.report.facts import PortText, RunFacts, read_holes
+from pesto_runtime.report.features_drawing import vector_figures
 from pesto_runtime.report.graph import kinds_of
-from pesto_runtime.report.markup import code, fact_list, section, table, text
+from pesto_runtime.report.location import place_facts
+from pesto_runtime.report.markup import fact_list, section, text
+from pesto_runtime.report.pictures import gallery, pictures_of
 from pesto_runtime.report.pipeline_drawing import pipeline_svg
-from pesto_runtime.report.previews import Subject, gallery, vector_figures
+from pesto_runtime.report.tables import (
+    FileLinks,
+    holes_table,
+    inputs_table,
+    outputs_table,
+    phases_table,
+    stages_table,
+)
 from pesto_runtime.report.tilemap import layers_of, tile_maps
+from pesto_runtime.report.viewer import POLICY, SCRIPT, viewer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pydantic import JsonValue
 
-    from pesto_runtime.report.facts import HoleFacts, OutputFacts, ReportData
+    from pesto_runtime.raster.place import Place
+    from pesto_runtime.report.facts import HoleFacts, ReportData
+    from pesto_runtime.report.pictures import Picture
+    from pesto_runtime.report.tilemap import Tile
 
-# Images are data URLs and the style sheet is inline. All else is forbidden: even a text that is not
-# escaped by mistake could neither run a script nor fetch anything.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# Images are data URLs, the style sheet is inline, and the script has a hash. All else is forbidden:
+# even a text that is not escaped by mistake could neither run a script nor fetch anything.
+_POLICY = (
+    f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {POLICY}; base-uri 'none'; "
+    "form-action 'none'"
+)
 _LONGEST_SHORT_VALUE = 24
-_MOST_VALUE_CHARS, _MOST_INPUT_CHARS = 4_000, 400
-_MOST_HOLES = 50
+_MOST_VALUE_CHARS = 4_000
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -56,26 +73,33 @@ def render(data: ReportData) -> str:
     """Return the report of a run as one HTML document."""
     run = RunFacts.model_validate(dict(data.result))
     kinds = kinds_of(Pipeline.parse(data.pipeline), run)
+    links = FileLinks(data.folder, data.embeds)
+    holes = read_holes(data.folder) if run.tiles.holes else []
+    pictures = pictures_of(data.images)
+    place = _place(pictures)
+    phases = _phases_of_tiles(run, data)
+    shown = viewer(pictures, data.size, place=place, tiles=phases, holes=holes)
     parts = [
         _header(run, data),
-        _attention(run, data),
-        section("Results", _values(run), anchor="results"),
-        section("Images", gallery(_subjects(run, data)), anchor="images"),
-        section("Features", _vectors(run, data), anchor="features"),
+        _attention(run, holes, links),
+        section("Results", _values(run, data), anchor="results"),
+        section("Place", place_facts(place, data.size) if place else "", anchor="place"),
+        section("Images", shown + gallery(pictures, of=len(data.images)), anchor="images"),
+        section("Features", _vectors(run, data, pictures), anchor="features"),
         section("Pipeline", pipeline_svg(data.pipeline, run), anchor="pipeline"),
-        section("Tiles", _tiles(run, data), anchor="tiles"),
-        section(
-            "Computing time",
-            _stages_table(run, kinds) + _phases_table(run),
-            anchor="time",
-        ),
-        section(
-            "Files",
-            _outputs_table(run.outputs) + _inputs_table(run),
-            anchor="files",
-        ),
+        section("Tiles", tile_maps(phases, data.size), anchor="tiles"),
+        section("Computing time", stages_table(run, kinds) + phases_table(run), anchor="time"),
+        section("Files", outputs_table(run.outputs, links) + inputs_table(run), anchor="files"),
     ]
-    return _document(f"{run.pipeline}: {run.status}", "".join(parts), _footer(run))
+    body = "".join(parts)
+    script = f'<script type="module">{SCRIPT}</script>' if shown else ""
+    return _document(f"{run.pipeline}: {run.status}", body, _footer(run) + script)
+
+
+def _place(pictures: Sequence[Picture]) -> Place | None:
+    """Return the place of the first scene that can be read."""
+    subjects = (each.subject for each in pictures if each.image.role == "Scene")
+    return next((place_of(subject.scene) for subject in subjects if subject), None)
 
 
 def _document(title: str, body: str, footer: str) -> str:
@@ -85,8 +109,8 @@ def _document(title: str, body: str, footer: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{text(title)}</title><style>\n{style}</style></head>"
-        f"<body><main>{body}</main>{footer}</body></html>\n"
+        f'<link rel="icon" href="data:,"><title>{text(title)}</title>'
+        f"<style>\n{style}</style></head><body><main>{body}</main>{footer}</body></html>\n"
     )
 
 
@@ -107,7 +131,8 @@ def _key_facts(run: RunFacts, data: ReportData) -> str:
     if all(data.size):
         width, height = (markup.count(side) for side in data.size)
         read = f"{markup.size(run.bytes_read)} of pixels read" if run.bytes_read else ""
-        pairs.append(("Scene, px", f"{width}\u00a0×\u00a0{height}", read))
+        size = f'<span class="whole">{width}\u00a0×\u00a0{height}</span>'
+        pairs.append(("Scene, px", size, read))
     engine = {name: value for name, value in run.engine.items() if name not in ("name", "run")}
     if isinstance(workers := engine.pop("workers", None), int):
         executor = text(engine.pop("executor", ""))
@@ -132,9 +157,8 @@ def _start_time(started: str) -> str:
     return f'<time datetime="{text(started)}">{when:%Y-%m-%d %H:%M} {text(zone)}</time>'
 
 
-def _attention(run: RunFacts, data: ReportData) -> str:
+def _attention(run: RunFacts, holes: Sequence[HoleFacts], links: FileLinks) -> str:
     """Return the section of warnings, skipped outputs and holes; empty if there are none."""
-    holes = read_holes(data.folder) if run.tiles.holes else []
     points = [text(warning) for warning in run.warnings]
     points += [
         f"Output <b>{text(name)}</b> was skipped: its inputs have holes." for name in run.skipped
@@ -152,55 +176,51 @@ def _attention(run: RunFacts, data: ReportData) -> str:
             f"{found} could not be computed. Run the same command again to retry them.",
         )
     listed = f"<ul>{''.join(f'<li>{point}</li>' for point in points)}</ul>" if points else ""
-    body = listed + _holes_table(holes, run.tiles.holes)
+    body = listed + holes_table(holes, run.tiles.holes, links)
     shown = section("Needs attention", body, anchor="attention")
     return f'<div class="attention">{shown}</div>' if shown else ""
 
 
-def _values(run: RunFacts) -> str:
+def _values(run: RunFacts, data: ReportData) -> str:
     short, long_ = [], []
     for name, output in run.outputs.items():
+        words_of = data.texts.get(name, PortText())
+        remark = text(" ".join(words_of.text.partition("\n\n")[0].split()))
         if output.features is not None:
-            short.append((name, markup.count(output.features), "features"))
+            counted = f"features. {remark}" if remark else "features"
+            short.append((name, markup.count(output.features), counted))
         if not output.is_value:
             continue
         words = markup.value(output.value)
         if len(words) <= _LONGEST_SHORT_VALUE:
             exact = text(json.dumps(output.value, ensure_ascii=False))
-            short.append((name, f'<data value="{exact}" title="{exact}">{text(words)}</data>', ""))
+            unit = f" <small>{text(words_of.unit)}</small>" if words_of.unit else ""
+            shown = f'<data value="{exact}" title="{exact}">{text(words)}</data>{unit}'
+            short.append((name, shown, remark))
         else:
-            long_.append(_long_value(name, output.value))
-    shown = f'<div class="values">{fact_list(short)}</div>' if short else ""
-    return shown + "".join(long_)
+            long_.append(_long_value(name, output.value, remark))
+    listed = f'<div class="values">{fact_list(short)}</div>' if short else ""
+    return listed + "".join(long_)
 
 
-def _long_value(name: str, value: JsonValue) -> str:
+def _long_value(name: str, value: JsonValue, remark: str) -> str:
     words = markup.lines(value)
     cut = words if len(words) <= _MOST_VALUE_CHARS else words[:_MOST_VALUE_CHARS] + "\n…"
-    return f'<h3>{text(name)}</h3><pre tabindex="0">{text(cut)}</pre>'
+    quiet = f'<p class="quiet">{remark}</p>' if remark else ""
+    return f'<h3>{text(name)}</h3>{quiet}<pre tabindex="0">{text(cut)}</pre>'
 
 
-def _subjects(run: RunFacts, data: ReportData) -> list[Subject]:
-    """Return the images to show: a single band is grey in scenes, coloured in outputs."""
-    scenes = [Subject(name, "Scene", href, "grey") for name, href in data.scenes.items()]
-    outputs = [
-        Subject(name, "Output", data.folder / output.path, "viridis")
-        for name, output in run.outputs.items()
-        if output.is_image
-    ]
-    return [*scenes, *outputs]
-
-
-def _vectors(run: RunFacts, data: ReportData) -> str:
-    files = {
+def _vectors(run: RunFacts, data: ReportData, pictures: Sequence[Picture]) -> str:
+    found = {
         name: data.folder / output.path
         for name, output in run.outputs.items()
         if output.features is not None
     }
-    return vector_figures(files, next(iter(data.scenes.values()), ""))
+    return vector_figures(found, next((p for p in pictures if p.image.role == "Scene"), None))
 
 
-def _tiles(run: RunFacts, data: ReportData) -> str:
+def _phases_of_tiles(run: RunFacts, data: ReportData) -> list[tuple[str, Sequence[Tile]]]:
+    """Return title and tiles of each phase that has tiles."""
     layers = layers_of(data.tiles)
     phases = [phase for phase in run.phases if phase.chunks]
     titles = ["Seconds per tile"] * len(layers)
@@ -208,91 +228,7 @@ def _tiles(run: RunFacts, data: ReportData) -> str:
         titles = [f"Seconds per tile: {', '.join(phase.stages)}" for phase in phases]
     elif len(layers) > 1:
         titles = [f"Seconds per tile: phase {n}" for n in range(1, len(layers) + 1)]
-    return tile_maps(list(zip(titles, layers, strict=True)), data.size)
-
-
-def _stages_table(run: RunFacts, kinds: Mapping[str, str]) -> str:
-    rows = [
-        [
-            text(name),
-            text(kinds.get(name, "")),
-            f"{text(stage.process)} {text(stage.version)}",
-            "<br>".join(code(where) for where in stage.where),
-            markup.count(stage.calls),
-            f"{stage.seconds:.2f}",
-            f"{stage.cpu_seconds:.2f}",
-        ]
-        for name, stage in run.stages.items()
-    ]
-    head = ("Stage", "Kind", "Process", "Ran at", "Calls", "Seconds", "CPU seconds")
-    return table("Stages: summed over all workers", head, rows, numeric=3) if rows else ""
-
-
-def _phases_table(run: RunFacts) -> str:
-    rows = [
-        [
-            str(number),
-            text(phase.kind),
-            text(" → ".join(dict.fromkeys((*phase.stages, *phase.reduces)))),
-            f"{phase.tile[0]} × {phase.tile[1]}" if phase.tile and phase.chunks else "–",
-            markup.count(phase.chunks) if phase.chunks else "–",
-            "not run" if phase.seconds is None else f"{phase.seconds:.2f}",
-        ]
-        for number, phase in enumerate(run.phases, start=1)
-    ]
-    head = ("Phase", "Kind", "Stages", "Tile, px", "Chunks", "Seconds")
-    return table("Phases: stages that ran together", head, rows, numeric=3) if rows else ""
-
-
-def _holes_table(holes: Sequence[HoleFacts], total: int) -> str:
-    rows = [[text(hole.place), text(hole.stage), text(hole.error)] for hole in holes[:_MOST_HOLES]]
-    if not rows:
-        return ""
-    rest = total - len(rows)
-    more = (
-        f"<p>… and {markup.count(rest)} more in {_link('holes.geojson')}.</p>" if rest > 0 else ""
-    )
-    head = ("Column, row, width, height", "Stage", "Reason")
-    return table("Holes: tiles that could not be computed", head, rows) + more
-
-
-def _inputs_table(run: RunFacts) -> str:
-    rows = [[text(name), _input(value)] for name, value in run.inputs.items()]
-    return table("Inputs", ("Input", "Value"), rows) if rows else ""
-
-
-def _input(value: JsonValue) -> str:
-    if isinstance(value, dict) and isinstance(href := value.get("href"), str):
-        return code(href)
-    words = json.dumps(value, ensure_ascii=False)
-    return code(words if len(words) <= _MOST_INPUT_CHARS else words[:_MOST_INPUT_CHARS] + " …")
-
-
-def _outputs_table(outputs: Mapping[str, OutputFacts]) -> str:
-    """Return the table of files with their checksums; vectors also have a count of features."""
-    has_vectors = any(output.features is not None for output in outputs.values())
-    rows = [
-        [
-            text(name),
-            _link(output.path),
-            f'<code class="sum">{text(output.sha256)}</code>',
-            *([_or_dash(output.features, markup.count)] if has_vectors else []),
-            _or_dash(output.bytes, markup.size),
-        ]
-        for name, output in outputs.items()
-    ]
-    head = ("Output", "File", "SHA-256", *(["Features"] if has_vectors else []), "Size")
-    return table("Outputs", head, rows, numeric=1 + has_vectors) if rows else ""
-
-
-def _or_dash(amount: int | None, words: Callable[[int], str]) -> str:
-    return "–" if amount is None else words(amount)
-
-
-def _link(path: str) -> str:
-    """Return a link to a file beside the report."""
-    # `./` first: without it, a name such as `javascript:x` or `//host` would be a URL of its own.
-    return f'<a href="./{text(quote(path))}">{text(path)}</a>'
+    return list(zip(titles, layers, strict=True))
 
 
 def _footer(run: RunFacts) -> str:

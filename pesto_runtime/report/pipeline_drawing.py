@@ -62,11 +62,37 @@ def pipeline_svg(document: Mapping[str, JsonValue], facts: RunFacts) -> str:
         f"{_name(graph, wire.source)} to {_name(graph, wire.target)}" for wire in graph.wires
     )
     return (
-        '<div class="wide" tabindex="0" role="region" aria-label="The pipeline">'
+        f"{_steps(pipeline, facts)}"
+        '<div class="wide drawn" tabindex="0" role="region" aria-label="The pipeline">'
         f'<svg class="pipeline" role="img" aria-label="{text(label)}" '
         f'viewBox="0 0 {right:.0f} {bottom:.0f}" style="--width:{right:.0f}px">'
         f"{_wires(graph, placed)}{drawn}</svg></div>"
     )
+
+
+def _steps(pipeline: Pipeline, facts: RunFacts) -> str:
+    """Return the stages as a list, which small screens show in place of the drawing."""
+    kinds = kinds_of(pipeline, facts)
+    made: dict[str, list[str]] = {}
+    for name, binding in pipeline.outputs.items():
+        if found := parse_binding(binding):
+            made.setdefault(found.owner, []).append(name)
+    items = "".join(
+        f"<li><b>{text(stage.id)}</b> <span>{text(kinds[stage.id])} · "
+        f"{text(_stage_lines(stage, facts)[0])}</span>"
+        + "".join(f"<span>{text(_bound(port, b))}</span>" for port, b in stage.inputs.items())
+        + "".join(f"<span>→ <b>{text(name)}</b></span>" for name in made.get(stage.id, ()))
+        + "</li>"
+        for stage in pipeline.stages
+    )
+    return f'<ol class="steps-list" aria-label="The stages">{items}</ol>'
+
+
+def _bound(port: str, binding: JsonValue) -> str:
+    found = parse_binding(binding)
+    if found is None:
+        return f"{port} = {markup.value(literal(binding))}"
+    return f"{port} ← {found.port if found.is_input else f'{found.owner}.{found.port}'}"
 
 
 def _name(graph: Graph, key: str) -> str:

@@ -133,7 +133,7 @@ def tile_map(tiles: Sequence[Tile], size: tuple[int, int], *, title: str) -> str
         max([size[0], *(tile.window.col_stop for tile in tiles)]),
         max([size[1], *(tile.window.row_stop for tile in tiles)]),
     )
-    squares, side = _as_squares(tiles, extent)
+    squares, side = as_squares(tiles, extent)
     drawing = _svg(squares, scale, extent, label=f"{title}: {_summary(tiles, scale)}")
     note = f"<p>A square is the mean of all tiles in {side} × {side} px.</p>" if side else ""
     return (
@@ -158,16 +158,18 @@ def _svg(
 
 def _one_by_one(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
     return "".join(
-        f'<rect class="{_class(tile, scale)}" x="{tile.window.col_off}" y="{tile.window.row_off}" '
-        f'width="{tile.window.width}" height="{tile.window.height}">'
-        f"<title>{_tooltip(tile)}</title></rect>"
+        f'<rect class="{colour_class(tile, scale)}" x="{tile.window.col_off}" '
+        f'y="{tile.window.row_off}" width="{tile.window.width}" height="{tile.window.height}">'
+        f"<title>{text(tooltip(tile))}</title></rect>"
         for tile in tiles
     )
 
 
 def _by_class(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
     """Draw one path per colour: a tenth of the bytes of single tiles, without tooltips."""
-    classed = sorted(((_class(tile, scale), tile) for tile in tiles), key=lambda pair: pair[0])
+    classed = sorted(
+        ((colour_class(tile, scale), tile) for tile in tiles), key=lambda pair: pair[0]
+    )
     paths = []
     for name, members in groupby(classed, key=lambda pair: pair[0]):
         path = "".join(
@@ -178,19 +180,21 @@ def _by_class(tiles: Iterable[Tile], scale: ColourScale | None) -> str:
     return "".join(paths)
 
 
-def _class(tile: Tile, scale: ColourScale | None) -> str:
+def colour_class(tile: Tile, scale: ColourScale | None) -> str:
+    """Return the class of a tile in the style sheet: `t0` to `t6`, `reused` or `hole`."""
     if tile.state != "done" or scale is None:
         return "hole" if tile.state == "hole" else "reused"
     return f"t{scale.shade(tile.seconds)}"
 
 
-def _tooltip(tile: Tile) -> str:
+def tooltip(tile: Tile) -> str:
+    """Return the window of a tile and its duration, as text."""
     col_off, row_off, width, height = tile.window
     took = markup.seconds(tile.seconds) if tile.state == "done" else tile.state
-    return text(f"column {col_off}, row {row_off}, {width} × {height} px: {took}")
+    return f"column {col_off}, row {row_off}, {width} × {height} px: {took}"
 
 
-def _as_squares(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:
+def as_squares(tiles: Sequence[Tile], extent: tuple[int, int]) -> tuple[Sequence[Tile], int]:
     """Merge tiles into squares if there are too many; return the squares' side, else 0."""
     if len(tiles) <= _MOST_SQUARES:
         return tiles, 0

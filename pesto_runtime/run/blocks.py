@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.pipeline import BoundStage, PhaseStages
     from pesto_runtime.run.records import CostMeter
+    from pesto_runtime.run.sampling import ChunkSamples
     from pesto_runtime.run.tile import TileOutput
 
 
@@ -183,6 +184,7 @@ class ChunkWriter:
         assemblers: Raster -> its block assembler.
         collectors: Vector -> its collector of features.
         meter: Cost of the calls of the chunk.
+        samples: Collects the samples of complete blocks, for the report.
         blocks: Number of blocks stored so far.
     """
 
@@ -193,6 +195,7 @@ class ChunkWriter:
     assemblers: Mapping[str, BlockAssembler]
     collectors: Mapping[str, FeatureBlocks]
     meter: CostMeter
+    samples: ChunkSamples
     blocks: int = 0
     _waiting: dict[tuple[str, BlockIndex], dict[str, Pixels]] = field(default_factory=dict)
 
@@ -205,6 +208,7 @@ class ChunkWriter:
         *,
         source_bands: Mapping[str, tuple[int, ...]],
         meter: CostMeter,
+        samples: ChunkSamples,
     ) -> Self:
         """Create the writer of a chunk; lists its missing objects in the run store."""
         vectors = {name for name in stages.writes if isinstance(context.types[name], VectorType)}
@@ -230,7 +234,9 @@ class ChunkWriter:
         collectors = {
             name: FeatureBlocks(name, context.sizes[name], set(missing[name])) for name in vectors
         }
-        return cls(context, stages.reduces, source_bands, missing, assemblers, collectors, meter)
+        return cls(
+            context, stages.reduces, source_bands, missing, assemblers, collectors, meter, samples
+        )
 
     @property
     def is_complete(self) -> bool:
@@ -288,6 +294,7 @@ class ChunkWriter:
             self.context.store.put(name_of(self.context, name, block.index), data)
             self.blocks += not block.has_hole
         if not block.has_hole:
+            self.samples.add(name, block.window, block.pixels)
             for stage in self.reduces:
                 self._reduce(stage, name, block)
 

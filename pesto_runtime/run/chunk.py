@@ -39,6 +39,7 @@ from pesto_runtime.run.inputs import Sources, picked_bands, scene_of
 from pesto_runtime.run.mosaics import require_mosaics
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
+from pesto_runtime.run.sampling import ChunkSamples, sampled_rasters
 from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import Size, tiles_of
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pesto_runtime.contract import Scene
+    from pesto_runtime.run.sampling import SampledRaster
     from pesto_runtime.run.tile import TileOutcome
 
 
@@ -99,7 +101,7 @@ def process(
     beat = OwnerBeat(context.plan)
     beat.keep()
     phase, stages = context.plan.phases[chunk.phase], context.phases[chunk.phase]
-    bands = _needed_bands(context, stages)
+    bands = needed_bands(context, stages)
     windows = () if is_blocked(context, chunk.phase) else phase.chunks[chunk.start : chunk.stop]
     # Only with chunks to run: the values that a blocked phase waits for do not exist.
     parameters = {stage.id: context.parameters(stage) for stage in stages.stages if windows}
@@ -108,7 +110,8 @@ def process(
     with raster_settings(), cancelled_when(watch.should_stop), TilePool(
         lambda: _runner(context, stages, bands, parameters), threads
     ) as pool:  # fmt: skip
-        run = _Chunks(context, stages, bands, pool, watch, beat)
+        sampled = sampled_rasters(context, chunk.phase, bands)
+        run = _Chunks(context, stages, bands, pool, watch, beat, sampled)
         for window in windows:
             _run_chunk(run, window, tile=phase.tile)
     result = _save_manifest(run, manifest_name(context, chunk.phase, chunk.start, chunk.stop))
@@ -127,6 +130,7 @@ class _Chunks:
     pool: TilePool
     watch: TileObserver
     beat: OwnerBeat
+    sampled: Mapping[str, SampledRaster]
     meter: CostMeter = field(default_factory=CostMeter)
     holes: list[Hole] = field(default_factory=list)
     records: list[TileRecord] = field(default_factory=list)
@@ -173,11 +177,20 @@ def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
         checks=[partial(_require_scenes, scenes), code],
         before_put=[partial(_require_scenes, [s for s in scenes if is_local(s.href)])],
     ) as context:
-        writer = ChunkWriter.of(context, run.stages, chunk, source_bands=run.bands, meter=run.meter)
-        if run.stages.kind == "whole":
-            _run_whole(run, writer, chunk)
-        else:
-            _run_tiles(run, writer, tiles_of(chunk, tile, group=_block_group(context, run.stages)))
+        samples = ChunkSamples(run.sampled, chunk, context)
+        for runner in run.pool.runners:
+            runner.sources.on_read = samples.add
+        writer = ChunkWriter.of(
+            context, run.stages, chunk, source_bands=run.bands, meter=run.meter, samples=samples
+        )
+        try:
+            if run.stages.kind == "whole":
+                _run_whole(run, writer, chunk)
+            else:
+                group = _block_group(context, run.stages)
+                _run_tiles(run, writer, tiles_of(chunk, tile, group=group))
+        finally:
+            samples.save(context.store)
     run.blocks += writer.blocks
 
 
@@ -307,7 +320,7 @@ def _manifest(run: _Chunks, result: ChunkResult) -> dict[str, object]:
     }
 
 
-def _needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[int, ...]]:
+def needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[int, ...]]:
     """Return source -> the bands that its readers select; absent if a reader uses all of them."""
     selected: dict[str, list[tuple[int, ...] | None]] = {}
     for stage in (*stages.stages, *stages.reduces):

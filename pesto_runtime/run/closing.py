@@ -15,6 +15,7 @@ from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, Store
 from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster.block_codec import BlockCodec
+from pesto_runtime.raster.class_table import classified
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.inheritance import product_bands
@@ -25,6 +26,7 @@ from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
     block_name,
+    declared_classes,
     feature_name,
     grid_of,
     holed_name,
@@ -310,7 +312,11 @@ def _layout(context: RunContext, raster: str) -> Layout:
         dtype=planned.dtype[0],
         nodata=planned.nodata,
         georeference=georeference,
-        bands=product_bands(planned, of_scene),
+        bands=classified(
+            product_bands(planned, of_scene),
+            declared_classes(context, raster),
+            planned.dtype[0],
+        ),
     )
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import RasterClass
     from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import BlockIndex, Size
 
@@ -223,6 +224,8 @@ def forget_run(plan: Plan) -> None:
     for folder, known in (*stored, (_PLANS, {plan.run})):
         names = [name for name in store.names(folder) if _stem(name) in known]
         store.delete(names)
+    for raster in (*plan.keys, *(f"$inputs.{name}" for name in plan.scenes)):
+        store.delete_folder(samples_folder(plan, raster))
     store.delete_folder(f"manifests/{plan.run}")
     # A worker of an orchestrator outlives the run: with the cached plan it would start a chunk of a
     # run that no longer exists, and store blocks that are never deleted.
@@ -268,6 +271,14 @@ def stored_blocks(context: RunContext, name: str) -> set[BlockIndex]:
     return {_index(each) for each in context.store.names(folder_of(context, name))}
 
 
+def declared_classes(context: RunContext, raster: str) -> tuple[RasterClass, ...]:
+    """Return the classes that the contract of a stage's output declares; none for other rasters."""
+    reference = parse_binding(raster)
+    stage = context.stages.get(reference.owner) if reference else None
+    port = stage.description.output(reference.port) if stage and reference else None
+    return (port.raster.classes or ()) if port and port.raster else ()
+
+
 def grid_of(context: RunContext, owner: str) -> str:
     """Return the raster or vector whose blocks an owner has: of a reduce, its first raster."""
     stage = context.stages.get(owner)
@@ -307,6 +318,15 @@ def feature_name(context: RunContext, vector: str, index: tuple[int, int]) -> st
 def partial_name(context: RunContext, stage_id: str, index: tuple[int, int]) -> str:
     """Return the name of a reduce's partial of a block (row, col)."""
     return f"partials/{context.plan.keys[stage_id]}/{index[0]}/{index[1]}"
+
+
+def samples_folder(plan: Plan, raster: str) -> str:
+    """Return the folder of the samples of a scene or of a raster, for the report."""
+    key = plan.keys.get(raster)
+    if key is None:
+        scene = plan.scenes[raster.rpartition(".")[2]]
+        key = hashlib.sha256(scene.model_dump_json().encode()).hexdigest()[:32]
+    return f"samples/{key}"
 
 
 def scalars_name(context: RunContext, stage_id: str) -> str:

@@ -34,7 +34,7 @@ from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.tiling import covering_window
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pesto_runtime.contract import Scene
     from pesto_runtime.pipeline import BoundStage, RasterType
@@ -132,11 +132,13 @@ class Sources:
         context: The run.
         bands: Raster -> 1-based numbers of the bands that stages need; absent for all.
         bytes_read: Bytes of pixels read so far.
+        on_read: Receives the raster, the window and the array of each read.
     """
 
     context: RunContext
     bands: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bytes_read: int = 0
+    on_read: Callable[[str, Window, np.ndarray], None] = lambda *_: None
 
     def read(self, name: str, window: Window) -> Pixels:
         """Read a window of a raster.
@@ -160,6 +162,7 @@ class Sources:
             _readers.close()
             raise
         self.bytes_read += array.nbytes
+        self.on_read(name, window, array)
         return Pixels(window, array, bands)
 
     def count_reference(self, name: str, image: ImageReference) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal
 
-    from pesto_runtime.contract import Phase, Scene
+    from pesto_runtime.contract import Phase, ReportForm, Scene
     from pesto_runtime.pipeline import Checked
     from pesto_runtime.run.services import Services
 
@@ -170,6 +170,7 @@ def plan(
     sizing: Sizing,
     patience_s: float = 60.0,
     folder: Path | None = None,
+    report: ReportForm = "links",
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -181,6 +182,7 @@ def plan(
         sizing: Limits for the sizes of tiles and chunks.
         patience_s: Seconds that the run waits for a service that restarts or does not respond.
         folder: The output folder that the run will own; None for a plan of no run.
+        report: What `report.html` has of the products; `none` for no report.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
@@ -208,7 +210,12 @@ def plan(
     warnings += tuple(_unidentified(inputs.scenes))
     owned = file_href(folder) if folder else ""
     planned = planned.model_copy(
-        update={"warnings": warnings, "folder": owned, "patience_s": patience_s}
+        update={
+            "warnings": warnings,
+            "folder": owned,
+            "patience_s": patience_s,
+            "report": report,
+        }
     )
     return Planned(planned, checked, _estimates(planned, checked))
 

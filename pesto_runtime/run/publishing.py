@@ -17,12 +17,12 @@ from pesto_runtime.contract import Hole, Pipeline, parse_binding
 from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
 from pesto_runtime.pipeline import RasterType, VectorType
 from pesto_runtime.raster.product import block_checksums, file_sha256, write_cog
-from pesto_runtime.report import ReportData, write_report
+from pesto_runtime.report import write_report
 from pesto_runtime.run.closing import merge, mosaic
 from pesto_runtime.run.context import RunContext, context_of, load_context, skipped_stages
 from pesto_runtime.run.ownership import claim, release
-from pesto_runtime.run.records import tile_records
 from pesto_runtime.run.repairing import complete, recorded_holes, repaired_manifests
+from pesto_runtime.run.reporting import report_data
 from pesto_runtime.run.result import (
     RESULT,
     SUFFIXES,
@@ -357,22 +357,15 @@ def _withdraw(folder: Path, *, keep: Set[str]) -> None:
 def _publish_report(
     context: RunContext, workspace: Workspace, result: dict[str, JsonValue]
 ) -> None:
-    """Write the report of a run whose outputs are in the folder.
+    """Write the report of a run whose outputs are in the folder, if its plan has one.
 
     Raises:
         StoreFailed: disk full, or not writable.
     """
-    plan = context.plan
-    report = ReportData(
-        result=result,
-        pipeline=plan.pipeline,
-        tiles=tuple(tile_records(context)),
-        size=plan.size,
-        scenes={name: scene.href for name, scene in plan.scenes.items()},
-        folder=workspace.folder,
-    )
+    if context.plan.report == "none":
+        return
     part = workspace.path / _REPORT
-    write_report(part, report)
+    write_report(part, report_data(context, workspace.folder, result))
     part.replace(workspace.folder / _REPORT)
 
 

@@ -19,10 +19,12 @@ from pesto_runtime.tiling.grid import (
     tiles_of,
     whole,
 )
+from pesto_runtime.tiling.sample_grid import SampleGrid
 
 __all__ = [
     "BlockIndex",
     "Chain",
+    "SampleGrid",
     "Size",
     "Step",
     "StepWindows",

@@ -10,6 +10,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import httpx
@@ -26,6 +27,18 @@ _ARGUMENTS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--window-size=1100,1400",
 )  # fmt: skip
+_AXE = files("axe_core_python").joinpath("axe.min.js")
+_AUDIT = """
+const done = arguments[arguments.length - 1];
+axe.run().then(({violations}) => done(violations
+  .filter(({impact}) => impact === "serious" || impact === "critical")
+  .flatMap(({id, nodes}) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`))));
+"""
+_KEYS = {
+    "Tab": "\ue004", "Enter": "\ue007", "ArrowLeft": "\ue012", "ArrowUp": "\ue013",
+    "ArrowRight": "\ue014", "ArrowDown": "\ue015",
+}  # fmt: skip
+"""Keys in the form of WebDriver: https://www.w3.org/TR/webdriver2/#keyboard-actions"""
 
 
 def why_no_browser() -> str:
@@ -55,6 +68,10 @@ class Browser:
         """Run JavaScript in the page; answers what it returns."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def later(self, script: str, *arguments: JsonValue) -> JsonValue:
+        """Run JavaScript; answers what it gives to its last argument, a function."""
+        return self._ask("POST", "/execute/async", {"script": script, "args": list(arguments)})
+
     def all(self, selector: str) -> list[str]:
         """Elements by CSS."""
         found = self._ask("POST", "/elements", {"using": "css selector", "value": selector})
@@ -79,6 +96,17 @@ class Browser:
         """Click on an element."""
         self._ask("POST", f"/element/{self.one(selector)}/click", {})
 
+    def download(self, selector: str, path: Path) -> None:
+        """Click on a link, and wait until its file is there under the name that the link has."""
+        path.parent.mkdir(exist_ok=True)
+        where: dict[str, JsonValue] = {"behavior": "allow", "downloadPath": str(path.parent)}
+        self._chrome("Browser.setDownloadBehavior", where)
+        self.click(selector)
+        deadline = time.monotonic() + 20
+        while not path.exists():
+            assert time.monotonic() < deadline, [*path.parent.iterdir()]
+            time.sleep(0.05)
+
     def until(self, script: str, *, within_s: float = 20) -> None:
         """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + within_s
@@ -89,6 +117,53 @@ class Browser:
     def picture(self, path: Path) -> None:
         """Take a picture of the window."""
         path.write_bytes(base64.b64decode(str(self._ask("GET", "/screenshot"))))
+
+    def shape(self, width: int, *, dark: bool = False, height: int = 900) -> None:
+        """Give the window a size and a colour scheme; a narrow one is that of a phone."""
+        device: dict[str, JsonValue] = {
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 1,
+            "mobile": width < 600,
+        }
+        self._chrome("Emulation.setDeviceMetricsOverride", device)
+        scheme: JsonValue = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._chrome("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after another, where the focus is; `Tab`, `Enter`, `ArrowLeft`, `+`."""
+        actions: list[JsonValue] = [
+            {"type": kind, "value": _KEYS.get(key, key)}
+            for key in keys
+            for kind in ("keyDown", "keyUp")
+        ]
+        board: JsonValue = {"type": "key", "id": "k", "actions": actions}
+        self._ask("POST", "/actions", {"actions": [board]})
+
+    def point(self, selector: str, x: float, y: float, *, press: bool = False) -> None:
+        """Move the pointer to a place of an element, given from its middle; and press it there."""
+        self.run(
+            "document.querySelector(arguments[0])"
+            ".scrollIntoView({block: 'center', behavior: 'instant'})",
+            selector,
+        )
+        origin: JsonValue = {_ELEMENT: self.one(selector)}
+        move: JsonValue = {"type": "pointerMove", "origin": origin, "x": round(x), "y": round(y)}
+        actions: list[JsonValue] = [move]
+        if press:
+            actions += [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
+        mouse: JsonValue = {"type": "pointer", "id": "m", "actions": actions}
+        self._ask("POST", "/actions", {"actions": [mouse]})
+
+    def audit(self) -> list[str]:
+        """The serious and critical findings of axe in the page: rule and element."""
+        self.run(_AXE.read_text(encoding="utf-8"))
+        found = self.later(_AUDIT)
+        assert isinstance(found, list)
+        return [str(each) for each in found]
+
+    def _chrome(self, command: str, parameters: dict[str, JsonValue]) -> JsonValue:
+        return self._ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def complaints(self) -> list[str]:
         """What the console was told of: errors of scripts, refusals of the page's policy."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import ReportForm
     from pesto_runtime.engines import ProgressListener
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,7 @@ class Settings(TypedDict, total=False):
     take_over: bool
     patience_s: float
     verify_tiles: int
+    report: ReportForm
 
 
 @dataclass(frozen=True)

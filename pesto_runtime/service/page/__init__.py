@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -26,7 +27,13 @@ _ENDPOINTS = (
     ("GET", "describe", "the contract of the process"),
     ("GET", "version", "versions of the process and of the service"),
     ("GET", "openapi", "this API as OpenAPI"),
+    ("POST", "process", "computes the outputs; a job with <code>Prefer: respond-async</code>"),
+    ("POST", "jobs", "the same"),
     ("GET", "jobs", "links of all jobs"),
+    ("GET", "jobs/ID", "a job: state, progress, error"),
+    ("GET", "jobs/ID/log", "the last lines of the algorithm's output"),
+    ("GET", "jobs/ID/results", "links of its outputs"),
+    ("DELETE", "jobs/ID", "dismisses a job, and stops it if it runs"),
     ("GET", "metrics", "metrics for Prometheus"),
 )
 
@@ -46,7 +53,7 @@ class Page:
     @classmethod
     def of(cls, description: Description) -> Page:
         """Write the page of a process."""
-        script, style = _resource("page.js"), _resource("page.css")
+        script, style = _resource("tiff.js") + _resource("page.js"), _resource("page.css")
         policy = (
             f"default-src 'none'; script-src {_hash_of(script)}; style-src {_hash_of(style)}; "
             "connect-src 'self'; img-src blob: data:; base-uri 'none'; form-action 'none'; "
@@ -76,7 +83,8 @@ def _hash_of(text: str) -> str:
 
 def _header(description: Description) -> str:
     known = description.known
-    text = f"<p>{escape(known.description)}</p>" if known.description else ""
+    paragraphs = (each for each in re.split(r"\n\s*\n", known.description or "") if each.strip())
+    text = "".join(f"<p>{escape(' '.join(each.split()))}</p>" for each in paragraphs)
     title = known.title or description.name
     return (
         f"<header><h1>{escape(title)} <small>{escape(description.version)}</small></h1>"
@@ -87,7 +95,7 @@ def _header(description: Description) -> str:
 def _form(description: Description) -> str:
     fields = "".join(field_of(port) for port in description.inputs)
     return (
-        f'<section><h2>Try it</h2><form id="call" novalidate>{fields}<p class="row">'
+        f'<section><h2>Try it</h2><form id="call">{fields}<p class="row">'
         '<button id="run">Run</button> <button type="button" id="stop" hidden>Stop</button> '
         '<label>Answer <select id="answer"><option value="preview">as '
         'pictures and values</option><option value="json">JSON, as PESTO’s clients get it</option>'
@@ -99,7 +107,7 @@ def _form(description: Description) -> str:
 def _ports(heading: str, ports: tuple[Port, ...]) -> str:
     is_output = heading == "Outputs"
     rows = "".join(
-        f"<tr{_nodata(port)}><th scope=row><code>{escape(port.name)}</code></th>"
+        f"<tr{_facts(port)}><th scope=row><code>{escape(port.name)}</code></th>"
         f"<td>{escape(port.kind)}{'' if port.required or is_output else ', optional'}</td>"
         f"<td>{shown_schema(port)}</td></tr>"
         for port in ports
@@ -108,15 +116,23 @@ def _ports(heading: str, ports: tuple[Port, ...]) -> str:
     return f"<section><h2>{heading}</h2><table><tbody>{body}</tbody></table></section>"
 
 
-def _nodata(port: Port) -> str:
-    """Return the attributes by which the script makes nodata of this output transparent."""
-    if port.raster is None or port.raster.nodata is None:
-        return ""
-    return f' data-port="{escape(port.name)}" data-nodata="{port.raster.nodata:g}"'
+def _facts(port: Port) -> str:
+    """Return the attributes by which the script draws this output: nodata and classes."""
+    facts = ""
+    if port.raster is not None and port.raster.nodata is not None:
+        facts += f' data-nodata="{port.raster.nodata:g}"'
+    if port.raster is not None and port.raster.classes:
+        classes = [each.model_dump(exclude_none=True) for each in port.raster.classes]
+        facts += f' data-classes="{escape(json.dumps(classes))}"'
+    return f' data-port="{escape(port.name)}"{facts}' if facts else ""
 
 
 def _command(description: Description) -> str:
+    kinds = [port.kind for port in description.outputs]
+    has_image = bool({"image", "images"} & {*kinds})
+    accepts = "image/tiff" if kinds == ["image"] else "multipart/form-data"
     parts = [f"curl -s BASE{PREFIX}/process"]
+    parts += [f"-H 'Accept: {accepts}'"] if has_image else []
     for port in description.inputs:
         if port.kind in ("image", "images"):
             parts.append(f"-F '{port.name}=@{port.name}.tif;type=image/tiff'")
@@ -124,6 +140,10 @@ def _command(description: Description) -> str:
             value = port.schema.get("default", "…")
             text = value if isinstance(value, str) else json.dumps(value)
             parts.append(f"-F {_quoted(f'{port.name}={text}')}")
+    if has_image:
+        parts.append(
+            f"-o {description.outputs[0].name}.tif" if kinds == ["image"] else "-o all.form"
+        )
     command = escape(" \\\n  ".join(parts))
     return (
         '<section><h2>From a shell</h2><pre id="command">'
@@ -139,11 +159,18 @@ def _quoted(text: str) -> str:
 
 def _endpoints() -> str:
     rows = "".join(
-        f'<tr><td>{method}</td><th scope=row><a href="{PREFIX[1:]}/{path}"><code>{PREFIX}/{path}'
-        f"</code></a></th><td>{text}</td></tr>"
+        f"<tr><td>{method}</td><th scope=row>{_path(method, path)}</th><td>{text}</td></tr>"
         for method, path, text in _ENDPOINTS
     )
-    return f"<section><h2>Endpoints</h2><table><tbody>{rows}</tbody></table></section>"
+    table = f'<table class="endpoints"><tbody>{rows}</tbody></table>'
+    return f"<section><h2>Endpoints</h2>{table}</section>"
+
+
+def _path(method: str, path: str) -> str:
+    """Return the path of an endpoint; a link if a browser can open it."""
+    shown = f"<code>{PREFIX}/{path}</code>"
+    is_open = method == "GET" and "ID" not in path
+    return f'<a href="{PREFIX[1:]}/{path}">{shown}</a>' if is_open else shown
 
 
 def field_of(port: Port) -> str:
@@ -185,6 +212,7 @@ def _kind(port: Port) -> str:
 def _control(port: Port, name: str) -> str:
     if port.kind in ("image", "images"):
         several = " multiple" if port.kind == "images" else ""
+        several += " required" if port.required else ""
         return (
             f'<div class="image"><input type="file" id="in-{name}"{several}> <input class="href" '
             f'type="text" aria-label="{name}, by reference" placeholder="or file:///… https://…">'
@@ -193,24 +221,26 @@ def _control(port: Port, name: str) -> str:
     options = port.schema.get("enum")
     if port.schema.get("type") == "boolean":
         options = [True, False]
+    required = " required" if port.required else ""
     if isinstance(options, list):
-        return _select(name, [_plain(each) for each in options], _default(port))
+        return _select(name, [_plain(each) for each in options], _default(port), required)
     if port.schema.get("type") in (*_NUMBERS, "string"):
         step = (
             ' type="number" step="any"' if port.schema.get("type") in _NUMBERS else ' type="text"'
         )
-        return f'<input id="in-{name}"{step} value="{escape(_default(port))}">'
+        return f'<input id="in-{name}"{step}{required} value="{escape(_default(port))}">'
     return (
-        f'<textarea id="in-{name}" rows="2" placeholder="JSON">{escape(_default(port))}</textarea>'
+        f'<textarea id="in-{name}" rows="2" placeholder="JSON"{required}>'
+        f"{escape(_default(port))}</textarea>"
     )
 
 
-def _select(name: str, options: list[str], default: str) -> str:
+def _select(name: str, options: list[str], default: str, required: str) -> str:
     listed = "".join(
         f"<option{' selected' if each == default else ''}>{escape(each)}</option>"
         for each in ("", *options)
     )
-    return f'<select id="in-{name}">{listed}</select>'
+    return f'<select id="in-{name}"{required}>{listed}</select>'
 
 
 def _default(port: Port) -> str:

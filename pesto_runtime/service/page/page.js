@@ -1,4 +1,3 @@
-"use strict";
 const api = new URL("api/v1/", location.href);
 const $ = (id) => document.getElementById(id);
 const make = (tag, text, parent) => {
@@ -31,28 +30,23 @@ function gathered() {
   return form;
 }
 
-const ARRAYS = {
-  u1: ["uint8", Uint8Array], i1: ["int8", Int8Array], u2: ["uint16", Uint16Array], i2: ["int16", Int16Array],
-  u4: ["uint32", Uint32Array], i4: ["int32", Int32Array], u8: ["uint64", BigUint64Array], i8: ["int64", BigInt64Array],
-  f4: ["float32", Float32Array], f8: ["float64", Float64Array],
-};
-
-function readNpy(buffer) {
-  const view = new DataView(buffer);
-  const wide = view.getUint8(6) > 1;
-  const start = wide ? 12 : 10;
-  const size = wide ? view.getUint32(8, true) : view.getUint16(8, true);
-  const head = new TextDecoder().decode(new Uint8Array(buffer, start, size));
-  const code = /'descr': '[<|=]([a-z]\d+)'/.exec(head);
-  const shape = /'shape': \(([^)]*)\)/.exec(head)[1].split(",").filter((s) => s.trim()).map(Number);
-  const [dtype, kind] = (code && ARRAYS[code[1]]) || [code ? code[1] : "of no dtype shown here", null];
-  return { dtype, shape, values: kind ? new kind(buffer.slice(start + size)) : null };
+// A picture of another format than GeoTIFF, as the browser reads it: red, green and blue.
+async function readPicture(blob) {
+  const bitmap = await createImageBitmap(blob);
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const size = bitmap.width * bitmap.height;
+  const values = new Uint8Array(3 * size);
+  for (let n = 0; n < size; n++) for (let band = 0; band < 3; band++) values[band * size + n] = data[4 * n + band];
+  return { dtype: "uint8", shape: [3, bitmap.height, bitmap.width], values, step: 1 };
 }
 
 function range(values, start, stop, nodata) {
   let least = Infinity, most = -Infinity;
   for (let i = start; i < stop; i++) {
-    const value = Number(values[i]);
+    const value = values[i];
     if (value === nodata) continue;
     if (value < least) least = value;
     if (value > most) most = value;
@@ -60,8 +54,8 @@ function range(values, start, stop, nodata) {
   return [least, most];
 }
 
-// Bands 1 to 3 as red, green, blue, or band 1 as grey, each from its least to its most value; nodata is see-through.
-function paint(canvas, image, nodata) {
+// Bands named red, green and blue, or 1 to 3, in colour, or band 1 as grey, each from its least to its most value; classes in their colours; nodata is see-through.
+function paint(canvas, image, nodata, classes = []) {
   const [bands, height, width] = image.shape;
   const step = Math.max(1, Math.ceil(Math.max(width, height) / 1024));
   canvas.width = Math.ceil(width / step);
@@ -69,15 +63,18 @@ function paint(canvas, image, nodata) {
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
   const size = width * height;
-  const shown = bands >= 3 ? [0, 1, 2] : [0, 0, 0];
+  const named = ["red", "green", "blue"].map((name) => (image.names || {})[name]);
+  const shown = !named.includes(undefined) ? named : bands >= 3 ? [0, 1, 2] : [0, 0, 0];
+  const colours = new Map(bands === 1 ? classes.filter((each) => each.color_hint).map((each) => [each.value, each.color_hint]) : []);
   const ranges = shown.map((band) => range(image.values, band * size, (band + 1) * size, nodata));
   shown.forEach((band, channel) => {
     const [least, most] = ranges[channel];
     const gain = most > least ? 255 / (most - least) : 0;
     for (let row = 0, at = 0; row < height; row += step) {
       for (let col = 0; col < width; col += step, at += 4) {
-        const value = Number(image.values[band * size + row * width + col]);
-        picture.data[at + channel] = gain ? (value - least) * gain : 127;
+        const value = image.values[band * size + row * width + col];
+        const hint = colours.get(value);
+        picture.data[at + channel] = hint ? parseInt(hint.slice(2 * channel, 2 * channel + 2), 16) : gain ? (value - least) * gain : 127;
         if (value !== nodata && !Number.isNaN(value)) picture.data[at + 3] = 255;
       }
     }
@@ -86,21 +83,70 @@ function paint(canvas, image, nodata) {
   return bands >= 3 ? ranges : ranges.slice(0, 1);
 }
 
-function showPixel(canvas, line, image) {
+function showPixel(canvas, line, image, classes = []) {
   const [bands, height, width] = image.shape;
+  const names = new Map(classes.map((each) => [each.value, ` ${each.name}`]));
   canvas.addEventListener("pointermove", (event) => {
     const col = Math.min(width - 1, Math.floor((event.offsetX / canvas.clientWidth) * width));
     const row = Math.min(height - 1, Math.floor((event.offsetY / canvas.clientHeight) * height));
     if (col < 0 || row < 0) return;
     const values = Array.from({ length: Math.min(bands, 8) }, (_, band) => image.values[band * width * height + row * width + col]);
-    line.textContent = `row ${row}, column ${col}: ${values.join(", ")}${bands > 8 ? ", …" : ""}`;
+    line.textContent = `row ${row * image.step}, column ${col * image.step}: ${values.map((each) => each + (names.get(each) || "")).join(", ")}${bands > 8 ? ", …" : ""}`;
   });
   canvas.addEventListener("pointerleave", () => { line.textContent = ""; });
 }
 
-function nodataOf(name) {
-  const row = document.querySelector(`tr[data-port="${CSS.escape(name)}"]`);
-  return row ? Number(row.dataset.nodata) : undefined;
+function factsOf(name) {
+  const { nodata, classes } = document.querySelector(`tr[data-port="${CSS.escape(name)}"]`)?.dataset || {};
+  return { nodata: nodata === undefined ? undefined : Number(nodata), classes: classes ? JSON.parse(classes) : [] };
+}
+
+const short = (value) => (Number.isInteger(value) ? value : Number(value.toPrecision(6)));
+
+// The picture of an image with its values under the pointer, below its caption.
+function showImage(figure, message, image, { nodata, classes }) {
+  message.textContent = `${image.shape.join(" × ")} (band, row, column), ${image.dtype}`;
+  if (image.step > 1) message.textContent += `, an overview of 1 : ${image.step}`;
+  if (!image.values) {
+    message.textContent += `; ${image.reason} is not shown here`;
+    return;
+  }
+  const canvas = make("canvas", undefined, figure);
+  canvas.setAttribute("role", "img");
+  const ranges = paint(canvas, image, nodata, classes);
+  message.textContent += ", " + ranges.map(([least, most]) => (least > most ? "nothing valid" : `${short(least)} to ${short(most)}`)).join(" | ");
+  canvas.setAttribute("aria-label", message.textContent);
+  if (classes.length) showClasses(figure, classes);
+  const line = make("div", undefined, figure);
+  line.className = "under";
+  showPixel(canvas, line, image, classes);
+}
+
+function showClasses(figure, classes) {
+  const list = make("ul", undefined, figure);
+  list.className = "classes";
+  for (const each of classes) {
+    const item = make("li", undefined, list);
+    if (each.color_hint) make("i", "", item).style.background = `#${each.color_hint}`;
+    make("span", `${each.value} ${each.name}`, item);
+    if (each.description) item.title = each.description;
+  }
+}
+
+// An image that was chosen for an input, before it is sent.
+async function showInput(field) {
+  field.querySelector("figure")?.remove();
+  const [file] = $("in-" + field.dataset.name).files;
+  if (!file) return;
+  const figure = make("figure", undefined, field.lastElementChild);
+  const message = make("figcaption", "…", figure);
+  try {
+    const isPicture = /^image\/(png|jpeg)$/.test(file.type);
+    const image = await (isPicture ? readPicture(file) : readTiff(file));
+    showImage(figure, message, image, { nodata: image.nodata, classes: [] });
+  } catch (error) {
+    message.textContent = `no preview: ${error.message}`;
+  }
 }
 
 async function showPart(name, value) {
@@ -111,17 +157,13 @@ async function showPart(name, value) {
     make("pre", value, figure);
     return;
   }
-  const image = readNpy(await value.arrayBuffer());
-  const message = make("span", `${image.shape.join(" × ")} (band, row, column), ${image.dtype}`, caption);
-  const link = make("a", "download .npy", (caption.append(" "), caption));
-  link.href = URL.createObjectURL(value);
-  link.download = name + ".npy";
-  if (!image.values || image.shape.length !== 3) return;
-  const canvas = make("canvas", undefined, figure);
-  const ranges = paint(canvas, image, nodataOf(name));
-  message.textContent += ", " + ranges.map(([least, most]) => (least > most ? "nothing valid" : `${least} to ${most}`)).join(" | ");
-  showPixel(canvas, make("div", undefined, figure), image);
-  canvas.nextSibling.className = "under";
+  const message = make("span", "", caption);
+  const link = make("a", "download GeoTIFF", (caption.append(" "), caption));
+  link.href = URL.createObjectURL(new Blob([value], { type: "image/tiff" }));
+  link.download = name + ".tif";
+  const image = await readTiff(value);
+  const facts = factsOf(name);
+  showImage(figure, message, image, { ...facts, nodata: facts.nodata ?? image.nodata });
 }
 
 function shortened(key, value) {
@@ -151,7 +193,7 @@ async function call(event) {
   if (running) return;
   $("answers").replaceChildren();
   for (const fault of document.querySelectorAll(".field .fault")) fault.hidden = true;
-  const accept = $("answer").value === "json" ? "application/json" : "multipart/form-data, application/x-npy;q=0.9";
+  const accept = $("answer").value === "json" ? "application/json" : "multipart/form-data, image/tiff;q=0.9";
   const began = performance.now();
   const spent = () => `${((performance.now() - began) / 1000).toFixed(1)} s`;
   const clock = setInterval(() => { $("spent").textContent = `running, ${spent()}`; }, 100);
@@ -174,6 +216,12 @@ async function call(event) {
   $("spent").textContent = message;
 }
 
+for (const field of document.querySelectorAll(".field[data-kind=image], .field[data-kind=images]")) {
+  const [file, href] = [$("in-" + field.dataset.name), field.querySelector(".href")];
+  const isRequired = file.required;
+  file.addEventListener("change", () => showInput(field));
+  href.addEventListener("input", () => { file.required = isRequired && !href.value.trim(); });
+}
 $("stop").addEventListener("click", () => running && running.abort());
 $("command").textContent = $("command").textContent.replace("BASE", location.href.replace(/\/docs.*$/, ""));
 $("call").addEventListener("submit", call);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.report import ReportData, write_report
+from pesto_runtime.report import PortText, ReportData, ReportImage, tables, write_report
 from pesto_runtime.report.page import render
 from tests.unit.report.sample_run import PIPELINE, RESULT, tiles_over, write_raster
 
@@ -74,7 +75,11 @@ def run(tmp_path: Path) -> ReportData:
     mask = (scene[0] > 4000).astype(np.uint8)
     write_raster(tmp_path / "mask.tif", mask, nodata=255)
     tiles = tuple(tiles_over(SIZE, 32))
-    return ReportData(RESULT, PIPELINE, tiles, SIZE, {"scene": path.as_uri()}, tmp_path)
+    images = (
+        ReportImage("scene", "Scene", path.as_uri()),
+        ReportImage("mask", "Output", (tmp_path / "mask.tif").as_uri()),
+    )
+    return ReportData(RESULT, PIPELINE, tiles, SIZE, images, tmp_path)
 
 
 def partial(run: ReportData) -> ReportData:
@@ -102,9 +107,11 @@ def replace_last(run: ReportData, state: str) -> ReportData:
 
 
 def test_a_report_is_one_file_that_asks_for_nothing(run: ReportData) -> None:
-    """No script, no style sheet, font or image from elsewhere; links lead to files beside it."""
+    """No script, style sheet, font or image from elsewhere; links lead to files beside it."""
     page = Page(render(run))
-    assert {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object"} == set()
+    assert {tag for tag, _ in page.elements} & {"iframe", "object"} == set()
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+    assert all("src" not in found for found in page.all("script"))
     assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
     links = {str(link["href"]) for link in page.all("a")}
     assert {"./mask.tif", "./cover.json"} <= links
@@ -163,12 +170,15 @@ def test_no_text_of_a_run_becomes_markup(run: ReportData, bait: str) -> None:
     pipeline["stages"][1] |= {"process": bait, "inputs": {bait: bait, "mask": "$mask.cloud"}}
     hole = {"properties": {"window": [bait], "stage": bait, "error": bait}}
     (run.folder / "holes.geojson").write_text(json.dumps({"features": [hole]}))
-    scenes = {bait: run.scenes["scene"], "gone": "file:///" + bait}
-    source = render(replace(run, result=result, pipeline=pipeline, scenes=scenes))
+    images = (
+        replace(run.images[0], name=bait), ReportImage("gone", "Output", "file:///" + bait),
+    )  # fmt: skip
+    texts = {bait: PortText(bait, bait)}
+    source = render(replace(run, result=result, pipeline=pipeline, images=images, texts=texts))
     page = Page(source)
     assert bait in page.words
     assert bait in str(page.all("img")[0]["alt"])
-    assert page.all("script") == []
+    assert [found["type"] for found in page.all("script")] == ["application/json", "module"]
     assert all(str(image["src"]).startswith("data:") for image in page.all("img"))
     assert not any(name.startswith("on") for _, found in page.elements for name in found)
 
@@ -226,7 +236,7 @@ def test_a_run_without_scenes_has_a_report(tmp_path: Path) -> None:
         "outputs": {"verdict": {"path": "verdict.json", "sha256": "00", "value": "usable"}},
         "phases": [{"kind": "call", "stages": ["v"]}],
     }
-    page = Page(render(ReportData(result, pipeline, (), (0, 0), {}, tmp_path)))
+    page = Page(render(ReportData(result, pipeline, (), (0, 0), (), tmp_path)))
     assert "usable" in page.words
     assert "Images" not in page.words
     assert "Tiles" not in page.words
@@ -270,3 +280,65 @@ def test_a_vector_is_a_count_and_a_file_not_a_picture(run: ReportData) -> None:
     assert "Features" in shown.words
     assert "No preview" not in shown.words
     assert "Features" not in Page(render(run)).words
+
+
+def test_small_files_are_carried_by_the_page_on_request(
+    run: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the bytes of the file, under its name; a larger one stays a link. Control: by default."""
+    mask = run.folder / "mask.tif"
+    (run.folder / "cover.json").write_text("0.05")
+    carried = {str(link.get("download")): link for link in Page(render(embedding(run))).all("a")}
+    head, _, data = str(carried["mask.tif"]["href"]).partition(",")
+    assert head == "data:image/tiff;base64"
+    assert base64.b64decode(data) == mask.read_bytes()
+    assert str(carried["cover.json"]["href"]).startswith("data:application/json;base64,")
+    assert "download" not in str(Page(render(run)).all("a"))
+    monkeypatch.setattr(tables, "MOST_FILE_BYTES", mask.stat().st_size - 1)
+    links = Page(render(embedding(run)))
+    assert "./mask.tif" in {str(link["href"]) for link in links.all("a")}
+    assert "too large for it" in links.words
+    monkeypatch.setattr(tables, "MOST_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(tables, "MOST_FILES_BYTES", mask.stat().st_size + 3)
+    together = {str(link["href"])[:5] for link in Page(render(embedding(run))).all("a")}
+    assert {"data:", "./cov"} <= together
+
+
+def embedding(run: ReportData) -> ReportData:
+    """The same run, with a page that carries its files."""
+    return replace(run, embeds=True)
+
+
+def test_a_page_never_carries_a_file_of_another_folder(run: ReportData) -> None:
+    """A result that anybody may have written cannot have a file read."""
+    secret = run.folder.parent / "secret.json"
+    secret.write_text('"secret"')
+    (run.folder / "linked.json").symlink_to(secret)
+    for name in ("../secret.json", str(secret), "linked.json"):
+        outputs: JsonValue = {"x": {"path": name, "sha256": "", "value": 1}}
+        page = render(embedding(replace(run, result={**RESULT, "outputs": outputs})))
+        assert base64.b64encode(secret.read_bytes()).decode() not in page
+
+
+def test_values_have_the_words_and_the_unit_of_their_port(run: ReportData) -> None:
+    """The first paragraph, in one line. Control: without, the value stands alone."""
+    words = PortText("How much of the scene\nis cloud.\n\nMore of it.", "share")
+    page = Page(render(replace(run, texts={"cover": words}))).words
+    assert "0.052989 share How much of the scene is cloud." in page
+    assert "More of it" not in page
+    assert "How much" not in Page(render(run)).words
+
+
+def test_cpu_seconds_of_a_service_are_not_those_of_its_client(run: ReportData) -> None:
+    """They are not shown; control: those of a function are."""
+    stages = json.loads(json.dumps(RESULT["stages"]))
+    stages["clean"]["where"] = ["sieve.py:sieve"]
+    page = render(replace(run, result={**RESULT, "stages": stages}))
+    assert page.count('<td class="n">2.00</td>') == 1
+    assert page.count('<td class="n">–</td>') >= 2
+
+
+def test_a_small_screen_has_the_stages_as_a_list(run: ReportData) -> None:
+    """Each stage with what it reads and makes."""
+    words = Page(render(run)).words
+    assert "clean map · sieve 1.0.0 mask ← mask.cloud smallest = 9 → mask" in words

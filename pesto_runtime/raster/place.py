@@ -1,0 +1,151 @@
+"""Find the place of a raster on Earth: its CRS, bounds, resolution, and the direction of north."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform, transform_bounds
+
+if TYPE_CHECKING:
+    from pesto_runtime.contract import Scene
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, bottom, right, top; in degrees: west, south, east, north."""
+
+_LONLAT = CRS.from_epsg(4326)
+_EQUATOR_M, _FLATTENING = 6_378_137.0, 1 / 298.257223563  # WGS 84
+_EDGE_POINTS = 21
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a raster.
+
+    Attributes:
+        name: Name of the CRS.
+        code: Authority and code, for example `EPSG:32631`; empty without one.
+        bounds: Of all its corners, in the CRS.
+        resolution: Width and height of a pixel, in the CRS.
+        unit: Name of the CRS's unit.
+        lonlat: Bounds in degrees; None if PROJ cannot compute them. West is greater than east if
+            the raster crosses the antimeridian.
+        ground: Metres on the ground per pixel in the middle of the raster: along a row, along a
+            column; None without `lonlat`.
+        north: Direction of north in the middle, degrees clockwise from the top; 0 if it is not
+            known.
+    """
+
+    name: str
+    code: str
+    bounds: Box
+    resolution: tuple[float, float]
+    unit: str
+    lonlat: Box | None
+    ground: tuple[float, float] | None
+    north: float = 0.0
+
+
+def place_of(scene: Scene) -> Place | None:
+    """Return the place of a raster; None if it has no CRS or no transform."""
+    if scene.crs is None or scene.transform is None:
+        return None
+    try:
+        crs = CRS.from_user_input(scene.crs)
+    except CRSError:
+        return None
+    a, b, c, d, e, f = scene.transform
+    corners = [
+        (a * x + b * y + c, d * x + e * y + f) for x in (0, scene.width) for y in (0, scene.height)
+    ]
+    xs, ys = zip(*corners, strict=True)
+    bounds = (min(xs), min(ys), max(xs), max(ys))
+    lonlat = _lonlat(crs, bounds)
+    ground, north = _ground(crs, scene) if lonlat else (None, 0.0)
+    return Place(
+        name=_name(crs),
+        code=scene.crs if re.fullmatch(r"\w+:\w+", scene.crs) else "",
+        bounds=bounds,
+        resolution=(math.hypot(a, d), math.hypot(b, e)),
+        unit=_unit(crs),
+        lonlat=lonlat,
+        ground=ground,
+        north=north,
+    )
+
+
+def _name(crs: CRS) -> str:
+    found = re.match(r'\w+\["([^"]*)"', crs.to_wkt())
+    return found[1] if found else ""
+
+
+def _unit(crs: CRS) -> str:
+    try:
+        return str(crs.units_factor[0])
+    except CRSError:
+        return ""
+
+
+def _lonlat(crs: CRS, bounds: Box) -> Box | None:
+    if not (crs.is_projected or crs.is_geographic):
+        return None
+    try:
+        found = transform_bounds(crs, _LONLAT, *bounds, densify_pts=_EDGE_POINTS)
+    except (CRSError, RasterioError):
+        return None
+    if not all(map(math.isfinite, found)):
+        return None
+    west, south, east, north = found
+    return (_turned(west), south, _turned(east), north)
+
+
+def _turned(lon: float) -> float:
+    """Return a longitude between -180 and 180.
+
+    >>> _turned(185.0), _turned(180.0), _turned(-180.0)
+    (-175.0, 180.0, -180.0)
+    """
+    return lon if -180 <= lon <= 180 else (lon + 180) % 360 - 180
+
+
+def _ground(crs: CRS, scene: Scene) -> tuple[tuple[float, float] | None, float]:
+    """Return metres per pixel along a row and a column, and the direction of north."""
+    a, b, c, d, e, f = scene.transform or (1, 0, 0, 0, 1, 0)
+    x, y = scene.width / 2, scene.height / 2
+    points = [(x, y), (x + 1, y), (x, y + 1)]
+    across = [a * x + b * y + c for x, y in points]
+    down = [d * x + e * y + f for x, y in points]
+    try:
+        lons, lats = transform(crs, _LONLAT, across, down)
+    except (CRSError, RasterioError):
+        return None, 0.0
+    if not all(map(math.isfinite, (*lons, *lats))):
+        return None, 0.0
+    right = _metres(lons[0], lats[0], lons[1], lats[1])
+    below = _metres(lons[0], lats[0], lons[2], lats[2])
+    sizes = (math.hypot(*right), math.hypot(*below))
+    if not all(sizes):
+        return None, 0.0
+    # Solve right * u + below * v = (0 east, 1 north) for north in pixels (u, v), v downward.
+    area = right[0] * below[1] - right[1] * below[0]
+    if not area:
+        return sizes, 0.0
+    u, v = -below[0] / area, right[0] / area
+    return sizes, math.degrees(math.atan2(u * sizes[0], -v * sizes[1]))
+
+
+def _metres(lon: float, lat: float, to_lon: float, to_lat: float) -> tuple[float, float]:
+    """Return the metres east and north from one point to a near one, on the ellipsoid WGS 84."""
+    square = _FLATTENING * (2 - _FLATTENING)
+    sine = math.sin(math.radians(lat))
+    across = _EQUATOR_M / math.sqrt(1 - square * sine**2)
+    along = _EQUATOR_M * (1 - square) / (1 - square * sine**2) ** 1.5
+    east = (to_lon - lon + 180) % 360 - 180
+    return (
+        math.radians(east) * across * math.cos(math.radians(lat)),
+        math.radians(to_lat - lat) * along,
+    )
