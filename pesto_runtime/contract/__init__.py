@@ -37,6 +37,7 @@ from pesto_runtime.contract.pipeline import (
 )
 from pesto_runtime.contract.raster import (
     NUMERIC_DTYPES,
+    Fill,
     Memory,
     RasterContract,
     TileLimits,
@@ -67,6 +68,7 @@ __all__ = [
     "ChunkResult",
     "Description",
     "DescriptionDocument",
+    "Fill",
     "Fold",
     "Hole",
     "ImageCapabilities",

@@ -24,7 +24,7 @@ from pydantic import (
 
 from pesto_runtime.contract.call import bad_fields
 from pesto_runtime.contract.geometry import Margin
-from pesto_runtime.contract.raster import RasterContract, Value, one_or_list
+from pesto_runtime.contract.raster import Fill, RasterContract, Value, one_or_list
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
@@ -244,6 +244,23 @@ class Description:
                 margin = margin.union(port.raster.margin)
         return margin
 
+    @cached_property
+    def fills(self) -> Mapping[str, Fill]:
+        """Image input -> how its pixels beyond the scene are made; None for none."""
+        rasters = {port.name: port.raster or RasterContract() for port in self.image_inputs}
+        own = {
+            name: "reflect" if raster.edge == "reflect" else raster.fill
+            for name, raster in rasters.items()
+        }
+        # All images of a call have one size: one without its own declaration follows the first.
+        first = next((fill for fill in own.values() if fill is not None), None)
+        return {name: first if fill is None else fill for name, fill in own.items()}
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether windows may extend beyond the scene, mirrored or filled."""
+        return any(fill is not None for fill in self.fills.values())
+
     def overlaid(self, overlay: Mapping[str, JsonValue]) -> Description:
         """Merge an overlay (RFC 7396) into the description, for keys that the service omits.
 
@@ -350,6 +367,13 @@ def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Ite
         )
     if known.tileable == "reduce" and "output" in (known.x_reduce or {}):
         yield BadField("/x-reduce/output", "`output` is reserved", None)
+    for port in inputs if known.tileable == "reduce" else ():
+        if port.raster is not None and port.raster.fill is not None:
+            yield BadField(
+                json_pointer("input", "properties", port.name, "x-raster", "fill"),
+                "a reduce has no `fill`: pixels that are added would be counted",
+                shortened(port.raster.fill),
+            )
     images = [port for port in inputs if port.kind == "image"]
     if known.tileable in ("map", "reduce") and not images:
         yield BadField("/tileable", f"{known.tileable!r} needs an image input", known.tileable)

@@ -25,7 +25,9 @@ InputType: TypeAlias = Literal["image", "number", "integer", "string", "boolean"
 _REFERENCE = re.compile(r"^\$(?P<owner>[A-Za-z][A-Za-z0-9_-]*)\.(?P<port>[A-Za-z_][A-Za-z0-9_-]*)$")
 
 _TEXT = ("title", "description", "examples", "example")
-_GEOMETRY = ("bands", "dtype", "nodata", "margin", "edge", "scale", "align", "exactness", "tile")
+_GEOMETRY = (
+    "bands", "dtype", "nodata", "margin", "edge", "fill", "scale", "align", "exactness", "tile",
+)  # fmt: skip
 _COMPARED = ("name", "version", "tileable", "x-reduce", "input", "output", "_links")
 
 

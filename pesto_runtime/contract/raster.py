@@ -61,6 +61,29 @@ Nodata: TypeAlias = Annotated[
 ]
 
 
+def _parse_fill(value: object) -> float | int | str | None:
+    if value in ("reflect", "edge"):
+        return str(value)
+    try:
+        return _parse_nodata(value)
+    except ValueError as error:
+        raise ValueError(
+            f"fill {shortened(value)} is neither 'reflect' nor 'edge' nor a number"
+        ) from error
+
+
+Fill: TypeAlias = Annotated[
+    "float | int | str | None",
+    BeforeValidator(_parse_fill),
+    PlainSerializer(lambda value: value if isinstance(value, str) else nodata_to_json(value)),
+    WithJsonSchema(
+        {"oneOf": [{"type": "number"}, {"enum": ["reflect", "edge", *_NOT_IN_JSON]},
+                   {"type": "null"}]}
+    ),
+]  # fmt: skip
+"""How pixels beyond a scene are made: mirrored, those of its edge, or a number."""
+
+
 class Tolerance(ClosedValue):
     """How far a tiled result may be from the untiled one: |a - b| <= atol + rtol * |b|."""
 
@@ -115,7 +138,8 @@ class RasterContract(Value):
     """What an image port takes or gives.
 
     Bands are names in order, a count, or None for any. A margin is in input pixels; `scale` is on
-    output ports, the rest of the geometry (`margin`, `edge`, `align`, `tile`) on input ports.
+    output ports, the rest of the geometry (`margin`, `edge`, `fill`, `align`, `tile`) on input
+    ports.
     """
 
     bands: tuple[str, ...] | int | None = Field(
@@ -134,6 +158,11 @@ class RasterContract(Value):
     margin: MarginField = Field(default=Margin())
     edge: Literal["clip", "reflect"] = Field(
         default="clip", description="What the process sees beyond the scene."
+    )
+    fill: Fill = Field(
+        default=None,
+        description="What extends a scene at its far edges to a multiple of `align` and to the "
+        "smallest tile: `reflect`, `edge` or a number.",
     )
     scale: ScaleField = Field(default=Scale())
     align: int = Field(default=1, ge=1, description="Tile origins and sizes are multiples of it.")
@@ -161,6 +190,21 @@ class RasterContract(Value):
         if isinstance(bands, tuple) and (not bands or len(set(bands)) != len(bands)):
             raise ValueError(f"bands {list(bands)} must be one or more distinct names")
         return bands
+
+    @model_validator(mode="after")
+    def _geometry_agrees(self) -> Self:
+        if self.edge == "reflect" and self.fill not in (None, "reflect"):
+            raise ValueError(
+                f"fill {self.fill!r} contradicts edge 'reflect', which mirrors pixels beyond the "
+                "scene: declare fill 'reflect', or edge 'clip'"
+            )
+        fixed = self.tile.fixed if self.tile else None
+        if fixed is not None and fixed % self.align:
+            raise ValueError(f"tile.fixed {fixed} is not a multiple of align {self.align}")
+        around = max(self.margin.left + self.margin.right, self.margin.top + self.margin.bottom)
+        if fixed is not None and fixed <= around:
+            raise ValueError(f"tile.fixed {fixed} leaves no pixel within margins of {around}")
+        return self
 
     @property
     def band_names(self) -> tuple[str, ...] | None:

@@ -9,7 +9,14 @@ from pesto_runtime.pipeline.parameters import (
     input_faults,
     input_schema,
 )
-from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
+from pesto_runtime.pipeline.phases import (
+    PhaseStages,
+    grids_of,
+    phases_of,
+    read_later,
+    step_of,
+    steps_of,
+)
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
@@ -50,5 +57,6 @@ __all__ = [
     "raster_bytes",
     "raster_sizes",
     "read_later",
+    "step_of",
     "steps_of",
 ]

@@ -275,10 +275,14 @@ def _geometry_faults(
             yield BadField(
                 pointer, "a reduce reads product blocks: it has no margin and no alignment; "
                 "move the part that needs neighbours into a map stage before it")  # fmt: skip
-        if raster.tile is not None and (raster.tile.fixed or raster.tile.min):
+        limited = raster.tile is not None and (raster.tile.fixed or raster.tile.min)
+        if stage.kind == "reduce" and limited:
             yield BadField(
-                pointer, "a fixed or minimum tile size is not supported: accept any size up to max"
-            )
+                pointer, "a reduce reads product blocks, which are smaller at the scene's edges: "
+                "it has no `tile.fixed` and no `tile.min`")  # fmt: skip
+        if stage.kind == "whole" and raster.tile is not None and raster.tile.fixed:
+            yield BadField(pointer, "a process that takes whole images has no `tile.fixed`: "
+                           "declare its margin, or remove the size")  # fmt: skip
         if raster.windows is not None:
             yield BadField(pointer, "`windows` is reserved and cannot be planned: remove it")
 

@@ -39,6 +39,8 @@ class Raster:
         nodata: Value of pixels without data; `"nan"` for not-a-number.
         margin: Input pixels needed around an output pixel: one number, or top right bottom left.
         edge: Pixels beyond the scene: none (`clip`) or mirrored ones (`reflect`).
+        fill: Pixels that extend the scene to a multiple of `align` and to the smallest tile, at
+            its right and lower edge: `reflect`, `edge`, or a number; `"nan"` for not-a-number.
         scale: Output pixels per input pixel: a ratio, or one per axis (x, y). Outputs only.
         align: Tile origins and sizes are multiples of it, pixels.
         exactness: `bitwise`, or `{"rtol": …, "atol": …}`.
@@ -53,6 +55,7 @@ class Raster:
     nodata: float | str | None = None
     margin: int | Mapping[str, int] | Margin | None = None
     edge: Literal["clip", "reflect"] | None = None
+    fill: float | str | None = None
     scale: float | str | Sequence[float | str] | Scale | None = None
     align: int | None = None
     exactness: Literal["bitwise"] | Mapping[str, float] | None = None
@@ -135,6 +138,8 @@ class ProcessOptions(TypedDict, total=False):
     """Margin of every image input without its own, pixels; makes the process a map."""
     align: int
     """Alignment of every image input without its own, pixels."""
+    fill: float | str
+    """What extends every image input without its own: `reflect`, `edge` or a number."""
     reduce: Mapping[str, Fold]
     """Fold of each key of the partial that the function returns; makes the process a reduce."""
     finish: Callable[..., object]

@@ -27,6 +27,7 @@ from pesto_runtime.errors import (
     PestoError,
     shortened,
 )
+from pesto_runtime.processor.fitting import FittedCall
 from pesto_runtime.processor.values import (
     encode_value,
     image_faults,
@@ -100,7 +101,9 @@ class FunctionProcessor:
         """
         if self.contract.finish is not None:
             return self.finish(self.partial(inputs, tile=tile))
-        return self._outputs(self._call(inputs, tile))
+        call = FittedCall.of(self.description, inputs, tile)
+        with call.naming_fill():
+            return call.trimmed(self._outputs(self._call(call.inputs, call.tile)))
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None

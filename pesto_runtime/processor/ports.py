@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
-_INPUT_ONLY = ("margin", "edge", "align", "tile")
+_INPUT_ONLY = ("margin", "edge", "fill", "align", "tile")
 _RETURNS = "annotate the return value: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
 
 
