@@ -13,14 +13,12 @@ from pesto_runtime.contract.call import (
     bad_fields,
 )
 from pesto_runtime.contract.description import (
-    GEOMETRIES,
     Description,
     DescriptionDocument,
     Fold,
     Port,
     PortKind,
     Tileable,
-    VectorContract,
     digest,
     merge_patch,
 )
@@ -56,6 +54,7 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
+from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 
 __all__ = [
     "BLOCK",

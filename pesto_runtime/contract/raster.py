@@ -166,6 +166,11 @@ class RasterContract(Value):
     )
     scale: ScaleField = Field(default=Scale())
     align: int = Field(default=1, ge=1, description="Tile origins and sizes are multiples of it.")
+    mask: bool | str | None = Field(
+        default=None,
+        description="Marks the valid pixels of another image input: true for the first one, or "
+        "its name; one band of uint8, 0 for a pixel without data.",
+    )
     exactness: Literal["bitwise"] | Tolerance = "bitwise"
     tile: TileLimits | None = None
     memory: Memory | None = None
@@ -173,6 +178,13 @@ class RasterContract(Value):
         default=None, description="What an orchestrator may filter on: imageCapabilities."
     )
     windows: JsonValue = Field(default=None, description="Reserved.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_mask_is_one_band(cls, fields: object) -> object:
+        if isinstance(fields, dict) and fields.get("mask"):
+            return {"bands": 1, "dtype": "uint8", **fields}
+        return fields
 
     @field_validator("bands", mode="before")
     @classmethod
@@ -198,6 +210,8 @@ class RasterContract(Value):
                 f"fill {self.fill!r} contradicts edge 'reflect', which mirrors pixels beyond the "
                 "scene: declare fill 'reflect', or edge 'clip'"
             )
+        if self.mask and (self.band_count != 1 or self.dtype != ("uint8",)):
+            raise ValueError("a mask is one band of uint8: remove `bands` and `dtype`")
         fixed = self.tile.fixed if self.tile else None
         if fixed is not None and fixed % self.align:
             raise ValueError(f"tile.fixed {fixed} is not a multiple of align {self.align}")

@@ -33,6 +33,9 @@ class Scene(ClosedValue):
         transform: Affine coefficients (a, b, c, d, e, f).
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
+        validity: What states its valid pixels, by GDAL's rules: `all` of them are valid, `nodata`,
+            a `mask` of the dataset (inside the file or beside it), or an `alpha` band. In addition,
+            NaN is not valid.
     """
 
     href: str
@@ -46,6 +49,12 @@ class Scene(ClosedValue):
     transform: tuple[float, float, float, float, float, float] | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
+    validity: Literal["all", "nodata", "mask", "alpha"] = "all"
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask or an alpha band states its valid pixels."""
+        return self.validity in ("mask", "alpha")
 
 
 class Service(ClosedValue):

@@ -84,12 +84,18 @@ def bind_stage(
         fed = FedPort(stage.id, port, description)
         bound.errors += literal_faults(fed, bound.literals[port.name], pointer)
     bound.errors += _missing(stage, description, where)
+    # Masks last: the first raster is the one from which outputs inherit.
+    explicit = {name: bound.rasters.pop(name) for name in description.masks
+                if name in bound.rasters}  # fmt: skip
+    made = {name: image for name, image in description.masks.items()
+            if name not in explicit and image in bound.rasters}  # fmt: skip
+    bound.rasters |= explicit | {name: bound.rasters[image] for name, image in made.items()}
     kind = _kind(description, bound.rasters)
     first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
     first_raster = first if isinstance(first, RasterType) else None
     outputs = output_types(description, first_raster, kind=kind)
     bound_stage = BoundStage(
-        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs
+        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made
     )
     bound.errors += [] if bound.errors else _output_faults(bound_stage, where)
     bound.errors += _geometry_faults(bound_stage, types, where)

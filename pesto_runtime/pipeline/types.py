@@ -5,7 +5,7 @@ Types come from descriptions and scenes; pixels are not read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pesto_runtime.contract import Description, Port, RasterContract, Reference, Scale, Scene, Stage
@@ -77,6 +77,8 @@ class BoundStage:
         values: Other port -> the value of the pipeline bound to it.
         literals: Other port -> the literal bound to it.
         makes: Output port -> its type.
+        masks: Mask port -> the image port whose valid pixels it marks, if no raster is bound to it:
+            `rasters` has that of the image port for it.
     """
 
     stage: Stage
@@ -86,6 +88,7 @@ class BoundStage:
     values: Mapping[str, Reference]
     literals: Mapping[str, JsonValue]
     makes: Mapping[str, ValueType]
+    masks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -72,7 +72,7 @@ class ProbedProcess:
             service = service.model_copy(update={"description": loose})
         specs = {
             port.name: ImageSpec.of(port, _given(port, texts.get(port.name)))
-            for port in said.image_inputs
+            for port in said.data_inputs
         }
         values = {
             name: _value(said, name, text) for name, text in texts.items() if name not in specs
@@ -130,7 +130,7 @@ def _require_known(said: Description, texts: Mapping[str, str]) -> None:
     if unknown:
         raise InvalidInput(f"{said.name} has no input {unknown[0]!r}; it has {', '.join(names)}")
     lists = [port.name for port in said.inputs if port.kind == "images" and port.required]
-    if lists or not said.image_inputs:
+    if lists or not said.data_inputs:
         why = f"input {lists[0]!r} is a list of images" if lists else "it takes no image"
         raise InvalidInput(f"{said.name} cannot be measured: {why}")
     if said.tileable != "reduce" and not any(port.kind == "image" for port in said.outputs):

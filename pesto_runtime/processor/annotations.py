@@ -43,6 +43,8 @@ class Raster:
             its right and lower edge: `reflect`, `edge`, or a number; `"nan"` for not-a-number.
         scale: Output pixels per input pixel: a ratio, or one per axis (x, y). Outputs only.
         align: Tile origins and sizes are multiples of it, pixels.
+        mask: The parameter receives the valid pixels of another image as a bool array (row, col),
+            True for valid: of the first image with `True`, or of the parameter that is named.
         exactness: `bitwise`, or `{"rtol": …, "atol": …}`.
         tile: Tile sizes that it accepts: min, max, preferred, fixed; pixels.
         memory: Memory of one call: input_pixel, output_pixel, fixed; bytes.
@@ -58,6 +60,7 @@ class Raster:
     fill: float | str | None = None
     scale: float | str | Sequence[float | str] | Scale | None = None
     align: int | None = None
+    mask: bool | str | None = None
     exactness: Literal["bitwise"] | Mapping[str, float] | None = None
     tile: Mapping[str, int] | None = None
     memory: Mapping[str, float] | None = None
@@ -70,7 +73,9 @@ class Raster:
     def declared(self) -> dict[str, object]:
         """Fields of the raster contract that have a value."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value for name, value in values if name != "name" and value is not None}
+        found = {name: value for name, value in values if name != "name" and value is not None}
+        # On the wire a mask is an image of one band.
+        return {"bands": 1, "dtype": "uint8", **found} if self.mask else found
 
     def contract(self) -> RasterContract:
         """Return the contract for the description.

@@ -146,7 +146,8 @@ def _with_geometry(
             "or remove it"
         )
     ports = tuple(
-        port.declaring(geometry) if port.kind == "image" else port for port in signature.inputs
+        port.declaring(geometry) if port.kind == "image" and not port.is_mask else port
+        for port in signature.inputs
     )
     for port in ports:
         try:

@@ -17,6 +17,7 @@ from pesto_runtime.errors import AlgorithmFailed, InvalidInput
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.processor.protocol import OwnedInputs
 from pesto_runtime.raster.filling import extended
+from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.tiling import Size, Step, scaled_size, whole
 
 if TYPE_CHECKING:
@@ -50,11 +51,14 @@ class FittedCall:
     def of(
         cls, description: Description, inputs: Mapping[str, object], tile: TileInfo | None
     ) -> FittedCall:
-        """Extend the images of a call as its contract states with `fill`.
+        """Add missing masks, and extend the images of a call as its contract states with `fill`.
 
         Raises:
             InvalidInput: the process takes one size of windows, and the images have another one.
         """
+        if description.masks:
+            made = add_masks(inputs, description, {})
+            inputs = OwnedInputs(made) if isinstance(inputs, OwnedInputs) else made
         images = {
             port.name: value
             for port in description.image_inputs

@@ -117,7 +117,7 @@ class FunctionProcessor:
         """
         self._require_reduce()
         name, folds = self.description.name, self.description.folds
-        partial = self._call(inputs, tile)
+        partial = self._call(FittedCall.of(self.description, inputs, tile).inputs, tile)
         if not isinstance(partial, dict) or not set(partial) <= set(folds):
             raise ContractBroken(
                 f"{name}: its partial must be a dict with keys of {sorted(folds)}, "
@@ -245,6 +245,8 @@ def _arguments(
     for port in ports:
         if port.name in inputs:
             faults.extend(_read(port, inputs[port.name], arguments))
+        elif port.is_mask:
+            arguments[port.name] = None  # of an image that is absent
         elif port.required:
             faults.append(BadField(f"/{port.name}", "is required"))
     return arguments, faults
@@ -261,7 +263,7 @@ def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterat
         faults = list(image_faults(pointer, value, port.raster))
         yield from faults
         if isinstance(value, np.ndarray) and not faults:
-            arguments[port.name] = read_only(value)
+            arguments[port.name] = read_only(value[0] != 0 if port.is_mask else value)
     elif isinstance(value, (list, tuple)):
         for index, each in enumerate(value):
             yield from image_faults(f"{pointer}/{index}", each, port.raster)
@@ -313,7 +315,7 @@ def _whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) ->
     """Return the tile of a call without one: the whole array, as a whole scene."""
     for port in ports:
         pixels = arguments.get(port.name)
-        if port.kind == "image" and isinstance(pixels, np.ndarray):
+        if port.kind == "image" and not port.is_mask and isinstance(pixels, np.ndarray):
             _, height, width = pixels.shape
             window = Window(0, 0, width, height)
             return TileInfo(read=window, write=window, scene_size=(width, height))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
-_INPUT_ONLY = ("margin", "edge", "fill", "align", "tile")
+_INPUT_ONLY = ("margin", "edge", "fill", "align", "mask", "tile")
 _RETURNS = "annotate the return value: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
 
 
@@ -62,6 +62,11 @@ class PortSpec:
     def raster(self) -> RasterContract | None:
         """The raster contract, if one was declared."""
         return None if self.declared is None else RasterContract.model_validate(self.declared)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it receives the valid pixels of another image."""
+        return bool((self.declared or {}).get("mask"))
 
     def declaring(self, fields: Mapping[str, object]) -> PortSpec:
         """Return the port with these fields of the raster contract; its own take precedence."""
@@ -190,6 +195,10 @@ def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
         )
     if port.declared and "scale" in port.declared:
         raise InvalidContract(f"{where}: scale belongs to the output; move it there")
+    if port.is_mask:
+        if not absent:
+            raise InvalidContract(f"{where}: a mask is always passed; remove its default")
+        return replace(port, required=False)
     port = replace(port, required=absent)
     if absent:
         return port

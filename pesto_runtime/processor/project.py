@@ -152,6 +152,8 @@ class ProjectProcessor:
             if port.name in inputs:
                 faults.extend(self._faults(port, inputs[port.name]))
                 values[port.name] = _input_value(port, inputs)
+                if port.name in self.description.masks:
+                    values[port.name] = np.asarray(inputs[port.name])[0] != 0
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
 from numpy.lib import format as npy
 from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
@@ -234,4 +236,7 @@ def _image(dataset: DatasetReader, bands: Sequence[int | str] | None, bounds: Bo
         raise RasterUnreadable(f"the image has bands of dtype {', '.join(dtypes)}")
     numbers = band_numbers(dataset.descriptions, bands)
     bounds.require((len(numbers), dataset.height, dataset.width), dtypes[0])
-    return image_of(dataset, dataset.read(list(numbers)), numbers=numbers)
+    found = image_of(dataset, dataset.read(list(numbers)), numbers=numbers)
+    if MaskFlags.per_dataset not in dataset.mask_flag_enums[0]:
+        return found
+    return replace(found, mask=dataset.read_masks(1) != 0)

@@ -30,6 +30,8 @@ class Image:
         scales: Scale of each band; empty if all are 1.
         offsets: Offset of each band; empty if all are 0.
         tags: Dataset tags.
+        mask: The mask of the dataset, or its alpha band: bool (row, col), True for valid; None for
+            an image that has neither.
     """
 
     pixels: np.ndarray
@@ -40,6 +42,7 @@ class Image:
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    mask: np.ndarray | None = None
 
     @property
     def whole_tile(self) -> TileInfo:

@@ -9,9 +9,10 @@ import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -113,7 +114,27 @@ class RasterReader:
             transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
             block=(width, height),
             tags=dataset.tags(),
+            validity=_validity(dataset),
         )
+
+    def mask(self, window: Window) -> np.ndarray | None:
+        """Read the mask of the dataset, or its alpha band, as a bool array (row, col).
+
+        Returns:
+            True for a valid pixel; None for a raster with neither.
+
+        Raises:
+            RasterUnreadable: a block of the window is truncated or corrupt.
+        """
+        if _validity(self._dataset) not in ("mask", "alpha"):
+            return None
+        try:
+            found: np.ndarray = self._dataset.read_masks(1, window=RasterioWindow(*window)) != 0
+        except RasterioError as error:
+            raise RasterUnreadable(
+                f"the mask of {self.href} cannot be read at window {list(window)}: {_reason(error)}"
+            ) from error
+        return found
 
     @property
     def georeference(self) -> Georeference:
@@ -160,7 +181,8 @@ class RasterReader:
             )
         numbers = band_numbers(dataset.descriptions, bands, href=self.href)
         pixels = self.read(window, bands=numbers)
-        return image_of(dataset, pixels, numbers=numbers, offsets=window[:2])
+        found = image_of(dataset, pixels, numbers=numbers, offsets=window[:2])
+        return replace(found, mask=self.mask(window))
 
 
 def read_image(
@@ -310,6 +332,13 @@ def limit_cache() -> None:
 def gdal_version() -> str:
     """Return the version of GDAL."""
     return str(rasterio.__gdal_version__)
+
+
+def _validity(dataset: DatasetReader) -> Literal["all", "nodata", "mask", "alpha"]:
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags:
+        return "alpha" if MaskFlags.alpha in flags else "mask"
+    return "nodata" if MaskFlags.nodata in flags else "all"
 
 
 def _opened(href: str) -> DatasetReader:

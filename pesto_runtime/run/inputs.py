@@ -26,6 +26,7 @@ from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.read import RasterReader, band_numbers
+from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.tiling import covering_window
@@ -159,6 +160,23 @@ class Sources:
         return scene.href if scene else self.context.store.href(raster_name(self.context, name))
 
 
+def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray | None:
+    """Read the mask of a scene, or its alpha band, as a bool array (row, col); None without one.
+
+    Raises:
+        RasterUnreadable: it cannot be read there.
+        SceneChanged: it is opened, and is not the scene that was planned.
+    """
+    scene = scene_of(context, name)
+    if scene is None or not scene.has_mask:
+        return None
+    try:
+        return _readers.reader(context.plan.run, scene.href, scene.identity).mask(window)
+    except RasterUnreadable:
+        _readers.close()  # as in `Sources.read`
+        raise
+
+
 def scene_of(context: RunContext, name: str) -> Scene | None:
     """Return the scene of a reference; None for an output of a stage."""
     reference = parse_binding(name)
@@ -208,7 +226,13 @@ def stage_array(
         shown: The window to return, which may extend beyond the raster; None for that of `pixels`.
     """
     name = str(stage.rasters[port])
-    picked = pixels.pick(picked_bands(context, name, _contract(stage, port).band_names))
+    image = stage.masks.get(port, port)
+    picked = pixels.pick(picked_bands(context, name, _contract(stage, image).band_names))
+    if port in stage.masks:
+        nodata = context.raster_type(name).nodata
+        nodata = _contract(stage, image).nodata if nodata is None else nodata
+        mask = dataset_mask(context, name, pixels.window)
+        picked = valid_pixels(picked, nodata=nodata, mask=mask)
     if shown is not None:
         fill = stage.description.fills.get(port)
         picked = extended(picked, pixels.window, shown, size=context.sizes[name], fill=fill)

@@ -16,6 +16,7 @@ from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
 from pesto_runtime.raster.read import read_image
+from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
 from pesto_runtime.run.services import find
@@ -68,7 +69,8 @@ def call_once(
         name: images[name].pixels if name in images else _value(description.input(name), text)
         for name, text in texts.items()
     }
-    first = next(iter(images.values()), None)
+    inputs = add_masks(inputs, description, images)
+    first = next((image for name, image in images.items() if name not in description.masks), None)
     try:
         outputs = caller_for(found.service).run(inputs, tile=first.whole_tile if first else None)
     finally:

@@ -287,6 +287,8 @@ class TileRunner:
                 if caller.takes_references and whole(size).contains(windows.read)
                 else None
             )
+            if image is not None and port in stage.masks:
+                continue  # the service makes it from the image that it reads
             if image is not None:
                 inputs[port] = image
                 self.sources.count_reference(str(reference), image)

@@ -253,7 +253,8 @@ def _from_base64(slices: Iterable[bytes], text: str) -> bytes:
 def _cropped(image: Image, window: Window) -> Image:
     rows, cols = window.slices
     moved = image.transform and shifted(image.transform, window.col_off, window.row_off)
-    return replace(image, pixels=image.pixels[:, rows, cols], transform=moved)
+    mask = None if image.mask is None else image.mask[rows, cols]
+    return replace(image, pixels=image.pixels[:, rows, cols], transform=moved, mask=mask)
 
 
 def _require_fit(image: Image, contract: RasterContract | None) -> None:
