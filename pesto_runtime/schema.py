@@ -122,6 +122,15 @@ def typed_text(schema: Mapping[str, JsonValue], text: str) -> JsonValue:
     return text if is_other else value
 
 
+def typed_value(schema: Mapping[str, JsonValue], value: JsonValue) -> JsonValue:
+    """Return a value that may be a text, or a list of texts, by the type of its schema."""
+    if isinstance(value, list):
+        items = schema.get("items")
+        each = items if isinstance(items, dict) else {}
+        return [typed_text(each, item) if isinstance(item, str) else item for item in value]
+    return typed_text(schema, value) if isinstance(value, str) else value
+
+
 def why_not_accepted(taken: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str | None:
     """Explain why a value of the schema `given` may not fit the schema `taken`; None if it fits.
 

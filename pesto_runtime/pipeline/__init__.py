@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.parameters import (
+    completed,
     fed_ports,
     input_defaults,
     input_faults,
     input_schema,
+    type_schema,
 )
 from pesto_runtime.pipeline.phases import (
     PhaseStages,
@@ -44,6 +46,7 @@ __all__ = [
     "VectorType",
     "check",
     "common_size",
+    "completed",
     "fed_ports",
     "grids_of",
     "image_scale",
@@ -59,4 +62,5 @@ __all__ = [
     "read_later",
     "step_of",
     "steps_of",
+    "type_schema",
 ]

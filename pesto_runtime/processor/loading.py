@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import sys
 import threading
+import uuid
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
+from pesto_runtime.contract.pipeline import LIVE
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    InvalidContract,
+    InvalidInput,
+    NotFound,
+    shortened,
+)
 from pesto_runtime.processor.authoring import FunctionContract, contract_of
 from pesto_runtime.processor.function import FunctionProcessor, author_code
 from pesto_runtime.processor.modules import ModuleSpace
@@ -58,6 +67,7 @@ class _LoadedModule:
 _files: dict[Path, _LoadedModule] = {}
 _modules: dict[str, _LoadedModule] = {}
 _functions: dict[tuple[str, str], FunctionProcessor] = {}
+_live: dict[str, FunctionContract] = {}
 _projects: dict[tuple[Path, tuple[str, ...], str], Processor] = {}
 
 
@@ -78,6 +88,8 @@ def load_processor(
         AlgorithmFailed: the author's code raises when it is imported.
     """
     with _gate:
+        if target.startswith(LIVE):
+            return _live_function(target)
         directory = _path(target, base)
         if directory.is_dir():
             return _project(directory, tuple(profiles))
@@ -87,6 +99,47 @@ def load_processor(
         if profiles:
             raise InvalidInput(f"{target}: profiles {list(profiles)} are for PESTO projects")
         return _function(*((place, function) if colon else (target, "")), base)
+
+
+def target_of(function: object) -> str:
+    """Return the target of a decorated function.
+
+    It is the file or the module of the function. A function of a notebook or of the main script,
+    or one that is defined in another function, gets a target of this process alone; it has a new
+    build each time, because the code that it uses may have changed.
+
+    Raises:
+        InvalidContract: it is not a decorated function.
+        InvalidInput: its file was edited since it was imported.
+    """
+    contract = contract_of(function)
+    if contract is None:
+        raise InvalidContract(
+            f"{shortened(function)} is not a process: decorate it with @pesto_runtime.process, or "
+            "give a target or a URL as a string"
+        )
+    name, module = contract.function.__name__, contract.function.__module__
+    if module == "__main__" or getattr(sys.modules.get(module), name, None) is not function:
+        target = f"{LIVE}{name}-{uuid.uuid4().hex[:12]}"
+        _live[target] = contract
+        return target
+    place = module if "." in module else inspect.getsourcefile(contract.function)
+    target = f"{place}:{name}"
+    loaded = load_processor(target)
+    code = loaded.contract.function.__code__ if isinstance(loaded, FunctionProcessor) else None
+    if code != contract.function.__code__:
+        raise InvalidInput(f"{target} was edited since it was imported: import it again")
+    return target
+
+
+def _live_function(target: str) -> FunctionProcessor:
+    contract = _live.get(target)
+    if contract is None:
+        raise NotFound(
+            f"{target} is a function of another process, such as a notebook: write it into a file, "
+            "and use FILE.py:FUNCTION"
+        )
+    return _cached(contract, target, contract.function.__name__)
 
 
 def _path(text: str, base: Path | None) -> Path:

@@ -25,6 +25,7 @@ from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     from rasterio.io import DatasetReader
@@ -242,6 +243,11 @@ def read_scene(href: str) -> Scene:
     identity = identity_of(href)
     with raster_settings(), RasterReader(href) as reader:
         return reader.scene(identity=identity)
+
+
+def open_file(path: Path) -> DatasetReader:
+    """Open a product with rasterio alone, for a caller that reads it further on its own."""
+    return rasterio.open(path)
 
 
 def image_of(

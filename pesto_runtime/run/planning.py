@@ -18,6 +18,8 @@ from pesto_runtime.pipeline import (
     PhaseCost,
     Sizing,
     check,
+    completed,
+    fed_ports,
     input_defaults,
     make_plan,
     phase_cost,
@@ -25,9 +27,10 @@ from pesto_runtime.pipeline import (
     raster_bytes,
     raster_sizes,
     read_later,
+    type_schema,
 )
 from pesto_runtime.run.services import read_document
-from pesto_runtime.schema import typed_text
+from pesto_runtime.schema import typed_value
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Phase, Scene
+    from pesto_runtime.contract import Description, Phase, Scene
     from pesto_runtime.pipeline import Checked
     from pesto_runtime.run.services import Services
 
@@ -141,7 +144,7 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
-    inputs = inputs and _completed(pipeline, services, inputs)
+    inputs = inputs and _with_defaults(pipeline, services, inputs)
     return check(
         pipeline,
         KnownFacts(
@@ -177,32 +180,45 @@ def shape(pipeline: Pipeline, services: Services) -> tuple[PhaseShape, ...]:
     )
 
 
-def read_inputs(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> PipelineInputs:
+def read_inputs(
+    pipeline: Pipeline, services: Services, given: Mapping[str, JsonValue]
+) -> PipelineInputs:
     """Convert inputs to scenes and values; faults are reported by `check_pipeline` and `plan`.
 
     Args:
         pipeline: Declares the kind of each input.
+        services: The services of its processes: an input inherits the type of their ports.
         given: Input name -> text as on the command line (path or href of an image, a string as it
             is, otherwise JSON), or a value that is not a text; null as if the input were absent.
     """
     from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
 
+    typed = completed(pipeline, services.descriptions)
     known = {name: value for name, value in given.items() if value is not None}
     scenes: dict[str, Scene] = {}
     unreadable: dict[str, PestoError] = {}
-    for name in (name for name in known if pipeline.inputs.get(name) == "image"):
+    for name in (name for name in known if typed.inputs.get(name) == "image"):
         try:
             scenes[name] = read_scene(as_href(_image_text(known[name])))
         except PestoError as error:
             unreadable[name] = error
-    return PipelineInputs(scenes, read_values(pipeline, known), unreadable)
+    return PipelineInputs(scenes, read_values(typed, services.descriptions, known), unreadable)
 
 
-def read_values(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def read_values(
+    pipeline: Pipeline, descriptions: Mapping[str, Description], given: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
     """Return the inputs that are not images; a text is read by the type of its input."""
+    pipeline = completed(pipeline, descriptions)
+    fed = fed_ports(pipeline, descriptions)
     kinds = {name: pipeline.inputs.get(name, "string") for name in given}
+
+    def schema(name: str) -> Mapping[str, JsonValue]:
+        ports = fed.get(name)
+        return type_schema(kinds[name]) or (ports[0].port.schema if ports else {})
+
     return {
-        name: typed_text({"type": kinds[name]}, value) if isinstance(value, str) else value
+        name: typed_value(schema(name), value)
         for name, value in given.items()
         if kinds[name] != "image"
     }
@@ -235,9 +251,11 @@ def plan(
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
-    inputs = _completed(pipeline, services, inputs)
+    inputs = _with_defaults(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
+    given = {*inputs.parameters, *inputs.scenes}
+    pipeline = completed(pipeline, services.descriptions, given=given)
     planned = make_plan(
         pipeline,
         checked,
@@ -297,8 +315,11 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
     )
 
 
-def _completed(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
+def _with_defaults(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs
+) -> PipelineInputs:
     """Return inputs with the defaults that their ports declare."""
+    pipeline = completed(pipeline, services.descriptions)
     defaults = input_defaults(pipeline, services.descriptions)
     return replace(inputs, parameters={**defaults, **inputs.parameters})
 

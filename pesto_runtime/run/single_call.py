@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
+from pesto_runtime.errors import BadField, InvalidInput, StoreFailed, shortened
 from pesto_runtime.hrefs import as_href
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
@@ -20,7 +20,7 @@ from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
 from pesto_runtime.run.services import find
-from pesto_runtime.schema import typed_text
+from pesto_runtime.schema import typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _TIFF, _PNG = "image/tiff", "image/png"
 
 def call_once(
     target: str | Sequence[str],
-    texts: Mapping[str, str],
+    texts: Mapping[str, JsonValue],
     *,
     keep: Mapping[str, Path],
     stays_open: bool = False,
@@ -45,7 +45,7 @@ def call_once(
     Args:
         target: A target, a service's URL, or the URLs of its replicas.
         texts: Input name -> text: path or href of an image, JSON for other kinds, or a plain
-            string.
+            string; a list of images is a list of paths or hrefs.
         keep: Output name -> file for it: a GeoTIFF, a `.png`, a vector's `.geojson` in the CRS of
             the first image, or JSON as the process returns it.
         stays_open: Whether connections stay open for the next call, until `close_callers`.
@@ -61,16 +61,20 @@ def call_once(
     description = found.description
     _refuse_unknown(description, texts, keep)
     images = {
-        port.name: read_image(as_href(texts[port.name]), bands=_bands(port))
-        for port in description.image_inputs
-        if port.name in texts
+        port.name: [_read(port, text) for text in _image_texts(port, texts[port.name])]
+        for port in description.inputs
+        if port.name in texts and port.kind in ("image", "images")
     }
     inputs: dict[str, object] = {
-        name: images[name].pixels if name in images else _value(description.input(name), text)
+        name: _pixels(description.input(name), images[name])
+        if name in images
+        else _value(description.input(name), text)
         for name, text in texts.items()
     }
-    inputs = add_masks(inputs, description, images)
-    first = next((image for name, image in images.items() if name not in description.masks), None)
+    singles = {name: several[0] for name, several in images.items() if len(several) == 1}
+    inputs = add_masks(inputs, description, singles)
+    data = [several for name, several in images.items() if name not in description.masks]
+    first = next((each[0] for each in data if each), None)
     try:
         outputs = caller_for(found.service).run(inputs, tile=first.whole_tile if first else None)
     finally:
@@ -79,8 +83,28 @@ def call_once(
     return _save(description, outputs, keep, first)
 
 
+def _image_texts(port: Port, value: JsonValue) -> list[str]:
+    """Return the paths or hrefs of an image port: one, or for a list of images any number."""
+    found = typed_value({"type": "array"}, value) if port.kind == "images" else [value]
+    found = found if isinstance(found, list) else [value]
+    if not all(isinstance(each, str) and each for each in found):
+        wanted = "paths or hrefs" if port.kind == "images" else "the path or href"
+        detail = f"must be {wanted} of images, not {shortened(value)}"
+        raise InvalidInput.of("inputs", [BadField(f"/inputs/{port.name}", detail)])
+    return [str(each) for each in found]
+
+
+def _read(port: Port, text: str) -> Image:
+    return read_image(as_href(text), bands=_bands(port))
+
+
+def _pixels(port: Port | None, images: list[Image]) -> object:
+    arrays = [image.pixels for image in images]
+    return arrays if port is not None and port.kind == "images" else arrays[0]
+
+
 def _refuse_unknown(
-    description: Description, texts: Mapping[str, str], keep: Mapping[str, Path]
+    description: Description, texts: Mapping[str, JsonValue], keep: Mapping[str, Path]
 ) -> None:
     inputs = {port.name for port in description.inputs}
     outputs = {port.name for port in description.outputs}
@@ -161,8 +185,8 @@ def _bands(port: Port) -> tuple[str, ...] | None:
     return port.raster.band_names if port.raster else None
 
 
-def _value(port: Port | None, text: str) -> JsonValue:
-    return typed_text(port.schema if port else {}, text)
+def _value(port: Port | None, value: JsonValue) -> JsonValue:
+    return typed_value(port.schema if port else {}, value)
 
 
 def _write(path: Path, data: bytes) -> None:

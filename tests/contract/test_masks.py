@@ -15,7 +15,7 @@ from pesto_runtime.contract import ImageReference, Window
 from pesto_runtime.raster.read import read_image
 from pesto_runtime.run.single_call import call_once
 from tests.support import masked
-from tests.support.commands import served
+from tests.support.commands import pesto, saved, served
 from tests.support.rasters import noise, pixels_of, write_scene
 from tests.support.runs import run_local
 
@@ -194,3 +194,24 @@ def test_a_mask_may_be_of_a_named_image_or_bound_to_a_raster(tmp_path: Path) -> 
     stage["inputs"] = {**inputs, "valid": "$inputs.m"}
     done = run_local(document, tmp_path / "y", given, tile=50)
     assert np.array_equal(done.pixels()[0], mask[0] != 0)
+
+
+def test_a_run_of_one_process_needs_no_mask(tmp_path: Path) -> None:
+    """`pesto run TARGET` has the image as its only input."""
+    path = scene(tmp_path, "mask")
+    out = tmp_path / "out"
+    done = pesto("run", f"{masked.__file__}:shown", "-i", f"image={path}", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(pixels_of(out / "image.tif")[0], valid_by_rasterio(path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["shown", "marked"])
+def test_a_check_warns_of_a_mask_that_is_not_taken(tmp_path: Path, kind: str, name: str) -> None:
+    """Once, with the way out; a process that takes it, or a scene without one, gives none."""
+    path = scene(tmp_path, kind)
+    document = saved(tmp_path / "p.json", pipeline(name))
+    done = pesto("check", document, "-i", f"scene={path}")
+    assert done.returncode == 0, done.stderr
+    is_ignored = name == "marked" and kind in ("mask", "mask and nodata", "alpha")
+    assert (done.stdout + done.stderr).count("Raster(mask=True)") == is_ignored
