@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.parameters import (
+    FedPort,
     completed,
     fed_ports,
     input_defaults,
     input_faults,
     input_schema,
     type_schema,
+    way_to_write,
 )
 from pesto_runtime.pipeline.phases import (
     PhaseStages,
@@ -35,6 +37,7 @@ __all__ = [
     "MOST_TASKS",
     "BoundStage",
     "Checked",
+    "FedPort",
     "GridType",
     "JsonType",
     "KnownFacts",
@@ -63,4 +66,5 @@ __all__ = [
     "step_of",
     "steps_of",
     "type_schema",
+    "way_to_write",
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+_NO_VERSION = "0.0.0"
 OWN_FILES = ("result", "report", "holes")
 """Stems of the files that a run writes beside its outputs."""
 
@@ -91,6 +92,9 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             continue
         # A reference to a failed or later stage is reported once, there or by `_order_faults`.
         untyped = failed | {later.id for later in pipeline.stages[index:]}
+        if description.version == _NO_VERSION:
+            detail = f"{stage.process} has no version, which names it in catalogs and results: "
+            warnings.append(BadField(f"{where}/process", detail + '@process(version="1.0.0")'))
         bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
         stage_errors = [*bound.errors, *(_plain_faults(bound.stage, where) if plain else ())]

@@ -180,6 +180,15 @@ def input_schema(kind: str, ports: Iterable[FedPort]) -> dict[str, JsonValue]:
     return schema
 
 
+def way_to_write(name: str, fault: BadField) -> str:
+    """Return how an input with a fault is written on a command line."""
+    if fault.detail.startswith("must be array"):
+        return f"write a list as -i {name}='[1, 2]', or repeat -i {name}=…"
+    if fault.detail.startswith("must be object"):
+        return f"write an object as -i {name}='{{\"key\": 1}}', or read it by -i {name}=@FILE"
+    return f"correct -i {name}=…"
+
+
 def type_schema(kind: str) -> dict[str, JsonValue]:
     """Return the JSON Schema of an input's own type; that of a port's type is not restricted."""
     return {} if kind == "inherit" else {"type": kind}
@@ -199,7 +208,7 @@ def _value_faults(
         for fault in own or each.faults(value, where):
             found.setdefault(fault, []).append(each)
     for fault, places in found.items():
-        yield _named(fault, places, f"correct -i {name}=…")
+        yield _named(fault, places, way_to_write(name, fault))
 
 
 def _is_absent(name: str, ports: Collection[FedPort], given: Collection[str]) -> bool:

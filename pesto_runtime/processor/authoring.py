@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, get_args, overload
 from pydantic import ValidationError
 
 from pesto_runtime.contract import Description, bad_fields
-from pesto_runtime.errors import InvalidContract, shortened
+from pesto_runtime.errors import InvalidContract
 from pesto_runtime.processor.annotations import ProcessOptions
 from pesto_runtime.processor.description_builder import describe
 from pesto_runtime.processor.ports import (
@@ -86,8 +86,17 @@ def contract_of(function: object) -> FunctionContract | None:
 
 
 def _decorated(function: F, options: ProcessOptions) -> F:
-    if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
-        raise InvalidContract(f"@process is for plain functions, not {shortened(function)}")
+    if not inspect.isfunction(function):
+        raise InvalidContract(
+            f"@process is for functions, not an object of {type(function).__name__}: write a "
+            "function that calls it; setup= prepares what it needs"
+        )
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        kind = "a generator" if inspect.isgeneratorfunction(function) else "an async function"
+        raise InvalidContract(
+            f"{function.__name__}() is {kind}, and @process is for plain functions: write `def` "
+            "and return the outputs; workers call it side by side"
+        )
     vars(function)[_ATTRIBUTE] = _contract(function, options)
     return function
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import uuid
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -94,6 +95,8 @@ def load_processor(
         if directory.is_dir():
             return _project(directory, tuple(profiles))
         place, colon, function = target.rpartition(":")
+        if function.isdigit():
+            raise InvalidInput(f"{target} is not a target; did you mean http://{target}?")
         if not colon and not target.endswith(".py"):
             raise NotFound(f"{directory}: there is no such directory; {_FORMS}")
         if profiles:
@@ -167,14 +170,30 @@ def _load_file(path: Path) -> _LoadedModule:
     if known is not None and known.is_fresh:
         return known
     if not path.is_file():
-        beside = sorted(file.name for file in path.parent.glob("*.py")) if path.parent else []
-        raise NotFound(f"{path}: there is no such file; beside it: {', '.join(beside) or 'none'}")
+        beside = sorted(file.name for file in path.parent.glob("*.py"))
+        close = get_close_matches(path.name, beside, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"beside it: {', '.join(beside) or 'none'}"
+        raise NotFound(f"{path}: there is no such file; {hint}")
     space = ModuleSpace(path.parent)
-    with author_code(f"loading {path.name}", path.parent), space.active():
-        module, source = _executed(path)
+    try:
+        with author_code(f"loading {path.name}", path.parent), space.active():
+            module, source = _executed(path)
+    except AlgorithmFailed as error:
+        if isinstance(error.__cause__, (AttributeError, ImportError)):
+            raise AlgorithmFailed(f"{error.detail}{_hidden_modules(path.parent)}") from error
+        raise
     sources = (source, *space.sources())
     _files[path] = _LoadedModule(module, sources_digest(path.parent, sources=sources), sources)
     return _files[path]
+
+
+def _hidden_modules(folder: Path) -> str:
+    """Return a hint if files of a folder hide modules of Python itself."""
+    standard = sys.stdlib_module_names
+    names = sorted(file.name for file in folder.glob("*.py") if file.stem in standard)
+    if not names:
+        return ""
+    return f"; {', '.join(names)} beside it has the name of a module of Python: rename it"
 
 
 def _executed(path: Path) -> tuple[ModuleType, Source]:

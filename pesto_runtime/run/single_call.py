@@ -6,12 +6,14 @@ Nothing is tiled or stored, and no plan is made.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed, shortened
 from pesto_runtime.hrefs import as_href
+from pesto_runtime.pipeline import FedPort, way_to_write
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
@@ -60,16 +62,15 @@ def call_once(
     found = find((target,) if isinstance(target, str) else target)
     description = found.description
     _refuse_unknown(description, texts, keep)
+    values = _values(description, texts)
     images = {
         port.name: [_read(port, text) for text in _image_texts(port, texts[port.name])]
         for port in description.inputs
         if port.name in texts and port.kind in ("image", "images")
     }
     inputs: dict[str, object] = {
-        name: _pixels(description.input(name), images[name])
-        if name in images
-        else _value(description.input(name), text)
-        for name, text in texts.items()
+        name: _pixels(description.input(name), images[name]) if name in images else values[name]
+        for name in texts
     }
     singles = {name: several[0] for name, several in images.items() if len(several) == 1}
     inputs = add_masks(inputs, description, singles)
@@ -81,6 +82,25 @@ def call_once(
         if not stays_open:
             close_callers()
     return _save(description, outputs, keep, first)
+
+
+def _values(description: Description, texts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the values of the inputs that are not images, by their schemas.
+
+    Raises:
+        InvalidInput: values do not fit; the error lists all of them.
+    """
+    ports = [port for port in description.inputs if port.kind in ("json", "vector")]
+    values = {p.name: typed_value(p.schema, texts[p.name]) for p in ports if p.name in texts}
+    faults = [
+        replace(fault, detail=f"{fault.detail}: {way_to_write(port.name, fault)}")
+        for port in ports
+        if port.name in values
+        for fault in FedPort("", port, description).faults(values[port.name], f"/{port.name}")
+    ]
+    if faults:
+        raise InvalidInput.of(f"inputs of {description.name!r}", faults)
+    return values
 
 
 def _image_texts(port: Port, value: JsonValue) -> list[str]:
@@ -185,13 +205,10 @@ def _bands(port: Port) -> tuple[str, ...] | None:
     return port.raster.band_names if port.raster else None
 
 
-def _value(port: Port | None, value: JsonValue) -> JsonValue:
-    return typed_value(port.schema if port else {}, value)
-
-
 def _write(path: Path, data: bytes) -> None:
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:

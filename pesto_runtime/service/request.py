@@ -48,6 +48,7 @@ _PROBE_BYTES = 64
 _PLAIN = re.compile(rb"[A-Za-z0-9+/=]*+")
 _PIECE_BYTES = 1 << 20  # a multiple of 4, so that each piece is valid base64
 _SHOWN_BYTES = 200
+_URLENCODED = "application/x-www-form-urlencoded"
 _REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
 
 
@@ -64,10 +65,22 @@ InputValue: TypeAlias = "JsonValue | RawImage | LongText | list[RawImage | LongT
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """Input values, not yet validated, and options of a request."""
+    """Input values, not yet validated, and options of a request.
+
+    Attributes:
+        values: Input name -> value.
+        options: The options.
+        unknown: Parts of a form that are not inputs.
+    """
 
     values: Mapping[str, InputValue]
     options: CallOptions
+    unknown: tuple[str, ...] = ()
+
+    def ignored(self, description: Description) -> tuple[str, ...]:
+        """Return the names of the request that are not inputs of the process."""
+        names = [name for name in self.values if description.input(name) is None]
+        return (*self.unknown, *names)
 
 
 class Faults:
@@ -127,7 +140,7 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
     port = raw_image_port(description)
     if port is None or not is_image_type(payload.media_type):
         if payload.spool is None:
-            return json_call(read_json(payload.body, "the body"), faults)
+            return json_call(read_json(payload.body, _body_name(payload.media_type)), faults)
         return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
         name: typed_text(found.schema if (found := description.input(name)) else {}, text)
@@ -137,6 +150,12 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
     values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
     return ParsedRequest(values, _options(options and read_json(options, "?pesto"), faults))
+
+
+def _body_name(media_type: str) -> str:
+    if media_type != _URLENCODED:  # curl's default, also for JSON
+        return "the body"
+    return f"the body, which is read as JSON (a form is multipart/form-data, not {_URLENCODED}),"
 
 
 def _raw_image(payload: Payload) -> RawImage:
@@ -192,13 +211,14 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Pa
     """Parse a form: parts of one name are the images of a list, in their order."""
     values: dict[str, InputValue] = {}
     lists: dict[str, list[RawImage | LongText | JsonValue]] = {}
+    unknown: list[str] = []
     options: JsonValue = None
     for part in parts:
         port = description.input(part.name)
         if part.name == RESERVED:
             options = read_json(part.data, "the part 'pesto'")
         elif port is None:
-            continue  # ignored, as in JSON
+            unknown.append(part.name)  # ignored, as in JSON
         elif port.kind == "images":
             value = _part_value(part, port, faults)
             lists.setdefault(part.name, []).extend(value if isinstance(value, list) else [value])
@@ -206,7 +226,7 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Pa
             faults.add(f"/{part.name}", "is given twice; only a list of images has several parts")
         else:
             values[part.name] = _part_value(part, port, faults)
-    return ParsedRequest({**values, **lists}, _options(options, faults))
+    return ParsedRequest({**values, **lists}, _options(options, faults), tuple(unknown))
 
 
 def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:

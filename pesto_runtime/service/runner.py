@@ -155,11 +155,13 @@ class CallResponse:
         content: All bytes, unless they are in a spool.
         media_type: Of these bytes.
         spool: Contains a large body; None for others.
+        ignored: Names in the request that are not inputs of the process.
     """
 
     content: bytes
     media_type: str
     spool: Spool | None = None
+    ignored: tuple[str, ...] = ()
 
     def whole(self) -> bytes:
         """Return the body as bytes."""
