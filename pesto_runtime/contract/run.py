@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
-from pesto_runtime.contract.raster import ClosedValue, Nodata
+from pesto_runtime.contract.raster import BandValues, ClosedValue, Nodata
 from pesto_runtime.errors import reason_of
 
-PRODUCT_FORMAT = 1
+PRODUCT_FORMAT = 2
 """Version of the byte layout of products; part of every block key."""
 
 BLOCK = 512
@@ -36,6 +36,7 @@ class Scene(ClosedValue):
         validity: What states its valid pixels, by GDAL's rules: `all` of them are valid, `nodata`,
             a `mask` of the dataset (inside the file or beside it), or an `alpha` band. In addition,
             NaN is not valid.
+        values: Meaning of each band's numbers; empty if they are the physical values.
     """
 
     href: str
@@ -49,6 +50,7 @@ class Scene(ClosedValue):
     transform: tuple[float, float, float, float, float, float] | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
+    values: tuple[BandValues, ...] = ()
     validity: Literal["all", "nodata", "mask", "alpha"] = "all"
 
     @property

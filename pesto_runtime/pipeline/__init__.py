@@ -31,6 +31,8 @@ from pesto_runtime.pipeline.types import (
     ValueType,
     VectorType,
     image_scale,
+    made_type,
+    taken_type,
 )
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "input_defaults",
     "input_faults",
     "input_schema",
+    "made_type",
     "make_plan",
     "phase_chain",
     "phase_cost",
@@ -65,6 +68,7 @@ __all__ = [
     "read_later",
     "step_of",
     "steps_of",
+    "taken_type",
     "type_schema",
     "way_to_write",
 ]

@@ -84,16 +84,17 @@ def bind_stage(
         fed = FedPort(stage.id, port, description)
         bound.errors += literal_faults(fed, bound.literals[port.name], pointer)
     bound.errors += _missing(stage, description, where)
-    # Masks last: the first raster is the one from which outputs inherit.
-    explicit = {name: bound.rasters.pop(name) for name in description.masks
-                if name in bound.rasters}  # fmt: skip
-    made = {name: image for name, image in description.masks.items()
-            if name not in explicit and image in bound.rasters}  # fmt: skip
-    bound.rasters |= explicit | {name: bound.rasters[image] for name, image in made.items()}
+    # In the order of the ports, masks last: of which image the outputs inherit does not depend on
+    # the pipeline.
+    masks = description.masks
+    made = {name: image for name, image in masks.items()
+            if name not in bound.rasters and image in bound.rasters}  # fmt: skip
+    bound.rasters |= {name: bound.rasters[image] for name, image in made.items()}
+    ports = [port.name for port in description.data_inputs]
+    bound.rasters = {name: bound.rasters[name] for name in (*ports, *masks)
+                     if name in bound.rasters}  # fmt: skip
     kind = _kind(description, bound.rasters)
-    first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
-    first_raster = first if isinstance(first, RasterType) else None
-    outputs = output_types(description, first_raster, kind=kind)
+    outputs = output_types(description, _first(description, bound.rasters, types), kind=kind)
     bound_stage = BoundStage(
         stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made
     )
@@ -101,6 +102,17 @@ def bind_stage(
     bound.errors += _geometry_faults(bound_stage, types, where)
     bound.warnings += _geometry_warnings(bound_stage, where)
     return Binding(bound_stage, tuple(bound.errors), tuple(bound.warnings))
+
+
+def _first(
+    description: Description, rasters: Mapping[str, Reference], types: Mapping[str, ValueType]
+) -> tuple[Port, RasterType] | None:
+    """Return the first image port that has a raster, and the raster."""
+    for port in description.image_inputs:
+        source = types.get(str(rasters.get(port.name)))
+        if isinstance(source, RasterType):
+            return port, source
+    return None
 
 
 def _bind(
@@ -200,6 +212,9 @@ def edge_warnings(
 def _dtype_faults(
     value: RasterType, contract: RasterContract, reference: Reference, where: str
 ) -> Iterator[BadField]:
+    if contract.scaled:
+        yield from _unscalable(value, reference, where)
+        return
     unfit = [name for name in value.dtype if name not in contract.dtype]
     if contract.dtype and unfit:
         yield BadField(
@@ -207,6 +222,16 @@ def _dtype_faults(
             f"{reference} is {' or '.join(value.dtype)}, but the port takes "
             f"{' or '.join(contract.dtype)}: insert a stage that converts it, or bind another "
             "raster",
+            str(reference),
+        )
+
+
+def _unscalable(value: RasterType, reference: Reference, where: str) -> Iterator[BadField]:
+    if any(name.startswith("complex") for name in value.dtype):
+        yield BadField(
+            where,
+            f"{reference} is {' or '.join(value.dtype)}, and the port is `scaled`: complex numbers "
+            "have no scale; leave `scaled` out, or bind another raster",
             str(reference),
         )
 

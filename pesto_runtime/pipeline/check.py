@@ -25,6 +25,13 @@ OWN_FILES = ("result", "report", "holes")
 """Stems of the files that a run writes beside its outputs."""
 
 
+_DECLARED_BY = {
+    "nodata (None for none)": {"nodata"},
+    "values": {"scale", "offset", "unit"},
+}
+"""Field of the contract -> facts that an output declares by it."""
+
+
 @dataclass(frozen=True)
 class KnownFacts:
     """Descriptions and facts that a pipeline is checked against.
@@ -105,6 +112,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             stages.append(bound.stage)
     warnings += _mask_warnings(stages, facts)
     errors += _output_faults(pipeline, types, failed)
+    warnings += _lost_facts(pipeline, types)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
 
 
@@ -115,7 +123,7 @@ def _input_types(pipeline: Pipeline, facts: KnownFacts) -> dict[str, ValueType]:
         reference = str(Reference(owner="inputs", port=name))
         if kind == "image":
             scene = facts.scenes.get(name)
-            types[reference] = scene_type(scene) if scene else RasterType()
+            types[reference] = scene_type(name, scene) if scene else RasterType()
         else:
             inherited = fed[name][0].port.schema if kind == "inherit" and fed[name] else {}
             types[reference] = JsonType(type_schema(kind) or inherited)
@@ -301,6 +309,21 @@ def _product_faults(
     elif isinstance(value, RasterType) and len(value.dtype) > 1:
         detail = f"{reference} may be {' or '.join(value.dtype)}; a product has one dtype"
         yield BadField(where, detail)
+
+
+def _lost_facts(pipeline: Pipeline, types: Mapping[str, ValueType]) -> Iterator[BadField]:
+    """Yield a warning for each output that does not have facts of its scene, nor declares them."""
+    for name, value in pipeline.outputs.items():
+        made = types.get(str(value))
+        if isinstance(made, RasterType) and made.lost:
+            ways = [
+                f"`{way}`" for way, facts in _DECLARED_BY.items() if made.lost.intersection(facts)
+            ]
+            yield BadField(
+                json_pointer("outputs", name),
+                f"{value} does not keep {' and '.join(sorted(made.lost))} of $inputs.{made.scene}, "
+                f"because its bands or dtype differ: declare {' and '.join(ways)} at its port",
+            )
 
 
 def _unique(faults: Iterable[BadField]) -> Iterator[BadField]:

@@ -5,13 +5,23 @@ Types come from descriptions and scenes; pixels are not read.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pesto_runtime.contract import Description, Port, RasterContract, Reference, Scale, Scene, Stage
+from pesto_runtime.contract import (
+    BandValues,
+    Description,
+    Port,
+    RasterContract,
+    Reference,
+    Scale,
+    Scene,
+    Stage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -27,12 +37,30 @@ class RasterType:
         dtype: One dtype, several possible ones, or empty if it is unknown.
         nodata: None for a raster without nodata.
         scale: Pixels per pixel of the pipeline's scenes.
+        values: Meaning of each band's numbers; empty if they are the physical values.
+        scene: Image input whose place and dataset tags it has; empty for none.
+        facts: 1-based numbers of the bands of that scene whose tags and colours its bands have;
+            empty if it has none.
+        lost: Facts of the scene that it should have and does not declare.
     """
 
     bands: tuple[str | None, ...] | None = None
     dtype: tuple[str, ...] = ()
     nodata: float | None = None
     scale: Scale = Scale()
+    values: tuple[BandValues, ...] = ()
+    scene: str = ""
+    facts: tuple[int, ...] = ()
+    lost: frozenset[str] = frozenset()
+
+    def picked(self, places: Sequence[int]) -> RasterType:
+        """Return the type of some of its bands, by 0-based index."""
+        return replace(
+            self,
+            bands=None if self.bands is None else tuple(self.bands[i] for i in places),
+            values=tuple(self.values[i] for i in places) if self.values else (),
+            facts=tuple(self.facts[i] for i in places) if self.facts else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +128,16 @@ class BoundStage:
         return str(Reference(owner=self.id, port=port))
 
 
-def scene_type(scene: Scene) -> RasterType:
-    """Return the type of a scene."""
-    return RasterType(scene.bands, (scene.dtype,), scene.nodata)
+def scene_type(name: str, scene: Scene) -> RasterType:
+    """Return the type of a scene that is bound to an image input of this name."""
+    return RasterType(
+        scene.bands,
+        (scene.dtype,),
+        scene.nodata,
+        values=scene.values,
+        scene=name,
+        facts=tuple(range(1, len(scene.bands) + 1)),
+    )
 
 
 def image_scale(description: Description) -> Scale:
@@ -112,30 +147,89 @@ def image_scale(description: Description) -> Scale:
 
 
 def output_types(
-    description: Description, first: RasterType | None, *, kind: StageKind
+    description: Description, first: tuple[Port, RasterType] | None, *, kind: StageKind
 ) -> dict[str, ValueType]:
-    """Return the type of each output; undeclared properties are those of the first image input."""
-    source = first or RasterType()
-    scale = source.scale * image_scale(description)
+    """Return the type of each output.
+
+    Args:
+        description: Of the process.
+        first: Its first image port that is bound, and the raster that is bound to it.
+        kind: How it runs.
+    """
+    bound = first[1] if first else RasterType()
+    scale = bound.scale * image_scale(description)
     return {
         port.name: VectorType(port.schema, scale)
         if port.kind == "vector" and kind in ("map", "whole")
-        else _output_type(port, source, per_tile=kind == "map")
+        else _image_type(port, bound, taken_type(bound, first[0].raster) if first else bound)
+        if port.kind == "image"
+        else JsonType(port.schema, kind == "map")
         for port in description.outputs
     }
 
 
-def _output_type(port: Port, source: RasterType, *, per_tile: bool) -> ValueType:
-    if port.kind != "image":
-        return JsonType(port.schema, per_tile)
-    raster = port.raster or RasterContract()
+def taken_type(source: RasterType, raster: RasterContract | None) -> RasterType:
+    """Return the type of what an image port receives of a raster: its bands, `scaled` or not."""
+    if raster is None:
+        return source
+    names, bands = raster.band_names, source.bands
+    if names and bands is not None and all(name in bands for name in names):
+        source = source.picked([bands.index(name) for name in names])
+    if not raster.scaled:
+        return source
+    units = tuple(BandValues(unit=each.unit) for each in source.values)
     return replace(
         source,
-        bands=source.bands if raster.bands is None else _bands(raster),
-        dtype=raster.dtype or source.dtype,
-        nodata=raster.nodata,
-        scale=source.scale * raster.scale,
+        dtype=("float32",),
+        nodata=math.nan,
+        values=units if any(each.unit for each in units) else (),
     )
+
+
+def made_type(raster: RasterContract, source: RasterType) -> RasterType:
+    """Return the type of an image output: what it declares, and what it inherits.
+
+    This is the one rule of what a product inherits. Bands and dtype that are not declared are those
+    of the first image. If both are its own, also the meaning of the numbers, nodata, and the tags
+    and colours of its bands are; if not, none of these.
+
+    Args:
+        raster: The contract of the output.
+        source: What the first image port of the process receives.
+    """
+    bands = source.bands if raster.bands is None else _bands(raster)
+    dtype = raster.dtype or source.dtype
+    same = bands == source.bands and dtype == source.dtype
+    values = source.values if same else ()
+    if raster.values is not None:
+        values = (raster.values,) * len(bands or ())
+    return replace(
+        source,
+        bands=bands,
+        dtype=dtype,
+        nodata=source.nodata if same and raster.inherits_nodata else raster.nodata,
+        scale=source.scale * raster.scale,
+        values=values,
+        facts=source.facts if same else (),
+    )
+
+
+def _image_type(port: Port, bound: RasterType, taken: RasterType) -> RasterType:
+    raster = port.raster or RasterContract()
+    made = made_type(raster, taken)
+    lost = {*bound.lost, *(["nodata"] if bound.nodata is not None else []), *_meanings(taken)}
+    if made.nodata is not None or not raster.inherits_nodata:
+        lost.discard("nodata")
+    if made.values or raster.values is not None or raster.bands is not None:
+        lost -= {"scale", "offset", "unit"}
+    return replace(made, lost=frozenset(lost))
+
+
+def _meanings(raster: RasterType) -> Iterator[str]:
+    """Yield the facts about the meaning of its numbers that a raster has."""
+    for fact, default in (("scale", 1), ("offset", 0), ("unit", None)):
+        if any(getattr(each, fact) != default for each in raster.values):
+            yield fact
 
 
 def _bands(raster: RasterContract) -> tuple[str | None, ...]:

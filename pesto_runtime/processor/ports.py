@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
-_INPUT_ONLY = ("margin", "edge", "fill", "align", "mask", "tile")
+_INPUT_ONLY = ("margin", "edge", "fill", "align", "mask", "tile", "scaled")
+_OUTPUT_ONLY = ("scale", "values")
 _RETURNS = "annotate the return value: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
 
 
@@ -198,8 +199,9 @@ def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
         raise InvalidContract(
             f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
         )
-    if port.declared and "scale" in port.declared:
-        raise InvalidContract(f"{where}: scale belongs to the output; move it there")
+    misplaced = [field for field in _OUTPUT_ONLY if field in (port.declared or {})]
+    if misplaced:
+        raise InvalidContract(f"{where}: {misplaced[0]} belongs to the output; move it there")
     if port.is_mask:
         if not absent:
             raise InvalidContract(f"{where}: a mask is always passed; remove its default")

@@ -9,18 +9,20 @@ import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import rasterio
-from rasterio.enums import MaskFlags
+from pydantic import ValidationError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from pesto_runtime.contract import NUMERIC_DTYPES, Scene, Window
+from pesto_runtime.contract import NUMERIC_DTYPES, BandValues, Scene, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
 from pesto_runtime.raster.identity import identity_of, local_path
-from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
-from pesto_runtime.raster.metadata import Georeference, crs_text, read_georeference
+from pesto_runtime.raster.image import UNBOUNDED, Image
+from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
+from pesto_runtime.raster.scaling import scaled_image
+from pesto_runtime.raster.validity import dataset_mask, stated_validity
 from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pesto_runtime.contract import RasterContract
-    from pesto_runtime.raster.image import Bounds
+    from pesto_runtime.raster.image import BandFacts, Bounds, Georeference
 
 
 # `check` reports a raster without a CRS once. A filter around each call is not possible, because
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
+_READ_AS = {"complex_int16": "complex64"}
+"""GDAL's dtypes that numpy does not have -> the dtype of the array that rasterio reads."""
 CACHE_BYTES = 128 << 20
 """GDAL's block cache in a worker: about two rows of blocks of a large scene."""
 _NOT_CACHED = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
@@ -96,12 +100,6 @@ class RasterReader:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
         dataset = self._dataset
-        dtypes = sorted(set(dataset.dtypes))
-        if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
-            raise RasterUnreadable(
-                f"{self.href} has bands of dtype {', '.join(dtypes)}; "
-                f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
-            )
         height, width = dataset.block_shapes[0]
         return Scene(
             href=self.href,
@@ -109,13 +107,14 @@ class RasterReader:
             width=dataset.width,
             height=dataset.height,
             bands=tuple(dataset.descriptions),
-            dtype=dtypes[0],
+            dtype=dtype_of(dataset, self.href),
             nodata=dataset.nodata,
             crs=crs_text(dataset.crs),
             transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
             block=(width, height),
             tags=dataset.tags(),
-            validity=_validity(dataset),
+            validity=stated_validity(dataset),
+            values=_values(self.bands(), self.href),
         )
 
     def mask(self, window: Window) -> np.ndarray | None:
@@ -127,20 +126,21 @@ class RasterReader:
         Raises:
             RasterUnreadable: a block of the window is truncated or corrupt.
         """
-        if _validity(self._dataset) not in ("mask", "alpha"):
-            return None
         try:
-            found: np.ndarray = self._dataset.read_masks(1, window=RasterioWindow(*window)) != 0
+            return dataset_mask(self._dataset, window)
         except RasterioError as error:
             raise RasterUnreadable(
                 f"the mask of {self.href} cannot be read at window {list(window)}: {_reason(error)}"
             ) from error
-        return found
 
     @property
     def georeference(self) -> Georeference:
         """Position of the raster, and its dataset tags."""
         return read_georeference(self._dataset)
+
+    def bands(self, numbers: Sequence[int] | None = None) -> tuple[BandFacts, ...]:
+        """Return the facts of bands by 1-based number; None for all."""
+        return read_bands(self._dataset, numbers or self._dataset.indexes)
 
     def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read a window as an array (band, row, col).
@@ -208,7 +208,7 @@ def read_for(
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
 ) -> Image:
-    """Read a window of a raster with only the bands of a port.
+    """Read a window of a raster as a port receives it: its bands, physical values if `scaled`.
 
     Args:
         href: The raster.
@@ -231,7 +231,8 @@ def read_for(
         width, height = (scene.width, scene.height) if window is None else window[2:]
         count = len(scene.bands if wanted is None else wanted)
         bounds.require((count, height, width), scene.dtype)
-        return reader.image(window, bands=wanted)
+        image = reader.image(window, bands=wanted)
+        return scaled_image(image) if contract is not None and contract.scaled else image
 
 
 def read_scene(href: str) -> Scene:
@@ -265,37 +266,33 @@ def image_of(
         numbers: 1-based numbers of the bands that were read.
         offsets: Position (col_off, row_off) of the first pixel in the raster.
     """
-    places = [number - 1 for number in numbers]
-    moved = shifted(tuple(dataset.transform)[:6], *offsets)
+    place, facts = read_georeference(dataset).shifted(*offsets), read_bands(dataset, numbers)
     return Image(
         pixels=pixels,
-        crs=crs_text(dataset.crs),
-        transform=None if dataset.transform.is_identity else moved,
+        crs=place.crs,
+        transform=place.transform,
         nodata=dataset.nodata,
-        bands=tuple(dataset.descriptions[i] for i in places),
-        scales=tuple(dataset.scales[i] for i in places),
-        offsets=tuple(dataset.offsets[i] for i in places),
-        tags=dataset.tags(),
+        bands=tuple(each.description for each in facts),
+        scales=tuple(each.scale for each in facts),
+        offsets=tuple(each.offset for each in facts),
+        units=tuple(each.unit for each in facts),
+        tags=dict(place.tags.get("", {})),
+        place=place,
+        facts=facts,
     )
 
 
-def picked_for(image: Image, contract: RasterContract | None) -> Image:
-    """Return the image with only the bands of a port, in the port's order.
+def taken_for(image: Image, contract: RasterContract | None) -> Image:
+    """Return the image as a port receives it: its bands in order, physical values if `scaled`.
 
     Raises:
-        InvalidInput: the image names its bands, and one of the port's is missing.
+        InvalidInput: the image names its bands, and one of the port's is missing; or it is complex,
+            and the port is `scaled`.
     """
     names = _names_to_pick(image.bands, contract)
-    if names is None or names == image.bands:
-        return image
-    places = [number - 1 for number in band_numbers(image.bands, names)]
-    return replace(
-        image,
-        pixels=image.pixels[places],
-        bands=tuple(image.bands[i] for i in places),
-        scales=tuple(image.scales[i] for i in places) if image.scales else (),
-        offsets=tuple(image.offsets[i] for i in places) if image.offsets else (),
-    )
+    if names is not None and names != image.bands:
+        image = image.picked([number - 1 for number in band_numbers(image.bands, names)])
+    return scaled_image(image) if contract is not None and contract.scaled else image
 
 
 def band_numbers(
@@ -340,11 +337,33 @@ def gdal_version() -> str:
     return str(rasterio.__gdal_version__)
 
 
-def _validity(dataset: DatasetReader) -> Literal["all", "nodata", "mask", "alpha"]:
-    flags = dataset.mask_flag_enums[0]
-    if MaskFlags.per_dataset in flags:
-        return "alpha" if MaskFlags.alpha in flags else "mask"
-    return "nodata" if MaskFlags.nodata in flags else "all"
+def dtype_of(dataset: DatasetReader, name: str) -> str:
+    """Return the dtype of an open raster's pixels; integer pairs (CInt16) are read as complex64.
+
+    Raises:
+        RasterUnreadable: the bands have different dtypes, or one that is not numeric.
+    """
+    dtypes = sorted({_READ_AS.get(each, each) for each in dataset.dtypes})
+    if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
+        raise RasterUnreadable(
+            f"{name} has bands of dtype {', '.join(dtypes)}; "
+            f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
+        )
+    return str(dtypes[0])
+
+
+def _values(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
+    """Return the meaning of each band's numbers; empty if they are the physical values."""
+    try:
+        values = tuple(
+            BandValues(scale=band.scale, offset=band.offset, unit=band.unit) for band in bands
+        )
+    except ValidationError as error:
+        raise RasterUnreadable(
+            f"{href} has a band whose scale or offset is not a finite number; correct it, for "
+            "example by gdal_edit.py -scale 1 -offset 0"
+        ) from error
+    return values if any(each != BandValues() for each in values) else ()
 
 
 def _opened(href: str) -> DatasetReader:

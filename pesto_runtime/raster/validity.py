@@ -7,18 +7,39 @@ pixel that is NaN in all bands is not valid.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from rasterio.enums import MaskFlags
+from rasterio.windows import Window as RasterioWindow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pesto_runtime.contract import Description
+    from rasterio.io import DatasetReader
+
+    from pesto_runtime.contract import Description, Window
     from pesto_runtime.raster.image import Image
 
 VALID = 255
 """Value of a valid pixel in a mask, as GDAL writes it; any value but 0 is read as valid."""
+
+
+def stated_validity(dataset: DatasetReader) -> Literal["all", "nodata", "mask", "alpha"]:
+    """Return what states the valid pixels of an open raster."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags:
+        return "alpha" if MaskFlags.alpha in flags else "mask"
+    return "nodata" if MaskFlags.nodata in flags else "all"
+
+
+def dataset_mask(dataset: DatasetReader, window: Window | None = None) -> np.ndarray | None:
+    """Read the mask or the alpha band of an open raster, bool (row, col); None without either."""
+    if stated_validity(dataset) not in ("mask", "alpha"):
+        return None
+    place = RasterioWindow(*window) if window else None
+    mask: np.ndarray = dataset.read_masks(1, window=place) != 0
+    return mask
 
 
 def valid_pixels(

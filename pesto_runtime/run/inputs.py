@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.contract import (
+    BandValues,
     ImageReference,
     RasterContract,
     Reference,
@@ -22,10 +23,12 @@ from pesto_runtime.contract import (
     parse_binding,
 )
 from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
+from pesto_runtime.pipeline import taken_type
 from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.read import RasterReader, band_numbers
+from pesto_runtime.raster.scaling import physical
 from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
@@ -225,14 +228,16 @@ def stage_array(
         pixels: Pixels of the raster that is bound to the port.
         shown: The window to return, which may extend beyond the raster; None for that of `pixels`.
     """
-    name = str(stage.rasters[port])
-    image = stage.masks.get(port, port)
-    picked = pixels.pick(picked_bands(context, name, _contract(stage, image).band_names))
+    name, contract = str(stage.rasters[port]), _contract(stage, stage.masks.get(port, port))
+    source, bands = context.raster_type(name), picked_bands(context, name, contract.band_names)
+    picked = pixels.pick(bands)
     if port in stage.masks:
-        nodata = context.raster_type(name).nodata
-        nodata = _contract(stage, image).nodata if nodata is None else nodata
+        nodata = contract.nodata if source.nodata is None else source.nodata
         mask = dataset_mask(context, name, pixels.window)
         picked = valid_pixels(picked, nodata=nodata, mask=mask)
+    elif contract.scaled:
+        values = source.picked([number - 1 for number in bands]).values if bands else source.values
+        picked = physical(picked, values, source.nodata)
     if shown is not None:
         fill = stage.description.fills.get(port)
         picked = extended(picked, pixels.window, shown, size=context.sizes[name], fill=fill)
@@ -255,8 +260,10 @@ def stage_reference(
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
     """Describe the place of a call's pixels in the grid of the stage's inputs."""
     first = str(next(iter(stage.rasters.values())))
-    source = context.raster_type(first)
-    scene = _first_scene(context)
+    bound = context.raster_type(first)
+    source = taken_type(bound, _contract(stage, next(iter(stage.rasters))))
+    scene = context.plan.scenes[source.scene]
+    values = source.values or (BandValues(),) * len(source.bands or ())
     return TileInfo(
         read=read,
         write=write,
@@ -265,6 +272,9 @@ def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Windo
         transform=_scaled(scene, source.scale),
         nodata=source.nodata,
         tags=scene.tags,
+        scales=tuple(each.scale for each in values),
+        offsets=tuple(each.offset for each in values),
+        units=tuple(each.unit for each in values),
     )
 
 
@@ -316,10 +326,6 @@ def write_window(windows: StepWindows, scale: Scale) -> Window:
 def _contract(stage: BoundStage, name: str) -> RasterContract:
     port = stage.description.input(name)
     return port.raster if port is not None and port.raster is not None else RasterContract()
-
-
-def _first_scene(context: RunContext) -> Scene:
-    return next(iter(context.plan.scenes.values()))
 
 
 def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, float, float] | None:

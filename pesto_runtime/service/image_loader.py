@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
@@ -19,8 +19,8 @@ from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
 from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.raster.identity import unchanged
-from pesto_runtime.raster.image import Bounds, Image, shifted
-from pesto_runtime.raster.read import picked_for, read_for
+from pesto_runtime.raster.image import Bounds, Image
+from pesto_runtime.raster.read import read_for, taken_for
 from pesto_runtime.service.request import LongText, RawImage
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class ImageLoader:
         else:
             raise InvalidInput(f"must be an image; {_FORMS}")
         if pick_window is not None:
-            image = _cropped(image, pick_window(image.pixels.shape[2], image.pixels.shape[1]))
+            image = image.cropped(pick_window(image.pixels.shape[2], image.pixels.shape[1]))
         _require_fit(image, contract)
         return image
 
@@ -100,7 +100,7 @@ class ImageLoader:
         self, data: bytes | mmap, contract: RasterContract | None, *, media_type: str | None = None
     ) -> Image:
         image = decode_image(data, media_type=media_type, bounds=self.bounds)
-        return picked_for(image, contract)
+        return taken_for(image, contract)
 
     def _referred(
         self,
@@ -265,13 +265,6 @@ def _from_base64(slices: Iterable[bytes], text: str) -> bytes:
     return decoded.getvalue()
 
 
-def _cropped(image: Image, window: Window) -> Image:
-    rows, cols = window.slices
-    moved = image.transform and shifted(image.transform, window.col_off, window.row_off)
-    mask = None if image.mask is None else image.mask[rows, cols]
-    return replace(image, pixels=image.pixels[:, rows, cols], transform=moved, mask=mask)
-
-
 def _require_fit(image: Image, contract: RasterContract | None) -> None:
     if contract is None:
         return
@@ -279,8 +272,9 @@ def _require_fit(image: Image, contract: RasterContract | None) -> None:
     if contract.band_count not in (None, found):
         wanted = ", ".join(contract.band_names or ()) or "unnamed"
         raise InvalidInput(f"has {found} bands; {contract.band_count} are required: {wanted}")
-    if contract.dtype and dtype not in contract.dtype:
-        raise InvalidInput(f"has dtype {dtype}; {' or '.join(contract.dtype)} is required")
+    dtypes = contract.received_dtype
+    if dtypes and dtype not in dtypes:
+        raise InvalidInput(f"has dtype {dtype}; {' or '.join(dtypes)} is required")
 
 
 def _least(of_image: int | None, of_request: int | None, used: int) -> int | None:

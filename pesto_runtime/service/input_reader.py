@@ -43,7 +43,8 @@ class RequestInputs:
         values: Input name -> array (band, row, col), list of them, or JSON value; emptied by the
             code that runs the call, to free their memory.
         tile: Place of the pixels: from the request, else from the first image.
-        first: The first image input without its pixels; None without image inputs.
+        first: The first image input without its pixels, with the place of `tile`; None without
+            image inputs.
         roi: PESTO's option `roi`.
     """
 
@@ -98,7 +99,7 @@ class InputReader:
         faults.raise_any(f"inputs of {self._description.name!r}")
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
         tile = call.options.tile or (None if first is None else first.whole_tile)
-        header = None if first is None else _without_pixels(first)
+        header = None if first is None else _header(first, call.options.tile)
         singles = {name: several[0] for name, several in images.items() if len(several) == 1}
         values = add_masks({**known, **arrays}, self._description, singles)
         return RequestInputs(OwnedInputs(values), tile, header, roi)
@@ -231,6 +232,10 @@ def _arrays(port: Port, images: Mapping[str, list[Image]]) -> np.ndarray | list[
     return arrays if port.kind == "images" else arrays[0]
 
 
-def _without_pixels(image: Image) -> Image:
+def _header(image: Image, tile: TileInfo | None) -> Image:
     """Return the image without pixels, so that it does not prevent the release of their memory."""
-    return replace(image, pixels=np.empty((len(image.pixels), 0, 0), image.pixels.dtype), mask=None)
+    from pesto_runtime.raster.inheritance import with_facts_of
+
+    pixels = np.empty((len(image.pixels), 0, 0), image.pixels.dtype)
+    header = replace(image, pixels=pixels, mask=None)
+    return header if tile is None else with_facts_of(header, tile)
