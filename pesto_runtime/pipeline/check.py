@@ -235,6 +235,11 @@ def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
             yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS, so the outputs have none")
 
 
+def _carries_mask(stage: BoundStage) -> bool:
+    """Whether all outputs of a stage are images that inherit the mask of their scene."""
+    return all(isinstance(made, RasterType) and made.mask for made in stage.makes.values())
+
+
 def _mask_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[BadField]:
     """Yield a warning for each scene with a mask that a stage does not take."""
     for name, scene in facts.scenes.items():
@@ -243,7 +248,9 @@ def _mask_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[
             stage.id
             for stage in stages
             for port, bound in stage.rasters.items()
-            if bound == reference and port not in {*stage.masks, *stage.masks.values()}
+            if bound == reference
+            and port not in {*stage.masks, *stage.masks.values()}
+            and not _carries_mask(stage)
         ]
         if scene.has_mask and ignoring:
             kind = "an alpha band" if scene.validity == "alpha" else "a mask"

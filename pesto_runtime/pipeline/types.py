@@ -42,6 +42,8 @@ class RasterType:
         facts: 1-based numbers of the bands of that scene whose tags and colours its bands have;
             empty if it has none.
         lost: Facts of the scene that it should have and does not declare.
+        mask: Image input whose mask marks its valid pixels; empty for none. It lies on the grid of
+            that scene.
     """
 
     bands: tuple[str | None, ...] | None = None
@@ -52,6 +54,7 @@ class RasterType:
     scene: str = ""
     facts: tuple[int, ...] = ()
     lost: frozenset[str] = frozenset()
+    mask: str = ""
 
     def picked(self, places: Sequence[int]) -> RasterType:
         """Return the type of some of its bands, by 0-based index."""
@@ -137,6 +140,7 @@ def scene_type(name: str, scene: Scene) -> RasterType:
         values=scene.values,
         scene=name,
         facts=tuple(range(1, len(scene.bands) + 1)),
+        mask=name if scene.has_mask else "",
     )
 
 
@@ -190,8 +194,8 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
     """Return the type of an image output: what it declares, and what it inherits.
 
     This is the one rule of what a product inherits. Bands and dtype that are not declared are those
-    of the first image. If both are its own, also the meaning of the numbers, nodata, and the tags
-    and colours of its bands are; if not, none of these.
+    of the first image. If both are its own, also the meaning of the numbers, nodata, the mask, and
+    the tags and colours of its bands are; if not, none of these.
 
     Args:
         raster: The contract of the output.
@@ -211,6 +215,7 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
         scale=source.scale * raster.scale,
         values=values,
         facts=source.facts if same else (),
+        mask=source.mask if same and raster.inherits_nodata and raster.scale == Scale() else "",
     )
 
 

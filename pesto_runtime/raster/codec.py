@@ -179,7 +179,11 @@ def _to_tiff(image: Image) -> Iterator[bytes | memoryview]:
 def _to_raster(image: Image, **options: str | int) -> Iterator[bytes | memoryview]:
     bands, height, width = image.pixels.shape
     try:
-        with raster_settings(), MemoryFile() as memory:
+        with (
+            raster_settings(),
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            MemoryFile() as memory,
+        ):
             with memory.open(
                 width=width,
                 height=height,
@@ -191,6 +195,8 @@ def _to_raster(image: Image, **options: str | int) -> Iterator[bytes | memoryvie
                 write_georeference(dataset, image.georeference)
                 write_bands(dataset, image.band_facts)
                 dataset.write(image.pixels)
+                if image.mask is not None and options["driver"] == "GTiff" and not image.has_alpha:
+                    dataset.write_mask(image.mask)
             yield memory.getbuffer()
     except (RasterioError, CRSError, ValueError) as error:
         raise InvalidInput(

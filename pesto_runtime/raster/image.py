@@ -149,11 +149,21 @@ class Image:
         )
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether one of its bands is an alpha band, which marks valid pixels itself."""
+        return any(each.colour == "alpha" for each in self.band_facts)
+
+    @property
     def is_bare(self) -> bool:
         """Whether it is only pixels: nothing of what a GeoTIFF can state is known."""
         plain = [BandFacts(colour=colour) for colour in (None, "gray", "undefined")]
         is_plain = all(each in plain for each in self.band_facts)
-        return is_plain and self.nodata is None and self.georeference == Georeference()
+        return (
+            is_plain
+            and self.nodata is None
+            and self.mask is None
+            and self.georeference == Georeference()
+        )
 
     def picked(self, places: Sequence[int]) -> Image:
         """Return the image with only some bands, by 0-based index, in this order."""

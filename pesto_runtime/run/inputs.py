@@ -164,15 +164,18 @@ class Sources:
 
 
 def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray | None:
-    """Read the mask of a scene, or its alpha band, as a bool array (row, col); None without one.
+    """Read the mask of a raster, as a bool array (row, col); None without one.
+
+    An intermediate raster has that of the scene from which it inherits.
 
     Raises:
         RasterUnreadable: it cannot be read there.
         SceneChanged: it is opened, and is not the scene that was planned.
     """
-    scene = scene_of(context, name)
-    if scene is None or not scene.has_mask:
+    source = context.raster_type(name).mask
+    if not source:
         return None
+    scene = context.plan.scenes[source]
     try:
         return _readers.reader(context.plan.run, scene.href, scene.identity).mask(window)
     except RasterUnreadable:

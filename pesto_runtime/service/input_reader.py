@@ -237,5 +237,5 @@ def _header(image: Image, tile: TileInfo | None) -> Image:
     from pesto_runtime.raster.inheritance import with_facts_of
 
     pixels = np.empty((len(image.pixels), 0, 0), image.pixels.dtype)
-    header = replace(image, pixels=pixels, mask=None)
+    header = replace(image, pixels=pixels)
     return header if tile is None else with_facts_of(header, tile)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import rasterio
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 
 from pesto_runtime.client.client import Client
 from pesto_runtime.contract import ImageReference, Window
@@ -215,3 +216,56 @@ def test_a_check_warns_of_a_mask_that_is_not_taken(tmp_path: Path, kind: str, na
     assert done.returncode == 0, done.stderr
     is_ignored = name == "marked" and kind in ("mask", "mask and nodata", "alpha")
     assert (done.stdout + done.stderr).count("Raster(mask=True)") == is_ignored
+
+
+def test_a_product_that_has_the_bands_of_its_scene_has_its_mask(
+    tmp_path: Path,
+) -> None:
+    """Over several blocks, as COG, in a chain, in one call; another dtype (control) has none."""
+    pixels = noise(1100, 700, below=40)
+    path = write_scene(tmp_path / "s.tif", pixels)
+    valid = noise(1100, 700, below=2, seed=3)[0] == 1
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(valid)
+    document = pipeline("same")
+    done = run(document, tmp_path / "out", path, tile=200)
+    again = run(document, tmp_path / "again", path, tile=512, workers=1, max_tasks=1)
+    cog = run(document, tmp_path / "cog", path, as_cog=True)
+    assert done.sha256() == again.sha256()
+    for folder in (done.folder, cog.folder):
+        assert np.array_equal(pixels_of(folder / "image.tif"), pixels)
+        assert np.array_equal(valid_by_rasterio(folder / "image.tif"), valid)
+    target, keep = f"{masked.__file__}:same", {"image": tmp_path / "o.tif"}
+    call_once(target, {"image": str(path)}, keep=keep)
+    assert np.array_equal(valid_by_rasterio(tmp_path / "o.tif"), valid)
+    other = run(pipeline("marked"), tmp_path / "other", path, tile=200)
+    with rasterio.open(other.folder / "image.tif") as product:
+        assert product.mask_flag_enums[0] == [MaskFlags.nodata]
+
+
+@pytest.mark.parametrize("tile", [32, 1024])
+def test_an_intermediate_raster_has_the_mask_that_it_inherits(tmp_path: Path, tile: int) -> None:
+    """A reduce after a map of the same bands and dtype skips the masked pixels of the scene."""
+    path = scene(tmp_path, "mask")
+    document = pipeline("valid_mean", output="mean", before=True)
+    document = json.loads(json.dumps(document).replace("marked", "same"))
+    done = run(document, tmp_path / "out", path, tile=tile)
+    band = pixels_of(path)[0].astype(float)
+    assert done.value("mean") == pytest.approx(band[valid_by_rasterio(path)].mean(), rel=1e-12)
+
+
+def test_a_hole_is_not_valid_in_the_mask_of_a_product(tmp_path: Path) -> None:
+    """The mask replaces nodata for readers, so it must mark the pixels of a failed tile."""
+    pixels = noise(90, 60, below=40) + 1
+    pixels[0, 45, 70] = 200
+    path = write_scene(tmp_path / "s.tif", pixels, nodata=0)
+    valid = np.ones((60, 90), bool)
+    valid[:10] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(valid)
+    done = run(pipeline("fails"), tmp_path / "out", path, tile=32)
+    assert done.tiles[2] == 1
+    valid[32:, 64:] = False
+    with rasterio.open(done.folder / "image.tif") as product:
+        assert product.mask_flag_enums[0] == [MaskFlags.per_dataset]
+    assert np.array_equal(valid_by_rasterio(done.folder / "image.tif"), valid)

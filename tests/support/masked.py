@@ -66,6 +66,20 @@ def marked(
     return np.where(stored < 30, np.int16(-5), stored)
 
 
+@process(version="1", margin=0)
+def same(image: Annotated[np.ndarray, Raster()]) -> Annotated[np.ndarray, Raster(name="image")]:
+    """The image as it is."""
+    return image.copy()
+
+
+@process(version="1", margin=0)
+def fails(image: Annotated[np.ndarray, Raster()]) -> Annotated[np.ndarray, Raster(name="image")]:
+    """The image as it is, but an error where a pixel is 200."""
+    if (image == 200).any():
+        raise ValueError("200")
+    return image.copy()
+
+
 def divided(partial: dict[str, float]) -> Annotated[float, Named("mean")]:
     """Mean of the pixels that were counted."""
     return partial["sum"] / partial["count"]
