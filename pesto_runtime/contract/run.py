@@ -37,6 +37,8 @@ class Scene(ClosedValue):
             a `mask` of the dataset (inside the file or beside it), or an `alpha` band. In addition,
             NaN is not valid.
         values: Meaning of each band's numbers; empty if they are the physical values.
+        unread: Names of files beside a remote raster without a place that may state it.
+        driver: GDAL's driver that a worker must allow to open it; empty for one that each allows.
     """
 
     href: str
@@ -51,6 +53,8 @@ class Scene(ClosedValue):
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
     values: tuple[BandValues, ...] = ()
+    unread: tuple[str, ...] = ()
+    driver: str = ""
     validity: Literal["all", "nodata", "mask", "alpha"] = "all"
 
     @property

@@ -14,6 +14,7 @@ from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shorte
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
+from pesto_runtime.tiling import scaled_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,7 +105,8 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             warnings.append(BadField(f"{where}/process", detail + '@process(version="1.0.0")'))
         bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
-        stage_errors = [*bound.errors, *(_plain_faults(bound.stage, where) if plain else ())]
+        stage_errors = [*bound.errors, *_empty_outputs(bound.stage, facts, where)]
+        stage_errors += _plain_faults(bound.stage, where) if plain else ()
         errors += stage_errors
         warnings += bound.warnings
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
@@ -233,6 +235,12 @@ def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
     for name, scene in facts.scenes.items():
         if scene.crs is None:
             yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS, so the outputs have none")
+        if scene.unread:
+            yield BadField(
+                f"/inputs/{name}",
+                f"{', '.join(scene.unread)} beside {scene.href} is not read, because the raster is "
+                "remote: download both, or write these facts into the raster",
+            )
 
 
 def _carries_mask(stage: BoundStage) -> bool:
@@ -270,6 +278,23 @@ def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:
     )
     way_out = f"name one: -s {name}=TARGET_OR_URL, --services, or the pipeline's services"
     return BadField(where, f"no service runs {name!r} ({hint}); {way_out}", name)
+
+
+def _empty_outputs(stage: BoundStage, facts: KnownFacts, where: str) -> Iterator[BadField]:
+    """Yield the errors of outputs that have no pixel over a scene of this size."""
+    for port, made in stage.makes.items():
+        scene = facts.scenes.get(made.scene) if isinstance(made, RasterType) else None
+        if scene is None or isinstance(made, JsonType):
+            continue
+        width, height = scaled_size((scene.width, scene.height), made.scale)
+        if not width or not height:
+            yield BadField(
+                f"{where}/process",
+                f"output {port!r} would have {width} x {height} pixels: at its scale of "
+                f"{made.scale.to_json()}, {scene.href} of {scene.width} x {scene.height} pixels is "
+                "too small; bind a larger scene",
+                stage.description.name,
+            )
 
 
 def _plain_faults(stage: BoundStage, where: str) -> Iterator[BadField]:

@@ -1,6 +1,6 @@
 """Encode images to GeoTIFF, PNG or .npy, and decode them.
 
-Bytes are opened by their content, only with the drivers of `read.DRIVERS`; references to other
+Bytes are opened by their content, only with the drivers of `opening.DRIVERS`; references to other
 files (VRT, sidecar files) and pickles are never followed.
 """
 
@@ -22,7 +22,8 @@ from pesto_runtime.errors import InvalidInput, RasterUnreadable, UnsupportedMedi
 from pesto_runtime.raster.block_codec import PLAIN_COLOURS
 from pesto_runtime.raster.image import UNBOUNDED, Bounds, Image
 from pesto_runtime.raster.metadata import write_bands, write_georeference
-from pesto_runtime.raster.read import DRIVERS, band_numbers, dtype_of, image_of, raster_settings
+from pesto_runtime.raster.opening import DRIVERS, dtype_of
+from pesto_runtime.raster.read import band_numbers, image_of, raster_settings
 from pesto_runtime.raster.validity import dataset_mask
 
 if TYPE_CHECKING:

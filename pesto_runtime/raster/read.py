@@ -1,32 +1,33 @@
-"""Read windows and facts of rasters, and select bands.
-
-Only the drivers of `DRIVERS` are opened: a format that can refer to other files (VRT) is not.
-"""
+"""Read windows and facts of rasters, and select bands."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
+from urllib.parse import quote, unquote, urlsplit
 
 import rasterio
 from pydantic import ValidationError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from pesto_runtime.contract import NUMERIC_DTYPES, BandValues, Scene, Window
-from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.contract import BandValues, Scene, Window
+from pesto_runtime.errors import InvalidInput, RasterUnreadable
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
+from pesto_runtime.raster.opening import DRIVERS, allowed_drivers, dtype_of, opened, reason_of_gdal
 from pesto_runtime.raster.scaling import scaled_image
+from pesto_runtime.raster.side_facts import dataset_of_facts
+from pesto_runtime.raster.side_files import side_files, side_names
 from pesto_runtime.raster.validity import dataset_mask, stated_validity
-from pesto_runtime.remote import gdal_settings
+from pesto_runtime.remote import gdal_settings, is_there
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 # warnings.catch_warnings is not thread-safe: https://docs.python.org/3/library/warnings.html
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
-_READ_AS = {"complex_int16": "complex64"}
-"""GDAL's dtypes that numpy does not have -> the dtype of the array that rasterio reads."""
 CACHE_BYTES = 128 << 20
 """GDAL's block cache in a worker: about two rows of blocks of a large scene."""
 _NOT_CACHED = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
@@ -68,17 +66,36 @@ def raster_settings() -> Iterator[None]:
 class RasterReader:
     """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe."""
 
-    def __init__(self, href: str) -> None:
+    def __init__(
+        self,
+        href: str,
+        *,
+        beside: Mapping[str, Path] | None = None,
+        drivers: tuple[str, ...] | None = None,
+    ) -> None:
         """Open a raster.
 
         Args:
             href: `file:///…`, an http(s) URL, or a path.
+            beside: Name -> path of the files beside it whose facts count; None for those of
+                `side_files`.
+            drivers: GDAL's drivers that may open it; None for those of `allowed_drivers`.
 
         Raises:
-            RasterUnreadable: the file is missing, empty, corrupt, or in another format.
+            RasterUnreadable: the file is missing, empty, corrupt, or in another format; or a file
+                beside it is.
         """
         self.href = href
-        self._dataset = _opened(href)
+        with ExitStack() as stack:
+            self._dataset = self._facts = stack.enter_context(
+                opened(href, allowed_drivers() if drivers is None else drivers)
+            )
+            path = local_path(href)
+            files = side_files(path) if beside is None and path is not None else beside
+            if files and path is not None:
+                dtype = dtype_of(self._dataset, href)
+                self._facts = dataset_of_facts(self._dataset, dtype, path.name, files, stack)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +105,7 @@ class RasterReader:
 
     def close(self) -> None:
         """Close the raster; a second call does nothing."""
-        self._dataset.close()
+        self._stack.close()
 
     def scene(self, *, identity: str = "") -> Scene:
         """Return the facts of the raster.
@@ -99,8 +116,8 @@ class RasterReader:
         Raises:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
-        dataset = self._dataset
-        height, width = dataset.block_shapes[0]
+        dataset = self._facts
+        height, width = self._dataset.block_shapes[0]
         return Scene(
             href=self.href,
             identity=identity,
@@ -113,8 +130,9 @@ class RasterReader:
             transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
             block=(width, height),
             tags=dataset.tags(),
-            validity=stated_validity(dataset),
+            validity=stated_validity(self._dataset, dataset),
             values=_values(self.bands(), self.href),
+            driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
         )
 
     def mask(self, window: Window) -> np.ndarray | None:
@@ -130,17 +148,18 @@ class RasterReader:
             return dataset_mask(self._dataset, window)
         except RasterioError as error:
             raise RasterUnreadable(
-                f"the mask of {self.href} cannot be read at window {list(window)}: {_reason(error)}"
+                f"the mask of {self.href} cannot be read at window {list(window)}: "
+                f"{reason_of_gdal(error)}"
             ) from error
 
     @property
     def georeference(self) -> Georeference:
         """Position of the raster, and its dataset tags."""
-        return read_georeference(self._dataset)
+        return read_georeference(self._facts)
 
     def bands(self, numbers: Sequence[int] | None = None) -> tuple[BandFacts, ...]:
         """Return the facts of bands by 1-based number; None for all."""
-        return read_bands(self._dataset, numbers or self._dataset.indexes)
+        return read_bands(self._facts, numbers or self._facts.indexes)
 
     def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read a window as an array (band, row, col).
@@ -158,7 +177,7 @@ class RasterReader:
             )
         except RasterioError as error:
             raise RasterUnreadable(
-                f"{self.href} cannot be read at window {list(window)}: {_reason(error)}; "
+                f"{self.href} cannot be read at window {list(window)}: {reason_of_gdal(error)}; "
                 "is it truncated or still being written?"
             ) from error
         return pixels
@@ -172,7 +191,7 @@ class RasterReader:
             InvalidInput: the window is not inside the raster, or a band does not exist.
             RasterUnreadable: the pixels cannot be read.
         """
-        dataset = self._dataset
+        dataset = self._facts
         whole = Window(0, 0, dataset.width, dataset.height)
         window = window or whole
         if not whole.contains(window):
@@ -207,6 +226,8 @@ def read_for(
     bands: Sequence[int | str] | None = None,
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
+    beside: Mapping[str, Path] | None = None,
+    drivers: tuple[str, ...] | None = None,
 ) -> Image:
     """Read a window of a raster as a port receives it: its bands, physical values if `scaled`.
 
@@ -217,13 +238,15 @@ def read_for(
         bands: Names or 1-based numbers that replace the names of the port.
         pick_window: Called with width and height if `window` is None.
         bounds: Maximum size of the window.
+        beside: Files beside the raster, as of `RasterReader`.
+        drivers: Drivers that may open it, as of `RasterReader`.
 
     Raises:
         InvalidInput: the window is not inside the raster, or a band does not exist.
         RasterUnreadable: the raster cannot be read.
         TooLarge: the window exceeds the bounds.
     """
-    with raster_settings(), RasterReader(href) as reader:
+    with raster_settings(), RasterReader(href, beside=beside, drivers=drivers) as reader:
         scene = reader.scene()
         if window is None and pick_window is not None:
             window = pick_window(scene.width, scene.height)
@@ -243,12 +266,27 @@ def read_scene(href: str) -> Scene:
     """
     identity = identity_of(href)
     with raster_settings(), RasterReader(href) as reader:
-        return reader.scene(identity=identity)
+        scene = reader.scene(identity=identity)
+    return scene.model_copy(update={"unread": _unread(scene)})
 
 
 def open_file(path: Path) -> DatasetReader:
     """Open a product with rasterio alone, for a caller that reads it further on its own."""
     return rasterio.open(path)
+
+
+def _unread(scene: Scene) -> tuple[str, ...]:
+    """Return the names of files beside a remote raster that may state its place: none is read.
+
+    Each lookup is a request, so there is none for a raster that states its place itself.
+    """
+    url = urlsplit(scene.href)
+    has_place = scene.crs is not None and scene.transform is not None
+    if has_place or local_path(scene.href) is not None or url.query or url.fragment:
+        return ()
+    folder, _, name = scene.href.rpartition("/")
+    names = side_names(unquote(name))
+    return tuple(each for each in names if is_there(f"{folder}/{quote(each)}"))
 
 
 def image_of(
@@ -337,21 +375,6 @@ def gdal_version() -> str:
     return str(rasterio.__gdal_version__)
 
 
-def dtype_of(dataset: DatasetReader, name: str) -> str:
-    """Return the dtype of an open raster's pixels; integer pairs (CInt16) are read as complex64.
-
-    Raises:
-        RasterUnreadable: the bands have different dtypes, or one that is not numeric.
-    """
-    dtypes = sorted({_READ_AS.get(each, each) for each in dataset.dtypes})
-    if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
-        raise RasterUnreadable(
-            f"{name} has bands of dtype {', '.join(dtypes)}; "
-            f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
-        )
-    return str(dtypes[0])
-
-
 def _values(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
     """Return the meaning of each band's numbers; empty if they are the physical values."""
     try:
@@ -364,28 +387,6 @@ def _values(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
             "example by gdal_edit.py -scale 1 -offset 0"
         ) from error
     return values if any(each != BandValues() for each in values) else ()
-
-
-def _opened(href: str) -> DatasetReader:
-    path = local_path(href)
-    if path is not None and not path.exists():
-        raise RasterUnreadable(f"{href} does not exist")
-    if path is not None and path.is_file() and path.stat().st_size == 0:
-        raise RasterUnreadable(f"{href} is empty (0 bytes)")
-    reasons = []
-    for driver in DRIVERS:
-        try:
-            return rasterio.open(href if path is None else path, driver=driver)
-        except RasterioError as error:
-            reasons.append(_reason(error))
-    raise RasterUnreadable(
-        f"{href} is not a raster that can be read ({', '.join(DRIVERS)}): {reasons[0]}"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return shortened(str(cause)).strip("'\"")
 
 
 def _names_to_pick(

@@ -25,12 +25,19 @@ VALID = 255
 """Value of a valid pixel in a mask, as GDAL writes it; any value but 0 is read as valid."""
 
 
-def stated_validity(dataset: DatasetReader) -> Literal["all", "nodata", "mask", "alpha"]:
-    """Return what states the valid pixels of an open raster."""
+def stated_validity(
+    dataset: DatasetReader, facts: DatasetReader | None = None
+) -> Literal["all", "nodata", "mask", "alpha"]:
+    """Return what states the valid pixels of an open raster.
+
+    Args:
+        dataset: The raster.
+        facts: A dataset with its other facts, nodata too; None for those of the raster itself.
+    """
     flags = dataset.mask_flag_enums[0]
     if MaskFlags.per_dataset in flags:
         return "alpha" if MaskFlags.alpha in flags else "mask"
-    return "nodata" if MaskFlags.nodata in flags else "all"
+    return "nodata" if (facts or dataset).nodata is not None else "all"
 
 
 def dataset_mask(dataset: DatasetReader, window: Window | None = None) -> np.ndarray | None:

@@ -253,7 +253,7 @@ def stage_reference(
     """Return the image of a port by reference, if the port reads a scene; None otherwise."""
     name = str(stage.rasters[port])
     scene = scene_of(context, name)
-    if scene is None:
+    if scene is None or scene.driver:  # which a service does not open
         return None
     bands = picked_bands(context, name, _contract(stage, port).band_names)
     identity = scene.identity or None

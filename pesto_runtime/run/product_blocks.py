@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 def product_blocks(
     plan_href: str, raster: str, layout: Layout, stored: set[BlockIndex]
 ) -> Iterator[bytes]:
-    """Yield a raster's compressed blocks, row-major; missing ones as nodata; then those of its mask.
+    """Yield a raster's compressed blocks, row-major, and then those of its mask, if it has one.
+
+    A missing block is nodata, and not valid in the mask.
 
     Raises:
         StoreFailed: the store does not respond.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,20 @@ from pydantic import Field, ValidationError
 
 from pesto_runtime.contract import Description, ImageReference, Window, bad_fields
 from pesto_runtime.contract.raster import Value
-from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
-from pesto_runtime.hrefs import looks_like_href
+from pesto_runtime.errors import HrefRefused, InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 from pesto_runtime.raster.codec import decode_image
-from pesto_runtime.raster.identity import unchanged
+from pesto_runtime.raster.identity import local_path, unchanged
 from pesto_runtime.raster.image import Bounds, Image
+from pesto_runtime.raster.opening import DRIVERS
 from pesto_runtime.raster.read import read_for, taken_for
+from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.service.request import LongText, RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from mmap import mmap
+    from pathlib import Path
 
     import numpy as np
     from pydantic import JsonValue
@@ -109,7 +113,8 @@ class ImageLoader:
         pick_window: PickWindow | None,
     ) -> Image:
         href = self.gate.admit_read(reference.href)
-        with unchanged(href, reference.identity):
+        beside = self._beside(reference.href)
+        with unchanged(href, reference.identity, beside):
             return read_for(
                 href,
                 contract,
@@ -117,7 +122,17 @@ class ImageLoader:
                 bands=reference.bands,
                 pick_window=pick_window,
                 bounds=self.bounds,
+                beside=beside,
+                drivers=DRIVERS,
             )
+
+    def _beside(self, href: str) -> dict[str, Path]:
+        """Return the files beside a raster that state facts of it, and may be read here."""
+        path, admitted = local_path(href), {}
+        for name, each in side_files(path).items() if path else ():
+            with suppress(HrefRefused):
+                admitted[name] = path_of(self.gate.admit_read(file_href(each)))
+        return admitted
 
 
 class Allowance:
