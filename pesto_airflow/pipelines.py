@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, shortened
-from pesto_runtime.hrefs import looks_like_href
+from pesto_runtime.hrefs import image_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def _input_faults(
 ) -> list[BadField]:
     """Return an error for each missing, unknown and wrong input; templated values are unknown."""
     from pesto_runtime.pipeline import completed, input_defaults, input_faults
-    from pesto_runtime.run.planning import read_values
+    from pesto_runtime.run.pipeline_inputs import read_values
 
     pipeline = completed(pipeline, descriptions)
     given = {name: value for name, value in values.items() if value is not None}
@@ -240,19 +240,21 @@ def require_absolute_path(name: str, path: str | Path) -> Path:
     return Path(path)
 
 
-def require_absolute_images(images: Mapping[str, str]) -> None:
+def require_absolute_images(images: Mapping[str, JsonValue]) -> None:
     """Reject relative paths of images; hrefs are accepted.
 
     Args:
-        images: Input name -> path or href.
+        images: Input name -> path or href, or a reference with bands and a window, as text or as an
+            object.
 
     Raises:
-        InvalidInput: with the name of every relative path, and the solution.
+        InvalidInput: with the name of every relative path, and the solution; or a wrong reference.
     """
+    nowhere = Path("/")
     relative = [
         f"input {name!r} {shortened(image)}"
         for name, image in images.items()
-        if not looks_like_href(image) and not Path(image).is_absolute()
+        if image_reference(image) != image_reference(image, base=nowhere)
     ]
     if relative:
         raise _relative_error(relative, "an absolute path or an href")

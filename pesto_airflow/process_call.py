@@ -18,7 +18,7 @@ from pesto_airflow.catalog import read_saved, require_no_drift
 from pesto_airflow.hooks import PestoHook
 from pesto_airflow.triggers import JobEnd, JobPoller
 from pesto_runtime.contract import ImageReference, bad_fields
-from pesto_runtime.errors import BadField, InvalidInput, PestoError
+from pesto_runtime.errors import BadField, InvalidInput, PestoError, shortened
 from pesto_runtime.hrefs import looks_like_href
 
 if TYPE_CHECKING:
@@ -302,10 +302,13 @@ def _client_value(port: Port | None, value: object, where: str, faults: list[Bad
 
 
 def _reference(value: object, where: str, faults: list[BadField]) -> object:
-    if isinstance(value, str):
-        return ImageReference(href=value) if looks_like_href(value) else value
+    if isinstance(value, str) and not looks_like_href(value):
+        return value
     try:
-        return ImageReference.model_validate(value)
+        return ImageReference.parse(value)  # type: ignore[arg-type]  # validated there
+    except InvalidInput as error:
+        faults.append(BadField(where, error.detail, shortened(value)))
+        return value
     except ValidationError as error:
         faults += bad_fields(error, prefix=where, value=value)
         return value

@@ -14,7 +14,7 @@ from pesto_conductor.taskdefs import service_definition, task_definitions
 from pesto_conductor.workflows import failure_definition, render
 from pesto_runtime.engines import RenderRequest
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.hrefs import file_href, looks_like_href
+from pesto_runtime.hrefs import as_href, image_reference, looks_like_href
 from pesto_runtime.run.planning import load_pipeline
 from pesto_runtime.run.services import find, read_document
 from pesto_runtime.schema import schema_faults, typed_text
@@ -209,5 +209,6 @@ def _input_schema(definition: Mapping[str, JsonValue]) -> Mapping[str, JsonValue
 def _value(text: str, schema: JsonValue) -> JsonValue:
     declared = schema if isinstance(schema, dict) else {}
     if declared.get("format") == "uri-reference":
-        return text if looks_like_href(text) else file_href(text)
+        is_image = isinstance(declared.get("type"), list)
+        return str(image_reference(text)) if is_image else as_href(text)
     return typed_text(declared, text)

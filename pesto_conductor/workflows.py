@@ -68,7 +68,14 @@ _PUBLISH_SETTINGS: dict[str, Document] = {
     "keep": {"type": "boolean", "description": "Keep the run store of a complete run."},
 }
 _FOLDER: Document = {**_HREF, "description": "Output folder; all workers must have access to it."}
-_TYPES: dict[str, Document] = {"image": {**_HREF, "description": "An image: path or href."}}
+_TYPES: dict[str, Document] = {
+    "image": {
+        "type": ["string", "object"],
+        "format": "uri-reference",
+        "description": "An image: path or href, with bands and window as in HREF#bands=green:2,"
+        "nir:4, or an object {href, bands, window}.",
+    }
+}
 
 
 class ConductorRenderer:

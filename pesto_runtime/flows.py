@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Pipeline, Reference
+from pesto_runtime.contract import ImageReference, Pipeline, Reference
 from pesto_runtime.contract.pipeline import LIVE
 from pesto_runtime.engines import RunRequest, load_engine
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, shortened
 from pesto_runtime.finished_run import Run
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.processor import target_of
 from pesto_runtime.progress_display import shown_progress
 from pesto_runtime.run.planning import check_pipeline
@@ -48,14 +49,17 @@ def flow(
     """Start a flow at a scene.
 
     Args:
-        scene: Path or href of a raster; an open rasterio dataset; or a whole DataArray that
-            `rioxarray.open_rasterio` has read from a file.
+        scene: Path or href of a raster; with bands and a window as `HREF#bands=…`, as
+            `{"href", "bands", "window"}`, or as an `ImageReference`; an open rasterio dataset; or a
+            whole DataArray that `rioxarray.open_rasterio` has read from a file.
         services: Process name -> target, URL, or URLs of replicas.
         name: Name of the pipeline.
 
     Raises:
         TypeError: the scene is something else, or is not the content of a file.
     """
+    if isinstance(scene, (ImageReference, dict)):
+        return Flow(str(image_reference(scene)), dict(services or {}), name)
     return Flow(_place_of(scene), dict(services or {}), name)
 
 

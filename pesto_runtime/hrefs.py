@@ -7,17 +7,28 @@ query DNS.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
+from pydantic import ValidationError
+
+from pesto_runtime.contract import ImageReference, bad_fields
+from pesto_runtime.contract.selection import wrong_fragment
 from pesto_runtime.errors import HrefRefused, InvalidInput, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+IMAGE_FORMS = (
+    "an image is a path or href, with bands and window as in HREF#bands=green:2,nir:4, or an "
+    "object {href, bands, window}"
+)
 
 _REMOTE = ("http", "https", "s3", "gs", "az", "memory")
 _PORTS = {"http": 80, "https": 443}
@@ -129,6 +140,53 @@ def as_href(text: str) -> str:
     ('s3://bucket/a.tif', 'file:///data/a.tif')
     """
     return text if looks_like_href(text) else file_href(text)
+
+
+def image_reference(value: object, *, base: Path | None = None) -> ImageReference:
+    """Return the reference of an image that is given as a path, an href, or an object.
+
+    A text whose `#` belongs to the name of an existing file is that file.
+
+    Args:
+        value: A path or href, with or without a fragment; an object `{href, bands, window}`, also
+            as JSON text; or a reference.
+        base: Folder that relative paths are relative to; the working directory by default.
+
+    Raises:
+        InvalidInput: it is none of these, or its fragment is wrong.
+    """
+    parsed = _parsed_image(value, base or Path())
+    if looks_like_href(parsed.href):
+        return parsed
+    return parsed.model_copy(update={"href": file_href((base or Path()) / parsed.href)})
+
+
+def _parsed_image(value: object, base: Path) -> ImageReference:
+    if isinstance(value, ImageReference):
+        return value
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InvalidInput(f"{shortened(value)} is not JSON: {error}") from error
+    if isinstance(value, Mapping):
+        try:
+            return ImageReference.parse(value)
+        except ValidationError as error:
+            raise InvalidInput(IMAGE_FORMS, fields=bad_fields(error, value=value)) from error
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"{IMAGE_FORMS}, not {shortened(value)}")
+    return ImageReference.parse(value) if looks_like_href(value) else _of_path(value, base)
+
+
+def _of_path(text: str, base: Path) -> ImageReference:
+    if (base / text).exists():
+        return ImageReference(href=text)
+    parsed = ImageReference.parse(text)
+    path, mark, fragment = text.rpartition("#")
+    if mark and parsed.href == text and (base / path).is_file():
+        raise wrong_fragment(text, fragment, "there is no file of this whole name")
+    return parsed
 
 
 def path_of(href: str) -> Path:

@@ -25,7 +25,7 @@ from pesto_airflow.trial.rest import ENDED, AirflowApi
 from pesto_airflow.trial.standalone import running_standalone
 from pesto_runtime.engines import refuse_verifying
 from pesto_runtime.errors import Interrupted, InvalidInput, RunFailed
-from pesto_runtime.hrefs import looks_like_href
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import completed
 from pesto_runtime.tiling import tiles_of
 
@@ -118,7 +118,8 @@ def is_airflow_installed() -> bool:
 
 def _plan(request: RunRequest) -> tuple[Services, Plan]:
     """Plan as the first task will, to report errors before an Airflow is started."""
-    from pesto_runtime.run.planning import plan, read_inputs
+    from pesto_runtime.run.pipeline_inputs import read_inputs
+    from pesto_runtime.run.planning import plan
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import run_store
 
@@ -252,14 +253,10 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
 
 
 def _absolute_inputs(request: RunRequest) -> dict[str, JsonValue]:
-    """Return the inputs with absolute paths: Airflow's workers have another working directory."""
+    """Return the inputs with hrefs of images: Airflow's workers have another working directory."""
     return {
-        name: str(Path(text).resolve())
-        if isinstance(text, str)
-        and request.pipeline.inputs.get(name) == "image"
-        and not looks_like_href(text)
-        else text
-        for name, text in request.inputs.items()
+        name: str(image_reference(value)) if request.pipeline.inputs.get(name) == "image" else value
+        for name, value in request.inputs.items()
     }
 
 

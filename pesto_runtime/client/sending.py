@@ -19,10 +19,12 @@ from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
+from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
-from pesto_runtime.raster.read import read_for, taken_for
+from pesto_runtime.raster.picking import taken_for
+from pesto_runtime.raster.read import read_for
 from pesto_runtime.raster.validity import add_masks
 
 if TYPE_CHECKING:
@@ -211,11 +213,14 @@ def _require_known(call: OutgoingCall, described: Described) -> None:
 
 
 def _prepared(port: Port, value: object, references: References) -> Sent:
+    if isinstance(value, str) and looks_like_href(value):
+        parsed = ImageReference.parse(value)
+        value = value if parsed.href == value else parsed
     if isinstance(value, ImageReference):
         if references.admits(value.href):
             return value
         with unchanged(value.href, value.identity):
-            return read_for(value.href, port.raster, window=value.window, bands=value.bands)
+            return read_for(value, port.raster)
     if isinstance(value, Image):
         return taken_for(value, port.raster)
     if isinstance(value, np.ndarray):

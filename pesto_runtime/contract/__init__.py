@@ -5,7 +5,6 @@ from __future__ import annotations
 from pesto_runtime.contract.call import (
     CallOptions,
     ImageCapabilities,
-    ImageReference,
     InputCapabilities,
     Job,
     TileInfo,
@@ -55,6 +54,7 @@ from pesto_runtime.contract.run import (
     Service,
     StageCost,
 )
+from pesto_runtime.contract.selection import ImageReference, Selection
 from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "Reference",
     "Scale",
     "Scene",
+    "Selection",
     "Service",
     "Stage",
     "StageCost",

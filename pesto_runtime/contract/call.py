@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, JsonValue, PlainSerializer
 
 from pesto_runtime.contract.geometry import ReadWindowField, WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata, Value
+from pesto_runtime.contract.selection import BandsField
 from pesto_runtime.errors import BadField, json_pointer, shortened
 
 if TYPE_CHECKING:
@@ -74,19 +75,6 @@ class TileInfo(ClosedValue):
     units: tuple[str | None, ...] = ()
 
 
-class ImageReference(ClosedValue):
-    """An image by reference: a window and bands of the raster at an href."""
-
-    href: str = Field(min_length=1)
-    window: WindowField | None = None
-    bands: tuple[int | str, ...] | None = Field(
-        default=None, description="1-based numbers or band names, in the order wanted."
-    )
-    identity: str | None = Field(
-        default=None, description="Identity of the raster in the plan; absent to accept any."
-    )
-
-
 class WireImage(Value):
     """An image on the wire, by href or inline, with what a sensor model wants to know of it."""
 
@@ -95,7 +83,7 @@ class WireImage(Value):
     href: str | None = None
     data: str | None = Field(default=None, description="base64 of an image file")
     window: WindowField | None = None
-    bands: tuple[int | str, ...] | None = None
+    bands: BandsField = None
     identity: str | None = Field(default=None, description="as in an image reference")
     sensor: str | None = None
     acquired: datetime | None = Field(default=None, description="time of acquisition, RFC 3339")

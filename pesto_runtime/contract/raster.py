@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,10 @@ from pydantic import (
 )
 
 from pesto_runtime.contract.geometry import Margin, MarginField, Scale, ScaleField
-from pesto_runtime.errors import shortened
+from pesto_runtime.errors import InvalidInput, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NUMERIC_DTYPES = (
     "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
@@ -280,6 +283,46 @@ class RasterContract(Value):
         """Number of bands; None for any."""
         return len(self.bands) if isinstance(self.bands, tuple) else self.bands
 
+    def pick(
+        self, bands: Sequence[str | None], *, in_order: bool = False, of: str = "it"
+    ) -> tuple[int, ...] | None:
+        """Return the 1-based numbers of a raster's bands that the port takes; None for all.
+
+        Args:
+            bands: Names of the raster's bands in order; None for a band without one.
+            in_order: Whether the order of the bands is stated: they were listed by number or name,
+                or their form has no names. It counts only where the names do not decide.
+            of: The raster, for messages.
+
+        Raises:
+            InvalidInput: the number of bands is wrong, a name is missing or is that of two bands,
+                or the bands have no names.
+        """
+        wanted, count = self.band_names, len(bands)
+        if wanted is None:
+            if self.band_count not in (None, count):
+                raise InvalidInput(f"{self.band_count} bands are taken, {of} has {count}")
+            return None
+        numbers = {
+            name: [i for i, band in enumerate(bands, start=1) if band == name] for name in wanted
+        }
+        for name, found in numbers.items():
+            if len(found) > 1:
+                listed = " and ".join(map(str, found))
+                raise InvalidInput(f"bands {listed} of {of} are both named {name!r}")
+        if all(numbers.values()):
+            return tuple(found[0] for found in numbers.values())
+        if in_order and count == len(wanted):
+            return None
+        missing = [name for name, found in numbers.items() if not found]
+        raise InvalidInput(_not_picked(wanted, bands, missing, in_order=in_order, of=of))
+
+    @property
+    def bands_example(self) -> str:
+        """The fragment of an image's text that names the bands of the port: `#bands=red:1`."""
+        pairs = (f"{name}:{at}" for at, name in enumerate(self.band_names or (), start=1))
+        return f"#bands={','.join(pairs)}"
+
     def to_json(self) -> dict[str, JsonValue]:
         """Return only the declared fields, in the form of `x-raster`."""
         document: dict[str, JsonValue] = self.model_dump(
@@ -288,3 +331,21 @@ class RasterContract(Value):
         if self.nodata is None and not self.inherits_nodata:
             document["nodata"] = None
         return document
+
+
+def _not_picked(
+    wanted: Sequence[str],
+    bands: Sequence[str | None],
+    missing: list[str],
+    *,
+    in_order: bool,
+    of: str,
+) -> str:
+    names, is_named = ", ".join(wanted), any(bands)
+    if not is_named and not in_order:
+        return f"the {len(bands)} bands of {of} have no names, and the port takes {names}"
+    listed = f" ({', '.join(name or 'unnamed' for name in bands)})" if is_named else ""
+    has = f"{of} has {len(bands)}{listed}"
+    if in_order:
+        return f"{len(wanted)} bands are taken ({names}), {has}"
+    return f"band {', '.join(missing)} is missing: {has}"

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.raster import BandValues, ClosedValue, Nodata
+from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import reason_of
 
 PRODUCT_FORMAT = 2
@@ -36,6 +37,7 @@ class Scene(ClosedValue):
         validity: What states its valid pixels, by GDAL's rules: `all` of them are valid, `nodata`,
             a `mask` of the dataset (inside the file or beside it), or an `alpha` band. In addition,
             NaN is not valid.
+        selection: The bands and the window of the raster that the facts are of; None for all of it.
         values: Meaning of each band's numbers; empty if they are the physical values.
         unread: Names of files beside a remote raster without a place that may state it.
         driver: GDAL's driver that a worker must allow to open it; empty for one that each allows.
@@ -52,6 +54,7 @@ class Scene(ClosedValue):
     transform: tuple[float, float, float, float, float, float] | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
+    selection: Selection | None = None
     values: tuple[BandValues, ...] = ()
     unread: tuple[str, ...] = ()
     driver: str = ""
@@ -61,6 +64,15 @@ class Scene(ClosedValue):
     def has_mask(self) -> bool:
         """Whether a mask or an alpha band states its valid pixels."""
         return self.validity in ("mask", "alpha")
+
+    @property
+    def reference(self) -> ImageReference:
+        """The image as its user would write it: href, bands and window."""
+        chosen = self.selection or Selection()
+        bands: Bands | None = chosen.bands
+        if chosen.bands is not None and chosen.names is not None:
+            bands = dict(zip(chosen.names, chosen.bands, strict=True))
+        return ImageReference(href=self.href, bands=bands, window=chosen.window)
 
 
 class Service(ClosedValue):

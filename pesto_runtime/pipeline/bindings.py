@@ -11,7 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
-from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
+from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.parameters import FedPort, literal_faults
 from pesto_runtime.pipeline.types import (
     BoundStage,
@@ -194,11 +194,6 @@ def edge_warnings(
     """Yield a warning for each property that is assumed and not declared, or that differs."""
     if not isinstance(value, RasterType) or port.raster is None:
         return
-    names = port.raster.band_names
-    if names and value.bands is not None and not any(value.bands):
-        yield BadField(
-            where, f"the bands of {reference} have no names: taken in order as {', '.join(names)}"
-        )
     # NaN is not equal to itself, so two NaN need a comparison of their own.
     wanted = port.raster.nodata
     if wanted is None or value.nodata is None or (isnan(wanted) and isnan(value.nodata)):
@@ -241,22 +236,22 @@ def _band_faults(
 ) -> Iterator[BadField]:
     if value.bands is None or contract.bands is None:
         return
-    has = f"{reference} has {len(value.bands)}" + (
-        f" ({', '.join(name or 'unnamed' for name in value.bands)})" if any(value.bands) else ""
+    try:
+        contract.pick(value.bands, in_order=value.in_order, of=str(reference))
+    except InvalidInput as error:
+        yield BadField(where, f"{error.detail}{_way_to_bands(contract, reference)}",
+                       shortened(list(value.bands)))  # fmt: skip
+
+
+def _way_to_bands(contract: RasterContract, reference: Reference) -> str:
+    if contract.band_names is None:
+        return ""
+    if reference.is_input:
+        return f"; state which bands to take: -i {reference.port}=FILE{contract.bands_example}"
+    return (
+        f"; name them at the output that computes them (Raster(bands=[…])), or, if it inherits "
+        f"them, at the scene, as in -i scene=FILE{contract.bands_example}"
     )
-    names = contract.band_names
-    if names is None or not any(value.bands):
-        if contract.band_count != len(value.bands):
-            yield BadField(where, f"{contract.band_count} bands are taken, {has}", str(reference))
-        return
-    missing = [name for name in names if name not in value.bands]
-    if missing:
-        yield BadField(
-            where,
-            f"band {', '.join(missing)} is missing: {has}; bind a raster that has it, or name the "
-            "bands of this one (GDAL band descriptions)",
-            shortened(list(value.bands)),
-        )
 
 
 def _missing(stage: Stage, description: Description, where: str) -> Iterator[BadField]:

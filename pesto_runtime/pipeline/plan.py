@@ -222,8 +222,9 @@ def value_keys(
     """
     keys: dict[str, str] = {}
     for name, scene in scenes.items():
+        part = [scene.selection.model_dump(mode="json")] if scene.selection else []
         keys[str(Reference(owner="inputs", port=name))] = _hash(
-            scene.href, scene.identity or run_id
+            scene.href, scene.identity or run_id, *part
         )
     for name, value in parameters.items():
         keys[str(Reference(owner="inputs", port=name))] = _hash(value)

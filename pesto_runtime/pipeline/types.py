@@ -6,6 +6,7 @@ Types come from descriptions and scenes; pixels are not read.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -19,6 +20,7 @@ from pesto_runtime.contract import (
     Scene,
     Stage,
 )
+from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +39,8 @@ class RasterType:
         dtype: One dtype, several possible ones, or empty if it is unknown.
         nodata: None for a raster without nodata.
         scale: Pixels per pixel of the pipeline's scenes.
+        in_order: Whether its user stated the order of its bands, which then counts where their
+            names do not decide.
         values: Meaning of each band's numbers; empty if they are the physical values.
         scene: Image input whose place and dataset tags it has; empty for none.
         facts: 1-based numbers of the bands of that scene whose tags and colours its bands have;
@@ -50,6 +54,7 @@ class RasterType:
     dtype: tuple[str, ...] = ()
     nodata: float | None = None
     scale: Scale = Scale()
+    in_order: bool = False
     values: tuple[BandValues, ...] = ()
     scene: str = ""
     facts: tuple[int, ...] = ()
@@ -137,6 +142,7 @@ def scene_type(name: str, scene: Scene) -> RasterType:
         scene.bands,
         (scene.dtype,),
         scene.nodata,
+        in_order=scene.selection is not None and scene.selection.states_order,
         values=scene.values,
         scene=name,
         facts=tuple(range(1, len(scene.bands) + 1)),
@@ -176,9 +182,10 @@ def taken_type(source: RasterType, raster: RasterContract | None) -> RasterType:
     """Return the type of what an image port receives of a raster: its bands, `scaled` or not."""
     if raster is None:
         return source
-    names, bands = raster.band_names, source.bands
-    if names and bands is not None and all(name in bands for name in names):
-        source = source.picked([bands.index(name) for name in names])
+    with suppress(InvalidInput):  # reported where the raster is bound
+        if source.bands is not None:
+            numbers = raster.pick(source.bands, in_order=source.in_order)
+            source = source if numbers is None else source.picked([n - 1 for n in numbers])
     if not raster.scaled:
         return source
     units = tuple(BandValues(unit=each.unit) for each in source.values)
@@ -213,6 +220,7 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
         dtype=dtype,
         nodata=source.nodata if same and raster.inherits_nodata else raster.nodata,
         scale=source.scale * raster.scale,
+        in_order=source.in_order and raster.bands is None,
         values=values,
         facts=source.facts if same else (),
         mask=source.mask if same and raster.inherits_nodata and raster.scale == Scale() else "",

@@ -12,9 +12,10 @@ import numpy as np
 
 from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.hrefs import as_href
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.probing.data import ImageSpec
+from pesto_runtime.raster.picking import picked_numbers
 from pesto_runtime.raster.read import read_image, read_scene
 from pesto_runtime.run.callers import caller_for
 from pesto_runtime.run.services import find
@@ -135,12 +136,12 @@ def _given(port: Port, text: str | None) -> np.ndarray | None:
     """Read the middle of a user's image, with the bands of the port."""
     if text is None:
         return None
-    href = as_href(text)
-    scene = read_scene(href)
+    image = image_reference(text)
+    scene = read_scene(image)
     width, height = min(scene.width, _LARGEST), min(scene.height, _LARGEST)
     middle = Window((scene.width - width) // 2, (scene.height - height) // 2, width, height)
-    bands = port.raster.band_names if port.raster else None
-    return read_image(href, window=middle, bands=bands).pixels
+    bands = picked_numbers(scene, port.raster)
+    return read_image(image, window=middle, bands=bands).pixels
 
 
 def _value(said: Description, name: str, text: str) -> JsonValue:

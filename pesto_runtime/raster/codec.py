@@ -23,7 +23,8 @@ from pesto_runtime.raster.block_codec import PLAIN_COLOURS
 from pesto_runtime.raster.image import UNBOUNDED, Bounds, Image
 from pesto_runtime.raster.metadata import write_bands, write_georeference
 from pesto_runtime.raster.opening import DRIVERS, dtype_of
-from pesto_runtime.raster.read import band_numbers, image_of, raster_settings
+from pesto_runtime.raster.picking import band_numbers
+from pesto_runtime.raster.read import image_of, raster_settings
 from pesto_runtime.raster.validity import dataset_mask
 
 if TYPE_CHECKING:

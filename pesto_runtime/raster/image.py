@@ -66,7 +66,7 @@ class Georeference:
     rpc: RPC | None = None
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def shifted(self, col_off: int, row_off: int) -> Georeference:
+    def moved(self, col_off: int, row_off: int) -> Georeference:
         """Return the georeference of a window that starts at this column and row."""
         if not (col_off or row_off):
             return self
@@ -184,7 +184,7 @@ class Image:
     def cropped(self, window: Window) -> Image:
         """Return a window of the image."""
         rows, cols = window.slices
-        place = self.georeference.shifted(window.col_off, window.row_off)
+        place = self.georeference.moved(window.col_off, window.row_off)
         return replace(
             self,
             pixels=self.pixels[:, rows, cols],

@@ -17,6 +17,8 @@ from pesto_runtime.errors import RasterUnreadable, shortened
 from pesto_runtime.raster.identity import local_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rasterio.io import DatasetReader
 
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
@@ -59,13 +61,19 @@ def reason_of_gdal(error: BaseException) -> str:
     return shortened(str(cause)).strip("'\"")
 
 
-def dtype_of(dataset: DatasetReader, name: str) -> str:
+def dtype_of(dataset: DatasetReader, name: str, numbers: Sequence[int] | None = None) -> str:
     """Return the dtype of an open raster's pixels; integer pairs (CInt16) are read as complex64.
+
+    Args:
+        dataset: The raster.
+        name: Its name, for messages.
+        numbers: 1-based numbers of the bands that are used; None for all.
 
     Raises:
         RasterUnreadable: the bands have different dtypes, or one that is not numeric.
     """
-    dtypes = sorted({_READ_AS.get(each, each) for each in dataset.dtypes})
+    used = [dataset.dtypes[number - 1] for number in numbers or dataset.indexes]
+    dtypes = sorted({_READ_AS.get(each, each) for each in used})
     if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
         raise RasterUnreadable(
             f"{name} has bands of dtype {', '.join(dtypes)}; "

@@ -1,4 +1,4 @@
-"""Read windows and facts of rasters, and select bands."""
+"""Read windows and facts of rasters."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
-from urllib.parse import quote, unquote, urlsplit
 
 import rasterio
-from pydantic import ValidationError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from pesto_runtime.contract import BandValues, Scene, Window
+from pesto_runtime.contract import ImageReference, Scene, Selection, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable
 from pesto_runtime.raster.identity import identity_of, local_path
-from pesto_runtime.raster.image import UNBOUNDED, Image
+from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
 from pesto_runtime.raster.opening import DRIVERS, allowed_drivers, dtype_of, opened, reason_of_gdal
-from pesto_runtime.raster.scaling import scaled_image
-from pesto_runtime.raster.side_facts import dataset_of_facts
-from pesto_runtime.raster.side_files import side_files, side_names
+from pesto_runtime.raster.picking import band_numbers, picked_numbers
+from pesto_runtime.raster.scaling import scaled_image, values_of
+from pesto_runtime.raster.side_facts import dataset_of_facts, unread_files
+from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.raster.validity import dataset_mask, stated_validity
-from pesto_runtime.remote import gdal_settings, is_there
+from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,11 +63,16 @@ def raster_settings() -> Iterator[None]:
 
 
 class RasterReader:
-    """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe."""
+    """An open raster; to be used by one thread at a time, as GDAL datasets are not thread-safe.
+
+    With a selection, its bands and its window are the whole raster: sizes, windows and band numbers
+    are those of the selection.
+    """
 
     def __init__(
         self,
         href: str,
+        selection: Selection | None = None,
         *,
         beside: Mapping[str, Path] | None = None,
         drivers: tuple[str, ...] | None = None,
@@ -77,6 +81,7 @@ class RasterReader:
 
         Args:
             href: `file:///…`, an http(s) URL, or a path.
+            selection: The bands and the window to use; None for all.
             beside: Name -> path of the files beside it whose facts count; None for those of
                 `side_files`.
             drivers: GDAL's drivers that may open it; None for those of `allowed_drivers`.
@@ -86,6 +91,7 @@ class RasterReader:
                 beside it is.
         """
         self.href = href
+        self.selection = selection or Selection()
         with ExitStack() as stack:
             self._dataset = self._facts = stack.enter_context(
                 opened(href, allowed_drivers() if drivers is None else drivers)
@@ -93,8 +99,7 @@ class RasterReader:
             path = local_path(href)
             files = side_files(path) if beside is None and path is not None else beside
             if files and path is not None:
-                dtype = dtype_of(self._dataset, href)
-                self._facts = dataset_of_facts(self._dataset, dtype, path.name, files, stack)
+                self._facts = dataset_of_facts(self._dataset, path.name, files, stack)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -107,6 +112,39 @@ class RasterReader:
         """Close the raster; a second call does nothing."""
         self._stack.close()
 
+    def select(self, reference: ImageReference) -> None:
+        """Use the bands and the window of a reference from now on.
+
+        Raises:
+            InvalidInput: the window is not inside the raster; a band does not exist, or its name
+                is that of two bands.
+        """
+        dataset, bands, names = self._facts, reference.bands, None
+        whole = Window(0, 0, dataset.width, dataset.height)
+        if reference.window is not None:
+            _require_inside(reference.window, whole, self.href)
+        if isinstance(bands, dict):
+            names, bands = tuple(bands), tuple(bands.values())
+        numbers = bands and band_numbers(dataset.descriptions, bands, href=self.href)
+        self.selection = Selection(bands=numbers, names=names, window=reference.window)
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        """The raster's numbers of the bands that are used."""
+        return self.selection.bands or tuple(self._dataset.indexes)
+
+    @property
+    def _bands(self) -> tuple[str | None, ...]:
+        """Names of the bands that are used; None for a band without one."""
+        described = self._facts.descriptions
+        return self.selection.names or tuple(described[number - 1] for number in self._numbers)
+
+    @property
+    def _window(self) -> Window:
+        """The window that is used."""
+        dataset = self._dataset
+        return self.selection.window or Window(0, 0, dataset.width, dataset.height)
+
     def scene(self, *, identity: str = "") -> Scene:
         """Return the facts of the raster.
 
@@ -116,22 +154,24 @@ class RasterReader:
         Raises:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
-        dataset = self._facts
+        dataset, numbers, window = self._facts, self._numbers, self._window
         height, width = self._dataset.block_shapes[0]
+        transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         return Scene(
             href=self.href,
             identity=identity,
-            width=dataset.width,
-            height=dataset.height,
-            bands=tuple(dataset.descriptions),
-            dtype=dtype_of(dataset, self.href),
-            nodata=dataset.nodata,
+            width=window.width,
+            height=window.height,
+            bands=self._bands,
+            dtype=dtype_of(self._dataset, self.href, numbers),
+            nodata=dataset.nodatavals[numbers[0] - 1],
             crs=crs_text(dataset.crs),
-            transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
+            transform=transform and shifted(transform, *window[:2]),
             block=(width, height),
             tags=dataset.tags(),
             validity=stated_validity(self._dataset, dataset),
-            values=_values(self.bands(), self.href),
+            selection=None if self.selection == Selection() else self.selection,
+            values=values_of(self.bands(), self.href),
             driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
         )
 
@@ -145,7 +185,7 @@ class RasterReader:
             RasterUnreadable: a block of the window is truncated or corrupt.
         """
         try:
-            return dataset_mask(self._dataset, window)
+            return dataset_mask(self._dataset, self.selection.moved(window))
         except RasterioError as error:
             raise RasterUnreadable(
                 f"the mask of {self.href} cannot be read at window {list(window)}: "
@@ -155,11 +195,12 @@ class RasterReader:
     @property
     def georeference(self) -> Georeference:
         """Position of the raster, and its dataset tags."""
-        return read_georeference(self._facts)
+        return read_georeference(self._facts).moved(*self._window[:2])
 
     def bands(self, numbers: Sequence[int] | None = None) -> tuple[BandFacts, ...]:
         """Return the facts of bands by 1-based number; None for all."""
-        return read_bands(self._facts, numbers or self._facts.indexes)
+        chosen = [self._numbers[number - 1] for number in numbers] if numbers else self._numbers
+        return read_bands(self._facts, chosen)
 
     def read(self, window: Window, *, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read a window as an array (band, row, col).
@@ -171,9 +212,10 @@ class RasterReader:
         Raises:
             RasterUnreadable: a block of the window is truncated or corrupt.
         """
+        numbers, moved = self.selection.numbers(bands), self.selection.moved(window)
         try:
             pixels: np.ndarray = self._dataset.read(
-                None if bands is None else list(bands), window=RasterioWindow(*window)
+                None if numbers is None else list(numbers), window=RasterioWindow(*moved)
             )
         except RasterioError as error:
             raise RasterUnreadable(
@@ -191,83 +233,91 @@ class RasterReader:
             InvalidInput: the window is not inside the raster, or a band does not exist.
             RasterUnreadable: the pixels cannot be read.
         """
-        dataset = self._facts
-        whole = Window(0, 0, dataset.width, dataset.height)
+        whole = self._window._replace(col_off=0, row_off=0)
         window = window or whole
-        if not whole.contains(window):
-            raise InvalidInput(
-                f"window {list(window)} is not inside {self.href}, "
-                f"which is {dataset.width} x {dataset.height} (width x height)"
-            )
-        numbers = band_numbers(dataset.descriptions, bands, href=self.href)
-        pixels = self.read(window, bands=numbers)
-        found = image_of(dataset, pixels, numbers=numbers, offsets=window[:2])
-        return replace(found, mask=self.mask(window))
+        _require_inside(window, whole, self.href)
+        picked = band_numbers(self._bands, bands, href=self.href)
+        pixels = self.read(window, bands=picked)
+        numbers = [self._numbers[each - 1] for each in picked]
+        offsets = self.selection.moved(window)[:2]
+        found = image_of(self._facts, pixels, numbers=numbers, offsets=offsets)
+        names = tuple(self._bands[each - 1] for each in picked)
+        return replace(found, bands=names, mask=self.mask(window))
 
 
 def read_image(
-    href: str, *, window: Window | None = None, bands: Sequence[int | str] | None = None
+    image: str | ImageReference,
+    *,
+    window: Window | None = None,
+    bands: Sequence[int | str] | None = None,
 ) -> Image:
     """Read a window of a raster, by default the whole raster.
+
+    Args:
+        image: The href of the raster, or a reference to a part that counts as the whole.
+        window: The pixels to read.
+        bands: Names or 1-based numbers, in the order wanted.
 
     Raises:
         InvalidInput: the window is not inside the raster, or a band does not exist.
         RasterUnreadable: the file is missing, empty, corrupt, truncated, or in another format.
     """
-    with raster_settings(), RasterReader(href) as reader:
+    with raster_settings(), _reader_of(image) as reader:
         return reader.image(window, bands=bands)
 
 
 def read_for(
-    href: str,
+    image: str | ImageReference,
     contract: RasterContract | None,
     *,
-    window: Window | None = None,
-    bands: Sequence[int | str] | None = None,
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
     beside: Mapping[str, Path] | None = None,
     drivers: tuple[str, ...] | None = None,
 ) -> Image:
-    """Read a window of a raster as a port receives it: its bands, physical values if `scaled`.
+    """Read a raster as a port receives it: its bands in order, physical values if `scaled`.
 
     Args:
-        href: The raster.
+        image: The href of the raster, or a reference to bands and a window of it.
         contract: The raster contract of the port.
-        window: The window; None for the whole raster.
-        bands: Names or 1-based numbers that replace the names of the port.
-        pick_window: Called with width and height if `window` is None.
+        pick_window: Called with width and height if the reference has no window.
         bounds: Maximum size of the window.
         beside: Files beside the raster, as of `RasterReader`.
         drivers: Drivers that may open it, as of `RasterReader`.
 
     Raises:
-        InvalidInput: the window is not inside the raster, or a band does not exist.
+        InvalidInput: the window is not inside the raster, a band does not exist, or the port names
+            its bands and those of the raster have other names or none.
         RasterUnreadable: the raster cannot be read.
         TooLarge: the window exceeds the bounds.
     """
-    with raster_settings(), RasterReader(href, beside=beside, drivers=drivers) as reader:
+    with raster_settings(), _reader_of(image, beside=beside, drivers=drivers) as reader:
         scene = reader.scene()
-        if window is None and pick_window is not None:
+        wanted = picked_numbers(scene, contract)
+        window = None
+        if reader.selection.window is None and pick_window is not None:
             window = pick_window(scene.width, scene.height)
-        wanted = _names_to_pick(scene.bands, contract) if bands is None else bands
         width, height = (scene.width, scene.height) if window is None else window[2:]
         count = len(scene.bands if wanted is None else wanted)
         bounds.require((count, height, width), scene.dtype)
-        image = reader.image(window, bands=wanted)
-        return scaled_image(image) if contract is not None and contract.scaled else image
+        found = reader.image(window, bands=wanted)
+        return scaled_image(found) if contract is not None and contract.scaled else found
 
 
-def read_scene(href: str) -> Scene:
+def read_scene(image: str | ImageReference) -> Scene:
     """Read the facts and the identity of a raster, without its pixels.
 
+    Args:
+        image: The href of the raster, or a reference to a part that counts as the whole.
+
     Raises:
+        InvalidInput: a band or the window of the reference does not exist.
         RasterUnreadable: the file is missing, empty, corrupt, or in another format or dtype.
     """
-    identity = identity_of(href)
-    with raster_settings(), RasterReader(href) as reader:
+    identity = identity_of(image if isinstance(image, str) else image.href)
+    with raster_settings(), _reader_of(image) as reader:
         scene = reader.scene(identity=identity)
-    return scene.model_copy(update={"unread": _unread(scene)})
+    return scene.model_copy(update={"unread": unread_files(scene)})
 
 
 def open_file(path: Path) -> DatasetReader:
@@ -275,18 +325,19 @@ def open_file(path: Path) -> DatasetReader:
     return rasterio.open(path)
 
 
-def _unread(scene: Scene) -> tuple[str, ...]:
-    """Return the names of files beside a remote raster that may state its place: none is read.
-
-    Each lookup is a request, so there is none for a raster that states its place itself.
-    """
-    url = urlsplit(scene.href)
-    has_place = scene.crs is not None and scene.transform is not None
-    if has_place or local_path(scene.href) is not None or url.query or url.fragment:
-        return ()
-    folder, _, name = scene.href.rpartition("/")
-    names = side_names(unquote(name))
-    return tuple(each for each in names if is_there(f"{folder}/{quote(each)}"))
+@contextmanager
+def _reader_of(
+    image: str | ImageReference,
+    *,
+    beside: Mapping[str, Path] | None = None,
+    drivers: tuple[str, ...] | None = None,
+) -> Iterator[RasterReader]:
+    """Open a raster, and select the bands and the window of its reference."""
+    href = image if isinstance(image, str) else image.href
+    with RasterReader(href, beside=beside, drivers=drivers) as reader:
+        if isinstance(image, ImageReference):
+            reader.select(image)
+        yield reader
 
 
 def image_of(
@@ -304,12 +355,12 @@ def image_of(
         numbers: 1-based numbers of the bands that were read.
         offsets: Position (col_off, row_off) of the first pixel in the raster.
     """
-    place, facts = read_georeference(dataset).shifted(*offsets), read_bands(dataset, numbers)
+    place, facts = read_georeference(dataset).moved(*offsets), read_bands(dataset, numbers)
     return Image(
         pixels=pixels,
         crs=place.crs,
         transform=place.transform,
-        nodata=dataset.nodata,
+        nodata=dataset.nodatavals[numbers[0] - 1],
         bands=tuple(each.description for each in facts),
         scales=tuple(each.scale for each in facts),
         offsets=tuple(each.offset for each in facts),
@@ -318,47 +369,6 @@ def image_of(
         place=place,
         facts=facts,
     )
-
-
-def taken_for(image: Image, contract: RasterContract | None) -> Image:
-    """Return the image as a port receives it: its bands in order, physical values if `scaled`.
-
-    Raises:
-        InvalidInput: the image names its bands, and one of the port's is missing; or it is complex,
-            and the port is `scaled`.
-    """
-    names = _names_to_pick(image.bands, contract)
-    if names is not None and names != image.bands:
-        image = image.picked([number - 1 for number in band_numbers(image.bands, names)])
-    return scaled_image(image) if contract is not None and contract.scaled else image
-
-
-def band_numbers(
-    descriptions: Sequence[str | None], bands: Sequence[int | str] | None, *, href: str = "image"
-) -> tuple[int, ...]:
-    """Convert band names or 1-based numbers to 1-based numbers; None means all.
-
-    >>> band_numbers(("red", "nir"), ["nir", 1])
-    (2, 1)
-
-    Raises:
-        InvalidInput: a band does not exist.
-    """
-    if bands is None:
-        return tuple(range(1, len(descriptions) + 1))
-    names = {name: number for number, name in enumerate(descriptions, start=1) if name}
-    numbers = [names.get(band, 0) if isinstance(band, str) else band for band in bands]
-    missing = [
-        band
-        for band, number in zip(bands, numbers, strict=True)
-        if not 1 <= number <= len(descriptions)
-    ]
-    if missing:
-        raise InvalidInput(
-            f"{href} has no band {', '.join(repr(band) for band in missing)}; "
-            f"it has {len(descriptions)}: {', '.join(name or '(unnamed)' for name in descriptions)}"
-        )
-    return tuple(numbers)
 
 
 def limit_cache() -> None:
@@ -375,24 +385,9 @@ def gdal_version() -> str:
     return str(rasterio.__gdal_version__)
 
 
-def _values(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
-    """Return the meaning of each band's numbers; empty if they are the physical values."""
-    try:
-        values = tuple(
-            BandValues(scale=band.scale, offset=band.offset, unit=band.unit) for band in bands
+def _require_inside(window: Window, whole: Window, href: str) -> None:
+    if not whole.contains(window):
+        raise InvalidInput(
+            f"window {list(window)} is not inside {href}, "
+            f"which is {whole.width} x {whole.height} (width x height)"
         )
-    except ValidationError as error:
-        raise RasterUnreadable(
-            f"{href} has a band whose scale or offset is not a finite number; correct it, for "
-            "example by gdal_edit.py -scale 1 -offset 0"
-        ) from error
-    return values if any(each != BandValues() for each in values) else ()
-
-
-def _names_to_pick(
-    bands: Sequence[str | None], contract: RasterContract | None
-) -> tuple[str, ...] | None:
-    """Return the names of the port's bands; None if the port or the image does not name bands."""
-    if contract is None or contract.band_names is None or not any(bands):
-        return None
-    return contract.band_names

@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 
 from pesto_runtime.contract import BandValues
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import InvalidInput, RasterUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pesto_runtime.raster.image import Image
+    from pesto_runtime.raster.image import BandFacts, Image
 
 
 def physical(pixels: np.ndarray, values: Sequence[BandValues], nodata: float | None) -> np.ndarray:
@@ -43,6 +44,24 @@ def physical(pixels: np.ndarray, values: Sequence[BandValues], nodata: float | N
         if nodata is not None:
             made[index][stored == nodata] = np.nan
     return made
+
+
+def values_of(bands: Sequence[BandFacts], href: str) -> tuple[BandValues, ...]:
+    """Return the meaning of each band's numbers; empty if they are the physical values.
+
+    Raises:
+        RasterUnreadable: a scale or an offset is not a finite number.
+    """
+    try:
+        values = tuple(
+            BandValues(scale=band.scale, offset=band.offset, unit=band.unit) for band in bands
+        )
+    except ValidationError as error:
+        raise RasterUnreadable(
+            f"{href} has a band whose scale or offset is not a finite number; correct it, for "
+            "example by gdal_edit.py -scale 1 -offset 0"
+        ) from error
+    return values if any(each != BandValues() for each in values) else ()
 
 
 def scaled_image(image: Image) -> Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 import rasterio
@@ -16,13 +17,16 @@ from rasterio.io import MemoryFile
 
 from pesto_runtime.errors import RasterUnreadable
 from pesto_runtime.raster.block_codec import PLAIN_COLOURS
+from pesto_runtime.raster.identity import local_path
 from pesto_runtime.raster.metadata import (
     read_bands,
     read_georeference,
     write_bands,
     write_georeference,
 )
-from pesto_runtime.raster.side_files import is_world_file
+from pesto_runtime.raster.opening import dtype_of
+from pesto_runtime.raster.side_files import is_world_file, side_names
+from pesto_runtime.remote import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,18 +35,19 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
+    from pesto_runtime.contract import Scene
+
 _MOST_BYTES = 16 << 20
 _SIDE = 4096  # of the blocks of a file without pixels: few, so that its header is small
 
 
 def dataset_of_facts(
-    dataset: DatasetReader, dtype: str, name: str, beside: Mapping[str, Path], stack: ExitStack
+    dataset: DatasetReader, name: str, beside: Mapping[str, Path], stack: ExitStack
 ) -> DatasetReader:
     """Open a dataset that has the facts of a raster and of the files beside it, but no pixels.
 
     Args:
         dataset: The open raster.
-        dtype: Its dtype.
         name: Name of its file.
         beside: Name -> path of the files beside it.
         stack: Closes the dataset.
@@ -51,7 +56,7 @@ def dataset_of_facts(
         RasterUnreadable: a file cannot be read, or has more than 16 MiB.
     """
     stem = PurePosixPath(name).stem
-    files = {f"{stem}.tif": _without_pixels(dataset, dtype)}
+    files = {f"{stem}.tif": _without_pixels(dataset)}
     for side, path in beside.items():
         files[_beside_tif(side, name, stem)] = _content(path)
     folder = str(uuid4())
@@ -70,7 +75,22 @@ def dataset_of_facts(
         ) from error
 
 
-def _without_pixels(dataset: DatasetReader, dtype: str) -> bytes:
+def unread_files(scene: Scene) -> tuple[str, ...]:
+    """Return the names of files beside a remote raster that may state its place: none is read.
+
+    Each lookup is a request, so there is none for a raster that states its place itself.
+    """
+    url = urlsplit(scene.href)
+    has_place = scene.crs is not None and scene.transform is not None
+    if has_place or local_path(scene.href) is not None or url.query or url.fragment:
+        return ()
+    folder, _, name = scene.href.rpartition("/")
+    names = side_names(unquote(name))
+    return tuple(each for each in names if is_there(f"{folder}/{quote(each)}"))
+
+
+def _without_pixels(dataset: DatasetReader) -> bytes:
+    dtype = dtype_of(dataset, dataset.name, [1])
     with MemoryFile() as memory:
         with memory.open(
             driver="GTiff", width=dataset.width, height=dataset.height, count=dataset.count,

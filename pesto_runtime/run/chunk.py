@@ -312,9 +312,7 @@ def _needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[i
     selected: dict[str, list[tuple[int, ...] | None]] = {}
     for stage in (*stages.stages, *stages.reduces):
         for port, reference in stage.rasters.items():
-            contract = stage.description.input(stage.masks.get(port, port))
-            names = contract.raster.band_names if contract and contract.raster else None
-            bands = picked_bands(context, str(reference), names)
+            bands = picked_bands(context, stage, stage.masks.get(port, port))
             selected.setdefault(str(reference), []).append(bands)
     return {
         name: tuple(sorted({number for bands in found if bands for number in bands}))

@@ -294,7 +294,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
     with (
         unchanged(scene.href, scene.identity),
         raster_settings(),
-        RasterReader(scene.href) as reader,
+        RasterReader(scene.href, scene.selection) as reader,
     ):
         scale = planned.scale
         georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))

@@ -18,6 +18,7 @@ from pesto_runtime.contract import (
     RasterContract,
     Reference,
     Scale,
+    Selection,
     TileInfo,
     Window,
     parse_binding,
@@ -27,7 +28,7 @@ from pesto_runtime.pipeline import taken_type
 from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
-from pesto_runtime.raster.read import RasterReader, band_numbers
+from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.raster.scaling import physical
 from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
@@ -52,10 +53,18 @@ class ReaderCache(threading.local):
     """
 
     run: str = ""
-    _open: dict[str, RasterReader] = field(default_factory=dict)
+    _open: dict[tuple[str, Selection | None], RasterReader] = field(default_factory=dict)
 
-    def reader(self, run: str, href: str, identity: str = "") -> RasterReader:
+    def reader(
+        self, run: str, href: str, identity: str = "", selection: Selection | None = None
+    ) -> RasterReader:
         """Return an open raster; of a local file, the one with the identity if that is not empty.
+
+        Args:
+            run: Key of the run.
+            href: The raster.
+            identity: Its identity in the plan.
+            selection: The bands and the window of it that are used.
 
         Raises:
             RasterUnreadable: it cannot be opened.
@@ -64,18 +73,19 @@ class ReaderCache(threading.local):
         if run != self.run:
             self.close()
             self.run = run
-        if href not in self._open:
-            reader = self._open[href] = RasterReader(href)
+        key = (href, selection)
+        if key not in self._open:
+            reader = self._open[key] = RasterReader(href, selection)
             if is_local(href):
                 # After opening: from here on the open file has this content, whatever its name
                 # refers to.
                 try:
                     require_unchanged(href, identity)
                 except PestoError:
-                    self._open.pop(href)
+                    self._open.pop(key)
                     reader.close()
                     raise
-        return self._open[href]
+        return self._open[key]
 
     def close(self) -> None:
         """Close all rasters of this thread."""
@@ -140,8 +150,12 @@ class Sources:
         bands = self.bands.get(name)
         try:
             scene = scene_of(self.context, name)
-            identity = scene.identity if scene else ""
-            reader = _readers.reader(self.context.plan.run, self.href(name), identity)
+            reader = _readers.reader(
+                self.context.plan.run,
+                self.href(name),
+                scene.identity if scene else "",
+                scene.selection if scene else None,
+            )
             array = reader.read(window, bands=bands)
         except RasterUnreadable:
             # An open dataset has its header in memory: a retry must open the file again.
@@ -177,7 +191,10 @@ def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray |
         return None
     scene = context.plan.scenes[source]
     try:
-        return _readers.reader(context.plan.run, scene.href, scene.identity).mask(window)
+        reader = _readers.reader(
+            context.plan.run, scene.href, scene.identity, selection=scene.selection
+        )
+        return reader.mask(window)
     except RasterUnreadable:
         _readers.close()  # as in `Sources.read`
         raise
@@ -191,16 +208,12 @@ def scene_of(context: RunContext, name: str) -> Scene | None:
     return None
 
 
-def picked_bands(context: RunContext, name: str, names: tuple[str, ...] | None
-                 ) -> tuple[int, ...] | None:  # fmt: skip
-    """Return the 1-based numbers of the bands that a port selects; None for all of them.
-
-    From a raster without band names, a port receives all bands in order.
-    """
-    bands = context.raster_type(name).bands
-    if names is None or bands is None or not any(bands):
+def picked_bands(context: RunContext, stage: BoundStage, port: str) -> tuple[int, ...] | None:
+    """Return the 1-based numbers of the bands that a port selects; None for all of them."""
+    raster = context.raster_type(str(stage.rasters[port]))
+    if raster.bands is None:
         return None
-    return band_numbers(bands, names, href=name)
+    return _contract(stage, port).pick(raster.bands, in_order=raster.in_order)
 
 
 def placement_of(stage: BoundStage, windows: StepWindows, *, size: Size) -> WindowPlacement:
@@ -231,8 +244,9 @@ def stage_array(
         pixels: Pixels of the raster that is bound to the port.
         shown: The window to return, which may extend beyond the raster; None for that of `pixels`.
     """
-    name, contract = str(stage.rasters[port]), _contract(stage, stage.masks.get(port, port))
-    source, bands = context.raster_type(name), picked_bands(context, name, contract.band_names)
+    name, image = str(stage.rasters[port]), stage.masks.get(port, port)
+    contract, source = _contract(stage, image), context.raster_type(name)
+    bands = picked_bands(context, stage, image)
     picked = pixels.pick(bands)
     if port in stage.masks:
         nodata = contract.nodata if source.nodata is None else source.nodata
@@ -255,9 +269,17 @@ def stage_reference(
     scene = scene_of(context, name)
     if scene is None or scene.driver:  # which a service does not open
         return None
-    bands = picked_bands(context, name, _contract(stage, port).band_names)
-    identity = scene.identity or None
-    return ImageReference(href=scene.href, window=window, bands=bands, identity=identity)
+    selection, contract = scene.selection or Selection(), _contract(stage, port)
+    numbers = selection.numbers(picked_bands(context, stage, port))
+    # Numbers alone would be compared with the names in the file, which the selection replaces.
+    is_renamed = selection.names is not None and contract.band_names is not None
+    names = contract.band_names if is_renamed else None
+    return ImageReference(
+        href=scene.href,
+        window=selection.moved(window),
+        bands=numbers if names is None else dict(zip(names, numbers or (), strict=True)),
+        identity=scene.identity or None,
+    )
 
 
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:

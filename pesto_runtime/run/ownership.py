@@ -208,7 +208,7 @@ def _require_own_result(folder: Path, plan: Plan) -> None:
     pipeline, inputs = result.document["pipeline"], result.document["inputs"]
     named = inputs.items() if isinstance(inputs, dict) else ()
     scenes = {name: str(each["href"]) for name, each in named if _is_scene(each)}
-    wanted = {name: scene.href for name, scene in plan.scenes.items()}
+    wanted = {name: str(scene.reference) for name, scene in plan.scenes.items()}
     if (pipeline, scenes) != (plan.pipeline["name"], wanted):
         found = ", ".join([str(pipeline), *scenes.values()])
         raise FolderInUse(

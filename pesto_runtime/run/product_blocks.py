@@ -55,7 +55,7 @@ def _mask_blocks(
     with (
         unchanged(scene.href, scene.identity),
         raster_settings(),
-        RasterReader(scene.href) as reader,
+        RasterReader(scene.href, scene.selection) as reader,
     ):
         for index in blocks_of((layout.width, layout.height)):
             window = block_window(index, (layout.width, layout.height))

@@ -145,7 +145,10 @@ def result_document(
         "started": record.started.isoformat(timespec="seconds"),
         "seconds": round((ended - record.started).total_seconds(), 3),
         "inputs": {
-            **{n: {"href": s.href, "identity": s.identity} for n, s in plan.scenes.items()},
+            **{
+                n: {"href": str(s.reference), "identity": s.identity}
+                for n, s in plan.scenes.items()
+            },
             **plan.parameters,
         },
         "tiles": {"computed": tally["done"], "reused": tally["reused"], "holes": len(holes)},

@@ -52,11 +52,13 @@ class Services:
         found: Process name -> process with its service; a process without a service is absent.
         changed: Compatible changes since a catalog was saved.
         offered: Every process that has a service, whether the pipeline uses it or not.
+        base: Directory of the pipeline's file, to which its own paths are relative.
     """
 
     found: Mapping[str, Discovered]
     changed: tuple[BadField, ...] = ()
     offered: frozenset[str] = frozenset()
+    base: Path = Path()
 
     @property
     def services(self) -> dict[str, Service]:
@@ -157,7 +159,7 @@ def resolve_services(
             continue
         found[name] = find(entry.targets, base=entry.base, overlay=entry.overlay)
         changed += _drift(name, entry, found[name])
-    return Services(found, tuple(changed), frozenset(entries))
+    return Services(found, tuple(changed), frozenset(entries), base)
 
 
 def discover(urls: Sequence[str], folder: Path) -> list[Path]:

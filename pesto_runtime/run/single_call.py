@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed, shortened
-from pesto_runtime.hrefs import as_href
+from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import FedPort, way_to_write
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
@@ -65,7 +65,7 @@ def call_once(
     _refuse_unknown(description, texts, keep)
     values = _values(description, texts)
     images = {
-        port.name: [_read(port, text) for text in _image_texts(port, texts[port.name])]
+        port.name: [_read(port, value) for value in _images(port, texts[port.name])]
         for port in description.inputs
         if port.name in texts and port.kind in ("image", "images")
     }
@@ -104,19 +104,17 @@ def _values(description: Description, texts: Mapping[str, JsonValue]) -> dict[st
     return values
 
 
-def _image_texts(port: Port, value: JsonValue) -> list[str]:
-    """Return the paths or hrefs of an image port: one, or for a list of images any number."""
+def _images(port: Port, value: JsonValue) -> list[JsonValue]:
+    """Return the paths or references of an image port: one, or for a list of images any number."""
     found = typed_value({"type": "array"}, value) if port.kind == "images" else [value]
-    found = found if isinstance(found, list) else [value]
-    if not all(isinstance(each, str) and each for each in found):
-        wanted = "paths or hrefs" if port.kind == "images" else "the path or href"
-        detail = f"must be {wanted} of images, not {shortened(value)}"
+    if not isinstance(found, list):
+        detail = f"must be a list of paths or hrefs of images, not {shortened(value)}"
         raise InvalidInput.of("inputs", [BadField(f"/inputs/{port.name}", detail)])
-    return [str(each) for each in found]
+    return found
 
 
-def _read(port: Port, text: str) -> Image:
-    return read_for(as_href(text), port.raster)
+def _read(port: Port, value: JsonValue) -> Image:
+    return read_for(image_reference(value), port.raster)
 
 
 def _pixels(port: Port | None, images: list[Image]) -> object:

@@ -283,7 +283,7 @@ class TileRunner:
         inputs: dict[str, object] = dict(self.parameters[stage.id])
         for port, reference in stage.rasters.items():
             image = (
-                stage_reference(self.context, stage, port, windows.read)
+                stage_reference(self.context, stage, stage.masks.get(port, port), windows.read)
                 if caller.takes_references and whole(size).contains(windows.read)
                 else None
             )

@@ -22,7 +22,8 @@ from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.raster.identity import local_path, unchanged
 from pesto_runtime.raster.image import Bounds, Image
 from pesto_runtime.raster.opening import DRIVERS
-from pesto_runtime.raster.read import read_for, taken_for
+from pesto_runtime.raster.picking import taken_for
+from pesto_runtime.raster.read import read_for
 from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.service.request import LongText, RawImage
 
@@ -87,7 +88,7 @@ class ImageLoader:
             data = _data_of(value)
             image = self._decoded(_from_base64(_sliced(data), data), contract)
         elif isinstance(value, str) and looks_like_href(value):
-            image = self._referred(ImageReference(href=value), contract, pick_window)
+            image = self._referred(ImageReference.parse(value), contract, pick_window)
             pick_window = None
         elif isinstance(value, str):
             image = self._decoded(_from_base64(_sliced(value), value), contract)
@@ -113,13 +114,11 @@ class ImageLoader:
         pick_window: PickWindow | None,
     ) -> Image:
         href = self.gate.admit_read(reference.href)
-        beside = self._beside(reference.href)
+        admitted, beside = reference.model_copy(update={"href": href}), self._beside(reference.href)
         with unchanged(href, reference.identity, beside):
             return read_for(
-                href,
+                admitted,
                 contract,
-                window=reference.window,
-                bands=reference.bands,
                 pick_window=pick_window,
                 bounds=self.bounds,
                 beside=beside,
@@ -237,7 +236,7 @@ def parse_roi(
 
 def _reference(value: dict[str, JsonValue]) -> ImageReference:
     try:
-        return ImageReference.model_validate(value)
+        return ImageReference.parse(value)
     except ValidationError as error:
         raise InvalidInput(_FORMS, fields=bad_fields(error, value=value)) from error
 

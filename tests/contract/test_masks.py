@@ -269,3 +269,14 @@ def test_a_hole_is_not_valid_in_the_mask_of_a_product(tmp_path: Path) -> None:
     with rasterio.open(done.folder / "image.tif") as product:
         assert product.mask_flag_enums[0] == [MaskFlags.per_dataset]
     assert np.array_equal(valid_by_rasterio(done.folder / "image.tif"), valid)
+
+
+def test_a_window_of_a_scene_has_the_mask_of_the_window(tmp_path: Path) -> None:
+    """In the process, and in the product that inherits it."""
+    path = scene(tmp_path, "mask")
+    part = f"{path}#window=25,15,70,50"
+    expected = valid_by_rasterio(path)[15:65, 25:95]
+    shown = run_local(pipeline("shown"), tmp_path / "a", {"scene": part}, tile=32)
+    same = run_local(pipeline("same"), tmp_path / "b", {"scene": part}, tile=32)
+    assert np.array_equal(shown.pixels()[0], expected)
+    assert np.array_equal(valid_by_rasterio(same.folder / "image.tif"), expected)

@@ -17,7 +17,7 @@ from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge, UnsupportedMedia
 from pesto_runtime.raster.codec import decode_image, encode_image
 from pesto_runtime.raster.image import Bounds, Image
-from pesto_runtime.raster.read import taken_for
+from pesto_runtime.raster.picking import taken_for
 
 if TYPE_CHECKING:
     from pathlib import Path

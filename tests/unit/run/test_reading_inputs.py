@@ -9,7 +9,8 @@ import pytest
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidPipeline, PestoError, RasterUnreadable, Unreachable
 from pesto_runtime.pipeline import Sizing
-from pesto_runtime.run.planning import PipelineInputs, plan, read_inputs
+from pesto_runtime.run.pipeline_inputs import PipelineInputs, read_inputs
+from pesto_runtime.run.planning import plan
 from pesto_runtime.run.services import resolve_services
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import ROOT, pipeline, stage
@@ -74,11 +75,14 @@ def test_an_error_that_a_retry_can_help_is_raised_only_if_nothing_else_is_wrong(
     assert (type(error), error.retryable, len(error.fields)) == (InvalidPipeline, False, 3)
 
 
-@pytest.mark.parametrize("value", ["", 5, {"href": "s.tif"}, ["s.tif"], True])
+@pytest.mark.parametrize("value", ["", 5, {"file": "s.tif"}, ["s.tif"], True])
 def test_what_is_no_path_or_href_is_named(value: JsonValue) -> None:
     """Orchestrators pass any JSON; a number is not a file of that name."""
     (error,) = read_inputs(BOTH, FOUND, {"first": value}).unreadable.values()
-    assert str(error) == f"must be the path or href of an image, not {value!r}"
+    assert str(error).startswith(
+        "an image is a path or href, with bands and window as in HREF#bands"
+    )
+    assert "/href: Field required" in str(error) or str(error).endswith(f", not {value!r}")
 
 
 def test_null_is_as_if_the_input_were_absent() -> None:
