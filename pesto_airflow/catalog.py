@@ -58,8 +58,11 @@ def read_saved(path: str | Path) -> Saved:
     first = url[0] if isinstance(url, list) and url else url
     if not isinstance(first, str) or "description" not in document:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
-    said = Description.parse(document["description"])
-    description = said.overlaid(overlay) if isinstance(overlay, dict) else said
+    try:
+        said = Description.parse(document["description"])
+        description = said.overlaid(overlay) if isinstance(overlay, dict) else said
+    except InvalidContract as error:
+        raise InvalidContract(f"{file}: {error.detail}", fields=error.fields) from error
     # Only services of this package report transports; a plain PESTO service reports none.
     is_plain = first.startswith("http") and not document.get("transports")
     return Saved(file, first, said, description, is_plain)

@@ -18,7 +18,7 @@ from pesto_runtime.contract.call import Problem
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import NoReturn
 
     from jsonschema.exceptions import ValidationError
@@ -82,44 +82,75 @@ def schema_faults(
     Raises:
         InvalidContract: it is not a valid JSON Schema, or a `$ref` cannot be resolved.
     """
-    from referencing.exceptions import Unresolvable
-
-    validator = _validator(json.dumps(schema, sort_keys=True))
-    try:
-        found = [leaf for error in validator.iter_errors(value) for leaf in _leaves(error)]
-    except Unresolvable as missing:
-        raise InvalidContract(f"not a JSON schema: {missing.ref} cannot be resolved") from missing
+    found = [leaf for error in _errors(schema, value) for leaf in _leaves(error)]
     yield from _not_storable(value, pointer)
-    # A value of another type has no second fault, for example that it is not in the `enum`.
-    of_type = {tuple(each.absolute_path) for each in found if each.validator == "type"}
-    found = [e for e in found if e.validator == "type" or tuple(e.absolute_path) not in of_type]
-    for error in sorted(found, key=lambda each: [str(part) for part in each.absolute_path]):
+    for error in sorted(
+        main_errors(found), key=lambda each: [str(part) for part in each.absolute_path]
+    ):
         where = pointer + json_pointer(*error.absolute_path)
         yield BadField(where, _reason(str(error.validator), error.validator_value, error.message),
                        shortened(error.instance))  # fmt: skip
 
 
-def typed_text(schema: Mapping[str, JsonValue], text: str) -> JsonValue:
-    """Read the text of a value by the type that its schema declares.
+def main_errors(errors: Iterable[ValidationError]) -> list[ValidationError]:
+    """Return the errors without second ones: a value of another type is in no `enum` either."""
+    found = list(errors)
+    of_type = {tuple(each.absolute_path) for each in found if each.validator == "type"}
+    return [e for e in found if e.validator == "type" or tuple(e.absolute_path) not in of_type]
 
-    The text itself for a string; else its JSON value, or the text if it is not JSON, which the
-    schema then rejects by name.
+
+def typed_text(schema: Mapping[str, JsonValue], text: str) -> JsonValue:
+    """Read the text of a value: by its schema, then as JSON.
+
+    A text that the schema accepts is the value, unless the schema accepts any value. Otherwise the
+    value is the JSON of the text, if there is one. A text that the schema rejects for another
+    reason than its type remains a text.
+
+    Args:
+        schema: JSON Schema of the value, with the `definitions` that it refers to.
+        text: The value in a form, a query or an option.
 
     >>> typed_text({"type": "string"}, "5"), typed_text({"type": "number"}, "5")
     ('5', 5)
-    >>> nullable = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-    >>> typed_text(nullable, "5"), typed_text(nullable, "null")
-    ('5', None)
+    >>> typed_text({"anyOf": [{"type": "string"}, {"type": "null"}]}, "null"), typed_text({}, "5")
+    ('null', 5)
     """
-    kinds = set(_types(schema)) or _types_of_branches(schema.get("anyOf"))
-    if kinds == {"string"}:
+    try:
+        faults = _errors(schema, text)
+        is_text = not faults and not _accepts_anything(json.dumps(schema, sort_keys=True))
+    except InvalidContract:  # reported where a value is validated
+        faults, is_text = [], False
+    if is_text:
         return text
     try:
         value: JsonValue = STRICT_JSON.decode(text)
     except (ValueError, RecursionError):
         return text
-    is_other = "string" in kinds and not _is_a(_type_of(value), kinds)
-    return text if is_other else value
+    if faults and not any(_is_of_type(each) for each in faults) and _errors(schema, value):
+        return text
+    return value
+
+
+def type_phrase(schema: Mapping[str, JsonValue]) -> str:
+    """Return the type of a schema in words.
+
+    >>> type_phrase({"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]})
+    'array of integer or null'
+    >>> type_phrase({"$ref": "#/definitions/Metadata"}), type_phrase({"enum": [1, 2]})
+    ('Metadata', '1 or 2')
+    """
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    if isinstance(branches, list):
+        return " or ".join(type_phrase(each) for each in branches if isinstance(each, dict))
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list):
+        return " or ".join(json.dumps(each, ensure_ascii=False) for each in values)
+    items = schema.get("items")
+    of_items = f" of {type_phrase(items)}" if isinstance(items, dict) and items else ""
+    kinds = sorted(_types(schema)) or ["any"]
+    return " or ".join(kind + (of_items if kind == "array" else "") for kind in kinds)
 
 
 def typed_value(schema: Mapping[str, JsonValue], value: JsonValue) -> JsonValue:
@@ -193,6 +224,37 @@ def write_schemas(folder: Path) -> None:
         if path.exists():
             document["examples"] = json.loads(path.read_text()).get("examples", [])
         path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _errors(schema: Mapping[str, JsonValue], value: JsonValue) -> list[ValidationError]:
+    """Return the errors of jsonschema.
+
+    Raises:
+        InvalidContract: it is not a valid JSON Schema, or a `$ref` cannot be resolved.
+    """
+    from referencing.exceptions import Unresolvable
+
+    try:
+        return list(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))
+    except Unresolvable as missing:
+        raise InvalidContract(f"not a JSON schema: {missing.ref} cannot be resolved") from missing
+
+
+@cache
+def _accepts_anything(schema_text: str) -> bool:
+    """Return whether a schema accepts a value of each JSON type."""
+    samples: tuple[JsonValue, ...] = (None, True, 0, 0.5, "", [], {})
+    return all(_validator(schema_text).is_valid(each) for each in samples)
+
+
+def _is_of_type(error: ValidationError) -> bool:
+    """Return whether the value has another type than the schema, in each branch of a union."""
+    if error.context:
+        branches: dict[object, list[ValidationError]] = {}
+        for each in error.context:
+            branches.setdefault(each.schema_path[0], []).append(each)
+        return all(any(map(_is_of_type, branch)) for branch in branches.values())
+    return error.validator == "type" and not error.path
 
 
 @cache

@@ -81,8 +81,10 @@ def _show(description: Description) -> None:
 
 
 def _port(port: Port) -> str:
+    from pesto_runtime.schema import type_phrase
+
     if port.raster is None:
-        kind = port.kind if port.kind != "json" else str(port.schema.get("type", "any"))
+        kind = port.kind if port.kind != "json" else type_phrase(port.schema)
         if port.vector is not None and port.vector.geometry:
             kind += f": {', '.join(port.vector.geometry)}"
         default = f", default {port.schema['default']!r}" if port.has_default else ""

@@ -247,7 +247,8 @@ class JobSteps:
             return json_of(reply, self.where)
         if reply.media_type == "text/plain":
             # A number or a string that PESTO has written as plain text.
-            return typed_text(port.schema if port else {}, reply.content.decode(errors="replace"))
+            schema = self.described.description.schema_of(port) if port else {}
+            return typed_text(schema, reply.content.decode(errors="replace"))
         if port is None:
             raise misbehaved(reply, self.where, f"for an output {name!r} that it does not have")
         return decoded_image(reply.content, port, self.where, with_georeference=accept == TIFF)

@@ -26,6 +26,7 @@ from pesto_runtime.raster.image import Image
 from pesto_runtime.raster.picking import taken_for
 from pesto_runtime.raster.read import read_for
 from pesto_runtime.raster.validity import add_masks
+from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -244,10 +245,11 @@ def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
         return None
     fits = [each for each in _binary_types(image, call.tile) if each in described.transports]
     described_as = described.description
-    query = {name: _as_text(described_as, name, each) for name, each in outgoing.others.items()}
+    texts = {name: _as_text(described_as, name, each) for name, each in outgoing.others.items()}
+    query = {name: text for name, text in texts.items() if text is not None}
     if call.options:
         query["pesto"] = json_text(call.options)
-    if not fits or len(urlencode(query)) > _QUERY_CHARS:
+    if not fits or len(query) < len(texts) or len(urlencode(query)) > _QUERY_CHARS:
         return None
     headers = {"Content-Type": fits[0], "Accept": accept_header(call, described)}
     return Request("POST", "/process", headers, query, encode_image(image, fits[0]))
@@ -294,12 +296,13 @@ def _as_json(image: Sent) -> JsonValue:
     return base64.b64encode(encode_image(image, TIFF)).decode("ascii")
 
 
-def _as_text(description: Description, name: str, value: JsonValue) -> str:
-    """Return a query parameter: a string unchanged if the schema has type string, else JSON."""
+def _as_text(description: Description, name: str, value: JsonValue) -> str | None:
+    """Return the query parameter that the service reads as this value; None if there is none."""
     port = description.input(name)
-    if port is not None and port.schema.get("type") == "string" and isinstance(value, str):
-        return value
-    return json_text(value)
+    schema = description.schema_of(port) if port else {}
+    written = json_text(value)
+    texts = (value, written) if isinstance(value, str) else (written,)
+    return next((each for each in texts if json_text(typed_text(schema, each)) == written), None)
 
 
 def json_text(value: JsonValue) -> str:

@@ -193,6 +193,11 @@ class Description:
         """Return the output port of this name; None if there is none."""
         return next((port for port in self.outputs if port.name == name), None)
 
+    def schema_of(self, port: Port) -> dict[str, JsonValue]:
+        """Return the schema of a port with the definitions that it may refer to."""
+        side = self.known.input if self.input(port.name) is port else self.known.output
+        return {**port.schema, "definitions": side.get("definitions", {})}
+
     @cached_property
     def image_inputs(self) -> tuple[Port, ...]:
         """Input ports that take one image each."""

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     JsonValue,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -29,6 +30,7 @@ NUMERIC_DTYPES = (
     "float32", "float64", "complex64", "complex128",
 )  # fmt: skip
 
+_MOST_FLOAT32 = 3.4028234663852886e38
 _NOT_IN_JSON = ("nan", "inf", "-inf")
 
 
@@ -103,6 +105,27 @@ class BandValues(ClosedValue):
     scale: float = Field(default=1.0, allow_inf_nan=False)
     offset: float = Field(default=0.0, allow_inf_nan=False)
     unit: str | None = None
+
+
+def why_no_nodata(nodata: float | None, dtype: str) -> str | None:
+    """Explain why a dtype cannot hold a nodata value; None if it can.
+
+    >>> why_no_nodata(-9999, "uint8")
+    'nodata -9999 does not fit dtype uint8: a whole number from 0 to 255'
+    """
+    if nodata is None:
+        return None
+    if not dtype.startswith(("int", "uint")):
+        most = _MOST_FLOAT32 if dtype in ("float32", "complex64") else math.inf
+        fits, allowed = not math.isfinite(nodata) or abs(nodata) <= most, f"at most {most}"
+    else:
+        bits = int(dtype.removeprefix("u").removeprefix("int"))
+        low, high = (
+            (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        )
+        fits = math.isfinite(nodata) and nodata == int(nodata) and low <= nodata <= high
+        allowed = f"a whole number from {low} to {high}"
+    return None if fits else f"nodata {nodata} does not fit dtype {dtype}: {allowed}"
 
 
 class Tolerance(ClosedValue):
@@ -229,6 +252,29 @@ class RasterContract(Value):
             raise ValueError("values: a scale of 0 makes all numbers equal; declare another")
         return self
 
+    @field_validator("nodata")
+    @classmethod
+    def _nodata_fits(cls, nodata: float | None, info: ValidationInfo) -> float | None:
+        for dtype in info.data.get("dtype", ()):
+            if reason := why_no_nodata(nodata, dtype):
+                raise ValueError(reason)
+        return nodata
+
+    @field_validator("tile")
+    @classmethod
+    def _tile_fits(cls, tile: TileLimits | None, info: ValidationInfo) -> TileLimits | None:
+        align, margin = info.data.get("align", 1), info.data.get("margin", Margin())
+        most = tile and (tile.fixed or tile.max)
+        if tile is None or most is None:
+            return tile
+        name = "fixed" if tile.fixed else "max"
+        least = max(margin.left + margin.right, margin.top + margin.bottom)
+        if most < align or (tile.fixed and tile.fixed % align):
+            raise ValueError(f"{name} {most} is not a multiple of align {align}")
+        if most <= least:
+            raise ValueError(f"{name} {most} includes the margin, and has no room beside {least}")
+        return tile
+
     @field_validator("bands", mode="before")
     @classmethod
     def _bands_are_not_boolean(cls, bands: object) -> object:
@@ -255,12 +301,10 @@ class RasterContract(Value):
             )
         if self.mask and (self.band_count != 1 or self.dtype != ("uint8",)):
             raise ValueError("a mask is one band of uint8: remove `bands` and `dtype`")
-        fixed = self.tile.fixed if self.tile else None
-        if fixed is not None and fixed % self.align:
-            raise ValueError(f"tile.fixed {fixed} is not a multiple of align {self.align}")
-        around = max(self.margin.left + self.margin.right, self.margin.top + self.margin.bottom)
-        if fixed is not None and fixed <= around:
-            raise ValueError(f"tile.fixed {fixed} leaves no pixel within margins of {around}")
+        if isinstance(self.fill, (int, float)):
+            for dtype in self.dtype:
+                if reason := why_no_nodata(self.fill, dtype):
+                    raise ValueError(reason.replace("nodata", "fill", 1))
         return self
 
     @property

@@ -11,6 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
+from pesto_runtime.contract.raster import why_no_nodata
 from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.parameters import FedPort, literal_faults
 from pesto_runtime.pipeline.types import (
@@ -314,7 +315,16 @@ def _geometry_faults(
 
 
 def _output_faults(stage: BoundStage, where: str) -> Iterator[BadField]:
-    """Yield the errors of image outputs that are on no grid of the pipeline, or on two."""
+    """Yield the errors of image outputs: on no grid, on two grids, or with impossible nodata."""
+    rasters = {port: made for port, made in stage.makes.items() if isinstance(made, RasterType)}
+    for port, made in rasters.items():
+        reasons = (why_no_nodata(made.nodata, dtype) for dtype in made.dtype)
+        if reason := next(filter(None, reasons), None):
+            yield BadField(
+                f"{where}/process",
+                f"output {port!r}: {reason}; declare another nodata, or the dtype of the output",
+                stage.description.name,
+            )
     scales = {
         port: output.scale for port, output in stage.makes.items() if isinstance(output, RasterType)
     }

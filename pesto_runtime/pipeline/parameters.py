@@ -53,10 +53,8 @@ class FedPort:
 
     def faults(self, value: JsonValue, pointer: str) -> Iterator[BadField]:
         """Yield every field of a value that the port does not accept."""
-        definitions = self.description.known.input.get("definitions", {})
-        schema = {**self.port.schema, "definitions": definitions}
         try:
-            yield from schema_faults(schema, value, pointer=pointer)
+            yield from schema_faults(self.description.schema_of(self.port), value, pointer=pointer)
         except InvalidContract as error:
             process = self.description.name
             detail = f"the schema that {process} declares is invalid: {error.detail}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pesto_runtime.raster.picking import picked_numbers
 from pesto_runtime.raster.read import read_image, read_scene
 from pesto_runtime.run.callers import caller_for
 from pesto_runtime.run.services import find
+from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -145,12 +145,5 @@ def _given(port: Port, text: str | None) -> np.ndarray | None:
 
 
 def _value(said: Description, name: str, text: str) -> JsonValue:
-    """Read a value of the command line: a text where the schema is a string, else JSON."""
     port = said.input(name)
-    if port is not None and port.schema.get("type") == "string":
-        return text
-    try:
-        value: JsonValue = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"-i {name}: {text!r} is not JSON: {error}") from error
-    return value
+    return typed_text(said.schema_of(port) if port else {}, text)

@@ -6,6 +6,8 @@ The function itself is not changed or wrapped; its contract is its attribute `__
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, get_args, overload
 
@@ -27,12 +29,13 @@ from pesto_runtime.processor.ports import (
 from pesto_runtime.processor.values import FOLDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pesto_runtime.contract import Fold, Tileable
 
 F = TypeVar("F", bound="Callable[..., object]")
 _ATTRIBUTE = "__pesto__"
+_collected: ContextVar[dict[str, InvalidContract] | None] = ContextVar("collected", default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,21 @@ def process(
     return lambda function: _decorated(function, options)
 
 
+@contextmanager
+def collected_errors() -> Iterator[dict[str, InvalidContract]]:
+    """Collect the errors of functions that are decorated in the block, by name.
+
+    Without the block, `@process` raises. A file that is loaded as a target may have other processes
+    than the wrong one.
+    """
+    errors: dict[str, InvalidContract] = {}
+    token = _collected.set(errors)
+    try:
+        yield errors
+    finally:
+        _collected.reset(token)
+
+
 def contract_of(function: object) -> FunctionContract | None:
     """Return the contract of a decorated function; None for any other object."""
     contract = getattr(function, _ATTRIBUTE, None)
@@ -86,6 +104,17 @@ def contract_of(function: object) -> FunctionContract | None:
 
 
 def _decorated(function: F, options: ProcessOptions) -> F:
+    try:
+        vars(function)[_ATTRIBUTE] = _contract(function, options)
+    except InvalidContract as error:
+        collected = _collected.get()
+        if collected is None:
+            raise
+        collected[getattr(function, "__name__", "")] = error
+    return function
+
+
+def _require_plain(function: object) -> None:
     if not inspect.isfunction(function):
         raise InvalidContract(
             f"@process is for functions, not an object of {type(function).__name__}: write a "
@@ -97,11 +126,10 @@ def _decorated(function: F, options: ProcessOptions) -> F:
             f"{function.__name__}() is {kind}, and @process is for plain functions: write `def` "
             "and return the outputs; workers call it side by side"
         )
-    vars(function)[_ATTRIBUTE] = _contract(function, options)
-    return function
 
 
 def _contract(function: Callable[..., object], options: ProcessOptions) -> FunctionContract:
+    _require_plain(function)
     title = f"{function.__name__}()"
     _require_valid_options(options, title)
     signature = read_signature(function)

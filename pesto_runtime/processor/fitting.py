@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pesto_runtime.contract import Description
+    from pesto_runtime.processor.ports import PortSpec
 
 _NOTHING = Window(0, 0, 0, 0)
 
@@ -113,6 +114,17 @@ class FittedCall:
                 f"{self.extent.width} columns, which are not multiples of align {step.align}, as "
                 "at a scene's far edge: `fill` in the contract extends them"
             ) from error
+
+
+def whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> TileInfo:
+    """Return the tile of a call without one: the whole array, as a whole scene."""
+    for port in ports:
+        pixels = arguments.get(port.name)
+        if port.kind == "image" and not port.is_mask and isinstance(pixels, np.ndarray):
+            _, height, width = pixels.shape
+            window = Window(0, 0, width, height)
+            return TileInfo(read=window, write=window, scene_size=(width, height))
+    raise InvalidInput("a process that receives its tile requires an image")
 
 
 def _step(description: Description) -> Step:

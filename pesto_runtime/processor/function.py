@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
-from pesto_runtime.contract import TileInfo, Window, bad_fields
+from pesto_runtime.contract import TileInfo, bad_fields
 from pesto_runtime.errors import (
     AlgorithmFailed,
     BadField,
@@ -27,7 +27,8 @@ from pesto_runtime.errors import (
     PestoError,
     shortened,
 )
-from pesto_runtime.processor.fitting import FittedCall
+from pesto_runtime.processor.fitting import FittedCall, whole_tile
+from pesto_runtime.processor.hints import validate_json
 from pesto_runtime.processor.values import (
     encode_value,
     image_faults,
@@ -159,7 +160,7 @@ class FunctionProcessor:
         arguments, faults = _arguments(self.contract.inputs, inputs)
         require_no_faults(name, faults)
         if self.contract.tile is not None:
-            arguments[self.contract.tile] = tile or _whole_tile(self.contract.inputs, arguments)
+            arguments[self.contract.tile] = tile or whole_tile(self.contract.inputs, arguments)
         # Checked without the lock, which would cost every call; `setup` checks again with it.
         if not self._ready.is_set():
             self.setup()
@@ -249,6 +250,8 @@ def _arguments(
             arguments[port.name] = None  # of an image that is absent
         elif port.required:
             faults.append(BadField(f"/{port.name}", "is required"))
+        elif port.make_default is not None:
+            arguments[port.name] = port.make_default()
     return arguments, faults
 
 
@@ -280,7 +283,7 @@ def _read_json(port: PortSpec, value: object, arguments: dict[str, object]) -> I
         # Strict mode accepts a list for a tuple only in JSON, not in Python values:
         # https://docs.pydantic.dev/latest/concepts/strict_mode/
         text = json.dumps(value, allow_nan=False)
-        arguments[port.name] = port.adapter.validate_json(text, strict=True)
+        arguments[port.name] = validate_json(port.adapter, text)
     except ValidationError as error:
         yield from bad_fields(error, prefix=f"/{port.name}", value=value)
     except (TypeError, ValueError) as error:
@@ -309,17 +312,6 @@ def _partial_value(key: str, value: object) -> object:
     if isinstance(value, np.ndarray) and value.ndim:
         return value
     return encode_value(key, value)
-
-
-def _whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> TileInfo:
-    """Return the tile of a call without one: the whole array, as a whole scene."""
-    for port in ports:
-        pixels = arguments.get(port.name)
-        if port.kind == "image" and not port.is_mask and isinstance(pixels, np.ndarray):
-            _, height, width = pixels.shape
-            window = Window(0, 0, width, height)
-            return TileInfo(read=window, write=window, scene_size=(width, height))
-    raise InvalidInput("a process that receives its tile requires an image")
 
 
 def _window(description: Description, inputs: Mapping[str, object]) -> tuple[int, int] | None:

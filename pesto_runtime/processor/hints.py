@@ -6,6 +6,7 @@ Inputs and outputs of a process are made from the parts in `ports`.
 from __future__ import annotations
 
 import functools
+import json
 import operator
 import sys
 import types
@@ -26,8 +27,9 @@ from typing import (
 
 import numpy as np
 import typing_extensions
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.fields import FieldInfo
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidContract
@@ -69,8 +71,9 @@ class Hint:
                 base, metadata = arguments[0], (*arguments[1:], *metadata)
             elif origin in (Required, NotRequired):
                 base = arguments[0]
-            elif origin in (Union, types.UnionType) and _is_optional(arguments):
-                optional, base = True, next(a for a in arguments if a is not type(None))
+            elif origin in (Union, types.UnionType) and type(None) in arguments:
+                others = [each for each in arguments if each is not type(None)]
+                optional, base = True, functools.reduce(operator.or_, others)
             else:
                 return cls(whole, base, optional, metadata)
 
@@ -97,6 +100,12 @@ class Hint:
         return " ".join(each for each in self.metadata if isinstance(each, str))
 
     @property
+    def field(self) -> FieldInfo | None:
+        """The pydantic field of the hint that states a default; None without one."""
+        fields = (each for each in self.metadata if isinstance(each, FieldInfo))
+        return next((each for each in fields if not each.is_required()), None)
+
+    @property
     def is_array(self) -> bool:
         """Whether the type is a numpy array."""
         return _array_type(self.base)
@@ -118,10 +127,6 @@ class Hint:
             name = getattr(scalar[0], "__name__", "")
             return name if name in NUMERIC_DTYPES else None
         return None
-
-
-def _is_optional(arguments: tuple[object, ...]) -> bool:
-    return len(arguments) == 2 and type(None) in arguments
 
 
 def _array_type(base: object) -> bool:
@@ -161,6 +166,30 @@ def adapter_of(hint: object, where: str) -> TypeAdapter[object]:
             "TypedDict or a pydantic model, np.ndarray for an image, list[np.ndarray] for images"
         ) from error
     return adapter
+
+
+def validate_json(adapter: TypeAdapter[object], text: str) -> object:
+    """Validate JSON text strictly; 2.0 is an integer, as in JSON Schema.
+
+    Raises:
+        ValidationError: the value does not fit the type.
+    """
+    try:
+        return adapter.validate_json(text, strict=True)
+    except ValidationError:
+        whole = json.dumps(json.loads(text, parse_float=_whole_number))
+        if whole == text:
+            raise
+        try:
+            return adapter.validate_json(whole, strict=True)
+        except ValidationError:
+            pass  # the first error has the values as they were given
+        raise
+
+
+def _whole_number(text: str) -> float | int:
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _portable(hint: object) -> object:

@@ -26,7 +26,7 @@ from pesto_runtime.errors import (
     NotFound,
     shortened,
 )
-from pesto_runtime.processor.authoring import FunctionContract, contract_of
+from pesto_runtime.processor.authoring import FunctionContract, collected_errors, contract_of
 from pesto_runtime.processor.function import FunctionProcessor, author_code
 from pesto_runtime.processor.modules import ModuleSpace
 from pesto_runtime.processor.project import load_project
@@ -40,7 +40,7 @@ from pesto_runtime.processor.sources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from pesto_runtime.processor.protocol import Processor
@@ -54,11 +54,12 @@ _gate = threading.RLock()
 
 @dataclass(frozen=True)
 class _LoadedModule:
-    """A module, its build, and its source files as they were compiled."""
+    """A module, its build, its source files as they were compiled, and its wrong processes."""
 
     module: ModuleType
     build: str
     sources: tuple[Source, ...]
+    errors: Mapping[str, InvalidContract]
 
     @property
     def is_fresh(self) -> bool:
@@ -176,14 +177,19 @@ def _load_file(path: Path) -> _LoadedModule:
         raise NotFound(f"{path}: there is no such file; {hint}")
     space = ModuleSpace(path.parent)
     try:
-        with author_code(f"loading {path.name}", path.parent), space.active():
+        with (
+            author_code(f"loading {path.name}", path.parent),
+            space.active(),
+            collected_errors() as errors,
+        ):
             module, source = _executed(path)
     except AlgorithmFailed as error:
         if isinstance(error.__cause__, (AttributeError, ImportError)):
             raise AlgorithmFailed(f"{error.detail}{_hidden_modules(path.parent)}") from error
         raise
     sources = (source, *space.sources())
-    _files[path] = _LoadedModule(module, sources_digest(path.parent, sources=sources), sources)
+    build = sources_digest(path.parent, sources=sources)
+    _files[path] = _LoadedModule(module, build, sources, errors)
     return _files[path]
 
 
@@ -226,7 +232,7 @@ def _load_module(name: str, base: Path) -> _LoadedModule:
         return known  # Python does not import it again: its build is that of the imported files
     sys.path.insert(0, str(base))
     try:
-        with author_code(f"loading {name}", base):
+        with author_code(f"loading {name}", base), collected_errors() as errors:
             _compile_from_source(name)
             module = importlib.import_module(name)
     except AlgorithmFailed as error:
@@ -240,7 +246,7 @@ def _load_module(name: str, base: Path) -> _LoadedModule:
     file = Path(module.__file__ or "")
     if not file.is_file():
         raise NotFound(f"{name}: is a package without a file; name the module of the function")
-    _modules[name] = _LoadedModule(module, _package_build(module), ())
+    _modules[name] = _LoadedModule(module, _package_build(module), (), errors)
     return _modules[name]
 
 
@@ -284,8 +290,12 @@ def _function(place: str, name: str, base: Path | None) -> FunctionProcessor:
     contract = contract_of(found)
     if contract is not None:
         return _cached(contract, loaded.build, name)
+    wrong = loaded.errors.get(getattr(found, "__name__", name))
+    if wrong is not None:
+        raise InvalidContract(wrong.detail, fields=wrong.fields)
     known = [f"{place}:{key}" for key, each in vars(loaded.module).items() if contract_of(each)]
     choice = f"there is {', '.join(sorted(known))}" if known else "the module has none"
+    choice += "".join(f"; {place}:{key} is wrong: {e}" for key, e in loaded.errors.items())
     if callable(found):
         raise InvalidContract(
             f"{place}:{name} is not a process: decorate it with @pesto_runtime.process; {choice}"

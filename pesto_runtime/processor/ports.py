@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import typing_extensions
@@ -45,6 +46,8 @@ class PortSpec:
         adapter: Pydantic's adapter for its values; None for images.
         default: Its default as JSON; valid only if `has_default`.
         has_default: Whether the description has a default.
+        make_default: Makes the default that the hint states, `Field(default=…)`, and the function
+            does not have itself.
         vector: Its vector contract; None for any other kind.
     """
 
@@ -57,6 +60,7 @@ class PortSpec:
     adapter: TypeAdapter[object] | None = None
     default: JsonValue = None
     has_default: bool = False
+    make_default: Callable[[], object] | None = None
     vector: VectorContract | None = None
 
     @property
@@ -193,19 +197,16 @@ def _require_named(parameter: inspect.Parameter, where: str) -> None:
 
 
 def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
-    absent = parameter.default is inspect.Parameter.empty
+    absent, field = parameter.default is inspect.Parameter.empty, hint.field
     port = _port(parameter.name, hint, where)
-    if hint.name:
-        raise InvalidContract(
-            f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
-        )
-    misplaced = [field for field in _OUTPUT_ONLY if field in (port.declared or {})]
-    if misplaced:
-        raise InvalidContract(f"{where}: {misplaced[0]} belongs to the output; move it there")
+    _require_input(port, hint, where)
+    if port.is_mask and not absent:
+        raise InvalidContract(f"{where}: a mask is always passed; remove its default")
     if port.is_mask:
-        if not absent:
-            raise InvalidContract(f"{where}: a mask is always passed; remove its default")
         return replace(port, required=False)
+    if absent and field is not None and port.adapter is not None:
+        make = partial(field.get_default, call_default_factory=True, validated_data={})
+        return _with_made_default(port, make, where)
     port = replace(port, required=absent)
     if absent:
         return port
@@ -216,14 +217,36 @@ def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
     return _with_default(port, parameter.default, where)
 
 
+def _require_input(port: PortSpec, hint: Hint, where: str) -> None:
+    if hint.name:
+        raise InvalidContract(
+            f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
+        )
+    misplaced = [name for name in _OUTPUT_ONLY if name in (port.declared or {})]
+    if misplaced:
+        raise InvalidContract(f"{where}: {misplaced[0]} belongs to the output; move it there")
+
+
+def _with_made_default(port: PortSpec, make: Callable[[], object], where: str) -> PortSpec:
+    port = replace(port, required=False, make_default=make)
+    found = _with_default(port, make(), where)
+    if found.default != _with_default(port, make(), where).default:
+        raise InvalidContract(
+            f"{where}: its default_factory returns another value each time, but a default is a "
+            "part of the description; make it `... | None = None` and compute it inside"
+        )
+    return found
+
+
 def _with_default(port: PortSpec, default: object, where: str) -> PortSpec:
     adapter = port.adapter or TypeAdapter(object)
-    if default is None and not port.optional:
-        raise InvalidContract(f"{where}: its default is None; annotate it `... | None`")
     try:
         adapter.validate_python(default)
         encoded = encode_value(port.name, default)
     except ValidationError as error:
+        if default is None:
+            message = f"{where}: its default is None; annotate it `... | None`"
+            raise InvalidContract(message) from error
         reason = error.errors(include_url=False)[0]["msg"]
         raise InvalidContract(
             f"{where}: its default {shortened(default)} breaks its own contract: {reason}"

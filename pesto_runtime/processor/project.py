@@ -30,7 +30,7 @@ from pesto_runtime.processor.values import (
     output_images,
     require_no_faults,
 )
-from pesto_runtime.schema import surely_fits
+from pesto_runtime.schema import main_errors, surely_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -360,7 +360,7 @@ class _InputValidator:
         """Yield the errors of a value."""
         if self._surely_fits(value):
             return
-        for error in self._validator.iter_errors(value):
+        for error in main_errors(self._validator.iter_errors(value)):
             pointer = "".join(f"/{part}" for part in (self._name, *error.absolute_path))
             yield BadField(pointer, error.message[:200], shortened(error.instance))
 

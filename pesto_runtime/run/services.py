@@ -101,7 +101,7 @@ def find(
     """
     found = described_at(targets, base)
     said = found.description
-    description = said.overlaid(overlay) if overlay else said
+    description = _overlaid(said, overlay)
     is_remote = is_url(targets[0])
     service = Service(
         targets=tuple(targets) if is_remote else (_absolute(targets[0], base),),
@@ -242,6 +242,15 @@ class _ServiceEntry:
     transports: tuple[str, ...] = ()
 
 
+def _overlaid(said: Description, overlay: Mapping[str, JsonValue] | None) -> Description:
+    if not overlay:
+        return said
+    try:
+        return said.overlaid(overlay)
+    except InvalidContract as error:
+        raise InvalidContract(f"overlay: {error.detail}", fields=error.fields) from error
+
+
 def _absolute(target: str, base: Path | None) -> str:
     """Make the file of a target absolute: the run's workers may have another working directory."""
     if target.startswith(LIVE):
@@ -252,7 +261,7 @@ def _absolute(target: str, base: Path | None) -> str:
 
 
 def _from_catalog(entry: _ServiceEntry, saved: Description) -> Discovered:
-    description = saved.overlaid(entry.overlay) if entry.overlay else saved
+    description = _overlaid(saved, entry.overlay)
     build = f"{saved.name}@{saved.version}"
     service = Service(
         targets=entry.targets,
@@ -319,7 +328,10 @@ def _saved_entry(file: Path) -> tuple[str, _ServiceEntry]:
     document = _read_object(file)
     if "url" not in document or "description" not in document:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
-    saved = Description.parse(document["description"])
+    try:
+        saved = Description.parse(document["description"])
+    except InvalidContract as error:
+        raise InvalidContract(f"{file}: {error.detail}", fields=error.fields) from error
     targets, overlay = _targets(document["url"]), _overlay(document, file)
     # Without the key, assume a service of this package: only PESTO 1.7.2 accepts none of its types.
     known = document.get("transports", ["*/*"])

@@ -21,6 +21,7 @@ from pesto_runtime.client.transport import HEADER
 from pesto_runtime.errors import Busy, PestoError, TooLarge, Unreachable
 from pesto_runtime.hrefs import is_loopback
 from pesto_runtime.service.problems import error_response
+from pesto_runtime.service.request import parse_query
 from pesto_runtime.service.runner import (
     INLINE_BYTES,
     JSON_TYPE,
@@ -170,7 +171,7 @@ class ProcessEndpoint:
     async def _payload(self, request: Request, media_type: str) -> Payload:
         headers = headers_of(request.scope)
         body = await read_body(request, headers, self._limits.body_bytes)
-        query = dict(request.query_params) if request.scope["query_string"] else {}
+        query = parse_query(request.scope["query_string"], self._description)
         trace = headers.get(HEADER, "")
         if isinstance(body, bytes):
             return Payload(body, media_type, query, headers.get("accept", ""), trace=trace)

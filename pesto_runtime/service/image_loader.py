@@ -25,7 +25,8 @@ from pesto_runtime.raster.opening import DRIVERS
 from pesto_runtime.raster.picking import taken_for
 from pesto_runtime.raster.read import read_for
 from pesto_runtime.raster.side_files import side_files
-from pesto_runtime.service.request import LongText, RawImage
+from pesto_runtime.service.long_texts import LongText
+from pesto_runtime.service.request import RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

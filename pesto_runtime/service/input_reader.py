@@ -16,9 +16,10 @@ from jsonschema.exceptions import best_match
 from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarge, shortened
 from pesto_runtime.processor import OwnedInputs
 from pesto_runtime.raster.validity import add_masks
-from pesto_runtime.schema import surely_fits
+from pesto_runtime.schema import main_errors, surely_fits
 from pesto_runtime.service.image_loader import Allowance, parse_roi
-from pesto_runtime.service.request import LongText, RawImage
+from pesto_runtime.service.long_texts import LongText
+from pesto_runtime.service.request import RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,8 +119,9 @@ class InputReader:
         others = {name: known[name] for name in known if name not in self._image_names}
         if self._surely_fits(others):
             return
-        for error in self._validator.iter_errors(known):
-            inner = best_match([error]) or error  # the error of the nearest branch of an anyOf
+        errors = list(self._validator.iter_errors(known))
+        found = [best_match([each]) or each for each in errors]  # of the nearest branch of an anyOf
+        for inner in main_errors(found):
             pointer = "".join(f"/{_escaped(str(part))}" for part in inner.absolute_path)
             faults.add(pointer, _validation_message(inner), inner.instance)
 

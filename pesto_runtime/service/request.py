@@ -6,19 +6,18 @@ Only the form is checked: JSON, parts of a form, known options. `input_reader` v
 from __future__ import annotations
 
 import json
-import mmap
-import re
-import secrets
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
 from pesto_runtime.client.multipart import Part, is_form, read_parts
 from pesto_runtime.contract import CallOptions, bad_fields
 from pesto_runtime.errors import BadField, BadRequest, InvalidInput, PestoError, shortened
-from pesto_runtime.schema import STRICT_JSON, typed_text
+from pesto_runtime.schema import STRICT_JSON, schema_faults, typed_text
+from pesto_runtime.service.long_texts import LongText, read_long_json, restored
 from pesto_runtime.service.runner import (
     BYTES_TYPE,
     JSON_TYPE,
@@ -29,27 +28,28 @@ from pesto_runtime.service.runner import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    import mmap
+    from collections.abc import Mapping
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.service.runner import Payload, Spool
 
-    Parse: TypeAlias = Callable[[bytes], JsonValue]
-
 
 RESERVED = "pesto"
+_FILE_TYPES = (
+    BYTES_TYPE,
+    "application/geotiff",
+    "application/tiff",
+    "application/x-geotiff",
+    "application/x-tiff",
+)
+"""Media types of parts that are files of an image, whatever its format."""
 
 _NO_OPTIONS = CallOptions()
 _ABSENT = object()
-_STRIDE_BYTES = 64 << 10
-_PROBE_BYTES = 64
-_PLAIN = re.compile(rb"[A-Za-z0-9+/=]*+")
-_PIECE_BYTES = 1 << 20  # a multiple of 4, so that each piece is valid base64
-_SHOWN_BYTES = 200
 _URLENCODED = "application/x-www-form-urlencoded"
-_REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,28 @@ def _shown(value: object) -> str | None:
     return None if value is _ABSENT else shortened(value)
 
 
+def parse_query(text: bytes, description: Description) -> dict[str, str]:
+    """Parse a query string.
+
+    Raises:
+        BadRequest: it is not UTF-8.
+        InvalidInput: a parameter of an input is given twice.
+    """
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the query {shortened(text)} is not UTF-8: {error}") from error
+    names = [name for name, _ in pairs]
+    known = [*(port.name for port in description.inputs), RESERVED]
+    twice = sorted({name for name in names if names.count(name) > 1 and name in known})
+    if twice:
+        faults = (BadField(f"/{name}", "is given twice in the query") for name in twice)
+        raise InvalidInput.of(f"inputs of {description.name!r}", faults)
+    return dict(pairs)
+
+
 def read_payload(payload: Payload, description: Description, faults: Faults) -> ParsedRequest:
     """Parse a request; wrong options are added to the faults.
 
@@ -143,13 +165,15 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
             return json_call(read_json(payload.body, _body_name(payload.media_type)), faults)
         return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
-        name: typed_text(found.schema if (found := description.input(name)) else {}, text)
-        for name, text in payload.query.items()
-        if name != RESERVED
+        each.name: typed_text(description.schema_of(each), payload.query[each.name])
+        for each in description.inputs
+        if each.name in payload.query and each.name != RESERVED
     }
     values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
-    return ParsedRequest(values, _options(options and read_json(options, "?pesto"), faults))
+    unknown = tuple(name for name in payload.query if name not in {*values, RESERVED})
+    read = _options(options and read_json(options, "?pesto"), faults)
+    return ParsedRequest(values, read, unknown)
 
 
 def _body_name(media_type: str) -> str:
@@ -219,22 +243,36 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Pa
             options = read_json(part.data, "the part 'pesto'")
         elif port is None:
             unknown.append(part.name)  # ignored, as in JSON
+        elif not part.data and not port.required and _is_left_empty(part, port, description):
+            continue
         elif port.kind == "images":
-            value = _part_value(part, port, faults)
+            value = _part_value(part, port, description, faults)
             lists.setdefault(part.name, []).extend(value if isinstance(value, list) else [value])
         elif part.name in values:
             faults.add(f"/{part.name}", "is given twice; only a list of images has several parts")
         else:
-            values[part.name] = _part_value(part, port, faults)
+            values[part.name] = _part_value(part, port, description, faults)
     return ParsedRequest({**values, **lists}, _options(options, faults), tuple(unknown))
 
 
-def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
+def _is_left_empty(part: Part, port: Port, description: Description) -> bool:
+    """Return whether a part is a field of a form that was not filled in."""
+    if port.kind in ("image", "images"):
+        return True
+    return part.media_type != JSON_TYPE and bool(
+        list(schema_faults(description.schema_of(port), ""))
+    )
+
+
+def _part_value(
+    part: Part, port: Port, description: Description, faults: Faults
+) -> RawImage | JsonValue:
     """Return an image if the media type is one, or a file for an image port; else JSON or text."""
     takes_images = port.kind in ("image", "images")
-    is_bytes = part.media_type == BYTES_TYPE or bool(part.filename and not part.media_type)
+    is_bytes = part.media_type in _FILE_TYPES or bool(part.filename and not part.media_type)
     if takes_images and (is_bytes or is_image_type(part.media_type)):
-        return RawImage(part.data, part.media_type or BYTES_TYPE)
+        is_declared = is_image_type(part.media_type)
+        return RawImage(part.data, part.media_type if is_declared else BYTES_TYPE)
     if part.media_type == JSON_TYPE:
         return read_json(part.data, f"the part {part.name!r}")
     try:
@@ -245,7 +283,7 @@ def _part_value(part: Part, port: Port, faults: Faults) -> RawImage | JsonValue:
         return None
     if takes_images:  # base64 has no brace
         return read_json(text, f"the part {part.name!r}") if text.startswith("{") else text
-    return typed_text(port.schema, text)
+    return typed_text(description.schema_of(port), text)
 
 
 def read_json(text: bytes | str, what: str) -> JsonValue:
@@ -277,90 +315,3 @@ def _options(document: JsonValue, faults: Faults) -> CallOptions:
     except InvalidInput as error:  # of a window, which checks itself
         faults.add_error(f"/{RESERVED}", error)
     return _NO_OPTIONS
-
-
-@dataclass(frozen=True, eq=False)
-class LongText:
-    """A long base64 string inside a body.
-
-    Attributes:
-        begins: Its first characters, for messages.
-    """
-
-    begins: str
-    _source: mmap.mmap
-    _begin: int
-    _end: int
-
-    def __len__(self) -> int:
-        return self._end - self._begin
-
-    def text(self) -> str:
-        """Return a copy of the string."""
-        return self._source[self._begin : self._end].decode("ascii")
-
-    def consumed(self) -> Iterator[bytes]:
-        """Yield the string in pieces of 1 MiB, once: the memory of each is freed after it."""
-        freed = self._begin + -self._begin % mmap.PAGESIZE
-        for begin in range(self._begin, self._end, _PIECE_BYTES):
-            end = min(begin + _PIECE_BYTES, self._end)
-            yield self._source[begin:end]
-            whole_pages = (end - freed) // mmap.PAGESIZE * mmap.PAGESIZE
-            # MADV_REMOVE punches a hole into the memory file, so that a body and the image decoded
-            # from it never need their memory at the same time, https://man7.org/linux/man-pages/man2/madvise.2.html
-            if _REMOVE is not None and whole_pages > 0:
-                self._source.madvise(_REMOVE, freed, whole_pages)
-                freed += whole_pages
-
-
-def read_long_json(spool: Spool, parse: Parse) -> tuple[JsonValue, Mapping[str, LongText]]:
-    """Parse a body whose long base64 strings are replaced by short placeholders.
-
-    Args:
-        spool: The body; it is consumed.
-        parse: Parses JSON; its errors are not caught.
-
-    Returns:
-        The document, and the long string of each placeholder in it.
-    """
-    source = spool.shared()
-    # A random prefix, so that no string of the body is taken for a placeholder.
-    prefix, texts = secrets.token_hex(16), dict[str, LongText]()
-    pieces, at = [], 0
-    for begin, end in _long_strings(source):
-        name = f"{prefix}{len(texts)}"
-        first = source[begin : min(end, begin + _SHOWN_BYTES)].decode("ascii")
-        texts[name] = LongText(first, source, begin, end)
-        pieces += [source[at:begin], name.encode()]
-        at = end
-    return parse(b"".join((*pieces, source[at:]))), texts
-
-
-def restored(value: JsonValue, texts: Mapping[str, LongText]) -> JsonValue:
-    """Return a value with its placeholders replaced by the long strings."""
-    if isinstance(value, str):
-        return texts[value].text() if value in texts else value
-    if isinstance(value, list):
-        return [restored(each, texts) for each in value]
-    if isinstance(value, dict):
-        return {key: restored(each, texts) for key, each in value.items()}
-    return value
-
-
-def _long_strings(source: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of each long base64 string, without its quotes.
-
-    Only every 64 KiB, a few bytes are examined: a longer string covers one of these places. It has
-    no backslash between its quotes, so the second quote ends a string if the first begins one.
-    """
-    floor = at = 0
-    while (at := at + _STRIDE_BYTES) + _PROBE_BYTES < len(source):
-        if not _PLAIN.fullmatch(source, at, at + _PROBE_BYTES):
-            continue
-        begin, end = source.rfind(b'"', floor, at) + 1, source.find(b'"', at)
-        if end < 0:
-            return
-        is_begun = begin > floor and source[begin - 2 : begin - 1] != b"\\"
-        if is_begun and _PLAIN.fullmatch(source, begin, end):
-            yield begin, end
-        floor = at = end + 1
