@@ -27,10 +27,10 @@ OWN_FILES = ("result", "report", "holes")
 
 
 _DECLARED_BY = {
-    "nodata (None for none)": {"nodata"},
-    "values": {"scale", "offset", "unit"},
+    "`nodata` (None for none)": {"nodata"},
+    "`values`": {"scale", "offset", "unit"},
 }
-"""Field of the contract -> facts that an output declares by it."""
+"""How an output declares facts -> these facts."""
 
 
 @dataclass(frozen=True)
@@ -348,12 +348,10 @@ def _lost_facts(pipeline: Pipeline, types: Mapping[str, ValueType]) -> Iterator[
     for name, value in pipeline.outputs.items():
         made = types.get(str(value))
         if isinstance(made, RasterType) and made.lost:
-            ways = [
-                f"`{way}`" for way, facts in _DECLARED_BY.items() if made.lost.intersection(facts)
-            ]
+            ways = [way for way, facts in _DECLARED_BY.items() if made.lost & facts]
             yield BadField(
                 json_pointer("outputs", name),
-                f"{value} does not keep {' and '.join(sorted(made.lost))} of $inputs.{made.scene}, "
+                f"{value} does not keep {', '.join(sorted(made.lost))} of $inputs.{made.scene}, "
                 f"because its bands or dtype differ: declare {' and '.join(ways)} at its port",
             )
 

@@ -20,6 +20,7 @@ from pesto_runtime.contract import (
     Scene,
     Stage,
 )
+from pesto_runtime.contract.raster import why_no_nodata
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
         source,
         bands=bands,
         dtype=dtype,
-        nodata=source.nodata if same and raster.inherits_nodata else raster.nodata,
+        nodata=_held_nodata(source) if same and raster.inherits_nodata else raster.nodata,
         scale=source.scale * raster.scale,
         in_order=source.in_order and raster.bands is None,
         values=values,
@@ -230,12 +231,21 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
 def _image_type(port: Port, bound: RasterType, taken: RasterType) -> RasterType:
     raster = port.raster or RasterContract()
     made = made_type(raster, taken)
-    lost = {*bound.lost, *(["nodata"] if bound.nodata is not None else []), *_meanings(taken)}
+    lost = {
+        *bound.lost,
+        *(["nodata"] if _held_nodata(bound) is not None else []),
+        *_meanings(taken),
+    }
     if made.nodata is not None or not raster.inherits_nodata:
         lost.discard("nodata")
     if made.values or raster.values is not None or raster.bands is not None:
         lost -= {"scale", "offset", "unit"}
     return replace(made, lost=frozenset(lost))
+
+
+def _held_nodata(raster: RasterType) -> float | None:
+    """Return nodata; None for a value that no pixel can have, which scenes may state."""
+    return None if any(why_no_nodata(raster.nodata, d) for d in raster.dtype) else raster.nodata
 
 
 def _meanings(raster: RasterType) -> Iterator[str]:

@@ -215,8 +215,8 @@ def test_an_output_without_a_pixel_is_refused() -> None:
     ("output", "lost"),
     [
         (image(), ""),
-        (image(dtype="float32"), "nodata and offset and scale and unit"),
-        (image(dtype="float32", nodata=1), "offset and scale and unit"),
+        (image(dtype="float32"), "nodata, offset, scale, unit"),
+        (image(dtype="float32", nodata=1), "offset, scale, unit"),
         (image(dtype="float32", values={"unit": "K"}), "nodata"),
         (image(dtype="float32", nodata=None, values={}), ""),
         (image(bands=["class"], dtype="uint8"), "nodata"),

@@ -13,6 +13,7 @@ from pesto_runtime.errors import RasterUnreadable, SceneChanged
 from pesto_runtime.hrefs import Gate, file_href
 from pesto_runtime.raster.identity import identity_of, unchanged
 from pesto_runtime.raster.image import UNBOUNDED
+from pesto_runtime.raster.inheritance import output_image
 from pesto_runtime.raster.read import read_image, read_scene
 from pesto_runtime.service.image_loader import ImageLoader
 from tests.support.file_server import serving
@@ -183,3 +184,13 @@ def test_a_transform_of_a_side_file_moves_with_the_window(tmp_path: Path) -> Non
     image = read_image(str(path), window=Window(3, 2, 4, 5))
     assert image.transform is not None
     assert Affine(*image.transform) == Affine(*PLACE) @ Affine.translation(3, 2)
+
+
+def test_a_nodata_value_that_no_pixel_can_have_is_not_inherited(tmp_path: Path) -> None:
+    """Of uint8, as some tools write it beside a raster; one that a pixel can have is (control)."""
+    path = bare(tmp_path / "a.tif")
+    for nodata, inherited in ((7.5, None), (7, 7)):
+        (tmp_path / "a.tif.aux.xml").write_text(PAM.replace(">7<", f">{nodata}<"))
+        image = read_image(str(path))
+        assert image.nodata == nodata
+        assert output_image(image.pixels, None, image, covers=True).nodata == inherited
