@@ -230,7 +230,7 @@ class _Step:
 
 def _bound(description: Description, image: Reference, step: _Step) -> dict[str, JsonValue]:
     """Bind an image to the only image input that the step does not bind itself."""
-    free = [port.name for port in description.image_inputs if port.name not in step.inputs]
+    free = [port.name for port in description.data_inputs if port.name not in step.inputs]
     if not free:
         return {}
     return {_only(free, None, f"{description.name} has the image inputs", "NAME="): str(image)}

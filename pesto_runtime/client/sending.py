@@ -25,6 +25,7 @@ from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
 from pesto_runtime.raster.picking import taken_for
 from pesto_runtime.raster.read import read_for
+from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
@@ -157,7 +158,22 @@ def outgoing_of(call: OutgoingCall, described: Described, references: References
             images[name] = _prepared(port, value, references)
         else:
             others[name] = value  # type: ignore[assignment]  # json_text validates it
-    return EncodedCall(call, images, others)
+    return EncodedCall(call, images | _masks(images, described.description), others)
+
+
+def _masks(
+    images: Mapping[str, Sent | list[Sent]], description: Description
+) -> dict[str, Sent | list[Sent]]:
+    """Return masks of images whose form on the wire does not state what is valid."""
+    stated = {
+        name: image
+        for name, image in images.items()
+        if isinstance(image, Image) and (image.mask is not None or image.nodata is not None)
+    }
+    arrays: dict[str, object] = {name: image.pixels for name, image in stated.items()}
+    made = add_masks({**dict.fromkeys(images), **arrays}, description, stated)
+    return {name: Image(array) for name, array in made.items()
+            if name not in images and isinstance(array, np.ndarray)}  # fmt: skip
 
 
 def accepted(call: OutgoingCall, described: Described) -> str:
@@ -221,7 +237,7 @@ def _prepared(port: Port, value: object, references: References) -> Sent:
 def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
     """Return a request whose body is the only image; None if that is not possible."""
     call, images = outgoing.call, outgoing.images
-    ports = described.description.image_inputs
+    ports = described.description.data_inputs
     image = next(iter(images.values()), None)
     if len(ports) != 1 or len(images) != 1 or not isinstance(image, Image):
         return None

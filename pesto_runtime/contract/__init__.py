@@ -13,14 +13,12 @@ from pesto_runtime.contract.call import (
 )
 from pesto_runtime.contract.classification import RasterClass
 from pesto_runtime.contract.description import (
-    GEOMETRIES,
     Description,
     DescriptionDocument,
     Fold,
     Port,
     PortKind,
     Tileable,
-    VectorContract,
     digest,
     merge_patch,
 )
@@ -38,6 +36,7 @@ from pesto_runtime.contract.pipeline import (
 from pesto_runtime.contract.raster import (
     NUMERIC_DTYPES,
     BandValues,
+    Fill,
     Memory,
     RasterContract,
     TileLimits,
@@ -58,6 +57,7 @@ from pesto_runtime.contract.run import (
     StageCost,
 )
 from pesto_runtime.contract.selection import ImageReference, Selection
+from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 
 __all__ = [
     "BLOCK",
@@ -71,6 +71,7 @@ __all__ = [
     "ChunkResult",
     "Description",
     "DescriptionDocument",
+    "Fill",
     "Fold",
     "Hole",
     "ImageCapabilities",

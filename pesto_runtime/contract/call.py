@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, PlainSerializer
 
-from pesto_runtime.contract.geometry import WindowField
+from pesto_runtime.contract.geometry import ReadWindowField, WindowField
 from pesto_runtime.contract.raster import ClosedValue, Nodata, Value
 from pesto_runtime.contract.selection import BandsField
 from pesto_runtime.errors import BadField, json_pointer, shortened
@@ -49,7 +49,8 @@ class TileInfo(ClosedValue):
     """Position of a call's pixels in the scene; passed to a parameter with this type hint.
 
     Attributes:
-        read: The window that the process receives, margin included; pixels of the scene.
+        read: The window that the process receives, margin included; pixels of the scene. It
+            extends beyond the scene where pixels are mirrored (`edge`) or filled (`fill`).
         write: The part of it that is written to the product.
         scene_size: Width and height of the whole scene.
         crs: Authority code (`EPSG:32616`) or WKT2; None for a raster without a CRS.
@@ -62,7 +63,7 @@ class TileInfo(ClosedValue):
         units: Unit of the physical values, per band; None if it is not known.
     """
 
-    read: WindowField
+    read: ReadWindowField
     write: WindowField
     scene_size: tuple[int, int]
     crs: str | None = None

@@ -10,60 +10,23 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import rfc8785
 from pydantic import (
-    BeforeValidator,
     Field,
     JsonValue,
-    PlainSerializer,
     ValidationError,
-    WithJsonSchema,
 )
 
 from pesto_runtime.contract.call import bad_fields
 from pesto_runtime.contract.geometry import Margin
-from pesto_runtime.contract.raster import RasterContract, Value, one_or_list
+from pesto_runtime.contract.raster import Fill, RasterContract, Value
+from pesto_runtime.contract.vector import VectorContract
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-
-GeometryType: TypeAlias = Literal[
-    "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"
-]
-GEOMETRIES: tuple[GeometryType, ...] = get_args(GeometryType)
-"""Geometry types of GeoJSON (RFC 7946), without GeometryCollection."""
-
-
-def _geometries(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-class VectorContract(Value):
-    """What a vector port gives: a GeoJSON FeatureCollection in pixels of the window it was given.
-
-    x is the column and y the row; (0, 0) is the top left corner of the first pixel of the window,
-    margin included, and (0.5, 0.5) that pixel's centre. Where the process also makes images of
-    another scale, they are pixels of those.
-    """
-
-    geometry: Annotated[
-        tuple[GeometryType, ...],
-        BeforeValidator(_geometries),
-        PlainSerializer(one_or_list),
-        WithJsonSchema({"oneOf": [
-            {"enum": list(GEOMETRIES)},
-            {"type": "array", "items": {"enum": list(GEOMETRIES)}},
-        ]}),
-    ] = Field(default=(), description="One type of geometry, or several.")  # fmt: skip
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """Return only the declared fields, in the form of `x-vector`."""
-        document: dict[str, JsonValue] = self.model_dump(mode="json", exclude_unset=True)
-        return document
 
 
 Tileable: TypeAlias = Literal["map", "reduce", "whole"]
@@ -249,6 +212,39 @@ class Description:
                 margin = margin.union(port.raster.margin)
         return margin
 
+    @cached_property
+    def fills(self) -> Mapping[str, Fill]:
+        """Image input -> how its pixels beyond the scene are made; None for none."""
+        rasters = {port.name: port.raster or RasterContract() for port in self.image_inputs}
+        own = {
+            name: "reflect" if raster.edge == "reflect" else raster.fill
+            for name, raster in rasters.items()
+        }
+        # All images of a call have one size: one without its own declaration follows the first.
+        first = next((fill for fill in own.values() if fill is not None), None)
+        fills = {name: first if fill is None else fill for name, fill in own.items()}
+        for name, image in self.masks.items():
+            # A pixel that is added is as valid as the one that it repeats; a number is no data.
+            repeated = fills[image] if isinstance(fills[image], str) else 0
+            if own[name] is None and first is not None:
+                fills[name] = repeated
+        return fills
+
+    @cached_property
+    def masks(self) -> Mapping[str, str]:
+        """Mask -> the image input whose valid pixels it marks."""
+        return _masks(self.inputs)
+
+    @cached_property
+    def data_inputs(self) -> tuple[Port, ...]:
+        """Input ports that take one image each, without masks."""
+        return tuple(port for port in self.image_inputs if port.name not in self.masks)
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether windows may extend beyond the scene, mirrored or filled."""
+        return any(fill is not None for fill in self.fills.values())
+
     def overlaid(self, overlay: Mapping[str, JsonValue]) -> Description:
         """Merge an overlay (RFC 7396) into the description, for keys that the service omits.
 
@@ -346,6 +342,20 @@ def _padding(known: DescriptionDocument) -> int | None:
     return int(padding)
 
 
+def _is_mask(port: Port) -> bool:
+    return port.raster is not None and bool(port.raster.mask)
+
+
+def _masks(inputs: tuple[Port, ...]) -> dict[str, str]:
+    """Return the image of each mask: the one that it names, else the first."""
+    first = next((p.name for p in inputs if p.kind == "image" and not _is_mask(p)), "")
+    return {
+        port.name: port.raster.mask if isinstance(port.raster.mask, str) else first
+        for port in inputs
+        if port.raster is not None and port.raster.mask
+    }
+
+
 def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Iterator[BadField]:
     if (known.tileable == "reduce") != bool(known.x_reduce):
         yield BadField(
@@ -355,6 +365,25 @@ def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Ite
         )
     if known.tileable == "reduce" and "output" in (known.x_reduce or {}):
         yield BadField("/x-reduce/output", "`output` is reserved", None)
-    images = [port for port in inputs if port.kind == "image"]
+    for port in inputs if known.tileable == "reduce" else ():
+        if port.raster is not None and port.raster.fill is not None:
+            yield BadField(
+                json_pointer("input", "properties", port.name, "x-raster", "fill"),
+                "a reduce has no `fill`: pixels that are added would be counted",
+                shortened(port.raster.fill),
+            )
+    yield from _mask_faults(inputs)
+    images = [port for port in inputs if port.kind == "image" and not _is_mask(port)]
     if known.tileable in ("map", "reduce") and not images:
         yield BadField("/tileable", f"{known.tileable!r} needs an image input", known.tileable)
+
+
+def _mask_faults(inputs: tuple[Port, ...]) -> Iterator[BadField]:
+    images = [port.name for port in inputs if port.kind == "image" and not _is_mask(port)]
+    for name, image in _masks(inputs).items():
+        if image not in images:
+            yield BadField(
+                json_pointer("input", "properties", name, "x-raster", "mask"),
+                f"names no image input; there are {', '.join(images) or 'none'}",
+                shortened(image or True),
+            )

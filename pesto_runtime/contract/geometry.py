@@ -214,6 +214,16 @@ def _ratio(value: object) -> Fraction:
     return ratio
 
 
+def _read_window(value: object) -> Window:
+    """Parse a window as `parse_window` does; its offsets may be negative."""
+    if isinstance(value, (list, tuple)) and len(value) == 4:
+        offsets = [n for n in value[:2] if isinstance(n, int) and not isinstance(n, bool)]
+        if len(offsets) == 2:
+            size = _window_field([0, 0, *value[2:]])
+            return Window(offsets[0], offsets[1], size.width, size.height)
+    return _window_field(value)
+
+
 def _window_field(value: object) -> Window:
     try:
         return parse_window(value)
@@ -267,6 +277,22 @@ WindowField = Annotated[
             "minItems": 4,
             "maxItems": 4,
             "prefixItems": [_SIDE, _SIDE, _LENGTH, _LENGTH],
+        }
+    ),
+]
+_OFFSET = {"type": "integer"}
+ReadWindowField = Annotated[
+    Window,
+    BeforeValidator(_read_window),
+    PlainSerializer(list),
+    WithJsonSchema(
+        {
+            "description": "[col_off, row_off, width, height] in pixels, half-open; it extends "
+            "beyond the scene where pixels are mirrored or filled.",
+            "type": "array",
+            "minItems": 4,
+            "maxItems": 4,
+            "prefixItems": [_OFFSET, _OFFSET, _LENGTH, _LENGTH],
         }
     ),
 ]

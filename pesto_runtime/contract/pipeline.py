@@ -31,8 +31,8 @@ _REFERENCE = re.compile(r"^\$(?P<owner>[A-Za-z][A-Za-z0-9_-]*)\.(?P<port>[A-Za-z
 
 _TEXT = ("title", "description", "examples", "example")
 _GEOMETRY = (
-    "bands", "dtype", "nodata", "values", "scaled", "margin", "edge", "scale", "align", "exactness",
-    "tile",
+    "bands", "dtype", "nodata", "values", "scaled", "margin", "edge", "fill", "scale", "align",
+    "exactness", "tile", "mask",
 )  # fmt: skip
 _COMPARED = ("name", "version", "tileable", "x-reduce", "input", "output", "_links")
 

@@ -68,6 +68,29 @@ Nodata: TypeAlias = Annotated[
 ]
 
 
+def _parse_fill(value: object) -> float | int | str | None:
+    if value in ("reflect", "edge"):
+        return str(value)
+    try:
+        return _parse_nodata(value)
+    except ValueError as error:
+        raise ValueError(
+            f"fill {shortened(value)} is neither 'reflect' nor 'edge' nor a number"
+        ) from error
+
+
+Fill: TypeAlias = Annotated[
+    "float | int | str | None",
+    BeforeValidator(_parse_fill),
+    PlainSerializer(lambda value: value if isinstance(value, str) else nodata_to_json(value)),
+    WithJsonSchema(
+        {"oneOf": [{"type": "number"}, {"enum": ["reflect", "edge", *_NOT_IN_JSON]},
+                   {"type": "null"}]}
+    ),
+]  # fmt: skip
+"""How pixels beyond a scene are made: mirrored, those of its edge, or a number."""
+
+
 DeclaredNodata: TypeAlias = Annotated[
     Nodata,
     BeforeValidator(lambda value: None if value == "none" else value),
@@ -160,7 +183,8 @@ class RasterContract(Value):
     """What an image port takes or gives.
 
     Bands are names in order, a count, or None for any. A margin is in input pixels; `scale` is on
-    output ports, the rest of the geometry (`margin`, `edge`, `align`, `tile`) on input ports.
+    output ports, the rest of the geometry (`margin`, `edge`, `fill`, `align`, `tile`) on input
+    ports.
     """
 
     bands: tuple[str, ...] | int | None = Field(
@@ -190,8 +214,18 @@ class RasterContract(Value):
     edge: Literal["clip", "reflect"] = Field(
         default="clip", description="What the process sees beyond the scene."
     )
+    fill: Fill = Field(
+        default=None,
+        description="What extends a scene at its far edges to a multiple of `align` and to the "
+        "smallest tile: `reflect`, `edge` or a number.",
+    )
     scale: ScaleField = Field(default=Scale())
     align: int = Field(default=1, ge=1, description="Tile origins and sizes are multiples of it.")
+    mask: bool | str | None = Field(
+        default=None,
+        description="Marks the valid pixels of another image input: true for the first one, or "
+        "its name; one band of uint8, 0 for a pixel without data.",
+    )
     exactness: Literal["bitwise"] | Tolerance = "bitwise"
     tile: TileLimits | None = None
     memory: Memory | None = None
@@ -207,7 +241,9 @@ class RasterContract(Value):
 
     @model_validator(mode="before")
     @classmethod
-    def _inherit_is_absent(cls, fields: object) -> object:
+    def _fields_are_complete(cls, fields: object) -> object:
+        if isinstance(fields, Mapping) and fields.get("mask"):
+            fields = {"bands": 1, "dtype": "uint8", **fields}
         if isinstance(fields, Mapping) and fields.get("nodata") == "inherit":
             return {name: value for name, value in fields.items() if name != "nodata"}
         return fields
@@ -266,6 +302,21 @@ class RasterContract(Value):
     def _classes_are_values(self) -> Self:
         if self.classes:
             require_classes(self.classes, self.dtype)
+        return self
+
+    @model_validator(mode="after")
+    def _geometry_agrees(self) -> Self:
+        if self.edge == "reflect" and self.fill not in (None, "reflect"):
+            raise ValueError(
+                f"fill {self.fill!r} contradicts edge 'reflect', which mirrors pixels beyond the "
+                "scene: declare fill 'reflect', or edge 'clip'"
+            )
+        if self.mask and (self.band_count != 1 or self.dtype != ("uint8",)):
+            raise ValueError("a mask is one band of uint8: remove `bands` and `dtype`")
+        if isinstance(self.fill, (int, float)):
+            for dtype in self.dtype:
+                if reason := why_no_nodata(self.fill, dtype):
+                    raise ValueError(reason.replace("nodata", "fill", 1))
         return self
 
     @property

@@ -38,6 +38,9 @@ class Scene(ClosedValue):
         transform: Affine coefficients (a, b, c, d, e, f).
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
+        validity: What states its valid pixels, by GDAL's rules: `all` of them are valid, `nodata`,
+            a `mask` of the dataset (inside the file or beside it), or an `alpha` band. In addition,
+            NaN is not valid.
         selection: The bands and the window of the raster that the facts are of; None for all of it.
         values: Meaning of each band's numbers; empty if they are the physical values.
         unread: Names of files beside a remote raster without a place that may state it.
@@ -59,6 +62,12 @@ class Scene(ClosedValue):
     values: tuple[BandValues, ...] = ()
     unread: tuple[str, ...] = ()
     driver: str = ""
+    validity: Literal["all", "nodata", "mask", "alpha"] = "all"
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask or an alpha band states its valid pixels."""
+        return self.validity in ("mask", "alpha")
 
     @property
     def reference(self) -> ImageReference:

@@ -13,7 +13,14 @@ from pesto_runtime.pipeline.parameters import (
     type_schema,
     way_to_write,
 )
-from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
+from pesto_runtime.pipeline.phases import (
+    PhaseStages,
+    grids_of,
+    phases_of,
+    read_later,
+    step_of,
+    steps_of,
+)
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
@@ -59,6 +66,7 @@ __all__ = [
     "raster_bytes",
     "raster_sizes",
     "read_later",
+    "step_of",
     "steps_of",
     "taken_type",
     "type_schema",

@@ -85,13 +85,19 @@ def bind_stage(
         fed = FedPort(stage.id, port, description)
         bound.errors += literal_faults(fed, bound.literals[port.name], pointer)
     bound.errors += _missing(stage, description, where)
-    # In the order of the ports: of which image the outputs inherit does not depend on the pipeline.
-    ports = [port.name for port in description.inputs if port.name in bound.rasters]
-    bound.rasters = {name: bound.rasters[name] for name in ports}
+    # In the order of the ports, masks last: of which image the outputs inherit does not depend on
+    # the pipeline.
+    masks = description.masks
+    made = {name: image for name, image in masks.items()
+            if name not in bound.rasters and image in bound.rasters}  # fmt: skip
+    bound.rasters |= {name: bound.rasters[image] for name, image in made.items()}
+    ports = [port.name for port in description.data_inputs]
+    bound.rasters = {name: bound.rasters[name] for name in (*ports, *masks)
+                     if name in bound.rasters}  # fmt: skip
     kind = _kind(description, bound.rasters)
     outputs = output_types(description, _first(description, bound.rasters, types), kind=kind)
     bound_stage = BoundStage(
-        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs
+        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made
     )
     bound.errors += [] if bound.errors else _output_faults(bound_stage, where)
     bound.errors += _geometry_faults(bound_stage, types, where)
@@ -296,10 +302,14 @@ def _geometry_faults(
             yield BadField(
                 pointer, "a reduce reads product blocks: it has no margin and no alignment; "
                 "move the part that needs neighbours into a map stage before it")  # fmt: skip
-        if raster.tile is not None and (raster.tile.fixed or raster.tile.min):
+        limited = raster.tile is not None and (raster.tile.fixed or raster.tile.min)
+        if stage.kind == "reduce" and limited:
             yield BadField(
-                pointer, "a fixed or minimum tile size is not supported: accept any size up to max"
-            )
+                pointer, "a reduce reads product blocks, which are smaller at the scene's edges: "
+                "it has no `tile.fixed` and no `tile.min`")  # fmt: skip
+        if stage.kind == "whole" and raster.tile is not None and raster.tile.fixed:
+            yield BadField(pointer, "a process that takes whole images has no `tile.fixed`: "
+                           "declare its margin, or remove the size")  # fmt: skip
         if raster.windows is not None:
             yield BadField(pointer, "`windows` is reserved and cannot be planned: remove it")
 

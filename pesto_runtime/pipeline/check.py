@@ -112,6 +112,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
         if not stage_errors:
             stages.append(bound.stage)
+    warnings += _mask_warnings(stages, facts)
     errors += _output_faults(pipeline, types, failed)
     warnings += _lost_facts(pipeline, types)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
@@ -239,6 +240,33 @@ def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
                 f"/inputs/{name}",
                 f"{', '.join(scene.unread)} beside {scene.href} is not read, because the raster is "
                 "remote: download both, or write these facts into the raster",
+            )
+
+
+def _carries_mask(stage: BoundStage) -> bool:
+    """Whether all outputs of a stage are images that inherit the mask of their scene."""
+    return all(isinstance(made, RasterType) and made.mask for made in stage.makes.values())
+
+
+def _mask_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[BadField]:
+    """Yield a warning for each scene with a mask that a stage does not take."""
+    for name, scene in facts.scenes.items():
+        reference = Reference(owner="inputs", port=name)
+        ignoring = [
+            stage.id
+            for stage in stages
+            for port, bound in stage.rasters.items()
+            if bound == reference
+            and port not in {*stage.masks, *stage.masks.values()}
+            and not _carries_mask(stage)
+        ]
+        if scene.has_mask and ignoring:
+            kind = "an alpha band" if scene.validity == "alpha" else "a mask"
+            yield BadField(
+                f"/inputs/{name}",
+                f"{scene.href} marks its valid pixels with {kind}, which stage {ignoring[0]!r} "
+                "does not take: the other pixels are data to it; add a parameter `valid: "
+                "Annotated[np.ndarray, Raster(mask=True)]` to its function",
             )
 
 

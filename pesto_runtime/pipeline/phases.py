@@ -10,11 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pesto_runtime.contract import Margin
 from pesto_runtime.pipeline.types import BoundStage, RasterType, VectorType, image_scale
 from pesto_runtime.tiling import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pesto_runtime.contract import Description
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,40 @@ def read_later(phases: Sequence[PhaseStages], number: int) -> tuple[str, ...]:
 
 
 def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
-    """Return the geometry of map stages: rasters read and written, margin, alignment, scale."""
+    """Return the geometry of map stages: rasters read and written, and what their contracts say."""
     return tuple(
-        Step(
+        step_of(
+            stage.description,
             name=stage.id,
             reads=tuple(str(reference) for reference in stage.rasters.values()),
             makes=grids_of(stage),
-            margin=stage.description.margin,
-            align=math.lcm(*(_align(stage, port) for port in stage.rasters)),
-            scale=image_scale(stage.description),
         )
         for stage in stages
+    )
+
+
+def step_of(
+    description: Description,
+    *,
+    name: str = "",
+    reads: tuple[str, ...] = (),
+    makes: tuple[str, ...] = (),
+) -> Step:
+    """Return the geometry of a process, from the contracts of its image inputs together."""
+    rasters = [port.raster for port in description.image_inputs if port.raster is not None]
+    limits = [raster.tile for raster in rasters if raster.tile is not None]
+    is_mirrored = any(raster.edge == "reflect" for raster in rasters)
+    return Step(
+        name=name,
+        reads=reads,
+        makes=makes,
+        margin=description.margin,
+        align=math.lcm(*(raster.align for raster in rasters)),
+        scale=image_scale(description),
+        mirror=description.margin if is_mirrored else Margin(),
+        is_filled=any(raster.fill is not None for raster in rasters),
+        least=max((limit.fixed or limit.min or 1 for limit in limits), default=1),
+        most=min((most for each in limits if (most := each.fixed or each.max)), default=None),
     )
 
 
@@ -97,11 +123,6 @@ def grids_of(stage: BoundStage) -> tuple[str, ...]:
         for port, output in stage.makes.items()
         if isinstance(output, (RasterType, VectorType))
     )
-
-
-def _align(stage: BoundStage, name: str) -> int:
-    port = stage.description.input(name)
-    return port.raster.align if port is not None and port.raster is not None else 1
 
 
 def _levels(stages: Sequence[BoundStage]) -> Mapping[str, int]:

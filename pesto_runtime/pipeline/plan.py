@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import PRODUCT_FORMAT, Phase, Pipeline, Plan, Reference, Scene, Service
-from pesto_runtime.errors import GridMismatch
+from pesto_runtime.errors import GridMismatch, InvalidInput
 from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
 from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
 from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType
@@ -148,18 +148,38 @@ def _planned_phase(
     )
     if stages.kind == "call":
         return phase
+    chain = phase_chain(stages, types, size)
+    _require_windows(chain)
     if stages.kind == "whole":
         return phase.model_copy(update={"tile": size, "chunks": (whole(size),)})
-    chain = phase_chain(stages, types, size)
     cost = phase_cost(stages, types, size, remote=remote)
-    tile = tile_size(stages, chain, cost, types=types, size=size, sizing=sizing)
     gridded = [each for name in chain.sizes if not isinstance(each := types[name], JsonType)]
     quantum = chunk_quantum([each.scale for each in gridded])
     chunks = chunks_of(size, quantum=quantum, at_most=sizing.chunk_count(cost.seconds))
+    tile = tile_size(stages, chain, cost, chunks, types=types, sizing=sizing)
     # A tile never exceeds its chunk; the plan states the size that is really used.
     widest = (max(chunk.width for chunk in chunks), max(chunk.height for chunk in chunks))
     tile = (min(tile[0], widest[0]), min(tile[1], widest[1]))
     return phase.model_copy(update={"tile": tile, "chunks": chunks})
+
+
+def _require_windows(chain: Chain) -> None:
+    """Require images that are large enough for the smallest window of each step.
+
+    Raises:
+        InvalidInput: one is too small, and its contract does not say how it is filled.
+    """
+    for step in chain.steps:
+        grid = chain.sizes[step.reads[0]]
+        extent = step.extent(grid)
+        fixed = step.is_fixed and step.least > 1
+        if min(extent[2:]) < step.least or (fixed and any(n % step.align for n in extent[2:])):
+            raise InvalidInput(
+                f"stage {step.name!r} takes {step.least} x {step.least} pixels"
+                f"{f' at multiples of {step.align}' if step.align > 1 else ''}, and its images of "
+                f"{grid[0]} x {grid[1]} pixels have no such window: declare `fill` at its image "
+                "inputs ('reflect', 'edge' or a number), which extends them"
+            )
 
 
 def _differing_facts(first: Scene, second: Scene) -> list[str]:

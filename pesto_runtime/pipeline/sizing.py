@@ -6,6 +6,7 @@ The choice never changes the bytes of a result.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Window
@@ -14,9 +15,9 @@ from pesto_runtime.pipeline.types import JsonType, RasterType
 from pesto_runtime.tiling import Chain, Size, scaled_window, tile_quantum, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pesto_runtime.contract import Memory
+    from pesto_runtime.contract import Memory, Scale
     from pesto_runtime.pipeline.phases import PhaseStages
     from pesto_runtime.pipeline.types import BoundStage, ValueType
 
@@ -112,42 +113,44 @@ def tile_size(
     stages: PhaseStages,
     chain: Chain,
     cost: PhaseCost,
+    chunks: Sequence[Window],
     *,
     types: Mapping[str, ValueType],
-    size: Size,
     sizing: Sizing,
 ) -> Size:
     """Width and height of a phase's tiles, in pixels of the scenes.
 
     The smallest side from 1024 upwards whose margins add at most half to the pixels read, if it
     fits into the memory of one worker and the tile limits of the stages; else the largest that
-    fits.
+    fits. With a fixed size of windows, the largest that leaves room for the margins.
 
     Raises:
-        InvalidInput: not even 64 x 64 pixels fit.
+        InvalidInput: not even 64 x 64 pixels fit, or the wanted tile does not fit.
     """
     scales = [each.scale for each in types.values() if not isinstance(each, JsonType)]
     quantum = tile_quantum(scales, [step.align for step in chain.steps])
     if sizing.tile is not None:
-        return _rounded(sizing.tile, quantum)
+        tile = _rounded(sizing.tile, quantum)
+        _require_fit(chain, tile, chunks, types=types)
+        return tile
     budget = sizing.memory_bytes / sizing.workers
-    most = _most_side(stages)
+    is_fixed = any(step.is_fixed for step in chain.steps)
     fits = []
-    for side in _sides(stages):
+    for side in _fixed_sides(chain, quantum, scales) if is_fixed else _sides(stages):
         tile = _rounded(side, quantum)
-        read = _read_size(chain, tile, size, types=types)
+        read = _read_size(chain, tile, chunks, types=types)
         needs = read[0] * read[1] * cost.pixel_bytes + cost.fixed_bytes
-        if needs <= budget and max(read) <= most:
+        if needs <= budget and _fits(chain, tile, chunks, types=types):
             fits.append((tile, read[0] * read[1] / (tile[0] * tile[1])))
     if not fits:
         raise InvalidInput(
             f"a tile of {_SMALL_SIDES[-1]} pixels needs more than the {budget / 2**20:.0f} MiB of "
-            f"a worker, or than its stages accept ({most} pixels a side, margin included): "
+            f"a worker, or than its stages accept ({_accepted(chain)}, margin included): "
             f"{cost.pixel_bytes:.0f} bytes per pixel and {cost.fixed_bytes / 2**20:.0f} MiB fixed "
-            "are declared; run fewer workers, or correct `memory` in the contract"
+            "are declared; run fewer workers, or correct `memory` or `tile` in the contract"
         )
     good = [tile for tile, overhead in fits if overhead <= _MOST_OVERHEAD and tile[0] >= _SIDES[0]]
-    return min(good) if good else max(tile for tile, _ in fits)
+    return min(good) if good and not is_fixed else max(tile for tile, _ in fits)
 
 
 def raster_bytes(value: ValueType, size: Size) -> int:
@@ -167,28 +170,71 @@ def _sides(stages: PhaseStages) -> tuple[int, ...]:
     return (min(preferred),) if preferred else (*_SMALL_SIDES, *_SIDES)
 
 
-def _most_side(stages: PhaseStages) -> float:
-    limits = [
-        port.raster.tile.max
-        for stage in stages.stages
-        for port in stage.description.image_inputs
-        if port.raster is not None and port.raster.tile is not None and port.raster.tile.max
-    ]
-    return min(limits, default=float("inf"))
+def _fixed_sides(chain: Chain, quantum: Size, scales: Sequence[Scale]) -> range:
+    """Return the sides of tiles that can fit into windows of one size, in pixels of the scenes."""
+    most = min(step.most for step in chain.steps if step.most is not None)
+    coarsest = min([Fraction(1), *(min(scale.x, scale.y) for scale in scales)])
+    step = max(quantum)
+    return range(step, max(step, int(most / coarsest)) + 1, step)
 
 
-def _read_size(chain: Chain, tile: Size, size: Size, *, types: Mapping[str, ValueType]) -> Size:
+def _require_fit(
+    chain: Chain, tile: Size, chunks: Sequence[Window], *, types: Mapping[str, ValueType]
+) -> None:
+    if not _fits(chain, tile, chunks, types=types):
+        raise InvalidInput(
+            f"tiles of {tile[0]} x {tile[1]} pixels are larger than the stages accept "
+            f"({_accepted(chain)}, margin included): choose a smaller tile, or none"
+        )
+
+
+def _accepted(chain: Chain) -> str:
+    limits = [f"{s.name} at most {s.most} pixels a side" for s in chain.steps if s.most is not None]
+    return ", ".join(limits) or "any size"
+
+
+def _fits(
+    chain: Chain, tile: Size, chunks: Sequence[Window], *, types: Mapping[str, ValueType]
+) -> bool:
+    """Whether every tile of the chunks gives each step a window of a size that it accepts."""
+    if all(step.most is None for step in chain.steps):
+        return True
+    return all(chain.fits(_made_of(chain, window, types)) for window in _diagonal(chunks, tile))
+
+
+def _diagonal(chunks: Sequence[Window], tile: Size) -> Iterator[Window]:
+    """Yield windows that have the columns and the rows of every tile; axes are independent."""
+    columns = sorted({(chunk.col_off, chunk.col_stop) for chunk in chunks})
+    rows = sorted({(chunk.row_off, chunk.row_stop) for chunk in chunks})
+    across, down = (
+        [(at, min(at + side, stop)) for start, stop in spans for at in range(start, stop, side)]
+        for spans, side in ((columns, tile[0]), (rows, tile[1]))
+    )
+    for n in range(max(len(across), len(down))):
+        (left, right), (top, bottom) = across[n % len(across)], down[n % len(down)]
+        yield Window.spanning(left, top, right, bottom)
+
+
+def _read_size(
+    chain: Chain, tile: Size, chunks: Sequence[Window], *, types: Mapping[str, ValueType]
+) -> Size:
     """Return the largest window that a stage receives for a tile in the middle of the scene."""
+    last = chunks[-1]
+    size = (last.col_stop, last.row_stop)
     middle = (max(size[0] - tile[0], 0) // 2, max(size[1] - tile[1], 0) // 2)
     window = Window(*middle, *tile).intersection(whole(size))
-    wanted = {
+    windows = chain.windows(_made_of(chain, window, types))
+    reads = [*windows.sources.values(), *(step.read for step in windows.steps.values())]
+    return (max(read.width for read in reads), max(read.height for read in reads))
+
+
+def _made_of(chain: Chain, window: Window, types: Mapping[str, ValueType]) -> dict[str, Window]:
+    """Return the window of each raster and vector of a chain, for a window of the scenes."""
+    return {
         name: scaled_window(window, each.scale)
         for name, each in types.items()
         if not isinstance(each, JsonType) and name in chain.sizes
     }
-    windows = chain.windows(wanted)
-    reads = [*windows.sources.values(), *(step.read for step in windows.steps.values())]
-    return (max(read.width for read in reads), max(read.height for read in reads))
 
 
 def _rounded(side: int, quantum: Size) -> Size:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pesto_runtime.contract import (
@@ -47,6 +47,8 @@ class RasterType:
         facts: 1-based numbers of the bands of that scene whose tags and colours its bands have;
             empty if it has none.
         lost: Facts of the scene that it should have and does not declare.
+        mask: Image input whose mask marks its valid pixels; empty for none. It lies on the grid of
+            that scene.
     """
 
     bands: tuple[str | None, ...] | None = None
@@ -58,6 +60,7 @@ class RasterType:
     scene: str = ""
     facts: tuple[int, ...] = ()
     lost: frozenset[str] = frozenset()
+    mask: str = ""
 
     def picked(self, places: Sequence[int]) -> RasterType:
         """Return the type of some of its bands, by 0-based index."""
@@ -111,6 +114,8 @@ class BoundStage:
         values: Other port -> the value of the pipeline bound to it.
         literals: Other port -> the literal bound to it.
         makes: Output port -> its type.
+        masks: Mask port -> the image port whose valid pixels it marks, if no raster is bound to it:
+            `rasters` has that of the image port for it.
     """
 
     stage: Stage
@@ -120,6 +125,7 @@ class BoundStage:
     values: Mapping[str, Reference]
     literals: Mapping[str, JsonValue]
     makes: Mapping[str, ValueType]
+    masks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -141,6 +147,7 @@ def scene_type(name: str, scene: Scene) -> RasterType:
         values=scene.values,
         scene=name,
         facts=tuple(range(1, len(scene.bands) + 1)),
+        mask=name if scene.has_mask else "",
     )
 
 
@@ -195,8 +202,8 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
     """Return the type of an image output: what it declares, and what it inherits.
 
     This is the one rule of what a product inherits. Bands and dtype that are not declared are those
-    of the first image. If both are its own, also the meaning of the numbers, nodata, and the tags
-    and colours of its bands are; if not, none of these.
+    of the first image. If both are its own, also the meaning of the numbers, nodata, the mask, and
+    the tags and colours of its bands are; if not, none of these.
 
     Args:
         raster: The contract of the output.
@@ -217,6 +224,7 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
         in_order=source.in_order and raster.bands is None,
         values=values,
         facts=source.facts if same else (),
+        mask=source.mask if same and raster.inherits_nodata and raster.scale == Scale() else "",
     )
 
 

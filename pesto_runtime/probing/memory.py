@@ -77,7 +77,7 @@ def memory_faults(description: Description, use: MemoryUse) -> tuple[BadField, .
     expected = sum(_expected(each, pixels_in, pixels_out) for each in declared)
     if not declared or needed <= _TOLERANCE * expected + _SLACK:
         return ()
-    pointer = "/input" + json_pointer("properties", description.image_inputs[0].name, "x-raster")
+    pointer = "/input" + json_pointer("properties", description.data_inputs[0].name, "x-raster")
     return (
         BadField(
             f"{pointer}/memory",

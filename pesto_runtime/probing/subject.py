@@ -12,6 +12,7 @@ import numpy as np
 from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import image_reference
+from pesto_runtime.pipeline import step_of
 from pesto_runtime.probing.data import ImageSpec
 from pesto_runtime.raster.picking import picked_numbers
 from pesto_runtime.raster.read import read_image, read_scene
@@ -70,7 +71,7 @@ class ProbedProcess:
             service = service.model_copy(update={"description": loose})
         specs = {
             port.name: ImageSpec.of(port, _given(port, texts.get(port.name)))
-            for port in said.image_inputs
+            for port in said.data_inputs
         }
         values = {
             name: _value(said, name, text) for name, text in texts.items() if name not in specs
@@ -114,9 +115,16 @@ def _require_known(said: Description, texts: Mapping[str, str]) -> None:
     if unknown:
         raise InvalidInput(f"{said.name} has no input {unknown[0]!r}; it has {', '.join(names)}")
     lists = [port.name for port in said.inputs if port.kind == "images" and port.required]
-    if lists or not said.image_inputs:
+    if lists or not said.data_inputs:
         why = f"input {lists[0]!r} is a list of images" if lists else "it takes no image"
         raise InvalidInput(f"{said.name} cannot be measured: {why}")
+    step = step_of(said)
+    if step.is_fixed and step.least > 1:
+        raise InvalidInput(
+            f"{said.name} cannot be measured: it takes {step.least} x {step.least} pixels only, "
+            "and windows of other sizes show how far it looks; measure a version of it that takes "
+            "any size, and compare tiles by `pesto run --verify`"
+        )
     if said.tileable != "reduce" and not any(port.kind == "image" for port in said.outputs):
         raise InvalidInput(
             f"{said.name} cannot be measured: it returns no image, and vectors and JSON values are "

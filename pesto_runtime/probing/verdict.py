@@ -84,7 +84,7 @@ def judge(description: Description, measured: Measured) -> Verdict:
     """Compare a measurement with the contract of the process."""
     reaches = tuple(
         _reach(description, measured, port, output)
-        for port in description.image_inputs
+        for port in description.data_inputs
         for output in measured.scales
     )
     found = Verdict(_nature(measured, reaches), reaches)
@@ -110,7 +110,7 @@ def _reach(description: Description, measured: Measured, port: Port, output: str
     displaced: list[Side] = []
     data: set[str] = set()
     beyond = 0.0
-    names = [each.name for each in description.image_inputs]
+    names = [each.name for each in description.data_inputs]
     declared = exactness_of(description)
     for side in SIDES:
         found = {
@@ -172,7 +172,7 @@ def _pointer(port: Port, field: str, *, side: str = "input") -> str:
 
 def _margin_faults(description: Description, found: Verdict) -> Iterator[BadField]:
     """Yield a fault if a run would read too little; it reads the largest margin of all inputs."""
-    for port in description.image_inputs:
+    for port in description.data_inputs:
         mine = tuple(reach for reach in found.reaches if reach.input == port.name)
         needed = _union(mine)
         if description.margin.union(needed) != description.margin:
@@ -187,9 +187,9 @@ def _margin_faults(description: Description, found: Verdict) -> Iterator[BadFiel
 
 def _other_faults(description: Description, measured: Measured, found: Verdict
                   ) -> Iterator[BadField]:  # fmt: skip
-    inputs = [port.raster for port in description.image_inputs if port.raster]
+    inputs = [port.raster for port in description.data_inputs if port.raster]
     outputs = [port for port in description.outputs if port.raster and port.name in measured.scales]
-    first, align = description.image_inputs[0], math.lcm(*(raster.align for raster in inputs))
+    first, align = description.data_inputs[0], math.lcm(*(raster.align for raster in inputs))
     scales = [port.raster.scale for port in outputs if port.raster]
     implied = [ratio.denominator for scale in scales for ratio in (scale.x, scale.y)]
     if measured.align is not None and math.lcm(align, *implied) % measured.align:
@@ -214,7 +214,7 @@ def _other_faults(description: Description, measured: Measured, found: Verdict
 
 
 def _remarks(description: Description, found: Verdict) -> Iterator[str]:
-    for port in description.image_inputs:
+    for port in description.data_inputs:
         mine = tuple(reach for reach in found.reaches if reach.input == port.name)
         declared, needed = mine[0].declared or Margin(), _union(mine)
         if declared.union(needed) != needed:

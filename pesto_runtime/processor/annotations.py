@@ -44,8 +44,12 @@ class Raster:
             pixels that are nodata.
         margin: Input pixels needed around an output pixel: one number, or top right bottom left.
         edge: Pixels beyond the scene: none (`clip`) or mirrored ones (`reflect`).
+        fill: Pixels that extend the scene to a multiple of `align` and to the smallest tile, at
+            its right and lower edge: `reflect`, `edge`, or a number; `"nan"` for not-a-number.
         scale: Output pixels per input pixel: a ratio, or one per axis (x, y). Outputs only.
         align: Tile origins and sizes are multiples of it, pixels.
+        mask: The parameter receives the valid pixels of another image as a bool array (row, col),
+            True for valid: of the first image with `True`, or of the parameter that is named.
         exactness: `bitwise`, or `{"rtol": …, "atol": …}`.
         tile: Tile sizes that it accepts: min, max, preferred, fixed; pixels.
         memory: Memory of one call: input_pixel, output_pixel, fixed; bytes.
@@ -62,8 +66,10 @@ class Raster:
     scaled: bool = False
     margin: int | Mapping[str, int] | Margin | None = None
     edge: Literal["clip", "reflect"] | None = None
+    fill: float | str | None = None
     scale: float | str | Sequence[float | str] | Scale | None = None
     align: int | None = None
+    mask: bool | str | None = None
     exactness: Literal["bitwise"] | Mapping[str, float] | None = None
     tile: Mapping[str, int] | None = None
     memory: Mapping[str, float] | None = None
@@ -77,7 +83,9 @@ class Raster:
     def declared(self) -> dict[str, object]:
         """Fields of the raster contract that are not their defaults."""
         values = ((field, getattr(self, field.name)) for field in fields(self))
-        return {f.name: value for f, value in values if f.name != "name" and value != f.default}
+        found = {f.name: value for f, value in values if f.name != "name" and value != f.default}
+        # On the wire a mask is an image of one band.
+        return {"bands": 1, "dtype": "uint8", **found} if self.mask else found
 
     def contract(self) -> RasterContract:
         """Return the contract for the description.
@@ -145,6 +153,8 @@ class ProcessOptions(TypedDict, total=False):
     """Margin of every image input without its own, pixels; makes the process a map."""
     align: int
     """Alignment of every image input without its own, pixels."""
+    fill: float | str
+    """What extends every image input without its own: `reflect`, `edge` or a number."""
     reduce: Mapping[str, Fold]
     """Fold of each key of the partial that the function returns; makes the process a reduce."""
     finish: Callable[..., object]

@@ -174,22 +174,21 @@ def _require_valid_options(options: ProcessOptions, title: str) -> None:
 def _with_geometry(
     signature: Signature, options: ProcessOptions, title: str
 ) -> tuple[PortSpec, ...]:
-    geometry: dict[str, object] = {}
-    if "margin" in options:
-        geometry["margin"] = options["margin"]
-    if "align" in options:
-        geometry["align"] = options["align"]
+    geometry: dict[str, object] = {
+        name: value for name, value in options.items() if name in ("margin", "align", "fill")
+    }
     if geometry and not any(port.kind == "image" for port in signature.inputs):
         raise InvalidContract(
             f"{title}: {' and '.join(geometry)} without an image input; annotate one np.ndarray "
             "or remove it"
         )
     ports = tuple(
-        port.declaring(geometry) if port.kind == "image" else port for port in signature.inputs
+        port.declaring(geometry) if port.kind == "image" and not port.is_mask else port
+        for port in signature.inputs
     )
     for port in ports:
         try:
-            port.raster  # noqa: B018  # validates the margin and the alignment
+            port.raster  # noqa: B018  # validates margin, alignment and fill
         except ValidationError as error:
             faults = list(bad_fields(error))
             raise InvalidContract.of(f"{title}, parameter {port.name!r}", faults) from error

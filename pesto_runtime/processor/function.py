@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
-from pesto_runtime.contract import TileInfo, Window, bad_fields
+from pesto_runtime.contract import TileInfo, bad_fields
 from pesto_runtime.errors import (
     AlgorithmFailed,
     BadField,
@@ -27,6 +27,7 @@ from pesto_runtime.errors import (
     PestoError,
     shortened,
 )
+from pesto_runtime.processor.fitting import FittedCall, whole_tile
 from pesto_runtime.processor.hints import validate_json
 from pesto_runtime.processor.values import (
     encode_value,
@@ -101,7 +102,9 @@ class FunctionProcessor:
         """
         if self.contract.finish is not None:
             return self.finish(self.partial(inputs, tile=tile))
-        return self._outputs(self._call(inputs, tile))
+        call = FittedCall.of(self.description, inputs, tile)
+        with call.naming_fill():
+            return call.trimmed(self._outputs(self._call(call.inputs, call.tile)))
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
@@ -115,7 +118,7 @@ class FunctionProcessor:
         """
         self._require_reduce()
         name, folds = self.description.name, self.description.folds
-        partial = self._call(inputs, tile)
+        partial = self._call(FittedCall.of(self.description, inputs, tile).inputs, tile)
         if not isinstance(partial, dict) or not set(partial) <= set(folds):
             raise ContractBroken(
                 f"{name}: its partial must be a dict with keys of {sorted(folds)}, "
@@ -157,7 +160,7 @@ class FunctionProcessor:
         arguments, faults = _arguments(self.contract.inputs, inputs)
         require_no_faults(name, faults)
         if self.contract.tile is not None:
-            arguments[self.contract.tile] = tile or _whole_tile(self.contract.inputs, arguments)
+            arguments[self.contract.tile] = tile or whole_tile(self.contract.inputs, arguments)
         # Checked without the lock, which would cost every call; `setup` checks again with it.
         if not self._ready.is_set():
             self.setup()
@@ -243,6 +246,8 @@ def _arguments(
     for port in ports:
         if port.name in inputs:
             faults.extend(_read(port, inputs[port.name], arguments))
+        elif port.is_mask:
+            arguments[port.name] = None  # of an image that is absent
         elif port.required:
             faults.append(BadField(f"/{port.name}", "is required"))
         elif port.make_default is not None:
@@ -261,7 +266,7 @@ def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterat
         faults = list(image_faults(pointer, value, port.raster))
         yield from faults
         if isinstance(value, np.ndarray) and not faults:
-            arguments[port.name] = read_only(value)
+            arguments[port.name] = read_only(value[0] != 0 if port.is_mask else value)
     elif isinstance(value, (list, tuple)):
         for index, each in enumerate(value):
             yield from image_faults(f"{pointer}/{index}", each, port.raster)
@@ -307,17 +312,6 @@ def _partial_value(key: str, value: object) -> object:
     if isinstance(value, np.ndarray) and value.ndim:
         return value
     return encode_value(key, value)
-
-
-def _whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> TileInfo:
-    """Return the tile of a call without one: the whole array, as a whole scene."""
-    for port in ports:
-        pixels = arguments.get(port.name)
-        if port.kind == "image" and isinstance(pixels, np.ndarray):
-            _, height, width = pixels.shape
-            window = Window(0, 0, width, height)
-            return TileInfo(read=window, write=window, scene_size=(width, height))
-    raise InvalidInput("a process that receives its tile requires an image")
 
 
 def _window(description: Description, inputs: Mapping[str, object]) -> tuple[int, int] | None:

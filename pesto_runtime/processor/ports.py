@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
-_INPUT_ONLY = ("margin", "edge", "align", "tile", "scaled")
+_INPUT_ONLY = ("margin", "edge", "fill", "align", "mask", "tile", "scaled")
 _OUTPUT_ONLY = ("scale", "values")
 _RETURNS = "annotate the return value: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
 
@@ -67,6 +67,11 @@ class PortSpec:
     def raster(self) -> RasterContract | None:
         """The raster contract, if one was declared."""
         return None if self.declared is None else RasterContract.model_validate(self.declared)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it receives the valid pixels of another image."""
+        return bool((self.declared or {}).get("mask"))
 
     def declaring(self, fields: Mapping[str, object]) -> PortSpec:
         """Return the port with these fields of the raster contract; its own take precedence."""
@@ -194,23 +199,14 @@ def _require_named(parameter: inspect.Parameter, where: str) -> None:
 def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
     absent, field = parameter.default is inspect.Parameter.empty, hint.field
     port = _port(parameter.name, hint, where)
-    if hint.name:
-        raise InvalidContract(
-            f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
-        )
-    misplaced = [each for each in _OUTPUT_ONLY if each in (port.declared or {})]
-    if misplaced:
-        raise InvalidContract(f"{where}: {misplaced[0]} belongs to the output; move it there")
+    _require_input(port, hint, where)
+    if port.is_mask and not absent:
+        raise InvalidContract(f"{where}: a mask is always passed; remove its default")
+    if port.is_mask:
+        return replace(port, required=False)
     if absent and field is not None and port.adapter is not None:
         make = partial(field.get_default, call_default_factory=True, validated_data={})
-        port = replace(port, required=False, make_default=make)
-        found = _with_default(port, make(), where)
-        if found.default != _with_default(port, make(), where).default:
-            raise InvalidContract(
-                f"{where}: its default_factory returns another value each time, but a default is a "
-                "part of the description; make it `... | None = None` and compute it inside"
-            )
-        return found
+        return _with_made_default(port, make, where)
     port = replace(port, required=absent)
     if absent:
         return port
@@ -219,6 +215,27 @@ def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
             raise InvalidContract(f"{where}: an image has no default but None; add `| None = None`")
         return port
     return _with_default(port, parameter.default, where)
+
+
+def _require_input(port: PortSpec, hint: Hint, where: str) -> None:
+    if hint.name:
+        raise InvalidContract(
+            f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
+        )
+    misplaced = [name for name in _OUTPUT_ONLY if name in (port.declared or {})]
+    if misplaced:
+        raise InvalidContract(f"{where}: {misplaced[0]} belongs to the output; move it there")
+
+
+def _with_made_default(port: PortSpec, make: Callable[[], object], where: str) -> PortSpec:
+    port = replace(port, required=False, make_default=make)
+    found = _with_default(port, make(), where)
+    if found.default != _with_default(port, make(), where).default:
+        raise InvalidContract(
+            f"{where}: its default_factory returns another value each time, but a default is a "
+            "part of the description; make it `... | None = None` and compute it inside"
+        )
+    return found
 
 
 def _with_default(port: PortSpec, default: object, where: str) -> PortSpec:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 import numpy as np
 
 from pesto_runtime.errors import BadField, ContractBroken, InvalidContract, InvalidInput, shortened
+from pesto_runtime.processor.fitting import FittedCall
 from pesto_runtime.processor.function import author_code
 from pesto_runtime.processor.modules import ModuleSpace, supplied_modules
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
@@ -98,17 +99,18 @@ class ProjectProcessor:
             AlgorithmFailed: the project's code raised.
             ContractBroken: an output is not the image or the JSON value that was declared.
         """
-        del tile
-        values, faults = self._values(inputs)
+        call = FittedCall.of(self.description, inputs, tile)
+        values, faults = self._values(call.inputs)
         require_no_faults(self.description.name, faults)
-        with self._gate:
+        with self._gate, call.naming_fill():
             self.setup()
             results = self._perform("", lambda: self._process_class.call(values))
-        return {
+        outputs = {
             port.name: _output(port, results[port.name])
             for port in self.description.outputs
             if port.name in results and not (results[port.name] is None and port.kind in _IMAGES)
         }
+        return call.trimmed(outputs)
 
     def settled(self) -> AbstractContextManager[None]:
         """Make its modules importable between calls too, if this process runs nothing else."""
@@ -150,6 +152,8 @@ class ProjectProcessor:
             if port.name in inputs:
                 faults.extend(self._faults(port, inputs[port.name]))
                 values[port.name] = _input_value(port, inputs)
+                if port.name in self.description.masks:
+                    values[port.name] = np.asarray(inputs[port.name])[0] != 0
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:

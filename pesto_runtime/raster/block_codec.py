@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
@@ -112,6 +113,25 @@ class BlockCodec:
         return pixels
 
 
+def compress_mask(valid: np.ndarray) -> bytes:
+    """Compress a block of a mask, bool (row, col), to the bytes that GDAL writes into a product.
+
+    It is padded with 0 to 512 x 512, as `BlockCodec.compress` does.
+    """
+    padded = np.zeros((BLOCK, BLOCK), bool)
+    padded[: valid.shape[0], : valid.shape[1]] = valid
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
+        with memory.open(
+            width=BLOCK, height=BLOCK, count=1, dtype="uint8",
+            transform=_ANY_TRANSFORM, **creation_options("uint8"),
+        ) as dataset:  # fmt: skip
+            dataset.write_mask(padded)
+        data = bytes(memory.getbuffer())
+    table = block_table(data, image=1)
+    (offset,), (size,) = table.offsets.unpack(data), table.sizes.unpack(data)
+    return data[offset : offset + size]
+
+
 @dataclass(frozen=True, slots=True)
 class TagArray:
     """Position, count and type (a `struct` code) of the numbers of a tag in the file."""
@@ -146,8 +166,8 @@ class BlockTable:
     sizes: TagArray
 
 
-def block_table(data: bytes | mmap) -> BlockTable:
-    """Find the block offsets and sizes of the first image in a TIFF.
+def block_table(data: bytes | mmap, *, image: int = 0) -> BlockTable:
+    """Find the block offsets and sizes of an image in a TIFF: 0 is the first one, 1 its mask.
 
     Raises:
         StoreFailed: it is not a little-endian tiled TIFF, or the arrays have an unknown type.
@@ -155,9 +175,12 @@ def block_table(data: bytes | mmap) -> BlockTable:
     if data[:2] != b"II":
         raise StoreFailed("GDAL wrote a TIFF that is not little-endian")
     big = struct.unpack_from("<H", data, 2)[0] == _BIG
-    directory = struct.unpack_from("<Q" if big else "<I", data, 8 if big else 4)[0]
-    count = struct.unpack_from("<Q" if big else "<H", data, directory)[0]
-    first, size = (directory + 8, 20) if big else (directory + 2, 12)
+    word, size = ("<Q", 20) if big else ("<I", 12)
+    directory = struct.unpack_from(word, data, 8 if big else 4)[0]
+    for _ in range(image):
+        first, count = _entries(data, directory, big=big)
+        directory = struct.unpack_from(word, data, first + count * size)[0]
+    first, count = _entries(data, directory, big=big)
     arrays = {}
     for entry in range(first, first + count * size, size):
         tag, kind = struct.unpack_from("<HH", data, entry)
@@ -166,6 +189,13 @@ def block_table(data: bytes | mmap) -> BlockTable:
     if set(arrays) != {_OFFSETS, _SIZES}:
         raise StoreFailed("GDAL wrote a TIFF without block offsets")
     return BlockTable(arrays[_OFFSETS], arrays[_SIZES])
+
+
+def _entries(data: bytes | mmap, directory: int, *, big: bool) -> tuple[int, int]:
+    """Return the position of the first entry of a directory, and their number."""
+    if big:
+        return directory + 8, struct.unpack_from("<Q", data, directory)[0]
+    return directory + 2, struct.unpack_from("<H", data, directory)[0]
 
 
 def _array(data: bytes | mmap, entry: int, *, kind: int, big: bool) -> TagArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from pesto_runtime.raster.metadata import write_bands, write_georeference
 from pesto_runtime.raster.opening import DRIVERS, dtype_of
 from pesto_runtime.raster.picking import band_numbers
 from pesto_runtime.raster.read import image_of, raster_settings
+from pesto_runtime.raster.validity import dataset_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -179,7 +181,11 @@ def _to_tiff(image: Image) -> Iterator[bytes | memoryview]:
 def _to_raster(image: Image, **options: str | int) -> Iterator[bytes | memoryview]:
     bands, height, width = image.pixels.shape
     try:
-        with raster_settings(), MemoryFile() as memory:
+        with (
+            raster_settings(),
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            MemoryFile() as memory,
+        ):
             with memory.open(
                 width=width,
                 height=height,
@@ -191,6 +197,8 @@ def _to_raster(image: Image, **options: str | int) -> Iterator[bytes | memoryvie
                 write_georeference(dataset, image.georeference)
                 write_bands(dataset, image.band_facts)
                 dataset.write(image.pixels)
+                if image.mask is not None and options["driver"] == "GTiff" and not image.has_alpha:
+                    dataset.write_mask(image.mask)
             yield memory.getbuffer()
     except (RasterioError, CRSError, ValueError) as error:
         raise InvalidInput(
@@ -222,4 +230,5 @@ def _image(dataset: DatasetReader, bands: Sequence[int | str] | None, bounds: Bo
     dtype = dtype_of(dataset, "the image")
     numbers = band_numbers(dataset.descriptions, bands)
     bounds.require((len(numbers), dataset.height, dataset.width), dtype)
-    return image_of(dataset, dataset.read(list(numbers)), numbers=numbers)
+    found = image_of(dataset, dataset.read(list(numbers)), numbers=numbers)
+    return replace(found, mask=dataset_mask(dataset))

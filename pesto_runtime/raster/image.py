@@ -104,6 +104,8 @@ class Image:
         scales: Scale of each band; empty if all are 1.
         offsets: Offset of each band; empty if all are 0.
         tags: Dataset tags.
+        mask: The mask of the dataset, or its alpha band: bool (row, col), True for valid; None for
+            an image that has neither.
         units: Unit of each band's physical values; empty if there are none.
         place: What else is known of its place and its tags: control points, RPC, other domains.
         facts: What else is known of each band: its tags, colour and colour table.
@@ -117,6 +119,7 @@ class Image:
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    mask: np.ndarray | None = None
     units: tuple[str | None, ...] = ()
     place: Georeference = Georeference()
     facts: tuple[BandFacts, ...] = ()
@@ -146,11 +149,21 @@ class Image:
         )
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether one of its bands is an alpha band, which marks valid pixels itself."""
+        return any(each.colour == "alpha" for each in self.band_facts)
+
+    @property
     def is_bare(self) -> bool:
         """Whether it is only pixels: nothing of what a GeoTIFF can state is known."""
         plain = [BandFacts(colour=colour) for colour in (None, "gray", "undefined")]
         is_plain = all(each in plain for each in self.band_facts)
-        return is_plain and self.nodata is None and self.georeference == Georeference()
+        return (
+            is_plain
+            and self.nodata is None
+            and self.mask is None
+            and self.georeference == Georeference()
+        )
 
     def picked(self, places: Sequence[int]) -> Image:
         """Return the image with only some bands, by 0-based index, in this order."""
@@ -173,7 +186,11 @@ class Image:
         rows, cols = window.slices
         place = self.georeference.moved(window.col_off, window.row_off)
         return replace(
-            self, pixels=self.pixels[:, rows, cols], transform=place.transform, place=place
+            self,
+            pixels=self.pixels[:, rows, cols],
+            transform=place.transform,
+            place=place,
+            mask=None if self.mask is None else self.mask[rows, cols],
         )
 
     @property

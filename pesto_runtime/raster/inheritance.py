@@ -72,6 +72,7 @@ def output_image(
         tags=dict(place.tags.get("", {})),
         place=place,
         facts=bands,
+        mask=first.mask if first is not None and made.mask and covers else None,
     )
 
 
@@ -88,6 +89,7 @@ def image_type(image: Image) -> RasterType:
         nodata=image.nodata,
         values=values,
         facts=tuple(range(1, len(bands) + 1)),
+        mask="image" if image.mask is not None else "",
     )
 
 

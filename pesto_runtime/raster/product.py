@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 from zlib import crc32
 
 import numpy as np
+import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
@@ -55,6 +56,7 @@ class Layout:
         nodata: None for a product without nodata.
         georeference: Position and dataset tags.
         bands: Facts of every band; empty for none.
+        has_mask: Whether the product has a mask: an image of one bit after the first one.
     """
 
     width: int
@@ -64,6 +66,7 @@ class Layout:
     nodata: float | None = None
     georeference: Georeference = Georeference()
     bands: tuple[BandFacts, ...] = ()
+    has_mask: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def product_header(layout: Layout) -> bytes:
     """Return the part of the file before its blocks, as GDAL writes it."""
     raw = layout.width * layout.height * layout.count * np.dtype(layout.dtype).itemsize
     options = creation_options(layout.dtype)
-    with MemoryFile() as memory:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
         with memory.open(
             width=layout.width,
             height=layout.height,
@@ -98,6 +101,8 @@ def product_header(layout: Layout) -> bytes:
         ) as dataset:
             write_georeference(dataset, layout.georeference)
             write_bands(dataset, layout.bands)
+            if layout.has_mask:
+                dataset.write_mask(np.zeros((1, 1), bool), window=Window(0, 0, 1, 1))
         return bytes(memory.getbuffer())
 
 
@@ -107,7 +112,7 @@ def write_product(path: Path, layout: Layout, blocks: Iterable[bytes], *, key: s
     Args:
         path: The finished file; until then, `path.part` and `path.journal` are beside it.
         layout: Size, dtype and metadata.
-        blocks: Compressed blocks, row-major; as many as the layout has.
+        blocks: Compressed blocks, row-major, as many as the layout has; then those of its mask.
         key: Identity of the pixels; an unfinished file with another key is written anew.
 
     Raises:
@@ -116,14 +121,18 @@ def write_product(path: Path, layout: Layout, blocks: Iterable[bytes], *, key: s
     header = product_header(layout)
     rows, cols = block_count((layout.width, layout.height))
     try:
-        return _written(path, header, blocks, key=key, count=rows * cols)
+        return _written(
+            path, header, blocks, key=key, count=rows * cols, images=1 + layout.has_mask
+        )
     except OSError as error:
         raise StoreFailed(f"{path}: {error.strerror or error}") from error
 
 
 def _written(
-    path: Path, header: bytes, blocks: Iterable[bytes], *, key: str, count: int
+    path: Path, header: bytes, blocks: Iterable[bytes], *, key: str, count: int, images: int
 ) -> Product:
+    """Write a file with `count` blocks in each of its images."""
+    total = count * images
     part, journal = _beside(path)
     heading = _heading(header, key)
     entries = _resumable(part, journal, heading, header=header)
@@ -135,16 +144,18 @@ def _written(
             file.write(header)
             log.write(json.dumps(heading) + "\n")
         places = [(entry.offset, entry.size) for entry in entries]
-        places += _append(file, log, _after(blocks, places), start=len(places), count=count)
-        if len(places) != count:
-            raise StoreFailed(f"{path}: {len(places)} blocks for a file of {count}")
-        _fill(file, block_table(header), places)
+        places += _append(file, log, _after(blocks, places), start=len(places), count=total)
+        if len(places) != total:
+            raise StoreFailed(f"{path}: {len(places)} blocks for a file of {total}")
+        for image in range(images):
+            table = block_table(header, image=image)
+            _fill(file, table, places[image * count : (image + 1) * count])
     digest, size = file_sha256(part)
     # Replacing is atomic on one file system, so the final name never has an unfinished file.
     part.replace(path)
     with suppress(FileNotFoundError):
         journal.unlink()
-    return Product(digest, size, appended=count - len(entries))
+    return Product(digest, size, appended=total - len(entries))
 
 
 def file_sha256(path: Path) -> tuple[str, int]:

@@ -22,6 +22,7 @@ from pesto_runtime.raster.picking import band_numbers, picked_numbers
 from pesto_runtime.raster.scaling import scaled_image, values_of
 from pesto_runtime.raster.side_facts import dataset_of_facts, unread_files
 from pesto_runtime.raster.side_files import side_files
+from pesto_runtime.raster.validity import dataset_mask, stated_validity
 from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
@@ -168,10 +169,28 @@ class RasterReader:
             transform=transform and shifted(transform, *window[:2]),
             block=(width, height),
             tags=dataset.tags(),
+            validity=stated_validity(self._dataset, dataset),
             selection=None if self.selection == Selection() else self.selection,
             values=values_of(self.bands(), self.href),
             driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
         )
+
+    def mask(self, window: Window) -> np.ndarray | None:
+        """Read the mask of the dataset, or its alpha band, as a bool array (row, col).
+
+        Returns:
+            True for a valid pixel; None for a raster with neither.
+
+        Raises:
+            RasterUnreadable: a block of the window is truncated or corrupt.
+        """
+        try:
+            return dataset_mask(self._dataset, self.selection.moved(window))
+        except RasterioError as error:
+            raise RasterUnreadable(
+                f"the mask of {self.href} cannot be read at window {list(window)}: "
+                f"{reason_of_gdal(error)}"
+            ) from error
 
     @property
     def georeference(self) -> Georeference:
@@ -238,7 +257,8 @@ class RasterReader:
         numbers = [self._numbers[each - 1] for each in picked]
         offsets = self.selection.moved(window)[:2]
         found = image_of(self._facts, pixels, numbers=numbers, offsets=offsets)
-        return replace(found, bands=tuple(self._bands[each - 1] for each in picked))
+        names = tuple(self._bands[each - 1] for each in picked)
+        return replace(found, bands=names, mask=self.mask(window))
 
 
 def read_image(

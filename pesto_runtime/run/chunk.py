@@ -325,7 +325,8 @@ def needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[in
     selected: dict[str, list[tuple[int, ...] | None]] = {}
     for stage in (*stages.stages, *stages.reduces):
         for port, reference in stage.rasters.items():
-            selected.setdefault(str(reference), []).append(picked_bands(context, stage, port))
+            bands = picked_bands(context, stage, stage.masks.get(port, port))
+            selected.setdefault(str(reference), []).append(bands)
     return {
         name: tuple(sorted({number for bands in found if bands for number in bands}))
         for name, found in selected.items()

@@ -9,12 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.processor import decode_partial, encode_value, fold
-from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.class_table import classified
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
@@ -25,7 +22,6 @@ from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
-    block_name,
     declared_classes,
     feature_name,
     grid_of,
@@ -43,6 +39,7 @@ from pesto_runtime.run.context import (
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.ownership import OwnerBeat
+from pesto_runtime.run.product_blocks import product_blocks
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import complete, read_block_object, recorded_holes
 from pesto_runtime.run.tile import in_stage
@@ -59,7 +56,6 @@ if TYPE_CHECKING:
     from pesto_runtime.raster.image import Transform
     from pesto_runtime.raster.product import Product
     from pesto_runtime.run.callers import Caller
-    from pesto_runtime.tiling import BlockIndex
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
     if holes:
         # The unfinished file may be of an attempt with the same number of holes at other places.
         discard_unfinished(path)
-    blocks = _blocks(plan_href, raster, layout, stored)
+    blocks = product_blocks(plan_href, raster, layout, stored)
     key = f"{context.plan.keys[raster]}-{len(holes)}"
     product = write_product(path, layout, blocks, key=key)
     return Mosaic(product, tuple(block_window(index, size) for index in holes))
@@ -317,32 +313,9 @@ def _layout(context: RunContext, raster: str) -> Layout:
             declared_classes(context, raster),
             planned.dtype[0],
         ),
+        # An alpha band is among the bands, and marks valid pixels itself.
+        has_mask=bool(planned.mask) and context.plan.scenes[planned.mask].validity == "mask",
     )
-
-
-def _blocks(
-    plan_href: str, raster: str, layout: Layout, stored: set[BlockIndex]
-) -> Iterator[bytes]:
-    """Yield a raster's compressed blocks, row-major; missing ones as nodata."""
-    context = load_context(plan_href)
-    for index in blocks_of((layout.width, layout.height)):
-        if index in stored:
-            name = block_name(context, raster, index)
-            yield read_block_object(plan_href, raster, index, name)
-            continue
-        try:
-            yield context.store.get(holed_name(context, raster, index))
-        except Damaged:
-            raise
-        except NotFound:
-            yield _empty_block(layout, index)
-
-
-def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
-    window = block_window(index, (layout.width, layout.height))
-    shape = (layout.count, window.height, window.width)
-    codec = BlockCodec(layout.count, layout.dtype)
-    return codec.compress(np.full(shape, layout.nodata, layout.dtype))
 
 
 def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | None) -> int:

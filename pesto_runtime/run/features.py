@@ -59,17 +59,17 @@ class WindowPlacement:
     """The place of the input window of a process in the grid.
 
     Attributes:
-        col_off: Column of its first pixel in the grid; negative if pixels were mirrored around it.
+        col_off: Column of its first pixel in the grid; negative if it begins before the grid.
         row_off: Row of its first pixel.
         size: Width and height of the grid, pixels.
-        is_mirrored: Whether pixels beyond the grid are mirrored. Then features there are dropped;
-            otherwise the nearest pixel owns them.
+        is_extended: Whether pixels beyond the grid are mirrored or filled. Then features there are
+            dropped; otherwise the nearest pixel owns them.
     """
 
     col_off: int
     row_off: int
     size: Size
-    is_mirrored: bool = False
+    is_extended: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -131,7 +131,7 @@ def read_features(
         _placed(each, placement, geometries, f"{name}, /features/{index}")
         for index, each in enumerate(features)
     )
-    return tuple(each for each in placed if not (placement.is_mirrored and each.is_beyond))
+    return tuple(each for each in placed if not (placement.is_extended and each.is_beyond))
 
 
 @dataclass
@@ -270,7 +270,9 @@ def whole_collection(description: Description, port: Port, value: JsonValue, ima
     scale = image_scale(description)
     features = read_features(
         value,
-        WindowPlacement(0, 0, scaled_size((cols, rows), scale)),
+        WindowPlacement(
+            0, 0, scaled_size((cols, rows), scale), is_extended=description.is_extended
+        ),
         geometries=port.vector.geometry if port.vector else (),
         name=f"output {port.name!r}",
     )

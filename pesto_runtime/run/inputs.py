@@ -1,6 +1,6 @@
 """Prepare the inputs of one call of a stage, and cut its outputs to the pixels that are right.
 
-Reads windows of rasters, selects bands, pads edges, and describes the tile. It does not call the
+Reads windows of rasters, selects bands, extends edges, and describes the tile. It does not call the
 stage: `run/tile.py` does.
 """
 
@@ -25,10 +25,12 @@ from pesto_runtime.contract import (
 )
 from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
 from pesto_runtime.pipeline import taken_type
+from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.raster.scaling import physical
+from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.tiling import covering_window
@@ -178,6 +180,29 @@ class Sources:
         return scene.href if scene else self.context.store.href(raster_name(self.context, name))
 
 
+def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray | None:
+    """Read the mask of a raster, as a bool array (row, col); None without one.
+
+    An intermediate raster has that of the scene from which it inherits.
+
+    Raises:
+        RasterUnreadable: it cannot be read there.
+        SceneChanged: it is opened, and is not the scene that was planned.
+    """
+    source = context.raster_type(name).mask
+    if not source:
+        return None
+    scene = context.plan.scenes[source]
+    try:
+        reader = _readers.reader(
+            context.plan.run, scene.href, scene.identity, selection=scene.selection
+        )
+        return reader.mask(window)
+    except RasterUnreadable:
+        _readers.close()  # as in `Sources.read`
+        raise
+
+
 def scene_of(context: RunContext, name: str) -> Scene | None:
     """Return the scene of a reference; None for an output of a stage."""
     reference = parse_binding(name)
@@ -194,76 +219,49 @@ def picked_bands(context: RunContext, stage: BoundStage, port: str) -> tuple[int
     return _contract(stage, port).pick(raster.bands, in_order=raster.in_order)
 
 
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """Number of pixels that are mirrored around a window at the edges of the scene."""
-
-    top: int = 0
-    right: int = 0
-    bottom: int = 0
-    left: int = 0
-
-    @property
-    def is_none(self) -> bool:
-        """Whether no pixel is added."""
-        return not (self.top or self.right or self.bottom or self.left)
-
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Mirror the outermost pixels of (band, row, col) without repeating the edge itself."""
-        if self.is_none:
-            return pixels
-        widths = ((0, 0), (self.top, self.bottom), (self.left, self.right))
-        return np.pad(pixels, widths, mode="reflect")
-
-    def grown(self, window: Window) -> Size:
-        """Return width and height of a window with its padding."""
-        return (window.width + self.left + self.right, window.height + self.top + self.bottom)
-
-
-def padding_of(stage: BoundStage, windows: StepWindows, grid: Size) -> Padding:
-    """Return the padding of a stage's inputs around a tile; none with `edge: clip`."""
-    if all(_contract(stage, port).edge == "clip" for port in stage.rasters):
-        return Padding()
-    margin, read = stage.description.margin, windows.read
-    align = max(_contract(stage, port).align for port in stage.rasters)
-    return Padding(
-        top=0 if read.row_off else _round_up(margin.top, align),
-        right=0 if read.col_stop < grid[0] else margin.right,
-        bottom=0 if read.row_stop < grid[1] else margin.bottom,
-        left=0 if read.col_off else _round_up(margin.left, align),
-    )
-
-
-def placement_of(stage: BoundStage, windows: StepWindows, pad: Padding, *, scale: Scale, size: Size
-                 ) -> WindowPlacement:  # fmt: skip
+def placement_of(stage: BoundStage, windows: StepWindows, *, size: Size) -> WindowPlacement:
     """Return the place of a stage's vector coordinates in their grid, for one tile.
 
     Args:
         stage: The stage.
         windows: Its windows for the tile.
-        pad: The padding of its inputs.
-        scale: The scale of the stage.
         size: Width and height of the grid of the vectors.
     """
     return WindowPlacement(
-        col_off=windows.makes.col_off - int(pad.left * scale.x),
-        row_off=windows.makes.row_off - int(pad.top * scale.y),
+        col_off=windows.makes.col_off,
+        row_off=windows.makes.row_off,
         size=size,
-        is_mirrored=any(_contract(stage, port).edge == "reflect" for port in stage.rasters),
+        is_extended=stage.description.is_extended,
     )
 
 
 def stage_array(
-    context: RunContext, stage: BoundStage, port: str, pixels: Pixels, pad: Padding | None = None
+    context: RunContext, stage: BoundStage, port: str, pixels: Pixels, shown: Window | None = None
 ) -> np.ndarray:
-    """Return the array (band, row, col) for an image port: bands selected, edges padded."""
-    bands = picked_bands(context, stage, port)
+    """Return the array (band, row, col) for an image port: bands selected, edges extended.
+
+    Args:
+        context: The run.
+        stage: The stage.
+        port: The image port.
+        pixels: Pixels of the raster that is bound to the port.
+        shown: The window to return, which may extend beyond the raster; None for that of `pixels`.
+    """
+    name, image = str(stage.rasters[port]), stage.masks.get(port, port)
+    contract, source = _contract(stage, image), context.raster_type(name)
+    bands = picked_bands(context, stage, image)
     picked = pixels.pick(bands)
-    if _contract(stage, port).scaled:
-        source = context.raster_type(str(stage.rasters[port]))
+    if port in stage.masks:
+        nodata = contract.nodata if source.nodata is None else source.nodata
+        mask = dataset_mask(context, name, pixels.window)
+        picked = valid_pixels(picked, nodata=nodata, mask=mask)
+    elif contract.scaled:
         values = source.picked([number - 1 for number in bands]).values if bands else source.values
         picked = physical(picked, values, source.nodata)
-    return np.ascontiguousarray(pad.apply(picked) if pad else picked)
+    if shown is not None:
+        fill = stage.description.fills.get(port)
+        picked = extended(picked, pixels.window, shown, size=context.sizes[name], fill=fill)
+    return np.ascontiguousarray(picked)
 
 
 def stage_reference(
@@ -333,25 +331,19 @@ def typed(value: object, planned: RasterType, *, name: str) -> np.ndarray:
     return value
 
 
-def trimmed(
-    value: np.ndarray, windows: StepWindows, pad: Padding, *, scale: Scale, name: str
-) -> Pixels:
-    """Cut margin and padding off an output (band, row, col).
+def trimmed(value: np.ndarray, windows: StepWindows, *, scale: Scale, name: str) -> Pixels:
+    """Cut margin and pixels beyond the scene off an output (band, row, col).
 
     Raises:
         ContractBroken: its size is not that of the input window times the scale.
     """
-    width, height = pad.grown(windows.read)
-    expected = (int(height * scale.y), int(width * scale.x))
+    expected = (int(windows.read.height * scale.y), int(windows.read.width * scale.x))
     if value.shape[1:] != expected:
         raise ContractBroken(
             f"{name} must have {expected[0]} rows and {expected[1]} columns (the input window, "
             f"margin included, times the scale), got {list(value.shape[1:])}"
         )
-    top, left = int(pad.top * scale.y), int(pad.left * scale.x)
-    window = windows.makes
-    array = value[:, top : top + window.height, left : left + window.width]
-    return Pixels(window, array).crop(windows.keep)
+    return Pixels(windows.makes, value).crop(windows.keep)
 
 
 def write_window(windows: StepWindows, scale: Scale) -> Window:
@@ -368,10 +360,6 @@ def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, flo
     if scene.transform is None:
         return None
     return rescaled(scene.transform, float(scale.x), float(scale.y))
-
-
-def _round_up(value: int, quantum: int) -> int:
-    return -(-value // quantum) * quantum
 
 
 _readers = ReaderCache()

@@ -18,6 +18,7 @@ from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.inheritance import covers, output_image
 from pesto_runtime.raster.read import read_for
+from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
 from pesto_runtime.run.services import find
@@ -72,7 +73,10 @@ def call_once(
         name: _pixels(description.input(name), images[name]) if name in images else values[name]
         for name in texts
     }
-    first = next((each[0] for each in images.values() if each), None)
+    singles = {name: several[0] for name, several in images.items() if len(several) == 1}
+    inputs = add_masks(inputs, description, singles)
+    data = [several for name, several in images.items() if name not in description.masks]
+    first = next((each[0] for each in data if each), None)
     try:
         outputs = caller_for(found.service).run(inputs, tile=first.whole_tile if first else None)
     finally:

@@ -89,8 +89,10 @@ def single_stage(description: Description, target: str, *, base: Path) -> Pipeli
 
 
 def _is_bound(port: Port) -> bool:
-    # A list of images cannot be bound: if the process requires one, the check reports it.
-    return port.kind != "images" or port.required
+    # A list of images cannot be bound: if the process requires one, the check reports it. A mask
+    # binds itself to its image.
+    is_mask = port.raster is not None and bool(port.raster.mask)
+    return not is_mask and (port.kind != "images" or port.required)
 
 
 def _kept(description: Description) -> list[Port]:

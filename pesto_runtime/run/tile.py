@@ -19,7 +19,6 @@ from pesto_runtime.pipeline import BoundStage, RasterType, VectorType
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.features import Feature, read_features
 from pesto_runtime.run.inputs import (
-    padding_of,
     placement_of,
     stage_array,
     stage_reference,
@@ -28,7 +27,13 @@ from pesto_runtime.run.inputs import (
     typed,
     write_window,
 )
-from pesto_runtime.tiling import StepWindows, scaled_window, whole
+from pesto_runtime.tiling import (
+    StepWindows,
+    scaled_size,
+    scaled_window,
+    source_window,
+    whole,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.run.inputs import Pixels, Sources
     from pesto_runtime.run.records import CostMeter
-    from pesto_runtime.tiling import Chain, Size
+    from pesto_runtime.tiling import Chain, Size, Step
 
 
 TileOutput: TypeAlias = "np.ndarray | tuple[Feature, ...]"
@@ -248,8 +253,10 @@ class TileRunner:
         """
         (stage,) = self.stages
         read = whole(self._grid(stage))
-        makes = scaled_window(read, self._scale(stage))
-        windows = StepWindows(read, makes, makes)
+        scale, size = self._scale(stage), self._grid(stage)
+        extent = self._step(stage).extent(size)
+        keep = whole(scaled_size(size, scale))
+        windows = StepWindows(extent, scaled_window(extent, scale), keep)
         outputs = self._call(stage, windows, {}, dict.fromkeys(self.chain.sizes, read))
         pixels: dict[str, Pixels] = {}
         results: dict[str, TileOutput] = dict(self._features(stage, windows, outputs))
@@ -271,21 +278,23 @@ class TileRunner:
         pixels: dict[str, Pixels],
         sources: Mapping[str, Window],
     ) -> dict[str, object]:
-        caller = self._caller(stage)
-        pad = padding_of(stage, windows, self._grid(stage))
+        caller, size = self._caller(stage), self._grid(stage)
+        source = source_window(windows.read, size)
         inputs: dict[str, object] = dict(self.parameters[stage.id])
         for port, reference in stage.rasters.items():
             image = (
-                stage_reference(self.context, stage, port, windows.read)
-                if caller.takes_references and pad.is_none
+                stage_reference(self.context, stage, stage.masks.get(port, port), windows.read)
+                if caller.takes_references and whole(size).contains(windows.read)
                 else None
             )
+            if image is not None and port in stage.masks:
+                continue  # the service makes it from the image that it reads
             if image is not None:
                 inputs[port] = image
                 self.sources.count_reference(str(reference), image)
             else:
-                read = self._pixels(str(reference), pixels, sources).crop(windows.read)
-                inputs[port] = stage_array(self.context, stage, port, read, pad)
+                read = self._pixels(str(reference), pixels, sources).crop(source)
+                inputs[port] = stage_array(self.context, stage, port, read, windows.read)
         write = write_window(windows, self._scale(stage))
         tile = tile_info(self.context, stage, windows.read, write)
         try:
@@ -302,7 +311,6 @@ class TileRunner:
         pixels: dict[str, Pixels],
     ) -> dict[str, object]:
         """Trim the raster outputs of a stage into `pixels`, and return its JSON outputs."""
-        pad = padding_of(stage, windows, self._grid(stage))
         values: dict[str, object] = {}
         for port, planned in stage.makes.items():
             name = stage.reference(port)
@@ -314,7 +322,7 @@ class TileRunner:
             try:
                 array = typed(outputs.get(port), planned, name=name)
                 scale = self._scale(stage)
-                pixels[name] = trimmed(array, windows, pad, scale=scale, name=name)
+                pixels[name] = trimmed(array, windows, scale=scale, name=name)
             except PestoError as error:
                 raise StageFailed(stage.id, error) from error
         return values
@@ -323,15 +331,13 @@ class TileRunner:
         self, stage: BoundStage, windows: StepWindows, outputs: Mapping[str, object]
     ) -> dict[str, TileOutput]:
         """Return the features of every vector output of a stage, moved into the scene's grid."""
-        scale = self._scale(stage)
-        pad = padding_of(stage, windows, self._grid(stage))
         found: dict[str, TileOutput] = {}
         for port in stage.description.outputs:
             name = stage.reference(port.name)
             if not isinstance(stage.makes[port.name], VectorType):
                 continue
             size = self.context.sizes[name]
-            place = placement_of(stage, windows, pad, scale=scale, size=size)
+            place = placement_of(stage, windows, size=size)
             geometries = port.vector.geometry if port.vector else ()
             try:
                 found[name] = read_features(
@@ -349,7 +355,10 @@ class TileRunner:
         return self._callers[stage.id]
 
     def _scale(self, stage: BoundStage) -> Scale:
-        return next(step.scale for step in self.chain.steps if step.name == stage.id)
+        return self._step(stage).scale
+
+    def _step(self, stage: BoundStage) -> Step:
+        return next(step for step in self.chain.steps if step.name == stage.id)
 
     def _grid(self, stage: BoundStage) -> Size:
         return self.chain.sizes[str(next(iter(stage.rasters.values())))]

@@ -90,9 +90,11 @@ class _Phase:
         chain = phase_chain(stages, self.context.types, self.context.plan.size)
         self.runner = self._runner(chain)
         steps = [
-            replace(step, margin=(step.margin + step.margin).union(step.margin + _LEAST))
+            # A step that limits its windows has no room for more margin: other borders must do.
+            step if step.most is not None
+            else replace(step, margin=(step.margin + step.margin).union(step.margin + _LEAST))
             for step in chain.steps
-        ]
+        ]  # fmt: skip
         self.wider = self._runner(replace(chain, steps=tuple(steps)))
 
     def tiles(self) -> Iterator[Window]:
@@ -104,6 +106,9 @@ class _Phase:
     def verify(self, tile: Window) -> bool:
         """Compare one tile; False if it touches a hole."""
         windows = {name: self._window(name, tile) for name in self.names}
+        while not self.wider.chain.fits(windows):
+            tile = Window(*tile[:2], max(1, tile.width // 2), max(1, tile.height // 2))
+            windows = {name: self._window(name, tile) for name in self.names}
         if any(
             not blocks <= self.stored[name]
             for name in self.stored

@@ -15,6 +15,7 @@ from jsonschema.exceptions import best_match
 
 from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarge, shortened
 from pesto_runtime.processor import OwnedInputs
+from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.schema import main_errors, surely_fits
 from pesto_runtime.service.image_loader import Allowance, parse_roi
 from pesto_runtime.service.long_texts import LongText
@@ -92,13 +93,17 @@ class InputReader:
                 pick = roi.window if roi is not None and port.name in roi.target_in else None
                 read = partial(self._read, allowance, port.raster, pick_window=pick)
                 images[port.name] = _read_images(port, known[port.name], read, faults)
-        first = next((image for several in images.values() for image in several), None)
+        masks = self._description.masks
+        data = {name: several for name, several in images.items() if name not in masks}
+        first = next((image for several in data.values() for image in several), None)
         _check_tile(call.options.tile, first, faults)
         faults.raise_any(f"inputs of {self._description.name!r}")
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
         tile = call.options.tile or (None if first is None else first.whole_tile)
         header = None if first is None else _header(first, call.options.tile)
-        return RequestInputs(OwnedInputs({**known, **arrays}), tile, header, roi)
+        singles = {name: several[0] for name, several in images.items() if len(several) == 1}
+        values = add_masks({**known, **arrays}, self._description, singles)
+        return RequestInputs(OwnedInputs(values), tile, header, roi)
 
     def _roi(self, call: ParsedRequest, faults: Faults) -> RegionOfInterest | None:
         try:
@@ -233,5 +238,6 @@ def _header(image: Image, tile: TileInfo | None) -> Image:
     """Return the image without pixels, so that it does not prevent the release of their memory."""
     from pesto_runtime.raster.inheritance import with_facts_of
 
-    header = replace(image, pixels=np.empty((len(image.pixels), 0, 0), image.pixels.dtype))
+    pixels = np.empty((len(image.pixels), 0, 0), image.pixels.dtype)
+    header = replace(image, pixels=pixels)
     return header if tile is None else with_facts_of(header, tile)

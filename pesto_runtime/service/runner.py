@@ -177,7 +177,7 @@ def transports(description: Description) -> tuple[str, ...]:
 
 def raw_image_port(description: Description) -> Port | None:
     """Return the image input that a body can be; None unless there is exactly one."""
-    ports = description.image_inputs
+    ports = description.data_inputs
     return ports[0] if len(ports) == 1 else None
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pesto_runtime.tiling.chain import Chain, Step, StepWindows, TileWindows, read_window
+from pesto_runtime.tiling.chain import (
+    Chain,
+    Step,
+    StepWindows,
+    TileWindows,
+    read_window,
+    source_window,
+)
 from pesto_runtime.tiling.grid import (
     BlockIndex,
     Size,
@@ -39,6 +46,7 @@ __all__ = [
     "read_window",
     "scaled_size",
     "scaled_window",
+    "source_window",
     "tile_quantum",
     "tiles_of",
     "whole",

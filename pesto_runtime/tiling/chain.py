@@ -1,8 +1,9 @@
 """Compute the window that each step of a chain reads and returns for one tile.
 
 `Chain.windows` goes backward through the chain from the wanted pixels: a step needs its output
-window, extended by its margin, extended to its alignment, and clipped to the grid. So margins add
-up along a chain, and no step has an edge that the untiled run would not have.
+window, extended by its margin, extended to its alignment, and clipped to its extent: the grid, and
+the pixels that are added beyond it. So margins add up along a chain, and no step has an edge that
+the untiled run would not have.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Margin, Scale, Window
-from pesto_runtime.tiling.grid import Size, covering_window, scaled_size, scaled_window, whole
+from pesto_runtime.tiling.grid import Size, covering_window, scaled_size, scaled_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,8 +29,13 @@ class Step:
         makes: Names of the rasters it makes, all on one grid.
         margin: Input pixels needed around an output pixel.
         align: Read windows start at multiples of it and are multiples of it in size, except at the
-            far edge of the grid.
+            far edge of a grid that is not filled.
         scale: Output pixels per input pixel.
+        mirror: Pixels that are mirrored beyond the edges of the grid.
+        is_filled: Whether the far edges of the grid are extended to a multiple of `align` and to
+            `least`.
+        least: Smallest side of a read window.
+        most: Largest side of a read window; None for any.
     """
 
     name: str
@@ -38,6 +44,49 @@ class Step:
     margin: Margin = Margin()
     align: int = 1
     scale: Scale = Scale()
+    mirror: Margin = Margin()
+    is_filled: bool = False
+    least: int = 1
+    most: int | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all read windows have one size."""
+        return self.most == self.least
+
+    @property
+    def quantum(self) -> Size:
+        """Smallest width and height that are aligned, and whole pixels of the outputs."""
+        return (
+            math.lcm(self.align, self.scale.x.denominator),
+            math.lcm(self.align, self.scale.y.denominator),
+        )
+
+    def extent(self, grid: Size) -> Window:
+        """Return the window that read windows are clipped to: a grid with what is beyond it.
+
+        It depends on the grid and not on the tiles, so no tile has an edge of its own.
+
+        >>> Step("s", ("a",), ("b",), align=32, is_filled=True).extent((1403, 977))
+        Window(col_off=0, row_off=0, width=1408, height=992)
+        """
+        (left, right), (top, bottom) = (
+            self._beyond(size, before, after, quantum)
+            for size, before, after, quantum in zip(
+                grid,
+                (self.mirror.left, self.mirror.top),
+                (self.mirror.right, self.mirror.bottom),
+                self.quantum,
+                strict=True,
+            )
+        )
+        return Window.spanning(left, top, right, bottom)
+
+    def _beyond(self, size: int, before: int, after: int, quantum: int) -> tuple[int, int]:
+        first = -_up(before, quantum)
+        if not self.is_filled:
+            return first, size + after
+        return first, first + _up(max(size + after - first, self.least), quantum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +94,7 @@ class StepWindows:
     """The windows of a step for one tile.
 
     Attributes:
-        read: Window of its inputs' grid that it receives.
+        read: Window of its inputs' grid that it receives; it may extend beyond the grid.
         makes: The same window in its outputs' grid, which it returns.
         keep: The part of `makes` that is correct, and that later steps need.
     """
@@ -116,31 +165,80 @@ class Chain:
             grid = self.sizes[step.reads[0]]
             read = read_window(keep, step, grid)
             steps[step.name] = StepWindows(read, scaled_window(read, step.scale), keep)
+            source = source_window(read, grid)
             for name in step.reads:
-                needed[name] = _union([read, *([needed[name]] if name in needed else [])])
+                needed[name] = _union([source, *([needed[name]] if name in needed else [])])
         made = {name for step in self.steps for name in step.makes}
         sources = {name: window for name, window in needed.items() if name not in made}
         return TileWindows(sources, dict(reversed(steps.items())))
 
+    def fits(self, wanted: Mapping[str, Window]) -> bool:
+        """Whether each step accepts the size of the window that it receives for `wanted`."""
+        read = self.windows(wanted).steps
+        return all(
+            step.most is None or max(read[step.name].read[2:]) <= step.most
+            for step in self.steps
+            if step.name in read
+        )
+
 
 def read_window(keep: Window, step: Step, grid: Size) -> Window:
-    """Return the input window that a step needs for `keep`: margin, alignment, clipped to the grid.
+    """Return the input window that a step needs for `keep`: margin, alignment, smallest side.
+
+    It is clipped to the step's extent, and moved inward to have the smallest side.
 
     >>> read_window(Window(4, 0, 4, 4), Step("s", ("a",), ("b",), Margin.of(1), align=4), (10, 10))
     Window(col_off=0, row_off=0, width=10, height=8)
     """
     under = covering_window(keep, step.scale)
-    margin = step.margin
-    # Multiples of the denominator are whole output pixels. Clipping comes last, so only a window at
-    # the far edge of the grid is not a multiple.
-    quantum_x = math.lcm(step.align, step.scale.x.denominator)
-    quantum_y = math.lcm(step.align, step.scale.y.denominator)
-    return Window.spanning(
-        _down(max(under.col_off - margin.left, 0), quantum_x),
-        _down(max(under.row_off - margin.top, 0), quantum_y),
-        _up(under.col_stop + margin.right, quantum_x),
-        _up(under.row_stop + margin.bottom, quantum_y),
-    ).intersection(whole(grid))
+    margin, extent, quantum = step.margin, step.extent(grid), step.quantum
+    left, right = _span(
+        (under.col_off - margin.left, under.col_stop + margin.right),
+        (extent.col_off, extent.col_stop), quantum[0], step.least,
+    )  # fmt: skip
+    top, bottom = _span(
+        (under.row_off - margin.top, under.row_stop + margin.bottom),
+        (extent.row_off, extent.row_stop), quantum[1], step.least,
+    )  # fmt: skip
+    return Window.spanning(left, top, right, bottom)
+
+
+def source_window(read: Window, grid: Size) -> Window:
+    """Return the pixels of a grid that a read window shows, also as mirror images.
+
+    >>> source_window(Window(96, 0, 32, 8), (100, 8))
+    Window(col_off=71, row_off=0, width=29, height=8)
+    """
+    left, right = _shown(read.col_off, read.col_stop, grid[0])
+    top, bottom = _shown(read.row_off, read.row_stop, grid[1])
+    return Window.spanning(left, top, right, bottom)
+
+
+def _span(
+    needed: tuple[int, int], limits: tuple[int, int], quantum: int, least: int
+) -> tuple[int, int]:
+    """Return start and stop of a read window along one axis."""
+    # Clipping comes after the rounding: only the far end of a grid that is not filled is no
+    # multiple of the quantum, which is a whole number of output pixels.
+    start = max(_down(needed[0], quantum), limits[0])
+    stop = min(_up(needed[1], quantum), limits[1])
+    least = _up(least, quantum)
+    if stop - start < least:
+        stop = min(start + least, limits[1])
+        start = max(_down(stop - least, quantum), limits[0])
+    return start, stop
+
+
+def _shown(start: int, stop: int, size: int) -> tuple[int, int]:
+    """Return the first and the last but one pixel of an axis that a span shows."""
+    first, last = max(start, 0), min(stop, size)
+    if start <= -size or stop >= 2 * size:  # mirrored more than once
+        return 0, size
+    if start < 0:
+        last = max(last, 1 - start)  # the image of -n is n
+    if stop > size:
+        first = min(first, 2 * size - 1 - stop)  # the image of size - 1 + n is size - 1 - n
+    return max(first, 0), min(last, size)
 
 
 def _down(value: int, quantum: int) -> int:

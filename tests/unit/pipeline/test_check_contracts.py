@@ -80,8 +80,9 @@ def test_another_nodata_is_warned_about(there: object, wanted: object, words: st
         ({"margin": 2}, "reduce", "a reduce reads product blocks"),
         ({"align": 2}, "reduce", "a reduce reads product blocks"),
         ({"windows": {"by": "ortho"}}, "map", "`windows` is reserved"),
-        ({"tile": {"fixed": 256}}, "map", "a fixed or minimum tile size is not supported"),
-        ({"tile": {"min": 64}}, "map", "a fixed or minimum tile size is not supported"),
+        ({"tile": {"fixed": 256}}, "reduce", "a reduce reads product blocks"),
+        ({"tile": {"min": 64}}, "reduce", "a reduce reads product blocks"),
+        ({"tile": {"fixed": 256}}, "whole", "has no `tile.fixed`"),
     ],
 )
 def test_a_contract_that_cannot_be_planned_is_told(

@@ -191,7 +191,7 @@ def test_a_pixel_holds_its_top_and_left_but_not_its_bottom_and_right(
 def test_what_lies_in_a_mirror_is_dropped() -> None:
     """It is there a second time, where it really is."""
     seen = collection(shape("Point", [1.5, 8]), shape("Point", [6.5, 8]))
-    place = WindowPlacement(-4, 0, SIZE, is_mirrored=True)
+    place = WindowPlacement(-4, 0, SIZE, is_extended=True)
     assert [each.pixel for each in read_features(seen, place, name="v")] == [(8, 2)]
 
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from pesto_runtime.contract import Margin, Scale
+from pesto_runtime.contract import Fill, Margin, Scale
 from pesto_runtime.tiling import Step
 from tests.unit.tiling.oracle import Case, Filter
 
@@ -58,6 +58,7 @@ def _filters(
     alike = [name for name in scales if scales[name] == scales[first] and name != first]
     second = draw(st.lists(st.sampled_from(alike), max_size=1)) if alike else []
     margin = draw(margins())
+    is_mirrored = draw(st.sampled_from([False, False, True]))
     step = Step(
         name=f"step{number}",
         reads=(first, *second),
@@ -65,8 +66,13 @@ def _filters(
         margin=margin,
         align=draw(st.sampled_from([1, 1, 2, 4])),
         scale=draw(_scales(scales[first], size)) if scaled else Scale(),
+        mirror=margin if is_mirrored else Margin(),
+        is_filled=draw(st.booleans()),
+        least=draw(st.sampled_from([1, 1, 5, 48])),
     )
-    return Filter(step, margin, draw(st.sampled_from(["sum", "sum", "min", "max"])))
+    fills: list[Fill] = ["reflect"] if is_mirrored else ["reflect", "edge", 7]
+    fill = draw(st.sampled_from(fills))
+    return Filter(step, margin, draw(st.sampled_from(["sum", "sum", "min", "max"])), fill)
 
 
 @st.composite

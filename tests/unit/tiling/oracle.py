@@ -5,6 +5,7 @@ The filters are shifts, sums and reshapes of numpy arrays: they know nothing of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -12,11 +13,13 @@ import numpy as np
 
 from pesto_runtime import tiling
 from pesto_runtime.contract import Margin, Scale, Window
+from pesto_runtime.raster.filling import extended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from fractions import Fraction
 
+    from pesto_runtime.contract import Fill
     from pesto_runtime.tiling import Size, StepWindows
 
 Plane: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.uint64]]"
@@ -31,11 +34,13 @@ class Filter:
         step: What the geometry is told.
         footprint: What the filter sees around a pixel; the step's margin, or more in a control.
         operation: What it does with what it sees.
+        fill: How pixels beyond a scene are made.
     """
 
     step: tiling.Step
     footprint: Margin
     operation: Operation = "sum"
+    fill: Fill = "reflect"
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,45 @@ def untiled(case: Case, sources: Mapping[str, Plane]) -> dict[str, Plane]:
     """Every raster (row, col) of the chain, each filter over its whole inputs."""
     rasters = dict(sources)
     for each in case.filters:
-        made = filtered(each, [rasters[name] for name in each.step.reads])
+        made = filtered_whole(each, [rasters[name] for name in each.step.reads])
         rasters.update({name: made + np.uint64(n) for n, name in enumerate(each.step.makes)})
     return rasters
+
+
+def filtered_whole(each: Filter, inputs: list[Plane]) -> Plane:
+    """What a filter makes of whole rasters, extended by numpy and trimmed afterwards."""
+    step, (rows, cols) = each.step, inputs[0].shape
+    made = filtered(each, [beyond(each, pixels) for pixels in inputs])
+    (top, _), (left, _) = around(step, (rows, cols))
+    first = int(top * step.scale.y), int(left * step.scale.x)
+    height, width = int(rows * step.scale.y), int(cols * step.scale.x)
+    return made[first[0] : first[0] + height, first[1] : first[1] + width]
+
+
+def beyond(each: Filter, pixels: Plane) -> Plane:
+    """Pixels of a raster with those that are mirrored and filled around it, by `numpy.pad`."""
+    widths = around(each.step, pixels.shape)
+    if isinstance(each.fill, str):
+        return np.pad(pixels, widths, mode=each.fill)  # type: ignore[call-overload,no-any-return]
+    return np.pad(pixels, widths, constant_values=each.fill or 0)
+
+
+def around(step: tiling.Step, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows above and below, columns left and right of a raster (row, col) that it is given."""
+    mirror, found = step.mirror, []
+    for size, before, after, ratio in (
+        (shape[0], mirror.top, mirror.bottom, step.scale.y),
+        (shape[1], mirror.left, mirror.right, step.scale.x),
+    ):
+        quantum = math.lcm(step.align, ratio.denominator)
+        while before % quantum:
+            before += 1  # noqa: PLW2901  # counted, not computed: another way than the geometry's
+        while step.is_filled and (
+            (before + size + after) % quantum or before + size + after < step.least
+        ):
+            after += 1  # noqa: PLW2901
+        found.append((before, after))
+    return found[0], found[1]
 
 
 def tiled(case: Case, sources: Mapping[str, Plane]) -> tuple[dict[str, Plane], dict[str, Plane]]:
@@ -137,8 +178,14 @@ def run_tile(
         if step.name not in windows.steps:
             continue
         take = windows.steps[step.name]
-        _require_legal(take, step, chain.sizes[step.reads[0]], chain.sizes[step.makes[0]])
-        pixels = filtered(each, [crop(*held[name], take.read) for name in step.reads])
+        grid = chain.sizes[step.reads[0]]
+        _require_legal(take, step, grid)
+        source = tiling.chain.source_window(take.read, grid)
+        pixels = filtered(each, [
+            extended(crop(*held[name], source)[np.newaxis], source, take.read,
+                     size=grid, fill=each.fill)[0]
+            for name in step.reads
+        ])  # fmt: skip
         assert pixels.shape == (take.makes.height, take.makes.width), "made another window"
         kept = trim(pixels, take, step)
         held |= {name: (take.keep, kept + np.uint64(n)) for n, name in enumerate(step.makes)}
@@ -166,13 +213,20 @@ def inside(window: Window, size: Size) -> bool:
     )
 
 
-def _require_legal(take: StepWindows, step: tiling.Step, grid: Size, made: Size) -> None:
+def _require_legal(take: StepWindows, step: tiling.Step, grid: Size) -> None:
+    """Windows start and end at multiples, or at the far edge; they have the smallest side."""
+    (top, bottom), (left, right) = around(step, grid[::-1])
     read, align = take.read, step.align
-    assert inside(read, grid), f"{step.name} reads {read} of {grid}"
-    assert inside(take.makes, made), f"{step.name} makes {take.makes} of {made}"
+    assert read.pixels > 0, f"{step.name} reads nothing"
+    assert -left <= read.col_off, f"{step.name} reads {read} of {grid}"
+    assert -top <= read.row_off, f"{step.name} reads {read} of {grid}"
+    assert read.col_stop <= grid[0] + right, f"{step.name} reads {read} of {grid}"
+    assert read.row_stop <= grid[1] + bottom, f"{step.name} reads {read} of {grid}"
     assert read.col_off % align == read.row_off % align == 0, "a window is not aligned"
-    assert read.col_stop % align == 0 or read.col_stop == grid[0], "a width is not aligned"
-    assert read.row_stop % align == 0 or read.row_stop == grid[1], "a height is not aligned"
+    assert read.col_stop % align == 0 or read.col_stop == grid[0] + right, "a width is not aligned"
+    assert read.row_stop % align == 0 or read.row_stop == grid[1] + bottom, "not aligned"
+    assert read.width >= min(step.least, left + grid[0] + right), "a window is too small"
+    assert read.height >= min(step.least, top + grid[1] + bottom), "a window is too small"
 
 
 def total_scales(case: Case) -> dict[str, Scale]:

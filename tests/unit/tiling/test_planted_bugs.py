@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from pesto_runtime import tiling
 from pesto_runtime.contract import Margin, Scale, Window
-from pesto_runtime.tiling import Chain, Size, Step, StepWindows, TileWindows, whole
+from pesto_runtime.tiling import Chain, Size, Step, StepWindows, TileWindows, source_window, whole
+from pesto_runtime.tiling.chain import _span as span
 from pesto_runtime.tiling.chain import read_window
 from tests.unit.tiling.cases import cases
 from tests.unit.tiling.oracle import Case, Filter, Plane, crop, verify
@@ -18,6 +20,7 @@ from tests.unit.tiling.oracle import Case, Filter, Plane, crop, verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+extent = Step.extent
 CAUGHT = (AssertionError, ValueError, IndexError, KeyError)
 CHAIN = "pesto_runtime.tiling.chain"
 TILING = "pesto_runtime.tiling"
@@ -143,14 +146,57 @@ def stop_off_by_one(keep: Window, step: Step, grid: Size) -> Window:
     return read_window(Window(*keep[:2], keep.width - 1, keep.height), step, grid)
 
 
-@bug(f"{CHAIN}.whole")
-def intermediate_not_clipped_to_the_scene(size: Size) -> Window:
-    return Window(0, 0, size[0] + 16, size[1] + 16)
+@bug(f"{CHAIN}.Step.extent")
+def intermediate_not_clipped_to_the_scene(step: Step, size: Size) -> Window:
+    found = extent(step, size)
+    return found._replace(width=found.width + 16, height=found.height + 16)
 
 
-@bug(f"{CHAIN}.whole")
-def clipped_one_short(size: Size) -> Window:
-    return Window(0, 0, max(size[0] - 1, 1), size[1])
+@bug(f"{CHAIN}.Step.extent")
+def clipped_one_short(step: Step, size: Size) -> Window:
+    found = extent(step, size)
+    return found._replace(width=max(found.width - 1, 1))
+
+
+@bug(f"{CHAIN}.Step.extent")
+def filled_to_one_multiple_more(step: Step, size: Size) -> Window:
+    found = extent(step, size)
+    return found._replace(height=found.height + step.align * step.is_filled)
+
+
+@bug(f"{CHAIN}.Step.extent")
+def mirrored_one_pixel_less(step: Step, size: Size) -> Window:
+    found = extent(step, size)
+    lost = step.quantum[0] * (found.col_off < 0)
+    return found._replace(col_off=found.col_off + lost, width=found.width - lost)
+
+
+@bug(f"{CHAIN}.source_window")
+def mirror_images_not_read(read: Window, grid: Size) -> Window:
+    return read.intersection(whole(grid))
+
+
+@bug(f"{CHAIN}.source_window")
+def mirror_images_read_one_short(read: Window, grid: Size) -> Window:
+    found = source_window(read, grid)
+    lost = int(read.col_stop > grid[0] and found.col_off < read.col_off)
+    return found._replace(col_off=found.col_off + lost, width=found.width - lost)
+
+
+@bug(f"{CHAIN}._span")
+def smallest_side_not_moved_inward(
+    needed: tuple[int, int], limits: tuple[int, int], quantum: int, least: int
+) -> tuple[int, int]:
+    start, _ = span(needed, limits, quantum, 1)
+    return start, min(max(start + least, span(needed, limits, quantum, 1)[1]), limits[1])
+
+
+@bug("pesto_runtime.raster.filling._places")
+def mirrored_with_the_edge_repeated(start: int, stop: int, size: int, fill: object) -> np.ndarray:
+    places = np.arange(start, stop) % (2 * size)
+    if fill != "reflect":
+        return np.clip(np.arange(start, stop), 0, size - 1)
+    return np.minimum(places, 2 * size - 1 - places)
 
 
 @bug(f"{ORACLE}.trim")

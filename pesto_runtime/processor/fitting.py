@@ -1,0 +1,142 @@
+"""Extend the images of one call to a size that the process accepts, and trim its outputs.
+
+A run gives each call windows of such a size, with the pixels of the scene around them. This file is
+for a call of whole images outside a run: a scene rarely is a multiple of 32 pixels.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime.contract import Margin, TileInfo, Window
+from pesto_runtime.errors import AlgorithmFailed, InvalidInput
+from pesto_runtime.pipeline import step_of
+from pesto_runtime.processor.protocol import OwnedInputs
+from pesto_runtime.raster.filling import extended
+from pesto_runtime.raster.validity import add_masks
+from pesto_runtime.tiling import Size, Step, scaled_size, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pesto_runtime.contract import Description
+    from pesto_runtime.processor.ports import PortSpec
+
+_NOTHING = Window(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class FittedCall:
+    """A call whose images have a size that the process accepts.
+
+    Attributes:
+        description: The contract of the process.
+        inputs: The inputs, images extended.
+        tile: Place of the images in the scene.
+        size: Width and height of the images before they were extended; None without images, or
+            with images of several sizes, which are not extended.
+        extent: The window of the images that the process receives.
+    """
+
+    description: Description
+    inputs: Mapping[str, object]
+    tile: TileInfo | None
+    size: Size | None = None
+    extent: Window = _NOTHING
+
+    @classmethod
+    def of(
+        cls, description: Description, inputs: Mapping[str, object], tile: TileInfo | None
+    ) -> FittedCall:
+        """Add missing masks, and extend the images of a call as its contract states with `fill`.
+
+        Raises:
+            InvalidInput: the process takes one size of windows, and the images have another one.
+        """
+        if description.masks:
+            made = add_masks(inputs, description, {})
+            inputs = OwnedInputs(made) if isinstance(inputs, OwnedInputs) else made
+        images = {
+            port.name: value
+            for port in description.image_inputs
+            if isinstance(value := inputs.get(port.name), np.ndarray) and value.ndim == 3
+        }
+        sizes = {(value.shape[2], value.shape[1]) for value in images.values()}
+        if len(sizes) != 1 or 0 in (size := sizes.pop()):
+            return cls(description, inputs, tile)
+        step = _step(description)
+        extent = step.extent(size)
+        if step.is_fixed and step.least > 1 and extent[2:] != (step.least, step.least):
+            raise InvalidInput(_other_size(description, step, size))
+        if extent == whole(size):
+            return cls(description, inputs, tile, size, extent)
+        larger = {
+            name: extended(value, whole(size), extent, size=size, fill=description.fills[name])
+            for name, value in images.items()
+        }
+        place = tile or TileInfo(read=whole(size), write=whole(size), scene_size=size)
+        read = Window(place.read.col_off, place.read.row_off, extent.width, extent.height)
+        place = place.model_copy(update={"read": read})
+        return cls(description, OwnedInputs({**inputs, **larger}), place, size, extent)
+
+    def trimmed(self, outputs: Mapping[str, object]) -> dict[str, object]:
+        """Return the outputs, images without the pixels that were added."""
+        if self.size is None or self.extent == whole(self.size):
+            return dict(outputs)
+        cols, rows = scaled_size(self.size, _step(self.description).scale)
+        images = {port.name for port in self.description.outputs if port.kind == "image"}
+        return {
+            name: value[:, :rows, :cols]
+            if name in images and isinstance(value, np.ndarray)
+            else value
+            for name, value in outputs.items()
+        }
+
+    @contextmanager
+    def naming_fill(self) -> Iterator[None]:
+        """Add a hint to an error of the process for images that are not aligned.
+
+        Raises:
+            AlgorithmFailed: the process failed.
+        """
+        try:
+            yield
+        except AlgorithmFailed as error:
+            step = _step(self.description)
+            if self.size is None or not any(n % step.align for n in self.extent[2:]):
+                raise
+            raise AlgorithmFailed(
+                f"{error.detail}; the images have {self.extent.height} rows and "
+                f"{self.extent.width} columns, which are not multiples of align {step.align}, as "
+                "at a scene's far edge: `fill` in the contract extends them"
+            ) from error
+
+
+def whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> TileInfo:
+    """Return the tile of a call without one: the whole array, as a whole scene."""
+    for port in ports:
+        pixels = arguments.get(port.name)
+        if port.kind == "image" and not port.is_mask and isinstance(pixels, np.ndarray):
+            _, height, width = pixels.shape
+            window = Window(0, 0, width, height)
+            return TileInfo(read=window, write=window, scene_size=(width, height))
+    raise InvalidInput("a process that receives its tile requires an image")
+
+
+def _step(description: Description) -> Step:
+    # What is mirrored around a scene belongs to the margin of tiles: a whole image has none.
+    return replace(step_of(description), mirror=Margin())
+
+
+def _other_size(description: Description, step: Step, size: Size) -> str:
+    takes = f"{description.name} takes images of {step.least} x {step.least} pixels"
+    if max(size) > step.least:
+        return (
+            f"{takes}, not {size[0]} x {size[1]}: run it as a stage of a pipeline (`pesto run`), "
+            "which divides the image into tiles"
+        )
+    return f"{takes}, not {size[0]} x {size[1]}: `fill` in the contract extends smaller ones"

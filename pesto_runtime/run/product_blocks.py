@@ -1,0 +1,92 @@
+"""Give the compressed blocks of a product: those of its pixels, then those of its mask.
+
+Blocks of pixels come from the run store; the mask is that of the scene from which the product
+inherits. Which products carry a mask is decided in `pipeline/types.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pesto_runtime.errors import Damaged, NotFound
+from pesto_runtime.raster.block_codec import BlockCodec, compress_mask
+from pesto_runtime.raster.identity import unchanged
+from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.run.context import RunContext, block_name, holed_name, load_context
+from pesto_runtime.run.repairing import read_block_object
+from pesto_runtime.tiling import block_window, blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pesto_runtime.raster.product import Layout
+    from pesto_runtime.tiling import BlockIndex
+
+
+def product_blocks(
+    plan_href: str, raster: str, layout: Layout, stored: set[BlockIndex]
+) -> Iterator[bytes]:
+    """Yield a raster's compressed blocks, row-major, and then those of its mask, if it has one.
+
+    A missing block is nodata, and not valid in the mask.
+
+    Raises:
+        StoreFailed: the store does not respond.
+        RasterUnreadable: the mask of the scene cannot be read.
+        SceneChanged: the scene of the mask is not the one that was planned.
+    """
+    context = load_context(plan_href)
+    for index in blocks_of((layout.width, layout.height)):
+        if index in stored:
+            name = block_name(context, raster, index)
+            yield read_block_object(plan_href, raster, index, name)
+        else:
+            yield _holed_block(context, raster, layout, index)
+    if layout.has_mask:
+        yield from _mask_blocks(context, raster, layout, stored)
+
+
+def _mask_blocks(
+    context: RunContext, raster: str, layout: Layout, stored: set[BlockIndex]
+) -> Iterator[bytes]:
+    scene = context.plan.scenes[context.raster_type(raster).mask]
+    with (
+        unchanged(scene.href, scene.identity),
+        raster_settings(),
+        RasterReader(scene.href, scene.selection) as reader,
+    ):
+        for index in blocks_of((layout.width, layout.height)):
+            window = block_window(index, (layout.width, layout.height))
+            mask = reader.mask(window)
+            valid = np.ones((window.height, window.width), bool) if mask is None else mask
+            if index not in stored:
+                # The mask replaces nodata, so it must show the pixels of a hole too.
+                data = _holed_block(context, raster, layout, index)
+                valid = valid & _filled(data, layout)[: window.height, : window.width]
+            yield compress_mask(valid)
+
+
+def _filled(data: bytes, layout: Layout) -> np.ndarray:
+    """Return which pixels (row, col) of a compressed block are not nodata."""
+    pixels = BlockCodec(layout.count, layout.dtype).decompress(data)
+    if layout.nodata is not None and np.isnan(layout.nodata):
+        return np.asarray(~np.isnan(pixels).all(axis=0))
+    return np.asarray((pixels != layout.nodata).any(axis=0))
+
+
+def _holed_block(context: RunContext, raster: str, layout: Layout, index: BlockIndex) -> bytes:
+    try:
+        return context.store.get(holed_name(context, raster, index))
+    except Damaged:
+        raise
+    except NotFound:
+        return _empty_block(layout, index)
+
+
+def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
+    window = block_window(index, (layout.width, layout.height))
+    shape = (layout.count, window.height, window.width)
+    codec = BlockCodec(layout.count, layout.dtype)
+    return codec.compress(np.full(shape, layout.nodata, layout.dtype))
