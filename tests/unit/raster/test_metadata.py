@@ -10,9 +10,10 @@ from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.rpc import RPC
 
 from pesto_runtime.raster.block_codec import BlockCodec
-from pesto_runtime.raster.image import BandFacts, Colour, Georeference
+from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.image import BandFacts, Colour, Georeference, Image
 from pesto_runtime.raster.metadata import read_georeference
-from pesto_runtime.raster.product import Layout, write_product
+from pesto_runtime.raster.product import Layout, write_cog, write_product
 from pesto_runtime.raster.read import RasterReader
 from tests.support.rasters import UTM, noise
 
@@ -193,3 +194,23 @@ def test_a_grid_of_another_scale_keeps_its_place_and_no_points() -> None:
     assert (doubled.points, doubled.rpc) == ((), None)
     assert place.rescaled(1, 1) is place
     assert place.rescaled(2, 3).transform == (15.0, 0.0, UTM[2], 0.0, -10.0, UTM[5])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_no_colour_is_guessed_of_the_number_of_bands(
+    tmp_path: Path, count: int, dtype: str
+) -> None:
+    """Products, their COGs and answers without colours: no RGB, no alpha, each pixel valid."""
+    pixels = noise(20, 10, bands=count, dtype=dtype, below=2)
+    layout = Layout(width=20, height=10, count=count, dtype=dtype)
+    made, cog, answer = (tmp_path / f"{name}.tif" for name in ("made", "cog", "answer"))
+    write_product(made, layout, [BlockCodec(count, dtype).compress(pixels)], key="k")
+    write_cog(made, cog)
+    answer.write_bytes(encode_image(Image(pixels), "image/tiff"))
+    for path in (made, cog, answer):
+        with rasterio.open(path) as dataset:
+            plain = (ColorInterp.gray, *[ColorInterp.undefined] * (count - 1))
+            assert dataset.colorinterp == plain
+            assert dataset.read_masks().all()
+            assert (dataset.read() == pixels).all()
