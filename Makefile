@@ -73,6 +73,8 @@ $(VENV)/bin/python:
 else
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 endif
 

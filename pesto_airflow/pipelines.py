@@ -69,6 +69,7 @@ def know_pipeline(
         InvalidInput: the catalog has no description of a process; with the command that saves it.
         InvalidPipeline: the pipeline or an input is wrong; with every error.
     """
+    from pesto_runtime.pipeline import completed
     from pesto_runtime.run.planning import check_pipeline, shape
     from pesto_runtime.run.services import resolve_services
 
@@ -79,20 +80,22 @@ def know_pipeline(
     if faults:
         errors = (*faults, *check_pipeline(model, found).errors)
         raise InvalidPipeline.of(f"pipeline {model.name!r}", errors)
-    return KnownPipeline(model, shape(model, found), found.descriptions)
+    typed = completed(model, found.descriptions)
+    return KnownPipeline(typed, shape(model, found), found.descriptions)
 
 
 def _input_faults(
     pipeline: Pipeline, descriptions: Mapping[str, Description], values: Mapping[str, JsonValue]
 ) -> list[BadField]:
     """Return an error for each missing, unknown and wrong input; templated values are unknown."""
-    from pesto_runtime.pipeline import input_defaults, input_faults
+    from pesto_runtime.pipeline import completed, input_defaults, input_faults
     from pesto_runtime.run.planning import read_values
 
+    pipeline = completed(pipeline, descriptions)
     given = {name: value for name, value in values.items() if value is not None}
     fixed = {name: value for name, value in given.items() if not _is_templated(value)}
     names = {*given, *input_defaults(pipeline, descriptions)}
-    read = read_values(pipeline, fixed)
+    read = read_values(pipeline, descriptions, fixed)
     return [*input_faults(pipeline, descriptions, read, given=names)]
 
 

@@ -71,7 +71,7 @@ class ConductorEngine:
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
-        inputs = read_inputs(request.pipeline, request.inputs)
+        inputs = read_inputs(request.pipeline, services, request.inputs)
         planned = _planned(request, services, inputs)
         for warning in planned.warnings:
             watcher.warn(warning)

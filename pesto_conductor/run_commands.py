@@ -140,11 +140,11 @@ def _definition(
 
 def _follow(conductor: Conductor, identity: str, *, as_json: bool) -> None:
     from pesto_conductor.following import failure_of, follow
-    from pesto_runtime.cli.running import progress
+    from pesto_runtime.progress_display import terminal_progress
 
     hidden = as_json or not sys.stderr.isatty()
     try:
-        with progress(identity[:8], hidden=hidden) as watcher:
+        with terminal_progress(identity[:8], hidden=hidden) as watcher:
             ended = follow(conductor, identity, watcher, warn=_note)
     except KeyboardInterrupt:
         _note(f"{identity} is still running; `pesto conductor stop {identity}` ends it")

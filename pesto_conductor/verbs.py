@@ -93,7 +93,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     planned = plan(
         pipeline,
         services,
-        read_inputs(pipeline, request.inputs),
+        read_inputs(pipeline, services, request.inputs),
         store=run_store(folder, request.store),
         sizing=replace(sizing, task_cost_s=TASK_COST_S),
         folder=folder,

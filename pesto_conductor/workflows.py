@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
 from pesto_runtime.errors import InvalidPipeline
-from pesto_runtime.pipeline import fed_ports, input_defaults, input_schema
+from pesto_runtime.pipeline import completed, fed_ports, input_defaults, input_schema
 from pesto_runtime.run.planning import shape
 from pesto_runtime.run.services import resolve_services
 
@@ -142,6 +142,7 @@ def workflow_definition(
     Raises:
         InvalidPipeline: an input has the name of a setting of the run.
     """
+    pipeline = completed(pipeline, descriptions or {})
     schema = _input_schema(pipeline, descriptions or {})
     return {
         "name": pipeline.name,
@@ -264,7 +265,9 @@ def _input_schema(pipeline: Pipeline, descriptions: Mapping[str, Description]) -
             f"{pipeline.name}: input {', '.join(taken)} has the name of a setting of the workflow; "
             "rename it"
         )
-    fed, defaults = fed_ports(pipeline, descriptions), input_defaults(pipeline, descriptions)
+    fed = fed_ports(pipeline, descriptions)
+    defaults = input_defaults(pipeline, descriptions)
+    needed = completed(pipeline, descriptions, given=()).inputs
     inputs: Document = {
         name: _TYPES.get(kind) or input_schema(kind, fed[name])
         for name, kind in pipeline.inputs.items()
@@ -273,7 +276,7 @@ def _input_schema(pipeline: Pipeline, descriptions: Mapping[str, Description]) -
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": {**inputs, **settings},
-        "required": [*(name for name in pipeline.inputs if name not in defaults), "folder"],
+        "required": [*(name for name in needed if name not in defaults), "folder"],
         "additionalProperties": False,
     }
 

@@ -5,6 +5,7 @@ from .contract import Margin as Margin
 from .contract import Pipeline as Pipeline
 from .contract import Window as Window
 from .errors import PestoError as PestoError
+from .finished_run import Run as Run
 from .flows import flow as flow
 from .processor import Named as Named
 from .processor import Raster as Raster

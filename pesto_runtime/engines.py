@@ -32,7 +32,8 @@ class RunRequest:
     Attributes:
         pipeline: The pipeline to run.
         base: Directory that its relative targets are relative to.
-        inputs: Input name -> text: path or href of an image, JSON for all other kinds.
+        inputs: Input name -> text (path or href of an image, JSON for all other kinds), or a
+            value that is not a text.
         folder: Folder for the outputs, `result.json` and `report.html`.
         services: `NAME=TARGET_OR_URL` or URLs, as on the command line.
         catalog: `{name: target}` as JSON, or a folder of saved descriptions.
@@ -52,7 +53,7 @@ class RunRequest:
 
     pipeline: Pipeline
     base: Path
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, JsonValue]
     folder: Path
     services: tuple[str, ...] = ()
     catalog: Path | None = None

@@ -10,19 +10,26 @@ flow("scene.tif").then("cloud_mask.py:cloud_mask").then("sieve.py:sieve").write(
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import ImageReference, Pipeline, Reference
-from pesto_runtime.engines import RunRequest, SilentListener, load_engine
-from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.contract.pipeline import LIVE
+from pesto_runtime.engines import RunRequest, load_engine
+from pesto_runtime.errors import InvalidInput, InvalidPipeline, shortened
+from pesto_runtime.finished_run import Run
 from pesto_runtime.hrefs import image_reference
+from pesto_runtime.processor import target_of
+from pesto_runtime.progress_display import shown_progress
 from pesto_runtime.run.planning import check_pipeline
 from pesto_runtime.run.services import find, resolve_services
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
@@ -34,7 +41,7 @@ _SCENE = Reference(owner="inputs", port="scene")
 
 
 def flow(
-    scene: str | Path | ImageReference | Mapping[str, JsonValue],
+    scene: object,
     *,
     services: Mapping[str, str | tuple[str, ...]] | None = None,
     name: str = "flow",
@@ -43,13 +50,15 @@ def flow(
 
     Args:
         scene: Path or href of a raster; with bands and a window as `HREF#bands=…`, as
-            `{"href", "bands", "window"}`, or as an `ImageReference`.
+            `{"href", "bands", "window"}`, or as an `ImageReference`; an open rasterio dataset; or a
+            whole DataArray that `rioxarray.open_rasterio` has read from a file.
         services: Process name -> target, URL, or URLs of replicas.
         name: Name of the pipeline.
+
+    Raises:
+        TypeError: the scene is something else, or is not the content of a file.
     """
-    if isinstance(scene, (ImageReference, Mapping)):
-        scene = str(image_reference(scene))
-    return Flow(str(scene), dict(services or {}), name)
+    return Flow(_place_of(scene), dict(services or {}), name)
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,14 @@ class Flow:
     name: str
     steps: tuple[_Step, ...] = ()
 
-    def then(self, process: str, *, output: str | None = None, **inputs: JsonValue) -> Flow:
+    def then(
+        self, process: str | Callable[..., object], *, output: str | None = None,
+        **inputs: JsonValue,
+    ) -> Flow:  # fmt: skip
         """Add a process that receives the image of the previous step.
 
         Args:
-            process: A name in `services`, a target, or the URL of a service.
+            process: A decorated function, a name in `services`, a target, or the URL of a service.
             output: The output that the next step receives; required if it has several.
             inputs: Its other inputs: values, or bindings such as `$mask.cloud`. An image input in
                 `inputs` is not bound to the image of the previous step.
@@ -150,28 +162,49 @@ class Flow:
         engine: str = "local",
         watcher: ProgressListener | None = None,
         tile: int | None = None,
-    ) -> dict[str, JsonValue]:
-        """Run the flow, and return the content of `result.json`.
+        workers: int | None = None,
+        fresh: bool = False,
+        replace: bool = False,
+    ) -> Run:
+        """Run the flow, and return what it has written; the same call resumes a stopped run.
 
         Args:
             folder: Folder for the outputs, `result.json` and `report.html`.
             engine: Name of the engine.
-            watcher: Receives the progress.
+            watcher: Receives the progress; by default a bar shows it in a notebook or a terminal.
             tile: Side of a tile, pixels; None to size it by memory.
+            workers: Number of chunks that run at the same time; None for one per core.
+            fresh: Whether the blocks of earlier runs are deleted first.
+            replace: Whether the result of another pipeline or scene is overwritten.
 
         Raises:
+            InvalidInput: a function of this process alone is to run on another engine.
             PestoError: refused, failed or interrupted; no file is half-written.
         """
+        pipeline = self.pipeline()
+        live = [name for name, each in pipeline.services.items() if str(each).startswith(LIVE)]
+        if live and engine != "local":
+            raise InvalidInput(
+                f"{live[0]} is a function of this process, which the engine {engine!r} cannot "
+                "import: write it into a file, and use FILE.py:FUNCTION"
+            )
         request = RunRequest(
-            pipeline=self.pipeline(),
+            pipeline=pipeline,
             base=Path.cwd(),
             inputs={"scene": self.scene},
             folder=Path(folder),
             tile=tile,
+            workers=workers or os.cpu_count() or 1,
+            fresh=fresh,
+            replace=replace,
         )
-        return load_engine(engine).run(request, watcher=watcher or SilentListener())
+        with nullcontext(watcher) if watcher else shown_progress(self.name) as listener:
+            load_engine(engine).run(request, watcher=listener)
+        return Run.of(folder)
 
-    def _targets(self, process: str) -> tuple[str, ...]:
+    def _targets(self, process: str | Callable[..., object]) -> tuple[str, ...]:
+        if not isinstance(process, str):
+            return (target_of(process),)
         found = self.services.get(process, process)
         return (found,) if isinstance(found, str) else tuple(found)
 
@@ -181,13 +214,13 @@ class _Step:
     """One process of a flow.
 
     Attributes:
-        process: Its name, a target or a URL.
+        process: A function, its name, a target or a URL.
         output: The output that the next step receives; None for the only one.
         inputs: Input port -> literal or binding, except the image of the previous step.
         writes: Stem of an output file -> output; None for the one that the next step receives.
     """
 
-    process: str
+    process: str | Callable[..., object]
     output: str | None
     inputs: Mapping[str, JsonValue]
     writes: Mapping[str, str | None] = field(default_factory=dict)
@@ -233,3 +266,56 @@ def _unused(name: str, used: set[str]) -> str:
     found = next(each for each in candidates if each not in used)
     used.add(found)
     return found
+
+
+def _place_of(scene: object) -> str:
+    """Return the path or href of a scene.
+
+    Raises:
+        TypeError: it is not a path or href, and not the content of a file.
+    """
+    if isinstance(scene, (str, os.PathLike)):
+        return os.fspath(scene)
+    if isinstance(scene, (ImageReference, dict)):
+        return str(image_reference(scene))
+    library = type(scene).__module__.partition(".")[0]
+    if library == "rasterio":
+        return _dataset_file(scene)
+    if library == "xarray":
+        return _array_file(scene)
+    raise TypeError(
+        f"a scene is the path or href of a raster, an open rasterio dataset or a DataArray, not "
+        f"{type(scene).__name__}: write the pixels to a GeoTIFF, and give its path"
+    )
+
+
+def _dataset_file(dataset: object) -> str:
+    name, mode = getattr(dataset, "name", None), getattr(dataset, "mode", None)
+    is_virtual = type(dataset).__name__ == "WarpedVRT" or str(name).startswith("/vsimem/")
+    if not isinstance(name, str) or mode != "r" or is_virtual:
+        raise TypeError(
+            f"{shortened(dataset)} is not a raster file that is open for reading: write it to a "
+            "GeoTIFF, close it, and give its path"
+        )
+    return name
+
+
+def _array_file(array: object) -> str:
+    from pesto_runtime.raster.read import read_scene
+
+    encoding = getattr(array, "encoding", {})
+    source = encoding.get("source") if type(array).__name__ == "DataArray" else None
+    if not isinstance(source, str):
+        raise TypeError(
+            f"this {type(array).__name__} is not the content of a file: write it with "
+            ".rio.to_raster('FILE.tif'), and give that path"
+        )
+    scene = read_scene(source)
+    whole = (len(scene.bands), scene.height, scene.width)
+    shape = getattr(array, "shape", ())
+    if shape not in (whole, whole[1:] if whole[0] == 1 else whole):
+        raise TypeError(
+            f"this DataArray has the shape {shape}, and its file {source} has {whole}: give the "
+            "whole scene, or write the part with .rio.to_raster('FILE.tif')"
+        )
+    return source

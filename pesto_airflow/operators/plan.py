@@ -120,13 +120,6 @@ class PestoPlanOperator(RunOperator):
 
         folder = require_absolute_path("folder", self.folder)
         pipeline, base = read_pipeline(self.pipeline, self.base)
-        require_absolute_images(
-            {
-                name: value
-                for name, value in self.inputs.items()
-                if pipeline.inputs.get(name) == "image" and value is not None
-            }
-        )
         planned = self._plan(pipeline, base, folder)
         with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
             joins = claim(
@@ -144,6 +137,7 @@ class PestoPlanOperator(RunOperator):
         return [*next_chunks(href, after=-1)]
 
     def _plan(self, pipeline: Pipeline, base: Path, folder: Path) -> Plan:
+        from pesto_runtime.pipeline import completed
         from pesto_runtime.run.planning import plan, read_inputs
         from pesto_runtime.run.services import resolve_services
         from pesto_runtime.run.workspace import run_store
@@ -154,10 +148,18 @@ class PestoPlanOperator(RunOperator):
             options=self.service,
             catalog=Path(self.services) if self.services else None,
         )
+        pipeline = completed(pipeline, services.descriptions)
+        require_absolute_images(
+            {
+                name: value
+                for name, value in self.inputs.items()
+                if pipeline.inputs.get(name) == "image" and value is not None
+            }
+        )
         planned = plan(
             pipeline,
             services,
-            read_inputs(pipeline, self.inputs),
+            read_inputs(pipeline, services, self.inputs),
             store=run_store(folder, self.store),
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks

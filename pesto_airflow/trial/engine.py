@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from pesto_airflow.trial.standalone import running_standalone
 from pesto_runtime.engines import refuse_verifying
 from pesto_runtime.errors import Interrupted, InvalidInput, RunFailed
 from pesto_runtime.hrefs import image_reference
+from pesto_runtime.pipeline import completed
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class AirflowEngine:
 
         refuse_verifying(request, "airflow")
         services, plan = _plan(request)
+        pipeline = completed(request.pipeline, services.descriptions)
+        request = replace(request, pipeline=pipeline)
         for warning in plan.warnings:
             watcher.warn(warning)
         if (finished := _finished(request, plan)) is not None:
@@ -129,7 +132,7 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
     planned = plan(
         pipeline,
         services,
-        read_inputs(pipeline, request.inputs),
+        read_inputs(pipeline, services, request.inputs),
         store=run_store(request.folder.resolve(), request.store),
         sizing=sizing,
         patience_s=request.patience_s,
@@ -248,17 +251,24 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
     }
 
 
-def _absolute_inputs(request: RunRequest) -> dict[str, str]:
+def _absolute_inputs(request: RunRequest) -> dict[str, JsonValue]:
     """Return the inputs with hrefs of images: Airflow's workers have another working directory."""
     return {
-        name: str(image_reference(text)) if request.pipeline.inputs.get(name) == "image" else text
-        for name, text in request.inputs.items()
+        name: str(image_reference(value))
+        if request.pipeline.inputs.get(name) == "image" and value is not None
+        else value
+        for name, value in request.inputs.items()
     }
 
 
-def _literal(text: str) -> str:
-    """Escape a text, so that Airflow's templates render it unchanged."""
-    return f"{{% raw %}}{text}{{% endraw %}}" if "{" in text else text
+def _literal(value: JsonValue) -> JsonValue:
+    """Escape the texts of a value, so that Airflow's templates render it unchanged."""
+    if isinstance(value, list):
+        return [_literal(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _literal(each) for key, each in value.items()}
+    is_template = isinstance(value, str) and "{" in value
+    return f"{{% raw %}}{value}{{% endraw %}}" if is_template else value
 
 
 def _follow(api: AirflowApi, dag_id: str, plan: Plan, *, watcher: ProgressListener) -> str:

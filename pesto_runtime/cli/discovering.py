@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pesto_runtime.cli.options import AsJson, InputTexts, pairs
+from pesto_runtime.cli.options import AsJson, InputTexts, input_values, pairs
+from pesto_runtime.cli.terminal import author_output_on_stderr
 from pesto_runtime.schema import type_phrase
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def describe(
     """Show inputs, outputs and tiling properties of a process."""
     from pesto_runtime.run.services import find
 
-    found = find((target,))
+    with author_output_on_stderr():
+        found = find((target,))
     if as_json:
         typer.echo(json.dumps(found.said.to_json(), indent=2))
         return
@@ -54,7 +56,9 @@ def process(
     from pesto_runtime.run.single_call import call_once
 
     paths = {name: Path(text) for name, text in pairs(outputs, option="-o").items()}
-    values = call_once(target, pairs(inputs, option="-i"), keep=paths)
+    texts = input_values(inputs)
+    with author_output_on_stderr():
+        values = call_once(target, texts, keep=paths)
     typer.echo(json.dumps(values, indent=None if as_json else 2))
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(
     name="pesto",
     help="Earth-observation algorithms as services, and pipelines of them over whole scenes.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

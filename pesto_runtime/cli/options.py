@@ -10,11 +10,26 @@ import typer
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from pydantic import JsonValue
 
 PipelineFile: TypeAlias = Annotated[Path, typer.Argument(help="Pipeline, as JSON.")]
+PipelineText: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="PIPELINE_OR_TARGET",
+        help="Pipeline, as JSON; or one process: FILE.py:FUNCTION, a project's folder, or a URL.",
+    ),
+]
 InputTexts: TypeAlias = Annotated[
-    list[str] | None, typer.Option("-i", "--input", help="NAME=VALUE; an image is a path or href.")
+    list[str] | None,
+    typer.Option(
+        "-i",
+        "--input",
+        help="NAME=VALUE; an image is a path or href. NAME=@FILE reads the value from a file; "
+        "repeat NAME for a list.",
+    ),
 ]
 ServiceTexts: TypeAlias = Annotated[
     list[str] | None,
@@ -37,11 +52,49 @@ def pairs(texts: Sequence[str] | None, *, option: str) -> dict[str, str]:
         InvalidInput: a text has no `=`, or a name occurs twice.
     """
     found: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InvalidInput(f"{option} {text!r} is not NAME=VALUE")
+    for name, value in _named(texts, option):
         if name in found:
             raise InvalidInput(f"{option} gives {name!r} twice")
         found[name] = value
     return found
+
+
+def input_values(texts: Sequence[str] | None) -> dict[str, JsonValue]:
+    """Read the values of `-i`: `NAME=VALUE`, `NAME=@FILE`; a repeated name is a list.
+
+    `@FILE` is the text of the file, or its path if the file is not text, as an image is not. `@@`
+    starts a value with one `@`.
+
+    Raises:
+        InvalidInput: a text has no `=`, or a file cannot be read.
+    """
+    found: dict[str, JsonValue] = {}
+    for name, text in _named(texts, "-i"):
+        value = _from_file(name, text[1:]) if text[:1] == "@" != text[1:2] else text
+        value = value[1:] if text.startswith("@@") else value
+        before = found.get(name)
+        if isinstance(before, list):
+            before.append(value)
+        else:
+            found[name] = value if before is None else [before, value]
+    return found
+
+
+def _named(texts: Sequence[str] | None, option: str) -> Iterator[tuple[str, str]]:
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidInput(f"{option} {text!r} is not NAME=VALUE")
+        yield name, value
+
+
+def _from_file(name: str, path: str) -> str:
+    """Return the text of a file; the path of a file that is not text."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"-i {name}=@{path}: {error.strerror or error}") from error
+    try:
+        return path if b"\0" in data else data.decode().strip()
+    except UnicodeDecodeError:
+        return path

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pesto_runtime.cli.options import AsJson, InputTexts, pairs
+from pesto_runtime.cli.terminal import author_output_on_stderr
 from pesto_runtime.errors import ContractBroken, RunFailed
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ def probe(
 ) -> None:
     """Measure margin, alignment, scale and exactness of a process; fail if its contract lies."""
     from pesto_runtime.probing.probe import probe as measured
-    from pesto_runtime.probing.subject import output_on_stderr
 
-    with output_on_stderr(), _progress(hidden=as_json or not sys.stderr.isatty()) as on_step:
+    with author_output_on_stderr(), _progress(hidden=as_json or not sys.stderr.isatty()) as on_step:
         report = measured(
             target, pairs(inputs, option="-i"), limit=limit, seconds=seconds, seed=seed,
             memory=memory, on_step=on_step,

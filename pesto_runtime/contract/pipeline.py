@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError
+from pydantic import Field, JsonValue, StringConstraints, ValidationError, field_validator
 
 from pesto_runtime.contract.call import bad_fields
 from pesto_runtime.contract.raster import ClosedValue, RasterContract
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from pesto_runtime.contract.description import Description, Port
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-InputType: TypeAlias = Literal["image", "number", "integer", "string", "boolean", "object", "array"]
+InputType: TypeAlias = Literal[
+    "image", "number", "integer", "string", "boolean", "object", "array", "inherit"
+]
+LIVE = "live:"
+"""Prefix of the target of a function that exists only in one process, as in a notebook."""
+
 _REFERENCE = re.compile(r"^\$(?P<owner>[A-Za-z][A-Za-z0-9_-]*)\.(?P<port>[A-Za-z_][A-Za-z0-9_-]*)$")
 
 _TEXT = ("title", "description", "examples", "example")
@@ -65,13 +70,23 @@ class Pipeline(ClosedValue):
 
     name: Name
     description: str = ""
-    inputs: dict[Name, InputType] = Field(default_factory=dict)
+    inputs: dict[Name, InputType] = Field(
+        default_factory=dict,
+        description="Name -> type; `inherit` for the type of the ports that it feeds.",
+    )
     services: dict[str, str | tuple[str, ...]] = Field(
         default_factory=dict, description="Process name -> target, URL, or URLs of replicas."
     )
     pins: dict[str, str] = Field(default_factory=dict, description="Process name -> digest.")
     stages: tuple[Stage, ...] = Field(min_length=1)
     outputs: dict[Name, str] = Field(min_length=1, description="Name -> `$STAGE.OUTPUT`.")
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _a_list_inherits(cls, inputs: object) -> object:
+        if isinstance(inputs, (list, tuple)) and all(isinstance(name, str) for name in inputs):
+            return dict.fromkeys(inputs, "inherit")
+        return inputs
 
     @classmethod
     def parse(cls, document: object) -> Pipeline:

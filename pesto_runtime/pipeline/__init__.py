@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.parameters import (
+    FedPort,
+    completed,
     fed_ports,
     input_defaults,
     input_faults,
     input_schema,
+    type_schema,
+    way_to_write,
+    with_image_inputs,
 )
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
@@ -26,6 +31,7 @@ __all__ = [
     "MOST_TASKS",
     "BoundStage",
     "Checked",
+    "FedPort",
     "GridType",
     "JsonType",
     "KnownFacts",
@@ -37,6 +43,7 @@ __all__ = [
     "VectorType",
     "check",
     "common_size",
+    "completed",
     "fed_ports",
     "grids_of",
     "image_scale",
@@ -51,4 +58,7 @@ __all__ = [
     "raster_sizes",
     "read_later",
     "steps_of",
+    "type_schema",
+    "way_to_write",
+    "with_image_inputs",
 ]

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
-from pesto_runtime.pipeline.parameters import input_faults
+from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
+
+_NO_VERSION = "0.0.0"
+OWN_FILES = ("result", "report", "holes")
+"""Stems of the files that a run writes beside its outputs."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,10 @@ class Checked:
 
 def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
     """Check every stage, binding, literal, output and pin of a pipeline; errors are returned."""
+    pipeline = completed(pipeline, facts.descriptions, given=_given(facts))
     types = _input_types(pipeline, facts)
     errors = [*_id_faults(pipeline), *_order_faults(pipeline), *_pin_faults(pipeline, facts)]
-    errors += _parameter_faults(pipeline, facts)
+    errors += (*_untyped_faults(pipeline, facts), *_parameter_faults(pipeline, facts))
     warnings: list[BadField] = list(_scene_warnings(facts))
     stages: list[BoundStage] = []
     failed: set[str] = set()
@@ -87,6 +92,9 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             continue
         # A reference to a failed or later stage is reported once, there or by `_order_faults`.
         untyped = failed | {later.id for later in pipeline.stages[index:]}
+        if description.version == _NO_VERSION:
+            detail = f"{stage.process} has no version, which names it in catalogs and results: "
+            warnings.append(BadField(f"{where}/process", detail + '@process(version="1.0.0")'))
         bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
         stage_errors = [*bound.errors, *(_plain_faults(bound.stage, where) if plain else ())]
@@ -101,14 +109,32 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
 
 def _input_types(pipeline: Pipeline, facts: KnownFacts) -> dict[str, ValueType]:
     types: dict[str, ValueType] = {}
+    fed = fed_ports(pipeline, facts.descriptions)
     for name, kind in pipeline.inputs.items():
         reference = str(Reference(owner="inputs", port=name))
         if kind == "image":
             scene = facts.scenes.get(name)
             types[reference] = scene_type(scene) if scene else RasterType()
         else:
-            types[reference] = JsonType({"type": kind})
+            inherited = fed[name][0].port.schema if kind == "inherit" and fed[name] else {}
+            types[reference] = JsonType(type_schema(kind) or inherited)
     return types
+
+
+def _untyped_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
+    # A port of a process without a description is not known: that is an error of its own.
+    if {stage.process for stage in pipeline.stages} <= facts.descriptions.keys():
+        fed = fed_ports(pipeline, facts.descriptions)
+        for name in (n for n, kind in pipeline.inputs.items() if kind == "inherit" and not fed[n]):
+            detail = "feeds no port that it could inherit its type from: declare it, or bind it"
+            yield BadField(json_pointer("inputs", name), detail)
+
+
+def _given(facts: KnownFacts) -> set[str] | None:
+    """Return the names of the inputs that have a value; None if they are not known yet."""
+    if facts.parameters is None:
+        return None
+    return {*facts.parameters, *facts.scenes, *facts.unreadable}
 
 
 def _id_faults(pipeline: Pipeline) -> Iterator[BadField]:
@@ -189,8 +215,8 @@ def _pin_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
 def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     for name, reason in facts.unreadable.items():
         yield BadField(json_pointer("inputs", name), f"{reason}; correct -i {name}=…")
-    if facts.parameters is not None:
-        given = {*facts.parameters, *facts.scenes, *facts.unreadable}
+    given = _given(facts)
+    if facts.parameters is not None and given is not None:
         yield from input_faults(pipeline, facts.descriptions, facts.parameters, given=given)
 
 
@@ -241,7 +267,7 @@ def _output_faults(
             yield BadField(where, unknown_reference(reference, types), value)
         else:
             yield from _product_faults(types.get(str(reference)), reference, where)
-        if name in ("result", "report", "holes"):
+        if name in OWN_FILES:
             detail = f"{name!r} is the name of a file that a run writes itself; choose another"
             yield BadField(where, detail)
 

@@ -6,9 +6,10 @@ Images are not values: `bindings` compares their types with the ports.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from pesto_runtime.contract import parse_binding
+from pesto_runtime.contract import Pipeline, literal, parse_binding
+from pesto_runtime.contract.pipeline import InputType
 from pesto_runtime.errors import BadField, InvalidContract, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.schema import schema_faults
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Pipeline, Port
+    from pesto_runtime.contract import Description, Port
 
 _NARROWING: Mapping[str, Callable[[float, float], float]] = {
     "minimum": max,
@@ -30,6 +31,7 @@ _NARROWING: Mapping[str, Callable[[float, float], float]] = {
     "maxItems": min,
 }
 _INHERITED = ("description", "enum", "pattern", "multipleOf", "items")
+_TYPES = frozenset(get_args(InputType))
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,67 @@ def fed_ports(
             if description is not None and port is not None and source in found:
                 found[source] = (*found[source], FedPort(stage.id, port, description))
     return found
+
+
+def completed(
+    pipeline: Pipeline,
+    descriptions: Mapping[str, Description],
+    *,
+    given: Collection[str] | None = None,
+) -> Pipeline:
+    """Return a pipeline with what its inputs inherit from the ports that they feed.
+
+    An input of type `inherit` gets the one type of its ports; a type that is not a single word,
+    such as a union, stays `inherit`. An optional input that is not given is removed, with its
+    bindings.
+
+    Args:
+        pipeline: The pipeline.
+        descriptions: Process name -> its description.
+        given: Names of the inputs that have a value; None if they are not known yet.
+    """
+    fed = fed_ports(pipeline, descriptions)
+    absent = {name for name in fed if given is not None and _is_absent(name, fed[name], given)}
+    inputs = {
+        name: _inherited_type(fed[name]) if kind == "inherit" else kind
+        for name, kind in pipeline.inputs.items()
+        if name not in absent
+    }
+    stages = [
+        stage.model_copy(
+            update={"inputs": {k: v for k, v in stage.inputs.items() if _source(v) not in absent}}
+        )
+        for stage in pipeline.stages
+    ]
+    return pipeline.model_copy(update={"inputs": inputs, "stages": tuple(stages)})
+
+
+def with_image_inputs(
+    pipeline: Pipeline, descriptions: Mapping[str, Description]
+) -> tuple[Pipeline, dict[str, JsonValue]]:
+    """Replace each image that a stage states itself by an input, named `STAGE-PORT`.
+
+    Returns:
+        The pipeline, and the value of each new input.
+
+    Raises:
+        InvalidPipeline: the pipeline has an input of this name.
+    """
+    images: dict[str, JsonValue] = {}
+    stages = []
+    for stage in pipeline.stages:
+        description = descriptions.get(stage.process)
+        ports = description.image_inputs if description else ()
+        stated = [port.name for port in ports if _is_literal(stage.inputs.get(port.name))]
+        names = {port: f"{stage.id}-{port.replace('.', '-')}" for port in stated}
+        images |= {name: literal(stage.inputs[port]) for port, name in names.items()}
+        bound = {port: f"$inputs.{name}" for port, name in names.items()}
+        stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
+    taken = sorted(set(images) & set(pipeline.inputs))
+    if taken:
+        raise InvalidPipeline(f"input {taken[0]!r} has the name of an image of a stage: rename it")
+    inputs = {**pipeline.inputs, **dict.fromkeys(images, "image")}
+    return pipeline.model_copy(update={"stages": tuple(stages), "inputs": inputs}), images
 
 
 def input_defaults(
@@ -117,7 +180,7 @@ def input_faults(
         yield BadField(json_pointer("inputs", name), detail)
     fed = fed_ports(pipeline, descriptions)
     for name, kind in pipeline.inputs.items():
-        if name not in given:
+        if name not in given and not _is_absent(name, fed[name], given):
             fault = BadField(json_pointer("inputs", name), "requires a value")
             yield _named(fault, fed[name], f"-i {name}=…")
         elif name in values:
@@ -130,7 +193,7 @@ def input_schema(kind: str, ports: Iterable[FedPort]) -> dict[str, JsonValue]:
     The limits of several ports are intersected, as far as forms understand them. A value that the
     schema accepts can still violate a port; `input_faults` decides.
     """
-    schema: dict[str, JsonValue] = {"type": kind}
+    schema = type_schema(kind)
     for declared in (_branch(each.port.schema, kind) for each in ports):
         for key, value in declared.items():
             before = schema.get(key)
@@ -143,6 +206,20 @@ def input_schema(kind: str, ports: Iterable[FedPort]) -> dict[str, JsonValue]:
     return schema
 
 
+def way_to_write(name: str, fault: BadField) -> str:
+    """Return how an input with a fault is written on a command line."""
+    if fault.detail.startswith("must be array"):
+        return f"write a list as -i {name}='[1, 2]', or repeat -i {name}=…"
+    if fault.detail.startswith("must be object"):
+        return f"write an object as -i {name}='{{\"key\": 1}}', or read it by -i {name}=@FILE"
+    return f"correct -i {name}=…"
+
+
+def type_schema(kind: str) -> dict[str, JsonValue]:
+    """Return the JSON Schema of an input's own type; that of a port's type is not restricted."""
+    return {} if kind == "inherit" else {"type": kind}
+
+
 def _value_faults(
     name: str, kind: str, value: JsonValue, ports: Collection[FedPort]
 ) -> Iterator[BadField]:
@@ -151,13 +228,30 @@ def _value_faults(
     # A value of another type than the input's would violate each port again. Whether null is
     # accepted is decided by the ports: it is the default of many.
     is_of_ports = value is None and ports
-    own = () if is_of_ports else tuple(schema_faults({"type": kind}, value, pointer=where))
+    own = () if is_of_ports else tuple(schema_faults(type_schema(kind), value, pointer=where))
     found: dict[BadField, list[FedPort]] = {fault: [] for fault in own}
     for each in (each for each in ports if each.port.kind in ("json", "vector")):
         for fault in own or each.faults(value, where):
             found.setdefault(fault, []).append(each)
     for fault, places in found.items():
-        yield _named(fault, places, f"correct -i {name}=…")
+        yield _named(fault, places, way_to_write(name, fault))
+
+
+def _is_absent(name: str, ports: Collection[FedPort], given: Collection[str]) -> bool:
+    """Return whether an input is not given, and its ports have neither need nor default of it."""
+    optional = not any(each.port.required or each.port.has_default for each in ports)
+    return name not in given and bool(ports) and optional
+
+
+def _inherited_type(ports: Iterable[FedPort]) -> str:
+    """Return the one type of some ports; `inherit` if they have none, or several."""
+    kinds = {
+        "image" if each.port.kind == "image" else str(each.port.schema.get("type", "inherit"))
+        for each in ports
+    }
+    if kinds == {"integer", "number"}:
+        return "integer"
+    return kinds.pop() if len(kinds) == 1 and kinds <= _TYPES else "inherit"
 
 
 def _branch(schema: Mapping[str, JsonValue], kind: str) -> Mapping[str, JsonValue]:
@@ -169,6 +263,13 @@ def _branch(schema: Mapping[str, JsonValue], kind: str) -> Mapping[str, JsonValu
         if isinstance(each, dict) and each.get("type") == kind
     )
     return next(of_kind, schema)
+
+
+def _is_literal(value: JsonValue) -> bool:
+    try:
+        return value is not None and parse_binding(value) is None
+    except InvalidPipeline:  # reported where the stage is bound
+        return False
 
 
 def _source(value: JsonValue) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,20 +97,6 @@ class ProbedProcess:
     def _tile(self, *, window: Window, scene: tuple[int, int]) -> TileInfo:
         nodata = next(iter(self.specs.values())).nodata
         return TileInfo(read=window, write=window, scene_size=scene[::-1], nodata=nodata)
-
-
-@contextmanager
-def output_on_stderr() -> Iterator[None]:
-    """Send the output of an author's code to stderr, also that of libraries in C."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
 
 
 @contextmanager

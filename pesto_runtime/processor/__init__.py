@@ -6,7 +6,7 @@ from pesto_runtime.contract import TileInfo
 from pesto_runtime.processor.annotations import Named, Raster, Vector
 from pesto_runtime.processor.authoring import FunctionContract, contract_of, process
 from pesto_runtime.processor.function import FunctionProcessor, check_outputs
-from pesto_runtime.processor.loading import load_processor
+from pesto_runtime.processor.loading import load_processor, target_of
 from pesto_runtime.processor.project import ProjectProcessor
 from pesto_runtime.processor.protocol import OwnedInputs, Processor
 from pesto_runtime.processor.values import decode_partial, encode_partial, encode_value, fold
@@ -29,4 +29,5 @@ __all__ = [
     "fold",
     "load_processor",
     "process",
+    "target_of",
 ]

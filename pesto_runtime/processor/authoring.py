@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, get_args, overload
 from pydantic import ValidationError
 
 from pesto_runtime.contract import Description, bad_fields
-from pesto_runtime.errors import InvalidContract, shortened
+from pesto_runtime.errors import InvalidContract
 from pesto_runtime.processor.annotations import ProcessOptions
 from pesto_runtime.processor.description_builder import describe
 from pesto_runtime.processor.ports import (
@@ -115,8 +115,7 @@ def _decorated(function: F, options: ProcessOptions) -> F:
 
 
 def _contract(function: Callable[..., object], options: ProcessOptions) -> FunctionContract:
-    if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
-        raise InvalidContract(f"@process is for plain functions, not {shortened(function)}")
+    _require_plain(function)
     title = f"{function.__name__}()"
     _require_valid_options(options, title)
     signature = read_signature(function)
@@ -135,6 +134,20 @@ def _contract(function: Callable[..., object], options: ProcessOptions) -> Funct
     return FunctionContract(
         function, description, inputs, returns, signature.tile, finish, options.get("setup")
     )
+
+
+def _require_plain(function: Callable[..., object]) -> None:
+    if not inspect.isfunction(function):
+        raise InvalidContract(
+            f"@process is for functions, not an object of {type(function).__name__}: write a "
+            "function that calls it; setup= prepares what it needs"
+        )
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        kind = "a generator" if inspect.isgeneratorfunction(function) else "an async function"
+        raise InvalidContract(
+            f"{function.__name__}() is {kind}, and @process is for plain functions: write `def` "
+            "and return the outputs; workers call it side by side"
+        )
 
 
 def _require_valid_options(options: ProcessOptions, title: str) -> None:

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import sys
 import threading
+import uuid
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.errors import AlgorithmFailed, InvalidContract, InvalidInput, NotFound
+from pesto_runtime.contract.pipeline import LIVE
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    InvalidContract,
+    InvalidInput,
+    NotFound,
+    shortened,
+)
 from pesto_runtime.processor.authoring import FunctionContract, collected_errors, contract_of
 from pesto_runtime.processor.function import FunctionProcessor, author_code
 from pesto_runtime.processor.modules import ModuleSpace
@@ -59,6 +69,7 @@ class _LoadedModule:
 _files: dict[Path, _LoadedModule] = {}
 _modules: dict[str, _LoadedModule] = {}
 _functions: dict[tuple[str, str], FunctionProcessor] = {}
+_live: dict[str, FunctionContract] = {}
 _projects: dict[tuple[Path, tuple[str, ...], str], Processor] = {}
 
 
@@ -79,15 +90,60 @@ def load_processor(
         AlgorithmFailed: the author's code raises when it is imported.
     """
     with _gate:
+        if target.startswith(LIVE):
+            return _live_function(target)
         directory = _path(target, base)
         if directory.is_dir():
             return _project(directory, tuple(profiles))
         place, colon, function = target.rpartition(":")
+        if function.isdigit():
+            raise InvalidInput(f"{target} is not a target; did you mean http://{target}?")
         if not colon and not target.endswith(".py"):
             raise NotFound(f"{directory}: there is no such directory; {_FORMS}")
         if profiles:
             raise InvalidInput(f"{target}: profiles {list(profiles)} are for PESTO projects")
         return _function(*((place, function) if colon else (target, "")), base)
+
+
+def target_of(function: object) -> str:
+    """Return the target of a decorated function.
+
+    It is the file or the module of the function. A function of a notebook or of the main script,
+    or one that is defined in another function, gets a target of this process alone; it has a new
+    build each time, because the code that it uses may have changed.
+
+    Raises:
+        InvalidContract: it is not a decorated function.
+        InvalidInput: its file was edited since it was imported.
+    """
+    contract = contract_of(function)
+    if contract is None:
+        raise InvalidContract(
+            f"{shortened(function)} is not a process: decorate it with @pesto_runtime.process, or "
+            "give a target or a URL as a string"
+        )
+    name, module = contract.function.__name__, contract.function.__module__
+    if module == "__main__" or getattr(sys.modules.get(module), name, None) is not function:
+        target = f"{LIVE}{name}-{uuid.uuid4().hex[:12]}"
+        _live[target] = contract
+        return target
+    place = module if "." in module else inspect.getsourcefile(contract.function)
+    target = f"{place}:{name}"
+    loaded = load_processor(target)
+    code = loaded.contract.function.__code__ if isinstance(loaded, FunctionProcessor) else None
+    if code != contract.function.__code__:
+        raise InvalidInput(f"{target} was edited since it was imported: import it again")
+    return target
+
+
+def _live_function(target: str) -> FunctionProcessor:
+    contract = _live.get(target)
+    if contract is None:
+        raise NotFound(
+            f"{target} is a function of another process, such as a notebook: write it into a file, "
+            "and use FILE.py:FUNCTION"
+        )
+    return _cached(contract, target, contract.function.__name__)
 
 
 def _path(text: str, base: Path | None) -> Path:
@@ -115,19 +171,35 @@ def _load_file(path: Path) -> _LoadedModule:
     if known is not None and known.is_fresh:
         return known
     if not path.is_file():
-        beside = sorted(file.name for file in path.parent.glob("*.py")) if path.parent else []
-        raise NotFound(f"{path}: there is no such file; beside it: {', '.join(beside) or 'none'}")
+        beside = sorted(file.name for file in path.parent.glob("*.py"))
+        close = get_close_matches(path.name, beside, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"beside it: {', '.join(beside) or 'none'}"
+        raise NotFound(f"{path}: there is no such file; {hint}")
     space = ModuleSpace(path.parent)
-    with (
-        author_code(f"loading {path.name}", path.parent),
-        space.active(),
-        collected_errors() as errors,
-    ):
-        module, source = _executed(path)
+    try:
+        with (
+            author_code(f"loading {path.name}", path.parent),
+            space.active(),
+            collected_errors() as errors,
+        ):
+            module, source = _executed(path)
+    except AlgorithmFailed as error:
+        if isinstance(error.__cause__, (AttributeError, ImportError)):
+            raise AlgorithmFailed(f"{error.detail}{_hidden_modules(path.parent)}") from error
+        raise
     sources = (source, *space.sources())
     build = sources_digest(path.parent, sources=sources)
     _files[path] = _LoadedModule(module, build, sources, errors)
     return _files[path]
+
+
+def _hidden_modules(folder: Path) -> str:
+    """Return a hint if files of a folder hide modules of Python itself."""
+    standard = sys.stdlib_module_names
+    names = sorted(file.name for file in folder.glob("*.py") if file.stem in standard)
+    if not names:
+        return ""
+    return f"; {', '.join(names)} beside it has the name of a module of Python: rename it"
 
 
 def _executed(path: Path) -> tuple[ModuleType, Source]:

@@ -110,6 +110,11 @@ def read_signature(function: Callable[..., object]) -> Signature:
     for parameter in inspect.signature(function).parameters.values():
         where = f"{title}, parameter {parameter.name!r}"
         _require_named(parameter, where)
+        if parameter.name in ("self", "cls") and parameter.name not in hints:
+            raise InvalidContract(
+                f"{title}: a method cannot be a process: decorate a function; setup= prepares what "
+                "it needs, once for each worker"
+            )
         if parameter.name not in hints:
             raise InvalidContract(f"{where}: has no type hint; write `{parameter.name}: float`")
         hint = Hint.of(hints[parameter.name])

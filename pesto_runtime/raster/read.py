@@ -25,6 +25,7 @@ from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     from rasterio.io import DatasetReader
@@ -271,6 +272,11 @@ def read_scene(image: str | ImageReference) -> Scene:
     identity = identity_of(image if isinstance(image, str) else image.href)
     with raster_settings(), _reader_of(image) as reader:
         return reader.scene(identity=identity)
+
+
+def open_file(path: Path) -> DatasetReader:
+    """Open a product with rasterio alone, for a caller that reads it further on its own."""
+    return rasterio.open(path)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class LocalEngine:
         services = resolve_services(
             pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
-        inputs = read_inputs(pipeline, request.inputs)
+        inputs = read_inputs(pipeline, services, request.inputs)
         sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
         store = run_store(folder, request.store)
         planned = plan(

@@ -7,10 +7,10 @@ pipeline whenever they parse a DAG. It does not run anything.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pesto_runtime.contract import Pipeline, Plan, literal, parse_binding
+from pesto_runtime.contract import Pipeline, Plan
 from pesto_runtime.errors import InvalidPipeline, PestoError
 from pesto_runtime.hrefs import file_href, image_reference
 from pesto_runtime.pipeline import (
@@ -18,6 +18,8 @@ from pesto_runtime.pipeline import (
     PhaseCost,
     Sizing,
     check,
+    completed,
+    fed_ports,
     input_defaults,
     make_plan,
     phase_cost,
@@ -25,9 +27,11 @@ from pesto_runtime.pipeline import (
     raster_bytes,
     raster_sizes,
     read_later,
+    type_schema,
+    with_image_inputs,
 )
 from pesto_runtime.run.services import read_document
-from pesto_runtime.schema import typed_text
+from pesto_runtime.schema import typed_value
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Phase, Scene
+    from pesto_runtime.contract import Description, Phase, Scene
     from pesto_runtime.pipeline import Checked
     from pesto_runtime.run.services import Services
 
@@ -141,8 +145,11 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
-    pipeline, inputs = _with_literal_images(pipeline, services, inputs)
-    inputs = inputs and _completed(pipeline, services, inputs)
+    if inputs is None:
+        pipeline, _ = with_image_inputs(pipeline, services.descriptions)
+    else:
+        pipeline, inputs = _with_literal_images(pipeline, services, inputs)
+        inputs = _with_defaults(pipeline, services, inputs)
     return check(
         pipeline,
         KnownFacts(
@@ -178,19 +185,23 @@ def shape(pipeline: Pipeline, services: Services) -> tuple[PhaseShape, ...]:
     )
 
 
-def read_inputs(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> PipelineInputs:
+def read_inputs(
+    pipeline: Pipeline, services: Services, given: Mapping[str, JsonValue]
+) -> PipelineInputs:
     """Convert inputs to scenes and values; faults are reported by `check_pipeline` and `plan`.
 
     Args:
         pipeline: Declares the kind of each input.
+        services: The services of its processes: an input inherits the type of their ports.
         given: Input name -> text as on the command line (path or href of an image, a string as it
             is, otherwise JSON), or a value that is not a text; null as if the input were absent.
             An image may have bands and a window: `HREF#bands=…`, or `{"href", "bands", "window"}`.
     """
+    typed = completed(pipeline, services.descriptions)
     known = {name: value for name, value in given.items() if value is not None}
-    images = {name: value for name, value in known.items() if pipeline.inputs.get(name) == "image"}
+    images = {name: value for name, value in known.items() if typed.inputs.get(name) == "image"}
     read = _read_images(images, base=None)
-    return replace(read, parameters=read_values(pipeline, known))
+    return replace(read, parameters=read_values(typed, services.descriptions, known))
 
 
 def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> PipelineInputs:
@@ -209,11 +220,22 @@ def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> Pipel
     return PipelineInputs(scenes, {}, unreadable)
 
 
-def read_values(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def read_values(
+    pipeline: Pipeline, descriptions: Mapping[str, Description], given: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
     """Return the inputs that are not images; a text is read by the type of its input."""
+    pipeline = completed(pipeline, descriptions)
+    fed = fed_ports(pipeline, descriptions)
     kinds = {name: pipeline.inputs.get(name, "string") for name in given}
+
+    def schema(name: str) -> Mapping[str, JsonValue]:
+        ports = fed.get(name)
+        return type_schema(kinds[name]) or (
+            ports[0].description.schema_of(ports[0].port) if ports else {}
+        )
+
     return {
-        name: typed_text({"type": kinds[name]}, value) if isinstance(value, str) else value
+        name: typed_value(schema(name), value)
         for name, value in given.items()
         if kinds[name] != "image"
     }
@@ -247,9 +269,11 @@ def plan(
         InvalidInput: no tile fits into the memory.
     """
     pipeline, inputs = _with_literal_images(pipeline, services, inputs)
-    inputs = _completed(pipeline, services, inputs)
+    inputs = _with_defaults(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
+    given = {*inputs.parameters, *inputs.scenes}
+    pipeline = completed(pipeline, services.descriptions, given=given)
     planned = make_plan(
         pipeline,
         checked,
@@ -309,58 +333,23 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
     )
 
 
-@overload
 def _with_literal_images(
     pipeline: Pipeline, services: Services, inputs: PipelineInputs
-) -> tuple[Pipeline, PipelineInputs]: ...
-
-
-@overload
-def _with_literal_images(
-    pipeline: Pipeline, services: Services, inputs: PipelineInputs | None
-) -> tuple[Pipeline, PipelineInputs | None]: ...
-
-
-def _with_literal_images(
-    pipeline: Pipeline, services: Services, inputs: PipelineInputs | None
-) -> tuple[Pipeline, PipelineInputs | None]:
+) -> tuple[Pipeline, PipelineInputs]:
     """Return the pipeline with an input for each image that a stage states itself; read them."""
-    images: dict[str, JsonValue] = {}
-    stages = []
-    for stage in pipeline.stages:
-        found = services.found.get(stage.process)
-        ports = found.description.image_inputs if found else ()
-        stated = [p.name for p in ports if _is_literal(stage.inputs.get(p.name))]
-        names = {port: f"{stage.id}-{port.replace('.', '-')}" for port in stated}
-        images |= {name: literal(stage.inputs[port]) for port, name in names.items()}
-        bound = {port: f"$inputs.{name}" for port, name in names.items()}
-        stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
-    if not images:
-        return pipeline, inputs
-    taken = sorted(set(images) & set(pipeline.inputs))
-    if taken:
-        raise InvalidPipeline(f"input {taken[0]!r} has the name of an image of a stage: rename it")
-    declared = {**pipeline.inputs, **dict.fromkeys(images, "image")}
-    extended = pipeline.model_copy(update={"stages": tuple(stages), "inputs": declared})
-    if inputs is not None:
-        read = _read_images(images, base=services.base)
-        inputs = replace(
-            inputs,
-            scenes={**inputs.scenes, **read.scenes},
-            unreadable={**inputs.unreadable, **read.unreadable},
-        )
-    return extended, inputs
+    pipeline, images = with_image_inputs(pipeline, services.descriptions)
+    read = _read_images(images, base=services.base)
+    scenes = {**inputs.scenes, **read.scenes}
+    return pipeline, replace(
+        inputs, scenes=scenes, unreadable={**inputs.unreadable, **read.unreadable}
+    )
 
 
-def _is_literal(value: JsonValue) -> bool:
-    try:
-        return value is not None and parse_binding(value) is None
-    except InvalidPipeline:  # reported where the stage is bound
-        return False
-
-
-def _completed(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
+def _with_defaults(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs
+) -> PipelineInputs:
     """Return inputs with the defaults that their ports declare."""
+    pipeline = completed(pipeline, services.descriptions)
     defaults = input_defaults(pipeline, services.descriptions)
     return replace(inputs, parameters={**defaults, **inputs.parameters})
 

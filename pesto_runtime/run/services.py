@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Service, drift
+from pesto_runtime.contract.pipeline import LIVE
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused, shortened
 from pesto_runtime.run.builds import described_at, is_url
 
@@ -252,6 +253,8 @@ def _overlaid(said: Description, overlay: Mapping[str, JsonValue] | None) -> Des
 
 def _absolute(target: str, base: Path | None) -> str:
     """Make the file of a target absolute: the run's workers may have another working directory."""
+    if target.startswith(LIVE):
+        return target
     place, colon, function = target.rpartition(":")
     path = Path(base or Path.cwd(), place if colon else target)
     return f"{path.resolve()}{colon}{function if colon else ''}" if path.exists() else target

@@ -6,12 +6,14 @@ Nothing is tiled or stored, and no plan is made.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
 from pesto_runtime.hrefs import image_reference
+from pesto_runtime.pipeline import FedPort, way_to_write
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
@@ -19,7 +21,7 @@ from pesto_runtime.raster.read import read_for
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
 from pesto_runtime.run.services import find
-from pesto_runtime.schema import typed_text
+from pesto_runtime.schema import typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +36,7 @@ _TIFF, _PNG = "image/tiff", "image/png"
 
 def call_once(
     target: str | Sequence[str],
-    texts: Mapping[str, str],
+    texts: Mapping[str, JsonValue],
     *,
     keep: Mapping[str, Path],
     stays_open: bool = False,
@@ -44,7 +46,7 @@ def call_once(
     Args:
         target: A target, a service's URL, or the URLs of its replicas.
         texts: Input name -> text: path or href of an image, JSON for other kinds, or a plain
-            string.
+            string; a list of images is a list of paths or hrefs.
         keep: Output name -> file for it: a GeoTIFF, a `.png`, a vector's `.geojson` in the CRS of
             the first image, or JSON as the process returns it.
         stays_open: Whether connections stay open for the next call, until `close_callers`.
@@ -59,16 +61,17 @@ def call_once(
     found = find((target,) if isinstance(target, str) else target)
     description = found.description
     _refuse_unknown(description, texts, keep)
+    values = _values(description, texts)
     images = {
-        port.name: read_for(image_reference(texts[port.name]), port.raster)
-        for port in description.image_inputs
-        if port.name in texts
+        port.name: _images(port, texts[port.name])
+        for port in description.inputs
+        if port.name in texts and port.kind in ("image", "images")
     }
     inputs: dict[str, object] = {
-        name: images[name].pixels if name in images else _value(description, name, text)
-        for name, text in texts.items()
+        name: _pixels(description.input(name), images[name]) if name in images else values[name]
+        for name in texts
     }
-    first = next(iter(images.values()), None)
+    first = next((each[0] for each in images.values() if each), None)
     try:
         outputs = caller_for(found.service).run(inputs, tile=first.whole_tile if first else None)
     finally:
@@ -77,8 +80,47 @@ def call_once(
     return _save(description, outputs, keep, first)
 
 
+def _values(description: Description, texts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the values of the inputs that are not images, by their schemas.
+
+    Raises:
+        InvalidInput: values do not fit; the error lists all of them.
+    """
+    ports = [port for port in description.inputs if port.kind in ("json", "vector")]
+    values = {
+        p.name: typed_value(description.schema_of(p), texts[p.name])
+        for p in ports
+        if p.name in texts
+    }
+    faults = [
+        replace(fault, detail=f"{fault.detail}: {way_to_write(port.name, fault)}")
+        for port in ports
+        if port.name in values
+        for fault in FedPort("", port, description).faults(values[port.name], f"/{port.name}")
+    ]
+    if faults:
+        raise InvalidInput.of(f"inputs of {description.name!r}", faults)
+    return values
+
+
+def _images(port: Port, value: JsonValue) -> list[Image]:
+    """Read the images of a port: one, or for a list of images any number.
+
+    Raises:
+        InvalidInput: one is neither a path, an href nor a reference.
+    """
+    found = typed_value({"type": "array"}, value) if port.kind == "images" else [value]
+    several = found if isinstance(found, list) else [value]
+    return [read_for(image_reference(each), port.raster) for each in several]
+
+
+def _pixels(port: Port | None, images: list[Image]) -> object:
+    arrays = [image.pixels for image in images]
+    return arrays if port is not None and port.kind == "images" else arrays[0]
+
+
 def _refuse_unknown(
-    description: Description, texts: Mapping[str, str], keep: Mapping[str, Path]
+    description: Description, texts: Mapping[str, JsonValue], keep: Mapping[str, Path]
 ) -> None:
     inputs = {port.name for port in description.inputs}
     outputs = {port.name for port in description.outputs}
@@ -155,14 +197,10 @@ def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) ->
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
 
 
-def _value(description: Description, name: str, text: str) -> JsonValue:
-    port = description.input(name)
-    return typed_text(description.schema_of(port) if port else {}, text)
-
-
 def _write(path: Path, data: bytes) -> None:
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:

@@ -95,10 +95,12 @@ class Execution:
         if call.options.tile is not None:
             on_tile(",".join(str(each) for each in call.options.tile.write))
         prepared = self._prepare(payload.accept, call, faults)
+        ignored = call.ignored(self.processor.description)
         # Before the process runs, so that the body and the arrays do not need memory together.
         del call
         payload.release()
-        return prepared()
+        response = prepared()
+        return replace(response, ignored=ignored) if ignored else response
 
     def _batch(self, payload: Payload) -> CallResponse:
         """Validate all payloads before the first of them runs."""

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import Request, Response
 
@@ -21,13 +21,13 @@ from pesto_runtime.client.transport import HEADER
 from pesto_runtime.errors import Busy, PestoError, TooLarge, Unreachable
 from pesto_runtime.hrefs import is_loopback
 from pesto_runtime.service.problems import error_response
-from pesto_runtime.service.request import parse_query
 from pesto_runtime.service.runner import (
     INLINE_BYTES,
     JSON_TYPE,
     Payload,
     Spool,
     no_progress,
+    parse_query,
     require_media_type,
     transports,
 )
@@ -54,6 +54,8 @@ _RESTART_S = 5.0  # a guess at the time until another service listens here
 _JOB_HEADERS = frozenset({"prefer", KEY_HEADER, LEASE_HEADER})
 _PROXY_HEADERS = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
 _HEADERS_KEY = "pesto.headers"
+_IGNORED_HEADER = "X-Pesto-Ignored"
+_MOST_IGNORED = 20
 _PIECE_BYTES = 512 << 10
 _WATCH_AFTER_S = 0.05
 _FIRST_GUESS_S = 1.0
@@ -293,9 +295,15 @@ async def read_body(request: Request, headers: Mapping[str, str], most_bytes: in
 
 def http_response(response: CallResponse) -> Response:
     """Return the HTTP response with the body of a call's response."""
-    if response.spool is None:
-        return PieceWise(response.content, media_type=response.media_type)
-    return _FromSpool(response.spool, response.media_type)
+    http = (
+        PieceWise(response.content, media_type=response.media_type)
+        if response.spool is None
+        else _FromSpool(response.spool, response.media_type)
+    )
+    if response.ignored:
+        names = ", ".join(quote(name) for name in response.ignored[:_MOST_IGNORED])
+        http.headers[_IGNORED_HEADER] = names
+    return http
 
 
 class PieceWise(Response):

@@ -80,6 +80,9 @@ class ImageLoader:
         elif isinstance(value, dict):
             image = self._referred(_reference(value), contract, pick_window)
             pick_window = None
+        elif isinstance(value, str) and value[:5].lower() == "data:":
+            data = _data_of(value)
+            image = self._decoded(_from_base64(_sliced(data), data), contract)
         elif isinstance(value, str) and looks_like_href(value):
             image = self._referred(ImageReference.parse(value), contract, pick_window)
             pick_window = None
@@ -217,6 +220,18 @@ def _reference(value: dict[str, JsonValue]) -> ImageReference:
         return ImageReference.parse(value)
     except ValidationError as error:
         raise InvalidInput(_FORMS, fields=bad_fields(error, value=value)) from error
+
+
+def _data_of(uri: str) -> str:
+    """Return the base64 of a `data:` URI (RFC 2397), as FileReader of a browser writes it.
+
+    Raises:
+        InvalidInput: its data are not in base64.
+    """
+    head, comma, data = uri.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise InvalidInput(f"{shortened(uri)} has no base64: write data:image/tiff;base64,…")
+    return data
 
 
 def _sliced(text: str) -> Iterator[bytes]:

@@ -12,7 +12,6 @@ import secrets
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
@@ -24,6 +23,7 @@ from pesto_runtime.service.runner import (
     BYTES_TYPE,
     JSON_TYPE,
     NPY_TYPE,
+    RESERVED,
     is_image_type,
     raw_image_port,
     require_media_type,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     Parse: TypeAlias = Callable[[bytes], JsonValue]
 
 
-RESERVED = "pesto"
 _FILE_TYPES = (
     BYTES_TYPE,
     "application/geotiff",
@@ -57,6 +56,7 @@ _PROBE_BYTES = 64
 _PLAIN = re.compile(rb"[A-Za-z0-9+/=]*+")
 _PIECE_BYTES = 1 << 20  # a multiple of 4, so that each piece is valid base64
 _SHOWN_BYTES = 200
+_URLENCODED = "application/x-www-form-urlencoded"
 _REMOVE: int | None = getattr(mmap, "MADV_REMOVE", None)
 
 
@@ -73,10 +73,22 @@ InputValue: TypeAlias = "JsonValue | RawImage | LongText | list[RawImage | LongT
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """Input values, not yet validated, and options of a request."""
+    """Input values, not yet validated, and options of a request.
+
+    Attributes:
+        values: Input name -> value.
+        options: The options.
+        unknown: Parts of a form that are not inputs.
+    """
 
     values: Mapping[str, InputValue]
     options: CallOptions
+    unknown: tuple[str, ...] = ()
+
+    def ignored(self, description: Description) -> tuple[str, ...]:
+        """Return the names of the request that are not inputs of the process."""
+        names = [name for name in self.values if description.input(name) is None]
+        return (*self.unknown, *names)
 
 
 class Faults:
@@ -121,28 +133,6 @@ def _shown(value: object) -> str | None:
     return None if value is _ABSENT else shortened(value)
 
 
-def parse_query(text: bytes, description: Description) -> dict[str, str]:
-    """Parse a query string.
-
-    Raises:
-        BadRequest: it is not UTF-8.
-        InvalidInput: a parameter of an input is given twice.
-    """
-    if not text:
-        return {}
-    try:
-        pairs = parse_qsl(text.decode(), keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the query {shortened(text)} is not UTF-8: {error}") from error
-    names = [name for name, _ in pairs]
-    known = [*(port.name for port in description.inputs), RESERVED]
-    twice = sorted({name for name in names if names.count(name) > 1 and name in known})
-    if twice:
-        faults = (BadField(f"/{name}", "is given twice in the query") for name in twice)
-        raise InvalidInput.of(f"inputs of {description.name!r}", faults)
-    return dict(pairs)
-
-
 def read_payload(payload: Payload, description: Description, faults: Faults) -> ParsedRequest:
     """Parse a request; wrong options are added to the faults.
 
@@ -158,16 +148,27 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
     port = raw_image_port(description)
     if port is None or not is_image_type(payload.media_type):
         if payload.spool is None:
-            return json_call(read_json(payload.body, "the body"), faults)
+            return json_call(read_json(payload.body, _body_name(payload.media_type)), faults)
         return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
-        each.name: typed_text(description.schema_of(each), payload.query[each.name])
-        for each in description.inputs
-        if each.name in payload.query and each.name != RESERVED
+        name: _text_value(description, name, text)
+        for name, text in payload.query.items()
+        if name != RESERVED
     }
     values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
     return ParsedRequest(values, _options(options and read_json(options, "?pesto"), faults))
+
+
+def _text_value(description: Description, name: str, text: str) -> JsonValue:
+    port = description.input(name)
+    return text if port is None else typed_text(description.schema_of(port), text)
+
+
+def _body_name(media_type: str) -> str:
+    if media_type != _URLENCODED:  # curl's default, also for JSON
+        return "the body"
+    return f"the body, which is read as JSON (a form is multipart/form-data, not {_URLENCODED}),"
 
 
 def _raw_image(payload: Payload) -> RawImage:
@@ -223,13 +224,14 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Pa
     """Parse a form: parts of one name are the images of a list, in their order."""
     values: dict[str, InputValue] = {}
     lists: dict[str, list[RawImage | LongText | JsonValue]] = {}
+    unknown: list[str] = []
     options: JsonValue = None
     for part in parts:
         port = description.input(part.name)
         if part.name == RESERVED:
             options = read_json(part.data, "the part 'pesto'")
         elif port is None:
-            continue  # ignored, as in JSON
+            unknown.append(part.name)  # ignored, as in JSON
         elif not part.data and not port.required and _is_left_empty(part, port, description):
             continue
         elif port.kind == "images":
@@ -239,7 +241,7 @@ def form_call(parts: list[Part], description: Description, faults: Faults) -> Pa
             faults.add(f"/{part.name}", "is given twice; only a list of images has several parts")
         else:
             values[part.name] = _part_value(part, port, description, faults)
-    return ParsedRequest({**values, **lists}, _options(options, faults))
+    return ParsedRequest({**values, **lists}, _options(options, faults), tuple(unknown))
 
 
 def _is_left_empty(part: Part, port: Port, description: Description) -> bool:

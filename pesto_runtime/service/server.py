@@ -6,10 +6,12 @@ The application is in `app`; the target is loaded in the processes of `workers`,
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -137,12 +139,16 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(_BACKLOG)
+        with ExitStack() as stack:
+            listening = stack.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+            stack.pop_all()
     except OSError as error:
-        raise InvalidInput(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        reason = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        is_taken = error.errno == errno.EADDRINUSE
+        raise InvalidInput(reason + ("; --port 0 selects a free port" * is_taken)) from error
     return listening
 
 

@@ -219,8 +219,9 @@ def begun(services: tuple[str, ...], folder: Path, scene: Path, *processes: str)
     """The href of a plan."""
     model = Pipeline.parse(document(*processes))
     found = resolve_services(model, base=folder, options=services)
+    inputs = read_inputs(model, found, {"scene": str(scene)})
     made = plan(
-        model, found, read_inputs(model, {"scene": str(scene)}), store=run_store(folder / "out"),
+        model, found, inputs, store=run_store(folder / "out"),
         sizing=Sizing(workers=1, tile=200, max_tasks=2), patience_s=20,
     )  # fmt: skip
     return begin_run(made.plan)

@@ -141,12 +141,12 @@ def _call_head(
 
 def response_frame(response: CallResponse, *, content: bytes, spilled: int | None) -> bytes:
     """Encode a response; `spilled` is the size of content that goes as a spool, else None."""
-    return _joined(_response_head(response.media_type, spilled), content, 0)
+    return _joined(_response_head(response.media_type, spilled, response.ignored), content, 0)
 
 
 @lru_cache(maxsize=256)
-def _response_head(media_type: str, spilled: int | None) -> bytes:
-    head = {"kind": "answer", "media_type": media_type, "spilled": spilled}
+def _response_head(media_type: str, spilled: int | None, ignored: tuple[str, ...]) -> bytes:
+    head = {"kind": "answer", "media_type": media_type, "spilled": spilled, "ignored": ignored}
     return _ENCODER.encode(head).encode()
 
 

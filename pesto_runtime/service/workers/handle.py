@@ -380,7 +380,9 @@ def _answer(frame: Frame, spool: Spool | None) -> CallResponse:
     if spool is not None:
         size = frame.head["spilled"]
         spool.size = size if isinstance(size, int) else 0
-    return CallResponse(frame.body, str(frame.head["media_type"]), spool)
+    names = frame.head["ignored"]
+    ignored = tuple(map(str, names)) if isinstance(names, list) else ()
+    return CallResponse(frame.body, str(frame.head["media_type"]), spool, ignored)
 
 
 def _facts_event(head: Mapping[str, JsonValue]) -> Event:

@@ -39,7 +39,8 @@ def _tree(command: Any, path: str) -> Iterator[tuple[str, JsonValue]]:  # typer'
     options = [each for each in command.params if each.param_type_name == "option"]
     arguments = [each for each in command.params if each not in options]
     yield path, {
-        **{", ".join(sorted(_names(each))): _parameter(each, hints[each.name]) for each in options},
+        **{", ".join(sorted(_names(each))): _parameter(each, hints.get(each.name))
+           for each in options},
         **{f"argument {number}": _parameter(each, hints[each.name])
            for number, each in enumerate(arguments, start=1)},
     }  # fmt: skip

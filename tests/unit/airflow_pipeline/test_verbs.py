@@ -54,7 +54,7 @@ def planned(folder: Path) -> str:
         }
     )
     services = resolve_services(pipeline, base=ROOT)
-    inputs = read_inputs(pipeline, {"scene": str(SCENE)})
+    inputs = read_inputs(pipeline, services, {"scene": str(SCENE)})
     sizing = sizing_for_airflow(workers=4, tile=200, max_tasks=64)
     return begin_run(plan(pipeline, services, inputs, store=run_store(folder), sizing=sizing).plan)
 

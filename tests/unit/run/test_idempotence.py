@@ -37,7 +37,7 @@ def planned(tmp_path: Path, document: dict[str, JsonValue]) -> str:
     scene = write_scene(tmp_path / "s.tif", noise(1100, 600))
     model = Pipeline.parse(document)
     services = resolve_services(model, base=tmp_path)
-    inputs = read_inputs(model, {"scene": str(scene)})
+    inputs = read_inputs(model, services, {"scene": str(scene)})
     store = (tmp_path / "store").as_uri()
     made = plan(model, services, inputs, store=store, sizing=Sizing(workers=2, tile=200))
     return save_plan(made.plan)

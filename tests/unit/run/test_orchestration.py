@@ -66,7 +66,7 @@ def begun(
     """The href of a plan whose store is an output folder's own; about six chunks a phase."""
     model = Pipeline.parse(document)
     services = resolve_services(model, base=folder, options=options)
-    inputs = read_inputs(model, given)
+    inputs = read_inputs(model, services, given)
     sizing = Sizing(workers=2, tile=tile)
     made = plan(model, services, inputs, store=run_store(folder), sizing=sizing)
     return begin_run(made.plan)

@@ -44,7 +44,7 @@ def planned(folder: Path, document: dict[str, JsonValue], scene: Path) -> Plan:
     """The plan of a run into a folder, as a task of an orchestrator makes it."""
     pipeline = Pipeline.parse(document)
     services = resolve_services(pipeline, base=CLOUD_COVER.parent)
-    inputs = read_inputs(pipeline, {"scene": str(scene)})
+    inputs = read_inputs(pipeline, services, {"scene": str(scene)})
     sizing = Sizing(workers=1, tile=200)
     made = plan(pipeline, services, inputs, store=run_store(folder), sizing=sizing, folder=folder)
     return made.plan

@@ -28,13 +28,14 @@ BOTH = Pipeline.parse(
     )
 )  # fmt: skip
 
+FOUND = resolve_services(BOTH, base=ROOT)
+
 
 def error_of(inputs: PipelineInputs) -> PestoError:
     """The error of a plan."""
     with pytest.raises(PestoError) as caught:
         plan(
-            BOTH, resolve_services(BOTH, base=ROOT), inputs, store="file:///none",
-            sizing=Sizing(workers=1),
+            BOTH, FOUND, inputs, store="file:///none", sizing=Sizing(workers=1),
         )  # fmt: skip
     return caught.value
 
@@ -43,7 +44,7 @@ def test_one_unreadable_scene_keeps_the_class_of_its_error(tmp_path: Path) -> No
     """A retry policy depends on it."""
     scene = str(write_scene(tmp_path / "s.tif", noise(9, 9)))
     given: dict[str, JsonValue] = {"first": scene, "second": str(tmp_path / "none"), "level": 1}
-    error = error_of(read_inputs(BOTH, given))
+    error = error_of(read_inputs(BOTH, FOUND, given))
     assert type(error) is RasterUnreadable
     assert "none does not exist" in str(error)
 
@@ -53,10 +54,12 @@ def test_two_unreadable_scenes_are_in_one_report(tmp_path: Path) -> None:
     given: dict[str, JsonValue] = {
         "first": str(tmp_path / "a"), "second": str(tmp_path / "b"), "level": 1,
     }  # fmt: skip
-    error = error_of(read_inputs(BOTH, given))
+    error = error_of(read_inputs(BOTH, FOUND, given))
     assert type(error) is InvalidPipeline
     assert [each.pointer for each in error.fields] == ["/inputs/first", "/inputs/second"]
-    error = error_of(read_inputs(BOTH, {**given, "second": str(tmp_path / "a"), "level": "high"}))
+    error = error_of(
+        read_inputs(BOTH, FOUND, {**given, "second": str(tmp_path / "a"), "level": "high"})
+    )
     assert [each.pointer for each in error.fields] == [
         "/inputs/first", "/inputs/second", "/inputs/level",
     ]  # fmt: skip
@@ -74,7 +77,7 @@ def test_an_error_that_a_retry_can_help_is_raised_only_if_nothing_else_is_wrong(
 @pytest.mark.parametrize("value", ["", 5, {"file": "s.tif"}, ["s.tif"], True])
 def test_what_is_no_path_or_href_is_named(value: JsonValue) -> None:
     """Orchestrators pass any JSON; a number is not a file of that name."""
-    (error,) = read_inputs(BOTH, {"first": value}).unreadable.values()
+    (error,) = read_inputs(BOTH, FOUND, {"first": value}).unreadable.values()
     assert str(error).startswith(
         "an image is a path or href, with bands and window as in HREF#bands"
     )
@@ -83,5 +86,5 @@ def test_what_is_no_path_or_href_is_named(value: JsonValue) -> None:
 
 def test_null_is_as_if_the_input_were_absent() -> None:
     """Conductor passes null for each input that a workflow was started without."""
-    assert read_inputs(BOTH, {"first": None, "level": None}) == PipelineInputs({}, {}, {})
-    assert read_inputs(BOTH, {"level": "null"}).parameters == {"level": None}
+    assert read_inputs(BOTH, FOUND, {"first": None, "level": None}) == PipelineInputs({}, {}, {})
+    assert read_inputs(BOTH, FOUND, {"level": "null"}).parameters == {"level": None}

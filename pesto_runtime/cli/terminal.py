@@ -1,0 +1,85 @@
+"""Print the results of commands, and keep the output of an author's code apart from them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.run.planning import Planned
+
+_MIB = 1 << 20
+
+
+@contextmanager
+def author_output_on_stderr() -> Iterator[None]:
+    """Send the output of an author's code to stderr, also that of libraries in C."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def show_warnings(warnings: Sequence[object]) -> None:
+    """Print warnings on stderr."""
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def show_plan(planned: Planned, *, workers: int) -> None:
+    """Print tiles, bytes, memory and seconds of every phase, as estimates."""
+    show_warnings(planned.plan.warnings)
+    seconds = memory = 0.0
+    for number, (phase, cost) in enumerate(
+        zip(planned.plan.phases, planned.estimates, strict=True), start=1
+    ):
+        names = " + ".join([*phase.stages, *phase.reduces])
+        typer.echo(f"phase {number} ({phase.kind}): {names}")
+        if phase.chunks:
+            typer.echo(
+                f"  {cost.tiles} tiles of {phase.tile[0]} x {phase.tile[1]} in {cost.chunks} chunks"
+                f", {cost.bytes_read / _MIB:.1f} MiB in, {cost.bytes_made / _MIB:.1f} MiB out"
+            )
+        seconds += cost.seconds / max(1, min(workers, cost.chunks))
+        memory = max(memory, cost.memory_bytes * workers)
+    typer.echo(
+        f"about {memory / _MIB:.0f} MiB and {seconds:.1f} s with {workers} workers "
+        "(nominal: expect it within a factor of three)"
+    )
+
+
+def show_result(result: Mapping[str, JsonValue], folder: Path) -> None:
+    """Print the status of a run and the paths of its outputs."""
+    tiles, outputs = result["tiles"], result["outputs"]
+    if not isinstance(tiles, dict) or not isinstance(outputs, dict):
+        return
+    typer.echo(
+        f"{result['status']} in {result['seconds']} s: {tiles['computed']} tiles computed, "
+        f"{tiles['reused']} reused, {tiles['holes']} holes"
+        + (f", {result['verified_tiles']} verified" if result.get("verified_tiles") else "")
+    )
+    for name, output in outputs.items():
+        if isinstance(output, dict):
+            facts = output["value"] if "value" in output else f"sha256 {output['sha256']}"
+            if "features" in output:
+                facts = f"{output['features']} features, {facts}"
+            typer.echo(f"  {name:<12} {folder / str(output['path'])}  {facts}")
+    if result["status"] != "COMPLETE":
+        names = result["skipped"]
+        skipped = ", ".join(map(str, names)) if isinstance(names, list) and names else "none"
+        typer.echo(f"  holes        {folder / 'holes.geojson'}; outputs skipped: {skipped}")
+    typer.echo(f"  report       {folder / 'report.html'}")
