@@ -89,7 +89,7 @@ def _input_faults(
 ) -> list[BadField]:
     """Return an error for each missing, unknown and wrong input; templated values are unknown."""
     from pesto_runtime.pipeline import completed, input_defaults, input_faults
-    from pesto_runtime.run.planning import read_values
+    from pesto_runtime.run.pipeline_inputs import read_values
 
     pipeline = completed(pipeline, descriptions)
     given = {name: value for name, value in values.items() if value is not None}

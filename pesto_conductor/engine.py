@@ -27,7 +27,8 @@ from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
 from pesto_runtime.run.ownership import abandon, require_free
-from pesto_runtime.run.planning import plan, read_inputs, shape
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import plan, shape
 from pesto_runtime.run.publishing import finish, finished_result
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import locked_workspace, run_store
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Plan
     from pesto_runtime.engines import ProgressListener, RunRequest
-    from pesto_runtime.run.planning import PipelineInputs
+    from pesto_runtime.run.pipeline_inputs import PipelineInputs
     from pesto_runtime.run.services import Services
 
     Document = dict[str, JsonValue]

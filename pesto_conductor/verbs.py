@@ -76,7 +76,8 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     from pesto_runtime.run.context import begin_run, forget_run
     from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.ownership import claim
-    from pesto_runtime.run.planning import count_tiles, plan, read_inputs
+    from pesto_runtime.run.pipeline_inputs import read_inputs
+    from pesto_runtime.run.planning import count_tiles, plan
     from pesto_runtime.run.result import member_of
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import locked_workspace, run_store

@@ -58,6 +58,8 @@ def flow(
     Raises:
         TypeError: the scene is something else, or is not the content of a file.
     """
+    if isinstance(scene, (ImageReference, dict)):
+        return Flow(str(image_reference(scene)), dict(services or {}), name)
     return Flow(_place_of(scene), dict(services or {}), name)
 
 
@@ -276,8 +278,6 @@ def _place_of(scene: object) -> str:
     """
     if isinstance(scene, (str, os.PathLike)):
         return os.fspath(scene)
-    if isinstance(scene, (ImageReference, dict)):
-        return str(image_reference(scene))
     library = type(scene).__module__.partition(".")[0]
     if library == "rasterio":
         return _dataset_file(scene)

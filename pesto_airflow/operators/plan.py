@@ -148,7 +148,8 @@ class PestoPlanOperator(RunOperator):
 
     def _plan(self, pipeline: Pipeline, base: Path, folder: Path) -> Plan:
         from pesto_runtime.pipeline import completed
-        from pesto_runtime.run.planning import plan, read_inputs
+        from pesto_runtime.run.pipeline_inputs import read_inputs
+        from pesto_runtime.run.planning import plan
         from pesto_runtime.run.services import resolve_services
         from pesto_runtime.run.workspace import run_store
 

@@ -118,7 +118,8 @@ def is_airflow_installed() -> bool:
 
 def _plan(request: RunRequest) -> tuple[Services, Plan]:
     """Plan as the first task will, to report errors before an Airflow is started."""
-    from pesto_runtime.run.planning import plan, read_inputs
+    from pesto_runtime.run.pipeline_inputs import read_inputs
+    from pesto_runtime.run.planning import plan
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import run_store
 
@@ -254,9 +255,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
 def _absolute_inputs(request: RunRequest) -> dict[str, JsonValue]:
     """Return the inputs with hrefs of images: Airflow's workers have another working directory."""
     return {
-        name: str(image_reference(value))
-        if request.pipeline.inputs.get(name) == "image" and value is not None
-        else value
+        name: str(image_reference(value)) if request.pipeline.inputs.get(name) == "image" else value
         for name, value in request.inputs.items()
     }
 

@@ -61,7 +61,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
-    from pesto_runtime.run.planning import check_pipeline, read_inputs
+    from pesto_runtime.run.pipeline_inputs import read_inputs
+    from pesto_runtime.run.planning import check_pipeline
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
@@ -102,7 +103,8 @@ def plan(
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
     from pesto_runtime.run.local import sizing_of
-    from pesto_runtime.run.planning import plan, read_inputs
+    from pesto_runtime.run.pipeline_inputs import read_inputs
+    from pesto_runtime.run.planning import plan
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 

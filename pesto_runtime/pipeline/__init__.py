@@ -12,7 +12,6 @@ from pesto_runtime.pipeline.parameters import (
     input_schema,
     type_schema,
     way_to_write,
-    with_image_inputs,
 )
 from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, read_later, steps_of
 from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
@@ -60,5 +59,4 @@ __all__ = [
     "steps_of",
     "type_schema",
     "way_to_write",
-    "with_image_inputs",
 ]

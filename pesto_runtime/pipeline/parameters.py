@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
-from pesto_runtime.contract import Pipeline, literal, parse_binding
+from pesto_runtime.contract import Pipeline, parse_binding
 from pesto_runtime.contract.pipeline import InputType
 from pesto_runtime.errors import BadField, InvalidContract, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.schema import schema_faults
@@ -107,34 +107,6 @@ def completed(
         for stage in pipeline.stages
     ]
     return pipeline.model_copy(update={"inputs": inputs, "stages": tuple(stages)})
-
-
-def with_image_inputs(
-    pipeline: Pipeline, descriptions: Mapping[str, Description]
-) -> tuple[Pipeline, dict[str, JsonValue]]:
-    """Replace each image that a stage states itself by an input, named `STAGE-PORT`.
-
-    Returns:
-        The pipeline, and the value of each new input.
-
-    Raises:
-        InvalidPipeline: the pipeline has an input of this name.
-    """
-    images: dict[str, JsonValue] = {}
-    stages = []
-    for stage in pipeline.stages:
-        description = descriptions.get(stage.process)
-        ports = description.image_inputs if description else ()
-        stated = [port.name for port in ports if _is_literal(stage.inputs.get(port.name))]
-        names = {port: f"{stage.id}-{port.replace('.', '-')}" for port in stated}
-        images |= {name: literal(stage.inputs[port]) for port, name in names.items()}
-        bound = {port: f"$inputs.{name}" for port, name in names.items()}
-        stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
-    taken = sorted(set(images) & set(pipeline.inputs))
-    if taken:
-        raise InvalidPipeline(f"input {taken[0]!r} has the name of an image of a stage: rename it")
-    inputs = {**pipeline.inputs, **dict.fromkeys(images, "image")}
-    return pipeline.model_copy(update={"stages": tuple(stages), "inputs": inputs}), images
 
 
 def input_defaults(
@@ -263,13 +235,6 @@ def _branch(schema: Mapping[str, JsonValue], kind: str) -> Mapping[str, JsonValu
         if isinstance(each, dict) and each.get("type") == kind
     )
     return next(of_kind, schema)
-
-
-def _is_literal(value: JsonValue) -> bool:
-    try:
-        return value is not None and parse_binding(value) is None
-    except InvalidPipeline:  # reported where the stage is bound
-        return False
 
 
 def _source(value: JsonValue) -> str:

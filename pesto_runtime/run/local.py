@@ -31,7 +31,8 @@ from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, forget_run, is_blocked, load_context
 from pesto_runtime.run.ownership import claim, release
-from pesto_runtime.run.planning import count_tiles, plan, read_inputs
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import count_tiles, plan
 from pesto_runtime.run.process_workers import ProcessWorkers
 from pesto_runtime.run.publishing import finish, finished_result, publish
 from pesto_runtime.run.records import TileObserver, TileRecord

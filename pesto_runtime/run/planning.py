@@ -6,32 +6,28 @@ pipeline whenever they parse a DAG. It does not run anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pesto_runtime.contract import Pipeline, Plan
-from pesto_runtime.errors import InvalidPipeline, PestoError
-from pesto_runtime.hrefs import file_href, image_reference
+from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.hrefs import file_href
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
     Sizing,
     check,
     completed,
-    fed_ports,
-    input_defaults,
     make_plan,
     phase_cost,
     phases_of,
     raster_bytes,
     raster_sizes,
     read_later,
-    type_schema,
-    with_image_inputs,
 )
+from pesto_runtime.run.pipeline_inputs import PipelineInputs, with_defaults, with_literal_images
 from pesto_runtime.run.services import read_document
-from pesto_runtime.schema import typed_value
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
@@ -39,26 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal
 
-    from pydantic import JsonValue
-
-    from pesto_runtime.contract import Description, Phase, Scene
+    from pesto_runtime.contract import Phase, Scene
     from pesto_runtime.pipeline import Checked
     from pesto_runtime.run.services import Services
-
-
-@dataclass(frozen=True)
-class PipelineInputs:
-    """The inputs of a run.
-
-    Attributes:
-        scenes: Image input -> facts of its raster.
-        parameters: Other input -> value.
-        unreadable: Image input -> the error of reading its raster.
-    """
-
-    scenes: Mapping[str, Scene]
-    parameters: Mapping[str, JsonValue]
-    unreadable: Mapping[str, PestoError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,11 +124,8 @@ def check_pipeline(
         services: The services of its processes.
         inputs: Scenes and parameters; None to check without them.
     """
-    if inputs is None:
-        pipeline, _ = with_image_inputs(pipeline, services.descriptions)
-    else:
-        pipeline, inputs = _with_literal_images(pipeline, services, inputs)
-        inputs = _with_defaults(pipeline, services, inputs)
+    pipeline, inputs = with_literal_images(pipeline, services, inputs)
+    inputs = inputs and with_defaults(pipeline, services, inputs)
     return check(
         pipeline,
         KnownFacts(
@@ -185,62 +161,6 @@ def shape(pipeline: Pipeline, services: Services) -> tuple[PhaseShape, ...]:
     )
 
 
-def read_inputs(
-    pipeline: Pipeline, services: Services, given: Mapping[str, JsonValue]
-) -> PipelineInputs:
-    """Convert inputs to scenes and values; faults are reported by `check_pipeline` and `plan`.
-
-    Args:
-        pipeline: Declares the kind of each input.
-        services: The services of its processes: an input inherits the type of their ports.
-        given: Input name -> text as on the command line (path or href of an image, a string as it
-            is, otherwise JSON), or a value that is not a text; null as if the input were absent.
-            An image may have bands and a window: `HREF#bands=…`, or `{"href", "bands", "window"}`.
-    """
-    typed = completed(pipeline, services.descriptions)
-    known = {name: value for name, value in given.items() if value is not None}
-    images = {name: value for name, value in known.items() if typed.inputs.get(name) == "image"}
-    read = _read_images(images, base=None)
-    return replace(read, parameters=read_values(typed, services.descriptions, known))
-
-
-def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> PipelineInputs:
-    """Read the facts of images; paths are relative to `base`, or else the working directory."""
-    scenes: dict[str, Scene] = {}
-    unreadable: dict[str, PestoError] = {}
-    if not images:
-        return PipelineInputs(scenes, {})
-    from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
-
-    for name, value in images.items():
-        try:
-            scenes[name] = read_scene(image_reference(value, base=base))
-        except PestoError as error:
-            unreadable[name] = error
-    return PipelineInputs(scenes, {}, unreadable)
-
-
-def read_values(
-    pipeline: Pipeline, descriptions: Mapping[str, Description], given: Mapping[str, JsonValue]
-) -> dict[str, JsonValue]:
-    """Return the inputs that are not images; a text is read by the type of its input."""
-    pipeline = completed(pipeline, descriptions)
-    fed = fed_ports(pipeline, descriptions)
-    kinds = {name: pipeline.inputs.get(name, "string") for name in given}
-
-    def schema(name: str) -> Mapping[str, JsonValue]:
-        ports = fed.get(name)
-        return type_schema(kinds[name]) or (
-            ports[0].description.schema_of(ports[0].port) if ports else {}
-        )
-
-    return {
-        name: typed_value(schema(name), value)
-        for name, value in given.items()
-        if kinds[name] != "image"
-    }
-
-
 def plan(
     pipeline: Pipeline,
     services: Services,
@@ -268,8 +188,8 @@ def plan(
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory.
     """
-    pipeline, inputs = _with_literal_images(pipeline, services, inputs)
-    inputs = _with_defaults(pipeline, services, inputs)
+    pipeline, inputs = with_literal_images(pipeline, services, inputs)
+    inputs = with_defaults(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
     _require(pipeline, checked, inputs)
     given = {*inputs.parameters, *inputs.scenes}
@@ -331,27 +251,6 @@ def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
         memory_bytes=int(phase.tile[0] * phase.tile[1] * cost.pixel_bytes + cost.fixed_bytes),
         seconds=cost.seconds,
     )
-
-
-def _with_literal_images(
-    pipeline: Pipeline, services: Services, inputs: PipelineInputs
-) -> tuple[Pipeline, PipelineInputs]:
-    """Return the pipeline with an input for each image that a stage states itself; read them."""
-    pipeline, images = with_image_inputs(pipeline, services.descriptions)
-    read = _read_images(images, base=services.base)
-    scenes = {**inputs.scenes, **read.scenes}
-    return pipeline, replace(
-        inputs, scenes=scenes, unreadable={**inputs.unreadable, **read.unreadable}
-    )
-
-
-def _with_defaults(
-    pipeline: Pipeline, services: Services, inputs: PipelineInputs
-) -> PipelineInputs:
-    """Return inputs with the defaults that their ports declare."""
-    pipeline = completed(pipeline, services.descriptions)
-    defaults = input_defaults(pipeline, services.descriptions)
-    return replace(inputs, parameters={**defaults, **inputs.parameters})
 
 
 def _require(pipeline: Pipeline, checked: Checked, inputs: PipelineInputs) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.errors import BadField, InvalidInput, StoreFailed
+from pesto_runtime.errors import BadField, InvalidInput, StoreFailed, shortened
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import FedPort, way_to_write
 from pesto_runtime.processor import encode_value
@@ -63,7 +63,7 @@ def call_once(
     _refuse_unknown(description, texts, keep)
     values = _values(description, texts)
     images = {
-        port.name: _images(port, texts[port.name])
+        port.name: [_read(port, value) for value in _images(port, texts[port.name])]
         for port in description.inputs
         if port.name in texts and port.kind in ("image", "images")
     }
@@ -87,11 +87,8 @@ def _values(description: Description, texts: Mapping[str, JsonValue]) -> dict[st
         InvalidInput: values do not fit; the error lists all of them.
     """
     ports = [port for port in description.inputs if port.kind in ("json", "vector")]
-    values = {
-        p.name: typed_value(description.schema_of(p), texts[p.name])
-        for p in ports
-        if p.name in texts
-    }
+    schemas = {port.name: description.schema_of(port) for port in ports if port.name in texts}
+    values = {name: typed_value(schema, texts[name]) for name, schema in schemas.items()}
     faults = [
         replace(fault, detail=f"{fault.detail}: {way_to_write(port.name, fault)}")
         for port in ports
@@ -103,15 +100,17 @@ def _values(description: Description, texts: Mapping[str, JsonValue]) -> dict[st
     return values
 
 
-def _images(port: Port, value: JsonValue) -> list[Image]:
-    """Read the images of a port: one, or for a list of images any number.
-
-    Raises:
-        InvalidInput: one is neither a path, an href nor a reference.
-    """
+def _images(port: Port, value: JsonValue) -> list[JsonValue]:
+    """Return the paths or references of an image port: one, or for a list of images any number."""
     found = typed_value({"type": "array"}, value) if port.kind == "images" else [value]
-    several = found if isinstance(found, list) else [value]
-    return [read_for(image_reference(each), port.raster) for each in several]
+    if not isinstance(found, list):
+        detail = f"must be a list of paths or hrefs of images, not {shortened(value)}"
+        raise InvalidInput.of("inputs", [BadField(f"/inputs/{port.name}", detail)])
+    return found
+
+
+def _read(port: Port, value: JsonValue) -> Image:
+    return read_for(image_reference(value), port.raster)
 
 
 def _pixels(port: Port | None, images: list[Image]) -> object:

@@ -22,7 +22,8 @@ from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
-from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import plan
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import run_store
 from tests.support.commands import pesto, saved, started, waited

@@ -19,7 +19,8 @@ from pesto_airflow.pipelines import next_chunks, sizing_for_airflow
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import Interrupted, RunFailed
 from pesto_runtime.run.context import begin_run
-from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import plan
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import run_store
 from tests.support.rasters import sha256_of

@@ -92,7 +92,7 @@ def test_a_failed_run_exits_1_and_publishes_nothing(
     ("words", "message"),
     [
         (["-i", "scene"], "NAME=VALUE"),
-        (["-i", "scene=a.tif", "-i", "scene=b.tif"], "the path or href of an image, not ['a.tif'"),
+        (["-i", "scene=a.tif", "-i", "scene=b.tif"], "an image is a path or href"),
         (["-i", "scene=/nowhere.tif"], "does not exist"),
         ([], "scene"),
         (["-i", "scene={scene}", "-i", "level=3"], "level"),

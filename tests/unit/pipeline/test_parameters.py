@@ -72,7 +72,7 @@ def test_null_is_not_a_value_of_an_input_that_feeds_no_port() -> None:
     """No port accepts it; a value of the type is accepted."""
     given = {"scene", "level", "word", "unused"}
     (fault,) = input_faults(MADE, DESCRIPTIONS, {"unused": None}, given=given)
-    assert str(fault) == "/inputs/unused: must be array, not None: correct -i unused=…"
+    assert str(fault).startswith("/inputs/unused: must be array, not None: write a list as -i ")
     assert not [*input_faults(MADE, DESCRIPTIONS, {"unused": []}, given=given)]
 
 

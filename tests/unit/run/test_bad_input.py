@@ -59,7 +59,7 @@ def test_an_unreadable_scene_is_named_and_nothing_is_published(
     scene = write_scene(tmp_path / "s.tif", noise(300, 2000), names=())
     harm(scene)
     with pytest.raises(RasterUnreadable, match=r"s\.tif") as caught:
-        run_local(chain("grow"), tmp_path / "out", {"scene": scene})
+        run_local(chain("grow"), tmp_path / "out", {"scene": f"{scene}#bands=grey:1"})
     assert caught.value.exit_code == 2
     assert all(name.startswith(".pesto/") for name in tree(tmp_path / "out"))
     assert (harm is truncated) == (tmp_path / "out").exists()

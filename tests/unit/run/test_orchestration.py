@@ -19,7 +19,8 @@ from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.closing import close_phase, mosaic
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
-from pesto_runtime.run.planning import plan, read_inputs, shape
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import plan, shape
 from pesto_runtime.run.publishing import publish_run
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import discover, resolve_services
@@ -228,7 +229,8 @@ def test_a_retry_opens_a_scene_again_that_was_incomplete(tmp_path: Path) -> None
     whole = scene.read_bytes()
     scene.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
     modified = scene.stat().st_mtime_ns
-    href = begun(chain("grow"), tmp_path / "out", {"scene": str(scene)})
+    named = f"{scene}#bands=grey:1"
+    href = begun(chain("grow"), tmp_path / "out", {"scene": named})
     chunks = chunks_of(href, 0)
     with pytest.raises(RasterUnreadable):
         process(chunks[-1])
@@ -237,7 +239,7 @@ def test_a_retry_opens_a_scene_again_that_was_incomplete(tmp_path: Path) -> None
     for chunk in chunks:
         process(chunk, holes="fail")
     made = publish_run(href, tmp_path / "out", RunRecord(engine={}))
-    here = run_local(chain("grow"), tmp_path / "local", {"scene": scene})
+    here = run_local(chain("grow"), tmp_path / "local", {"scene": named})
     assert Done(tmp_path / "out", made).sha256() == here.sha256()
 
 

@@ -17,7 +17,8 @@ from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
 from pesto_runtime.run.ownership import abandon, claim, owner_of, release
-from pesto_runtime.run.planning import plan, read_inputs
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import plan
 from pesto_runtime.run.publishing import publish_run
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services

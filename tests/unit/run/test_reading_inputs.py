@@ -9,7 +9,8 @@ import pytest
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidPipeline, PestoError, RasterUnreadable, Unreachable
 from pesto_runtime.pipeline import Sizing
-from pesto_runtime.run.planning import PipelineInputs, plan, read_inputs
+from pesto_runtime.run.pipeline_inputs import PipelineInputs, read_inputs
+from pesto_runtime.run.planning import plan
 from pesto_runtime.run.services import resolve_services
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import ROOT, pipeline, stage

@@ -12,7 +12,8 @@ import pytest
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidPipeline, NotFound
 from pesto_runtime.pipeline import completed
-from pesto_runtime.run.planning import check_pipeline, read_inputs
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import check_pipeline
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.targets import pipeline_of
 from tests.support.commands import PESTO

@@ -1,0 +1,151 @@
+"""Read the inputs of a run: scenes by their facts, other values by the types of their ports.
+
+Importing this file loads neither pixels nor network: see `planning`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, overload
+
+from pesto_runtime.contract import literal, parse_binding
+from pesto_runtime.errors import InvalidPipeline, PestoError
+from pesto_runtime.hrefs import image_reference
+from pesto_runtime.pipeline import completed, fed_ports, input_defaults, type_schema
+from pesto_runtime.schema import typed_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Description, Pipeline, Scene
+    from pesto_runtime.run.services import Services
+
+
+@dataclass(frozen=True)
+class PipelineInputs:
+    """The inputs of a run.
+
+    Attributes:
+        scenes: Image input -> facts of its raster.
+        parameters: Other input -> value.
+        unreadable: Image input -> the error of reading its raster.
+    """
+
+    scenes: Mapping[str, Scene]
+    parameters: Mapping[str, JsonValue]
+    unreadable: Mapping[str, PestoError] = field(default_factory=dict)
+
+
+def read_inputs(
+    pipeline: Pipeline, services: Services, given: Mapping[str, JsonValue]
+) -> PipelineInputs:
+    """Convert inputs to scenes and values; faults are reported by `check_pipeline` and `plan`.
+
+    Args:
+        pipeline: Declares the kind of each input.
+        services: The services of its processes: an input inherits the type of their ports.
+        given: Input name -> text as on the command line (path or href of an image, a string as it
+            is, otherwise JSON), or a value that is not a text; null as if the input were absent.
+            An image may have bands and a window: `HREF#bands=…`, or `{"href", "bands", "window"}`.
+    """
+    typed = completed(pipeline, services.descriptions)
+    known = {name: value for name, value in given.items() if value is not None}
+    images = {name: value for name, value in known.items() if typed.inputs.get(name) == "image"}
+    read = _read_images(images, base=None)
+    return replace(read, parameters=read_values(typed, services.descriptions, known))
+
+
+def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> PipelineInputs:
+    """Read the facts of images; paths are relative to `base`, or else the working directory."""
+    scenes: dict[str, Scene] = {}
+    unreadable: dict[str, PestoError] = {}
+    if not images:
+        return PipelineInputs(scenes, {})
+    from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
+
+    for name, value in images.items():
+        try:
+            scenes[name] = read_scene(image_reference(value, base=base))
+        except PestoError as error:
+            unreadable[name] = error
+    return PipelineInputs(scenes, {}, unreadable)
+
+
+def read_values(
+    pipeline: Pipeline, descriptions: Mapping[str, Description], given: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """Return the inputs that are not images; a text is read by the type of its input."""
+    pipeline = completed(pipeline, descriptions)
+    fed = fed_ports(pipeline, descriptions)
+    kinds = {name: pipeline.inputs.get(name, "string") for name in given}
+
+    def schema(name: str) -> Mapping[str, JsonValue]:
+        ports = fed.get(name)
+        own = type_schema(kinds[name])
+        return ports[0].description.schema_of(ports[0].port) if ports and not own else own
+
+    return {
+        name: typed_value(schema(name), value)
+        for name, value in given.items()
+        if kinds[name] != "image"
+    }
+
+
+@overload
+def with_literal_images(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs
+) -> tuple[Pipeline, PipelineInputs]: ...
+
+
+@overload
+def with_literal_images(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs | None
+) -> tuple[Pipeline, PipelineInputs | None]: ...
+
+
+def with_literal_images(
+    pipeline: Pipeline, services: Services, inputs: PipelineInputs | None
+) -> tuple[Pipeline, PipelineInputs | None]:
+    """Return the pipeline with an input for each image that a stage states itself; read them."""
+    images: dict[str, JsonValue] = {}
+    stages = []
+    for stage in pipeline.stages:
+        found = services.found.get(stage.process)
+        ports = found.description.image_inputs if found else ()
+        stated = [p.name for p in ports if _is_literal(stage.inputs.get(p.name))]
+        names = {port: f"{stage.id}-{port.replace('.', '-')}" for port in stated}
+        images |= {name: literal(stage.inputs[port]) for port, name in names.items()}
+        bound = {port: f"$inputs.{name}" for port, name in names.items()}
+        stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
+    if not images:
+        return pipeline, inputs
+    taken = sorted(set(images) & set(pipeline.inputs))
+    if taken:
+        raise InvalidPipeline(f"input {taken[0]!r} has the name of an image of a stage: rename it")
+    declared = {**pipeline.inputs, **dict.fromkeys(images, "image")}
+    extended = pipeline.model_copy(update={"stages": tuple(stages), "inputs": declared})
+    if inputs is not None:
+        read = _read_images(images, base=services.base)
+        inputs = replace(
+            inputs,
+            scenes={**inputs.scenes, **read.scenes},
+            unreadable={**inputs.unreadable, **read.unreadable},
+        )
+    return extended, inputs
+
+
+def _is_literal(value: JsonValue) -> bool:
+    try:
+        return value is not None and parse_binding(value) is None
+    except InvalidPipeline:  # reported where the stage is bound
+        return False
+
+
+def with_defaults(pipeline: Pipeline, services: Services, inputs: PipelineInputs) -> PipelineInputs:
+    """Return inputs with the defaults that their ports declare."""
+    pipeline = completed(pipeline, services.descriptions)
+    defaults = input_defaults(pipeline, services.descriptions)
+    return replace(inputs, parameters={**defaults, **inputs.parameters})
