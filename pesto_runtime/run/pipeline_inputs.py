@@ -122,7 +122,8 @@ def with_literal_images(
         stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
     if not images:
         return pipeline, inputs
-    taken = sorted(set(images) & set(pipeline.inputs))
+    values = inputs.parameters if inputs else {}
+    taken = sorted(set(images) & {*pipeline.inputs, *values})
     if taken:
         raise InvalidPipeline(f"input {taken[0]!r} has the name of an image of a stage: rename it")
     declared = {**pipeline.inputs, **dict.fromkeys(images, "image")}

@@ -194,3 +194,14 @@ def test_a_process_that_forgot_its_margin_is_warned_about(
     made = pipeline({"a": ("p", {"image": "$inputs.scene"})}, {"o": "$a.out"})
     warnings = checked(made, descriptions=known(p=silent)).warnings
     assert any("declare its margin" in each.detail for each in warnings) is warned
+
+
+@pytest.mark.parametrize(("dtype", "fits"), [("uint8", False), ("int16", True), ("float32", True)])
+def test_nodata_must_fit_a_dtype_that_is_inherited(dtype: str, fits: bool) -> None:
+    """A product could not be written: it is an error before a pixel is computed."""
+    deep = process("deep", {"x": image()}, {"y": image(nodata=-9999)})
+    made = pipeline({"s": ("deep", {"x": "$inputs.scene"})}, {"o": "$s.y"})
+    found = checked(made, descriptions=known(deep=deep), scenes={"scene": scene(dtype=dtype)})
+    details = [each.detail for each in found.errors]
+    assert (details == []) == fits
+    assert fits or "output 'y': nodata -9999 does not fit dtype uint8" in details[0]
