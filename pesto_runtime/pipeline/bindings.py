@@ -222,8 +222,8 @@ def _way_to_bands(contract: RasterContract, reference: Reference) -> str:
             f"; state which bands to take: -i {reference.port}={example}, or {example} in a literal"
         )
     return (
-        f"; name them at the output that computes them (Raster(bands=[…])), or, if it inherits "
-        f"them, at the scene, as in -i scene=FILE{contract.bands_example}"
+        "; bind another raster, or name the bands where they are computed (Raster(bands=[…])), or "
+        f"where the scene is given (FILE{contract.bands_example})"
     )
 
 
