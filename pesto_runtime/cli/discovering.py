@@ -10,7 +10,6 @@ import typer
 
 from pesto_runtime.cli.options import AsJson, InputTexts, input_values, pairs
 from pesto_runtime.cli.terminal import author_output_on_stderr
-from pesto_runtime.schema import type_phrase
 
 if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port
@@ -73,6 +72,8 @@ def _show(description: Description) -> None:
 
 
 def _port(port: Port) -> str:
+    from pesto_runtime.schema import type_phrase
+
     if port.raster is None:
         kind = port.kind if port.kind != "json" else type_phrase(port.schema)
         if port.vector is not None and port.vector.geometry:

@@ -87,8 +87,11 @@ def _values(description: Description, texts: Mapping[str, JsonValue]) -> dict[st
         InvalidInput: values do not fit; the error lists all of them.
     """
     ports = [port for port in description.inputs if port.kind in ("json", "vector")]
-    schemas = {port.name: description.schema_of(port) for port in ports if port.name in texts}
-    values = {name: typed_value(schema, texts[name]) for name, schema in schemas.items()}
+    values = {
+        port.name: typed_value(description.schema_of(port), texts[port.name])
+        for port in ports
+        if port.name in texts
+    }
     faults = [
         replace(fault, detail=f"{fault.detail}: {way_to_write(port.name, fault)}")
         for port in ports

@@ -22,7 +22,8 @@ from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Bounds, Image, shifted
 from pesto_runtime.raster.picking import picked_for
 from pesto_runtime.raster.read import read_for
-from pesto_runtime.service.request import LongText, RawImage
+from pesto_runtime.service.long_texts import LongText
+from pesto_runtime.service.request import RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

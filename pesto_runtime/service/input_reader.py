@@ -17,7 +17,8 @@ from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarg
 from pesto_runtime.processor import OwnedInputs
 from pesto_runtime.schema import main_errors, surely_fits
 from pesto_runtime.service.image_loader import Allowance, parse_roi
-from pesto_runtime.service.request import LongText, RawImage
+from pesto_runtime.service.long_texts import LongText
+from pesto_runtime.service.request import RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

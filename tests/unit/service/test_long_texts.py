@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.errors import BadRequest
-from pesto_runtime.service.request import LongText, read_json, read_long_json, restored
+from pesto_runtime.service.long_texts import LongText, read_long_json, restored
+from pesto_runtime.service.request import read_json
 from pesto_runtime.service.runner import Spool
 
 if TYPE_CHECKING:
