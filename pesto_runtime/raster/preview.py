@@ -21,8 +21,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.errors import RasterUnreadable, TooLarge
 from pesto_runtime.hrefs import file_href, path_of
+from pesto_runtime.raster.opening import DRIVERS
 from pesto_runtime.raster.picking import band_numbers
-from pesto_runtime.raster.read import DRIVERS, raster_settings, read_scene
+from pesto_runtime.raster.read import raster_settings, read_scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
-from pesto_runtime.raster.metadata import BandFacts
+from pesto_runtime.raster.inheritance import product_bands
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader, raster_settings
 from pesto_runtime.run.builds import require_planned
@@ -283,7 +283,7 @@ def _finish(
 
 
 def _layout(context: RunContext, raster: str) -> Layout:
-    """Return the header of a product: georeference and tags of the first scene, bands of the port.
+    """Return the header of a product, with what it inherits of the scene of its process.
 
     Raises:
         RunFailed: neither the contract nor the scene has the bands or the dtype.
@@ -294,7 +294,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
     width, height = context.sizes[raster]
     if planned.bands is None or len(planned.dtype) != 1:
         raise RunFailed(f"{raster}: its bands and dtype are not known; declare them at its port")
-    scene = next(iter(context.plan.scenes.values()))
+    scene = context.plan.scenes[planned.scene]
     with (
         unchanged(scene.href, scene.identity),
         raster_settings(),
@@ -302,6 +302,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
     ):
         scale = planned.scale
         georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))
+        of_scene = reader.bands(planned.facts) if planned.facts else ()
     return Layout(
         width=width,
         height=height,
@@ -309,7 +310,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
         dtype=planned.dtype[0],
         nodata=planned.nodata,
         georeference=georeference,
-        bands=tuple(BandFacts(description=name) for name in planned.bands),
+        bands=product_bands(planned, of_scene),
     )
 
 
