@@ -209,6 +209,5 @@ def _input_schema(definition: Mapping[str, JsonValue]) -> Mapping[str, JsonValue
 def _value(text: str, schema: JsonValue) -> JsonValue:
     declared = schema if isinstance(schema, dict) else {}
     if declared.get("format") == "uri-reference":
-        is_image = isinstance(declared.get("type"), list)
-        return str(image_reference(text)) if is_image else as_href(text)
+        return str(image_reference(text)) if text else as_href(text)
     return typed_text(declared, text)

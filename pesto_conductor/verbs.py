@@ -6,7 +6,6 @@ Conductor: `worker_loop.py` takes tasks and reports their results, `binding.py` 
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pydantic import JsonValue
 
@@ -186,7 +185,7 @@ def call(request: payloads.CallInput, _task: TaskContext) -> payloads.CallOutput
     from pesto_runtime.run.single_call import call_once
 
     files = {name: _path(path) for name, path in (request.keep or {}).items()}
-    outputs = call_once(request.service, _texts(request.values), keep=files, stays_open=True)
+    outputs = call_once(request.service, request.values, keep=files, stays_open=True)
     return payloads.CallOutput(outputs=outputs)
 
 
@@ -285,14 +284,6 @@ def _plan_of(server: str, workflow: str) -> str | None:
     with Conductor(server) as conductor:
         outputs = [output_of(task) for task in tasks_of(conductor.workflow(workflow))]
     return next((str(each["plan"]) for each in outputs if isinstance(each.get("plan"), str)), None)
-
-
-def _texts(values: Mapping[str, JsonValue]) -> dict[str, str]:
-    """Return values in the form of a command line: strings unchanged, all else as JSON."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in values.items()
-    }
 
 
 def _values_or_hrefs(outputs: JsonValue, folder: Path) -> dict[str, JsonValue]:

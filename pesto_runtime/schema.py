@@ -156,8 +156,11 @@ def type_phrase(schema: Mapping[str, JsonValue]) -> str:
 def typed_value(schema: Mapping[str, JsonValue], value: JsonValue) -> JsonValue:
     """Return a value that may be a text, or a list of texts, by the type of its schema."""
     if isinstance(value, list):
-        items = schema.get("items")
+        branches = schema.get("anyOf")
+        arrays = [schema, *(branches if isinstance(branches, list) else ())]
+        items = next((s["items"] for s in arrays if isinstance(s, dict) and "items" in s), None)
         each = items if isinstance(items, dict) else {}
+        each = {**each, "definitions": schema.get("definitions", {})}
         return [typed_text(each, item) if isinstance(item, str) else item for item in value]
     return typed_text(schema, value) if isinstance(value, str) else value
 

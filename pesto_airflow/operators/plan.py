@@ -5,10 +5,11 @@ It computes no pixels: it reads only the headers of images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from airflow.sdk import XComArg
+from airflow.sdk import XComArg, literal
 
 from pesto_airflow.operators.run import RunOperator
 from pesto_airflow.pipelines import (
@@ -21,7 +22,7 @@ from pesto_airflow.pipelines import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
     from pydantic import JsonValue
@@ -39,8 +40,9 @@ class PestoPlanOperator(RunOperator):
     The plan itself is an object in the run store; its href is the XCom `plan`, here `href`.
 
     Args:
-        pipeline: Path of the pipeline's file, or the pipeline as JSON.
-        inputs: Input name -> path or href of an image, or a value.
+        pipeline: Path of the pipeline's file, templated; or the pipeline as JSON, which is used as
+            it is.
+        inputs: Input name -> path or href of an image, or a value; templated.
         folder: Folder for the run's outputs; the run store is `.pesto` in it by default.
         services: Catalog: a folder of saved descriptions, or `{name: target}` as JSON.
         service: `NAME=TARGET_OR_URL` or URLs, which have priority over the catalog.
@@ -85,7 +87,11 @@ class PestoPlanOperator(RunOperator):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
-        self.pipeline = str(pipeline) if isinstance(pipeline, Path) else pipeline
+        # A literal, because texts in a pipeline may contain braces: as in a file, they are not
+        # templates. A path is one.
+        self.pipeline: object = literal(pipeline) if isinstance(pipeline, Mapping) else pipeline
+        if isinstance(pipeline, Path):
+            self.pipeline = str(pipeline)
         self.inputs = inputs
         self.folder = str(folder)
         self.services = None if services is None else str(services)
@@ -122,7 +128,11 @@ class PestoPlanOperator(RunOperator):
         from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_path("folder", self.folder)
-        pipeline, base = read_pipeline(self.pipeline, self.base)
+        resolve = getattr(self.pipeline, "resolve", None)  # until Airflow has rendered it
+        document = cast(
+            "str | dict[str, JsonValue]", resolve(context) if resolve else self.pipeline
+        )
+        pipeline, base = read_pipeline(document, self.base)
         planned = self._plan(pipeline, base, folder)
         with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
             joins = claim(

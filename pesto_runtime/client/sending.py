@@ -19,7 +19,7 @@ from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
 from pesto_runtime.errors import BadField, InvalidInput, shortened
-from pesto_runtime.hrefs import looks_like_href
+from pesto_runtime.hrefs import image_reference, looks_like_href
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
@@ -214,9 +214,9 @@ def _require_known(call: OutgoingCall, described: Described) -> None:
 
 
 def _prepared(port: Port, value: object, references: References) -> Sent:
-    if isinstance(value, str) and looks_like_href(value):
-        parsed = ImageReference.parse(value)
-        value = value if parsed.href == value else parsed
+    is_href = isinstance(value, str) and looks_like_href(value)
+    if isinstance(value, dict) or (is_href and "#" in str(value)):
+        value = image_reference(value)
     if isinstance(value, ImageReference):
         if references.admits(value.href):
             return value
@@ -229,8 +229,8 @@ def _prepared(port: Port, value: object, references: References) -> Sent:
     if isinstance(value, str):
         return value
     raise InvalidInput(
-        f"input {port.name!r} is an array (band, row, col), an Image, an ImageReference or a "
-        f"string (base64 or URI), not {shortened(value)}"
+        f"input {port.name!r} is an array (band, row, col), an Image, an ImageReference, an "
+        f"object {{href, bands, window}} or a string (base64 or URI), not {shortened(value)}"
     )
 
 

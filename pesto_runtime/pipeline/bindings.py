@@ -248,10 +248,13 @@ def _way_to_bands(contract: RasterContract, reference: Reference) -> str:
     if contract.band_names is None:
         return ""
     if reference.is_input:
-        return f"; state which bands to take: -i {reference.port}=FILE{contract.bands_example}"
+        example = f"FILE{contract.bands_example}"
+        return (
+            f"; state which bands to take: -i {reference.port}={example}, or {example} in a literal"
+        )
     return (
-        f"; name them at the output that computes them (Raster(bands=[…])), or, if it inherits "
-        f"them, at the scene, as in -i scene=FILE{contract.bands_example}"
+        "; bind another raster, or name the bands where they are computed (Raster(bands=[…])), or "
+        f"where the scene is given (FILE{contract.bands_example})"
     )
 
 

@@ -114,20 +114,6 @@ def _decorated(function: F, options: ProcessOptions) -> F:
     return function
 
 
-def _require_plain(function: object) -> None:
-    if not inspect.isfunction(function):
-        raise InvalidContract(
-            f"@process is for functions, not an object of {type(function).__name__}: write a "
-            "function that calls it; setup= prepares what it needs"
-        )
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        kind = "a generator" if inspect.isgeneratorfunction(function) else "an async function"
-        raise InvalidContract(
-            f"{function.__name__}() is {kind}, and @process is for plain functions: write `def` "
-            "and return the outputs; workers call it side by side"
-        )
-
-
 def _contract(function: Callable[..., object], options: ProcessOptions) -> FunctionContract:
     _require_plain(function)
     title = f"{function.__name__}()"
@@ -148,6 +134,20 @@ def _contract(function: Callable[..., object], options: ProcessOptions) -> Funct
     return FunctionContract(
         function, description, inputs, returns, signature.tile, finish, options.get("setup")
     )
+
+
+def _require_plain(function: Callable[..., object]) -> None:
+    if not inspect.isfunction(function):
+        raise InvalidContract(
+            f"@process is for functions, not an object of {type(function).__name__}: write a "
+            "function that calls it; setup= prepares what it needs"
+        )
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        kind = "a generator" if inspect.isgeneratorfunction(function) else "an async function"
+        raise InvalidContract(
+            f"{function.__name__}() is {kind}, and @process is for plain functions: write `def` "
+            "and return the outputs; workers call it side by side"
+        )
 
 
 def _require_valid_options(options: ProcessOptions, title: str) -> None:

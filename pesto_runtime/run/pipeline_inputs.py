@@ -84,7 +84,8 @@ def read_values(
 
     def schema(name: str) -> Mapping[str, JsonValue]:
         ports = fed.get(name)
-        return type_schema(kinds[name]) or (ports[0].port.schema if ports else {})
+        own = type_schema(kinds[name])
+        return ports[0].description.schema_of(ports[0].port) if ports and not own else own
 
     return {
         name: typed_value(schema(name), value)
@@ -121,7 +122,8 @@ def with_literal_images(
         stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
     if not images:
         return pipeline, inputs
-    taken = sorted(set(images) & set(pipeline.inputs))
+    values = inputs.parameters if inputs else {}
+    taken = sorted(set(images) & {*pipeline.inputs, *values})
     if taken:
         raise InvalidPipeline(f"input {taken[0]!r} has the name of an image of a stage: rename it")
     declared = {**pipeline.inputs, **dict.fromkeys(images, "image")}

@@ -21,13 +21,13 @@ from pesto_runtime.client.transport import HEADER
 from pesto_runtime.errors import Busy, PestoError, TooLarge, Unreachable
 from pesto_runtime.hrefs import is_loopback
 from pesto_runtime.service.problems import error_response
-from pesto_runtime.service.request import parse_query
 from pesto_runtime.service.runner import (
     INLINE_BYTES,
     JSON_TYPE,
     Payload,
     Spool,
     no_progress,
+    parse_query,
     require_media_type,
     transports,
 )

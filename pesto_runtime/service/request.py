@@ -9,7 +9,6 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
@@ -22,6 +21,7 @@ from pesto_runtime.service.runner import (
     BYTES_TYPE,
     JSON_TYPE,
     NPY_TYPE,
+    RESERVED,
     is_image_type,
     raw_image_port,
     require_media_type,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pesto_runtime.service.runner import Payload, Spool
 
 
-RESERVED = "pesto"
 _FILE_TYPES = (
     BYTES_TYPE,
     "application/geotiff",
@@ -125,28 +124,6 @@ def _shown(value: object) -> str | None:
     return None if value is _ABSENT else shortened(value)
 
 
-def parse_query(text: bytes, description: Description) -> dict[str, str]:
-    """Parse a query string.
-
-    Raises:
-        BadRequest: it is not UTF-8.
-        InvalidInput: a parameter of an input is given twice.
-    """
-    if not text:
-        return {}
-    try:
-        pairs = parse_qsl(text.decode(), keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the query {shortened(text)} is not UTF-8: {error}") from error
-    names = [name for name, _ in pairs]
-    known = [*(port.name for port in description.inputs), RESERVED]
-    twice = sorted({name for name in names if names.count(name) > 1 and name in known})
-    if twice:
-        faults = (BadField(f"/{name}", "is given twice in the query") for name in twice)
-        raise InvalidInput.of(f"inputs of {description.name!r}", faults)
-    return dict(pairs)
-
-
 def read_payload(payload: Payload, description: Description, faults: Faults) -> ParsedRequest:
     """Parse a request; wrong options are added to the faults.
 
@@ -165,15 +142,20 @@ def read_payload(payload: Payload, description: Description, faults: Faults) -> 
             return json_call(read_json(payload.body, _body_name(payload.media_type)), faults)
         return _long_json_call(payload.spool, description, faults)
     values: dict[str, InputValue] = {
-        each.name: typed_text(description.schema_of(each), payload.query[each.name])
-        for each in description.inputs
-        if each.name in payload.query and each.name != RESERVED
+        name: _text_value(description, name, text)
+        for name, text in payload.query.items()
+        if name != RESERVED
     }
     values[port.name] = _raw_image(payload)
     options = payload.query.get(RESERVED)
     unknown = tuple(name for name in payload.query if name not in {*values, RESERVED})
     read = _options(options and read_json(options, "?pesto"), faults)
     return ParsedRequest(values, read, unknown)
+
+
+def _text_value(description: Description, name: str, text: str) -> JsonValue:
+    port = description.input(name)
+    return text if port is None else typed_text(description.schema_of(port), text)
 
 
 def _body_name(media_type: str) -> str:

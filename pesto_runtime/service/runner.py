@@ -12,9 +12,10 @@ import os
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from urllib.parse import parse_qsl
 
 from pesto_runtime.client.multipart import FORM_TYPE, is_form
-from pesto_runtime.errors import UnsupportedMedia, shortened
+from pesto_runtime.errors import BadField, BadRequest, InvalidInput, UnsupportedMedia, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,9 @@ JSON_TYPE = "application/json"
 NPY_TYPE = "application/x-npy"
 TIFF_TYPE = "image/tiff"
 BYTES_TYPE = "application/octet-stream"
+
+RESERVED = "pesto"
+"""Key of a request's options."""
 
 INLINE_BYTES = 64 << 10
 """Fewer bytes are not worth a file."""
@@ -179,6 +183,28 @@ def raw_image_port(description: Description) -> Port | None:
     """Return the image input that a body can be; None unless there is exactly one."""
     ports = description.data_inputs
     return ports[0] if len(ports) == 1 else None
+
+
+def parse_query(text: bytes, description: Description) -> dict[str, str]:
+    """Parse a query string.
+
+    Raises:
+        BadRequest: it is not UTF-8.
+        InvalidInput: a parameter of an input is given twice.
+    """
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the query {shortened(text)} is not UTF-8: {error}") from error
+    names = [name for name, _ in pairs]
+    known = [*(port.name for port in description.inputs), RESERVED]
+    twice = sorted({name for name in names if names.count(name) > 1 and name in known})
+    if twice:
+        faults = (BadField(f"/{name}", "is given twice in the query") for name in twice)
+        raise InvalidInput.of(f"inputs of {description.name!r}", faults)
+    return dict(pairs)
 
 
 def require_media_type(media_type: str, description: Description) -> None:

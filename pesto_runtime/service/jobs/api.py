@@ -27,8 +27,8 @@ from pesto_runtime.service.jobs.status_bodies import (
     pesto_status,
     require_results,
 )
-from pesto_runtime.service.request import RESERVED, Faults, read_payload
-from pesto_runtime.service.runner import JSON_TYPE
+from pesto_runtime.service.request import Faults, read_payload
+from pesto_runtime.service.runner import JSON_TYPE, RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

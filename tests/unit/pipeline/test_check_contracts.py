@@ -198,6 +198,17 @@ def test_a_process_that_forgot_its_margin_is_warned_about(
     assert any("declare its margin" in each.detail for each in warnings) is warned
 
 
+@pytest.mark.parametrize(("dtype", "fits"), [("uint8", False), ("int16", True), ("float32", True)])
+def test_nodata_must_fit_a_dtype_that_is_inherited(dtype: str, fits: bool) -> None:
+    """A product could not be written: it is an error before a pixel is computed."""
+    deep = process("deep", {"x": image()}, {"y": image(nodata=-9999)})
+    made = pipeline({"s": ("deep", {"x": "$inputs.scene"})}, {"o": "$s.y"})
+    found = checked(made, descriptions=known(deep=deep), scenes={"scene": scene(dtype=dtype)})
+    details = [each.detail for each in found.errors]
+    assert (details == []) == fits
+    assert fits or "output 'y': nodata -9999 does not fit dtype uint8" in details[0]
+
+
 def test_an_output_without_a_pixel_is_refused() -> None:
     """A third of two pixels is none; a third of three is one (control)."""
     third = process("third", {"x": image()}, {"y": image(scale="1/3")})
