@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from obstore.exceptions import BaseError
 from obstore.store import HTTPStore, from_url
 
-from pesto_runtime.errors import NotFound, Unreachable, shortened
+from pesto_runtime.errors import NotFound, PestoError, Unreachable, shortened
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -55,6 +55,15 @@ def stated_identity(href: str) -> str:
     modified = facts["last_modified"].isoformat() if facts["last_modified"].timestamp() else None
     stated = facts["e_tag"] or facts["version"] or modified
     return f"{facts['size']}-{stated}" if stated else ""
+
+
+def is_there(href: str) -> bool:
+    """Whether a server states that it has something at an href."""
+    try:
+        stated_identity(href)
+    except PestoError:
+        return False
+    return True
 
 
 def open_bucket(url: str) -> ObjectStore:

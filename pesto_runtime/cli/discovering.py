@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pesto_runtime.cli.options import AsJson, InputTexts, input_values, pairs
+from pesto_runtime.cli.options import (
+    AsJson,
+    Drivers,
+    InputTexts,
+    allow_drivers,
+    input_values,
+    pairs,
+)
 from pesto_runtime.cli.terminal import author_output_on_stderr
 
 if TYPE_CHECKING:
@@ -49,11 +56,13 @@ def process(
     outputs: Annotated[
         list[str] | None, typer.Option("-o", "--out", help="NAME=PATH; file of an output.")
     ] = None,
+    driver: Drivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Call a process once, on whole images; print JSON outputs, write images to -o."""
     from pesto_runtime.run.single_call import call_once
 
+    allow_drivers(driver)
     paths = {name: Path(text) for name, text in pairs(outputs, option="-o").items()}
     texts = input_values(inputs)
     with author_output_on_stderr():

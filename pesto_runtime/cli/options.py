@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -43,6 +44,20 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tile: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Chunks at once.")]
 MaxTasks: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Most chunks per phase.")]
+Drivers: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--driver",
+        help="Further GDAL driver by which images may be opened, as VRT; repeat it for several.",
+    ),
+]
+
+
+def allow_drivers(names: Sequence[str] | None) -> None:
+    """Allow this process, and those that it starts, further drivers: `PESTO_DRIVERS`."""
+    given = [*os.environ.get("PESTO_DRIVERS", "").split(","), *(names or ())]
+    if names:
+        os.environ["PESTO_DRIVERS"] = ",".join(dict.fromkeys(each for each in given if each))
 
 
 def pairs(texts: Sequence[str] | None, *, option: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ import typer
 from pesto_runtime.cli.options import (
     AsJson,
     CatalogPath,
+    Drivers,
     InputTexts,
     MaxTasks,
     PipelineFile,
@@ -25,6 +26,7 @@ from pesto_runtime.cli.options import (
     ServiceTexts,
     Tile,
     Workers,
+    allow_drivers,
     input_values,
 )
 from pesto_runtime.cli.terminal import (
@@ -65,6 +67,7 @@ def check(
     inputs: InputTexts = None,
     service: ServiceTexts = None,
     services: CatalogPath = None,
+    driver: Drivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
@@ -73,6 +76,7 @@ def check(
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
+    allow_drivers(driver)
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
         model = source.pipeline
@@ -106,6 +110,7 @@ def plan(
     tile: Tile = None,
     workers: Workers = None,
     max_tasks: MaxTasks = 64,
+    driver: Drivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
@@ -115,6 +120,7 @@ def plan(
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
+    allow_drivers(driver)
     count = workers or os.cpu_count() or 1
     sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
     texts = input_values(inputs)
@@ -219,6 +225,7 @@ def run(
         ),
     ] = ReportFiles.links,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
+    driver: Drivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline or one process over a scene; the same command resumes an interrupted run."""
@@ -226,6 +233,7 @@ def run(
     from pesto_runtime.progress_display import terminal_progress
     from pesto_runtime.run.targets import pipeline_of
 
+    allow_drivers(driver)
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
     request = RunRequest(

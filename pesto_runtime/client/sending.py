@@ -23,7 +23,7 @@ from pesto_runtime.hrefs import looks_like_href
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
-from pesto_runtime.raster.picking import picked_for
+from pesto_runtime.raster.picking import taken_for
 from pesto_runtime.raster.read import read_for
 from pesto_runtime.schema import typed_text
 
@@ -207,9 +207,9 @@ def _prepared(port: Port, value: object, references: References) -> Sent:
         with unchanged(value.href, value.identity):
             return read_for(value, port.raster)
     if isinstance(value, Image):
-        return picked_for(value, port.raster)
+        return taken_for(value, port.raster)
     if isinstance(value, np.ndarray):
-        return Image(value[np.newaxis] if value.ndim == 2 else value)
+        return taken_for(Image(value[np.newaxis] if value.ndim == 2 else value), port.raster)
     if isinstance(value, str):
         return value
     raise InvalidInput(
@@ -261,9 +261,8 @@ def _tile_header(tile: TileInfo | None) -> dict[str, str]:
 
 
 def _binary_types(image: Image, tile: TileInfo | None) -> tuple[str, ...]:
-    """Return the media types of an image; not .npy if that would lose its georeference."""
-    has_metadata = image.crs is not None or image.transform is not None or image.nodata is not None
-    return (TIFF,) if has_metadata and tile is None else (NPY, TIFF)
+    """Return the media types of an image; not .npy if that would lose any of its facts."""
+    return (NPY, TIFF) if tile is not None or image.is_bare else (TIFF,)
 
 
 def _json_request(outgoing: EncodedCall, described: Described) -> Request:

@@ -37,6 +37,7 @@ from pesto_runtime.contract.pipeline import (
 )
 from pesto_runtime.contract.raster import (
     NUMERIC_DTYPES,
+    BandValues,
     Memory,
     RasterContract,
     TileLimits,
@@ -63,6 +64,7 @@ __all__ = [
     "GEOMETRIES",
     "NUMERIC_DTYPES",
     "PRODUCT_FORMAT",
+    "BandValues",
     "CallOptions",
     "Change",
     "Chunk",

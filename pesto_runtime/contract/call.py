@@ -56,6 +56,10 @@ class TileInfo(ClosedValue):
         transform: Affine coefficients (a, b, c, d, e, f) of the *scene*, row-major as in rasterio.
         nodata: Of the first image input.
         tags: Dataset tags of the first image input.
+        scales: Physical value per stored step, per band that the process receives of the first
+            image input: `physical = stored * scale + offset`. Empty if it is not known.
+        offsets: Physical value of a stored 0, per band.
+        units: Unit of the physical values, per band; None if it is not known.
     """
 
     read: WindowField
@@ -65,6 +69,9 @@ class TileInfo(ClosedValue):
     transform: tuple[float, float, float, float, float, float] | None = None
     nodata: Nodata = None
     tags: dict[str, str] = Field(default_factory=dict)
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    units: tuple[str | None, ...] = ()
 
 
 class WireImage(Value):

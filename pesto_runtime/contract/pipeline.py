@@ -30,7 +30,10 @@ LIVE = "live:"
 _REFERENCE = re.compile(r"^\$(?P<owner>[A-Za-z][A-Za-z0-9_-]*)\.(?P<port>[A-Za-z_][A-Za-z0-9_-]*)$")
 
 _TEXT = ("title", "description", "examples", "example")
-_GEOMETRY = ("bands", "dtype", "nodata", "margin", "edge", "scale", "align", "exactness", "tile")
+_GEOMETRY = (
+    "bands", "dtype", "nodata", "values", "scaled", "margin", "edge", "scale", "align", "exactness",
+    "tile",
+)  # fmt: skip
 _COMPARED = ("name", "version", "tileable", "x-reduce", "input", "output", "_links")
 
 
@@ -240,14 +243,18 @@ def _one_port_changes(old: Port, new: Port, pointer: str) -> Iterator[Change]:
 
 
 def _raster_changes(old: Port, new: Port, pointer: str) -> Iterator[Change]:
-    # Dumped with defaults, so that a default that is written out is not a change.
-    before = (old.raster or RasterContract()).model_dump(mode="json")
-    after = (new.raster or RasterContract()).model_dump(mode="json")
+    before, after = (_raster_fields(each.raster or RasterContract()) for each in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             detail = f"{before.get(key)!r} became {after.get(key)!r}"
             where = f"{pointer}/x-raster{json_pointer(key)}"
             yield Change(where, breaking=key in _GEOMETRY, detail=detail)
+
+
+def _raster_fields(raster: RasterContract) -> dict[str, JsonValue]:
+    """Return all fields, so that a default that is written out is not a change."""
+    fields: dict[str, JsonValue] = raster.model_dump(mode="json")
+    return {**fields, "nodata": "inherit"} if raster.inherits_nodata else fields
 
 
 def _object(value: JsonValue) -> Mapping[str, JsonValue]:

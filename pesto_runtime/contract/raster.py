@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -65,6 +66,23 @@ Nodata: TypeAlias = Annotated[
     PlainSerializer(nodata_to_json),
     WithJsonSchema({"oneOf": [{"type": "number"}, {"enum": list(_NOT_IN_JSON)}, {"type": "null"}]}),
 ]
+
+
+DeclaredNodata: TypeAlias = Annotated[
+    Nodata,
+    BeforeValidator(lambda value: None if value == "none" else value),
+    WithJsonSchema({"oneOf": [
+        {"type": "number"}, {"enum": [*_NOT_IN_JSON, "inherit", "none"]}, {"type": "null"},
+    ]}),
+]  # fmt: skip
+
+
+class BandValues(ClosedValue):
+    """What a stored number means: its physical value is `number * scale + offset`, in `unit`."""
+
+    scale: float = Field(default=1.0, allow_inf_nan=False)
+    offset: float = Field(default=0.0, allow_inf_nan=False)
+    unit: str | None = None
 
 
 def why_no_nodata(nodata: float | None, dtype: str) -> str | None:
@@ -157,7 +175,17 @@ class RasterContract(Value):
             {"type": "array", "items": {"enum": list(NUMERIC_DTYPES)}},
         ]}),
     ] = Field(default=(), description="One dtype, or several; absent for any.")  # fmt: skip
-    nodata: Nodata = Field(default=None, description="The value of pixels without data.")
+    nodata: DeclaredNodata = Field(
+        default=None,
+        description="The value of pixels without data; null or `none` for none. Absent, or "
+        "`inherit`: that of the first image, if bands and dtype are its own.",
+    )
+    values: BandValues | None = Field(
+        default=None, description="Meaning of the numbers of an output, in all bands."
+    )
+    scaled: bool = Field(
+        default=False, description="The process receives physical values in float32, nodata NaN."
+    )
     margin: MarginField = Field(default=Margin())
     edge: Literal["clip", "reflect"] = Field(
         default="clip", description="What the process sees beyond the scene."
@@ -176,6 +204,23 @@ class RasterContract(Value):
         default=None, description="What an orchestrator may filter on: imageCapabilities."
     )
     windows: JsonValue = Field(default=None, description="Reserved.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit_is_absent(cls, fields: object) -> object:
+        if isinstance(fields, Mapping) and fields.get("nodata") == "inherit":
+            return {name: value for name, value in fields.items() if name != "nodata"}
+        return fields
+
+    @model_validator(mode="after")
+    def _values_are_consistent(self) -> Self:
+        if self.scaled and self.dtype not in ((), ("float32",)):
+            raise ValueError(
+                f"a scaled image is float32, not {' or '.join(self.dtype)}: leave dtype out"
+            )
+        if self.values is not None and self.values.scale == 0:
+            raise ValueError("values: a scale of 0 makes all numbers equal; declare another")
+        return self
 
     @field_validator("nodata")
     @classmethod
@@ -222,6 +267,16 @@ class RasterContract(Value):
         if self.classes:
             require_classes(self.classes, self.dtype)
         return self
+
+    @property
+    def received_dtype(self) -> tuple[str, ...]:
+        """The dtypes that the process may receive; empty for any."""
+        return ("float32",) if self.scaled else self.dtype
+
+    @property
+    def inherits_nodata(self) -> bool:
+        """Whether nodata is that of the first image, and not declared."""
+        return "nodata" not in self.model_fields_set
 
     @property
     def band_names(self) -> tuple[str, ...] | None:
@@ -278,6 +333,8 @@ class RasterContract(Value):
         document: dict[str, JsonValue] = self.model_dump(
             mode="json", exclude_unset=True, exclude_none=True
         )
+        if self.nodata is None and not self.inherits_nodata:
+            document["nodata"] = None
         return document
 
 

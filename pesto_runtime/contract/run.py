@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias
 from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.geometry import WindowField
-from pesto_runtime.contract.raster import ClosedValue, Nodata
+from pesto_runtime.contract.raster import BandValues, ClosedValue, Nodata
 from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import reason_of
 
-PRODUCT_FORMAT = 1
+PRODUCT_FORMAT = 2
 """Version of the byte layout of products; part of every block key."""
 
 BLOCK = 512
@@ -39,6 +39,9 @@ class Scene(ClosedValue):
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
         selection: The bands and the window of the raster that the facts are of; None for all of it.
+        values: Meaning of each band's numbers; empty if they are the physical values.
+        unread: Names of files beside a remote raster without a place that may state it.
+        driver: GDAL's driver that a worker must allow to open it; empty for one that each allows.
     """
 
     href: str
@@ -53,6 +56,9 @@ class Scene(ClosedValue):
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
     selection: Selection | None = None
+    values: tuple[BandValues, ...] = ()
+    unread: tuple[str, ...] = ()
+    driver: str = ""
 
     @property
     def reference(self) -> ImageReference:

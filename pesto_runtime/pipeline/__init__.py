@@ -24,6 +24,8 @@ from pesto_runtime.pipeline.types import (
     ValueType,
     VectorType,
     image_scale,
+    made_type,
+    taken_type,
 )
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "input_defaults",
     "input_faults",
     "input_schema",
+    "made_type",
     "make_plan",
     "phase_chain",
     "phase_cost",
@@ -57,6 +60,7 @@ __all__ = [
     "raster_sizes",
     "read_later",
     "steps_of",
+    "taken_type",
     "type_schema",
     "way_to_write",
 ]

@@ -85,10 +85,11 @@ def bind_stage(
         fed = FedPort(stage.id, port, description)
         bound.errors += literal_faults(fed, bound.literals[port.name], pointer)
     bound.errors += _missing(stage, description, where)
+    # In the order of the ports: of which image the outputs inherit does not depend on the pipeline.
+    ports = [port.name for port in description.inputs if port.name in bound.rasters]
+    bound.rasters = {name: bound.rasters[name] for name in ports}
     kind = _kind(description, bound.rasters)
-    first = next((types[str(r)] for r in bound.rasters.values() if str(r) in types), None)
-    first_raster = first if isinstance(first, RasterType) else None
-    outputs = output_types(description, first_raster, kind=kind)
+    outputs = output_types(description, _first(description, bound.rasters, types), kind=kind)
     bound_stage = BoundStage(
         stage, description, kind, bound.rasters, bound.values, bound.literals, outputs
     )
@@ -96,6 +97,17 @@ def bind_stage(
     bound.errors += _geometry_faults(bound_stage, types, where)
     bound.warnings += _geometry_warnings(bound_stage, where)
     return Binding(bound_stage, tuple(bound.errors), tuple(bound.warnings))
+
+
+def _first(
+    description: Description, rasters: Mapping[str, Reference], types: Mapping[str, ValueType]
+) -> tuple[Port, RasterType] | None:
+    """Return the first image port that has a raster, and the raster."""
+    for port in description.image_inputs:
+        source = types.get(str(rasters.get(port.name)))
+        if isinstance(source, RasterType):
+            return port, source
+    return None
 
 
 def _bind(
@@ -190,6 +202,9 @@ def edge_warnings(
 def _dtype_faults(
     value: RasterType, contract: RasterContract, reference: Reference, where: str
 ) -> Iterator[BadField]:
+    if contract.scaled:
+        yield from _unscalable(value, reference, where)
+        return
     unfit = [name for name in value.dtype if name not in contract.dtype]
     if contract.dtype and unfit:
         yield BadField(
@@ -197,6 +212,16 @@ def _dtype_faults(
             f"{reference} is {' or '.join(value.dtype)}, but the port takes "
             f"{' or '.join(contract.dtype)}: insert a stage that converts it, or bind another "
             "raster",
+            str(reference),
+        )
+
+
+def _unscalable(value: RasterType, reference: Reference, where: str) -> Iterator[BadField]:
+    if any(name.startswith("complex") for name in value.dtype):
+        yield BadField(
+            where,
+            f"{reference} is {' or '.join(value.dtype)}, and the port is `scaled`: complex numbers "
+            "have no scale; leave `scaled` out, or bind another raster",
             str(reference),
         )
 

@@ -14,6 +14,7 @@ from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shorte
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
+from pesto_runtime.tiling import scaled_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 _NO_VERSION = "0.0.0"
 OWN_FILES = ("result", "report", "holes")
 """Stems of the files that a run writes beside its outputs."""
+
+
+_DECLARED_BY = {
+    "`nodata` (None for none)": {"nodata"},
+    "`values`": {"scale", "offset", "unit"},
+}
+"""How an output declares facts -> these facts."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +105,15 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             warnings.append(BadField(f"{where}/process", detail + '@process(version="1.0.0")'))
         bound = bind_stage(stage, description, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
-        stage_errors = [*bound.errors, *(_plain_faults(bound.stage, where) if plain else ())]
+        stage_errors = [*bound.errors, *_empty_outputs(bound.stage, facts, where)]
+        stage_errors += _plain_faults(bound.stage, where) if plain else ()
         errors += stage_errors
         warnings += bound.warnings
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
         if not stage_errors:
             stages.append(bound.stage)
     errors += _output_faults(pipeline, types, failed)
+    warnings += _lost_facts(pipeline, types)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
 
 
@@ -114,7 +124,7 @@ def _input_types(pipeline: Pipeline, facts: KnownFacts) -> dict[str, ValueType]:
         reference = str(Reference(owner="inputs", port=name))
         if kind == "image":
             scene = facts.scenes.get(name)
-            types[reference] = scene_type(scene) if scene else RasterType()
+            types[reference] = scene_type(name, scene) if scene else RasterType()
         else:
             inherited = fed[name][0].port.schema if kind == "inherit" and fed[name] else {}
             types[reference] = JsonType(type_schema(kind) or inherited)
@@ -224,6 +234,12 @@ def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
     for name, scene in facts.scenes.items():
         if scene.crs is None:
             yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS, so the outputs have none")
+        if scene.unread:
+            yield BadField(
+                f"/inputs/{name}",
+                f"{', '.join(scene.unread)} beside {scene.href} is not read, because the raster is "
+                "remote: download both, or write these facts into the raster",
+            )
 
 
 def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:
@@ -234,6 +250,23 @@ def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:
     )
     way_out = f"name one: -s {name}=TARGET_OR_URL, --services, or the pipeline's services"
     return BadField(where, f"no service runs {name!r} ({hint}); {way_out}", name)
+
+
+def _empty_outputs(stage: BoundStage, facts: KnownFacts, where: str) -> Iterator[BadField]:
+    """Yield the errors of outputs that have no pixel over a scene of this size."""
+    for port, made in stage.makes.items():
+        scene = facts.scenes.get(made.scene) if isinstance(made, RasterType) else None
+        if scene is None or isinstance(made, JsonType):
+            continue
+        width, height = scaled_size((scene.width, scene.height), made.scale)
+        if not width or not height:
+            yield BadField(
+                f"{where}/process",
+                f"output {port!r} would have {width} x {height} pixels: at its scale of "
+                f"{made.scale.to_json()}, {scene.href} of {scene.width} x {scene.height} pixels is "
+                "too small; bind a larger scene",
+                stage.description.name,
+            )
 
 
 def _plain_faults(stage: BoundStage, where: str) -> Iterator[BadField]:
@@ -280,6 +313,19 @@ def _product_faults(
     elif isinstance(value, RasterType) and len(value.dtype) > 1:
         detail = f"{reference} may be {' or '.join(value.dtype)}; a product has one dtype"
         yield BadField(where, detail)
+
+
+def _lost_facts(pipeline: Pipeline, types: Mapping[str, ValueType]) -> Iterator[BadField]:
+    """Yield a warning for each output that does not have facts of its scene, nor declares them."""
+    for name, value in pipeline.outputs.items():
+        made = types.get(str(value))
+        if isinstance(made, RasterType) and made.lost:
+            ways = [way for way, facts in _DECLARED_BY.items() if made.lost & facts]
+            yield BadField(
+                json_pointer("outputs", name),
+                f"{value} does not keep {', '.join(sorted(made.lost))} of $inputs.{made.scene}, "
+                f"because its bands or dtype differ: declare {' and '.join(ways)} at its port",
+            )
 
 
 def _unique(faults: Iterable[BadField]) -> Iterator[BadField]:

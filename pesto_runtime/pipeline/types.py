@@ -5,13 +5,26 @@ Types come from descriptions and scenes; pixels are not read.
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pesto_runtime.contract import Description, Port, RasterContract, Reference, Scale, Scene, Stage
+from pesto_runtime.contract import (
+    BandValues,
+    Description,
+    Port,
+    RasterContract,
+    Reference,
+    Scale,
+    Scene,
+    Stage,
+)
+from pesto_runtime.contract.raster import why_no_nodata
+from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -29,6 +42,11 @@ class RasterType:
         scale: Pixels per pixel of the pipeline's scenes.
         in_order: Whether its user stated the order of its bands, which then counts where their
             names do not decide.
+        values: Meaning of each band's numbers; empty if they are the physical values.
+        scene: Image input whose place and dataset tags it has; empty for none.
+        facts: 1-based numbers of the bands of that scene whose tags and colours its bands have;
+            empty if it has none.
+        lost: Facts of the scene that it should have and does not declare.
     """
 
     bands: tuple[str | None, ...] | None = None
@@ -36,6 +54,19 @@ class RasterType:
     nodata: float | None = None
     scale: Scale = Scale()
     in_order: bool = False
+    values: tuple[BandValues, ...] = ()
+    scene: str = ""
+    facts: tuple[int, ...] = ()
+    lost: frozenset[str] = frozenset()
+
+    def picked(self, places: Sequence[int]) -> RasterType:
+        """Return the type of some of its bands, by 0-based index."""
+        return replace(
+            self,
+            bands=None if self.bands is None else tuple(self.bands[i] for i in places),
+            values=tuple(self.values[i] for i in places) if self.values else (),
+            facts=tuple(self.facts[i] for i in places) if self.facts else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +131,17 @@ class BoundStage:
         return str(Reference(owner=self.id, port=port))
 
 
-def scene_type(scene: Scene) -> RasterType:
-    """Return the type of a scene."""
-    in_order = scene.selection is not None and scene.selection.states_order
-    return RasterType(scene.bands, (scene.dtype,), scene.nodata, in_order=in_order)
+def scene_type(name: str, scene: Scene) -> RasterType:
+    """Return the type of a scene that is bound to an image input of this name."""
+    return RasterType(
+        scene.bands,
+        (scene.dtype,),
+        scene.nodata,
+        in_order=scene.selection is not None and scene.selection.states_order,
+        values=scene.values,
+        scene=name,
+        facts=tuple(range(1, len(scene.bands) + 1)),
+    )
 
 
 def image_scale(description: Description) -> Scale:
@@ -113,31 +151,100 @@ def image_scale(description: Description) -> Scale:
 
 
 def output_types(
-    description: Description, first: RasterType | None, *, kind: StageKind
+    description: Description, first: tuple[Port, RasterType] | None, *, kind: StageKind
 ) -> dict[str, ValueType]:
-    """Return the type of each output; undeclared properties are those of the first image input."""
-    source = first or RasterType()
-    scale = source.scale * image_scale(description)
+    """Return the type of each output.
+
+    Args:
+        description: Of the process.
+        first: Its first image port that is bound, and the raster that is bound to it.
+        kind: How it runs.
+    """
+    bound = first[1] if first else RasterType()
+    scale = bound.scale * image_scale(description)
     return {
         port.name: VectorType(port.schema, scale)
         if port.kind == "vector" and kind in ("map", "whole")
-        else _output_type(port, source, per_tile=kind == "map")
+        else _image_type(port, bound, taken_type(bound, first[0].raster) if first else bound)
+        if port.kind == "image"
+        else JsonType(port.schema, kind == "map")
         for port in description.outputs
     }
 
 
-def _output_type(port: Port, source: RasterType, *, per_tile: bool) -> ValueType:
-    if port.kind != "image":
-        return JsonType(port.schema, per_tile)
-    raster = port.raster or RasterContract()
+def taken_type(source: RasterType, raster: RasterContract | None) -> RasterType:
+    """Return the type of what an image port receives of a raster: its bands, `scaled` or not."""
+    if raster is None:
+        return source
+    with suppress(InvalidInput):  # reported where the raster is bound
+        if source.bands is not None:
+            numbers = raster.pick(source.bands, in_order=source.in_order)
+            source = source if numbers is None else source.picked([n - 1 for n in numbers])
+    if not raster.scaled:
+        return source
+    units = tuple(BandValues(unit=each.unit) for each in source.values)
     return replace(
         source,
-        bands=source.bands if raster.bands is None else _bands(raster),
-        dtype=raster.dtype or source.dtype,
-        nodata=raster.nodata,
+        dtype=("float32",),
+        nodata=math.nan,
+        values=units if any(each.unit for each in units) else (),
+    )
+
+
+def made_type(raster: RasterContract, source: RasterType) -> RasterType:
+    """Return the type of an image output: what it declares, and what it inherits.
+
+    This is the one rule of what a product inherits. Bands and dtype that are not declared are those
+    of the first image. If both are its own, also the meaning of the numbers, nodata, and the tags
+    and colours of its bands are; if not, none of these.
+
+    Args:
+        raster: The contract of the output.
+        source: What the first image port of the process receives.
+    """
+    bands = source.bands if raster.bands is None else _bands(raster)
+    dtype = raster.dtype or source.dtype
+    same = bands == source.bands and dtype == source.dtype
+    values = source.values if same else ()
+    if raster.values is not None:
+        values = (raster.values,) * len(bands or ())
+    return replace(
+        source,
+        bands=bands,
+        dtype=dtype,
+        nodata=_held_nodata(source) if same and raster.inherits_nodata else raster.nodata,
         scale=source.scale * raster.scale,
         in_order=source.in_order and raster.bands is None,
+        values=values,
+        facts=source.facts if same else (),
     )
+
+
+def _image_type(port: Port, bound: RasterType, taken: RasterType) -> RasterType:
+    raster = port.raster or RasterContract()
+    made = made_type(raster, taken)
+    lost = {
+        *bound.lost,
+        *(["nodata"] if _held_nodata(bound) is not None else []),
+        *_meanings(taken),
+    }
+    if made.nodata is not None or not raster.inherits_nodata:
+        lost.discard("nodata")
+    if made.values or raster.values is not None or raster.bands is not None:
+        lost -= {"scale", "offset", "unit"}
+    return replace(made, lost=frozenset(lost))
+
+
+def _held_nodata(raster: RasterType) -> float | None:
+    """Return nodata; None for a value that no pixel can have, which scenes may state."""
+    return None if any(why_no_nodata(raster.nodata, d) for d in raster.dtype) else raster.nodata
+
+
+def _meanings(raster: RasterType) -> Iterator[str]:
+    """Yield the facts about the meaning of its numbers that a raster has."""
+    for fact, default in (("scale", 1), ("offset", 0), ("unit", None)):
+        if any(getattr(each, fact) != default for each in raster.values):
+            yield fact
 
 
 def _bands(raster: RasterContract) -> tuple[str | None, ...]:

@@ -36,7 +36,12 @@ class Raster:
         name: Name of the output; an input has the name of its parameter.
         bands: Band names in the order wanted, or the number of bands; absent for any.
         dtype: One numpy dtype name or several; absent for any.
-        nodata: Value of pixels without data; `"nan"` for not-a-number.
+        nodata: Value of pixels without data; `"nan"` for not-a-number, None for none. By default
+            an output has that of the first image, if bands and dtype are its own.
+        values: Outputs only: what a stored number means, as `{"scale": 1e-4, "offset": -0.1,
+            "unit": "K"}`: its physical value is `number * scale + offset`.
+        scaled: Inputs only: whether the process receives physical values, as float32 with NaN for
+            pixels that are nodata.
         margin: Input pixels needed around an output pixel: one number, or top right bottom left.
         edge: Pixels beyond the scene: none (`clip`) or mirrored ones (`reflect`).
         scale: Output pixels per input pixel: a ratio, or one per axis (x, y). Outputs only.
@@ -52,7 +57,9 @@ class Raster:
     name: str | None = None
     bands: Sequence[str] | int | None = None
     dtype: str | Sequence[str] | None = None
-    nodata: float | str | None = None
+    nodata: float | str | None = "inherit"
+    values: Mapping[str, float | str] | None = None
+    scaled: bool = False
     margin: int | Mapping[str, int] | Margin | None = None
     edge: Literal["clip", "reflect"] | None = None
     scale: float | str | Sequence[float | str] | Scale | None = None
@@ -68,9 +75,9 @@ class Raster:
 
     @property
     def declared(self) -> dict[str, object]:
-        """Fields of the raster contract that have a value."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value for name, value in values if name != "name" and value is not None}
+        """Fields of the raster contract that are not their defaults."""
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        return {f.name: value for f, value in values if f.name != "name" and value != f.default}
 
     def contract(self) -> RasterContract:
         """Return the contract for the description.

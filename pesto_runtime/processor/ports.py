@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
-_INPUT_ONLY = ("margin", "edge", "align", "tile")
+_INPUT_ONLY = ("margin", "edge", "align", "tile", "scaled")
+_OUTPUT_ONLY = ("scale", "values")
 _RETURNS = "annotate the return value: `-> float`, `-> Annotated[np.ndarray, Raster(...)]`"
 
 
@@ -197,8 +198,9 @@ def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
         raise InvalidContract(
             f"{where}: an input is named by its parameter; rename it instead of name={hint.name!r}"
         )
-    if port.declared and "scale" in port.declared:
-        raise InvalidContract(f"{where}: scale belongs to the output; move it there")
+    misplaced = [each for each in _OUTPUT_ONLY if each in (port.declared or {})]
+    if misplaced:
+        raise InvalidContract(f"{where}: {misplaced[0]} belongs to the output; move it there")
     if absent and field is not None and port.adapter is not None:
         make = partial(field.get_default, call_default_factory=True, validated_data={})
         port = replace(port, required=False, make_default=make)

@@ -82,8 +82,9 @@ def image_faults(
         return
     if contract is None:
         return
-    if contract.dtype and value.dtype.name not in contract.dtype:
-        yield BadField(pointer, f"must be {' or '.join(contract.dtype)}, not {value.dtype.name}")
+    dtypes = contract.received_dtype
+    if dtypes and value.dtype.name not in dtypes:
+        yield BadField(pointer, f"must be {' or '.join(dtypes)}, not {value.dtype.name}")
     if contract.band_count not in (None, value.shape[0]):
         names = f" ({', '.join(contract.band_names)})" if contract.band_names else ""
         yield BadField(pointer, f"must have {contract.band_count} bands{names}, "

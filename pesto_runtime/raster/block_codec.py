@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from mmap import mmap
 
+PLAIN_COLOURS = {"photometric": "MINISBLACK", "alpha": "NO"}
+"""GDAL's options against its guess that 3 bands of uint8 are RGB, and 4 RGBA."""
+
 _LEVEL = 6
 _ANY_TRANSFORM = Affine.scale(2, -2)  # without one, rasterio warns: NotGeoreferencedWarning
 _OFFSETS, _SIZES = 324, 325  # tags TileOffsets and TileByteCounts
@@ -43,6 +46,7 @@ def creation_options(dtype: str) -> Mapping[str, object]:
         "predictor": {"f": 3, "c": 1}.get(kind, 2),
         "interleave": "pixel",
         "num_threads": 1,
+        **PLAIN_COLOURS,
     }
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pesto_runtime.contract import RasterClass
-    from pesto_runtime.raster.metadata import BandFacts
+    from pesto_runtime.raster.image import BandFacts
 
 TAG = "classification_classes"
 """The tag of a band with its classes as JSON; STAC's own name has a colon, which GDAL splits."""
@@ -39,6 +39,7 @@ def classified(
         replace(
             band,
             colours=colours if has_table else band.colours,
+            colour=None if has_table else band.colour,
             tags={**band.tags, "": {**band.tags.get("", {}), TAG: listed}},
         )
         for band in bands

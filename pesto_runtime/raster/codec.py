@@ -1,6 +1,6 @@
 """Encode images to GeoTIFF, PNG or .npy, and decode them.
 
-Bytes are opened by their content, only with the drivers of `read.DRIVERS`; references to other
+Bytes are opened by their content, only with the drivers of `opening.DRIVERS`; references to other
 files (VRT, sidecar files) and pickles are never followed.
 """
 
@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from numpy.lib import format as npy
-from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import MemoryFile
-from rasterio.transform import Affine
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, UnsupportedMedia
+from pesto_runtime.raster.block_codec import PLAIN_COLOURS
 from pesto_runtime.raster.image import UNBOUNDED, Bounds, Image
+from pesto_runtime.raster.metadata import write_bands, write_georeference
+from pesto_runtime.raster.opening import DRIVERS, dtype_of
 from pesto_runtime.raster.picking import band_numbers
-from pesto_runtime.raster.read import DRIVERS, image_of, raster_settings
+from pesto_runtime.raster.read import image_of, raster_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from mmap import mmap
 
-    from rasterio.io import DatasetReader, DatasetWriter
+    from rasterio.io import DatasetReader
 
 TIFF = "image/tiff"
 PNG = "image/png"
@@ -170,8 +171,9 @@ def _to_tiff(image: Image) -> Iterator[bytes | memoryview]:
     if nodata is not None and "int64" in dtype and abs(nodata) >= _FIRST_INEXACT_NODATA:
         raise InvalidInput(f"GeoTIFF cannot store nodata {nodata} of {dtype} exactly")
     yield from _to_raster(
-        image, driver="GTiff", compress="deflate", zlevel=1, bigtiff="IF_SAFER", interleave="band"
-    )
+        image, driver="GTiff", compress="deflate", zlevel=1, bigtiff="IF_SAFER", interleave="band",
+        **PLAIN_COLOURS,
+    )  # fmt: skip
 
 
 def _to_raster(image: Image, **options: str | int) -> Iterator[bytes | memoryview]:
@@ -184,29 +186,16 @@ def _to_raster(image: Image, **options: str | int) -> Iterator[bytes | memoryvie
                 count=bands,
                 dtype=image.pixels.dtype.name,
                 nodata=image.nodata,
-                crs=None if image.crs is None else CRS.from_user_input(image.crs),
-                transform=None if image.transform is None else Affine(*image.transform),
                 **options,
             ) as dataset:
+                write_georeference(dataset, image.georeference)
+                write_bands(dataset, image.band_facts)
                 dataset.write(image.pixels)
-                _write_metadata(dataset, image)
             yield memory.getbuffer()
     except (RasterioError, CRSError, ValueError) as error:
         raise InvalidInput(
             f"the image cannot be written as {options['driver']}: {error}"
         ) from error
-
-
-def _write_metadata(dataset: DatasetWriter, image: Image) -> None:
-    for number, name in enumerate(image.bands, start=1):
-        if name:
-            dataset.set_band_description(number, name)
-    if any(scale != 1 for scale in image.scales):
-        dataset.scales = image.scales
-    if any(image.offsets):
-        dataset.offsets = image.offsets
-    if image.tags:
-        dataset.update_tags(**image.tags)
 
 
 def _from_raster(data: bytes, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
@@ -230,9 +219,7 @@ def _decoding_reason(reasons: Iterable[str]) -> str:
 
 
 def _image(dataset: DatasetReader, bands: Sequence[int | str] | None, bounds: Bounds) -> Image:
-    dtypes = sorted(set(dataset.dtypes))
-    if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
-        raise RasterUnreadable(f"the image has bands of dtype {', '.join(dtypes)}")
+    dtype = dtype_of(dataset, "the image")
     numbers = band_numbers(dataset.descriptions, bands)
-    bounds.require((len(numbers), dataset.height, dataset.width), dtypes[0])
+    bounds.require((len(numbers), dataset.height, dataset.width), dtype)
     return image_of(dataset, dataset.read(list(numbers)), numbers=numbers)

@@ -1,7 +1,7 @@
 """Identify the content of a raster, and require that it is still the one that was planned.
 
-A local file is identified by its size, modification time and inode; a remote one by what its server
-states. The content itself is not read.
+A local file is identified by its size, modification time and inode, and by those of the files
+beside it that state facts of it; a remote one by what its server states. The content is not read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pesto_runtime.errors import NotFound, PestoError, RasterUnreadable, SceneChanged
+from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.remote import stated_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
-def identity_of(href: str) -> str:
+def identity_of(href: str, beside: Mapping[str, Path] | None = None) -> str:
     """Return the identity of a raster; empty if its server states none or refuses to.
+
+    Args:
+        href: The raster.
+        beside: Name -> path of the files beside it; None to look them up.
 
     To be requested before the raster is opened: a raster that is replaced in between then has
     another identity than the plan, and the first chunk reports it.
@@ -32,7 +37,7 @@ def identity_of(href: str) -> str:
     path = local_path(href)
     if path is not None:
         try:
-            return _status(path)
+            return _local_identity(path, beside)
         except FileNotFoundError as error:
             raise RasterUnreadable(f"{href} does not exist") from error
         except OSError as error:
@@ -43,7 +48,9 @@ def identity_of(href: str) -> str:
         return ""
 
 
-def require_unchanged(href: str, planned: str | None) -> None:
+def require_unchanged(
+    href: str, planned: str | None, beside: Mapping[str, Path] | None = None
+) -> None:
     """Require that a raster has the planned identity; nothing is compared if that is empty.
 
     Raises:
@@ -53,7 +60,7 @@ def require_unchanged(href: str, planned: str | None) -> None:
     """
     if not planned:
         return
-    now = _present(href)
+    now = _present(href, beside)
     if now == planned:
         return
     found = "it no longer exists" if now is None else f"it is now {now or 'without identity'}"
@@ -64,7 +71,9 @@ def require_unchanged(href: str, planned: str | None) -> None:
 
 
 @contextmanager
-def unchanged(href: str, planned: str | None) -> Iterator[None]:
+def unchanged(
+    href: str, planned: str | None, beside: Mapping[str, Path] | None = None
+) -> Iterator[None]:
     """Require the planned identity around reading: before of a local file, after always.
 
     Raises:
@@ -73,13 +82,13 @@ def unchanged(href: str, planned: str | None) -> Iterator[None]:
         Unreachable: the server does not state the identity now.
     """
     if is_local(href):
-        require_unchanged(href, planned)
+        require_unchanged(href, planned, beside)
     try:
         yield
     except RasterUnreadable:
-        require_unchanged(href, planned)
+        require_unchanged(href, planned, beside)
         raise
-    require_unchanged(href, planned)
+    require_unchanged(href, planned, beside)
 
 
 def is_local(href: str) -> bool:
@@ -96,15 +105,22 @@ def local_path(href: str) -> Path | None:
     return None if "://" in href else Path(href)
 
 
-def _present(href: str) -> str | None:
+def _present(href: str, beside: Mapping[str, Path] | None) -> str | None:
     """Return the identity now; None if the raster no longer exists."""
     path = local_path(href)
     try:
-        return stated_identity(href) if path is None else _status(path)
+        return stated_identity(href) if path is None else _local_identity(path, beside)
     except (NotFound, FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise RasterUnreadable(f"{href} cannot be read: {error.strerror or error}") from error
+
+
+def _local_identity(path: Path, beside: Mapping[str, Path] | None) -> str:
+    """Return the identity of a file: `SIZE-TIME-INODE`, and `+NAME:…` for each one beside it."""
+    own = _status(path)
+    files = side_files(path) if beside is None else beside
+    return "".join([own, *(f"+{name}:{_status(each)}" for name, each in files.items())])
 
 
 def _status(path: Path) -> str:

@@ -1,9 +1,10 @@
-"""Define an image: pixels with georeference, nodata and band names. No I/O."""
+"""Define an image: pixels with georeference, nodata and facts of its bands. No I/O."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -11,10 +12,83 @@ from pesto_runtime.contract import TileInfo, Window
 from pesto_runtime.errors import TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from rasterio.control import GroundControlPoint
+    from rasterio.rpc import RPC
 
 
 Transform: TypeAlias = tuple[float, float, float, float, float, float]
+T = TypeVar("T")
+Colour: TypeAlias = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class BandFacts:
+    """Facts of one band of a raster.
+
+    Attributes:
+        description: Its name.
+        scale: Physical value per stored step.
+        offset: Physical value of a stored zero.
+        unit: Unit of the physical value.
+        colour: Colour interpretation, as rasterio names it; None for the driver's default.
+        colours: Colour table: stored value -> (red, green, blue, alpha).
+        tags: Domain -> tags; the default domain is the empty string.
+    """
+
+    description: str | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str | None = None
+    colour: str | None = None
+    colours: Mapping[int, Colour] = field(default_factory=dict)
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Position of a raster, and its dataset tags.
+
+    Attributes:
+        crs: Authority code or WKT2.
+        transform: Affine coefficients (a, b, c, d, e, f); None for a raster without them.
+        points: Ground control points, if there is no transform.
+        points_crs: Their CRS.
+        rpc: Rational polynomial coefficients.
+        tags: Domain -> tags; the default domain is the empty string.
+    """
+
+    crs: str | None = None
+    transform: Transform | None = None
+    points: tuple[GroundControlPoint, ...] = ()
+    points_crs: str | None = None
+    rpc: RPC | None = None
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def moved(self, col_off: int, row_off: int) -> Georeference:
+        """Return the georeference of a window that starts at this column and row."""
+        if not (col_off or row_off):
+            return self
+        points = tuple(copy(point) for point in self.points)
+        for point in points:
+            point.col, point.row = point.col - col_off, point.row - row_off
+        rpc = copy(self.rpc)
+        if rpc is not None:
+            rpc.samp_off, rpc.line_off = rpc.samp_off - col_off, rpc.line_off - row_off
+        transform = self.transform and shifted(self.transform, col_off, row_off)
+        return replace(self, transform=transform, points=points, rpc=rpc)
+
+    def rescaled(self, x: float, y: float) -> Georeference:
+        """Return the georeference of a grid with `x` and `y` times as many pixels.
+
+        Control points and coefficients are valid only for their own pixels: a grid of another scale
+        has neither.
+        """
+        if (x, y) == (1, 1):
+            return self
+        transform = None if self.transform is None else rescaled(self.transform, x, y)
+        return Georeference(crs=self.crs, transform=transform, tags=self.tags)
 
 
 @dataclass(frozen=True)
@@ -30,6 +104,9 @@ class Image:
         scales: Scale of each band; empty if all are 1.
         offsets: Offset of each band; empty if all are 0.
         tags: Dataset tags.
+        units: Unit of each band's physical values; empty if there are none.
+        place: What else is known of its place and its tags: control points, RPC, other domains.
+        facts: What else is known of each band: its tags, colour and colour table.
     """
 
     pixels: np.ndarray
@@ -40,6 +117,64 @@ class Image:
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    units: tuple[str | None, ...] = ()
+    place: Georeference = Georeference()
+    facts: tuple[BandFacts, ...] = ()
+
+    @property
+    def georeference(self) -> Georeference:
+        """Position of the image, and its dataset tags of all domains."""
+        others = {domain: tags for domain, tags in self.place.tags.items() if domain}
+        tags = {**({"": self.tags} if self.tags else {}), **others}
+        return replace(self.place, crs=self.crs, transform=self.transform, tags=tags)
+
+    @property
+    def band_facts(self) -> tuple[BandFacts, ...]:
+        """All facts of every band."""
+        count = len(self.pixels)
+        bands = zip(
+            self.facts or (BandFacts(),) * count,
+            self.bands or (None,) * count,
+            self.scales or (1.0,) * count,
+            self.offsets or (0.0,) * count,
+            self.units or (None,) * count,
+            strict=True,
+        )
+        return tuple(
+            replace(each, description=name, scale=scale, offset=offset, unit=unit)
+            for each, name, scale, offset, unit in bands
+        )
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is only pixels: nothing of what a GeoTIFF can state is known."""
+        plain = [BandFacts(colour=colour) for colour in (None, "gray", "undefined")]
+        is_plain = all(each in plain for each in self.band_facts)
+        return is_plain and self.nodata is None and self.georeference == Georeference()
+
+    def picked(self, places: Sequence[int]) -> Image:
+        """Return the image with only some bands, by 0-based index, in this order."""
+
+        def of(facts: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(facts[i] for i in places) if facts else ()
+
+        return replace(
+            self,
+            pixels=self.pixels[list(places)],
+            bands=of(self.bands),
+            scales=of(self.scales),
+            offsets=of(self.offsets),
+            units=of(self.units),
+            facts=of(self.facts),
+        )
+
+    def cropped(self, window: Window) -> Image:
+        """Return a window of the image."""
+        rows, cols = window.slices
+        place = self.georeference.moved(window.col_off, window.row_off)
+        return replace(
+            self, pixels=self.pixels[:, rows, cols], transform=place.transform, place=place
+        )
 
     @property
     def whole_tile(self) -> TileInfo:
@@ -54,6 +189,9 @@ class Image:
             transform=self.transform,
             nodata=self.nodata,
             tags=dict(self.tags),
+            scales=tuple(each.scale for each in self.band_facts),
+            offsets=tuple(each.offset for each in self.band_facts),
+            units=tuple(each.unit for each in self.band_facts),
         )
 
 

@@ -5,97 +5,27 @@ Each item is listed here; anything else of a raster is not copied to a product.
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
-from pesto_runtime.raster.image import Transform, rescaled, shifted
+from pesto_runtime.raster.image import BandFacts, Colour, Georeference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rasterio.io import DatasetReader, DatasetWriter
-    from rasterio.rpc import RPC
-
-Colour: TypeAlias = tuple[int, int, int, int]
 
 # Domains that describe the file and not the data; GDAL writes its own into a product.
-_STRUCTURAL = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "RPC", "COLOR_PROFILE", "TIFF", ""}
-
-
-@dataclass(frozen=True)
-class BandFacts:
-    """Facts of one band of a raster.
-
-    Attributes:
-        description: Its name.
-        scale: Physical value per stored step.
-        offset: Physical value of a stored zero.
-        unit: Unit of the physical value.
-        colour: Colour interpretation, as rasterio names it; None for the driver's default.
-        colours: Colour table: stored value -> (red, green, blue, alpha).
-        tags: Domain -> tags; the default domain is the empty string.
-    """
-
-    description: str | None = None
-    scale: float = 1.0
-    offset: float = 0.0
-    unit: str | None = None
-    colour: str | None = None
-    colours: Mapping[int, Colour] = field(default_factory=dict)
-    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Georeference:
-    """Position of a raster, and its dataset tags.
-
-    Attributes:
-        crs: Authority code or WKT2.
-        transform: Affine coefficients (a, b, c, d, e, f); None for a raster without them.
-        points: Ground control points, if there is no transform.
-        points_crs: Their CRS.
-        rpc: Rational polynomial coefficients.
-        tags: Domain -> tags; the default domain is the empty string.
-    """
-
-    crs: str | None = None
-    transform: Transform | None = None
-    points: tuple[GroundControlPoint, ...] = ()
-    points_crs: str | None = None
-    rpc: RPC | None = None
-    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-    def rescaled(self, x: float, y: float) -> Georeference:
-        """Return the georeference of a grid with `x` and `y` times as many pixels.
-
-        Control points and coefficients are valid only for their own pixels: a grid of another scale
-        has neither.
-        """
-        if (x, y) == (1, 1):
-            return self
-        transform = None if self.transform is None else rescaled(self.transform, x, y)
-        return Georeference(crs=self.crs, transform=transform, tags=self.tags)
-
-    def moved(self, col_off: int, row_off: int) -> Georeference:
-        """Return the georeference of a window that starts at a column and a row."""
-        if (col_off, row_off) == (0, 0):
-            return self
-        points = tuple(
-            GroundControlPoint(p.row - row_off, p.col - col_off, p.x, p.y, p.z, p.id, p.info)
-            for p in self.points
-        )
-        rpc = copy(self.rpc)
-        if rpc is not None:
-            rpc.line_off, rpc.samp_off = rpc.line_off - row_off, rpc.samp_off - col_off
-        transform = self.transform and shifted(self.transform, col_off, row_off)
-        return replace(self, transform=transform, points=points, rpc=rpc)
+_STRUCTURAL = {
+    "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "OVERVIEWS", "RPC", "COLOR_PROFILE",
+    "TIFF", "vrt_sources", "",
+}  # fmt: skip
+_OF_PIXELS = "STATISTICS_"
+"""Start of the tags in which GDAL keeps statistics: they are not those of the product."""
 
 
 def read_georeference(dataset: DatasetReader) -> Georeference:
@@ -111,6 +41,22 @@ def read_georeference(dataset: DatasetReader) -> Georeference:
     )
 
 
+def read_bands(dataset: DatasetReader, numbers: Sequence[int]) -> tuple[BandFacts, ...]:
+    """Read the facts of some bands of an open raster, by 1-based number; without statistics."""
+    return tuple(
+        BandFacts(
+            description=dataset.descriptions[number - 1],
+            scale=dataset.scales[number - 1],
+            offset=dataset.offsets[number - 1],
+            unit=dataset.units[number - 1] or None,
+            colour=dataset.colorinterp[number - 1].name,
+            colours=_colours(dataset, number),
+            tags=_band_tags(dataset, number),
+        )
+        for number in numbers
+    )
+
+
 def write_georeference(dataset: DatasetWriter, facts: Georeference) -> None:
     """Write the georeference and the dataset tags to a new raster."""
     if facts.crs is not None:
@@ -122,7 +68,7 @@ def write_georeference(dataset: DatasetWriter, facts: Georeference) -> None:
     if facts.rpc is not None:
         dataset.rpcs = facts.rpc
     for domain, tags in facts.tags.items():
-        dataset.update_tags(**({"ns": domain} if domain else {}), **tags)
+        _write_tags(dataset, 0, domain, tags)
 
 
 def write_bands(dataset: DatasetWriter, bands: tuple[BandFacts, ...]) -> None:
@@ -133,8 +79,11 @@ def write_bands(dataset: DatasetWriter, bands: tuple[BandFacts, ...]) -> None:
         dataset.scales = tuple(band.scale for band in bands)
     if any(band.offset for band in bands):
         dataset.offsets = tuple(band.offset for band in bands)
-    if bands and all(band.colour for band in bands) and not any(band.colours for band in bands):
-        dataset.colorinterp = tuple(ColorInterp[band.colour] for band in bands if band.colour)
+    # A colour table makes its band a palette.
+    colours = tuple(ColorInterp[band.colour] for band in bands if band.colour)
+    is_plain = len(colours) == len(bands) and ColorInterp.palette not in colours
+    if bands and is_plain and colours != dataset.colorinterp:
+        dataset.colorinterp = colours
 
 
 def crs_text(crs: CRS | None) -> str | None:
@@ -157,14 +106,42 @@ def _write_band(dataset: DatasetWriter, number: int, band: BandFacts) -> None:
     if band.colours:
         dataset.write_colormap(number, dict(band.colours))
     for domain, tags in band.tags.items():
-        dataset.update_tags(number, **({"ns": domain} if domain else {}), **tags)
+        _write_tags(dataset, number, domain, tags)
 
 
-def _tags(dataset: DatasetReader) -> dict[str, dict[str, str]]:
-    domains = ["", *(d for d in dataset.tag_namespaces() if _is_copied(d))]
-    by_domain = {d: dataset.tags(**({"ns": d} if d else {})) for d in domains}
+class _TagName(str):
+    """A name of a tag that rasterio cannot mistake for one of its own parameters (`bidx`, `ns`)."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:  # what rasterio writes
+        return self[1:]
+
+
+def _write_tags(dataset: DatasetWriter, band: int, domain: str, tags: Mapping[str, str]) -> None:
+    """Write tags of a band, or of the dataset for band 0; their names are data of some file."""
+    named = {_TagName(f"={name}"): value for name, value in tags.items()}
+    dataset.update_tags(band, domain or None, **named)
+
+
+def _colours(dataset: DatasetReader, number: int) -> dict[int, Colour]:
+    if dataset.colorinterp[number - 1] is not ColorInterp.palette:
+        return {}
+    return dict(dataset.colormap(number))
+
+
+def _band_tags(dataset: DatasetReader, number: int) -> dict[str, dict[str, str]]:
+    by_domain = _tags(dataset, number)
+    kept = {name: text for name, text in by_domain.pop("", {}).items()
+            if not name.startswith(_OF_PIXELS)}  # fmt: skip
+    return {**({"": kept} if kept else {}), **by_domain}
+
+
+def _tags(dataset: DatasetReader, band: int = 0) -> dict[str, dict[str, str]]:
+    domains = ["", *(d for d in dataset.tag_namespaces(band) if _is_copied(d))]
+    by_domain = {d: dataset.tags(band, d or None) for d in domains}
     return {domain: tags for domain, tags in by_domain.items() if tags}
 
 
 def _is_copied(domain: str) -> bool:
-    return domain not in _STRUCTURAL and not domain.startswith("xml:")
+    return domain not in _STRUCTURAL and not domain.startswith(("xml:", "json:"))

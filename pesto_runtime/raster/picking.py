@@ -5,10 +5,10 @@ Pixels are read in `read`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import InvalidInput
+from pesto_runtime.raster.scaling import scaled_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,32 +34,31 @@ def picked_numbers(scene: Scene, contract: RasterContract | None) -> tuple[int, 
         ) from error
 
 
-def picked_for(image: Image, contract: RasterContract | None) -> Image:
-    """Return an image in memory with only the bands of a port, in the port's order.
+def taken_for(image: Image, contract: RasterContract | None) -> Image:
+    """Return an image in memory as a port receives it: its bands, physical values if `scaled`.
 
-    An image without names is returned as it is: an array has no place for them, and its order
+    An image without names keeps all of its bands: an array has no place for names, and its order
     counts.
 
     Raises:
-        InvalidInput: the image names its bands, and one of the port's is missing or there twice.
+        InvalidInput: the image names its bands, and one of the port's is missing or there twice;
+            or it is complex, and the port is `scaled`.
     """
-    if contract is None or contract.band_names is None or not any(image.bands):
+    if contract is None:
         return image
+    if contract.band_names is not None and any(image.bands):
+        image = _picked(image, contract)
+    return scaled_image(image) if contract.scaled else image
+
+
+def _picked(image: Image, contract: RasterContract) -> Image:
     try:
         numbers = contract.pick(image.bands, of="the image")
     except InvalidInput as error:
         way_out = "name them, or send only the bands that are taken, in their order"
         raise InvalidInput(f"{error.detail}; {way_out}") from error
     places = [number - 1 for number in numbers or ()]
-    if places == list(range(len(image.bands))):
-        return image
-    return replace(
-        image,
-        pixels=image.pixels[places],
-        bands=tuple(image.bands[i] for i in places),
-        scales=tuple(image.scales[i] for i in places) if image.scales else (),
-        offsets=tuple(image.offsets[i] for i in places) if image.offsets else (),
-    )
+    return image if places == list(range(len(image.bands))) else image.picked(places)
 
 
 def band_numbers(

@@ -29,7 +29,8 @@ from rasterio.windows import Window
 from pesto_runtime.contract import BLOCK, PRODUCT_FORMAT
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.raster.block_codec import BlockTable, block_table, creation_options
-from pesto_runtime.raster.metadata import BandFacts, Georeference, write_bands, write_georeference
+from pesto_runtime.raster.image import BandFacts, Georeference
+from pesto_runtime.raster.metadata import write_bands, write_georeference
 from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.tiling import block_count
 

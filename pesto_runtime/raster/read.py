@@ -1,13 +1,10 @@
-"""Read windows and facts of rasters.
-
-Only the drivers of `DRIVERS` are opened: a format that can refer to other files (VRT) is not.
-"""
+"""Read windows and facts of rasters."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -15,30 +12,33 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from pesto_runtime.contract import NUMERIC_DTYPES, ImageReference, Scene, Selection, Window
-from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.contract import ImageReference, Scene, Selection, Window
+from pesto_runtime.errors import InvalidInput, RasterUnreadable
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
-from pesto_runtime.raster.metadata import Georeference, crs_text, read_georeference
+from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
+from pesto_runtime.raster.opening import DRIVERS, allowed_drivers, dtype_of, opened, reason_of_gdal
 from pesto_runtime.raster.picking import band_numbers, picked_numbers
+from pesto_runtime.raster.scaling import scaled_image, values_of
+from pesto_runtime.raster.side_facts import dataset_of_facts, unread_files
+from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from rasterio.io import DatasetReader
 
     from pesto_runtime.contract import RasterContract
-    from pesto_runtime.raster.image import Bounds
+    from pesto_runtime.raster.image import BandFacts, Bounds, Georeference
 
 
 # `check` reports a raster without a CRS once. A filter around each call is not possible, because
 # warnings.catch_warnings is not thread-safe: https://docs.python.org/3/library/warnings.html
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
 CACHE_BYTES = 128 << 20
 """GDAL's block cache in a worker: about two rows of blocks of a large scene."""
 _NOT_CACHED = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
@@ -68,19 +68,38 @@ class RasterReader:
     are those of the selection.
     """
 
-    def __init__(self, href: str, selection: Selection | None = None) -> None:
+    def __init__(
+        self,
+        href: str,
+        selection: Selection | None = None,
+        *,
+        beside: Mapping[str, Path] | None = None,
+        drivers: tuple[str, ...] | None = None,
+    ) -> None:
         """Open a raster.
 
         Args:
             href: `file:///…`, an http(s) URL, or a path.
             selection: The bands and the window to use; None for all.
+            beside: Name -> path of the files beside it whose facts count; None for those of
+                `side_files`.
+            drivers: GDAL's drivers that may open it; None for those of `allowed_drivers`.
 
         Raises:
-            RasterUnreadable: the file is missing, empty, corrupt, or in another format.
+            RasterUnreadable: the file is missing, empty, corrupt, or in another format; or a file
+                beside it is.
         """
         self.href = href
         self.selection = selection or Selection()
-        self._dataset = _opened(href)
+        with ExitStack() as stack:
+            self._dataset = self._facts = stack.enter_context(
+                opened(href, allowed_drivers() if drivers is None else drivers)
+            )
+            path = local_path(href)
+            files = side_files(path) if beside is None and path is not None else beside
+            if files and path is not None:
+                self._facts = dataset_of_facts(self._dataset, path.name, files, stack)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +109,7 @@ class RasterReader:
 
     def close(self) -> None:
         """Close the raster; a second call does nothing."""
-        self._dataset.close()
+        self._stack.close()
 
     def select(self, reference: ImageReference) -> None:
         """Use the bands and the window of a reference from now on.
@@ -99,7 +118,7 @@ class RasterReader:
             InvalidInput: the window is not inside the raster; a band does not exist, or its name
                 is that of two bands.
         """
-        dataset, bands, names = self._dataset, reference.bands, None
+        dataset, bands, names = self._facts, reference.bands, None
         whole = Window(0, 0, dataset.width, dataset.height)
         if reference.window is not None:
             _require_inside(reference.window, whole, self.href)
@@ -116,7 +135,7 @@ class RasterReader:
     @property
     def _bands(self) -> tuple[str | None, ...]:
         """Names of the bands that are used; None for a band without one."""
-        described = self._dataset.descriptions
+        described = self._facts.descriptions
         return self.selection.names or tuple(described[number - 1] for number in self._numbers)
 
     @property
@@ -134,14 +153,8 @@ class RasterReader:
         Raises:
             RasterUnreadable: the bands have different dtypes, or one that is not numeric.
         """
-        dataset, numbers, window = self._dataset, self._numbers, self._window
-        dtypes = sorted({dataset.dtypes[number - 1] for number in numbers})
-        if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
-            raise RasterUnreadable(
-                f"{self.href} has bands of dtype {', '.join(dtypes)}; "
-                f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
-            )
-        height, width = dataset.block_shapes[0]
+        dataset, numbers, window = self._facts, self._numbers, self._window
+        height, width = self._dataset.block_shapes[0]
         transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         return Scene(
             href=self.href,
@@ -149,19 +162,26 @@ class RasterReader:
             width=window.width,
             height=window.height,
             bands=self._bands,
-            dtype=dtypes[0],
+            dtype=dtype_of(self._dataset, self.href, numbers),
             nodata=dataset.nodatavals[numbers[0] - 1],
             crs=crs_text(dataset.crs),
             transform=transform and shifted(transform, *window[:2]),
             block=(width, height),
             tags=dataset.tags(),
             selection=None if self.selection == Selection() else self.selection,
+            values=values_of(self.bands(), self.href),
+            driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
         )
 
     @property
     def georeference(self) -> Georeference:
         """Position of the raster, and its dataset tags."""
-        return read_georeference(self._dataset).moved(*self._window[:2])
+        return read_georeference(self._facts).moved(*self._window[:2])
+
+    def bands(self, numbers: Sequence[int] | None = None) -> tuple[BandFacts, ...]:
+        """Return the facts of bands by 1-based number; None for all."""
+        chosen = [self._numbers[number - 1] for number in numbers] if numbers else self._numbers
+        return read_bands(self._facts, chosen)
 
     @property
     def overviews(self) -> tuple[int, ...]:
@@ -196,7 +216,7 @@ class RasterReader:
             )
         except RasterioError as error:
             raise RasterUnreadable(
-                f"{self.href} cannot be read at window {list(window)}: {_reason(error)}; "
+                f"{self.href} cannot be read at window {list(window)}: {reason_of_gdal(error)}; "
                 "is it truncated or still being written?"
             ) from error
         return pixels
@@ -217,7 +237,7 @@ class RasterReader:
         pixels = self.read(window, bands=picked)
         numbers = [self._numbers[each - 1] for each in picked]
         offsets = self.selection.moved(window)[:2]
-        found = image_of(self._dataset, pixels, numbers=numbers, offsets=offsets)
+        found = image_of(self._facts, pixels, numbers=numbers, offsets=offsets)
         return replace(found, bands=tuple(self._bands[each - 1] for each in picked))
 
 
@@ -248,14 +268,18 @@ def read_for(
     *,
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
+    beside: Mapping[str, Path] | None = None,
+    drivers: tuple[str, ...] | None = None,
 ) -> Image:
-    """Read a raster with only the bands of a port, in the port's order.
+    """Read a raster as a port receives it: its bands in order, physical values if `scaled`.
 
     Args:
         image: The href of the raster, or a reference to bands and a window of it.
         contract: The raster contract of the port.
         pick_window: Called with width and height if the reference has no window.
         bounds: Maximum size of the window.
+        beside: Files beside the raster, as of `RasterReader`.
+        drivers: Drivers that may open it, as of `RasterReader`.
 
     Raises:
         InvalidInput: the window is not inside the raster, a band does not exist, or the port names
@@ -263,7 +287,7 @@ def read_for(
         RasterUnreadable: the raster cannot be read.
         TooLarge: the window exceeds the bounds.
     """
-    with raster_settings(), _reader_of(image) as reader:
+    with raster_settings(), _reader_of(image, beside=beside, drivers=drivers) as reader:
         scene = reader.scene()
         wanted = picked_numbers(scene, contract)
         window = None
@@ -272,7 +296,8 @@ def read_for(
         width, height = (scene.width, scene.height) if window is None else window[2:]
         count = len(scene.bands if wanted is None else wanted)
         bounds.require((count, height, width), scene.dtype)
-        return reader.image(window, bands=wanted)
+        found = reader.image(window, bands=wanted)
+        return scaled_image(found) if contract is not None and contract.scaled else found
 
 
 def read_scene(image: str | ImageReference) -> Scene:
@@ -287,7 +312,8 @@ def read_scene(image: str | ImageReference) -> Scene:
     """
     identity = identity_of(image if isinstance(image, str) else image.href)
     with raster_settings(), _reader_of(image) as reader:
-        return reader.scene(identity=identity)
+        scene = reader.scene(identity=identity)
+    return scene.model_copy(update={"unread": unread_files(scene)})
 
 
 def open_file(path: Path) -> DatasetReader:
@@ -296,9 +322,15 @@ def open_file(path: Path) -> DatasetReader:
 
 
 @contextmanager
-def _reader_of(image: str | ImageReference) -> Iterator[RasterReader]:
+def _reader_of(
+    image: str | ImageReference,
+    *,
+    beside: Mapping[str, Path] | None = None,
+    drivers: tuple[str, ...] | None = None,
+) -> Iterator[RasterReader]:
     """Open a raster, and select the bands and the window of its reference."""
-    with RasterReader(image if isinstance(image, str) else image.href) as reader:
+    href = image if isinstance(image, str) else image.href
+    with RasterReader(href, beside=beside, drivers=drivers) as reader:
         if isinstance(image, ImageReference):
             reader.select(image)
         yield reader
@@ -319,17 +351,19 @@ def image_of(
         numbers: 1-based numbers of the bands that were read.
         offsets: Position (col_off, row_off) of the first pixel in the raster.
     """
-    places = [number - 1 for number in numbers]
-    moved = shifted(tuple(dataset.transform)[:6], *offsets)
+    place, facts = read_georeference(dataset).moved(*offsets), read_bands(dataset, numbers)
     return Image(
         pixels=pixels,
-        crs=crs_text(dataset.crs),
-        transform=None if dataset.transform.is_identity else moved,
-        nodata=dataset.nodata,
-        bands=tuple(dataset.descriptions[i] for i in places),
-        scales=tuple(dataset.scales[i] for i in places),
-        offsets=tuple(dataset.offsets[i] for i in places),
-        tags=dataset.tags(),
+        crs=place.crs,
+        transform=place.transform,
+        nodata=dataset.nodatavals[numbers[0] - 1],
+        bands=tuple(each.description for each in facts),
+        scales=tuple(each.scale for each in facts),
+        offsets=tuple(each.offset for each in facts),
+        units=tuple(each.unit for each in facts),
+        tags=dict(place.tags.get("", {})),
+        place=place,
+        facts=facts,
     )
 
 
@@ -345,28 +379,6 @@ def limit_cache() -> None:
 def gdal_version() -> str:
     """Return the version of GDAL."""
     return str(rasterio.__gdal_version__)
-
-
-def _opened(href: str) -> DatasetReader:
-    path = local_path(href)
-    if path is not None and not path.exists():
-        raise RasterUnreadable(f"{href} does not exist")
-    if path is not None and path.is_file() and path.stat().st_size == 0:
-        raise RasterUnreadable(f"{href} is empty (0 bytes)")
-    reasons = []
-    for driver in DRIVERS:
-        try:
-            return rasterio.open(href if path is None else path, driver=driver)
-        except RasterioError as error:
-            reasons.append(_reason(error))
-    raise RasterUnreadable(
-        f"{href} is not a raster that can be read ({', '.join(DRIVERS)}): {reasons[0]}"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return shortened(str(cause)).strip("'\"")
 
 
 def _require_inside(window: Window, whole: Window, href: str) -> None:

@@ -18,7 +18,7 @@ from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.class_table import classified
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
-from pesto_runtime.raster.metadata import BandFacts
+from pesto_runtime.raster.inheritance import product_bands
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader, raster_settings
 from pesto_runtime.run.builds import require_planned
@@ -285,7 +285,7 @@ def _finish(
 
 
 def _layout(context: RunContext, raster: str) -> Layout:
-    """Return the header of a product: georeference and tags of the first scene, bands of the port.
+    """Return the header of a product, with what it inherits of the scene of its process.
 
     Raises:
         RunFailed: neither the contract nor the scene has the bands or the dtype.
@@ -296,7 +296,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
     width, height = context.sizes[raster]
     if planned.bands is None or len(planned.dtype) != 1:
         raise RunFailed(f"{raster}: its bands and dtype are not known; declare them at its port")
-    scene = next(iter(context.plan.scenes.values()))
+    scene = context.plan.scenes[planned.scene]
     with (
         unchanged(scene.href, scene.identity),
         raster_settings(),
@@ -304,6 +304,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
     ):
         scale = planned.scale
         georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))
+        of_scene = reader.bands(planned.facts) if planned.facts else ()
     return Layout(
         width=width,
         height=height,
@@ -312,9 +313,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
         nodata=planned.nodata,
         georeference=georeference,
         bands=classified(
-            tuple(BandFacts(description=name) for name in planned.bands),
-            declared_classes(context, raster),
-            planned.dtype[0],
+            product_bands(planned, of_scene), declared_classes(context, raster), planned.dtype[0]
         ),
     )
 

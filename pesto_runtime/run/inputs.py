@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.contract import (
+    BandValues,
     ImageReference,
     RasterContract,
     Reference,
@@ -23,9 +24,11 @@ from pesto_runtime.contract import (
     parse_binding,
 )
 from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
+from pesto_runtime.pipeline import taken_type
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.read import RasterReader
+from pesto_runtime.raster.scaling import physical
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.tiling import covering_window
@@ -254,7 +257,12 @@ def stage_array(
     context: RunContext, stage: BoundStage, port: str, pixels: Pixels, pad: Padding | None = None
 ) -> np.ndarray:
     """Return the array (band, row, col) for an image port: bands selected, edges padded."""
-    picked = pixels.pick(picked_bands(context, stage, port))
+    bands = picked_bands(context, stage, port)
+    picked = pixels.pick(bands)
+    if _contract(stage, port).scaled:
+        source = context.raster_type(str(stage.rasters[port]))
+        values = source.picked([number - 1 for number in bands]).values if bands else source.values
+        picked = physical(picked, values, source.nodata)
     return np.ascontiguousarray(pad.apply(picked) if pad else picked)
 
 
@@ -264,7 +272,7 @@ def stage_reference(
     """Return the image of a port by reference, if the port reads a scene; None otherwise."""
     name = str(stage.rasters[port])
     scene = scene_of(context, name)
-    if scene is None:
+    if scene is None or scene.driver:  # which a service does not open
         return None
     selection, contract = scene.selection or Selection(), _contract(stage, port)
     numbers = selection.numbers(picked_bands(context, stage, port))
@@ -282,8 +290,10 @@ def stage_reference(
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
     """Describe the place of a call's pixels in the grid of the stage's inputs."""
     first = str(next(iter(stage.rasters.values())))
-    source = context.raster_type(first)
-    scene = _first_scene(context)
+    bound = context.raster_type(first)
+    source = taken_type(bound, _contract(stage, next(iter(stage.rasters))))
+    scene = context.plan.scenes[source.scene]
+    values = source.values or (BandValues(),) * len(source.bands or ())
     return TileInfo(
         read=read,
         write=write,
@@ -292,6 +302,9 @@ def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Windo
         transform=_scaled(scene, source.scale),
         nodata=source.nodata,
         tags=scene.tags,
+        scales=tuple(each.scale for each in values),
+        offsets=tuple(each.offset for each in values),
+        units=tuple(each.unit for each in values),
     )
 
 
@@ -349,10 +362,6 @@ def write_window(windows: StepWindows, scale: Scale) -> Window:
 def _contract(stage: BoundStage, name: str) -> RasterContract:
     port = stage.description.input(name)
     return port.raster if port is not None and port.raster is not None else RasterContract()
-
-
-def _first_scene(context: RunContext) -> Scene:
-    return next(iter(context.plan.scenes.values()))
 
 
 def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, float, float] | None:

@@ -16,7 +16,7 @@ from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import FedPort, way_to_write
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
-from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.inheritance import covers, output_image
 from pesto_runtime.raster.read import read_for
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description, Port
+    from pesto_runtime.raster.image import Image
 
 _TIFF, _PNG = "image/tiff", "image/png"
 
@@ -185,17 +186,8 @@ def _text(
 
 
 def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) -> bytes:
-    names = port.raster.band_names if port.raster else None
-    nodata = port.raster.nodata if port.raster else None
-    same_grid = first is not None and first.pixels.shape[1:] == pixels.shape[1:]
-    image = Image(
-        pixels,
-        crs=first.crs if first and same_grid else None,
-        transform=first.transform if first and same_grid else None,
-        nodata=nodata,
-        bands=names or (),
-        tags=dict(first.tags) if first and same_grid else {},
-    )
+    on_input = first is not None and covers(pixels, first.whole_tile, port.raster)
+    image = output_image(pixels, port.raster, first, covers=on_input)
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
 
 

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import binascii
 import io
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
 from pesto_runtime.contract import Description, ImageReference, Window, bad_fields
 from pesto_runtime.contract.raster import Value
-from pesto_runtime.errors import InvalidInput, RasterUnreadable, shortened
-from pesto_runtime.hrefs import looks_like_href
+from pesto_runtime.errors import HrefRefused, InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 from pesto_runtime.raster.codec import decode_image
-from pesto_runtime.raster.identity import unchanged
-from pesto_runtime.raster.image import Bounds, Image, shifted
-from pesto_runtime.raster.picking import picked_for
+from pesto_runtime.raster.identity import local_path, unchanged
+from pesto_runtime.raster.image import Bounds, Image
+from pesto_runtime.raster.opening import DRIVERS
+from pesto_runtime.raster.picking import taken_for
 from pesto_runtime.raster.read import read_for
+from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.service.long_texts import LongText
 from pesto_runtime.service.request import RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from mmap import mmap
+    from pathlib import Path
 
     import numpy as np
     from pydantic import JsonValue
@@ -94,7 +98,7 @@ class ImageLoader:
         else:
             raise InvalidInput(f"must be an image; {_FORMS}")
         if pick_window is not None:
-            image = _cropped(image, pick_window(image.pixels.shape[2], image.pixels.shape[1]))
+            image = image.cropped(pick_window(image.pixels.shape[2], image.pixels.shape[1]))
         _require_fit(image, contract)
         return image
 
@@ -102,7 +106,7 @@ class ImageLoader:
         self, data: bytes | mmap, contract: RasterContract | None, *, media_type: str | None = None
     ) -> Image:
         image = decode_image(data, media_type=media_type, bounds=self.bounds)
-        return picked_for(image, contract)
+        return taken_for(image, contract)
 
     def _referred(
         self,
@@ -111,9 +115,24 @@ class ImageLoader:
         pick_window: PickWindow | None,
     ) -> Image:
         href = self.gate.admit_read(reference.href)
-        admitted = reference.model_copy(update={"href": href})
-        with unchanged(href, reference.identity):
-            return read_for(admitted, contract, pick_window=pick_window, bounds=self.bounds)
+        admitted, beside = reference.model_copy(update={"href": href}), self._beside(reference.href)
+        with unchanged(href, reference.identity, beside):
+            return read_for(
+                admitted,
+                contract,
+                pick_window=pick_window,
+                bounds=self.bounds,
+                beside=beside,
+                drivers=DRIVERS,
+            )
+
+    def _beside(self, href: str) -> dict[str, Path]:
+        """Return the files beside a raster that state facts of it, and may be read here."""
+        path, admitted = local_path(href), {}
+        for name, each in side_files(path).items() if path else ():
+            with suppress(HrefRefused):
+                admitted[name] = path_of(self.gate.admit_read(file_href(each)))
+        return admitted
 
 
 class Allowance:
@@ -261,12 +280,6 @@ def _from_base64(slices: Iterable[bytes], text: str) -> bytes:
     return decoded.getvalue()
 
 
-def _cropped(image: Image, window: Window) -> Image:
-    rows, cols = window.slices
-    moved = image.transform and shifted(image.transform, window.col_off, window.row_off)
-    return replace(image, pixels=image.pixels[:, rows, cols], transform=moved)
-
-
 def _require_fit(image: Image, contract: RasterContract | None) -> None:
     if contract is None:
         return
@@ -274,8 +287,9 @@ def _require_fit(image: Image, contract: RasterContract | None) -> None:
     if contract.band_count not in (None, found):
         wanted = ", ".join(contract.band_names or ()) or "unnamed"
         raise InvalidInput(f"has {found} bands; {contract.band_count} are required: {wanted}")
-    if contract.dtype and dtype not in contract.dtype:
-        raise InvalidInput(f"has dtype {dtype}; {' or '.join(contract.dtype)} is required")
+    dtypes = contract.received_dtype
+    if dtypes and dtype not in dtypes:
+        raise InvalidInput(f"has dtype {dtype}; {' or '.join(dtypes)} is required")
 
 
 def _least(of_image: int | None, of_request: int | None, used: int) -> int | None:

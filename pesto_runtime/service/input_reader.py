@@ -43,7 +43,8 @@ class RequestInputs:
         values: Input name -> array (band, row, col), list of them, or JSON value; emptied by the
             code that runs the call, to free their memory.
         tile: Place of the pixels: from the request, else from the first image.
-        first: The first image input without its pixels; None without image inputs.
+        first: The first image input without its pixels, with the place of `tile`; None without
+            image inputs.
         roi: PESTO's option `roi`.
     """
 
@@ -96,7 +97,7 @@ class InputReader:
         faults.raise_any(f"inputs of {self._description.name!r}")
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
         tile = call.options.tile or (None if first is None else first.whole_tile)
-        header = None if first is None else _without_pixels(first)
+        header = None if first is None else _header(first, call.options.tile)
         return RequestInputs(OwnedInputs({**known, **arrays}), tile, header, roi)
 
     def _roi(self, call: ParsedRequest, faults: Faults) -> RegionOfInterest | None:
@@ -228,6 +229,9 @@ def _arrays(port: Port, images: Mapping[str, list[Image]]) -> np.ndarray | list[
     return arrays if port.kind == "images" else arrays[0]
 
 
-def _without_pixels(image: Image) -> Image:
+def _header(image: Image, tile: TileInfo | None) -> Image:
     """Return the image without pixels, so that it does not prevent the release of their memory."""
-    return replace(image, pixels=np.empty((len(image.pixels), 0, 0), image.pixels.dtype))
+    from pesto_runtime.raster.inheritance import with_facts_of
+
+    header = replace(image, pixels=np.empty((len(image.pixels), 0, 0), image.pixels.dtype))
+    return header if tile is None else with_facts_of(header, tile)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
-from pesto_runtime.contract import Scale
 from pesto_runtime.errors import (
     ContractBroken,
     InvalidInput,
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.hrefs import Gate
-    from pesto_runtime.raster.image import Image, Transform
+    from pesto_runtime.raster.image import Image
     from pesto_runtime.service.input_reader import RequestInputs
     from pesto_runtime.service.request import Faults
 
@@ -319,43 +318,13 @@ class _OutputEncoder:
         return roi.trimmed(pixels) if roi and port.name in roi.target_out else pixels
 
     def _image(self, port: Port, pixels: np.ndarray) -> Image:
-        from pesto_runtime.raster.image import Image
+        from pesto_runtime.raster.inheritance import covers, output_image
 
-        tile, contract, first = self._inputs.tile, port.raster, self._inputs.first
-        names = (contract.band_names if contract else None) or ()
-        nodata = contract.nodata if contract else None
-        if contract is None and first is not None and first.pixels.dtype == pixels.dtype:
-            nodata = first.nodata
-        scale = contract.scale if contract else Scale()
-        if tile is None or not self._covers(pixels, scale):
-            return Image(pixels, nodata=nodata, bands=names)
-        return Image(
-            pixels,
-            crs=tile.crs,
-            transform=self._transform(scale),
-            nodata=nodata,
-            bands=names,
-            tags=tile.tags,
+        tile, first = self._inputs.tile, self._inputs.first
+        on_input = (
+            tile is not None and self._inputs.roi is None and covers(pixels, tile, port.raster)
         )
-
-    def _covers(self, pixels: np.ndarray, scale: Scale) -> bool:
-        """Return whether the output has a pixel per input pixel; else its place is unknown."""
-        tile = self._inputs.tile
-        if tile is None or self._inputs.roi is not None:
-            return False
-        _, height, width = pixels.shape
-        off_x = abs(tile.read.width * scale.x - width)
-        off_y = abs(tile.read.height * scale.y - height)
-        return bool(off_x < 1 and off_y < 1)
-
-    def _transform(self, scale: Scale) -> Transform | None:
-        from pesto_runtime.raster.image import rescaled, shifted
-
-        tile = self._inputs.tile
-        if tile is None or tile.transform is None:
-            return None
-        moved = shifted(tile.transform, tile.read.col_off, tile.read.row_off)
-        return rescaled(moved, float(scale.x), float(scale.y))
+        return output_image(pixels, port.raster, first, covers=on_input)
 
 
 def _write(href: str, data: bytes) -> None:

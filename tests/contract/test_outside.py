@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pesto_runtime
+from pesto_runtime.contract import PRODUCT_FORMAT
 from pesto_runtime.errors import Busy
 from tests.support.outside import golden, products
 
@@ -63,7 +64,7 @@ def test_bytes_that_change_without_their_format_are_not_frozen_anew() -> None:
     assert products.are_unannounced(was, now)
     with pytest.raises(ValueError, match="count PRODUCT_FORMAT up"):
         golden.refresh("products", now)
-    assert not products.are_unannounced(was, {**now, "format": 2})
+    assert not products.are_unannounced(was, {**now, "format": PRODUCT_FORMAT + 1})
     assert not products.are_unannounced(was, {**now, "written_by": {}})
     assert not products.are_unannounced(was, was)
 

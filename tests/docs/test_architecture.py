@@ -37,13 +37,13 @@ def test_a_missing_file_or_name_is_noticed():
     """The control: a file too few, a name that another file defines."""
     page = "## a/b\n\nText.\n\n| file | content |\n|---|---|\n| `c.py` | text |\n"
     assert files_listed(page) == {"a/b/c.py"}
-    assert list(names_of("| x | `raster/read.py` | `DRIVERS`, `nowhere` |")) == [
-        ("raster/read.py", ""),
-        ("raster/read.py", "DRIVERS"),
-        ("raster/read.py", "nowhere"),
+    assert list(names_of("| x | `raster/opening.py` | `DRIVERS`, `nowhere` |")) == [
+        ("raster/opening.py", ""),
+        ("raster/opening.py", "DRIVERS"),
+        ("raster/opening.py", "nowhere"),
     ]
-    assert "DRIVERS" in defined("raster/read.py")
-    assert "nowhere" not in defined("raster/read.py")
+    assert "DRIVERS" in defined("raster/opening.py")
+    assert "nowhere" not in defined("raster/opening.py")
     assert "" not in defined("raster/no_such_file.py")
 
 

@@ -17,7 +17,7 @@ from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, TooLarge, UnsupportedMedia
 from pesto_runtime.raster.codec import decode_image, encode_image
 from pesto_runtime.raster.image import Bounds, Image
-from pesto_runtime.raster.picking import picked_for
+from pesto_runtime.raster.picking import taken_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -233,11 +233,11 @@ def test_a_nameless_image_is_taken_as_it_is_and_a_named_one_is_picked() -> None:
 
     contract = RasterContract(bands=("red",))
     named, nameless = image_of("uint8"), Image(np.zeros((2, 2, 2), np.uint8), bands=(None, None))
-    assert picked_for(named, contract).pixels.shape[0] == 1
-    assert picked_for(named, contract).scales == (2.0,)
-    assert picked_for(nameless, contract) is nameless
+    assert taken_for(named, contract).pixels.shape[0] == 1
+    assert taken_for(named, contract).scales == (2.0,)
+    assert taken_for(nameless, contract) is nameless
     with pytest.raises(InvalidInput, match="nir"):
-        picked_for(named, RasterContract(bands=("nir",)))
+        taken_for(named, RasterContract(bands=("nir",)))
 
 
 def test_gdal_reads_what_is_written(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_what_is_no_object_is_no_description(document: object) -> None:
         ({"bands": 0}, "bands"), ({"bands": []}, "bands"), ({"bands": ["a", "a"]}, "bands"),
         ({"bands": "red"}, "bands"), ({"bands": True}, "bands"), ({"bands": [1]}, "bands/0"),
         ({"dtype": "uint24"}, "dtype"), ({"dtype": ["uint8", "f4"]}, "dtype"),
-        ({"dtype": 8}, "dtype"), ({"nodata": "none"}, "nodata"), ({"nodata": True}, "nodata"),
+        ({"dtype": 8}, "dtype"), ({"nodata": "null"}, "nodata"), ({"nodata": True}, "nodata"),
         ({"scale": 0}, "scale"), ({"scale": "1/0"}, "scale"), ({"scale": [1]}, "scale"),
         ({"scale": 1e-9}, "scale"), ({"scale": True}, "scale"), ({"align": 0}, "align"),
         ({"edge": "wrap"}, "edge"), ({"exactness": "close"}, "exactness"),

@@ -38,9 +38,11 @@ def test_a_faultless_pipeline_has_no_error() -> None:
 def test_values_are_typed_along_the_pipeline() -> None:
     """Bands and dtype as the contract says; what it leaves open as the first image has it."""
     types = checked(GOOD, scenes={"scene": scene()}).types
-    assert types["$smooth.y"] == RasterType(("red", "nir"), ("uint16",))
-    assert types["$mask.mask"] == RasterType(("mask",), ("uint8",), 255)
-    assert types["$stretch.y"] == RasterType(("red", "nir"), ("float32",))
+    assert types["$smooth.y"] == RasterType(
+        ("red", "nir"), ("uint16",), scene="scene", facts=(1, 2)
+    )
+    assert types["$mask.mask"] == RasterType(("mask",), ("uint8",), 255, scene="scene")
+    assert types["$stretch.y"] == RasterType(("red", "nir"), ("float32",), scene="scene")
     assert types["$mask.seen"] == JsonType({"type": "integer"}, per_tile=True)
     assert types["$cover.fraction"] == JsonType({"type": "number"})
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pesto_runtime.contract import Description
+from pesto_runtime.contract import BandValues, Description
+from pesto_runtime.pipeline import RasterType
 from tests.unit.pipeline.building import (
     IMAGE,
     NUMBER,
@@ -194,3 +195,88 @@ def test_a_process_that_forgot_its_margin_is_warned_about(
     made = pipeline({"a": ("p", {"image": "$inputs.scene"})}, {"o": "$a.out"})
     warnings = checked(made, descriptions=known(p=silent)).warnings
     assert any("declare its margin" in each.detail for each in warnings) is warned
+
+
+def test_an_output_without_a_pixel_is_refused() -> None:
+    """A third of two pixels is none; a third of three is one (control)."""
+    third = process("third", {"x": image()}, {"y": image(scale="1/3")})
+    made = pipeline({"s": ("third", {"x": "$inputs.scene"})}, {"o": "$s.y"})
+    small, enough = scene(width=2, height=9), scene(width=3, height=9)
+    pointer, detail = the_error(
+        checked(made, descriptions=known(third=third), scenes={"scene": small})
+    )
+    assert pointer == "/stages/0/process"
+    assert "output 'y' would have 0 x 3 pixels: at its scale of 1/3" in detail
+    assert checked(made, descriptions=known(third=third), scenes={"scene": enough}).errors == ()
+
+
+@pytest.mark.parametrize(
+    ("output", "lost"),
+    [
+        (image(), ""),
+        (image(dtype="float32"), "nodata, offset, scale, unit"),
+        (image(dtype="float32", nodata=1), "offset, scale, unit"),
+        (image(dtype="float32", values={"unit": "K"}), "nodata"),
+        (image(dtype="float32", nodata=None, values={}), ""),
+        (image(bands=["class"], dtype="uint8"), "nodata"),
+        (image(bands=["class"], dtype="uint8", nodata=None), ""),
+    ],
+)
+def test_facts_that_an_output_loses_are_one_warning(output: dict[str, object], lost: str) -> None:
+    """With the way out; a later stage that declares them, or has none to lose, is quiet."""
+    there = scene(nodata=0, values=(BandValues(scale=2, offset=1, unit="K"),) * 2)
+    facts = known(
+        first=process("first", {"x": image()}, {"y": output}),
+        last=process("last", {"x": image()}, {"y": image()}),
+    )
+    for stages, out in (
+        ({"a": ("first", {"x": "$inputs.scene"})}, "$a.y"),
+        ({"a": ("first", {"x": "$inputs.scene"}), "b": ("last", {"x": "$a.y"})}, "$b.y"),
+    ):
+        made = pipeline(stages, {"o": out})
+        found = checked(made, descriptions=facts, scenes={"scene": there})
+        assert found.errors == ()
+        told_of = [each.detail for each in found.warnings]
+        assert told_of == [] if not lost else f"does not keep {lost} of $inputs.scene" in told_of[0]
+        assert len(told_of) == bool(lost)
+        assert checked(made, descriptions=facts, scenes={"scene": scene()}).warnings == ()
+
+
+def test_bands_that_a_port_takes_are_the_bands_of_its_output() -> None:
+    """Also of later stages: by name, in the port's order, with their facts."""
+    there = scene(
+        bands=("blue", "red", "nir"), dtype="uint16",
+        values=tuple(BandValues(scale=each) for each in (1, 2, 3)),
+    )  # fmt: skip
+    facts = known(
+        pick=process("pick", {"x": image(bands=["nir", "red"])}, {"y": image()}),
+        same=process("same", {"x": image()}, {"y": image()}),
+        si=process("si", {"x": image(bands=["red"], scaled=True)}, {"y": image()}),
+    )
+    made = pipeline(
+        {"a": ("pick", {"x": "$inputs.scene"}), "b": ("same", {"x": "$a.y"}),
+         "c": ("si", {"x": "$b.y"})},
+        {"o": "$b.y", "p": "$c.y"},
+    )  # fmt: skip
+    types = checked(made, descriptions=facts, scenes={"scene": there}).types
+    assert types["$b.y"] == types["$a.y"] == RasterType(
+        ("nir", "red"), ("uint16",), scene="scene", facts=(3, 2),
+        values=(BandValues(scale=3), BandValues(scale=2)),
+    )  # fmt: skip
+    physical = types["$c.y"]
+    assert isinstance(physical, RasterType)
+    assert (physical.bands, physical.dtype, str(physical.nodata)) == (("red",), ("float32",), "nan")
+    assert (physical.values, physical.facts) == ((), (2,))
+
+
+def test_the_first_image_is_that_of_the_first_port() -> None:
+    """Whichever line of the pipeline comes first."""
+    two = process("two", {"a": image(), "b": image()}, {"y": image()})
+    bound = {"a": "$inputs.one", "b": "$inputs.two"}
+    for inputs in (bound, dict(reversed(bound.items()))):
+        made = pipeline(
+            {"s": ("two", inputs)}, {"o": "$s.y"}, inputs={"one": "image", "two": "image"}
+        )
+        scenes = {"one": scene(nodata=1), "two": scene(nodata=2)}
+        found = checked(made, descriptions=known(two=two), scenes=scenes)
+        assert [getattr(found.types["$s.y"], each) for each in ("scene", "nodata")] == ["one", 1]

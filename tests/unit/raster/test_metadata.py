@@ -10,7 +10,8 @@ from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.rpc import RPC
 
 from pesto_runtime.raster.block_codec import BlockCodec
-from pesto_runtime.raster.metadata import BandFacts, Colour, Georeference, read_georeference
+from pesto_runtime.raster.image import BandFacts, Colour, Georeference
+from pesto_runtime.raster.metadata import read_georeference
 from pesto_runtime.raster.product import Layout, write_product
 from pesto_runtime.raster.read import RasterReader
 from tests.support.rasters import UTM, noise

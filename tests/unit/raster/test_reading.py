@@ -132,14 +132,18 @@ def test_a_vrt_is_never_opened(tmp_path: Path, scene: Path) -> None:
         read_scene(str(vrt))
 
 
-def test_bands_of_an_unknown_dtype_are_refused(tmp_path: Path) -> None:
-    """Complex integers exist in GDAL; numpy has none."""
+def test_complex_integers_are_read_as_complex_numbers(tmp_path: Path) -> None:
+    """Of radar scenes (CInt16): numpy has no pairs of integers, complex64 holds each exactly."""
+    stored = np.array([[[32767 - 32768j, 1 + 2j], [0, -5j]]], np.complex64)
     with rasterio.open(
-        tmp_path / "c.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="complex_int16"
-    ):
-        pass
-    with pytest.raises(RasterUnreadable, match="complex_int16"):
-        read_scene(str(tmp_path / "c.tif"))
+        tmp_path / "c.tif", "w", driver="GTiff", width=2, height=2, count=1, dtype="complex_int16"
+    ) as dataset:
+        dataset.write(stored)
+
+    assert read_scene(str(tmp_path / "c.tif")).dtype == "complex64"
+    image = read_image(str(tmp_path / "c.tif"))
+    assert image.pixels.dtype == np.complex64
+    assert np.array_equal(image.pixels, stored)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1)])

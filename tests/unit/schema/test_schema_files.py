@@ -29,7 +29,7 @@ MUTATIONS: list[tuple[str, int, str, JsonValue]] = [
     ("x-raster", 1, "/margin", {"up": 1}),
     ("x-raster", 1, "/exactness", "close"),
     ("x-raster", 1, "/tile", {"largest": 4096}),
-    ("x-raster", 1, "/nodata", "none"),
+    ("x-raster", 1, "/nodata", "null"),
     ("x-raster", 2, "/align", 0),
     ("x-raster", 3, "/scale", [2]),
     ("x-vector", 1, "/geometry", "Circle"),

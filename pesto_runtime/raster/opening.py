@@ -1,0 +1,82 @@
+"""Open rasters, by the drivers that are allowed.
+
+Only the drivers of `DRIVERS` are used, and those that the user of this process allows: a format
+that can refer to other files (VRT) is not one of them. A service uses only `DRIVERS`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from pesto_runtime.contract import NUMERIC_DTYPES
+from pesto_runtime.errors import RasterUnreadable, shortened
+from pesto_runtime.raster.identity import local_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rasterio.io import DatasetReader
+
+DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
+_READ_AS = {"complex_int16": "complex64"}
+"""GDAL's dtypes that numpy does not have -> the dtype of the array that rasterio reads."""
+
+
+def allowed_drivers() -> tuple[str, ...]:
+    """Return the drivers that the user of this process allows: `DRIVERS`, and `PESTO_DRIVERS`."""
+    further = os.environ.get("PESTO_DRIVERS", "").split(",")
+    return (*DRIVERS, *(each.strip() for each in further if each.strip()))
+
+
+def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
+    """Open a raster by one of these drivers.
+
+    Raises:
+        RasterUnreadable: the file is missing, empty, corrupt, or in another format.
+    """
+    path = local_path(href)
+    if path is not None and not path.exists():
+        raise RasterUnreadable(f"{href} does not exist")
+    if path is not None and path.is_file() and path.stat().st_size == 0:
+        raise RasterUnreadable(f"{href} is empty (0 bytes)")
+    reasons = []
+    for driver in drivers:
+        try:
+            return rasterio.open(href if path is None else path, driver=driver)
+        except RasterioError as error:
+            reasons.append(reason_of_gdal(error))
+    raise RasterUnreadable(
+        f"{href} is not a raster that can be read ({', '.join(drivers)}): {reasons[0]}; a command "
+        "takes further formats by --driver, a worker by PESTO_DRIVERS"
+    )
+
+
+def reason_of_gdal(error: BaseException) -> str:
+    """Return GDAL's own message of an error of rasterio."""
+    cause = error.__cause__ or error
+    return shortened(str(cause)).strip("'\"")
+
+
+def dtype_of(dataset: DatasetReader, name: str, numbers: Sequence[int] | None = None) -> str:
+    """Return the dtype of an open raster's pixels; integer pairs (CInt16) are read as complex64.
+
+    Args:
+        dataset: The raster.
+        name: Its name, for messages.
+        numbers: 1-based numbers of the bands that are used; None for all.
+
+    Raises:
+        RasterUnreadable: the bands have different dtypes, or one that is not numeric.
+    """
+    used = [dataset.dtypes[number - 1] for number in numbers or dataset.indexes]
+    dtypes = sorted({_READ_AS.get(each, each) for each in used})
+    if len(dtypes) != 1 or dtypes[0] not in NUMERIC_DTYPES:
+        raise RasterUnreadable(
+            f"{name} has bands of dtype {', '.join(dtypes)}; "
+            f"all bands must have one of {', '.join(NUMERIC_DTYPES)}"
+        )
+    return str(dtypes[0])
