@@ -39,6 +39,7 @@ def classified(
         replace(
             band,
             colours=colours if has_table else band.colours,
+            colour=None if has_table else band.colour,
             tags={**band.tags, "": {**band.tags.get("", {}), TAG: listed}},
         )
         for band in bands
