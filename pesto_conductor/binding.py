@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_conductor.taskdefs import TaskDefinition
-    from pesto_runtime.contract.raster import ClosedValue
+    from pesto_runtime.contract.base import ClosedValue
     from pesto_runtime.run.records import TileObserver
 
 _HEAVY_MODULES = (

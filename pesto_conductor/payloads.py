@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
-from pesto_runtime.contract.raster import ClosedValue
+from pesto_runtime.contract.base import ClosedValue
 
 Targets: TypeAlias = str | list[str]
 Holes: TypeAlias = Literal["fail", "keep"]

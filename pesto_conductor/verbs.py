@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from pesto_conductor import payloads
 from pesto_conductor.binding import TaskBinding, TaskContext, Verb
 from pesto_conductor.taskdefs import PREFIX, task_definition
-from pesto_runtime.contract.raster import ClosedValue
+from pesto_runtime.contract.base import ClosedValue
 from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pesto_runtime.contract.base import NUMERIC_DTYPES, BandValues, Fill, nodata_to_json
 from pesto_runtime.contract.call import (
     CallOptions,
     ImageCapabilities,
@@ -33,16 +34,7 @@ from pesto_runtime.contract.pipeline import (
     literal,
     parse_binding,
 )
-from pesto_runtime.contract.raster import (
-    NUMERIC_DTYPES,
-    BandValues,
-    Fill,
-    Memory,
-    RasterContract,
-    TileLimits,
-    Tolerance,
-    nodata_to_json,
-)
+from pesto_runtime.contract.raster import Memory, RasterContract, TileLimits, Tolerance
 from pesto_runtime.contract.run import (
     BLOCK,
     PRODUCT_FORMAT,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, PlainSerializer
 
+from pesto_runtime.contract.base import ClosedValue, Nodata, Value
 from pesto_runtime.contract.geometry import ReadWindowField, WindowField
-from pesto_runtime.contract.raster import ClosedValue, Nodata, Value
 from pesto_runtime.contract.selection import BandsField
 from pesto_runtime.errors import BadField, json_pointer, shortened
 

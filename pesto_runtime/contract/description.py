@@ -19,9 +19,10 @@ from pydantic import (
     ValidationError,
 )
 
+from pesto_runtime.contract.base import Fill, Value
 from pesto_runtime.contract.call import bad_fields
 from pesto_runtime.contract.geometry import Margin
-from pesto_runtime.contract.raster import Fill, RasterContract, Value
+from pesto_runtime.contract.raster import RasterContract
 from pesto_runtime.contract.vector import VectorContract
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError, field_validator
 
+from pesto_runtime.contract.base import ClosedValue
 from pesto_runtime.contract.call import bad_fields
-from pesto_runtime.contract.raster import ClosedValue, RasterContract
+from pesto_runtime.contract.raster import RasterContract
 from pesto_runtime.errors import InvalidPipeline, json_pointer, shortened
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
+from pesto_runtime.contract.base import BandValues, ClosedValue, Nodata
 from pesto_runtime.contract.geometry import WindowField
-from pesto_runtime.contract.raster import BandValues, ClosedValue, Nodata
 from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import reason_of
 

@@ -11,8 +11,8 @@ from urllib.parse import quote, unquote
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from pesto_runtime.contract.base import ClosedValue
 from pesto_runtime.contract.geometry import Window, WindowField, parse_window
-from pesto_runtime.contract.raster import ClosedValue
 from pesto_runtime.errors import InvalidInput, shortened
 
 if TYPE_CHECKING:

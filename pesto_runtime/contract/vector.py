@@ -6,7 +6,8 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, WithJsonSchema
 
-from pesto_runtime.contract.raster import Value, one_or_list
+from pesto_runtime.contract.base import Value
+from pesto_runtime.contract.raster import one_or_list
 
 GeometryType: TypeAlias = Literal[
     "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"

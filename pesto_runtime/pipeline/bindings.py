@@ -11,7 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Port, Reference, Stage, literal, parse_binding
-from pesto_runtime.contract.raster import why_no_nodata
+from pesto_runtime.contract.base import why_no_nodata
 from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.parameters import FedPort, literal_faults
 from pesto_runtime.pipeline.types import (

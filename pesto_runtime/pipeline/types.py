@@ -20,7 +20,7 @@ from pesto_runtime.contract import (
     Scene,
     Stage,
 )
-from pesto_runtime.contract.raster import why_no_nodata
+from pesto_runtime.contract.base import why_no_nodata
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -20,11 +20,12 @@ from rasterio.io import MemoryFile
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import InvalidInput, RasterUnreadable, UnsupportedMedia
 from pesto_runtime.raster.block_codec import PLAIN_COLOURS
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.image import UNBOUNDED, Bounds, Image
 from pesto_runtime.raster.metadata import write_bands, write_georeference
 from pesto_runtime.raster.opening import DRIVERS, dtype_of
 from pesto_runtime.raster.picking import band_numbers
-from pesto_runtime.raster.read import image_of, raster_settings
+from pesto_runtime.raster.read import image_of
 from pesto_runtime.raster.validity import dataset_mask
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from rasterio.io import MemoryFile
 
 from pesto_runtime.errors import RasterUnreadable
 from pesto_runtime.hrefs import file_href
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.histogram import Histogram, histogram_of
 from pesto_runtime.raster.picking import band_numbers
-from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.raster.sampled import TRUE_COLOUR, read_subject
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from rasterio.windows import Window
 from pesto_runtime.contract import BLOCK, PRODUCT_FORMAT
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.raster.block_codec import BlockTable, block_table, creation_options
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.image import BandFacts, Georeference
 from pesto_runtime.raster.metadata import write_bands, write_georeference
-from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.tiling import block_count
 
 if TYPE_CHECKING:

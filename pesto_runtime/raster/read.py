@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import ImageReference, Scene, Selection, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
@@ -23,7 +22,6 @@ from pesto_runtime.raster.scaling import scaled_image, values_of
 from pesto_runtime.raster.side_facts import dataset_of_facts, unread_files
 from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.raster.validity import dataset_mask, stated_validity
-from pesto_runtime.remote import gdal_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,32 +32,6 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import RasterContract
     from pesto_runtime.raster.image import BandFacts, Bounds, Georeference
-
-
-# `check` reports a raster without a CRS once. A filter around each call is not possible, because
-# warnings.catch_warnings is not thread-safe: https://docs.python.org/3/library/warnings.html
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-
-CACHE_BYTES = 128 << 20
-"""GDAL's block cache in a worker: about two rows of blocks of a large scene."""
-_NOT_CACHED = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
-"""Remote files whose bytes GDAL discards when they are closed. By default it keeps 16 MB of them
-per process, and returns them for another scene at the same URL:
-https://gdal.org/en/stable/user/virtual_file_systems.html#vsicurl-http-https-ftp-files-random-access
-"""
-
-
-@contextmanager
-def raster_settings() -> Iterator[None]:
-    """Set GDAL up for windowed reading in this thread: bounded cache, no directory listing."""
-    with rasterio.Env(
-        GDAL_CACHEMAX=CACHE_BYTES,
-        GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
-        GDAL_PAM_ENABLED="NO",
-        CPL_VSIL_CURL_NON_CACHED=_NOT_CACHED,
-        **gdal_settings(),
-    ):
-        yield
 
 
 class RasterReader:
@@ -385,20 +357,6 @@ def image_of(
         place=place,
         facts=facts,
     )
-
-
-def limit_cache() -> None:
-    """Limit GDAL's block cache of this process; a worker calls it before it opens a raster.
-
-    GDAL uses the first value that it reads until the process ends, by default 5 % of the memory:
-    https://gdal.org/en/stable/user/configoptions.html#performance-and-caching
-    """
-    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES >> 20))  # GDAL's own unit: MiB
-
-
-def gdal_version() -> str:
-    """Return the version of GDAL."""
-    return str(rasterio.__gdal_version__)
 
 
 def _require_inside(window: Window, whole: Window, href: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.errors import TooLarge
-from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.raster.gdal import raster_settings
+from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.raster.samples import MOST_REMOTE_BYTES, Samples, overview_bytes, read_missing
 from pesto_runtime.tiling import SampleGrid
 

@@ -23,8 +23,8 @@ from pesto_runtime.errors import (
 )
 from pesto_runtime.pipeline import JsonType, PhaseStages, phase_chain
 from pesto_runtime.processor import encode_value
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import is_local, require_unchanged
-from pesto_runtime.raster.read import raster_settings
 from pesto_runtime.run.blocks import ChunkWriter
 from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.context import (

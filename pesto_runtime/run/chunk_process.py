@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pesto_runtime.contract import Chunk
 from pesto_runtime.errors import PestoError
-from pesto_runtime.raster.read import limit_cache
+from pesto_runtime.raster.gdal import limit_cache
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.records import TileObserver
 

@@ -13,11 +13,12 @@ from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, Store
 from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.processor import decode_partial, encode_value, fold
 from pesto_runtime.raster.class_table import classified
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.inheritance import product_bands
 from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
-from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (

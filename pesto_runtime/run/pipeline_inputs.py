@@ -64,7 +64,7 @@ def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> Pipel
     unreadable: dict[str, PestoError] = {}
     if not images:
         return PipelineInputs(scenes, {})
-    from pesto_runtime.raster.read import read_scene  # loads rasterio: not for a check or a shape
+    from pesto_runtime.raster.read import read_scene
 
     for name, value in images.items():
         try:

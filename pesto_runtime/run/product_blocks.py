@@ -12,8 +12,9 @@ import numpy as np
 
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.raster.block_codec import BlockCodec, compress_mask
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import unchanged
-from pesto_runtime.raster.read import RasterReader, raster_settings
+from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.run.context import RunContext, block_name, holed_name, load_context
 from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.tiling import block_window, blocks_of

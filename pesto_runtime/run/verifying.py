@@ -18,7 +18,7 @@ from pesto_runtime.contract import Margin, Tolerance, Window
 from pesto_runtime.errors import ContractBroken
 from pesto_runtime.pipeline import RasterType, phase_chain
 from pesto_runtime.raster.block_codec import BlockCodec
-from pesto_runtime.raster.read import raster_settings
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.run.context import block_name, load_context, stored_blocks
 from pesto_runtime.run.inputs import Sources
 from pesto_runtime.run.records import CostMeter

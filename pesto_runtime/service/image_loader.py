@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationError
 
 from pesto_runtime.contract import Description, ImageReference, Window, bad_fields
-from pesto_runtime.contract.raster import Value
+from pesto_runtime.contract.base import Value
 from pesto_runtime.errors import HrefRefused, InvalidInput, RasterUnreadable, shortened
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 from pesto_runtime.raster.codec import decode_image

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_conductor.binding import TaskContext
-    from pesto_runtime.contract.raster import ClosedValue
+    from pesto_runtime.contract.base import ClosedValue
     from tests.support.task_server import TaskServer
 
 DONE = ChunkResult(manifest="file:///m.json", tiles=1, reused=0, holes=0, blocks=1, bytes_read=0)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from pesto_runtime import Named, Raster, process
 from pesto_runtime.contract import NUMERIC_DTYPES, Description, RasterContract
-from pesto_runtime.contract.raster import why_no_nodata
+from pesto_runtime.contract.base import why_no_nodata
 from pesto_runtime.errors import InvalidContract, NotFound
 from pesto_runtime.processor import load_processor
 from pesto_runtime.processor.authoring import contract_of

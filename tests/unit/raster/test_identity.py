@@ -13,8 +13,9 @@ import rasterio
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import RasterUnreadable, SceneChanged, StoreFailed, Unreachable
 from pesto_runtime.hrefs import file_href
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import identity_of, require_unchanged, unchanged
-from pesto_runtime.raster.read import RasterReader, raster_settings, read_image, read_scene
+from pesto_runtime.raster.read import RasterReader, read_image, read_scene
 from pesto_runtime.remote import s3_settings
 from pesto_runtime.store import Store
 from tests.support.file_server import FileServer, serving, use
