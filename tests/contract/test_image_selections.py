@@ -157,6 +157,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
     for name, names in (("plain", ()), ("named", NAMES), ("B", ("B2", "B3", "B4", "B8")),
                         ("twice", ("green", "nir", "green", "x"))):  # fmt: skip
         write_scene(folder / f"{name}.tif", PIXELS, names=names)
+    write_scene(folder / "two.tif", TWO, names=())
     with served(f"{folder}/pick.py:pick", Gate.bound_to("127.0.0.1")) as url:
         yield Ways(folder, url)
 
@@ -201,6 +202,7 @@ def test_a_window_is_a_smaller_scene(ways: Ways, way: str) -> None:
     ("image", "reason"),
     [
         ("plain.tif", "the 4 bands of .* have no names, and the port takes green, nir"),
+        ("two.tif", "the 2 bands of .* have no names, and the port takes green, nir"),
         ("plain.tif#window=0,0,9,9", "the 4 bands of .* have no names"),
         ("plain.tif#bands=2", r"2 bands are taken \(green, nir\), .* has 1"),
         ("plain.tif#bands=2,9", "has no band 9"),
@@ -253,6 +255,33 @@ def test_two_selections_of_a_scene_share_no_blocks(ways: Ways, tmp_path: Path) -
         assert np.array_equal(done.pixels(), wanted)
         computed.append(done.tiles[0])
     assert computed == [1, 1, 0, 1]
+
+
+def test_two_selections_of_one_file_in_one_run_are_two_scenes(ways: Ways, tmp_path: Path) -> None:
+    """Open rasters are shared by a thread, their selections are not."""
+    document: dict[str, JsonValue] = {
+        "name": "both",
+        "inputs": {"a": "image", "b": "image"},
+        "services": {"pick": ways.target},
+        "stages": [
+            {"id": name, "process": "pick", "inputs": {"scene": f"$inputs.{name}"}}
+            for name in ("a", "b")
+        ],
+        "outputs": {"a": "$a.out", "b": "$b.out"},
+    }
+    plain = f"{ways.folder}/plain.tif"
+    given = {"a": f"{plain}#bands=2,4", "b": f"{plain}#bands=1,3"}
+    done = run_local(document, tmp_path / "out", given, tile=32)
+    assert np.array_equal(done.pixels("a"), TWO)
+    assert np.array_equal(done.pixels("b"), PIXELS[[0, 2]])
+
+
+def test_the_facts_of_a_window_have_its_place(ways: Ways) -> None:
+    """Size, transform and bands, as a process sees them."""
+    text = f"{ways.folder}/plain.tif#bands=a:4&window=13,7,41,35"
+    scene = read_scene(image_reference(text))
+    assert (scene.width, scene.height, scene.bands) == (41, 35, ("a",))
+    assert scene.transform == tuple(Affine(*UTM) * Affine.translation(13, 7))[:6]
 
 
 def test_control_points_and_coefficients_move_with_the_window(tmp_path: Path) -> None:
