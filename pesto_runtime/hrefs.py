@@ -157,7 +157,15 @@ def image_reference(value: object, *, base: Path | None = None) -> ImageReferenc
     """
     parsed = _parsed_image(value, base or Path())
     if looks_like_href(parsed.href):
-        return parsed
+        archive, mark, name = parsed.href.removeprefix("zip://").partition("!")
+        if not parsed.href.startswith("zip://") or archive.startswith("/"):
+            return parsed
+        if not mark:
+            raise InvalidInput(
+                f"{parsed.href} does not say where the archive ends: zip://archive.zip!/scene.tif"
+            )
+        place = (base or Path()).absolute() / archive
+        return parsed.model_copy(update={"href": f"zip://{place}!{name}"})
     return parsed.model_copy(update={"href": file_href((base or Path()) / parsed.href)})
 
 
@@ -180,6 +188,11 @@ def _parsed_image(value: object, base: Path) -> ImageReference:
 
 
 def _of_path(text: str, base: Path) -> ImageReference:
+    if text.startswith("/vsi"):
+        raise InvalidInput(
+            f"{text} is GDAL's own name of a file: write the file or URL itself, and a raster in "
+            "an archive as zip:///folder/archive.zip!/scene.tif"
+        )
     if (base / text).exists():
         return ImageReference(href=text)
     parsed = ImageReference.parse(text)

@@ -11,9 +11,11 @@ import configparser
 import os
 from datetime import timedelta
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from obstore.exceptions import BaseError
 from obstore.store import HTTPStore, from_url
@@ -23,6 +25,7 @@ from pesto_runtime.errors import NotFound, PestoError, Unreachable, shortened
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
+_RANGE_WAIT_S = 10
 _YES = ("1", "true", "yes", "on", "y", "t")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _KEYS = ("aws_access_key_id", "aws_secret_access_key")
@@ -64,6 +67,18 @@ def is_there(href: str) -> bool:
     except PestoError:
         return False
     return True
+
+
+def answers_ranges(href: str) -> bool:
+    """Whether a web server answers a request for one byte with one byte; True for other places."""
+    if urlsplit(href).scheme not in ("http", "https"):
+        return True
+    request = Request(href, headers={"Range": "bytes=0-0"})  # noqa: S310  # the scheme is checked
+    try:
+        with urlopen(request, timeout=_RANGE_WAIT_S) as response:  # noqa: S310
+            return bool(response.status != HTTPStatus.OK)
+    except OSError:
+        return True
 
 
 def open_bucket(url: str) -> ObjectStore:

@@ -40,6 +40,22 @@ CatalogPath: TypeAlias = Annotated[
     Path | None,
     typer.Option("--services", help="{name: target} as JSON, or a folder of `pesto discover`."),
 ]
+WindowText: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        metavar="COL_OFF,ROW_OFF,WIDTH,HEIGHT",
+        help="Cut all images to a window, pixels.",
+    ),
+]
+AreaText: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--aoi",
+        metavar="AREA",
+        help="Cut all images to an area: WEST,SOUTH,EAST,NORTH in degrees, or a GeoJSON file.",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tile: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Chunks at once.")]

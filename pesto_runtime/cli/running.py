@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from pesto_runtime.cli.options import (
+    AreaText,
     AsJson,
     CatalogPath,
     Drivers,
@@ -25,6 +26,7 @@ from pesto_runtime.cli.options import (
     PipelineText,
     ServiceTexts,
     Tile,
+    WindowText,
     Workers,
     allow_drivers,
     input_values,
@@ -67,11 +69,13 @@ def check(
     inputs: InputTexts = None,
     service: ServiceTexts = None,
     services: CatalogPath = None,
+    window: WindowText = None,
+    aoi: AreaText = None,
     driver: Drivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
-    from pesto_runtime.run.pipeline_inputs import read_inputs
+    from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import check_pipeline
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
@@ -83,7 +87,7 @@ def check(
         found = resolve_services(
             model, base=source.base, options=service or [], catalog=services, ask=False
         )
-    texts = input_values(inputs)
+    texts = restricted(model, found, input_values(inputs), window=window, area=aoi)
     checked = check_pipeline(
         model, found, inputs=read_inputs(model, found, texts) if texts else None
     )
@@ -110,12 +114,14 @@ def plan(
     tile: Tile = None,
     workers: Workers = None,
     max_tasks: MaxTasks = 64,
+    window: WindowText = None,
+    aoi: AreaText = None,
     driver: Drivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
     from pesto_runtime.run.local import sizing_of
-    from pesto_runtime.run.pipeline_inputs import read_inputs
+    from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import plan
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
@@ -128,7 +134,8 @@ def plan(
         source = pipeline_of(pipeline)
         model = source.pipeline
         found = resolve_services(model, base=source.base, options=service or [], catalog=services)
-        values = read_inputs(model, found, texts)
+        given = restricted(model, found, texts, window=window, area=aoi)
+        values = read_inputs(model, found, given)
         planned = plan(model, found, values, store="file:///", sizing=sizing)
     if as_json:
         document = planned.plan.model_dump(mode="json")
@@ -209,6 +216,8 @@ def run(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the folder from a run that owns it.")
     ] = False,
+    window: WindowText = None,
+    aoi: AreaText = None,
     verify: Annotated[
         int,
         typer.Option(
@@ -231,15 +240,23 @@ def run(
     """Run a pipeline or one process over a scene; the same command resumes an interrupted run."""
     from pesto_runtime.engines import RunRequest, load_engine
     from pesto_runtime.progress_display import terminal_progress
+    from pesto_runtime.run.pipeline_inputs import restricted
+    from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    given = input_values(inputs)
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
+        if window is not None or aoi is not None:
+            found = resolve_services(
+                source.pipeline, base=source.base, options=service or [], catalog=services
+            )
+            given = restricted(source.pipeline, found, given, window=window, area=aoi)
     request = RunRequest(
         pipeline=source.pipeline,
         base=source.base,
-        inputs=input_values(inputs),
+        inputs=given,
         folder=out,
         services=tuple(service or ()),
         catalog=services,

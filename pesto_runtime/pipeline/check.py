@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
+from pesto_runtime.contract import Description, Margin, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
@@ -112,7 +112,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
         if not stage_errors:
             stages.append(bound.stage)
-    warnings += _mask_warnings(stages, facts)
+    warnings += (*_mask_warnings(stages, facts), *_window_warnings(stages, facts))
     errors += _output_faults(pipeline, types, failed)
     warnings += _lost_facts(pipeline, types)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
@@ -240,6 +240,19 @@ def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
                 f"/inputs/{name}",
                 f"{', '.join(scene.unread)} beside {scene.href} is not read, because the raster is "
                 "remote: download both, or write these facts into the raster",
+            )
+
+
+def _window_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[BadField]:
+    """Yield a warning for each scene that is cut where a stage needs pixels beyond the cut."""
+    looks_far = next((stage.id for stage in stages if stage.description.margin != Margin()), None)
+    for name, scene in facts.scenes.items():
+        window = scene.selection.window if scene.selection else None
+        if looks_far and window is not None:
+            yield BadField(
+                f"/inputs/{name}",
+                f"is cut to the window {list(window)}, and nothing beyond it is read: pixels in "
+                f"the margin of stage {looks_far!r} differ from those of the whole scene",
             )
 
 

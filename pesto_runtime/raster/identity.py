@@ -34,7 +34,7 @@ def identity_of(href: str, beside: Mapping[str, Path] | None = None) -> str:
     Raises:
         RasterUnreadable: a local file does not exist, or may not be read.
     """
-    path = local_path(href)
+    path = _file_of(href)
     if path is not None:
         try:
             return _local_identity(path, beside)
@@ -93,7 +93,7 @@ def unchanged(
 
 def is_local(href: str) -> bool:
     """Whether an href is that of a local file, whose identity costs microseconds."""
-    return local_path(href) is not None
+    return _file_of(href) is not None
 
 
 @lru_cache(maxsize=64)  # most of the cost of a comparison
@@ -105,9 +105,16 @@ def local_path(href: str) -> Path | None:
     return None if "://" in href else Path(href)
 
 
+def _file_of(href: str) -> Path | None:
+    """Return the local file that contains a raster, also an archive; None for a remote href."""
+    if href.startswith("zip:///"):
+        return Path(href.removeprefix("zip://").partition("!")[0])
+    return local_path(href)
+
+
 def _present(href: str, beside: Mapping[str, Path] | None) -> str | None:
     """Return the identity now; None if the raster no longer exists."""
-    path = local_path(href)
+    path = _file_of(href)
     try:
         return stated_identity(href) if path is None else _local_identity(path, beside)
     except (NotFound, FileNotFoundError, NotADirectoryError):

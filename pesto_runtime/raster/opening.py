@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import RasterUnreadable, shortened
 from pesto_runtime.raster.identity import local_path
+from pesto_runtime.remote import answers_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,11 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
             return rasterio.open(href if path is None else path, driver=driver)
         except RasterioError as error:
             reasons.append(reason_of_gdal(error))
+    if path is None and not answers_ranges(href):
+        raise RasterUnreadable(
+            f"{href} cannot be read in parts: its server does not answer range requests (RFC 9110, "
+            "section 14); download it, and give the file"
+        )
     raise RasterUnreadable(
         f"{href} is not a raster that can be read ({', '.join(drivers)}): {reasons[0]}; a command "
         "takes further formats by --driver, a worker by PESTO_DRIVERS"

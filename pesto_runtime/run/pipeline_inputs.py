@@ -5,18 +5,19 @@ Importing this file loads neither pixels nor network: see `planning`.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from pesto_runtime.contract import literal, parse_binding
-from pesto_runtime.errors import InvalidPipeline, PestoError
+from pesto_runtime.contract import literal, parse_binding, parse_window
+from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import completed, fed_ports, input_defaults, type_schema
 from pesto_runtime.schema import typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -92,6 +93,77 @@ def read_values(
         for name, value in given.items()
         if kinds[name] != "image"
     }
+
+
+def restricted(
+    pipeline: Pipeline,
+    services: Services,
+    given: Mapping[str, JsonValue],
+    *,
+    window: str | None = None,
+    area: str | None = None,
+) -> dict[str, JsonValue]:
+    """Return inputs whose images are cut to a window, as a user would write it for each of them.
+
+    Args:
+        pipeline: Declares the kind of each input.
+        services: The services of its processes.
+        given: Input name -> value, as for `read_inputs`.
+        window: `COL_OFF,ROW_OFF,WIDTH,HEIGHT`, pixels of the images.
+        area: `WEST,SOUTH,EAST,NORTH` in degrees, GeoJSON, or the path of a GeoJSON file; of the
+            first image, the smallest window that covers it.
+
+    Raises:
+        InvalidInput: both or a wrong one is given, there is no image, or one has a window already.
+        RasterUnreadable: the first image cannot be read.
+    """
+    if window is None and area is None:
+        return dict(given)
+    if window is not None and area is not None:
+        raise InvalidInput("--window and --aoi exclude each other: give one")
+    kinds = completed(pipeline, services.descriptions).inputs
+    images = {n: image_reference(v) for n, v in given.items() if kinds.get(n) == "image"}
+    if not images:
+        raise InvalidInput("--window and --aoi cut images, and none is given: -i NAME=FILE")
+    cut = [name for name, image in images.items() if image.window is not None]
+    if cut:
+        raise InvalidInput(f"input {cut[0]!r} has a window already; remove it, or the option")
+    if window is not None:
+        found = parse_window(_numbers(window, "--window", int))
+    else:
+        from pesto_runtime.raster.area import window_of_area  # loads rasterio
+
+        found = window_of_area(next(iter(images.values())), _area(area or ""))
+    moved = {n: str(image.model_copy(update={"window": found})) for n, image in images.items()}
+    return {**given, **moved}
+
+
+def _area(text: str) -> JsonValue:
+    """Return a bbox or GeoJSON, from the text itself or from a file."""
+    if text.lstrip().startswith("{"):
+        return _parsed(text, "--aoi")
+    path = Path(text)
+    if path.is_file():
+        return _parsed(path.read_text(), text)
+    return _numbers(text, "--aoi", float)
+
+
+def _numbers(text: str, option: str, kind: type[int] | type[float]) -> list[JsonValue]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        form = "COL_OFF,ROW_OFF,WIDTH,HEIGHT"
+        if option == "--aoi":
+            form = "WEST,SOUTH,EAST,NORTH in degrees, a GeoJSON file that exists, or GeoJSON"
+        raise InvalidInput(f"{option} {shortened(text)} is not {form}") from error
+
+
+def _parsed(text: str, source: str) -> JsonValue:
+    try:
+        found: JsonValue = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"{source} is not JSON: {error}") from error
+    return found
 
 
 @overload
