@@ -19,6 +19,7 @@ from pesto_runtime.remote import answers_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rasterio.io import DatasetReader
 
@@ -59,6 +60,22 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
         f"{href} is not a raster that can be read ({', '.join(drivers)}): {reasons[0]}; a command "
         "takes further formats by --driver, a worker by PESTO_DRIVERS"
     )
+
+
+def opened_mask(path: Path, dataset: DatasetReader) -> DatasetReader:
+    """Open the file beside a raster that has its mask; any value but 0 marks a valid pixel.
+
+    Raises:
+        RasterUnreadable: it is corrupt, or of another size than the raster.
+    """
+    mask = opened(str(path), DRIVERS)
+    if mask.shape != dataset.shape:
+        mask.close()
+        raise RasterUnreadable(
+            f"the mask {path} has {mask.width} x {mask.height} pixels, and its raster has "
+            f"{dataset.width} x {dataset.height}: correct or remove it"
+        )
+    return mask
 
 
 def reason_of_gdal(error: BaseException) -> str:

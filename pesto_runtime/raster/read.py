@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
@@ -16,18 +17,24 @@ from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
-from pesto_runtime.raster.opening import DRIVERS, allowed_drivers, dtype_of, opened, reason_of_gdal
+from pesto_runtime.raster.opening import (
+    DRIVERS,
+    allowed_drivers,
+    dtype_of,
+    opened,
+    opened_mask,
+    reason_of_gdal,
+)
 from pesto_runtime.raster.picking import band_numbers, picked_numbers
 from pesto_runtime.raster.scaling import scaled_image, values_of
 from pesto_runtime.raster.side_facts import dataset_of_facts, unread_files
-from pesto_runtime.raster.side_files import side_files
+from pesto_runtime.raster.side_files import mask_name, side_files
 from pesto_runtime.raster.validity import dataset_mask, stated_validity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from rasterio.io import DatasetReader
 
     from pesto_runtime.contract import RasterContract
@@ -69,9 +76,14 @@ class RasterReader:
                 opened(href, allowed_drivers() if drivers is None else drivers)
             )
             path = local_path(href)
-            files = side_files(path) if beside is None and path is not None else beside
+            found = side_files(path) if beside is None and path is not None else beside
+            files = dict(found or {})
+            mask = files.pop(mask_name(path.name), None) if path else None
             if files and path is not None:
                 self._facts = dataset_of_facts(self._dataset, path.name, files, stack)
+            # As GDAL decides: a mask or an alpha band of the raster itself counts before the file.
+            is_marked = stated_validity(self._dataset) in ("mask", "alpha")
+            self._mask = None if is_marked or mask is None else opened_mask(mask, self._dataset)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -83,6 +95,8 @@ class RasterReader:
     def close(self) -> None:
         """Close the raster; a second call does nothing."""
         self._stack.close()
+        if self._mask is not None:
+            self._mask.close()
 
     def select(self, reference: ImageReference) -> None:
         """Use the bands and the window of a reference from now on.
@@ -141,14 +155,14 @@ class RasterReader:
             transform=transform and shifted(transform, *window[:2]),
             block=(width, height),
             tags=dataset.tags(),
-            validity=stated_validity(self._dataset, dataset),
+            validity="mask" if self._mask else stated_validity(self._dataset, dataset),
             selection=None if self.selection == Selection() else self.selection,
             values=values_of(self.bands(), self.href),
             driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
         )
 
     def mask(self, window: Window) -> np.ndarray | None:
-        """Read the mask of the dataset, or its alpha band, as a bool array (row, col).
+        """Read the mask in the raster or beside it, or its alpha band, as a bool array (row, col).
 
         Returns:
             True for a valid pixel; None for a raster with neither.
@@ -157,7 +171,11 @@ class RasterReader:
             RasterUnreadable: a block of the window is truncated or corrupt.
         """
         try:
-            return dataset_mask(self._dataset, self.selection.moved(window))
+            moved = self.selection.moved(window)
+            if self._mask is None:
+                return dataset_mask(self._dataset, moved)
+            marks: np.ndarray = self._mask.read(window=RasterioWindow(*moved))
+            return np.asarray(marks.any(axis=0))
         except RasterioError as error:
             raise RasterUnreadable(
                 f"the mask of {self.href} cannot be read at window {list(window)}: "

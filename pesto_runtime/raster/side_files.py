@@ -22,13 +22,19 @@ def side_names(name: str) -> tuple[str, ...]:
     """Return the names under which a file of this name may have facts beside it.
 
     >>> side_names("a.tif")
-    ('a.tif.aux.xml', 'a.tfw', 'a.tifw', 'a.wld', 'a_RPC.TXT', 'a_rpc.txt')
+    ('a.tif.aux.xml', 'a.tif.msk', 'a.tfw', 'a.tifw', 'a.wld', 'a_RPC.TXT', 'a_rpc.txt')
     """
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix[1:]
-    names = [f"{name}.aux.xml", *(f"{stem}.{each}" for each in _world_suffixes(suffix))]
+    names = [f"{name}.aux.xml", mask_name(name)]
+    names += [f"{stem}.{each}" for each in _world_suffixes(suffix)]
     names += [f"{stem}_RPC.TXT", f"{stem}_rpc.txt"]
     product = _DIMAP.fullmatch(stem)
     return (*names, f"RPC_{product[1]}.XML") if product else tuple(names)
+
+
+def mask_name(name: str) -> str:
+    """Return the name of the file beside a raster that has its mask, as GDAL names it."""
+    return f"{name}.msk"
 
 
 def is_world_file(side: str, name: str) -> bool:

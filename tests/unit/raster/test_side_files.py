@@ -194,3 +194,20 @@ def test_a_nodata_value_that_no_pixel_can_have_is_not_inherited(tmp_path: Path) 
         image = read_image(str(path))
         assert image.nodata == nodata
         assert output_image(image.pixels, None, image, covers=True).nodata == inherited
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    """It is of another raster; read in part, it would mark wrong pixels."""
+    path = write_scene(tmp_path / "s.tif", noise(30, 20))
+    write_scene(tmp_path / "s.tif.msk", noise(30, 19))
+    with pytest.raises(RasterUnreadable, match=r"s\.tif\.msk has 30 x 19 pixels, .* 30 x 20"):
+        read_scene(str(path))
+
+
+def test_a_mask_that_is_changed_is_another_scene(tmp_path: Path) -> None:
+    """The identity of a scene is also that of its mask."""
+    path = write_scene(tmp_path / "s.tif", noise(30, 20))
+    before = identity_of(str(path))
+    write_scene(tmp_path / "s.tif.msk", noise(30, 20))
+    assert identity_of(str(path)) != before
+    assert read_scene(str(path)).validity == "mask"
