@@ -112,7 +112,8 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
         if not stage_errors:
             stages.append(bound.stage)
-    warnings += (*_mask_warnings(stages, facts), *_window_warnings(stages, facts))
+    for warn in (_mask_warnings, _window_warnings, _edge_warnings):
+        warnings += warn(stages, facts)
     errors += _output_faults(pipeline, types, failed)
     warnings += _lost_facts(pipeline, types)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
@@ -254,6 +255,23 @@ def _window_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterato
                 f"is cut to the window {list(window)}, and nothing beyond it is read: pixels in "
                 f"the margin of stage {looks_far!r} differ from those of the whole scene",
             )
+
+
+def _edge_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[BadField]:
+    """Yield a warning for each scene whose far edge has windows that are not aligned."""
+    for stage in stages:
+        for port, reference in stage.rasters.items():
+            scene = facts.scenes.get(reference.port) if reference.is_input else None
+            raster = getattr(stage.description.input(port), "raster", None)
+            if scene is None or raster is None or raster.fill is not None:
+                continue
+            if scene.width % raster.align or scene.height % raster.align:
+                yield BadField(
+                    f"/inputs/{reference.port}",
+                    f"{scene.width} x {scene.height} pixels are no multiples of align "
+                    f"{raster.align} of stage {stage.id!r}: windows at the right and lower edge "
+                    'are smaller; for a network that needs multiples, declare fill="reflect"',
+                )
 
 
 def _carries_mask(stage: BoundStage) -> bool:

@@ -292,3 +292,24 @@ def test_the_first_image_is_that_of_the_first_port() -> None:
         scenes = {"one": scene(nodata=1), "two": scene(nodata=2)}
         found = checked(made, descriptions=known(two=two), scenes=scenes)
         assert [getattr(found.types["$s.y"], each) for each in ("scene", "nodata")] == ["one", 1]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "contract", "warned"),
+    [
+        (64, 96, {"align": 32}, False),
+        (65, 96, {"align": 32}, True),
+        (64, 95, {"align": 32}, True),
+        (65, 95, {"align": 32, "fill": "reflect"}, False),
+        (65, 95, {}, False),
+    ],
+)
+def test_windows_that_are_not_aligned_at_the_far_edge_are_warned_about(
+    width: int, height: int, contract: dict[str, object], warned: bool
+) -> None:
+    """With the way out for networks; before a tile fails."""
+    process_of_net = process("net", {"x": image(margin=0, **contract)}, {"y": image()})
+    made = pipeline({"s": ("net", {"x": "$inputs.scene"})}, {"y": "$s.y"})
+    facts = scene(bands=("a",)).model_copy(update={"width": width, "height": height})
+    found = checked(made, descriptions=known(net=process_of_net), scenes={"scene": facts})
+    assert any('declare fill="reflect"' in str(each) for each in found.warnings) is warned
