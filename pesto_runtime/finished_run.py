@@ -159,8 +159,8 @@ class Run:
             return ""
         try:
             drawn = read_preview(self.path(name), max_side=_PREVIEW_SIDE)
-        except PestoError:  # too large to draw, or deleted since
-            return ""
+        except PestoError:  # too large to draw here, or deleted since
+            return "the report has its picture"
         data = base64.b64encode(drawn.data).decode()
         return (
             f'<img alt="{html.escape(name)}" src="data:{drawn.media_type};base64,{data}" '

@@ -93,11 +93,10 @@ def pairs(texts: Sequence[str] | None, *, option: str) -> dict[str, str]:
 def input_values(texts: Sequence[str] | None) -> dict[str, JsonValue]:
     """Read the values of `-i`: `NAME=VALUE`, `NAME=@FILE`; a repeated name is a list.
 
-    `@FILE` is the text of the file, or its path if the file is not text, as an image is not. `@@`
-    starts a value with one `@`.
+    `@FILE` is the text of the file. `@@` starts a value with one `@`.
 
     Raises:
-        InvalidInput: a text has no `=`, or a file cannot be read.
+        InvalidInput: a text has no `=`, or a file cannot be read or is not text.
     """
     found: dict[str, JsonValue] = {}
     for name, text in _named(texts, "-i"):
@@ -120,12 +119,14 @@ def _named(texts: Sequence[str] | None, option: str) -> Iterator[tuple[str, str]
 
 
 def _from_file(name: str, path: str) -> str:
-    """Return the text of a file; the path of a file that is not text."""
+    """Return the text of a file, without the mark of its encoding and blanks around it."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InvalidInput(f"-i {name}=@{path}: {error.strerror or error}") from error
     try:
-        return path if b"\0" in data else data.decode().strip()
-    except UnicodeDecodeError:
-        return path
+        return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"-i {name}=@{path}: is not text (UTF-8); the path of an image is given without @"
+        ) from error

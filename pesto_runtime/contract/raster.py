@@ -280,9 +280,11 @@ class RasterContract(Value):
 
     @property
     def bands_example(self) -> str:
-        """The fragment of an image's text that names the bands of the port: `#bands=red:1`."""
-        pairs = (f"{name}:{at}" for at, name in enumerate(self.band_names or (), start=1))
-        return f"#bands={','.join(pairs)}"
+        """The fragment of an image's text that names the bands of the port: `#bands=red:N`.
+
+        The numbers are for the user to fill in: a proposal would be pasted, right or wrong.
+        """
+        return f"#bands={','.join(f'{name}:N' for name in self.band_names or ())}"
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return only the declared fields, in the form of `x-raster`."""

@@ -35,6 +35,7 @@ class Scene(ClosedValue):
         dtype: One dtype for all bands.
         nodata: None where the raster declares none.
         crs: Authority code or WKT2; None where there is none.
+        has_points: Whether control points or RPC state its place.
         transform: Affine coefficients (a, b, c, d, e, f).
         block: Width and height of the file's own blocks.
         tags: Dataset tags.
@@ -55,6 +56,7 @@ class Scene(ClosedValue):
     dtype: str
     nodata: Nodata = None
     crs: str | None = None
+    has_points: bool = False
     transform: tuple[float, float, float, float, float, float] | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Description, Margin, Pipeline, Reference, Scene, parse_binding
+from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
@@ -88,7 +88,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
     types = _input_types(pipeline, facts)
     errors = [*_id_faults(pipeline), *_order_faults(pipeline), *_pin_faults(pipeline, facts)]
     errors += (*_untyped_faults(pipeline, facts), *_parameter_faults(pipeline, facts))
-    warnings: list[BadField] = list(_scene_warnings(facts))
+    warnings: list[BadField] = []
     stages: list[BoundStage] = []
     failed: set[str] = set()
     for index, stage in enumerate(pipeline.stages):
@@ -112,8 +112,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
         if not stage_errors:
             stages.append(bound.stage)
-    for warn in (_mask_warnings, _window_warnings, _edge_warnings):
-        warnings += warn(stages, facts)
+    warnings += scene_warnings(stages, facts.scenes)
     errors += _output_faults(pipeline, types, failed)
     warnings += _lost_facts(pipeline, types)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
@@ -230,75 +229,6 @@ def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadFiel
     given = _given(facts)
     if facts.parameters is not None and given is not None:
         yield from input_faults(pipeline, facts.descriptions, facts.parameters, given=given)
-
-
-def _scene_warnings(facts: KnownFacts) -> Iterator[BadField]:
-    for name, scene in facts.scenes.items():
-        if scene.crs is None:
-            yield BadField(f"/inputs/{name}", f"{scene.href} has no CRS, so the outputs have none")
-        if scene.unread:
-            yield BadField(
-                f"/inputs/{name}",
-                f"{', '.join(scene.unread)} beside {scene.href} is not read, because the raster is "
-                "remote: download both, or write these facts into the raster",
-            )
-
-
-def _window_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[BadField]:
-    """Yield a warning for each scene that is cut where a stage needs pixels beyond the cut."""
-    looks_far = next((stage.id for stage in stages if stage.description.margin != Margin()), None)
-    for name, scene in facts.scenes.items():
-        window = scene.selection.window if scene.selection else None
-        if looks_far and window is not None:
-            yield BadField(
-                f"/inputs/{name}",
-                f"is cut to the window {list(window)}, and nothing beyond it is read: pixels in "
-                f"the margin of stage {looks_far!r} differ from those of the whole scene",
-            )
-
-
-def _edge_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[BadField]:
-    """Yield a warning for each scene whose far edge has windows that are not aligned."""
-    for stage in stages:
-        for port, reference in stage.rasters.items():
-            scene = facts.scenes.get(reference.port) if reference.is_input else None
-            raster = getattr(stage.description.input(port), "raster", None)
-            if scene is None or raster is None or raster.fill is not None:
-                continue
-            if scene.width % raster.align or scene.height % raster.align:
-                yield BadField(
-                    f"/inputs/{reference.port}",
-                    f"{scene.width} x {scene.height} pixels are no multiples of align "
-                    f"{raster.align} of stage {stage.id!r}: windows at the right and lower edge "
-                    'are smaller; for a network that needs multiples, declare fill="reflect"',
-                )
-
-
-def _carries_mask(stage: BoundStage) -> bool:
-    """Whether all outputs of a stage are images that inherit the mask of their scene."""
-    return all(isinstance(made, RasterType) and made.mask for made in stage.makes.values())
-
-
-def _mask_warnings(stages: Iterable[BoundStage], facts: KnownFacts) -> Iterator[BadField]:
-    """Yield a warning for each scene with a mask that a stage does not take."""
-    for name, scene in facts.scenes.items():
-        reference = Reference(owner="inputs", port=name)
-        ignoring = [
-            stage.id
-            for stage in stages
-            for port, bound in stage.rasters.items()
-            if bound == reference
-            and port not in {*stage.masks, *stage.masks.values()}
-            and not _carries_mask(stage)
-        ]
-        if scene.has_mask and ignoring:
-            kind = "an alpha band" if scene.validity == "alpha" else "a mask"
-            yield BadField(
-                f"/inputs/{name}",
-                f"{scene.href} marks its valid pixels with {kind}, which stage {ignoring[0]!r} "
-                "does not take: the other pixels are data to it; add a parameter `valid: "
-                "Annotated[np.ndarray, Raster(mask=True)]` to its function",
-            )
 
 
 def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from pydantic_core import to_jsonable_python
@@ -34,6 +34,7 @@ class ProbeReport:
         measured: The measurement of its images or of its partials.
         verdict: The same beside the contract.
         memory: The memory of calls; None if it was not measured.
+        defaults: The values of inputs that were not given; others may need another margin.
     """
 
     description: Description
@@ -41,6 +42,7 @@ class ProbeReport:
     measured: Measured | Folded
     verdict: Verdict
     memory: MemoryUse | None
+    defaults: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property
     def faults(self) -> tuple[BadField, ...]:
@@ -84,6 +86,9 @@ class ProbeReport:
         if isinstance(measured, Measured):
             yield from _measured_lines(self.verdict, measured)
         yield f"{measured.calls} calls, data: {', '.join(measured.data)}; seed {self.seed}"
+        if self.defaults:
+            values = ", ".join(f"{name}={value}" for name, value in self.defaults.items())
+            yield f"  with {values}; another value may need a larger margin: give it by -i"
         for kind, error in measured.refused.items():
             yield f"  it fails on data {kind!r}: {error.detail}"
         if self.memory is not None:
@@ -134,7 +139,12 @@ def probe(
     finally:
         close_callers()
     use = measure_memory(target, texts) if memory else None
-    return ProbeReport(said, seed, measured, verdict, use)
+    defaults = {
+        port.name: port.schema["default"]
+        for port in said.inputs
+        if port.kind == "json" and port.has_default and port.name not in texts
+    }
+    return ProbeReport(said, seed, measured, verdict, use, defaults)
 
 
 def _verdict_of_fold(folded: Folded) -> Verdict:

@@ -16,6 +16,7 @@ from pesto_runtime.pipeline import step_of
 from pesto_runtime.probing.data import ImageSpec
 from pesto_runtime.raster.picking import picked_numbers
 from pesto_runtime.raster.read import read_image, read_scene
+from pesto_runtime.raster.scaling import scaled_image
 from pesto_runtime.run.callers import caller_for
 from pesto_runtime.run.services import find
 from pesto_runtime.schema import typed_text
@@ -141,7 +142,9 @@ def _given(port: Port, text: str | None) -> np.ndarray | None:
     width, height = min(scene.width, _LARGEST), min(scene.height, _LARGEST)
     middle = Window((scene.width - width) // 2, (scene.height - height) // 2, width, height)
     bands = picked_numbers(scene, port.raster)
-    return read_image(image, window=middle, bands=bands).pixels
+    found = read_image(image, window=middle, bands=bands)
+    is_scaled = port.raster is not None and port.raster.scaled
+    return (scaled_image(found) if is_scaled else found).pixels
 
 
 def _value(said: Description, name: str, text: str) -> JsonValue:

@@ -27,6 +27,7 @@ _STEPS = 20
 """Points on each side of an area: a straight line is curved in another projection."""
 _SLACK = 1e-6
 """Part of a pixel by which a side may exceed a pixel's edge: the error of a projection."""
+_ORDER = "a bbox is west,south,east,north in degrees, and GeoJSON has longitude before latitude"
 _CRS84 = "OGC:CRS84"
 
 
@@ -49,14 +50,14 @@ def window_of_area(image: ImageReference, area: JsonValue) -> Window:
     places = [*_projected(crs, CRS.from_user_input(scene.crs), _points(area))]
     if not places:
         raise InvalidInput(
-            f"the area {shortened(area)} is outside of the projection of {scene.href}"
+            f"the area {shortened(area)} is outside of the projection of {scene.href}; {_ORDER}"
         )
     inverse = ~Affine(*scene.transform)
     columns, rows = zip(*(inverse * place for place in places), strict=True)
     left, right = _covered(columns, scene.width)
     top, bottom = _covered(rows, scene.height)
     if left >= right or top >= bottom:
-        raise InvalidInput(f"the area {shortened(area)} does not meet {scene.href}")
+        raise InvalidInput(f"the area {shortened(area)} does not meet {scene.href}; {_ORDER}")
     return Window(left, top, right - left, bottom - top)
 
 

@@ -152,6 +152,7 @@ class RasterReader:
             dtype=dtype_of(self._dataset, self.href, numbers),
             nodata=dataset.nodatavals[numbers[0] - 1],
             crs=crs_text(dataset.crs),
+            has_points=bool(dataset.gcps[0] or dataset.rpcs),
             transform=transform and shifted(transform, *window[:2]),
             block=(width, height),
             tags=dataset.tags(),

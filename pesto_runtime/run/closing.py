@@ -314,8 +314,8 @@ def _layout(context: RunContext, raster: str) -> Layout:
             declared_classes(context, raster),
             planned.dtype[0],
         ),
-        # An alpha band is among the bands, and marks valid pixels itself.
-        has_mask=bool(planned.mask) and context.plan.scenes[planned.mask].validity == "mask",
+        # An alpha band that is among the bands marks valid pixels itself.
+        has_mask=bool(planned.mask) and all(each.colour != "alpha" for each in of_scene),
     )
 
 

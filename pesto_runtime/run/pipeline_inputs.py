@@ -123,6 +123,8 @@ def restricted(
         raise InvalidInput("--window and --aoi exclude each other: give one")
     kinds = completed(pipeline, services.descriptions).inputs
     images = {n: image_reference(v) for n, v in given.items() if kinds.get(n) == "image"}
+    if any(name not in kinds for name in given):
+        return dict(given)  # the check lists these names, and the existing ones
     if not images:
         raise InvalidInput("--window and --aoi cut images, and none is given: -i NAME=FILE")
     cut = [name for name, image in images.items() if image.window is not None]

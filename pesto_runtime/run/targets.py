@@ -111,9 +111,11 @@ def _remarks(left_out: Iterable[str]) -> Iterable[str]:
 
 def _output_name(port: str, process: str) -> str:
     """Return the name of a product: `result.json` and others are files of the run itself."""
-    return process if port in OWN_FILES else _as_name(port)
+    name = process if port in OWN_FILES else _as_name(port)
+    return f"{name}-output" if name in OWN_FILES else name
 
 
 def _as_name(text: str) -> str:
     found = re.sub(r"[^A-Za-z0-9_-]", "-", text)
-    return found if found[:1].isalpha() else f"p{found}"
+    # `inputs` is the owner of the pipeline's inputs in a reference.
+    return found if found[:1].isalpha() and found != "inputs" else f"p-{found}"

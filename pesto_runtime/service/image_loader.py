@@ -286,7 +286,10 @@ def _require_fit(image: Image, contract: RasterContract | None) -> None:
     found, dtype = len(image.pixels), image.pixels.dtype.name
     if contract.band_count not in (None, found):
         wanted = ", ".join(contract.band_names or ()) or "unnamed"
-        raise InvalidInput(f"has {found} bands; {contract.band_count} are required: {wanted}")
+        raise InvalidInput(
+            f"has {found} bands; {contract.band_count} are required: {wanted}; send only these, in "
+            "this order, or name the bands in the file"
+        )
     dtypes = contract.received_dtype
     if dtypes and dtype not in dtypes:
         raise InvalidInput(f"has dtype {dtype}; {' or '.join(dtypes)} is required")

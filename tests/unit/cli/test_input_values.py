@@ -31,18 +31,31 @@ def total(
 
 def test_a_value_may_be_in_a_file_and_a_name_may_repeat(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"type": "Point"}\n')
-    image = write_scene(tmp_path / "s.tif", noise(9, 9) * 0)
-    texts = [f"aoi=@{tmp_path}/a.json", "k=1", "k=2", "k=3", "word=@@home", f"scene=@{image}", "e="]
+    (tmp_path / "b.json").write_bytes(b"\xef\xbb\xbf[1]")
+    texts = [
+        f"aoi=@{tmp_path}/a.json",
+        "k=1",
+        "k=2",
+        "k=3",
+        "word=@@home",
+        f"bom=@{tmp_path}/b.json",
+        "e=",
+    ]
     assert input_values(texts) == {
-        "aoi": '{"type": "Point"}', "k": ["1", "2", "3"], "word": "@home", "scene": str(image),
+        "aoi": '{"type": "Point"}', "k": ["1", "2", "3"], "word": "@home", "bom": "[1]",
         "e": "",
     }  # fmt: skip
     assert input_values(None) == {}
 
 
-@pytest.mark.parametrize("text", ["scene", "=5", "aoi=@none.json", "aoi=@."])
-def test_a_text_without_a_name_and_a_file_that_cannot_be_read_are_named(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"NAME=VALUE|No such file|Is a directory"):
+@pytest.mark.parametrize("text", ["scene", "=5", "aoi=@none.json", "aoi=@.", "aoi=@image.tif"])
+def test_a_text_without_a_name_and_a_file_that_cannot_be_read_are_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / "image.tif", noise(9, 9) + 128)
+    message = r"NAME=VALUE|No such file|Is a directory|is not text .* given without @"
+    with pytest.raises(InvalidInput, match=message):
         input_values([text])
 
 

@@ -223,3 +223,16 @@ def test_an_input_that_feeds_nothing_has_to_say_its_type(author: Path) -> None:
     assert [str(each) for each in checked.errors] == [
         "/inputs/spare: feeds no port that it could inherit its type from: declare it, or bind it"
     ]
+
+
+@pytest.mark.parametrize("name", ["inputs", "result", "report", "holes"])
+def test_a_process_may_have_the_name_of_a_part_of_a_run(
+    author: Path, scene: np.ndarray, name: str
+) -> None:
+    """References and files of the run keep their own."""
+    text = AUTHOR.replace("def above(", f"def {name}(")
+    (author / "own.py").write_text(text)
+    done = run(author, "run", f"own.py:{name}", "-i", "scene=s.tif", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    (product,) = (author / "out").glob("*.tif")
+    assert (pixels_of(product) == (scene[:1] > 7)).all()
