@@ -13,6 +13,7 @@ from pesto_runtime.contract import Description, Pipeline, Reference, Scene, pars
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
+from pesto_runtime.pipeline.scene_warnings import scene_warnings
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
 from pesto_runtime.tiling import scaled_size
 
