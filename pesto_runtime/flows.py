@@ -126,10 +126,17 @@ class Flow:
         stages: list[JsonValue] = []
         outputs: dict[str, JsonValue] = {}
         image, used = _SCENE, set[str]()
+        live: dict[int, tuple[str, ...]] = {}
         for step in self.steps:
-            targets = self._targets(step.process)
+            # A function that is used twice is one process.
+            targets = live.setdefault(id(step.process), self._targets(step.process))
             description = find(targets, base=Path.cwd()).description
-            services[description.name] = list(targets) if len(targets) > 1 else targets[0]
+            service: JsonValue = list(targets) if len(targets) > 1 else targets[0]
+            if services.setdefault(description.name, service) != service:
+                raise InvalidPipeline(
+                    f"two processes of the flow are named {description.name!r}: give one of them "
+                    'another name, @process(name="…")'
+                )
             stage_id = _unused(description.name, used)
             bound = {**_bound(description, image, step), **step.inputs}
             stages.append({"id": stage_id, "process": description.name, "inputs": bound})

@@ -115,6 +115,10 @@ def _named(texts: Sequence[str] | None, option: str) -> Iterator[tuple[str, str]
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InvalidInput(f"{option} {text!r} is not NAME=VALUE")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{option} {name}=… is not UTF-8") from error
         yield name, value
 
 

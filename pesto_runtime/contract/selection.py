@@ -99,6 +99,10 @@ class ImageReference(ClosedValue):
                 )
             parsed = cls.parse(given.href)
             return parsed.model_copy(update={"identity": given.identity})
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{value!r} is not UTF-8, which names of images must be") from error
         href, fragment = split_fragment(value)
         if not fragment:
             return cls(href=href)

@@ -180,6 +180,7 @@ def edge_faults(
             yield BadField(where, f"{reference} does not fit: {reason}", str(reference))
     elif port.raster is not None:
         yield from _dtype_faults(value, port.raster, reference, where)
+        yield from _fill_faults(value, port.raster, where)
         yield from _band_faults(value, port.raster, reference, where)
 
 
@@ -230,6 +231,15 @@ def _unscalable(value: RasterType, reference: Reference, where: str) -> Iterator
             "have no scale; leave `scaled` out, or bind another raster",
             str(reference),
         )
+
+
+def _fill_faults(value: RasterType, contract: RasterContract, where: str) -> Iterator[BadField]:
+    """Yield an error if the dtype that a port inherits cannot hold its `fill`."""
+    fill = contract.fill
+    if isinstance(fill, (int, float)) and not contract.dtype and not contract.scaled:
+        for dtype in value.dtype:
+            if reason := why_no_nodata(fill, dtype):
+                yield BadField(where, reason.replace("nodata", "fill", 1), str(fill))
 
 
 def _band_faults(

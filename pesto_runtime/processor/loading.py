@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 import threading
 import uuid
@@ -93,7 +94,7 @@ def load_processor(
         if target.startswith(LIVE):
             return _live_function(target)
         directory = _path(target, base)
-        if directory.is_dir():
+        if os.path.isdir(directory):  # noqa: PTH112  # Path raises for a long name
             return _project(directory, tuple(profiles))
         place, colon, function = target.rpartition(":")
         if function.isdigit():
@@ -170,7 +171,7 @@ def _load_file(path: Path) -> _LoadedModule:
     known = _files.get(path)
     if known is not None and known.is_fresh:
         return known
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  # Path raises for a long name
         beside = sorted(file.name for file in path.parent.glob("*.py"))
         close = get_close_matches(path.name, beside, n=1)
         hint = f"did you mean {close[0]}?" if close else f"beside it: {', '.join(beside) or 'none'}"

@@ -41,7 +41,7 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
         RasterUnreadable: the file is missing, empty, corrupt, or in another format.
     """
     path = local_path(href)
-    if path is not None and not path.exists():
+    if path is not None and not os.path.exists(path):  # noqa: PTH110  # Path raises for long names
         raise RasterUnreadable(f"{href} does not exist")
     if path is not None and path.is_file() and path.stat().st_size == 0:
         raise RasterUnreadable(f"{href} is empty (0 bytes)")

@@ -6,10 +6,12 @@ sees no other file, follows no reference to one, and decides itself which fact c
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
+from xml.etree import ElementTree as ET
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -58,7 +60,7 @@ def dataset_of_facts(
     stem = PurePosixPath(name).stem
     files = {f"{stem}.tif": _without_pixels(dataset)}
     for side, path in beside.items():
-        files[_beside_tif(side, name, stem)] = _content(path)
+        files[_beside_tif(side, name, stem)] = _require_whole(side, name, _content(path))
     folder = str(uuid4())
     opened = [
         stack.enter_context(MemoryFile(data, dirname=folder, filename=each))
@@ -107,6 +109,30 @@ def _beside_tif(side: str, name: str, stem: str) -> str:
     if side == f"{name}.aux.xml":
         return f"{stem}.tif.aux.xml"
     return f"{stem}.tfw" if is_world_file(side, name) else side
+
+
+def _require_whole(side: str, name: str, data: bytes) -> bytes:
+    """Return the content of a side file that GDAL would ignore without a word if it were broken.
+
+    Raises:
+        RasterUnreadable: it is not XML, or not the six numbers of a world file.
+    """
+    try:
+        if is_world_file(side, name):
+            _require_world(data)
+        elif side.lower().endswith(".xml"):
+            ET.fromstring(data)  # noqa: S314  # expat limits the expansion of entities
+    except (ValueError, ET.ParseError) as error:
+        raise RasterUnreadable(
+            f"{side} beside {name} cannot be read: {error}; correct or remove it"
+        ) from error
+    return data
+
+
+def _require_world(data: bytes) -> None:
+    numbers = [float(each) for each in data.decode("ascii").split()[:6]]
+    if len(numbers) != 6 or not all(map(math.isfinite, numbers)) or not any(numbers[:4]):
+        raise ValueError("a world file has six finite numbers, and a pixel has a size")
 
 
 def _content(path: Path) -> bytes:

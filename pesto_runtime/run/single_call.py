@@ -111,6 +111,7 @@ def _values(description: Description, texts: Mapping[str, JsonValue]) -> dict[st
 def _images(port: Port, value: JsonValue) -> list[JsonValue]:
     """Return the paths or references of an image port: one, or for a list of images any number."""
     found = typed_value({"type": "array"}, value) if port.kind == "images" else [value]
+    found = [found] if isinstance(found, str) and found else found
     if not isinstance(found, list):
         detail = f"must be a list of paths or hrefs of images, not {shortened(value)}"
         raise InvalidInput.of("inputs", [BadField(f"/inputs/{port.name}", detail)])

@@ -5,6 +5,7 @@ The argument of `pesto check`, `plan` and `run` is the file of a pipeline, or a 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ def pipeline_of(text: str) -> PipelineSource:
         PestoError: the target cannot be loaded, or the service does not respond.
     """
     path = Path(text)
-    if not is_url(text) and (path.suffix == ".json" or (path.is_file() and path.suffix != ".py")):
+    is_file = os.path.isfile(path)  # noqa: PTH113  # Path raises for a long name
+    if not is_url(text) and (path.suffix == ".json" or (is_file and path.suffix != ".py")):
         return PipelineSource(load_pipeline(path), path.resolve().parent)
     description = find((text,), base=Path.cwd()).description
     return single_stage(description, text, base=Path.cwd())

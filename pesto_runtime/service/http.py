@@ -301,7 +301,9 @@ def http_response(response: CallResponse) -> Response:
         else _FromSpool(response.spool, response.media_type)
     )
     if response.ignored:
-        names = ", ".join(quote(name) for name in response.ignored[:_MOST_IGNORED])
+        names = ", ".join(
+            quote(name, errors="replace") for name in response.ignored[:_MOST_IGNORED]
+        )
         http.headers[_IGNORED_HEADER] = names
     return http
 

@@ -293,3 +293,17 @@ def test_a_window_of_a_scene_has_the_mask_of_the_window(tmp_path: Path) -> None:
     same = run_local(pipeline("same"), tmp_path / "b", {"scene": part}, tile=32)
     assert np.array_equal(shown.pixels()[0], expected)
     assert np.array_equal(valid_by_rasterio(same.folder / "image.tif"), expected)
+
+
+def test_a_product_of_the_bands_beside_an_alpha_band_has_its_mask(tmp_path: Path) -> None:
+    """The alpha band is not among them, so nothing else would mark the valid pixels."""
+    path = scene(tmp_path, "alpha")
+    with rasterio.open(path) as dataset:
+        expected = dataset.read(2) != 0
+    document = pipeline("same")
+    for given, is_masked in ((f"{path}#bands=1", True), (str(path), False)):
+        done = run_local(document, tmp_path / f"out{is_masked}", {"scene": given}, tile=64)
+        with rasterio.open(done.folder / "image.tif") as dataset:
+            assert (MaskFlags.per_dataset in dataset.mask_flag_enums[0]) is True
+            assert (dataset.count == 1) is is_masked
+            assert np.array_equal(dataset.dataset_mask() != 0, expected)

@@ -127,3 +127,19 @@ def test_a_process_without_a_version_is_warned_about(
     said = pesto("check", f"values.py:{name}")
     assert said.code == 0
     assert ("has no version" in said.err) is warned
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "values.py:g", "-i", f"scene={'a' * 300}.tif"),
+        ("process", "values.py:g", "-i", f"scene={'a' * 300}.tif", "-o", "image=o.tif"),
+        ("check", f"{'a' * 300}.py:g"),
+        ("check", "values.py:g", "-i", "scene=s.tif", "--aoi", "x" * 400),
+        ("check", "values.py:g", "-i", "scene=\udc80.tif"),
+        ("check", "values.py:g", "-i", "scene=s.tif", "-i", "k=\udcff"),
+    ],
+)
+def test_names_that_no_file_can_have_are_refused(pesto: Command, words: tuple[str, ...]) -> None:
+    """Too long, or not UTF-8; never a traceback."""
+    assert pesto(*words).code == 2

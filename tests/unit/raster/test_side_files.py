@@ -211,3 +211,23 @@ def test_a_mask_that_is_changed_is_another_scene(tmp_path: Path) -> None:
     write_scene(tmp_path / "s.tif.msk", noise(30, 20))
     assert identity_of(str(path)) != before
     assert read_scene(str(path)).validity == "mask"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("s.tif.aux.xml", ""),
+        ("s.tif.aux.xml", "<PAMDataset><SRS>"),
+        ("s.tfw", ""),
+        ("s.tfw", "30\n0\n"),
+        ("s.tfw", "a\nb\nc\nd\ne\nf\n"),
+        ("s.tfw", "0\n0\n0\n0\n5\n5\n"),
+        ("s.tfw", "30\n0\n0\nnan\n5\n5\n"),
+    ],
+)
+def test_a_broken_side_file_is_named(tmp_path: Path, name: str, content: str) -> None:
+    """GDAL ignores it without a word; then a scene would lose its place."""
+    path = write_scene(tmp_path / "s.tif", noise(30, 20), crs=None, transform=None)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RasterUnreadable, match=rf"{name} beside s.tif cannot be read: "):
+        read_scene(str(path))

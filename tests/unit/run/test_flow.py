@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from pesto_runtime import Raster, Run, flow, process
-from pesto_runtime.errors import InvalidContract, InvalidInput, NotFound
+from pesto_runtime.errors import InvalidContract, InvalidInput, InvalidPipeline, NotFound
 from tests.support import processes
 from tests.support.rasters import noise, write_scene
 
@@ -154,3 +154,13 @@ def test_values_of_a_run_are_by_name(scene: Path) -> None:
         assert run.values == {"average": pytest.approx(dataset.read().mean())}
     with pytest.raises(InvalidInput, match="'average' is not an image"):
         run.to_xarray("average")
+
+
+def test_two_functions_of_one_name_are_refused(scene: Path) -> None:
+    """A process is bound by its name: the second one would take the place of the first."""
+    with pytest.raises(InvalidPipeline, match=r"two processes of the flow are named 'times'"):
+        flow(scene).then(doubling([2])).then(doubling([3])).write("a.tif").run("o")
+    twice = doubling([2])
+    run = flow(scene).then(twice).then(twice).write("a.tif").run("o")
+    with rasterio.open(scene) as dataset:
+        assert (run.read("a") == dataset.read().astype("uint16") * 4).all()
