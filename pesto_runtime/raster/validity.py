@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from rasterio.enums import MaskFlags
-from rasterio.windows import Window as RasterioWindow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +32,8 @@ def stated_validity(
         dataset: The raster.
         facts: A dataset with its other facts, nodata too; None for those of the raster itself.
     """
+    from rasterio.enums import MaskFlags  # a worker that only calls functions needs no rasterio
+
     flags = dataset.mask_flag_enums[0]
     if MaskFlags.per_dataset in flags:
         return "alpha" if MaskFlags.alpha in flags else "mask"
@@ -44,6 +44,8 @@ def dataset_mask(dataset: DatasetReader, window: Window | None = None) -> np.nda
     """Read the mask or the alpha band of an open raster, bool (row, col); None without either."""
     if stated_validity(dataset) not in ("mask", "alpha"):
         return None
+    from rasterio.windows import Window as RasterioWindow
+
     place = RasterioWindow(*window) if window else None
     mask: np.ndarray = dataset.read_masks(1, window=place) != 0
     return mask
