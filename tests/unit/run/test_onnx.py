@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-TARGET = ROOT / "examples" / "segmentation.py"
+TARGET = ROOT / "examples" / "networks" / "segmentation.py"
 PIXELS = noise(523, 411, bands=2, dtype="uint16", below=4000)
 
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
-        "maker", ROOT / "examples" / "make_segmentation_model.py"
+        "maker", ROOT / "examples" / "networks" / "make_segmentation_model.py"
     )
     assert spec is not None
     assert spec.loader is not None
