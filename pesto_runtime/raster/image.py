@@ -124,6 +124,32 @@ class Image:
     place: Georeference = Georeference()
     facts: tuple[BandFacts, ...] = ()
 
+    @classmethod
+    def of_facts(
+        cls,
+        pixels: np.ndarray,
+        place: Georeference,
+        bands: tuple[BandFacts, ...],
+        *,
+        nodata: float | None,
+        mask: np.ndarray | None = None,
+    ) -> Image:
+        """Combine pixels (band, row, col) with their place and the facts of every band."""
+        return cls(
+            pixels,
+            crs=place.crs,
+            transform=place.transform,
+            nodata=nodata,
+            bands=tuple(each.description for each in bands),
+            scales=tuple(each.scale for each in bands),
+            offsets=tuple(each.offset for each in bands),
+            units=tuple(each.unit for each in bands),
+            tags=dict(place.tags.get("", {})),
+            place=place,
+            facts=bands,
+            mask=mask,
+        )
+
     @property
     def georeference(self) -> Georeference:
         """Position of the image, and its dataset tags of all domains."""

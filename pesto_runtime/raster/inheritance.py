@@ -60,20 +60,8 @@ def output_image(
     if first is not None and covers:
         scale = declared.scale
         place = first.georeference.rescaled(float(scale.x), float(scale.y))
-    return Image(
-        pixels,
-        crs=place.crs,
-        transform=place.transform,
-        nodata=made.nodata,
-        bands=tuple(each.description for each in bands),
-        scales=tuple(each.scale for each in bands),
-        offsets=tuple(each.offset for each in bands),
-        units=tuple(each.unit for each in bands),
-        tags=dict(place.tags.get("", {})),
-        place=place,
-        facts=bands,
-        mask=first.mask if first is not None and made.mask and covers else None,
-    )
+    mask = first.mask if first is not None and made.mask and covers else None
+    return Image.of_facts(pixels, place, bands, nodata=made.nodata, mask=mask)
 
 
 def image_type(image: Image) -> RasterType:

@@ -363,19 +363,7 @@ def image_of(
         offsets: Position (col_off, row_off) of the first pixel in the raster.
     """
     place, facts = read_georeference(dataset).moved(*offsets), read_bands(dataset, numbers)
-    return Image(
-        pixels=pixels,
-        crs=place.crs,
-        transform=place.transform,
-        nodata=dataset.nodatavals[numbers[0] - 1],
-        bands=tuple(each.description for each in facts),
-        scales=tuple(each.scale for each in facts),
-        offsets=tuple(each.offset for each in facts),
-        units=tuple(each.unit for each in facts),
-        tags=dict(place.tags.get("", {})),
-        place=place,
-        facts=facts,
-    )
+    return Image.of_facts(pixels, place, facts, nodata=dataset.nodatavals[numbers[0] - 1])
 
 
 def _require_inside(window: Window, whole: Window, href: str) -> None:

@@ -40,7 +40,7 @@ def bug(target: str) -> Callable[[Callable[..., object]], Callable[..., object]]
 
 
 @settings(
-    deadline=None, derandomize=True, database=None, max_examples=150, phases=[Phase.generate],
+    deadline=None, derandomize=True, database=None, max_examples=1200, phases=[Phase.generate],
     suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
 )  # fmt: skip
 @given(cases())
