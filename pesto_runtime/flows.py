@@ -126,10 +126,12 @@ class Flow:
         stages: list[JsonValue] = []
         outputs: dict[str, JsonValue] = {}
         image, used = _SCENE, set[str]()
-        live: dict[int, tuple[str, ...]] = {}
+        found: dict[int, tuple[str, ...]] = {}
         for step in self.steps:
             # A function that is used twice is one process.
-            targets = live.setdefault(id(step.process), self._targets(step.process))
+            if id(step.process) not in found:
+                found[id(step.process)] = self._targets(step.process)
+            targets = found[id(step.process)]
             description = find(targets, base=Path.cwd()).description
             service: JsonValue = list(targets) if len(targets) > 1 else targets[0]
             if services.setdefault(description.name, service) != service:
