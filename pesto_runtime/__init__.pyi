@@ -7,6 +7,7 @@ from .contract import Window as Window
 from .errors import PestoError as PestoError
 from .finished_run import Run as Run
 from .flows import flow as flow
+from .processor import Blend as Blend
 from .processor import Named as Named
 from .processor import Raster as Raster
 from .processor import TileInfo as TileInfo

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import onnxruntime
 
-from pesto_runtime import Raster, process
+from pesto_runtime import Blend, Raster, process
 
 Scene = Annotated[np.ndarray, Raster(bands=["red", "nir"], dtype="uint16")]
 Score = Annotated[np.ndarray, Raster(name="score", bands=["score"], dtype="float32")]
@@ -44,4 +44,10 @@ Window = Annotated[
 @process(version="1.0.0", margin=24, align=8, fill="reflect", batched=True, setup=network)
 def segmentation_256(scene: Window) -> Score:
     """Score pixels by a network that was exported for 256 x 256 pixels."""
+    return scored(scene)
+
+
+@process(version="1.0.0", blend=Blend(size=256, overlap=64), setup=network)
+def segmentation_blended(scene: Scene) -> Score:
+    """Score pixels by windows of 256 x 256 pixels, blended where they overlap."""
     return scored(scene)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pesto_runtime.contract import TileInfo
 from pesto_runtime.processor.annotations import Named, Raster, Vector
 from pesto_runtime.processor.authoring import FunctionContract, contract_of, process
-from pesto_runtime.processor.function import FunctionProcessor, check_outputs
+from pesto_runtime.processor.blending import Blend
+from pesto_runtime.processor.function import FunctionProcessor
 from pesto_runtime.processor.loading import load_processor, target_of
+from pesto_runtime.processor.output_checks import check_outputs
 from pesto_runtime.processor.project import ProjectProcessor
 from pesto_runtime.processor.protocol import OwnedInputs, Processor
 from pesto_runtime.processor.values import decode_partial, encode_partial, encode_value, fold
 
 __all__ = [
+    "Blend",
     "FunctionContract",
     "FunctionProcessor",
     "Named",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Fold, Margin, Scale, Tileable
+    from pesto_runtime.processor.blending import Blend
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ class ProcessOptions(TypedDict, total=False):
     """Alignment of every image input without its own, pixels."""
     fill: float | str
     """What extends every image input without its own: `reflect`, `edge` or a number."""
+    blend: Blend
+    """Overlapping windows of one size, whose outputs are blended; it replaces these three."""
     reduce: Mapping[str, Fold]
     """Fold of each key of the partial that the function returns; makes the process a reduce."""
     finish: Callable[..., object]

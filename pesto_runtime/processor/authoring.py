@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pesto_runtime.contract import Description, bad_fields
 from pesto_runtime.errors import InvalidContract
 from pesto_runtime.processor.annotations import ProcessOptions
+from pesto_runtime.processor.blending import Blend, require_blendable
 from pesto_runtime.processor.description_builder import describe
 from pesto_runtime.processor.ports import (
     NAME,
@@ -50,6 +51,7 @@ class FunctionContract:
         tile: Name of the parameter that receives the `TileInfo`.
         finish: Converts a merged partial to the outputs; only for a reduce.
         setup: Called once before the first call.
+        blend: The overlapping windows that the function receives; None for whole tiles.
     """
 
     function: Callable[..., object]
@@ -59,6 +61,7 @@ class FunctionContract:
     tile: str | None
     finish: Callable[..., object] | None
     setup: Callable[[], object] | None
+    blend: Blend | None
 
 
 @overload
@@ -125,14 +128,23 @@ def _contract(function: Callable[..., object], options: ProcessOptions) -> Funct
     folds = options.get("reduce")
     if folds is not None and finish is not None:
         _require_valid_reduce(function, finish, folds, title)
-    tileable = _tileable(inputs, options, title)
+    tileable, blend = _tileable(inputs, options, title), options.get("blend")
     try:
         document = describe(function, options, inputs, returns.ports, tileable)
         description = Description.parse(document)
+        if blend is not None:
+            require_blendable(description, blend)
     except InvalidContract as error:
         raise InvalidContract(f"{title}: {error.detail}", fields=error.fields) from error
     return FunctionContract(
-        function, description, inputs, returns, signature.tile, finish, options.get("setup")
+        function=function,
+        description=description,
+        inputs=inputs,
+        returns=returns,
+        tile=signature.tile,
+        finish=finish,
+        setup=options.get("setup"),
+        blend=blend,
     )
 
 
@@ -169,6 +181,8 @@ def _require_valid_options(options: ProcessOptions, title: str) -> None:
     for option in ("finish", "setup"):
         if option in options and not callable(options[option]):
             raise InvalidContract(f"{title}: {option} must be a function")
+    if "blend" in options and not isinstance(options["blend"], Blend):
+        raise InvalidContract(f"{title}: blend must be Blend(size=..., overlap=...)")
 
 
 def _with_geometry(
@@ -177,6 +191,13 @@ def _with_geometry(
     geometry: dict[str, object] = {
         name: value for name, value in options.items() if name in ("margin", "align", "fill")
     }
+    blend = options.get("blend")
+    if blend is not None:
+        images = [port for port in signature.inputs if port.kind == "image"]
+        declared = set(geometry).union(*(port.declared or {} for port in images))
+        if own := sorted(declared & {*blend.geometry, "tile"}):
+            raise InvalidContract(f"{title}: blend determines {', '.join(own)}: remove it there")
+        geometry = blend.geometry
     if geometry and not any(port.kind == "image" for port in signature.inputs):
         raise InvalidContract(
             f"{title}: {' and '.join(geometry)} without an image input; annotate one np.ndarray "
@@ -224,6 +245,8 @@ def _tileable(inputs: tuple[PortSpec, ...], options: ProcessOptions, title: str)
     """Return `reduce` for a reduce, `map` for a declared margin, else the option `tileable`."""
     images = [port for port in inputs if port.kind == "image"]
     margin = any("margin" in (port.declared or {}) for port in images)
+    if "blend" in options and options.get("tileable", "map") != "map":
+        raise InvalidContract(f"{title}: blend is for a map")
     declared = options.get("tileable")
     if declared is None:
         return "reduce" if "reduce" in options else "map" if margin else None

@@ -18,7 +18,7 @@ from pesto_runtime.pipeline import step_of
 from pesto_runtime.processor.protocol import OwnedInputs
 from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.validity import add_masks
-from pesto_runtime.tiling import Size, Step, scaled_size, whole
+from pesto_runtime.tiling import Size, Step, scaled_size, scaled_window, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ class FittedCall:
         tile: Place of the images in the scene.
         size: Width and height of the images before they were extended; None without images, or
             with images of several sizes, which are not extended.
-        extent: The window of the images that the process receives.
+        extent: The window of the images that the process receives; it may start before them.
     """
 
     description: Description
@@ -50,9 +50,20 @@ class FittedCall:
 
     @classmethod
     def of(
-        cls, description: Description, inputs: Mapping[str, object], tile: TileInfo | None
+        cls,
+        description: Description,
+        inputs: Mapping[str, object],
+        tile: TileInfo | None,
+        *,
+        is_mirrored: bool = False,
     ) -> FittedCall:
         """Add missing masks, and extend the images of a call as its contract states with `fill`.
+
+        Args:
+            description: The contract of the process.
+            inputs: The inputs; images are arrays (band, row, col).
+            tile: Place of the images in the scene; None for whole images.
+            is_mirrored: Whether the images are mirrored by the margin on all sides, too.
 
         Raises:
             InvalidInput: the process takes one size of windows, and the images have another one.
@@ -68,8 +79,9 @@ class FittedCall:
         sizes = {(value.shape[2], value.shape[1]) for value in images.values()}
         if len(sizes) != 1 or 0 in (size := sizes.pop()):
             return cls(description, inputs, tile)
-        step = _step(description)
-        extent = step.extent(size)
+        step = step_of(description)
+        # What is mirrored around a scene belongs to the margin of tiles: a whole image has none.
+        extent = (step if is_mirrored else replace(step, mirror=Margin())).extent(size)
         if step.is_fixed and step.least > 1 and extent[2:] != (step.least, step.least):
             raise InvalidInput(_other_size(description, step, size))
         if extent == whole(size):
@@ -79,7 +91,12 @@ class FittedCall:
             for name, value in images.items()
         }
         place = tile or TileInfo(read=whole(size), write=whole(size), scene_size=size)
-        read = Window(place.read.col_off, place.read.row_off, extent.width, extent.height)
+        read = Window(
+            place.read.col_off + extent.col_off,
+            place.read.row_off + extent.row_off,
+            extent.width,
+            extent.height,
+        )  # fmt: skip
         place = place.model_copy(update={"read": read})
         return cls(description, OwnedInputs({**inputs, **larger}), place, size, extent)
 
@@ -87,10 +104,12 @@ class FittedCall:
         """Return the outputs, images without the pixels that were added."""
         if self.size is None or self.extent == whole(self.size):
             return dict(outputs)
-        cols, rows = scaled_size(self.size, _step(self.description).scale)
+        scale = step_of(self.description).scale
+        made = scaled_window(self.extent, scale)
+        rows, cols = whole(scaled_size(self.size, scale)).relative_to(made).slices
         images = {port.name for port in self.description.outputs if port.kind == "image"}
         return {
-            name: value[:, :rows, :cols]
+            name: value[:, rows, cols]
             if name in images and isinstance(value, np.ndarray)
             else value
             for name, value in outputs.items()
@@ -106,7 +125,7 @@ class FittedCall:
         try:
             yield
         except AlgorithmFailed as error:
-            step = _step(self.description)
+            step = step_of(self.description)
             if self.size is None or not any(n % step.align for n in self.extent[2:]):
                 raise
             raise AlgorithmFailed(
@@ -125,11 +144,6 @@ def whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> 
             window = Window(0, 0, width, height)
             return TileInfo(read=window, write=window, scene_size=(width, height))
     raise InvalidInput("a process that receives its tile requires an image")
-
-
-def _step(description: Description) -> Step:
-    # What is mirrored around a scene belongs to the margin of tiles: a whole image has none.
-    return replace(step_of(description), mirror=Margin())
 
 
 def _other_size(description: Description, step: Step, size: Size) -> str:

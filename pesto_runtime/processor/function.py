@@ -6,7 +6,6 @@ The contract of the function is made in `authoring`; images are encoded and deco
 from __future__ import annotations
 
 import json
-import math
 import threading
 import traceback
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from pesto_runtime.errors import (
     PestoError,
     shortened,
 )
+from pesto_runtime.processor.blending import blended
 from pesto_runtime.processor.fitting import FittedCall, whole_tile
 from pesto_runtime.processor.hints import validate_json
 from pesto_runtime.processor.values import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Port
+    from pesto_runtime.contract import Description
     from pesto_runtime.processor.authoring import FunctionContract
     from pesto_runtime.processor.ports import PortSpec
 
@@ -102,9 +102,14 @@ class FunctionProcessor:
         """
         if self.contract.finish is not None:
             return self.finish(self.partial(inputs, tile=tile))
-        call = FittedCall.of(self.description, inputs, tile)
+        blend = self.contract.blend
+        is_mirrored = blend is not None and tile is None
+        call = FittedCall.of(self.description, inputs, tile, is_mirrored=is_mirrored)
+        if blend is not None:
+            place = call.tile or whole_tile(self.contract.inputs, call.inputs)
+            return call.trimmed(blended(self._once, blend, self.description, call.inputs, place))
         with call.naming_fill():
-            return call.trimmed(self._outputs(self._call(call.inputs, call.tile)))
+            return call.trimmed(self._once(call.inputs, call.tile))
 
     def partial(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None
@@ -167,6 +172,9 @@ class FunctionProcessor:
         with author_code(name, self._root):
             return self.contract.function(**arguments)
 
+    def _once(self, inputs: Mapping[str, object], tile: TileInfo | None) -> dict[str, object]:
+        return self._outputs(self._call(inputs, tile))
+
     def _outputs(self, result: object) -> dict[str, object]:
         returns, name = self.contract.returns, self.description.name
         if not returns.keyed:
@@ -176,38 +184,6 @@ class FunctionProcessor:
             actual = sorted(map(str, result)) if isinstance(result, dict) else result
             raise ContractBroken(f"{name}: returns a dict of {wanted}, but got {shortened(actual)}")
         return {port.name: _output(port, result[port.name]) for port in returns.ports}
-
-
-def check_outputs(
-    description: Description, inputs: Mapping[str, object], outputs: Mapping[str, object]
-) -> None:
-    """Check outputs against the contract: presence, dtype, bands, and the shape for a map.
-
-    Outputs that are not in the description are ignored.
-
-    Args:
-        description: The contract.
-        inputs: The inputs of the call; arrays are (band, row, col), margin included.
-        outputs: The outputs of the call.
-
-    Raises:
-        ContractBroken: outputs break the contract; the error lists the expected and actual
-            properties of each.
-    """
-    window = _window(description, inputs) if description.tileable == "map" else None
-    faults: list[BadField] = []
-    for port in description.outputs:
-        value = outputs.get(port.name)
-        if port.name not in outputs or (value is None and port.kind == "image"):
-            if port.required or port.raster is not None:
-                faults.append(BadField(f"/{port.name}", "is missing"))
-        elif port.kind == "image":
-            faults.extend(_image_faults(port, value, window))
-        elif port.kind == "images":
-            faults.extend(_images_faults(port, value))
-    if faults:
-        listed = "; ".join(f"output {each.pointer[1:]!r} {each.detail}" for each in faults[:3])
-        raise ContractBroken(f"{description.name}: {listed}", fields=faults)
 
 
 @contextmanager
@@ -312,63 +288,6 @@ def _partial_value(key: str, value: object) -> object:
     if isinstance(value, np.ndarray) and value.ndim:
         return value
     return encode_value(key, value)
-
-
-def _window(description: Description, inputs: Mapping[str, object]) -> tuple[int, int] | None:
-    """Return height and width of the window that a map process received."""
-    for port in description.image_inputs:
-        pixels = inputs.get(port.name)
-        if isinstance(pixels, np.ndarray) and pixels.ndim >= 2:
-            return pixels.shape[-2], pixels.shape[-1]
-    return None
-
-
-def _image_faults(port: Port, value: object, window: tuple[int, int] | None) -> Iterator[BadField]:
-    pointer = f"/{port.name}"
-    if not isinstance(value, np.ndarray) or value.ndim != 3:
-        shape = list(value.shape) if isinstance(value, np.ndarray) else None
-        actual = f"shape {shape}" if shape is not None else type(value).__name__
-        yield BadField(pointer, f"must be an array (band, row, col), got {actual}")
-        return
-    yield from _band_faults(port, pointer, value)
-    if window is not None:
-        expected = _scaled(port, window)
-        if value.shape[1:] != expected:
-            yield BadField(
-                pointer,
-                f"must have {expected[0]} rows and {expected[1]} columns, margin included, got "
-                f"{value.shape[1]} and {value.shape[2]}: a map returns the whole window",
-            )
-
-
-def _images_faults(port: Port, value: object) -> Iterator[BadField]:
-    if not isinstance(value, (list, tuple)):
-        yield BadField(f"/{port.name}", f"must be a list of arrays, got {type(value).__name__}")
-        return
-    for index, each in enumerate(value):
-        pointer = f"/{port.name}/{index}"
-        if isinstance(each, np.ndarray) and each.ndim == 3:
-            yield from _band_faults(port, pointer, each)
-        else:
-            yield BadField(pointer, f"must be an array (band, row, col), got {type(each).__name__}")
-
-
-def _band_faults(port: Port, pointer: str, value: np.ndarray) -> Iterator[BadField]:
-    raster = port.raster
-    if raster is None:
-        return
-    if raster.dtype and value.dtype.name not in raster.dtype:
-        yield BadField(pointer, f"must be {' or '.join(raster.dtype)}, got {value.dtype.name}")
-    if raster.band_count not in (None, value.shape[0]):
-        yield BadField(pointer, f"must have {raster.band_count} bands, got {value.shape[0]}")
-
-
-def _scaled(port: Port, window: tuple[int, int]) -> tuple[int, int]:
-    """Return rows and columns of the output, without an incomplete pixel at the far edge."""
-    if port.raster is None:
-        return window
-    scale = port.raster.scale
-    return math.floor(window[0] * scale.y), math.floor(window[1] * scale.x)
 
 
 def _where(error: BaseException, root: Path) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, TypedDict
 
 import numpy as np
 
-from pesto_runtime import Raster, TileInfo, Vector, process
+from pesto_runtime import Blend, Raster, TileInfo, Vector, process
 
 POOLINGS = 5
 STEP = 2**POOLINGS
@@ -147,3 +147,50 @@ def at_least(
     if min(image.shape[1:]) < 40 or image.shape[1] % 3 or image.shape[2] % 3:
         raise ValueError(f"input {image.shape[1:]} is too small, or no multiple of 3")
     return windowed(image[0], 2)
+
+
+def window_dependent(image: np.ndarray) -> np.ndarray:
+    """Return (row, col) minus its mean, float32: other values in each window of a pixel."""
+    pixels = image.astype(np.float64)
+    return np.asarray((pixels - pixels.mean()).astype(np.float32))
+
+
+BLEND = Blend(size=48, overlap=20)
+
+
+@process(version="1", blend=BLEND)
+def blended(
+    image: Annotated[np.ndarray, Grey],
+) -> Annotated[np.ndarray, Raster(name="image", bands=["score"], dtype="float32")]:
+    """Receive 48 x 48 pixels, whatever the tiles are."""
+    if image.shape != (1, 48, 48):
+        raise ValueError(f"received {image.shape}")
+    return window_dependent(image[0])
+
+
+@process(version="1", blend=Blend(size=40, overlap=30, profile="triangle"))
+def blended_larger(
+    image: Annotated[np.ndarray, Grey], tile: TileInfo
+) -> Annotated[np.ndarray, Raster(name="image", bands=["x", "y"], dtype="float32", scale=2)]:
+    """Give four pixels for each, and in its second band the column where the window starts."""
+    first = window_dependent(image[0]).repeat(2, axis=0).repeat(2, axis=1)
+    return np.stack([first, np.full_like(first, tile.read.col_off)])
+
+
+@process(version="1", margin=20, align=28, fill="reflect")
+def not_blended(
+    image: Annotated[np.ndarray, Grey],
+) -> Annotated[np.ndarray, Raster(name="image", bands=["score"], dtype="float32")]:
+    """The same without blending: tiles are seen."""
+    return window_dependent(image[0])
+
+
+@process(version="1", blend=Blend(size=32, overlap=16))
+def blended_valid(
+    image: Annotated[np.ndarray, Grey],
+    valid: Annotated[np.ndarray, Raster(mask=True)],
+) -> Annotated[np.ndarray, Raster(name="image", bands=["score"], dtype="float32", nodata=-1)]:
+    """Give 1 where a pixel of a window is valid and bright, NaN or nodata where it is not."""
+    score = np.where(image[0] > 100, np.float32(1), np.float32(-1))
+    score[image[0] < 20] = np.nan
+    return np.where(valid, score, np.float32(-1))

@@ -71,6 +71,22 @@ def test_a_network_in_a_file_gives_the_untiled_pixels(
         assert np.array_equal(done.pixels("score"), untiled(model))
 
 
+def test_blended_windows_are_near_the_untiled_pixels(
+    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Away from the mirrored edge; a network that was exported for 256 x 256 pixels suffices."""
+    onnx.save(maker.u_net(256), tmp_path / "256.onnx")
+    monkeypatch.setenv("SEGMENTATION_MODEL", str(tmp_path / "256.onnx"))
+    scene = write_scene(tmp_path / "s.tif", PIXELS, names=("red", "nir"))
+    small, large = (
+        run_local(pipeline("segmentation_blended"), tmp_path / f"{n}", {"scene": scene}, tile=n)
+        for n in (192, 400)
+    )
+    error = (large.pixels("score") - untiled(maker.u_net()))[:, 40:-40, 40:-40]
+    assert small.sha256("score") == large.sha256("score")
+    assert np.abs(error).max() < 0.01  # windows side by side: 0.1
+
+
 def test_a_network_of_one_size_gives_the_pixels_of_any_size(
     maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
