@@ -22,39 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from tests.support.airflow_standalone import Airflow
-    from tests.support.conductor_workers import Desk
 
 DATA = Path(__file__).parents[1] / "data"
 REQUIREMENTS = ("processing-factory==1.7.2", "setuptools<80", "six")
-
-
-@pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """A real Airflow over the DAG files of the repository; 20 s to start, one for all tests."""
-    from tests.support.airflow_standalone import shared_airflow
-
-    with shared_airflow(tmp_path_factory.mktemp("airflow")) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def conductor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A real Conductor that knows our task types; 20 s to start, one for all tests.
-
-    PESTO_TEST_CONDUCTOR names the data folder of one that runs already.
-    """
-    from pesto_conductor.trial_server import borrowed, down
-    from tests.support.conductor_workers import Desk
-
-    named = os.environ.get("PESTO_TEST_CONDUCTOR")
-    folder = Path(named) if named else tmp_path_factory.mktemp("conductor")
-    with borrowed(folder):
-        desk = Desk(folder)
-        desk.register()
-        yield desk
-        if named is None:  # a test that starts a killed server again asks to keep it
-            down(folder)
 
 
 @pytest.fixture(scope="session")
