@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pesto_conductor.client import Conductor
-from pesto_conductor.provision import VERSION, java, server_jar, silent
+from pesto_conductor.provision import VERSION, java, server_jar, silent, unpacked
 from pesto_runtime.errors import InvalidInput, RunFailed, StoreRefused, Unreachable
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ def _is_only_user(lock: TextIOWrapper) -> bool:
 def _start(folder: Path, port: int, listener: DownloadListener) -> Server:
     """Start the process; it inherits a locked file, so the lock exists until the process ends."""
     port = _port(folder, port)
-    executable, jar = java(), server_jar(listener=listener)
+    executable = java()
+    jar = unpacked(server_jar(listener=listener), executable)
     (folder / "kept").unlink(missing_ok=True)  # of a server that was killed
     (folder / "tmp").mkdir(exist_ok=True)
     with (folder / "server.lock").open("w") as lock, log_of(folder).open("w") as log:
@@ -240,6 +241,7 @@ def _command(folder: Path, port: int, executable: Path, jar: Path) -> list[str]:
         str(executable),
         _HEAP,
         "-XX:-UsePerfData",
+        "-XX:TieredStopAtLevel=1",  # a trial is short: optimising costs more than it gains
         # Without these two options it writes to ~/worker-payload, and leaves folders in /tmp.
         f"-Duser.home={folder}",
         f"-Djava.io.tmpdir={folder / 'tmp'}",

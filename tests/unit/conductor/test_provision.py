@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_conductor.provision import java, server_jar, silent
+from pesto_conductor.provision import java, server_jar, silent, unpacked
 from pesto_runtime.errors import InvalidInput, StoreFailed, Unreachable
 
 if TYPE_CHECKING:
@@ -87,6 +87,34 @@ def test_no_file_remains_of_a_repository_that_does_not_respond(tmp_path: Path) -
     with pytest.raises(Unreachable, match="no route"):
         server_jar(tmp_path, sha256=SUM, fetch=fetch)
     assert not list(tmp_path.rglob("*.jar"))
+
+
+def fake_java(folder: Path, script: str) -> Path:
+    """A shell script in place of Java; the tests of a real server have the real one."""
+    path = folder / "java"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_jar_is_unpacked_once(tmp_path: Path) -> None:
+    """The second call finds the folder; what a killed one has left does not count."""
+    jar = tmp_path / "server.jar"
+    (tmp_path / "unpacking").mkdir()
+    (tmp_path / "unpacking" / "half").touch()
+    java = fake_java(tmp_path, f'echo x >> {tmp_path}/calls; mkdir "$6"; echo y > "$6/server.jar"')
+    found = {unpacked(jar, java) for _ in range(2)}
+    assert found == {tmp_path / "server" / "server.jar"}
+    assert (tmp_path / "calls").read_text() == "x\n"
+    assert [path.name for path in (tmp_path / "server").iterdir()] == ["server.jar"]
+
+
+def test_a_jar_that_cannot_be_unpacked_leaves_nothing(tmp_path: Path) -> None:
+    """The message has the reason."""
+    java = fake_java(tmp_path, 'mkdir "$6"; echo no space left >&2; exit 1')
+    with pytest.raises(StoreFailed, match=r"server.jar cannot be unpacked: no space left"):
+        unpacked(tmp_path / "server.jar", java)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["java", "lock"]
 
 
 @pytest.mark.parametrize(
