@@ -342,7 +342,7 @@ def test_results_go_after_their_time_and_their_key_is_free(tmp_path: Path) -> No
         server.over(job_id)
         assert server("GET", f"/jobs/{job_id}/results/name").text == "a"
         until(lambda: server("GET", f"/jobs/{job_id}/results").status_code == 410)
-        assert not list((tmp_path / "jobs" / "files").iterdir())
+        until(lambda: not list((tmp_path / "jobs" / "files").iterdir()))
         assert (server.job(job_id)["state"], server("GET", "/jobs").json()) == ("successful", {})
         again = server.submit(order(path), Idempotency_Key="k").json()["id"]
         assert server.over(again)["state"] == "successful"

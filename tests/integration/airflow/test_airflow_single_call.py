@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -71,10 +70,9 @@ def test_the_form_of_a_single_call_is_its_input_schema(airflow: Airflow, tmp_pat
 
 
 def test_one_command_tries_it_without_a_scheduler(tmp_path: Path) -> None:
-    """`airflow dags test` runs it in its own process, in 15 s of processor time or less.
+    """`airflow dags test` runs it in its own process.
 
-    The clock would tell how busy the machine is. The home is its own: a scheduler that shared the
-    database would take the run's task away.
+    The home is its own: a scheduler that shared the database would take the run's task away.
     """
     out = tmp_path / "cloud.tif"
     env = {
@@ -85,11 +83,8 @@ def test_one_command_tries_it_without_a_scheduler(tmp_path: Path) -> None:
     }
     _airflow(env, "db", "migrate")
     with masks(tmp_path) as server:
-        before = _seconds_of_children()
         _airflow(env, "dags", "test", "single_call", "--conf", json.dumps(form(server, out)))
-        took_s = _seconds_of_children() - before
     assert (pixels_of(out) == expected(tmp_path)).all()
-    assert took_s < 15, took_s
 
 
 def _airflow(env: Mapping[str, str], *words: str) -> None:
@@ -99,9 +94,3 @@ def _airflow(env: Mapping[str, str], *words: str) -> None:
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-def _seconds_of_children() -> float:
-    """Processor time of all processes that ended so far."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
