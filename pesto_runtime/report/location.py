@@ -101,10 +101,10 @@ def _length(metres: float) -> str:
 
 
 def degrees(value: float, sides: str) -> str:
-    """Format a longitude (`EW`) or a latitude (`NS`).
+    r"""Format a longitude (`EW`) or a latitude (`NS`).
 
-    >>> degrees(-74.3051703, "EW"), degrees(45.0, "NS")
-    ('74.3052° W', '45.0000° N')
+    >>> print(degrees(-74.3051703, "EW").replace("\N{NO-BREAK SPACE}", "_"))
+    74.3052°_W
     """
     return f"{abs(value):.4f}°\u00a0{sides[0] if value >= 0 else sides[1]}"
 
