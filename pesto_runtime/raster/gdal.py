@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # warnings.catch_warnings is not thread-safe: https://docs.python.org/3/library/warnings.html
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-CACHE_BYTES = 128 << 20
-"""GDAL's block cache in a worker: about two rows of blocks of a large scene."""
+CACHE_BYTES = 80 << 20
+"""Decoded blocks in a worker, in GDAL's cache and in ours: a row of blocks of a large scene."""
 _NOT_CACHED = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
 """Remote files whose bytes GDAL discards when they are closed. By default it keeps 16 MB of them
 per process, and returns them for another scene at the same URL:

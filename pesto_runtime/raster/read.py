@@ -13,6 +13,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import ImageReference, Scene, Selection, Window
 from pesto_runtime.errors import InvalidInput, RasterUnreadable
+from pesto_runtime.raster.block_cache import CellGrid
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import identity_of, local_path
 from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
@@ -113,6 +114,12 @@ class RasterReader:
             names, bands = tuple(bands), tuple(bands.values())
         numbers = bands and band_numbers(dataset.descriptions, bands, href=self.href)
         self.selection = Selection(bands=numbers, names=names, window=reference.window)
+
+    @property
+    def grid(self) -> CellGrid:
+        """The cells of the file, over the window that is used."""
+        height, width = self._dataset.block_shapes[0]
+        return CellGrid.of((width, height), self._window)
 
     @property
     def _numbers(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,9 @@ from pesto_runtime.contract import (
 )
 from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
 from pesto_runtime.pipeline import taken_type
+from pesto_runtime.raster.block_cache import BlockCache
 from pesto_runtime.raster.filling import extended
+from pesto_runtime.raster.gdal import CACHE_BYTES
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.read import RasterReader
@@ -158,7 +161,16 @@ class Sources:
                 scene.identity if scene else "",
                 scene.selection if scene else None,
             )
-            array = reader.read(window, bands=bands)
+            grid = reader.grid
+            if grid.is_aligned(window):
+                array = reader.read(window, bands=bands)
+            else:
+                array = decoded_blocks.read(
+                    (self.context.plan.run, name, bands),
+                    grid,
+                    window,
+                    read=partial(reader.read, bands=bands),
+                )
         except RasterUnreadable:
             # An open dataset has its header in memory: a retry must open the file again.
             _readers.close()
@@ -361,6 +373,9 @@ def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, flo
         return None
     return rescaled(scene.transform, float(scale.x), float(scale.y))
 
+
+decoded_blocks = BlockCache(CACHE_BYTES)
+"""Blocks that the windows of several tiles show, for all threads of the process."""
 
 _readers = ReaderCache()
 """Open rasters, one set per thread: GDAL datasets must not be used by two threads."""

@@ -30,6 +30,7 @@ from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, forget_run, is_blocked, load_context
+from pesto_runtime.run.inputs import decoded_blocks
 from pesto_runtime.run.ownership import claim, release
 from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import count_tiles, plan
@@ -99,6 +100,7 @@ class LocalEngine:
                 return _resume_or_run(planned, request, workspace, watcher)
             finally:
                 close_callers()
+                decoded_blocks.clear()
                 release(folder, planned.run, member=member)
 
 
@@ -199,7 +201,7 @@ class _LocalRun:
 
     def _fan_out(self, phase: int, numbers: set[int]) -> Iterator[int]:
         """Run chunks, and yield the number of each finished one."""
-        executor = self._workers.executor()
+        executor = self._workers.executor(len(numbers))
         try:
             waiting = {
                 executor.submit(
@@ -236,8 +238,8 @@ class _LocalRun:
 class ChunkWorkers(Protocol):
     """Workers of one kind: creates their executors, and collects their tile records."""
 
-    def executor(self) -> Executor:
-        """Create an executor for the chunks of a phase."""
+    def executor(self, chunks: int) -> Executor:
+        """Create an executor for so many chunks of a phase."""
 
     def run(self, chunk: Chunk) -> ChunkResult:
         """Run a chunk in a worker.
@@ -261,16 +263,19 @@ class ThreadWorkers:
     """Threads of this process: for code that releases the GIL, and for services."""
 
     count: int
+    _tiles_at_once: int = 1
     _records: list[TileRecord] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def executor(self) -> Executor:
-        """Create a pool of threads."""
+    def executor(self, chunks: int) -> Executor:
+        """Create a pool of threads; those that have no chunk of their own share its tiles."""
+        self._tiles_at_once = max(1, self.count // chunks)
         return ThreadPoolExecutor(self.count, thread_name_prefix="pesto")
 
     def run(self, chunk: Chunk) -> ChunkResult:
         """Run a chunk in the calling thread."""
-        return process(chunk, watch=TileObserver(self._records.append, self._stopped.is_set))
+        watch = TileObserver(self._records.append, self._stopped.is_set)
+        return process(chunk, watch=watch, threads=self._tiles_at_once)
 
     def new_records(self) -> list[TileRecord]:
         """Return the records of tiles that ended since the previous call."""

@@ -39,7 +39,7 @@ class ProcessWorkers:
         self._all: list[ChunkProcess] = []
         self._records: SimpleQueue[TileRecord] = SimpleQueue()
 
-    def executor(self) -> Executor:
+    def executor(self, _chunks: int) -> Executor:
         """Create a pool of threads, each of which waits for a process."""
         return ThreadPoolExecutor(self._count, thread_name_prefix="pesto")
 
