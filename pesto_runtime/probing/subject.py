@@ -14,6 +14,7 @@ from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.probing.data import ImageSpec
+from pesto_runtime.processor import encode_partial
 from pesto_runtime.raster.picking import picked_numbers
 from pesto_runtime.raster.read import read_image, read_scene
 from pesto_runtime.raster.scaling import scaled_image
@@ -90,11 +91,10 @@ class ProbedProcess:
 
     def partial(self, images: Images, *, window: Window, scene: tuple[int, int]
                 ) -> dict[str, JsonValue]:  # fmt: skip
-        """Return the partial of a reduce for a window, as JSON."""
+        """Return the partial of a reduce for a window, as JSON with arrays in base64."""
         with _quiet():
-            return self.caller.partial(
-                {**self.values, **images}, tile=self._tile(window=window, scene=scene)
-            )
+            place = self._tile(window=window, scene=scene)
+            return encode_partial(self.caller.partial({**self.values, **images}, tile=place))
 
     def _tile(self, *, window: Window, scene: tuple[int, int]) -> TileInfo:
         nodata = next(iter(self.specs.values())).nodata

@@ -246,11 +246,20 @@ def _sum(left: float, right: float) -> float:
 _NUMBERS: dict[str, Callable[..., object]] = {"sum": _sum, "min": min, "max": max}
 
 
-def _encode_array(key: str, value: np.ndarray) -> dict[str, JsonValue]:
+def plain_array(key: str, value: np.ndarray) -> np.ndarray:
+    """Return an array of a partial.
+
+    Raises:
+        ContractBroken: its elements are Python objects.
+    """
     if value.dtype.hasobject:
         raise ContractBroken(f"partial {key!r} is an array of objects; use numbers")
+    return value
+
+
+def _encode_array(key: str, value: np.ndarray) -> dict[str, JsonValue]:
     buffer = io.BytesIO()
-    np.save(buffer, value, allow_pickle=False)
+    np.save(buffer, plain_array(key, value), allow_pickle=False)
     return {"npy": base64.b64encode(buffer.getvalue()).decode("ascii")}
 
 

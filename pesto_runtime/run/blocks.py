@@ -1,7 +1,6 @@
 """Store the blocks, features and partials of a chunk, each as soon as it is complete.
 
-Tiles have any size, and blocks have a fixed one: this file assembles tiles into blocks. It does not
-compute tiles.
+This file does not compute tiles.
 """
 
 from __future__ import annotations
@@ -14,162 +13,31 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from pesto_runtime.contract import Window
-from pesto_runtime.errors import ContractBroken, Damaged, PestoError
+from pesto_runtime.errors import Damaged, PestoError
 from pesto_runtime.pipeline import VectorType
 from pesto_runtime.raster.block_codec import BlockCodec
+from pesto_runtime.run.assembling import Block, BlockAssembler
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
     block_name,
     feature_name,
     holed_name,
-    partial_name,
     unfinished_name,
 )
 from pesto_runtime.run.features import FeatureBlock, FeatureBlocks
 from pesto_runtime.run.inputs import Pixels, stage_array, tile_info
+from pesto_runtime.run.partials import PartialWriter, blocks_with_partials
 from pesto_runtime.run.tile import StageFailed
-from pesto_runtime.tiling import BlockIndex, Size, block_window, blocks_touching, scaled_window
+from pesto_runtime.tiling import BlockIndex, block_window, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from pesto_runtime.pipeline import BoundStage, PhaseStages
     from pesto_runtime.run.records import CostMeter
     from pesto_runtime.run.sampling import ChunkSamples
     from pesto_runtime.run.tile import TileOutput
-
-
-@dataclass
-class Block:
-    """A block during its assembly.
-
-    Attributes:
-        index: (row, col) in its raster's grid.
-        window: Its pixels.
-        pixels: Array (band, row, col).
-        missing: Windows without pixels so far; they do not overlap.
-        holes: Windows of tiles that failed.
-    """
-
-    index: BlockIndex
-    window: Window
-    pixels: np.ndarray
-    missing: tuple[Window, ...]
-    holes: tuple[Window, ...] = ()
-
-    @property
-    def has_hole(self) -> bool:
-        """Whether a tile of it failed."""
-        return bool(self.holes)
-
-    def lacks(self, window: Window) -> bool:
-        """Whether pixels of a window are missing."""
-        return any(window.intersection(each).pixels for each in self.missing)
-
-    def fill(self, window: Window) -> None:
-        """Record that a window has its pixels."""
-        self.missing = tuple(
-            rest for each in self.missing for rest in without(each, window.intersection(each))
-        )
-
-
-@dataclass
-class BlockAssembler:
-    """Assembles the blocks of one raster in one chunk.
-
-    Attributes:
-        name: The raster's reference.
-        size: Width and height of its grid.
-        wanted: Blocks to assemble; pixels of other blocks are dropped.
-        dtype: The dtype that the plan requires; empty if it is not known.
-        nodata: Fill value of holes; with None they are 0, and such a block is never published.
-        unfinished: Blocks of an earlier attempt with holes: only the holes are missing.
-    """
-
-    name: str
-    size: Size
-    wanted: set[BlockIndex]
-    dtype: str
-    nodata: float | None
-    unfinished: Mapping[BlockIndex, Block] = field(default_factory=dict)
-    _open: dict[BlockIndex, Block] = field(default_factory=dict)
-
-    def wants(self, window: Window) -> bool:
-        """Whether a wanted block lacks a pixel in the window."""
-        return any(
-            index in self.wanted
-            and (index not in self.unfinished or self.unfinished[index].lacks(window))
-            for index in blocks_touching(window)
-        )
-
-    def add(self, window: Window, pixels: np.ndarray) -> Iterator[Block]:
-        """Copy a tile's pixels (band, row, col) into blocks, and yield the complete blocks.
-
-        Raises:
-            ContractBroken: the pixels do not have the required dtype.
-        """
-        if self.dtype and pixels.dtype.name != self.dtype:
-            raise ContractBroken(
-                f"{self.name} must be {self.dtype} (an undeclared dtype is that of the stage's "
-                f"first image), got {pixels.dtype.name}"
-            )
-        for block, part in self._parts(window, pixels.shape[0], pixels.dtype):
-            source = part.relative_to(window)
-            block.pixels[(slice(None), *part.relative_to(block.window).slices)] = pixels[
-                (slice(None), *source.slices)
-            ]
-            yield from self._completed(block, part)
-
-    def add_hole(self, window: Window, *, bands: int) -> Iterator[Block]:
-        """Fill a failed tile's pixels with nodata, and yield the complete blocks."""
-        fill = 0 if self.nodata is None else self.nodata
-        for block, part in self._parts(window, bands, np.dtype(self.dtype or "uint8")):
-            hole = tuple(each for gap in block.missing if (each := part.intersection(gap)).pixels)
-            for each in hole:
-                block.pixels[(slice(None), *each.relative_to(block.window).slices)] = fill
-            block.holes += hole
-            yield from self._completed(block, part)
-
-    def _parts(self, window: Window, bands: int, dtype: np.dtype) -> Iterator[tuple[Block, Window]]:
-        for index in blocks_touching(window):
-            if index not in self.wanted:
-                continue
-            block = self._open.get(index)
-            if block is None:
-                place = block_window(index, self.size)
-                # Not zeroed: a block leaves only when every pixel is written or filled as a hole.
-                pixels = np.empty((bands, place.height, place.width), dtype)
-                block = self.unfinished.get(index) or Block(index, place, pixels, (place,))
-                self._open[index] = block
-            yield block, block.window.intersection(window)
-
-    def _completed(self, block: Block, part: Window) -> Iterator[Block]:
-        block.fill(part)
-        if not block.missing:
-            del self._open[block.index]
-            self.wanted.discard(block.index)
-            yield block
-
-
-def without(window: Window, hole: Window) -> Iterator[Window]:
-    """Yield the parts of a window around a hole inside it: above, left, right and below.
-
-    >>> [list(part) for part in without(Window(0, 0, 4, 4), Window(1, 1, 2, 2))]
-    [[0, 0, 4, 1], [0, 1, 1, 2], [3, 1, 1, 2], [0, 3, 4, 1]]
-    """
-    if not hole.pixels:
-        yield window
-        return
-    around = (
-        (window.col_off, window.row_off, window.col_stop, hole.row_off),
-        (window.col_off, hole.row_off, hole.col_off, hole.row_stop),
-        (hole.col_stop, hole.row_off, window.col_stop, hole.row_stop),
-        (window.col_off, hole.row_stop, window.col_stop, window.row_stop),
-    )
-    for left, top, right, bottom in around:
-        if right > left and bottom > top:
-            yield Window(left, top, right - left, bottom - top)
 
 
 @dataclass
@@ -183,6 +51,7 @@ class ChunkWriter:
         missing: Raster, vector, or reduce's id -> blocks (row, col) that are not in the store.
         assemblers: Raster -> its block assembler.
         collectors: Vector -> its collector of features.
+        partials: Reduce's id -> the writer of its partials.
         meter: Cost of the calls of the chunk.
         samples: Collects the samples of complete blocks, for the report.
         blocks: Number of blocks stored so far.
@@ -194,6 +63,7 @@ class ChunkWriter:
     missing: Mapping[str, set[BlockIndex]]
     assemblers: Mapping[str, BlockAssembler]
     collectors: Mapping[str, FeatureBlocks]
+    partials: Mapping[str, PartialWriter]
     meter: CostMeter
     samples: ChunkSamples
     blocks: int = 0
@@ -222,8 +92,8 @@ class ChunkWriter:
             for name in stages.writes
         }
         for stage in stages.reduces:
-            folder = f"partials/{context.plan.keys[stage.id]}"
-            missing[stage.id] = _missing(context, chunk, _first_raster(stage), folder)
+            expected = _expected(context, chunk, _first_raster(stage))
+            missing[stage.id] = expected - blocks_with_partials(context, stage.id, expected)
         wanted: dict[str, set[BlockIndex]] = {
             raster: set(missing[raster]) for raster in stages.writes if raster not in vectors
         }
@@ -234,9 +104,11 @@ class ChunkWriter:
         collectors = {
             name: FeatureBlocks(name, context.sizes[name], set(missing[name])) for name in vectors
         }
+        partials = {stage.id: PartialWriter(context, stage) for stage in stages.reduces}
         return cls(
-            context, stages.reduces, source_bands, missing, assemblers, collectors, meter, samples
-        )
+            context, stages.reduces, source_bands, missing, assemblers, collectors, partials, meter,
+            samples,
+        )  # fmt: skip
 
     @property
     def is_complete(self) -> bool:
@@ -283,6 +155,15 @@ class ChunkWriter:
             for block in self.assemblers[name].add_hole(window, bands=len(bands)):
                 self._store(name, block)
 
+    def flush(self) -> None:
+        """Store the partials that are still collected.
+
+        Raises:
+            StoreFailed: the store cannot be written.
+        """
+        for writer in self.partials.values():
+            writer.flush()
+
     def _store(self, name: str, block: Block) -> None:
         if block.has_hole and name in self.context.plan.keys:
             # With its pixels, the next attempt computes the failed tile alone, not the whole block.
@@ -326,9 +207,7 @@ class ChunkWriter:
         caller = planned_caller(self.context.plan, stage.stage.process)
         with self.meter.call(stage.id):
             partial = caller.partial(inputs, tile=tile)
-        self.context.store.put_json(
-            partial_name(self.context, stage.id, block.index), dict(partial)
-        )
+        self.partials[stage.id].add(block.index, partial)
 
 
 def save_unfinished(context: RunContext, raster: str, block: Block) -> None:
@@ -373,10 +252,14 @@ def _first_raster(stage: BoundStage) -> str:
     return str(next(iter(stage.rasters.values())))
 
 
+def _expected(context: RunContext, chunk: Window, raster: str) -> set[BlockIndex]:
+    """Return the blocks (row, col) of a raster in a chunk."""
+    return set(blocks_touching(scaled_window(chunk, context.grid_type(raster).scale)))
+
+
 def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> set[BlockIndex]:
     """Return the blocks of a chunk without an undamaged object `ROW/COL` in a folder."""
-    window = scaled_window(chunk, context.grid_type(raster).scale)
-    expected = set(blocks_touching(window))
+    expected = _expected(context, chunk, raster)
     stored = set()
     # Listed row by row: the whole raster may have many more objects than the chunk.
     for row in {row for row, _ in expected}:

@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+import numpy as np
+
 from pesto_runtime.contract import Description, Service
 from pesto_runtime.errors import PestoError, ProcessChanged, Unreachable
-from pesto_runtime.processor import check_outputs, encode_partial
+from pesto_runtime.processor import check_outputs, encode_partial, encode_value
+from pesto_runtime.processor.values import plain_array
 from pesto_runtime.run.builds import load_planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from pydantic import JsonValue
 
     from pesto_runtime.client.client import Client
     from pesto_runtime.contract import Plan, TileInfo
@@ -94,10 +95,8 @@ class Caller(Protocol):
             PestoError: the error of the process or of the service.
         """
 
-    def partial(
-        self, inputs: Mapping[str, object], *, tile: TileInfo | None
-    ) -> dict[str, JsonValue]:
-        """Return the partial of a reduce as JSON."""
+    def partial(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Return the partial of a reduce: arrays, which are the caller's own, and JSON values."""
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
         """Return the outputs for a folded partial."""
@@ -129,11 +128,14 @@ class LocalCaller:
         check_outputs(self.description, inputs, outputs)
         return outputs
 
-    def partial(
-        self, inputs: Mapping[str, object], *, tile: TileInfo | None
-    ) -> dict[str, JsonValue]:
-        """Return the partial of a reduce, in the form that HTTP would carry."""
-        return encode_partial(self.processor.partial(inputs, tile=tile))
+    def partial(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
+        """Return the partial of a reduce, with the values that HTTP would carry."""
+        return {
+            key: np.array(plain_array(key, value))
+            if isinstance(value, np.ndarray)
+            else encode_value(key, value)
+            for key, value in self.processor.partial(inputs, tile=tile).items()
+        }
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
         """Return the outputs for a folded partial."""
@@ -174,12 +176,10 @@ class RemoteCaller:
         check_outputs(self._description, inputs, outputs)
         return outputs
 
-    def partial(
-        self, inputs: Mapping[str, object], *, tile: TileInfo | None
-    ) -> dict[str, JsonValue]:
+    def partial(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the partial of a reduce."""
         with self._client() as client:
-            return encode_partial(client.process(inputs, tile=tile, partial=True))
+            return client.process(inputs, tile=tile, partial=True)
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
         """Return the outputs for a folded partial."""

@@ -190,6 +190,7 @@ def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
                 group = _block_group(context, run.stages)
                 _run_tiles(run, writer, tiles_of(chunk, tile, group=group))
         finally:
+            writer.flush()
             samples.save(context.store)
     run.blocks += writer.blocks
 

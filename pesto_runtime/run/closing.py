@@ -5,13 +5,12 @@ All of them are idempotent. They compute no blocks: missing blocks are reported 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.pipeline import VectorType, read_later
-from pesto_runtime.processor import decode_partial, encode_value, fold
+from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.class_table import classified
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import unchanged
@@ -30,7 +29,6 @@ from pesto_runtime.run.context import (
     is_blocked,
     load_context,
     missing_blocks,
-    partial_name,
     raster_name,
     scalars_name,
     stage_manifest_name,
@@ -40,6 +38,7 @@ from pesto_runtime.run.context import (
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.ownership import OwnerBeat
+from pesto_runtime.run.partials import folded_partial
 from pesto_runtime.run.product_blocks import product_blocks
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import complete, read_block_object, recorded_holes
@@ -154,18 +153,15 @@ def reduce(plan_href: str, stage_id: str) -> bool:
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
-    size = context.sizes[grid_of(context, stage_id)]
-    folded: dict[str, object] | None = None
-    for index in blocks_of(size):
-        try:
-            name = partial_name(context, stage_id, index)
-            document = json.loads(read_block_object(plan_href, stage_id, index, name))
-        except NotFound:
-            return False
-        partial = decode_partial(document if isinstance(document, dict) else {})
-        folds = stage.description.folds
-        folded = partial if folded is None else fold(folded, partial, folds)
-    _finish(context, stage, lambda caller: caller.finish(folded or {}))
+    blocks = list(blocks_of(context.sizes[grid_of(context, stage_id)]))
+    try:
+        partial = folded_partial(context, stage_id, blocks)
+    except Damaged:
+        complete(plan_href, stage_id, recorded_holes(plan_href))
+        partial = folded_partial(context, stage_id, blocks)
+    if partial is None:
+        return False
+    _finish(context, stage, lambda caller: caller.finish(partial))
     return True
 
 

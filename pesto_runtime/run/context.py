@@ -315,11 +315,6 @@ def feature_name(context: RunContext, vector: str, index: tuple[int, int]) -> st
     return f"features/{context.plan.keys[vector]}/{index[0]}/{index[1]}"
 
 
-def partial_name(context: RunContext, stage_id: str, index: tuple[int, int]) -> str:
-    """Return the name of a reduce's partial of a block (row, col)."""
-    return f"partials/{context.plan.keys[stage_id]}/{index[0]}/{index[1]}"
-
-
 def samples_folder(plan: Plan, raster: str) -> str:
     """Return the folder of the samples of a scene or of a raster, for the report."""
     key = plan.keys.get(raster)

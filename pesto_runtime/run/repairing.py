@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Chunk, Hole
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.run.chunk import process, tiles_at_once
-from pesto_runtime.run.context import folder_of, grid_of, holed_name, load_context
+from pesto_runtime.run.context import grid_of, holed_name, load_context, stored_blocks
+from pesto_runtime.run.partials import blocks_with_partials
 from pesto_runtime.run.result import entries
 from pesto_runtime.tiling import blocks_of, blocks_touching, scaled_window
 
@@ -105,8 +106,11 @@ def complete(plan_href: str, owner: str, holes: Sequence[Hole]) -> bool:
     failed = {
         index for hole in holes for index in blocks_touching(scaled_window(hole.window, scale))
     }
-    folder = folder_of(context, owner)
-    there = {tuple(map(int, n.rsplit("/", 2)[1:])) for n in context.store.names(folder)}
+    there = (
+        blocks_with_partials(context, owner)
+        if owner in context.stages
+        else stored_blocks(context, owner)
+    )
     lost = [
         index
         for index in blocks_of(size)

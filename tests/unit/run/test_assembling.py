@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken
-from pesto_runtime.run.blocks import Block, BlockAssembler, without
+from pesto_runtime.run.assembling import Block, BlockAssembler, without
 from pesto_runtime.tiling import blocks_of, blocks_touching, tiles_of, whole
 from tests.support.rasters import noise
 
