@@ -28,7 +28,7 @@ from pesto_runtime.pipeline import (
 )
 from pesto_runtime.run.pipeline_inputs import PipelineInputs, with_defaults, with_literal_images
 from pesto_runtime.run.services import read_document
-from pesto_runtime.tiling import tiles_of
+from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -222,7 +222,7 @@ def plan(
 
 def count_tiles(phase: Phase) -> int:
     """Return the number of tiles of a phase."""
-    return sum(1 for chunk in phase.chunks for _ in tiles_of(chunk, phase.tile))
+    return sum(tile_count(chunk, phase.tile) for chunk in phase.chunks)
 
 
 def _unidentified(scenes: Mapping[str, Scene]) -> Iterator[str]:

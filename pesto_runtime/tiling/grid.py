@@ -117,6 +117,15 @@ def tiles_of(chunk: Window, tile: Size, *, group: Size = (BLOCK, BLOCK)) -> Iter
                 yield Window(col_off, row_off, width, height).intersection(chunk)
 
 
+def tile_count(chunk: Window, tile: Size) -> int:
+    """Return the number of tiles into which `tiles_of` divides a chunk.
+
+    >>> tile_count(Window(0, 0, 5, 2), (3, 2))
+    2
+    """
+    return -(-chunk.width // tile[0]) * -(-chunk.height // tile[1])
+
+
 def _grouped(offsets: range, size: int) -> Iterator[tuple[int, ...]]:
     """Yield the offsets in groups that lie in the same block."""
     for _, found in groupby(offsets, key=lambda offset: offset // size):

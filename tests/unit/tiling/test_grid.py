@@ -21,6 +21,7 @@ from pesto_runtime.tiling import (
     covering_window,
     scaled_size,
     scaled_window,
+    tile_count,
     tile_quantum,
     tiles_of,
     whole,
@@ -56,6 +57,7 @@ def test_tiles_partition_a_chunk(size: Size, tile: Size, off: Size) -> None:
     """Every pixel of a chunk, wherever it lies, is in exactly one tile of at most the size."""
     chunk = Window(*off, *size)
     tiles = list(tiles_of(chunk, tile))
+    assert tile_count(chunk, tile) == len(tiles)
     assert (times_covered(size, [each.relative_to(chunk) for each in tiles]) == 1).all()
     assert all(0 < t.width <= tile[0] and 0 < t.height <= tile[1] for t in tiles)
     assert tiles == sorted(tiles, key=lambda each: (each.row_off, each.col_off))
