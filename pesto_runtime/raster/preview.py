@@ -345,7 +345,9 @@ def _encoded(drawn: _Drawn) -> bytes:
     count, height, width = bands.shape
     # The slower methods of WebP save a tenth of the bytes, and take three times as long.
     photo = {"driver": "WEBP", "QUALITY": _QUALITY, "METHOD": 0}
-    options = photo if drawn.is_photo and _has_webp() else {"driver": "PNG"}
+    # Deflate level 3 takes a seventh of the time of the default for a tenth more bytes.
+    entries = {"driver": "PNG", "ZLEVEL": 3}
+    options = photo if drawn.is_photo and _has_webp() else entries
     shape = {"width": width, "height": height, "count": count}
     try:
         with raster_settings(), MemoryFile() as memory:
