@@ -126,7 +126,7 @@ def blended(
         place: Place of the images in the scene.
 
     Raises:
-        InvalidInput: the tile does not start or end at a window.
+        InvalidInput: the images have several sizes, or the tile does not start at a window.
         ContractBroken: an output of a window does not fit the contract.
     """
     images = {
@@ -135,10 +135,18 @@ def blended(
         if isinstance(value := inputs.get(port.name), np.ndarray)
     }
     read, scale = place.read, image_scale(description)
+    for name, image in images.items():
+        if image.shape[1:] != (read.height, read.width):
+            raise InvalidInput(
+                f"{description.name}: {name!r} has {image.shape[1]} rows and {image.shape[2]} "
+                f"columns, and the first image {read.height} and {read.width}: give images of one "
+                "size"
+            )
     if any(number % blend.step for number in read):
         raise InvalidInput(
-            f"{description.name}: its windows start at multiples of {blend.step} pixels, and the "
-            f"tile is {list(read)}: omit the tile for a whole image"
+            f"{description.name} blends windows that start at multiples of {blend.step} pixels, "
+            f"and the tile {list(read)} does not: a call of a whole image needs no tile, and "
+            "`pesto probe` cannot measure such a process"
         )
     nodata = {port.name: port.raster.nodata for port in description.outputs if port.raster}
     means: dict[str, _Mean] = {}

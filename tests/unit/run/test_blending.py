@@ -136,8 +136,15 @@ def test_a_tile_that_splits_a_window_is_refused() -> None:
     processor = load_processor(f"{networks.__file__}:blended")
     read = Window(3, 0, 84, 56)
     tile = TileInfo(read=read, write=read, scene_size=(300, 300))
-    with pytest.raises(InvalidInput, match=r"multiples of 28 pixels, and the tile is \[3, 0"):
+    with pytest.raises(InvalidInput, match=r"multiples of 28 pixels, and the tile \[3, 0"):
         processor.run({"image": noise(84, 56)}, tile=tile)
+
+
+def test_images_of_two_sizes_are_refused() -> None:
+    """Both sizes are named."""
+    processor = load_processor(f"{networks.__file__}:blended_valid")
+    with pytest.raises(InvalidInput, match=r"'valid' has 20 rows and 30 columns"):
+        processor.run({"image": noise(84, 56), "valid": noise(30, 20)})
 
 
 def test_outputs_of_a_window_fit_the_contract(tmp_path: Path) -> None:
