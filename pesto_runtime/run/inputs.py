@@ -6,7 +6,6 @@ stage: `run/tile.py` does.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,77 +23,23 @@ from pesto_runtime.contract import (
     Window,
     parse_binding,
 )
-from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
-from pesto_runtime.pipeline import taken_type
-from pesto_runtime.raster.block_cache import BlockCache
+from pesto_runtime.errors import ContractBroken, RasterUnreadable
+from pesto_runtime.pipeline import RasterType, taken_type
 from pesto_runtime.raster.filling import extended
-from pesto_runtime.raster.gdal import CACHE_BYTES
-from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.image import rescaled
-from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.raster.scaling import physical
 from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
+from pesto_runtime.run.readers import decoded_blocks, readers
 from pesto_runtime.tiling import covering_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pesto_runtime.contract import Scene
-    from pesto_runtime.pipeline import BoundStage, RasterType
+    from pesto_runtime.pipeline import BoundStage
     from pesto_runtime.tiling import Size, StepWindows
-
-
-@dataclass
-class ReaderCache(threading.local):
-    """The open rasters of a thread, closed when the thread ends or starts another run.
-
-    Attributes:
-        run: Key of the run. It contains the identity of each scene: a scene that was replaced has
-            another key, and is opened again.
-    """
-
-    run: str = ""
-    _open: dict[tuple[str, Selection | None], RasterReader] = field(default_factory=dict)
-
-    def reader(
-        self, run: str, href: str, identity: str = "", selection: Selection | None = None
-    ) -> RasterReader:
-        """Return an open raster; of a local file, the one with the identity if that is not empty.
-
-        Args:
-            run: Key of the run.
-            href: The raster.
-            identity: Its identity in the plan.
-            selection: The bands and the window of it that are used.
-
-        Raises:
-            RasterUnreadable: it cannot be opened.
-            SceneChanged: it has another identity.
-        """
-        if run != self.run:
-            self.close()
-            self.run = run
-        key = (href, selection)
-        if key not in self._open:
-            reader = self._open[key] = RasterReader(href, selection)
-            if is_local(href):
-                # After opening: from here on the open file has this content, whatever its name
-                # refers to.
-                try:
-                    require_unchanged(href, identity)
-                except PestoError:
-                    self._open.pop(key)
-                    reader.close()
-                    raise
-        return self._open[key]
-
-    def close(self) -> None:
-        """Close all rasters of this thread."""
-        for reader in self._open.values():
-            reader.close()
-        self._open.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +100,7 @@ class Sources:
         bands = self.bands.get(name)
         try:
             scene = scene_of(self.context, name)
-            reader = _readers.reader(
+            reader = readers.reader(
                 self.context.plan.run,
                 self.href(name),
                 scene.identity if scene else "",
@@ -173,7 +118,7 @@ class Sources:
                 )
         except RasterUnreadable:
             # An open dataset has its header in memory: a retry must open the file again.
-            _readers.close()
+            readers.close()
             raise
         self.bytes_read += array.nbytes
         self.on_read(name, window, array)
@@ -206,12 +151,12 @@ def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray |
         return None
     scene = context.plan.scenes[source]
     try:
-        reader = _readers.reader(
+        reader = readers.reader(
             context.plan.run, scene.href, scene.identity, selection=scene.selection
         )
         return reader.mask(window)
     except RasterUnreadable:
-        _readers.close()  # as in `Sources.read`
+        readers.close()  # as in `Sources.read`
         raise
 
 
@@ -372,10 +317,3 @@ def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, flo
     if scene.transform is None:
         return None
     return rescaled(scene.transform, float(scale.x), float(scale.y))
-
-
-decoded_blocks = BlockCache(CACHE_BYTES)
-"""Blocks that the windows of several tiles show, for all threads of the process."""
-
-_readers = ReaderCache()
-"""Open rasters, one set per thread: GDAL datasets must not be used by two threads."""

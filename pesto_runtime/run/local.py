@@ -30,12 +30,12 @@ from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, forget_run, is_blocked, load_context
-from pesto_runtime.run.inputs import decoded_blocks
 from pesto_runtime.run.ownership import claim, release
 from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import count_tiles, plan
 from pesto_runtime.run.process_workers import ProcessWorkers
 from pesto_runtime.run.publishing import finish, finished_result, publish
+from pesto_runtime.run.readers import decoded_blocks, neighbours_first
 from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
@@ -208,7 +208,7 @@ class _LocalRun:
                     self._workers.run,
                     Chunk(plan=self._href, phase=phase, start=number, stop=number + 1),
                 ): number
-                for number in sorted(numbers)
+                for number in neighbours_first(self._context, phase, numbers)
             }
             yield from self._finished(waiting)
         except KeyboardInterrupt as error:

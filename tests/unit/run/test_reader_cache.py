@@ -9,7 +9,7 @@ import pytest
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import RasterUnreadable, SceneChanged
 from pesto_runtime.raster.identity import identity_of
-from pesto_runtime.run.inputs import ReaderCache
+from pesto_runtime.run.readers import ReaderCache
 from tests.support.rasters import noise, write_scene
 
 WHOLE = Window(0, 0, 40, 30)
