@@ -237,6 +237,11 @@ class Description:
         return _masks(self.inputs)
 
     @cached_property
+    def band_masks(self) -> frozenset[str]:
+        """Masks with one band for each band of their image."""
+        return frozenset(p.name for p in self.inputs if p.raster is not None and p.raster.per_band)
+
+    @cached_property
     def data_inputs(self) -> tuple[Port, ...]:
         """Input ports that take one image each, without masks."""
         return tuple(port for port in self.image_inputs if port.name not in self.masks)

@@ -131,6 +131,10 @@ class RasterContract(Value):
         description="Marks the valid pixels of another image input: true for the first one, or "
         "its name; one band of uint8, 0 for a pixel without data.",
     )
+    per_band: bool = Field(
+        default=False,
+        description="A mask has one band for each band of its image, and not one for all.",
+    )
     exactness: Literal["bitwise"] | Tolerance = "bitwise"
     tile: TileLimits | None = None
     memory: Memory | None = None
@@ -148,7 +152,9 @@ class RasterContract(Value):
     @classmethod
     def _fields_are_complete(cls, fields: object) -> object:
         if isinstance(fields, Mapping) and fields.get("mask"):
-            fields = {"bands": 1, "dtype": "uint8", **fields}
+            fields = {"dtype": "uint8", **fields}
+            if not fields.get("per_band"):
+                fields = {"bands": 1, **fields}
         if isinstance(fields, Mapping) and fields.get("nodata") == "inherit":
             return {name: value for name, value in fields.items() if name != "nodata"}
         return fields
@@ -216,8 +222,14 @@ class RasterContract(Value):
                 f"fill {self.fill!r} contradicts edge 'reflect', which mirrors pixels beyond the "
                 "scene: declare fill 'reflect', or edge 'clip'"
             )
-        if self.mask and (self.band_count != 1 or self.dtype != ("uint8",)):
-            raise ValueError("a mask is one band of uint8: remove `bands` and `dtype`")
+        bands = None if self.per_band else 1
+        if self.mask and (self.band_count != bands or self.dtype != ("uint8",)):
+            raise ValueError(
+                f"a mask is {'uint8' if self.per_band else 'one band of uint8'}: remove `bands` "
+                "and `dtype`"
+            )
+        if self.per_band and not self.mask:
+            raise ValueError("per_band is for a mask: declare `mask`, or remove it")
         if isinstance(self.fill, (int, float)):
             for dtype in self.dtype:
                 if reason := why_no_nodata(self.fill, dtype):

@@ -51,6 +51,7 @@ class Raster:
         align: Tile origins and sizes are multiples of it, pixels.
         mask: The parameter receives the valid pixels of another image as a bool array (row, col),
             True for valid: of the first image with `True`, or of the parameter that is named.
+        per_band: Masks only: the array is bool (band, row, col), for each band of the image.
         exactness: `bitwise`, or `{"rtol": …, "atol": …}`.
         tile: Tile sizes that it accepts: min, max, preferred, fixed; pixels.
         memory: Memory of one call: input_pixel, output_pixel, fixed; bytes.
@@ -71,6 +72,7 @@ class Raster:
     scale: float | str | Sequence[float | str] | Scale | None = None
     align: int | None = None
     mask: bool | str | None = None
+    per_band: bool = False
     exactness: Literal["bitwise"] | Mapping[str, float] | None = None
     tile: Mapping[str, int] | None = None
     memory: Mapping[str, float] | None = None
@@ -85,8 +87,10 @@ class Raster:
         """Fields of the raster contract that are not their defaults."""
         values = ((field, getattr(self, field.name)) for field in fields(self))
         found = {f.name: value for f, value in values if f.name != "name" and value != f.default}
-        # On the wire a mask is an image of one band.
-        return {"bands": 1, "dtype": "uint8", **found} if self.mask else found
+        # On the wire a mask is an image of one band, or of the bands of its image.
+        if self.mask:
+            found = {"dtype": "uint8", **found}
+        return {"bands": 1, **found} if self.mask and not self.per_band else found
 
     def contract(self) -> RasterContract:
         """Return the contract for the description.

@@ -36,6 +36,7 @@ from pesto_runtime.processor.values import (
     output_image,
     output_images,
     read_only,
+    received_mask,
     require_no_faults,
 )
 
@@ -242,7 +243,9 @@ def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterat
         faults = list(image_faults(pointer, value, port.raster))
         yield from faults
         if isinstance(value, np.ndarray) and not faults:
-            arguments[port.name] = read_only(value[0] != 0 if port.is_mask else value)
+            arguments[port.name] = read_only(
+                received_mask(value, port.raster) if port.is_mask else value
+            )
     elif isinstance(value, (list, tuple)):
         for index, each in enumerate(value):
             yield from image_faults(f"{pointer}/{index}", each, port.raster)

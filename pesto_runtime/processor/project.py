@@ -28,6 +28,7 @@ from pesto_runtime.processor.values import (
     image_faults,
     output_image,
     output_images,
+    received_mask,
     require_no_faults,
 )
 from pesto_runtime.schema import main_errors, surely_fits
@@ -153,7 +154,7 @@ class ProjectProcessor:
                 faults.extend(self._faults(port, inputs[port.name]))
                 values[port.name] = _input_value(port, inputs)
                 if port.name in self.description.masks:
-                    values[port.name] = np.asarray(inputs[port.name])[0] != 0
+                    values[port.name] = received_mask(np.asarray(inputs[port.name]), port.raster)
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:

@@ -68,6 +68,12 @@ def read_only(pixels: np.ndarray) -> np.ndarray:
     return view
 
 
+def received_mask(mask: np.ndarray, contract: RasterContract | None) -> np.ndarray:
+    """Return a mask (band, row, col) as a process receives it: bool (row, col), or per band."""
+    marks = np.asarray(mask != 0)
+    return marks if contract is not None and contract.per_band else marks[0]
+
+
 def image_faults(
     pointer: str, value: object, contract: RasterContract | None
 ) -> Iterator[BadField]:

@@ -52,21 +52,34 @@ def dataset_mask(dataset: DatasetReader, window: Window | None = None) -> np.nda
 
 
 def valid_pixels(
-    pixels: np.ndarray, *, nodata: float | None = None, mask: np.ndarray | None = None
+    pixels: np.ndarray,
+    *,
+    nodata: float | None = None,
+    mask: np.ndarray | None = None,
+    per_band: bool = False,
 ) -> np.ndarray:
     """Return the mask of an image, uint8 (1, row, col): 255 for a valid pixel, else 0.
+
+    With `per_band` it is (band, row, col): a band is not valid where it is nodata or NaN itself.
 
     Args:
         pixels: Array (band, row, col).
         nodata: Value of a pixel without data; None without one.
         mask: The mask of the dataset, bool (row, col), which replaces nodata; None without one.
+        per_band: Whether each band has its own.
     """
-    valid = np.ones(pixels.shape[1:], bool) if mask is None else mask
+    valid = np.ones(pixels.shape, bool) if mask is None else np.broadcast_to(mask, pixels.shape)
     if mask is None and nodata is not None and _is_value(nodata, pixels.dtype):
-        valid = (pixels != np.asarray(nodata).astype(pixels.dtype)).any(axis=0)
-    if pixels.dtype.kind in "fc":
-        valid = valid & ~np.isnan(pixels).all(axis=0)
-    return (valid * np.uint8(VALID))[np.newaxis]
+        valid = np.asarray(pixels != np.asarray(nodata).astype(pixels.dtype))
+    has_number = ~np.isnan(pixels) if pixels.dtype.kind in "fc" else None
+    if not per_band:
+        valid = np.asarray(valid.any(axis=0, keepdims=True))
+        has_number = (
+            None if has_number is None else np.asarray(has_number.any(axis=0, keepdims=True))
+        )
+    if has_number is not None:
+        valid = valid & has_number
+    return valid * np.uint8(VALID)
 
 
 def add_masks(
@@ -90,7 +103,8 @@ def add_masks(
         if nodata is None and port is not None and port.raster is not None:
             nodata = port.raster.nodata
         mask = image.mask if image is not None else None
-        found[name] = valid_pixels(pixels, nodata=nodata, mask=mask)
+        per_band = name in description.band_masks
+        found[name] = valid_pixels(pixels, nodata=nodata, mask=mask, per_band=per_band)
     return found
 
 

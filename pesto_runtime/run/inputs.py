@@ -211,7 +211,8 @@ def stage_array(
     if port in stage.masks:
         nodata = contract.nodata if source.nodata is None else source.nodata
         mask = dataset_mask(context, name, pixels.window)
-        picked = valid_pixels(picked, nodata=nodata, mask=mask)
+        per_band = port in stage.description.band_masks
+        picked = valid_pixels(picked, nodata=nodata, mask=mask, per_band=per_band)
     elif contract.scaled:
         values = source.picked([number - 1 for number in bands]).values if bands else source.values
         picked = physical(picked, values, source.nodata)

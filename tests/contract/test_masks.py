@@ -126,6 +126,29 @@ def test_a_run_and_one_call_find_the_pixels_that_rasterio_finds(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_each_band_may_have_its_own_mask(tmp_path: Path, kind: str) -> None:
+    """In a run, in one call, in a service: the masks that rasterio reads by band, and no NaN."""
+    path = scene(tmp_path, kind)
+    with rasterio.open(path) as dataset:
+        pixels, expected = dataset.read(), dataset.read_masks() != 0
+    if pixels.dtype.kind == "f":
+        expected &= ~np.isnan(pixels)
+    if kind == "alpha":  # a mask of the dataset is that of all bands, the alpha band too
+        expected[1] = expected[0]
+    target = f"{masked.__file__}:shown_per_band"
+    for tile in (32, 1024):
+        done = run(pipeline("shown_per_band"), tmp_path / str(tile), path, tile=tile)
+        assert np.array_equal(done.pixels(), expected)
+    call_once(target, {"image": str(path)}, keep={"image": tmp_path / "o.tif"})
+    assert np.array_equal(pixels_of(tmp_path / "o.tif"), expected)
+    if kind == "every band":
+        assert (expected.any(axis=0) != expected.all(axis=0)).any()
+        with served(target, "--allow", str(tmp_path)) as url, Client(url) as client:
+            answer = client.process({"image": path.as_uri()})["image"]
+        assert np.array_equal(np.asarray(answer), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_service_makes_the_mask_that_a_request_does_not_have(
     service: tuple[str, Path], kind: str
 ) -> None:

@@ -25,6 +25,16 @@ def shown(valid: Valid, image: Any) -> Annotated[
     return valid.astype(np.uint8)
 
 
+@process(version="1", margin=0)
+def shown_per_band(
+    image: Any, valid: Annotated[np.ndarray, Raster(mask=True, per_band=True)]
+) -> Annotated[np.ndarray, Raster(name="image", dtype="uint8", nodata=None)]:
+    """The masks of all bands as a picture."""
+    if valid.dtype != bool or valid.shape != image.shape:
+        raise ValueError(f"mask {valid.dtype} {valid.shape} of an image {image.shape}")
+    return valid.astype(np.uint8)
+
+
 @process(version="1", margin=2)
 def eroded(
     image: Annotated[np.ndarray, Raster()], valid: Valid
