@@ -27,7 +27,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from pesto_runtime.contract import BLOCK, PRODUCT_FORMAT
+from pesto_runtime.contract import BLOCK, PRODUCT_FORMAT, Compression
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.raster.block_codec import BlockTable, block_table, creation_options
 from pesto_runtime.raster.gdal import raster_settings
@@ -57,6 +57,7 @@ class Layout:
         georeference: Position and dataset tags.
         bands: Facts of every band; empty for none.
         has_mask: Whether the product has a mask: an image of one bit after the first one.
+        compression: Codec and level of its blocks.
     """
 
     width: int
@@ -67,6 +68,7 @@ class Layout:
     georeference: Georeference = Georeference()
     bands: tuple[BandFacts, ...] = ()
     has_mask: bool = False
+    compression: Compression = Compression()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Product:
 def product_header(layout: Layout) -> bytes:
     """Return the part of the file before its blocks, as GDAL writes it."""
     raw = layout.width * layout.height * layout.count * np.dtype(layout.dtype).itemsize
-    options = creation_options(layout.dtype)
+    options = creation_options(layout.dtype, layout.compression)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
         with memory.open(
             width=layout.width,
@@ -309,8 +311,10 @@ def _is_there(file: BinaryIO, entry: _Entry) -> bool:
     return hashlib.sha256(file.read(entry.size)).hexdigest() == entry.sha256
 
 
-def write_cog(source: Path, path: Path) -> None:
+def write_cog(source: Path, path: Path, compression: Compression = Compression()) -> None:
     """Write a cloud-optimised copy of a product; if that fails, no file remains.
+
+    Its blocks are compressed by GDAL, which has no deflate level 6, and writes level 7 for it.
 
     Raises:
         StoreFailed: the disk is full, or the folder is not writable.
@@ -321,8 +325,8 @@ def write_cog(source: Path, path: Path) -> None:
                 source,
                 path,
                 driver="COG",
-                compress="DEFLATE",
-                level=6,
+                compress=compression.codec,
+                **_cog_level(compression),
                 predictor="YES",
                 blocksize=BLOCK,
                 overviews="AUTO",
@@ -338,6 +342,13 @@ def write_cog(source: Path, path: Path) -> None:
         if path.is_file():
             path.unlink()
         raise StoreFailed(f"{path}: {reason}") from error
+
+
+def _cog_level(compression: Compression) -> dict[str, int]:
+    """Return GDAL's level: libtiff gives libdeflate's levels 7 to 10 the numbers 6 to 9."""
+    is_shifted = compression.codec == "deflate" and compression.level in range(7, 10)
+    level = compression.level - is_shifted
+    return {"level": level} if level else {}
 
 
 def _read_last_block(path: Path) -> None:

@@ -316,6 +316,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
         ),
         # An alpha band that is among the bands marks valid pixels itself.
         has_mask=bool(planned.mask) and all(each.colour != "alpha" for each in of_scene),
+        compression=context.plan.compression,
     )
 
 

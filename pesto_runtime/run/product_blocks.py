@@ -66,12 +66,12 @@ def _mask_blocks(
                 # The mask replaces nodata, so it must show the pixels of a hole too.
                 data = _holed_block(context, raster, layout, index)
                 valid = valid & _filled(data, layout)[: window.height, : window.width]
-            yield compress_mask(valid)
+            yield compress_mask(valid, layout.compression)
 
 
 def _filled(data: bytes, layout: Layout) -> np.ndarray:
     """Return which pixels (row, col) of a compressed block are not nodata."""
-    pixels = BlockCodec(layout.count, layout.dtype).decompress(data)
+    pixels = BlockCodec(layout.count, layout.dtype, layout.compression).decompress(data)
     if layout.nodata is not None and np.isnan(layout.nodata):
         return np.asarray(~np.isnan(pixels).all(axis=0))
     return np.asarray((pixels != layout.nodata).any(axis=0))
@@ -89,5 +89,5 @@ def _holed_block(context: RunContext, raster: str, layout: Layout, index: BlockI
 def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
     window = block_window(index, (layout.width, layout.height))
     shape = (layout.count, window.height, window.width)
-    codec = BlockCodec(layout.count, layout.dtype)
+    codec = BlockCodec(layout.count, layout.dtype, layout.compression)
     return codec.compress(np.full(shape, layout.nodata, layout.dtype))

@@ -251,7 +251,7 @@ def _output(
         digest, size = mosaicked.product.sha256, mosaicked.product.size
         if as_cog:
             plain = part.rename(workspace / f"{name}.plain.tif")
-            write_cog(plain, part)
+            write_cog(plain, part, context.plan.compression)
             plain.unlink()
             digest, size = file_sha256(part)
         entry: dict[str, JsonValue] = {
