@@ -157,9 +157,7 @@ def _written(
         if len(entries) != header.total:
             raise StoreFailed(f"{path}: {len(entries)} blocks for a file of {header.total}")
         final = header.filled([entry.size for entry in entries])
-        file.seek(0)
-        file.write(final)
-        file.flush()
+        _fill(file, final)
         hashed = digest.result if final == expected else lambda: file_sha256(part)[0]
         sha256 = pool.submit(hashed)
         os.fsync(file.fileno())  # while the last bytes are hashed
@@ -299,6 +297,13 @@ def _append(
             unsynced = 0
     digest.add(batch)
     return entries
+
+
+def _fill(file: BinaryIO, header: bytes) -> None:
+    """Write the header with the complete table; all other bytes of the file are there."""
+    file.seek(0)
+    file.write(header)
+    file.flush()
 
 
 def _after(blocks: Iterable[bytes], done: list[_Entry]) -> Iterator[bytes]:
