@@ -19,7 +19,7 @@ PROFILE = {
     "blockxsize": BLOCK,
     "blockysize": BLOCK,
     "compress": "deflate",
-    "zlevel": 6,
+    "zlevel": 4,
     "predictor": 2,
     "interleave": "pixel",
 }

@@ -67,7 +67,7 @@ def _machine() -> str:
 
 def _conditions(results: Results) -> str:
     return f"""\
-Scenes of {results.size} x {results.size} pixels, uint16, blocks 512, deflate 6, predictor 2;
+Scenes of {results.size} x {results.size} pixels, uint16, blocks 512, deflate 4, predictor 2;
 scenes and products compress 2:1. {WORKERS} workers, page cache warm. Contestants run in turns, each
 in a new process, {results.rounds} timed rounds; ratios are within a round: median (min-max).
 

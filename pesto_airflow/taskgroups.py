@@ -56,6 +56,8 @@ class GroupSettings(TypedDict, total=False):
     """Output name -> Asset; by default `PIPELINE.OUTPUT` for each."""
     report: ReportForm
     """What `report.html` has of the products: `links` or `embed`; `none` for no report."""
+    compress: str
+    """Codec and level of image outputs: `deflate`, `deflate:9`, `zstd`, `zstd:12` or `none`."""
     as_cog: bool
     """Whether image outputs become cloud-optimised GeoTIFFs."""
     keep: bool
@@ -79,6 +81,7 @@ DEFAULTS: GroupSettings = {
     "max_active_tasks": None,
     "assets": None,
     "report": "links",
+    "compress": "deflate",
     "as_cog": False,
     "keep": False,
     "take_over": False,
@@ -139,6 +142,7 @@ def pesto_pipeline(
             take_over=chosen["take_over"],
             replace=chosen["replace"],
             report=chosen["report"],
+            compress=chosen["compress"],
         )
         last: RunOperator = planned
         for phase in known.phases:

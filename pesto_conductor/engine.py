@@ -175,7 +175,7 @@ def _planned(request: RunRequest, services: Services, inputs: PipelineInputs) ->
     store = run_store(folder, request.store)
     planned = plan(
         request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
-        patience_s=request.patience_s, report=request.report,
+        patience_s=request.patience_s, report=request.report, compress=request.compress,
     )  # fmt: skip
     return planned.plan
 
@@ -225,6 +225,7 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "patience": request.patience_s,
         "holes": "keep",  # as the local engine: a run with holes is PARTIAL, not failed
         "report": request.report,
+        "compress": request.compress,
         "as_cog": request.as_cog,
         "keep": request.keep,
         "take_over": request.take_over,

@@ -54,6 +54,10 @@ class PlanInput(ClosedValue):
     report: Literal["links", "embed", "none"] | None = Field(
         default=None, description="What `report.html` has of the products; `none`: no report."
     )
+    compress: str | None = Field(
+        default=None,
+        description="Codec of image outputs: deflate[:1-12] (default), zstd[:1-22] or none.",
+    )
     holes: Holes | None = Field(
         default=None, description="As in `pesto_process`, for all chunks of the plan."
     )

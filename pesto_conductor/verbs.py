@@ -99,6 +99,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         folder=folder,
         patience_s=60.0 if request.patience is None else request.patience,
         report=request.report or "links",
+        compress=request.compress or "deflate",
     )
     for warning in planned.plan.warnings:
         task.log(warning)

@@ -53,6 +53,10 @@ _PLAN_SETTINGS: dict[str, Document] = {
         "enum": ["links", "embed", "none"],
         "description": "What report.html has of the products; none: no report.",
     },
+    "compress": {
+        "type": "string",
+        "description": "Codec of image outputs: deflate[:1-12] (default), zstd[:1-22] or none.",
+    },
     "holes": {
         "enum": ["fail", "keep"],
         "description": "After a failed tile: fail the task, or complete a PARTIAL run.",

@@ -51,6 +51,7 @@ class RunRequest:
         verify_tiles: Number of random tiles that are computed again with a doubled margin.
         report: What `report.html` has of the products: `links`, or `embed` for their bytes; `none`
             for no report.
+        compress: Codec and level of image outputs, as `Compression.parse` reads them.
     """
 
     pipeline: Pipeline
@@ -72,6 +73,7 @@ class RunRequest:
     patience_s: float = 60.0
     verify_tiles: int = 0
     report: ReportForm = "links"
+    compress: str = "deflate"
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,19 @@ class Store:
         Raises:
             StoreFailed: the store does not respond.
         """
+        return (name for name, _ in self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield name and bytes, without the checksum, of all non-empty objects below a folder.
+
+        Raises:
+            StoreFailed: the store does not respond.
+        """
         try:
             for batch in self._objects.list(prefix.rstrip("/") + "/"):
-                yield from (entry["path"] for entry in batch if entry["size"])
+                for entry in batch:
+                    if entry["size"]:
+                        yield entry["path"], entry["size"] - _SEAL_BYTES
         except (BaseError, OSError) as error:
             raise StoreFailed(f"{self.href(prefix)}: {_reason(error)}") from error
 

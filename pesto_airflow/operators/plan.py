@@ -55,6 +55,7 @@ class PestoPlanOperator(RunOperator):
         take_over: Whether the folder is taken from a run that still owns it.
         replace: Whether the finished result of another pipeline or scene is overwritten.
         report: What `report.html` has of the products: `links` or `embed`; `none` for no report.
+        compress: Codec and level of image outputs, as `Compression.parse` reads them.
         kwargs: Arguments of every operator.
     """
 
@@ -84,6 +85,7 @@ class PestoPlanOperator(RunOperator):
         take_over: bool = False,
         replace: bool = False,
         report: ReportForm = "links",
+        compress: str = "deflate",
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -104,7 +106,10 @@ class PestoPlanOperator(RunOperator):
         self.patience = patience
         self.take_over = take_over
         self.replace = replace
+        from pesto_runtime.contract import Compression
+
         self.report = report
+        self.compress = str(Compression.parse(compress))
 
     @property
     def href(self) -> XComArg:
@@ -181,6 +186,7 @@ class PestoPlanOperator(RunOperator):
             patience_s=self.patience,
             folder=folder,
             report=self.report,
+            compress=self.compress,
         )
         return planned.plan
 

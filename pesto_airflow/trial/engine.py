@@ -139,6 +139,7 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         patience_s=request.patience_s,
         folder=request.folder.resolve(),
         report=request.report,
+        compress=request.compress,
     )
     return services, planned.plan
 
@@ -247,6 +248,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "workers": request.workers,
         "patience": request.patience_s,
         "report": request.report,
+        "compress": request.compress,
         "as_cog": request.as_cog,
         "keep": request.keep,
         "take_over": request.take_over,

@@ -57,6 +57,10 @@ AreaText: TypeAlias = Annotated[
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Compress: TypeAlias = Annotated[
+    str,
+    typer.Option(help="Codec of image outputs: deflate[:1-12], zstd[:1-22] or none."),
+]
 Tile: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Chunks at once.")]
 MaxTasks: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Most chunks per phase.")]

@@ -19,6 +19,7 @@ from pesto_runtime.cli.options import (
     AreaText,
     AsJson,
     CatalogPath,
+    Compress,
     Drivers,
     InputTexts,
     MaxTasks,
@@ -117,6 +118,7 @@ def plan(
     window: WindowText = None,
     aoi: AreaText = None,
     driver: Drivers = None,
+    compress: Compress = "deflate",
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
@@ -136,7 +138,7 @@ def plan(
         found = resolve_services(model, base=source.base, options=service or [], catalog=services)
         given = restricted(model, found, texts, window=window, area=aoi)
         values = read_inputs(model, found, given)
-        planned = plan(model, found, values, store="file:///", sizing=sizing)
+        planned = plan(model, found, values, store="file:///", sizing=sizing, compress=compress)
     if as_json:
         document = planned.plan.model_dump(mode="json")
         document["estimates"] = [asdict(each) for each in planned.estimates]
@@ -234,10 +236,12 @@ def run(
             help="What report.html has of the products: links, or small files themselves."
         ),
     ] = ReportFiles.links,
+    compress: Compress = "deflate",
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline or one process over a scene; the same command resumes an interrupted run."""
+    from pesto_runtime.contract import Compression
     from pesto_runtime.engines import RunRequest, load_engine
     from pesto_runtime.progress_display import terminal_progress
     from pesto_runtime.run.pipeline_inputs import restricted
@@ -273,6 +277,7 @@ def run(
         take_over=take_over,
         verify_tiles=verify,
         report="none" if no_report else report.value,
+        compress=str(Compression.parse(compress)),
     )
     hidden = as_json or not sys.stderr.isatty()
     show_warnings(source.remarks)

@@ -13,6 +13,7 @@ from pesto_runtime.contract.call import (
     bad_fields,
 )
 from pesto_runtime.contract.classification import RasterClass
+from pesto_runtime.contract.compression import Compression
 from pesto_runtime.contract.description import (
     Description,
     DescriptionDocument,
@@ -61,6 +62,7 @@ __all__ = [
     "Change",
     "Chunk",
     "ChunkResult",
+    "Compression",
     "Description",
     "DescriptionDocument",
     "Fill",

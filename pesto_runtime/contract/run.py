@@ -7,11 +7,12 @@ from typing import Literal, TypeAlias
 from pydantic import Field, JsonValue
 
 from pesto_runtime.contract.base import BandValues, ClosedValue, Nodata
+from pesto_runtime.contract.compression import Compression
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import reason_of
 
-PRODUCT_FORMAT = 2
+PRODUCT_FORMAT = 3
 """Version of the byte layout of products; part of every block key."""
 
 BLOCK = 512
@@ -147,6 +148,7 @@ class Plan(ClosedValue):
         folder: Href of the output folder that the run owns; empty for a plan of no run.
         patience_s: Seconds to wait for a service that restarts or does not respond.
         report: Whether `report.html` has links to the products, their bytes, or is not written.
+        compress: Codec and level of the blocks, as `Compression.parse` reads them.
     """
 
     format: Literal[1] = 1
@@ -162,6 +164,12 @@ class Plan(ClosedValue):
     folder: str = ""
     patience_s: float = Field(default=60.0, ge=0)
     report: ReportForm = "links"
+    compress: str = str(Compression())
+
+    @property
+    def compression(self) -> Compression:
+        """Codec and level of the blocks of all rasters."""
+        return Compression.parse(self.compress)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -9,7 +9,16 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import PRODUCT_FORMAT, Phase, Pipeline, Plan, Reference, Scene, Service
+from pesto_runtime.contract import (
+    PRODUCT_FORMAT,
+    Compression,
+    Phase,
+    Pipeline,
+    Plan,
+    Reference,
+    Scene,
+    Service,
+)
 from pesto_runtime.errors import GridMismatch, InvalidInput
 from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
 from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 _SAME_PIXEL = 1e-3  # pixels
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913  # the parts of a plan
     pipeline: Pipeline,
     checked: Checked,
     services: Mapping[str, Service],
@@ -37,6 +46,7 @@ def make_plan(
     store: str,
     sizing: Sizing,
     run_id: str,
+    compression: Compression = Compression(),
 ) -> Plan:
     """Plan a run.
 
@@ -49,6 +59,7 @@ def make_plan(
         store: Base href of the run store.
         sizing: Workers, memory and limits; decides cost, never bytes.
         run_id: An id that no other run has; part of the keys of scenes without identity.
+        compression: Codec and level of blocks; part of their keys.
 
     Raises:
         InvalidPipeline: the check found errors.
@@ -58,7 +69,14 @@ def make_plan(
     checked.require(pipeline.name)
     size = common_size(scenes)
     _require_one_grid(checked, size)
-    keys = value_keys(checked.stages, services, scenes=scenes, parameters=parameters, run_id=run_id)
+    keys = value_keys(
+        checked.stages,
+        services,
+        scenes=scenes,
+        parameters=parameters,
+        run_id=run_id,
+        compression=compression,
+    )
     remote = {name for name, service in services.items() if service.is_remote}
     return Plan(
         run=run_key(pipeline.outputs, keys),
@@ -72,6 +90,7 @@ def make_plan(
             for stages in phases_of(checked.stages, pipeline.outputs.values())
         ),
         store=store,
+        compress=str(compression),
     )
 
 
@@ -214,6 +233,7 @@ def value_keys(
     scenes: Mapping[str, Scene],
     parameters: Mapping[str, JsonValue],
     run_id: str,
+    compression: Compression,
 ) -> dict[str, str]:
     """Return the key of every input, every stage (by id) and every output (by reference).
 
@@ -233,6 +253,7 @@ def value_keys(
         inputs = {port: keys[str(reference)] for port, reference in bound.items()}
         keys[stage.id] = _hash(
             PRODUCT_FORMAT,
+            str(compression),
             services[stage.stage.process].build,
             stage.description.digest,
             inputs,

@@ -1,23 +1,27 @@
-"""Compress product blocks with GDAL, and find the table of block offsets and sizes in a TIFF.
+"""Compress product blocks to the bytes that GDAL writes, and find the block table in a TIFF.
 
-Of the format, this file reads only that table, in little-endian classic TIFF and BigTIFF
-(https://libtiff.gitlab.io/libtiff/specification/bigtiff.html). Products are written in `product`.
+Predictors are numpy's arithmetic, codecs are libdeflate and zstd; GDAL only writes the header, in
+`product`. Of the format, this file reads only the table of block offsets and sizes, in
+little-endian classic TIFF and BigTIFF (https://libtiff.gitlab.io/libtiff/specification/bigtiff.html).
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import deflate
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
-from rasterio.transform import Affine
 
-from pesto_runtime.contract import BLOCK
+from pesto_runtime.contract import BLOCK, Compression
 from pesto_runtime.errors import StoreFailed
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,29 +30,31 @@ if TYPE_CHECKING:
 PLAIN_COLOURS = {"photometric": "MINISBLACK", "alpha": "NO"}
 """GDAL's options against its guess that 3 bands of uint8 are RGB, and 4 RGBA."""
 
-_LEVEL = 6
-_ANY_TRANSFORM = Affine.scale(2, -2)  # without one, rasterio warns: NotGeoreferencedWarning
 _OFFSETS, _SIZES = 324, 325  # tags TileOffsets and TileByteCounts
 _FORMATS = {4: "I", 16: "Q"}  # types LONG and LONG8
 _BIG = 43  # version number of BigTIFF; 42 in classic TIFF
+_HORIZONTAL, _FLOATING_POINT = 2, 3  # values of the tag Predictor; 1 is none
 
 
-def creation_options(dtype: str) -> Mapping[str, object]:
-    """Return GDAL's options for a product of this dtype: blocks, codec, predictor, interleave."""
-    kind = np.dtype(dtype).kind
+def creation_options(dtype: str, compression: Compression) -> Mapping[str, object]:
+    """Return GDAL's options for the header of a product of this dtype; a header has no level."""
     return {
         "driver": "GTiff",
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
-        "compress": "deflate",
-        "zlevel": _LEVEL,
-        # 3 for floats, 2 for integers, 1 (none) for complex numbers
-        "predictor": {"f": 3, "c": 1}.get(kind, 2),
+        "compress": compression.codec,
+        "predictor": _predictor(dtype, compression),
         "interleave": "pixel",
         "num_threads": 1,
         **PLAIN_COLOURS,
     }
+
+
+def _predictor(dtype: str, compression: Compression) -> int:
+    if compression.codec == "none":
+        return 1
+    return {"f": _FLOATING_POINT, "c": 1}.get(np.dtype(dtype).kind, _HORIZONTAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +64,32 @@ class BlockCodec:
     Attributes:
         count: Number of bands.
         dtype: The dtype of all bands.
+        compression: Codec and level.
     """
 
     count: int
     dtype: str
+    compression: Compression = Compression()
 
     def compress(self, block: np.ndarray) -> bytes:
-        """Compress one block to the bytes that GDAL writes into a product.
+        """Compress one block; its deflate bytes at level 7 are those of GDAL's default level.
 
         Args:
             block: Array (band, row, col) of this dtype; at the far edges of the grid it may be
                 smaller than 512 x 512, and is padded with 0.
         """
         _, rows, cols = block.shape
-        if (rows, cols) != (BLOCK, BLOCK):
-            padded = np.zeros((self.count, BLOCK, BLOCK), self.dtype)
-            padded[:, :rows, :cols] = block
-            block = padded
-        data = self._file_of(block)
-        table = block_table(data)
-        (offset,), (size,) = table.offsets.unpack(data), table.sizes.unpack(data)
-        return data[offset : offset + size]
-
-    def _file_of(self, block: np.ndarray) -> bytes:
-        """Return a file of one block: its only block has the bytes that it has in any file."""
-        with MemoryFile() as memory:
-            with memory.open(
-                width=BLOCK,
-                height=BLOCK,
-                count=self.count,
-                dtype=self.dtype,
-                transform=_ANY_TRANSFORM,
-                **creation_options(self.dtype),
-            ) as dataset:
-                dataset.write(block)
-            return bytes(memory.getbuffer())
+        pixels = np.zeros((BLOCK, BLOCK, self.count), self._stored)
+        pixels[:rows, :cols] = np.moveaxis(block, 0, -1)
+        predictor = _predictor(self.dtype, self.compression)
+        if predictor == _HORIZONTAL:
+            pixels[:, 1:] -= pixels[:, :-1]
+        elif predictor == _FLOATING_POINT:
+            # Of each row the most significant bytes of all values, then the next ones, and so on.
+            planes = np.moveaxis(self._bytes(pixels), -1, 1)[:, ::-1]
+            pixels = np.ascontiguousarray(planes).reshape(BLOCK, -1, self.count)
+            pixels[:, 1:] -= pixels[:, :-1]
+        return _compressed(pixels, self.compression)
 
     def decompress(self, data: bytes) -> np.ndarray:
         """Return the 512 x 512 pixels (band, row, col) of a compressed block.
@@ -100,36 +97,64 @@ class BlockCodec:
         Raises:
             StoreFailed: it is no such block.
         """
-        file = bytearray(self._file_of(np.zeros((self.count, BLOCK, BLOCK), self.dtype)))
-        table = block_table(bytes(file))
-        for array, number in ((table.offsets, len(file)), (table.sizes, len(data))):
-            packed = array.pack([number])
-            file[array.position : array.position + len(packed)] = packed
-        try:
-            with MemoryFile(bytes(file + data)) as memory, memory.open() as dataset:
-                pixels: np.ndarray = dataset.read()
-        except RasterioError as error:
-            raise StoreFailed(f"a block cannot be decompressed: {error}") from error
-        return pixels
+        shape = (BLOCK, BLOCK, self.count)
+        raw = _decompressed(
+            data, BLOCK * BLOCK * self.count * self._stored.itemsize, self.compression
+        )
+        predictor = _predictor(self.dtype, self.compression)
+        if predictor == _FLOATING_POINT:
+            rows = np.frombuffer(raw, np.uint8).reshape(BLOCK, -1, self.count)
+            planes = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(
+                BLOCK, self._stored.itemsize, -1
+            )
+            pixels = np.ascontiguousarray(np.moveaxis(planes[:, ::-1], 1, -1)).view(self._stored)
+        else:
+            pixels = np.frombuffer(raw, self._stored)
+        pixels = pixels.reshape(shape)
+        if predictor == _HORIZONTAL:
+            pixels = np.cumsum(pixels, axis=1, dtype=self._stored)
+        return np.moveaxis(pixels, -1, 0).astype(self.dtype, order="C")
+
+    @property
+    def _stored(self) -> np.dtype:
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    def _bytes(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the bytes of values (row, col, band) as an array (row, col x band, byte)."""
+        return pixels.view(np.uint8).reshape(BLOCK, -1, self._stored.itemsize)
 
 
-def compress_mask(valid: np.ndarray) -> bytes:
-    """Compress a block of a mask, bool (row, col), to the bytes that GDAL writes into a product.
+def compress_mask(valid: np.ndarray, compression: Compression = Compression()) -> bytes:
+    """Compress a block of a mask, bool (row, col), padded with 0 to 512 x 512, one bit a pixel.
 
-    It is padded with 0 to 512 x 512, as `BlockCodec.compress` does.
+    GDAL gives every mask the codec deflate, whatever that of the image.
     """
     padded = np.zeros((BLOCK, BLOCK), bool)
     padded[: valid.shape[0], : valid.shape[1]] = valid
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
-        with memory.open(
-            width=BLOCK, height=BLOCK, count=1, dtype="uint8",
-            transform=_ANY_TRANSFORM, **creation_options("uint8"),
-        ) as dataset:  # fmt: skip
-            dataset.write_mask(padded)
-        data = bytes(memory.getbuffer())
-    table = block_table(data, image=1)
-    (offset,), (size,) = table.offsets.unpack(data), table.sizes.unpack(data)
-    return data[offset : offset + size]
+    by_deflate = compression if compression.codec == "deflate" else Compression()
+    return _compressed(np.packbits(padded, axis=1), by_deflate)
+
+
+def _compressed(raw: np.ndarray, compression: Compression) -> bytes:
+    if compression.codec == "deflate":
+        return bytes(deflate.zlib_compress(raw, compression.level))
+    if compression.codec == "zstd":
+        return zstd.compress(raw.data, compression.level)
+    return raw.tobytes()
+
+
+def _decompressed(data: bytes, size: int, compression: Compression) -> bytes | bytearray:
+    raw: bytes | bytearray = data
+    try:
+        if compression.codec == "deflate":
+            raw = deflate.zlib_decompress(data, size)
+        elif compression.codec == "zstd":
+            raw = zstd.ZstdDecompressor().decompress(data, max_length=size + 1)
+    except (deflate.DeflateError, zstd.ZstdError) as error:
+        raise StoreFailed(f"a block cannot be decompressed: {error}") from error
+    if len(raw) != size:
+        raise StoreFailed(f"a block has {len(raw)} bytes of pixels, not {size}")
+    return raw
 
 
 @dataclass(frozen=True, slots=True)

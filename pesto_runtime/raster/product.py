@@ -7,41 +7,39 @@ product has one writer; blocks are never recompressed; half a product never has 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import struct
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, BinaryIO, TextIO
-from zlib import crc32
 
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from deflate import crc32
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from pesto_runtime.contract import BLOCK, PRODUCT_FORMAT
+from pesto_runtime.contract import PRODUCT_FORMAT, Compression
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.block_codec import BlockTable, block_table, creation_options
-from pesto_runtime.raster.gdal import raster_settings
+from pesto_runtime.raster.block_codec import block_table, creation_options
 from pesto_runtime.raster.image import BandFacts, Georeference
 from pesto_runtime.raster.metadata import write_bands, write_georeference
 from pesto_runtime.tiling import block_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 
 _BIG_BYTES = 3_900_000_000  # classic TIFF addresses 4 GiB; the rest is for header and tables
 _SYNC_BYTES = 256 << 20
+_BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class Layout:
         georeference: Position and dataset tags.
         bands: Facts of every band; empty for none.
         has_mask: Whether the product has a mask: an image of one bit after the first one.
+        compression: Codec and level of its blocks.
     """
 
     width: int
@@ -67,6 +66,7 @@ class Layout:
     georeference: Georeference = Georeference()
     bands: tuple[BandFacts, ...] = ()
     has_mask: bool = False
+    compression: Compression = Compression()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +77,19 @@ class Product:
         sha256: The hash of the whole file, hexadecimal.
         size: Bytes.
         appended: Blocks that this call wrote; the others are from an interrupted one.
+        crc32: What `block_checksums` returns for it.
     """
 
     sha256: str
     size: int
     appended: int
+    crc32: str
 
 
 def product_header(layout: Layout) -> bytes:
     """Return the part of the file before its blocks, as GDAL writes it."""
     raw = layout.width * layout.height * layout.count * np.dtype(layout.dtype).itemsize
-    options = creation_options(layout.dtype)
+    options = creation_options(layout.dtype, layout.compression)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
         with memory.open(
             width=layout.width,
@@ -106,7 +108,9 @@ def product_header(layout: Layout) -> bytes:
         return bytes(memory.getbuffer())
 
 
-def write_product(path: Path, layout: Layout, blocks: Iterable[bytes], *, key: str) -> Product:
+def write_product(
+    path: Path, layout: Layout, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int] = ()
+) -> Product:
     """Write a product, or finish one that was interrupted.
 
     Args:
@@ -114,48 +118,59 @@ def write_product(path: Path, layout: Layout, blocks: Iterable[bytes], *, key: s
         layout: Size, dtype and metadata.
         blocks: Compressed blocks, row-major, as many as the layout has; then those of its mask.
         key: Identity of the pixels; an unfinished file with another key is written anew.
+        sizes: Bytes of each block, where all are known before: then the file is hashed while it
+            is written. Wrong ones cost time, and never change the file.
 
     Raises:
         StoreFailed: too few or too many blocks, the disk is full, or the folder is not writable.
     """
-    header = product_header(layout)
     rows, cols = block_count((layout.width, layout.height))
+    header = _Header(product_header(layout), count=rows * cols, images=1 + layout.has_mask)
     try:
-        return _written(
-            path, header, blocks, key=key, count=rows * cols, images=1 + layout.has_mask
-        )
+        return _written(path, header, blocks, key=key, sizes=sizes)
     except OSError as error:
         raise StoreFailed(f"{path}: {error.strerror or error}") from error
 
 
 def _written(
-    path: Path, header: bytes, blocks: Iterable[bytes], *, key: str, count: int, images: int
+    path: Path, header: _Header, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int]
 ) -> Product:
-    """Write a file with `count` blocks in each of its images."""
-    total = count * images
     part, journal = _beside(path)
-    heading = _heading(header, key)
-    entries = _resumable(part, journal, heading, header=header)
+    expected = header.filled(sizes) if len(sizes) == header.total else header.data
+    heading = _heading(header.data, key)
+    entries = _resumable(part, journal, heading, header=expected)
+    resumed = len(entries)
     with (
         part.open("r+b" if entries else "wb") as file,
         journal.open("a" if entries else "w") as log,
+        ThreadPoolExecutor(1) as pool,
     ):
-        if not entries:
-            file.write(header)
+        digest = _Digest(pool, is_used=expected != header.data)
+        if entries:
+            for data in iter(lambda: file.read(_BATCH_BYTES), b""):
+                digest.add([data])
+        else:
+            file.write(expected)
+            digest.add([expected])
             log.write(json.dumps(heading) + "\n")
-        places = [(entry.offset, entry.size) for entry in entries]
-        places += _append(file, log, _after(blocks, places), start=len(places), count=total)
-        if len(places) != total:
-            raise StoreFailed(f"{path}: {len(places)} blocks for a file of {total}")
-        for image in range(images):
-            table = block_table(header, image=image)
-            _fill(file, table, places[image * count : (image + 1) * count])
-    digest, size = file_sha256(part)
+        entries += _append(file, log, _after(blocks, entries), digest, most=header.total - resumed)
+        if len(entries) != header.total:
+            raise StoreFailed(f"{path}: {len(entries)} blocks for a file of {header.total}")
+        final = header.filled([entry.size for entry in entries])
+        _fill(file, final)
+        hashed = digest.result if final == expected else lambda: file_sha256(part)[0]
+        sha256 = pool.submit(hashed)
+        os.fsync(file.fileno())  # while the last bytes are hashed
     # Replacing is atomic on one file system, so the final name never has an unfinished file.
     part.replace(path)
     with suppress(FileNotFoundError):
         journal.unlink()
-    return Product(digest, size, appended=total - len(entries))
+    return Product(
+        sha256.result(),
+        size=len(final) + sum(entry.size for entry in entries),
+        appended=len(entries) - resumed,
+        crc32="".join(f"{entry.crc32:08x}" for entry in entries[: header.count]),
+    )
 
 
 def file_sha256(path: Path) -> tuple[str, int]:
@@ -179,7 +194,7 @@ def block_checksums(path: Path) -> str:
         except (struct.error, IndexError, ValueError) as error:
             raise StoreFailed(f"{path} is not a tiled TIFF: {error}") from error
         with memoryview(data) as view:
-            return "".join(f"{crc32(view[start : start + size]):08x}" for start, size in places)
+            return "".join(f"{crc32(view[at : at + size]):08x}" for at, size in places)
 
 
 def discard_unfinished(path: Path) -> None:
@@ -189,13 +204,60 @@ def discard_unfinished(path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A line of the journal: a block that is in the file."""
+class _Header:
+    """The part of a file before its blocks, with an empty table of `count` blocks per image."""
 
-    block: int
-    offset: int
+    data: bytes
+    count: int
+    images: int
+
+    @property
+    def total(self) -> int:
+        return self.count * self.images
+
+    def filled(self, sizes: Sequence[int]) -> bytes:
+        """Return it with the offsets and sizes of blocks that follow without a gap."""
+        file = bytearray(self.data)
+        offsets = [*accumulate(sizes, initial=len(file))]
+        for image in range(self.images):
+            table = block_table(self.data, image=image)
+            own = slice(image * self.count, (image + 1) * self.count)
+            for array, numbers in ((table.offsets, offsets[own]), (table.sizes, sizes[own])):
+                packed = array.pack(numbers)
+                file[array.position : array.position + len(packed)] = packed
+        return bytes(file)
+
+
+class _Digest:
+    """The sha256 of a file, computed in a thread: of its first bytes while the next are written."""
+
+    def __init__(self, pool: Executor, *, is_used: bool) -> None:
+        self._pool, self._is_used = pool, is_used
+        self._sha256 = hashlib.sha256()
+        self._pending: Future[None] | None = None
+
+    def add(self, parts: list[bytes]) -> None:
+        """Add bytes of the file; waits for those before, so that memory does not grow."""
+        if self._is_used:
+            if self._pending is not None:
+                self._pending.result()
+            self._pending = self._pool.submit(self._update, parts)
+
+    def _update(self, parts: list[bytes]) -> None:
+        for part in parts:
+            self._sha256.update(part)
+
+    def result(self) -> str:
+        """Return the hash of all bytes; for the same thread, in which all have been added."""
+        return self._sha256.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the journal: the next block of the file."""
+
     size: int
-    sha256: str
+    crc32: int
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -207,47 +269,44 @@ def _heading(header: bytes, key: str) -> dict[str, str | int]:
 
 
 def _append(
-    file: BinaryIO, log: TextIO, blocks: Iterator[bytes], *, start: int, count: int
-) -> list[tuple[int, int]]:
+    file: BinaryIO, log: TextIO, blocks: Iterator[bytes], digest: _Digest, *, most: int
+) -> list[_Entry]:
     """Append blocks; each is entered into the journal after it is written, never before."""
-    places, unsynced = [], 0
-    offset = file.seek(0, os.SEEK_END)
-    for number, block in enumerate(blocks, start=start):
-        if number >= count:
-            raise StoreFailed(f"more blocks than the {count} of the file")
+    entries: list[_Entry] = []
+    batch: list[bytes] = []
+    unhashed = unsynced = 0
+    file.seek(0, os.SEEK_END)
+    for block in blocks:
+        if len(entries) == most:
+            raise StoreFailed(f"more blocks than the {most} that the file lacks")
         file.write(block)
-        entry = [number, offset, len(block), hashlib.sha256(block).hexdigest()]
-        log.write(json.dumps(entry) + "\n")
-        places.append((offset, len(block)))
-        offset += len(block)
+        entries.append(_Entry(len(block), crc32(block)))
+        log.write(f"[{len(block)}, {entries[-1].crc32}]\n")
+        batch.append(block)
+        unhashed += len(block)
         unsynced += len(block)
+        if unhashed >= _BATCH_BYTES:
+            digest.add(batch)
+            batch, unhashed = [], 0
         if unsynced >= _SYNC_BYTES:
-            _flush(file, log)
+            # The journal needs no fsync. After a power cut it may list more or fewer blocks than
+            # the file has: an entry counts only if its block has its checksum.
+            file.flush()
+            os.fsync(file.fileno())
+            log.flush()
             unsynced = 0
-    _flush(file, log)
-    return places
+    digest.add(batch)
+    return entries
 
 
-def _flush(file: BinaryIO, log: TextIO) -> None:
-    # The journal needs no fsync. After a power cut it may list more or fewer blocks than the file
-    # has: each entry counts only if the block has its sha256, and missing blocks are written again.
+def _fill(file: BinaryIO, header: bytes) -> None:
+    """Write the header with the complete table; all other bytes of the file are there."""
+    file.seek(0)
+    file.write(header)
     file.flush()
-    os.fsync(file.fileno())
-    log.flush()
 
 
-def _fill(file: BinaryIO, table: BlockTable, places: list[tuple[int, int]]) -> None:
-    for array, numbers in (
-        (table.offsets, [offset for offset, _ in places]),
-        (table.sizes, [size for _, size in places]),
-    ):
-        file.seek(array.position)
-        file.write(array.pack(numbers))
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _after(blocks: Iterable[bytes], done: list[tuple[int, int]]) -> Iterator[bytes]:
+def _after(blocks: Iterable[bytes], done: list[_Entry]) -> Iterator[bytes]:
     """Return the blocks after those that are already written."""
     remaining = iter(blocks)
     for _ in done:
@@ -269,25 +328,22 @@ def _resumable(
         file.write(header)
         offset = len(header)
         for line in lines[1:]:
+            # In their order and without gaps: the place of a block follows from those before.
             entry = _entry(line)
-            # In their order and without gaps: a journal of swapped lines would swap the blocks.
-            is_next = entry is not None and (entry.block, entry.offset) == (len(entries), offset)
-            if entry is None or not is_next or not _is_there(file, entry):
+            if entry is None or not _is_there(file, entry):
                 break
             entries.append(entry)
             offset += entry.size
-        if entries:
-            file.truncate(offset)
+        file.truncate(offset)
     if entries:
-        valid = [lines[0], *([e.block, e.offset, e.size, e.sha256] for e in entries)]
+        valid = [lines[0], *([entry.size, entry.crc32] for entry in entries)]
         journal.write_text("".join(json.dumps(line) + "\n" for line in valid))
     return entries
 
 
 def _entry(line: object) -> _Entry | None:
     """Return a line of the journal as an entry; None if it is not one."""
-    kinds = [int, int, int, str]
-    if not isinstance(line, list) or [type(part) for part in line] != kinds or line[2] < 0:
+    if not isinstance(line, list) or [type(each) for each in line] != [int, int] or line[0] < 0:
         return None
     return _Entry(*line)
 
@@ -303,50 +359,6 @@ def _journal_lines(journal: Path) -> list[object]:
 
 
 def _is_there(file: BinaryIO, entry: _Entry) -> bool:
-    if entry.offset + entry.size > os.fstat(file.fileno()).st_size:
-        return False
-    file.seek(entry.offset)
-    return hashlib.sha256(file.read(entry.size)).hexdigest() == entry.sha256
-
-
-def write_cog(source: Path, path: Path) -> None:
-    """Write a cloud-optimised copy of a product; if that fails, no file remains.
-
-    Raises:
-        StoreFailed: the disk is full, or the folder is not writable.
-    """
-    try:
-        with raster_settings():
-            rasterio.shutil.copy(
-                source,
-                path,
-                driver="COG",
-                compress="DEFLATE",
-                level=6,
-                predictor="YES",
-                blocksize=BLOCK,
-                overviews="AUTO",
-                resampling="NEAREST",
-                num_threads=1,
-            )
-            _read_last_block(path)
-    except (
-        RasterioError,
-        CPLE_BaseError,
-    ) as error:  # rasterio does not wrap GDAL's errors of a copy
-        reason = _disk_full(path.parent, source.stat().st_size) or str(error)
-        if path.is_file():
-            path.unlink()
-        raise StoreFailed(f"{path}: {reason}") from error
-
-
-def _read_last_block(path: Path) -> None:
-    """Check that the file is complete: GDAL does not report an error of its last flush."""
-    with rasterio.open(path) as dataset:
-        dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
-
-
-def _disk_full(folder: Path, size: int) -> str:
-    """Return the operating system's message if the disk is full; GDAL's own message varies."""
-    is_full = folder.is_dir() and shutil.disk_usage(folder).free < size
-    return os.strerror(errno.ENOSPC) if is_full else ""
+    """Whether the next bytes of the file are those of an entry."""
+    data = file.read(entry.size)
+    return len(data) == entry.size and crc32(data) == entry.crc32

@@ -169,7 +169,9 @@ class ChunkWriter:
             # With its pixels, the next attempt computes the failed tile alone, not the whole block.
             save_unfinished(self.context, name, block)
         if block.index in self.missing.get(name, ()):
-            codec = BlockCodec(block.pixels.shape[0], block.pixels.dtype.name)
+            codec = BlockCodec(
+                block.pixels.shape[0], block.pixels.dtype.name, self.context.plan.compression
+            )
             name_of = holed_name if block.has_hole else block_name
             data = codec.compress(block.pixels)
             self.context.store.put(name_of(self.context, name, block.index), data)

@@ -32,7 +32,7 @@ from pesto_runtime.run.context import (
     raster_name,
     scalars_name,
     stage_manifest_name,
-    stored_blocks,
+    stored_sizes,
     vector_name,
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
@@ -104,7 +104,7 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
     """
     context = load_context(plan_href)
     layout = _layout(context, raster)
-    stored = stored_blocks(context, raster)
+    stored = stored_sizes(context, raster)
     size = context.sizes[raster]
     holes = tuple(index for index in blocks_of(size) if index not in stored)
     if holes and layout.nodata is None:
@@ -117,7 +117,10 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
         discard_unfinished(path)
     blocks = product_blocks(plan_href, raster, layout, stored)
     key = f"{context.plan.keys[raster]}-{len(holes)}"
-    product = write_product(path, layout, blocks, key=key)
+    # A mask is computed while it is written, so its sizes are not known; nor are those of holes.
+    is_known = not holes and not layout.has_mask
+    sizes = [stored[index] for index in blocks_of(size)] if is_known else []
+    product = write_product(path, layout, blocks, key=key, sizes=sizes)
     return Mosaic(product, tuple(block_window(index, size) for index in holes))
 
 
@@ -312,6 +315,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
         ),
         # An alpha band that is among the bands marks valid pixels itself.
         has_mask=bool(planned.mask) and all(each.colour != "alpha" for each in of_scene),
+        compression=context.plan.compression,
     )
 
 

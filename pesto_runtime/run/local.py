@@ -82,7 +82,7 @@ class LocalEngine:
         store = run_store(folder, request.store)
         planned = plan(
             pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
-            patience_s=request.patience_s, report=request.report,
+            patience_s=request.patience_s, report=request.report, compress=request.compress,
         ).plan  # fmt: skip
         for warning in planned.warnings:
             watcher.warn(warning)

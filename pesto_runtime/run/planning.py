@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pesto_runtime.contract import Pipeline, Plan
+from pesto_runtime.contract import Compression, Pipeline, Plan
 from pesto_runtime.errors import InvalidPipeline
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.pipeline import (
@@ -161,7 +161,7 @@ def shape(pipeline: Pipeline, services: Services) -> tuple[PhaseShape, ...]:
     )
 
 
-def plan(
+def plan(  # noqa: PLR0913  # the options of `pesto run`
     pipeline: Pipeline,
     services: Services,
     inputs: PipelineInputs,
@@ -171,6 +171,7 @@ def plan(
     patience_s: float = 60.0,
     folder: Path | None = None,
     report: ReportForm = "links",
+    compress: str = "deflate",
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -183,13 +184,15 @@ def plan(
         patience_s: Seconds that the run waits for a service that restarts or does not respond.
         folder: The output folder that the run will own; None for a plan of no run.
         report: What `report.html` has of the products; `none` for no report.
+        compress: Codec and level of blocks, as `Compression.parse` reads them.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
         RasterUnreadable: the only error is a scene that cannot be read.
         GridMismatch: the scenes are not on one grid.
-        InvalidInput: no tile fits into the memory.
+        InvalidInput: no tile fits into the memory, or `compress` is not known.
     """
+    compression = Compression.parse(compress)
     pipeline, inputs = with_literal_images(pipeline, services, inputs)
     inputs = with_defaults(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
@@ -205,6 +208,7 @@ def plan(
         store=store,
         sizing=sizing,
         run_id=uuid4().hex,
+        compression=compression,
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     warnings += tuple(_unidentified(inputs.scenes))

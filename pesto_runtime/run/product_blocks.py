@@ -6,6 +6,8 @@ inherits. Which products carry a mask is decided in `pipeline/types.py`.
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +22,17 @@ from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from pesto_runtime.raster.product import Layout
+    from pesto_runtime.store import Store
     from pesto_runtime.tiling import BlockIndex
+
+_AHEAD = 4  # blocks; each of up to some MB
 
 
 def product_blocks(
-    plan_href: str, raster: str, layout: Layout, stored: set[BlockIndex]
+    plan_href: str, raster: str, layout: Layout, stored: Collection[BlockIndex]
 ) -> Iterator[bytes]:
     """Yield a raster's compressed blocks, row-major, and then those of its mask, if it has one.
 
@@ -39,18 +44,32 @@ def product_blocks(
         SceneChanged: the scene of the mask is not the one that was planned.
     """
     context = load_context(plan_href)
-    for index in blocks_of((layout.width, layout.height)):
-        if index in stored:
-            name = block_name(context, raster, index)
-            yield read_block_object(plan_href, raster, index, name)
-        else:
-            yield _holed_block(context, raster, layout, index)
+    indices = [*blocks_of((layout.width, layout.height))]
+    names = {index: block_name(context, raster, index) for index in indices if index in stored}
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        reads = _read_ahead(pool, context.store, names.values())
+        for index in indices:
+            if index in stored:
+                name = names[index]
+                yield read_block_object(plan_href, raster, index, name, read=next(reads).result)
+            else:
+                yield _holed_block(context, raster, layout, index)
     if layout.has_mask:
         yield from _mask_blocks(context, raster, layout, stored)
 
 
+def _read_ahead(pool: Executor, store: Store, names: Iterable[str]) -> Iterator[Future[bytes]]:
+    """Yield the reads of objects; some of the next ones are read and verified meanwhile."""
+    waiting: deque[Future[bytes]] = deque()
+    for name in names:
+        waiting.append(pool.submit(store.get, name))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
 def _mask_blocks(
-    context: RunContext, raster: str, layout: Layout, stored: set[BlockIndex]
+    context: RunContext, raster: str, layout: Layout, stored: Collection[BlockIndex]
 ) -> Iterator[bytes]:
     scene = context.plan.scenes[context.raster_type(raster).mask]
     with (
@@ -66,12 +85,12 @@ def _mask_blocks(
                 # The mask replaces nodata, so it must show the pixels of a hole too.
                 data = _holed_block(context, raster, layout, index)
                 valid = valid & _filled(data, layout)[: window.height, : window.width]
-            yield compress_mask(valid)
+            yield compress_mask(valid, layout.compression)
 
 
 def _filled(data: bytes, layout: Layout) -> np.ndarray:
     """Return which pixels (row, col) of a compressed block are not nodata."""
-    pixels = BlockCodec(layout.count, layout.dtype).decompress(data)
+    pixels = BlockCodec(layout.count, layout.dtype, layout.compression).decompress(data)
     if layout.nodata is not None and np.isnan(layout.nodata):
         return np.asarray(~np.isnan(pixels).all(axis=0))
     return np.asarray((pixels != layout.nodata).any(axis=0))
@@ -89,5 +108,5 @@ def _holed_block(context: RunContext, raster: str, layout: Layout, index: BlockI
 def _empty_block(layout: Layout, index: BlockIndex) -> bytes:
     window = block_window(index, (layout.width, layout.height))
     shape = (layout.count, window.height, window.width)
-    codec = BlockCodec(layout.count, layout.dtype)
+    codec = BlockCodec(layout.count, layout.dtype, layout.compression)
     return codec.compress(np.full(shape, layout.nodata, layout.dtype))

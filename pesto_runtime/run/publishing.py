@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Hole, Pipeline, parse_binding
 from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
 from pesto_runtime.pipeline import RasterType, VectorType
-from pesto_runtime.raster.product import block_checksums, file_sha256, write_cog
+from pesto_runtime.raster.cog import write_cog
+from pesto_runtime.raster.product import block_checksums, file_sha256
 from pesto_runtime.report import write_report
 from pesto_runtime.run.closing import merge, mosaic
 from pesto_runtime.run.context import RunContext, context_of, load_context, skipped_stages
@@ -251,7 +252,7 @@ def _output(
         digest, size = mosaicked.product.sha256, mosaicked.product.size
         if as_cog:
             plain = part.rename(workspace / f"{name}.plain.tif")
-            write_cog(plain, part)
+            write_cog(plain, part, context.plan.compression)
             plain.unlink()
             digest, size = file_sha256(part)
         entry: dict[str, JsonValue] = {
@@ -259,7 +260,7 @@ def _output(
             "sha256": digest,
             "bytes": size,
             "blocks_with_holes": len(mosaicked.holes),
-            "crc32": block_checksums(part),
+            "crc32": block_checksums(part) if as_cog else mosaicked.product.crc32,
         }
         return _Output(part, entry)
     if isinstance(context.types[str(reference)], VectorType):

@@ -18,7 +18,7 @@ from pesto_runtime.run.result import entries
 from pesto_runtime.tiling import blocks_of, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic import JsonValue
 
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 _CHUNKS = re.compile(r"/(\d+)-(\d+)-(\d+)\.json$")
 
 
-def read_block_object(plan_href: str, owner: str, index: BlockIndex, name: str) -> bytes:
+def read_block_object(
+    plan_href: str,
+    owner: str,
+    index: BlockIndex,
+    name: str,
+    *,
+    read: Callable[[], bytes] | None = None,
+) -> bytes:
     """Read an object that a chunk has stored for a block; compute it again if it is damaged.
 
     Args:
@@ -36,6 +43,7 @@ def read_block_object(plan_href: str, owner: str, index: BlockIndex, name: str) 
         owner: The raster or vector of the object, or the id of the reduce.
         index: The block (row, col).
         name: Name of the object.
+        read: Returns the object, where it is read ahead.
 
     Raises:
         NotFound: it is not there, and running its chunk again did not make it: a tile failed.
@@ -43,7 +51,7 @@ def read_block_object(plan_href: str, owner: str, index: BlockIndex, name: str) 
     """
     store = load_context(plan_href).store
     try:
-        return store.get(name)
+        return store.get(name) if read is None else read()
     except Damaged:
         _compute_again(plan_href, owner, index)
     return store.get(name)

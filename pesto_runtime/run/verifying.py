@@ -159,7 +159,7 @@ class _Phase:
     def _stored_pixels(self, name: str, window: Window, like: np.ndarray) -> np.ndarray:
         """Return the stored pixels of a window, with the bands and the dtype of an array."""
         size = self.context.sizes[name]
-        codec = BlockCodec(like.shape[0], like.dtype.name)
+        codec = BlockCodec(like.shape[0], like.dtype.name, self.context.plan.compression)
         pixels = np.empty_like(like)
         for index in blocks_touching(window):
             data = read_block_object(

@@ -44,6 +44,7 @@ class Settings(TypedDict, total=False):
     patience_s: float
     verify_tiles: int
     report: ReportForm
+    compress: str
 
 
 @dataclass(frozen=True)

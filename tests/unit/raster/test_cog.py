@@ -7,7 +7,7 @@ import pytest
 import rasterio
 
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.product import write_cog
+from pesto_runtime.raster.cog import write_cog
 from tests.support.file_limit import largest_file
 from tests.support.rasters import noise, pixels_of, write_scene
 

@@ -11,9 +11,10 @@ from rasterio.rpc import RPC
 
 from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.codec import encode_image
+from pesto_runtime.raster.cog import write_cog
 from pesto_runtime.raster.image import BandFacts, Colour, Georeference, Image
 from pesto_runtime.raster.metadata import read_georeference
-from pesto_runtime.raster.product import Layout, write_cog, write_product
+from pesto_runtime.raster.product import Layout, write_product
 from pesto_runtime.raster.read import RasterReader
 from tests.support.rasters import UTM, noise
 

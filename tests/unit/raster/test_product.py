@@ -4,6 +4,7 @@ import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from rasterio.windows import Window as RasterioWindow
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.raster.block_codec import BlockCodec
-from pesto_runtime.raster.product import Layout, discard_unfinished, write_product
+from pesto_runtime.raster.product import (
+    Layout,
+    block_checksums,
+    discard_unfinished,
+    write_product,
+)
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_of
 from tests.support.rasters import noise, pixels_of, sha256_of, tree
 
@@ -210,6 +216,42 @@ def test_every_byte_boundary_of_the_last_journal_line_is_survived(tmp_path: Path
         product = write_product(path, layout, blocks, key="k")
         assert product.sha256 == expected
         assert product.appended == (0 if cut >= len(text) - 1 else 1)
+
+
+@pytest.mark.parametrize("count", [0, 3, 6])
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_sizes_that_are_known_before_never_change_a_file(
+    tmp_path: Path, count: int, wrong: int
+) -> None:
+    """Right or wrong, after a kill too: the same bytes, and the hash and checksums are theirs."""
+    pixels, blocks, expected = usual_product()
+    sizes = [len(block) + wrong for block in blocks]
+    layout, path = layout_of(pixels), tmp_path / "p.tif"
+    with pytest.raises(Killed):
+        write_product(path, layout, killed_after(blocks, count), key="k", sizes=sizes)
+    assert (path.with_name("p.tif.part").read_bytes().find(blocks[0]) > 0) == (count > 0)
+
+    product = write_product(path, layout, blocks, key="k", sizes=sizes)
+
+    assert product.sha256 == sha256_of(path) == expected
+    assert product.size == path.stat().st_size
+    assert product.crc32 == block_checksums(path) == "".join(f"{crc32(b):08x}" for b in blocks)
+    assert product.appended == 6 - count
+
+
+def test_a_journal_of_swapped_or_lost_lines_never_swaps_blocks(tmp_path: Path) -> None:
+    """A line counts only at its own place; without the harm (control) all lines count."""
+    pixels, blocks, expected = usual_product()
+    layout, path = layout_of(pixels), tmp_path / "p.tif"
+    journal = path.with_name("p.tif.journal")
+    for order, kept in (([0, 1, 2, 3], 3), ([0, 2, 1, 3], 0), ([0, 1, 3], 1), ([0, 1, 2, 2], 2)):
+        discard_unfinished(path)
+        with pytest.raises(Killed):
+            write_product(path, layout, killed_after(blocks, 3), key="k")
+        lines = journal.read_text().splitlines(keepends=True)
+        journal.write_text("".join(lines[number] for number in order))
+        product = write_product(path, layout, blocks, key="k")
+        assert (product.sha256, product.appended) == (expected, 6 - kept)
 
 
 def test_a_damaged_part_is_redone_from_the_damage_on(tmp_path: Path) -> None:
