@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pesto_runtime.engines import RunRequest
 
 ADDRESS = "PESTO_DASK_ADDRESS"
-_CONNECT_S = 10.0
+_LEAST_WAIT_S = 1.0
 _LOCAL = {
     # This process runs the chunk of a dead worker again; the scheduler need not do it, too.
     "distributed.scheduler.allowed-failures": 0,
@@ -97,8 +97,9 @@ class DaskCluster:
 
 
 def _connected(address: str, patience_s: float) -> Client:
+    wait_s = max(patience_s, _LEAST_WAIT_S)
     try:
-        client = Client(address, set_as_default=False, timeout=_CONNECT_S)
+        client = Client(address, set_as_default=False, timeout=wait_s)
     except ValueError as error:
         raise InvalidInput(f"{ADDRESS}={address}: {error}; as tcp://HOST:8786") from error
     except OSError as error:
@@ -107,11 +108,11 @@ def _connected(address: str, patience_s: float) -> Client:
             "unset the variable for a cluster of this machine"
         ) from error
     try:
-        client.wait_for_workers(1, timeout=patience_s)
+        client.wait_for_workers(1, timeout=wait_s)
     except TimeoutError as error:
         client.close()
         raise Unreachable(
-            f"{ADDRESS}={address}: the scheduler has no worker after {patience_s:g} s: start "
+            f"{ADDRESS}={address}: the scheduler has no worker after {wait_s:g} s: start "
             f"workers (dask worker {address})"
         ) from error
     return client

@@ -1,0 +1,248 @@
+"""Dask and Spark: the bytes of the local engine; a dead worker costs its tiles, and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pesto_runtime.errors import InvalidInput, InvalidPipeline, RunFailed, Unreachable
+from tests.support.clusters import (
+    dask_cluster,
+    dask_workers,
+    run_on,
+    spark_workers,
+    why_no_java,
+)
+from tests.support.commands import is_alive, pesto, saved, served, started, waited
+from tests.support.conductor_workers import repeated, windows
+from tests.support.processes import MARKER
+from tests.support.rasters import noise, pixels_of, sha256_of, tree, write_scene
+from tests.support.runs import PROCESSES, chain, pipeline, run_local, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+WIDTH, HEIGHT = 1100, 600  # 3 x 2 blocks
+TILES_OF_A_BLOCK = 64  # of 64 pixels
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("without_pictures"),
+]
+ENGINES = [
+    pytest.param("dask", marks=pytest.mark.dask),
+    pytest.param(
+        "spark",
+        marks=[pytest.mark.spark, pytest.mark.skipif(bool(why_no_java()), reason=why_no_java())],
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A cluster that all tests share: two workers of Dask, or a Spark of two threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "dask":
+            with dask_cluster(tmp_path_factory.mktemp("dask")) as (address, _):
+                patch.setenv("PESTO_DASK_ADDRESS", address)
+                yield "dask"
+            return
+        from pyspark import SparkConf, SparkContext
+
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        conf = SparkConf().setMaster("local[2,1]").set("spark.log.level", "OFF")
+        with SparkContext(conf=conf.set("spark.ui.enabled", "false")):
+            yield "spark"
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    pixels = noise(WIDTH, HEIGHT)
+    pixels[0, 530, 610] = MARKER
+    return write_scene(tmp_path / "s.tif", pixels)
+
+
+def two_phases(broken: Path) -> dict[str, JsonValue]:
+    """Two maps and a reduce, then a map that needs the reduce; the first fails at the marker."""
+    return pipeline(
+        stage("same", "fragile", image="$inputs.scene", broken=str(broken)),
+        stage("mean", "mean", image="$same.image"),
+        stage("above", "above", image="$inputs.scene", level="$mean.mean"),
+        stage("grown", "grow_far", image="$same.image"),
+        outputs={"image": "$grown.image", "mean": "$mean.mean", "above": "$above.image"},
+    )
+
+
+def test_a_cluster_writes_the_bytes_of_the_local_engine(
+    tmp_path: Path, cluster: str, scene: Path
+) -> None:
+    """Two phases, products and a value; `result.json` names the engine."""
+    document = two_phases(tmp_path / "never")
+    local = run_local(document, tmp_path / "local", {"scene": scene})
+    done = run_on(cluster, document, tmp_path / "out", {"scene": scene})
+    for name in ("image", "above"):
+        assert done.sha256(name) == local.sha256(name)
+    assert done.value("mean") == local.value("mean")
+    assert done.tiles == local.tiles
+    engine = done.result["engine"]
+    assert isinstance(engine, dict)
+    assert (engine["name"], engine["workers"]) == (cluster, 2)
+    assert tree(done.folder) == tree(local.folder)
+
+
+def test_a_hole_is_that_of_the_local_engine(tmp_path: Path, cluster: str, scene: Path) -> None:
+    """PARTIAL, with the same pixels; the correction computes only the hole."""
+    broken = tmp_path / "broken"
+    broken.touch()
+    document = two_phases(broken)
+    local = run_local(document, tmp_path / "local", {"scene": scene})
+    done = run_on(cluster, document, tmp_path / "out", {"scene": scene})
+    assert done.result["status"] == local.result["status"] == "PARTIAL"
+    assert done.sha256() == local.sha256()
+    assert done.tiles == local.tiles
+    assert done.tiles[2] > 0
+    broken.unlink()
+    again = run_on(cluster, document, tmp_path / "out", {"scene": scene})
+    assert again.result["status"] == "COMPLETE"
+    assert again.tiles[1] >= local.tiles[0] - local.tiles[2]  # reused
+
+
+def test_a_service_is_called_from_the_workers(tmp_path: Path, cluster: str, scene: Path) -> None:
+    """The bytes of the function that it serves."""
+    local = run_local(chain("grow_far"), tmp_path / "local", {"scene": scene})
+    with served(f"{PROCESSES}:grow_far") as url:
+        done = run_on(
+            cluster, chain("grow_far"), tmp_path / "out", {"scene": scene},
+            services=(f"grow-far={url}",),
+        )  # fmt: skip
+    assert done.sha256() == local.sha256()
+    assert url in json.dumps(done.result["stages"])
+
+
+def test_a_worker_that_dies_once_costs_nothing_else(
+    tmp_path: Path, cluster: str, scene: Path
+) -> None:
+    """The algorithm ends its own process at one tile: the run goes on with another worker."""
+    flag = tmp_path / "flag"
+    done = run_on(cluster, chain("deadly", flag=str(flag)), tmp_path / "out", {"scene": scene})
+    assert flag.exists()
+    assert done.result["status"] == "COMPLETE"
+    local = run_local(chain("deadly", flag=str(flag)), tmp_path / "local", {"scene": scene})
+    assert done.sha256() == local.sha256()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_killed_worker_costs_its_tiles(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, engine: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """SIGKILL from outside: at most one unfinished block is computed again, the bytes are right."""
+    scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
+    words = paced_run(tmp_path, scene, log, engine)
+    if engine == "spark":
+        with started(*words) as process:
+            killed = kill_one(lambda: spark_workers(process.pid), log)
+            told = process.communicate(timeout=120)[1]
+    else:
+        folder = tmp_path_factory.mktemp("dask")
+        with dask_cluster(folder) as (address, pid):
+            monkeypatch.setenv("PESTO_DASK_ADDRESS", address)
+            with started(*words) as process:
+                killed = kill_one(lambda: dask_workers(pid), log)
+                told = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, told
+    assert not is_alive(killed)
+    assert len(set(windows(log))) == 6 * TILES_OF_A_BLOCK
+    assert 0 < repeated(windows(log)) <= TILES_OF_A_BLOCK
+    other = chain("paced", log=str(tmp_path / "other"), seconds=0.0)
+    local = run_local(other, tmp_path / "local", {"scene": scene}, tile=64)
+    assert sha256_of(tmp_path / "out" / "image.tif") == local.sha256()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_stops_the_workers_and_the_same_command_resumes(tmp_path: Path, engine: str) -> None:
+    """As a terminal sends it, to the whole group: exit code 130, nothing published, no worker."""
+    scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
+    words = paced_run(tmp_path, scene, log, engine)
+    with started(*words) as process:
+        waited(lambda: len(windows(log)) >= 150, timeout_s=90)
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, told
+    assert "the same command resumes the run" in told
+    assert "Traceback" not in told
+    assert all(name.startswith(".pesto/") for name in tree(tmp_path / "out"))
+    before = len(windows(log))
+    time.sleep(0.5)
+    assert len(windows(log)) == before
+
+    assert pesto(*words).returncode == 0
+
+    assert len(set(windows(log))) == 6 * TILES_OF_A_BLOCK
+    assert repeated(windows(log)) <= 2 * TILES_OF_A_BLOCK
+    assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), noise(1536, 1024))
+
+
+@pytest.mark.spark
+@pytest.mark.skipif(bool(why_no_java()), reason=why_no_java())
+def test_an_algorithm_that_always_kills_its_worker_ends_the_run(
+    tmp_path: Path, scene: Path
+) -> None:
+    """After a few attempts without progress, with the cause and the way out."""
+    with pytest.raises(RunFailed, match="died 4 times without finishing a chunk"):
+        run_on("spark", chain("deadly", flag=""), tmp_path / "out", {"scene": scene}, max_tasks=1)
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "variable", "dead", "wrong"),
+    [
+        pytest.param("dask", "PESTO_DASK_ADDRESS", "tcp://127.0.0.1:1", "ftp://host",
+                     marks=pytest.mark.dask),
+        pytest.param("spark", "PESTO_SPARK_MASTER", "spark://127.0.0.1:1", "sc://host",
+                     marks=pytest.mark.spark),
+    ],
+)  # fmt: skip
+def test_inputs_are_checked_before_the_cluster_is_contacted(
+    tmp_path: Path, scene: Path, monkeypatch: pytest.MonkeyPatch,
+    engine: str, variable: str, dead: str, wrong: str,
+) -> None:  # fmt: skip
+    """A missing scene is refused although no cluster is there; a right one (control) is not."""
+    monkeypatch.setenv(variable, dead)
+    out = tmp_path / "out"
+    with pytest.raises(InvalidPipeline, match="scene"):
+        run_on(engine, chain("grow"), out, {}, patience_s=1)
+    with pytest.raises(Unreachable, match=variable):
+        run_on(engine, chain("grow"), out, {"scene": scene}, patience_s=1)
+    monkeypatch.setenv(variable, wrong)
+    with pytest.raises(InvalidInput, match=variable):
+        run_on(engine, chain("grow"), out, {"scene": scene}, patience_s=1)
+    assert not (out / "result.json").exists()
+
+
+def paced_run(folder: Path, scene: Path, log: Path, engine: str) -> list[object]:
+    """The command of a run of 6 blocks that takes its time."""
+    file = saved(folder / "p.json", chain("paced", log=str(log), seconds=0.02))
+    return ["run", file, "-i", f"scene={scene}", "-o", folder / "out", "--engine", engine,
+            "--tile", 64, "--workers", 2, "--no-report"]  # fmt: skip
+
+
+def kill_one(workers: Callable[[], list[int]], log: Path) -> int:
+    """Kill a worker when both have some tiles."""
+    waited(lambda: len(windows(log)) >= 100, timeout_s=90)
+    pid = workers()[0]
+    os.kill(pid, signal.SIGKILL)
+    return pid
