@@ -196,6 +196,23 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_resumes(tmp_path: Path, e
     assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), noise(1536, 1024))
 
 
+@pytest.mark.dask
+def test_a_killed_command_leaves_no_task_on_a_scheduler(tmp_path: Path, cluster: str) -> None:
+    """The workers of others stop before their next tile, and take the next run."""
+    if cluster != "dask":
+        pytest.skip("Spark on this machine ends with the command")
+    scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
+    with started(*paced_run(tmp_path, scene, log, "dask")) as process:
+        waited(lambda: len(windows(log)) >= 20, timeout_s=90)
+        process.kill()
+    time.sleep(1)
+    before = len(windows(log))
+    time.sleep(1)
+    assert len(windows(log)) == before < 6 * TILES_OF_A_BLOCK
+    again = run_on("dask", chain("grow"), tmp_path / "other", {"scene": scene})
+    assert again.result["status"] == "COMPLETE"
+
+
 @pytest.mark.spark
 @pytest.mark.skipif(bool(why_no_java()), reason=why_no_java())
 def test_an_algorithm_that_always_kills_its_worker_ends_the_run(
