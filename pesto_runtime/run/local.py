@@ -19,7 +19,6 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -161,6 +160,7 @@ class _Run:
         self._watcher = watcher
         self._href = begin_run(plan)
         self._context = load_context(self._href)
+        self._death: BrokenExecutor | None = None
         self._workers = engine.start(request)
 
     def run(self, workspace: Workspace) -> dict[str, JsonValue]:
@@ -198,8 +198,8 @@ class _Run:
                 raise RunFailed(
                     f"worker processes died {deaths} times without finishing a chunk: the "
                     "algorithm crashes, or memory runs out; run fewer --workers, or smaller "
-                    "tiles; the same command resumes the run"
-                )
+                    f"tiles; the same command resumes the run\n  {self._death}"
+                ) from self._death
 
     def _fan_out(self, phase: int, numbers: set[int]) -> Iterator[int]:
         """Run chunks, and yield the number of each finished one."""
@@ -229,8 +229,11 @@ class _Run:
             self._report_progress()
             for future in done:
                 number = waiting.pop(future)
-                with suppress(BrokenExecutor):  # its worker died
+                try:
                     future.result()
+                except BrokenExecutor as error:
+                    self._death = error
+                else:
                     yield number
 
     def _report_progress(self) -> None:

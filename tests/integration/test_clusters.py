@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +25,7 @@ from tests.support.clusters import (
 from tests.support.commands import is_alive, pesto, saved, served, started, waited
 from tests.support.conductor_workers import repeated, windows
 from tests.support.processes import MARKER
-from tests.support.rasters import noise, pixels_of, sha256_of, tree, write_scene
+from tests.support.rasters import noise, pixels_of, tree, write_scene
 from tests.support.runs import PROCESSES, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -49,23 +51,31 @@ ENGINES = [
 ]
 
 
+@dataclass(frozen=True)
+class Running:
+    """A cluster that runs: the name of its engine, and how to find its workers' pids."""
+
+    engine: str
+    workers: Callable[[], list[int]]
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+) -> Iterator[Running]:
     """A cluster that all tests share: two workers of Dask, or a Spark of two threads."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "dask":
-            with dask_cluster(tmp_path_factory.mktemp("dask")) as (address, _):
+            with dask_cluster(tmp_path_factory.mktemp("dask")) as (address, pid):
                 patch.setenv("PESTO_DASK_ADDRESS", address)
-                yield "dask"
+                yield Running("dask", lambda: dask_workers(pid))
             return
         from pyspark import SparkConf, SparkContext
 
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         conf = SparkConf().setMaster("local[2,1]").set("spark.log.level", "OFF")
         with SparkContext(conf=conf.set("spark.ui.enabled", "false")):
-            yield "spark"
+            yield Running("spark", lambda: spark_workers(os.getpid()))
 
 
 @pytest.fixture
@@ -87,45 +97,47 @@ def two_phases(broken: Path) -> dict[str, JsonValue]:
 
 
 def test_a_cluster_writes_the_bytes_of_the_local_engine(
-    tmp_path: Path, cluster: str, scene: Path
+    tmp_path: Path, cluster: Running, scene: Path
 ) -> None:
     """Two phases, products and a value; `result.json` names the engine."""
     document = two_phases(tmp_path / "never")
     local = run_local(document, tmp_path / "local", {"scene": scene})
-    done = run_on(cluster, document, tmp_path / "out", {"scene": scene})
+    done = run_on(cluster.engine, document, tmp_path / "out", {"scene": scene})
     for name in ("image", "above"):
         assert done.sha256(name) == local.sha256(name)
     assert done.value("mean") == local.value("mean")
     assert done.tiles == local.tiles
     engine = done.result["engine"]
     assert isinstance(engine, dict)
-    assert (engine["name"], engine["workers"]) == (cluster, 2)
+    assert (engine["name"], engine["workers"]) == (cluster.engine, 2)
     assert tree(done.folder) == tree(local.folder)
 
 
-def test_a_hole_is_that_of_the_local_engine(tmp_path: Path, cluster: str, scene: Path) -> None:
+def test_a_hole_is_that_of_the_local_engine(tmp_path: Path, cluster: Running, scene: Path) -> None:
     """PARTIAL, with the same pixels; the correction computes only the hole."""
     broken = tmp_path / "broken"
     broken.touch()
     document = two_phases(broken)
     local = run_local(document, tmp_path / "local", {"scene": scene})
-    done = run_on(cluster, document, tmp_path / "out", {"scene": scene})
+    done = run_on(cluster.engine, document, tmp_path / "out", {"scene": scene})
     assert done.result["status"] == local.result["status"] == "PARTIAL"
     assert done.sha256() == local.sha256()
     assert done.tiles == local.tiles
     assert done.tiles[2] > 0
     broken.unlink()
-    again = run_on(cluster, document, tmp_path / "out", {"scene": scene})
+    again = run_on(cluster.engine, document, tmp_path / "out", {"scene": scene})
     assert again.result["status"] == "COMPLETE"
     assert again.tiles[1] >= local.tiles[0] - local.tiles[2]  # reused
 
 
-def test_a_service_is_called_from_the_workers(tmp_path: Path, cluster: str, scene: Path) -> None:
+def test_a_service_is_called_from_the_workers(
+    tmp_path: Path, cluster: Running, scene: Path
+) -> None:
     """The bytes of the function that it serves."""
     local = run_local(chain("grow_far"), tmp_path / "local", {"scene": scene})
     with served(f"{PROCESSES}:grow_far") as url:
         done = run_on(
-            cluster, chain("grow_far"), tmp_path / "out", {"scene": scene},
+            cluster.engine, chain("grow_far"), tmp_path / "out", {"scene": scene},
             services=(f"grow-far={url}",),
         )  # fmt: skip
     assert done.sha256() == local.sha256()
@@ -133,47 +145,43 @@ def test_a_service_is_called_from_the_workers(tmp_path: Path, cluster: str, scen
 
 
 def test_a_worker_that_dies_once_costs_nothing_else(
-    tmp_path: Path, cluster: str, scene: Path
+    tmp_path: Path, cluster: Running, scene: Path
 ) -> None:
     """The algorithm ends its own process at one tile: the run goes on with another worker."""
     flag = tmp_path / "flag"
-    done = run_on(cluster, chain("deadly", flag=str(flag)), tmp_path / "out", {"scene": scene})
+    document = chain("deadly", flag=str(flag))
+    done = run_on(cluster.engine, document, tmp_path / "out", {"scene": scene})
     assert flag.exists()
     assert done.result["status"] == "COMPLETE"
-    local = run_local(chain("deadly", flag=str(flag)), tmp_path / "local", {"scene": scene})
+    local = run_local(document, tmp_path / "local", {"scene": scene})
     assert done.sha256() == local.sha256()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_killed_worker_costs_its_tiles(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, engine: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_a_killed_worker_costs_its_tiles(tmp_path: Path, cluster: Running) -> None:
     """SIGKILL from outside: at most one unfinished block is computed again, the bytes are right."""
     scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
-    words = paced_run(tmp_path, scene, log, engine)
-    if engine == "spark":
-        with started(*words) as process:
-            killed = kill_one(lambda: spark_workers(process.pid), log)
-            told = process.communicate(timeout=120)[1]
-    else:
-        folder = tmp_path_factory.mktemp("dask")
-        with dask_cluster(folder) as (address, pid):
-            monkeypatch.setenv("PESTO_DASK_ADDRESS", address)
-            with started(*words) as process:
-                killed = kill_one(lambda: dask_workers(pid), log)
-                told = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, told
-    assert not is_alive(killed)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        waited(lambda: len(windows(log)) >= 100, timeout_s=90)
+        killed.append(cluster.workers()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = Thread(target=kill_one)
+    killer.start()
+    document = chain("paced", log=str(log), seconds=0.02)
+    done = run_on(cluster.engine, document, tmp_path / "out", {"scene": scene}, tile=64)
+    killer.join()
+    assert not is_alive(killed[0])
     assert len(set(windows(log))) == 6 * TILES_OF_A_BLOCK
     assert 0 < repeated(windows(log)) <= TILES_OF_A_BLOCK
     other = chain("paced", log=str(tmp_path / "other"), seconds=0.0)
     local = run_local(other, tmp_path / "local", {"scene": scene}, tile=64)
-    assert sha256_of(tmp_path / "out" / "image.tif") == local.sha256()
+    assert done.sha256() == local.sha256()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_ctrl_c_stops_the_workers_and_the_same_command_resumes(tmp_path: Path, engine: str) -> None:
+def test_ctrl_c_stops_the_workers_and_any_engine_resumes(tmp_path: Path, engine: str) -> None:
     """As a terminal sends it, to the whole group: exit code 130, nothing published, no worker."""
     scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
     words = paced_run(tmp_path, scene, log, engine)
@@ -189,17 +197,18 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_resumes(tmp_path: Path, e
     time.sleep(0.5)
     assert len(windows(log)) == before
 
-    assert pesto(*words).returncode == 0
+    again = pesto(*paced_run(tmp_path, scene, log, "local"))
 
+    assert again.returncode == 0, again.stderr
     assert len(set(windows(log))) == 6 * TILES_OF_A_BLOCK
     assert repeated(windows(log)) <= 2 * TILES_OF_A_BLOCK
     assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), noise(1536, 1024))
 
 
 @pytest.mark.dask
-def test_a_killed_command_leaves_no_task_on_a_scheduler(tmp_path: Path, cluster: str) -> None:
+def test_a_killed_command_leaves_no_task_on_a_scheduler(tmp_path: Path, cluster: Running) -> None:
     """The workers of others stop before their next tile, and take the next run."""
-    if cluster != "dask":
+    if cluster.engine != "dask":
         pytest.skip("Spark on this machine ends with the command")
     scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
     with started(*paced_run(tmp_path, scene, log, "dask")) as process:
@@ -255,11 +264,3 @@ def paced_run(folder: Path, scene: Path, log: Path, engine: str) -> list[object]
     file = saved(folder / "p.json", chain("paced", log=str(log), seconds=0.02))
     return ["run", file, "-i", f"scene={scene}", "-o", folder / "out", "--engine", engine,
             "--tile", 64, "--workers", 2, "--no-report"]  # fmt: skip
-
-
-def kill_one(workers: Callable[[], list[int]], log: Path) -> int:
-    """Kill a worker when both have some tiles."""
-    waited(lambda: len(windows(log)) >= 100, timeout_s=90)
-    pid = workers()[0]
-    os.kill(pid, signal.SIGKILL)
-    return pid

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def chunk(tmp_path: Path) -> str:
     """The first chunk of a stored plan, with 64 tiles or more."""
     pipeline = Pipeline.parse(chain("grow"))
-    services = resolve_services(pipeline, base=None, options=[], catalog=None)
+    services = resolve_services(pipeline, base=tmp_path, options=[], catalog=None)
     scene = write_scene(tmp_path / "s.tif", noise(1024, 1024))
     planned = plan(
         pipeline, services, read_inputs(pipeline, services, {"scene": str(scene)}),
