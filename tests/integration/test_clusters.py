@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pesto_runtime.errors import InvalidInput, InvalidPipeline, RunFailed, Unreachable
+from pesto_runtime.errors import InvalidInput, RunFailed
 from tests.support.clusters import (
     dask_cluster,
     dask_workers,
@@ -22,10 +22,10 @@ from tests.support.clusters import (
     spark_workers,
     why_no_java,
 )
-from tests.support.commands import is_alive, pesto, saved, served, started, waited
+from tests.support.commands import is_alive, saved, served, started, waited
 from tests.support.conductor_workers import repeated, windows
 from tests.support.processes import MARKER
-from tests.support.rasters import noise, pixels_of, tree, write_scene
+from tests.support.rasters import noise, tree, write_scene
 from tests.support.runs import PROCESSES, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -42,13 +42,10 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.usefixtures("without_pictures"),
 ]
-ENGINES = [
-    pytest.param("dask", marks=pytest.mark.dask),
-    pytest.param(
-        "spark",
-        marks=[pytest.mark.spark, pytest.mark.skipif(bool(why_no_java()), reason=why_no_java())],
-    ),
-]
+_NEEDS_JAVA = pytest.mark.skipif(bool(why_no_java()), reason=why_no_java())
+DASK = [pytest.param("dask", marks=pytest.mark.dask)]
+SPARK = [pytest.param("spark", marks=[pytest.mark.spark, _NEEDS_JAVA])]
+ENGINES = [*DASK, *SPARK]
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,9 @@ def cluster(
 
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         conf = SparkConf().setMaster("local[2,1]").set("spark.log.level", "OFF")
-        with SparkContext(conf=conf.set("spark.ui.enabled", "false")):
+        conf.set("spark.ui.enabled", "false")
+        conf.set("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        with SparkContext(conf=conf):
             yield Running("spark", lambda: spark_workers(os.getpid()))
 
 
@@ -159,7 +158,7 @@ def test_a_worker_that_dies_once_costs_nothing_else(
 
 def test_a_killed_worker_costs_its_tiles(tmp_path: Path, cluster: Running) -> None:
     """SIGKILL from outside: at most one unfinished block is computed again, the bytes are right."""
-    scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
+    scene, log = write_scene(tmp_path / "s.tif", noise(1024, 1024)), tmp_path / "log"
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -173,7 +172,7 @@ def test_a_killed_worker_costs_its_tiles(tmp_path: Path, cluster: Running) -> No
     done = run_on(cluster.engine, document, tmp_path / "out", {"scene": scene}, tile=64)
     killer.join()
     assert not is_alive(killed[0])
-    assert len(set(windows(log))) == 6 * TILES_OF_A_BLOCK
+    assert len(set(windows(log))) == 4 * TILES_OF_A_BLOCK
     assert 0 < repeated(windows(log)) <= TILES_OF_A_BLOCK
     other = chain("paced", log=str(tmp_path / "other"), seconds=0.0)
     local = run_local(other, tmp_path / "local", {"scene": scene}, tile=64)
@@ -183,7 +182,7 @@ def test_a_killed_worker_costs_its_tiles(tmp_path: Path, cluster: Running) -> No
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_stops_the_workers_and_any_engine_resumes(tmp_path: Path, engine: str) -> None:
     """As a terminal sends it, to the whole group: exit code 130, nothing published, no worker."""
-    scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
+    scene, log = write_scene(tmp_path / "s.tif", noise(1024, 1024)), tmp_path / "log"
     words = paced_run(tmp_path, scene, log, engine)
     with started(*words) as process:
         waited(lambda: len(windows(log)) >= 150, timeout_s=90)
@@ -197,70 +196,58 @@ def test_ctrl_c_stops_the_workers_and_any_engine_resumes(tmp_path: Path, engine:
     time.sleep(0.5)
     assert len(windows(log)) == before
 
-    again = pesto(*paced_run(tmp_path, scene, log, "local"))
+    document = chain("paced", log=str(log), seconds=0.02)
+    again = run_local(document, tmp_path / "out", {"scene": scene}, tile=64)
 
-    assert again.returncode == 0, again.stderr
-    assert len(set(windows(log))) == 6 * TILES_OF_A_BLOCK
+    assert again.tiles[1] > 0  # reused
+    assert len(set(windows(log))) == 4 * TILES_OF_A_BLOCK
     assert repeated(windows(log)) <= 2 * TILES_OF_A_BLOCK
-    assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), noise(1536, 1024))
+    assert np.array_equal(again.pixels(), noise(1024, 1024))
 
 
-@pytest.mark.dask
+@pytest.mark.parametrize("cluster", DASK, indirect=True)
 def test_a_killed_command_leaves_no_task_on_a_scheduler(tmp_path: Path, cluster: Running) -> None:
     """The workers of others stop before their next tile, and take the next run."""
-    if cluster.engine != "dask":
-        pytest.skip("Spark on this machine ends with the command")
-    scene, log = write_scene(tmp_path / "s.tif", noise(1536, 1024)), tmp_path / "log"
+    scene, log = write_scene(tmp_path / "s.tif", noise(1024, 1024)), tmp_path / "log"
     with started(*paced_run(tmp_path, scene, log, "dask")) as process:
         waited(lambda: len(windows(log)) >= 20, timeout_s=90)
         process.kill()
     time.sleep(1)
     before = len(windows(log))
     time.sleep(1)
-    assert len(windows(log)) == before < 6 * TILES_OF_A_BLOCK
-    again = run_on("dask", chain("grow"), tmp_path / "other", {"scene": scene})
+    assert len(windows(log)) == before < 4 * TILES_OF_A_BLOCK
+    again = run_on(cluster.engine, chain("grow"), tmp_path / "other", {"scene": scene})
     assert again.result["status"] == "COMPLETE"
 
 
-@pytest.mark.spark
-@pytest.mark.skipif(bool(why_no_java()), reason=why_no_java())
+@pytest.mark.parametrize("cluster", SPARK, indirect=True)
 def test_an_algorithm_that_always_kills_its_worker_ends_the_run(
-    tmp_path: Path, scene: Path
+    tmp_path: Path, cluster: Running, scene: Path
 ) -> None:
     """After a few attempts without progress, with the cause and the way out."""
     with pytest.raises(RunFailed, match="died 4 times without finishing a chunk"):
-        run_on("spark", chain("deadly", flag=""), tmp_path / "out", {"scene": scene}, max_tasks=1)
+        run_on(
+            cluster.engine,
+            chain("deadly", flag=""),
+            tmp_path / "out",
+            {"scene": scene},
+            max_tasks=1,
+        )
     assert not (tmp_path / "out" / "result.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("engine", "variable", "dead", "wrong"),
-    [
-        pytest.param("dask", "PESTO_DASK_ADDRESS", "tcp://127.0.0.1:1", "ftp://host",
-                     marks=pytest.mark.dask),
-        pytest.param("spark", "PESTO_SPARK_MASTER", "spark://127.0.0.1:1", "sc://host",
-                     marks=pytest.mark.spark),
-    ],
-)  # fmt: skip
-def test_inputs_are_checked_before_the_cluster_is_contacted(
-    tmp_path: Path, scene: Path, monkeypatch: pytest.MonkeyPatch,
-    engine: str, variable: str, dead: str, wrong: str,
-) -> None:  # fmt: skip
-    """A missing scene is refused although no cluster is there; a right one (control) is not."""
-    monkeypatch.setenv(variable, dead)
-    out = tmp_path / "out"
-    with pytest.raises(InvalidPipeline, match="scene"):
-        run_on(engine, chain("grow"), out, {}, patience_s=1)
-    with pytest.raises(Unreachable, match=variable):
-        run_on(engine, chain("grow"), out, {"scene": scene}, patience_s=1)
-    monkeypatch.setenv(variable, wrong)
-    with pytest.raises(InvalidInput, match=variable):
-        run_on(engine, chain("grow"), out, {"scene": scene}, patience_s=1)
-    assert not (out / "result.json").exists()
+@pytest.mark.parametrize("cluster", SPARK, indirect=True)
+def test_a_context_of_another_master_is_refused(
+    tmp_path: Path, cluster: Running, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process has one context of Spark; the variable names another cluster."""
+    monkeypatch.setenv("PESTO_SPARK_MASTER", "spark://127.0.0.1:1")
+    with pytest.raises(InvalidInput, match=r"PESTO_SPARK_MASTER.*local"):
+        run_on(cluster.engine, chain("grow"), tmp_path / "out", {"scene": scene})
 
 
 def paced_run(folder: Path, scene: Path, log: Path, engine: str) -> list[object]:
-    """The command of a run of 6 blocks that takes its time."""
+    """The command of a run of 4 blocks that takes its time."""
     file = saved(folder / "p.json", chain("paced", log=str(log), seconds=0.02))
     return ["run", file, "-i", f"scene={scene}", "-o", folder / "out", "--engine", engine,
             "--tile", 64, "--workers", 2, "--no-report"]  # fmt: skip
