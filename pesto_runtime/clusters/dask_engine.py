@@ -6,8 +6,10 @@ A chunk is a task of Dask. It does not use Dask's arrays: chunks read scenes and
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from concurrent.futures import BrokenExecutor
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 import dask
@@ -119,15 +121,23 @@ def _connected(address: str, patience_s: float) -> Client:
 
 
 def _local_cluster(workers: int) -> LocalCluster:
-    with dask.config.set(_LOCAL):
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,  # the size of tiles limits the memory
-            dashboard_address=None,
-            silence_logs="CRITICAL",
-        )
+    # A terminal sends Ctrl-C to all processes of the group, and this one stops the workers. Dask's
+    # thread and all workers that it starts, now and later, inherit the signals that are blocked.
+    # Multiprocessing unblocks them when it starts its tracker, so the tracker is started first.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with dask.config.set(_LOCAL):
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,  # the size of tiles limits the memory
+                dashboard_address=None,
+                silence_logs="CRITICAL",
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _task(chunk: str) -> str:
