@@ -37,7 +37,6 @@ _LOCAL = [
     ("spark.driver.host", "127.0.0.1"),
     ("spark.log.level", "OFF"),  # a chunk that fails is an exception here
     ("spark.ui.enabled", "false"),
-    ("spark.ui.showConsoleProgress", "false"),
 ]
 
 
@@ -118,7 +117,8 @@ def _new_context(request: RunRequest) -> SparkContext:
         _require_master(master)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     conf = SparkConf().setMaster(master).setAppName(f"pesto {request.pipeline.name}")
-    if master.startswith("local"):
+    conf.set("spark.ui.showConsoleProgress", "false")  # a run has its own
+    if master == "local" or master.startswith("local["):
         conf.setAll(_LOCAL)
     try:
         return SparkContext(conf=conf)
