@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests run on every core; those that share a server stay on one. WORKERS=0 runs them one by one.
 WORKERS ?= logical
 PYTEST  := $(BIN)/pytest -n $(WORKERS)
-LONG    := airflow or conductor or real_pesto or browser
+LONG    := airflow or conductor or dask or spark or real_pesto or browser
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean
@@ -26,7 +26,7 @@ setup: $(VENV)/.dev  ## Everything for working on the project.
 test: $(VENV)/.dev  ## Units, contracts, pages, services and runs on this machine.
 	$(PYTEST) -m "not ($(LONG))"
 
-test-all: $(VENV)/.dev  ## Those, and a real Airflow, Conductor, PESTO 1.7.2 and browser.
+test-all: $(VENV)/.dev  ## Those, and a real Airflow, Conductor, Dask, Spark, PESTO 1.7.2 and browser.
 	$(PYTEST)
 
 check: lint types layers site test-all  ## What CI runs.

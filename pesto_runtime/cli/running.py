@@ -193,7 +193,9 @@ def run(
     inputs: InputTexts = None,
     service: ServiceTexts = None,
     services: CatalogPath = None,
-    engine: Annotated[str, typer.Option(help="Engine: local, airflow or conductor.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="Engine: local, airflow, conductor, dask or spark.")
+    ] = "local",
     tile: Tile = None,
     workers: Workers = None,
     executor: Annotated[

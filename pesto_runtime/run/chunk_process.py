@@ -12,17 +12,17 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TextIO
 
 from pesto_runtime.contract import Chunk
-from pesto_runtime.errors import PestoError
 from pesto_runtime.raster.gdal import limit_cache
-from pesto_runtime.run.chunk import process
+from pesto_runtime.run.chunk_task import chunk_outcome
 from pesto_runtime.run.records import TileObserver
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pesto_runtime.run.records import TileRecord
 
 STOP = "stop"
@@ -46,21 +46,15 @@ def main() -> None:
         stopped = threading.Event()
         threading.Thread(target=_read, args=(commands, chunks, stopped), daemon=True).start()
 
-        def answer(kind: str, content: object) -> None:
-            answers.write(json.dumps({kind: content}) + "\n")
+        def answer(content: Mapping[str, object]) -> None:
+            answers.write(json.dumps(content) + "\n")
 
         def tell(record: TileRecord) -> None:
-            answer("tile", [list(record.window), record.seconds, record.state])
+            answer({"tile": [list(record.window), record.seconds, record.state]})
 
         watch = TileObserver(tell, stopped.is_set)
         while True:
-            chunk = chunks.get()
-            try:
-                answer("result", process(chunk, watch=watch).model_dump(mode="json"))
-            except PestoError as error:
-                answer("error", error.to_problem())
-            except Exception:  # noqa: BLE001  # the parent raises it
-                answer("bug", traceback.format_exc())
+            answer(chunk_outcome(chunks.get(), watch))
 
 
 def _read(commands: TextIO, chunks: SimpleQueue[Chunk], stopped: threading.Event) -> None:

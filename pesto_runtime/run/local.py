@@ -1,7 +1,7 @@
-"""Run pipelines on this machine, in threads or in worker processes: the local engine.
+"""Run pipelines from this process, with workers of one kind; defines those of the local engine.
 
 It runs the chunks of one phase after another and resumes earlier runs. It does no computations of
-its own: the activities do.
+its own: the activities do. `pesto_runtime/clusters/` has other workers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,7 +42,7 @@ from pesto_runtime.run.verifying import verify_tiles
 from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -57,8 +56,17 @@ _POLL_S = 0.1
 _MEMORY_SHARE = 4
 
 
-class LocalEngine:
-    """Runs pipelines on this machine."""
+@dataclass(frozen=True)
+class DriverEngine:
+    """Runs pipelines from this process, which plans, owns the folder, and publishes.
+
+    Attributes:
+        name: Name of the engine.
+        start: Starts the workers of a run, once its inputs are checked and it owns its folder.
+    """
+
+    name: str
+    start: Callable[[RunRequest], ChunkWorkers]
 
     def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
         """Run a pipeline, or resume an earlier run of the same key.
@@ -97,15 +105,11 @@ class LocalEngine:
                 replace=request.replace,
             )
             try:
-                return _resume_or_run(planned, request, workspace, watcher)
+                return _resume_or_run(self, planned, request, workspace, watcher)
             finally:
                 close_callers()
                 decoded_blocks.clear()
                 release(folder, planned.run, member=member)
-
-
-engine = LocalEngine()
-"""The instance that the entry point `local` names."""
 
 
 def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
@@ -121,7 +125,11 @@ def _member() -> str:
 
 
 def _resume_or_run(
-    plan: Plan, request: RunRequest, workspace: Workspace, watcher: ProgressListener
+    engine: DriverEngine,
+    plan: Plan,
+    request: RunRequest,
+    workspace: Workspace,
+    watcher: ProgressListener,
 ) -> dict[str, JsonValue]:
     """Return the result in a locked folder if it is complete; compute what is missing otherwise."""
     result = None
@@ -135,38 +143,34 @@ def _resume_or_run(
         done = "computed, nor verified" if request.verify_tiles else "computed"
         watcher.warn(f"already complete: nothing was {done}; --fresh computes it again")
     else:
-        result = _LocalRun(plan, request, watcher).run(workspace)
+        result = _Run(engine, plan, request, watcher).run(workspace)
     is_last = finish(plan, workspace, result, keep=request.keep, member=_member())
     if is_last and result["status"] == "COMPLETE" and not request.keep:
         workspace.clear()
     return result
 
 
-class _LocalRun:
+class _Run:
     """One run while it runs."""
 
-    def __init__(self, plan: Plan, request: RunRequest, watcher: ProgressListener) -> None:
+    def __init__(
+        self, engine: DriverEngine, plan: Plan, request: RunRequest, watcher: ProgressListener
+    ) -> None:
+        self._name = engine.name
         self._plan = plan
         self._request = request
         self._watcher = watcher
         self._href = begin_run(plan)
         self._context = load_context(self._href)
-        threads = request.executor == "threads"
-        self._workers: ChunkWorkers = (
-            ThreadWorkers(request.workers) if threads else ProcessWorkers(request.workers)
-        )
+        self._death: BrokenExecutor | None = None
+        self._workers = engine.start(request)
 
     def run(self, workspace: Workspace) -> dict[str, JsonValue]:
         """Run every phase, then publish the run."""
         phases, request = self._plan.phases, self._request
         seconds: list[float] = []
         record = RunRecord(
-            engine={
-                "name": "local",
-                "run": uuid.uuid4().hex[:12],
-                "executor": request.executor,
-                "workers": request.workers,
-            },
+            engine={"name": self._name, "run": uuid.uuid4().hex[:12], **self._workers.facts},
             phase_seconds=seconds,
         )
         self._watcher.begin(sum(count_tiles(phase) for phase in phases))
@@ -196,8 +200,8 @@ class _LocalRun:
                 raise RunFailed(
                     f"worker processes died {deaths} times without finishing a chunk: the "
                     "algorithm crashes, or memory runs out; run fewer --workers, or smaller "
-                    "tiles; the same command resumes the run"
-                )
+                    f"tiles; the same command resumes the run\n  {self._death}"
+                ) from self._death
 
     def _fan_out(self, phase: int, numbers: set[int]) -> Iterator[int]:
         """Run chunks, and yield the number of each finished one."""
@@ -227,16 +231,23 @@ class _LocalRun:
             self._report_progress()
             for future in done:
                 number = waiting.pop(future)
-                with suppress(BrokenExecutor):  # its worker died
+                try:
                     future.result()
+                except BrokenExecutor as error:
+                    self._death = error
+                else:
                     yield number
 
     def _report_progress(self) -> None:
-        self._watcher.advance(len(self._workers.new_records()))
+        self._watcher.advance(self._workers.new_tiles())
 
 
 class ChunkWorkers(Protocol):
-    """Workers of one kind: creates their executors, and collects their tile records."""
+    """Workers of one kind: creates their executors, and counts the tiles that ended."""
+
+    @property
+    def facts(self) -> Mapping[str, JsonValue]:
+        """Facts about the workers for `result.json`."""
 
     def executor(self, chunks: int) -> Executor:
         """Create an executor for so many chunks of a phase."""
@@ -248,8 +259,8 @@ class ChunkWorkers(Protocol):
             BrokenExecutor: the worker has died.
         """
 
-    def new_records(self) -> list[TileRecord]:
-        """Return the records of tiles that ended since the previous call."""
+    def new_tiles(self) -> int:
+        """Return the number of tiles that ended since the previous call."""
 
     def stop(self) -> None:
         """Stop every worker before its next tile."""
@@ -267,6 +278,11 @@ class ThreadWorkers:
     _records: list[TileRecord] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def facts(self) -> Mapping[str, JsonValue]:
+        """Kind and number."""
+        return {"executor": "threads", "workers": self.count}
+
     def executor(self, chunks: int) -> Executor:
         """Create a pool of threads; those that have no chunk of their own share its tiles."""
         self._tiles_at_once = max(1, self.count // chunks)
@@ -277,12 +293,11 @@ class ThreadWorkers:
         watch = TileObserver(self._records.append, self._stopped.is_set)
         return process(chunk, watch=watch, threads=self._tiles_at_once)
 
-    def new_records(self) -> list[TileRecord]:
-        """Return the records of tiles that ended since the previous call."""
-        # Workers append meanwhile: delete exactly the records that were copied.
-        records = self._records[:]
-        del self._records[: len(records)]
-        return records
+    def new_tiles(self) -> int:
+        """Return the number of tiles that ended since the previous call."""
+        count = len(self._records)
+        del self._records[:count]  # workers append meanwhile: delete exactly those that are counted
+        return count
 
     def stop(self) -> None:
         """Stop every thread before its next tile."""
@@ -290,3 +305,12 @@ class ThreadWorkers:
 
     def close(self) -> None:
         """Do nothing: the threads have ended with their executors."""
+
+
+def _local_workers(request: RunRequest) -> ChunkWorkers:
+    workers = ThreadWorkers if request.executor == "threads" else ProcessWorkers
+    return workers(request.workers)
+
+
+engine = DriverEngine("local", _local_workers)
+"""The instance that the entry point `local` names."""

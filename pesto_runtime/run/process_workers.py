@@ -18,13 +18,17 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Chunk, ChunkResult, Window
-from pesto_runtime.errors import error_from_problem
+from pesto_runtime.contract import Window
 from pesto_runtime.run.chunk_process import STOP
+from pesto_runtime.run.chunk_task import result_of
 from pesto_runtime.run.records import TileRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Chunk, ChunkResult
 
 _READ_BYTES = 1 << 16
 
@@ -38,6 +42,7 @@ class ProcessWorkers:
         self._free: list[ChunkProcess] = []
         self._all: list[ChunkProcess] = []
         self._records: SimpleQueue[TileRecord] = SimpleQueue()
+        self.facts: dict[str, JsonValue] = {"executor": "processes", "workers": count}
 
     def executor(self, _chunks: int) -> Executor:
         """Create a pool of threads, each of which waits for a process."""
@@ -56,13 +61,14 @@ class ProcessWorkers:
             self._free.append(worker)
         return result
 
-    def new_records(self) -> list[TileRecord]:
-        """Return the records of tiles that ended since the previous call."""
-        records = []
+    def new_tiles(self) -> int:
+        """Return the number of tiles that ended since the previous call."""
+        count = 0
         with suppress(Empty):
             while True:
-                records.append(self._records.get_nowait())
-        return records
+                self._records.get_nowait()
+                count += 1
+        return count
 
     def stop(self) -> None:
         """Stop every process before its next tile."""
@@ -111,12 +117,8 @@ class ChunkProcess:
             if kind == "tile":
                 window, seconds, state = content
                 on_tile(TileRecord(Window(*window), seconds, state))
-            elif kind == "result":
-                return ChunkResult.model_validate(content)
-            elif kind == "error":
-                raise error_from_problem(content, status=content["status"])
             else:
-                raise RuntimeError(f"a worker process failed:\n{content}")
+                return result_of(kind, content)
         raise BrokenExecutor(f"worker process {self._process.pid} died")
 
     def _lines(self) -> Iterator[bytes]:

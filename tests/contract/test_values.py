@@ -208,11 +208,13 @@ WAYS: dict[str, Way] = {
     "run": command("run"),
     "run with processes": command("run", "--executor", "processes"),
     "local": on_engine("local"),
+    "dask": on_engine("dask"),
     "airflow": on_engine("airflow"),
     "airflow plan": airflow_plan,
     "airflow plan of texts": airflow_plan_of_texts,
     "dag file": dag_file,
     "conductor": on_engine("conductor"),
+    "spark": on_engine("spark"),
     "conductor plan": conductor_plan,
 }
 SERVERS = ("airflow", "conductor")

@@ -1,0 +1,1 @@
+"""Run the chunks of a pipeline on a cluster of Dask or of Spark."""
