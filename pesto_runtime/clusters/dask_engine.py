@@ -63,7 +63,8 @@ class DaskCluster:
 
         Raises:
             BrokenExecutor: the worker has died, on a scheduler of others as often as it permits.
-            RunFailed: it was cancelled, the scheduler has ended, or a worker cannot import this package.
+            RunFailed: it was cancelled, the scheduler has ended, or a worker cannot import this
+                package.
         """
         future = self._client.submit(_task, chunk, pure=False)
         with self._guard:
