@@ -46,7 +46,6 @@ class DaskCluster:
         """
         self._guard = threading.Lock()
         self._futures: set[Future[str]] = set()
-        self._is_stopped = False
         self._local: LocalCluster | None = None
         address = os.environ.get(ADDRESS)
         if address:
@@ -64,8 +63,8 @@ class DaskCluster:
 
         Raises:
             BrokenExecutor: the worker has died, on a scheduler of others as often as it permits.
-            Interrupted: it was cancelled.
-            RunFailed: the scheduler has ended, or a worker cannot import this package.
+            RunFailed: it was cancelled, the scheduler has ended, or a worker cannot import this
+                package.
         """
         future = self._client.submit(_task, chunk, pure=False)
         with self._guard:

@@ -217,7 +217,7 @@ WAYS: dict[str, Way] = {
     "spark": on_engine("spark"),
     "conductor plan": conductor_plan,
 }
-SERVERS = ("airflow", "conductor")
+SERVERS = ("airflow", "conductor", "dask", "spark")
 """Ways that start a server for right values; `tests/integration` runs these."""
 
 THRESHOLDS = ("'threshold' of stage 'a'", "'threshold' of stage 'b'")
