@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pesto_runtime.contract import RasterContract
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.raster.image import BandFacts, Bounds, Georeference
 
 
@@ -327,9 +328,10 @@ def read_scene(image: str | ImageReference) -> Scene:
     return scene.model_copy(update={"unread": unread_files(scene)})
 
 
-def open_file(path: Path) -> DatasetReader:
+def open_file(path: AnyPath) -> DatasetReader:
     """Open a product with rasterio alone, for a caller that reads it further on its own."""
-    return rasterio.open(path)
+    with raster_settings():
+        return rasterio.open(str(path))
 
 
 @contextmanager

@@ -268,7 +268,13 @@ def missing_blocks(context: RunContext, name: str) -> tuple[BlockIndex, ...]:
 
 def stored_blocks(context: RunContext, name: str) -> set[BlockIndex]:
     """Return the blocks (row, col) of a raster or a vector that are stored without a hole."""
-    return {_index(each) for each in context.store.names(folder_of(context, name))}
+    return set(stored_sizes(context, name))
+
+
+def stored_sizes(context: RunContext, name: str) -> dict[BlockIndex, int]:
+    """Return block (row, col) of a raster or a vector that is stored without a hole -> bytes."""
+    folder = folder_of(context, name)
+    return {_index(each): size for each, size in context.store.sizes(folder)}
 
 
 def declared_classes(context: RunContext, raster: str) -> tuple[RasterClass, ...]:

@@ -20,14 +20,14 @@ from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from pesto_runtime.raster.product import Layout
     from pesto_runtime.tiling import BlockIndex
 
 
 def product_blocks(
-    plan_href: str, raster: str, layout: Layout, stored: set[BlockIndex]
+    plan_href: str, raster: str, layout: Layout, stored: Collection[BlockIndex]
 ) -> Iterator[bytes]:
     """Yield a raster's compressed blocks, row-major, and then those of its mask, if it has one.
 
@@ -49,8 +49,27 @@ def product_blocks(
         yield from _mask_blocks(context, raster, layout, stored)
 
 
+def product_sizes(
+    context: RunContext, raster: str, layout: Layout, stored: Mapping[BlockIndex, int]
+) -> list[int]:
+    """Return the bytes of each block that `product_blocks` yields, in its order.
+
+    Blocks of pixels are not read; those of a mask are compressed, and again for `product_blocks`.
+
+    Raises:
+        PestoError: as for `product_blocks`.
+    """
+    sizes = [
+        stored[index] if index in stored else len(_holed_block(context, raster, layout, index))
+        for index in blocks_of((layout.width, layout.height))
+    ]
+    if layout.has_mask:
+        sizes += [len(data) for data in _mask_blocks(context, raster, layout, stored)]
+    return sizes
+
+
 def _mask_blocks(
-    context: RunContext, raster: str, layout: Layout, stored: set[BlockIndex]
+    context: RunContext, raster: str, layout: Layout, stored: Collection[BlockIndex]
 ) -> Iterator[bytes]:
     scene = context.plan.scenes[context.raster_type(raster).mask]
     with (
