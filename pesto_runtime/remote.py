@@ -60,7 +60,7 @@ _PATIENCE_S = 60.0
 _VARIABLES = ("AWS_", "AZURE_", "GOOGLE_", "PESTO_STORE_", "HOME")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _NO_BUCKET = "NoSuchBucket"
-_AWAY = re.compile(r"status code: (429|5\d\d)|HTTP error|timed out|error sending request")
+_AWAY = re.compile(r"status code: (429|5(?!01)\d\d)|HTTP error|timed out|error sending request")
 _LOCAL_REASONS = ("No space left on device", "Permission denied", "Not a directory",
                   "Read-only file system", "File name too long")  # fmt: skip
 
@@ -72,7 +72,8 @@ def stated_identity(href: str) -> str:
 
     Raises:
         NotFound: the object does not exist, or its server does not answer HEAD (405).
-        Unreachable: HEAD is refused, or the server does not respond.
+        StoreFailed: HEAD is refused.
+        Unreachable: the server is away for longer than the patience.
     """
     try:
         objects, name = open_object(href)
@@ -80,12 +81,32 @@ def stated_identity(href: str) -> str:
     except FileNotFoundError as error:
         raise NotFound(f"{href} does not exist") from error
     except (BaseError, OSError, ValueError) as error:
-        reason = reason_of(error)
-        raise Unreachable(f"{href}: its identity cannot be requested: {reason}") from error
+        raise failure_of(error, href) from error
     # obstore returns 1970-01-01 for a response without Last-Modified.
     modified = facts["last_modified"].isoformat() if facts["last_modified"].timestamp() else None
     stated = facts["e_tag"] or facts["version"] or modified
     return f"{facts['size']}-{stated}" if stated else ""
+
+
+def has_server(href: str) -> bool:
+    """Whether an href is that of a bucket or a web server."""
+    return urlsplit(href).scheme in ("http", "https", "s3", "gs", "az")
+
+
+def require_reachable(href: str) -> None:
+    """Do nothing if the server of an href responds, whatever it responds.
+
+    Raises:
+        Unreachable: it is away for longer than the patience.
+    """
+    try:
+        objects, name = open_object(href)
+        objects.head(name)
+    except BaseError as error:
+        if _AWAY.search(str(error)):
+            raise failure_of(error, href) from error
+    except (OSError, ValueError):
+        return
 
 
 def is_there(href: str) -> bool:
@@ -178,7 +199,7 @@ def failure_of(error: BaseException, href: str) -> PestoError:
     no space, no permission, no such bucket.
     """
     if isinstance(error, BaseError) and _AWAY.search(str(error)):
-        return Unreachable(f"{href}: the store is away: {reason_of(error)}")
+        return Unreachable(f"{href}: its server is away: {reason_of(error)}")
     return StoreFailed(f"{href}: {reason_of(error)}")
 
 

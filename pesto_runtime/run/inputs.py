@@ -23,7 +23,7 @@ from pesto_runtime.contract import (
     Window,
     parse_binding,
 )
-from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable
+from pesto_runtime.errors import ContractBroken, PestoError, RasterUnreadable, Unreachable
 from pesto_runtime.pipeline import taken_type
 from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.identity import is_local, require_unchanged
@@ -159,7 +159,7 @@ class Sources:
                 scene.selection if scene else None,
             )
             array = reader.read(window, bands=bands)
-        except RasterUnreadable:
+        except (RasterUnreadable, Unreachable):
             # An open dataset has its header in memory: a retry must open the file again.
             _readers.close()
             raise
@@ -198,7 +198,7 @@ def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray |
             context.plan.run, scene.href, scene.identity, selection=scene.selection
         )
         return reader.mask(window)
-    except RasterUnreadable:
+    except (RasterUnreadable, Unreachable):
         _readers.close()  # as in `Sources.read`
         raise
 

@@ -8,10 +8,12 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.enums import MaskFlags
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RunRequest, SilentListener
@@ -19,18 +21,26 @@ from pesto_runtime.errors import FolderInUse, InvalidInput, PestoError, StoreFai
 from pesto_runtime.finished_run import Run
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.places import RemotePath, output_place, place_of
+from pesto_runtime.raster.read import read_scene
+from pesto_runtime.run.chunk import process
+from pesto_runtime.run.closing import close_phase
+from pesto_runtime.run.context import begin_run, chunks_of, load_context
 from pesto_runtime.run.local import engine
 from pesto_runtime.run.ownership import claim, owner_of, release
 from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import plan
 from pesto_runtime.run.product_check import verify_result
+from pesto_runtime.run.publishing import publish_run
+from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import locked_workspace, run_store
+from pesto_runtime.store import Store
+from tests.support import detections, masked
 from tests.support.buckets import BUCKET, moto_server, names, proxy_before, put, variables
 from tests.support.commands import pesto, started
 from tests.support.file_server import use
 from tests.support.rasters import noise, write_scene
-from tests.support.runs import CLOUD_COVER, SCENE, chain, run_local
+from tests.support.runs import CLOUD_COVER, SCENE, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +51,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Plan
     from tests.support.buckets import Proxy
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("moto")]
+pytestmark = pytest.mark.contract
 
 RESULTS = {"image.tif", "report.html", "result.json"}
 
@@ -94,20 +104,17 @@ def slow(bucket: str, scene: Path) -> tuple[dict[str, JsonValue], str]:
     return chain("slow", seconds=0.05), href
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
-def test_every_place_in_a_bucket_gives_the_bytes_of_the_disk(
-    tmp_path: Path, bucket: str, executor: Literal["threads", "processes"]
-) -> None:
-    """Two phases, a raster between them, a reduce and a report; nothing else is left there."""
+def test_every_place_in_a_bucket_gives_the_bytes_of_the_disk(tmp_path: Path, bucket: str) -> None:
+    """Processes, phases with a raster between them, a reduce, a report; nothing else is left."""
     document = absolute(CLOUD_COVER)
     local = run_local(document, tmp_path / "out", {"scene": str(SCENE)}, tile=256)
     prefix = bucket.removeprefix(f"{BUCKET}/")
     catalog = put(f"{prefix}/catalog.json", json.dumps(document.pop("services")).encode())
-    pipeline = put(f"{prefix}/p.json", json.dumps(document).encode())
+    file = put(f"{prefix}/p.json", json.dumps(document).encode())
     scene = put(f"{prefix}/s.tif", SCENE.read_bytes())
     done = pesto(
-        "run", pipeline, "-i", f"scene={scene}", "-o", f"{bucket}/out", "--services", catalog,
-        "--tile", 256, "--executor", executor, cwd=tmp_path,
+        "run", file, "-i", f"scene={scene}", "-o", f"{bucket}/out", "--services", catalog,
+        "--tile", 256, "--executor", "processes", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert names(f"{bucket}/out") == {"cover.json", "mask.tif", "report.html", "result.json"}
@@ -118,6 +125,49 @@ def test_every_place_in_a_bucket_gives_the_bytes_of_the_disk(
     with run.open("mask") as dataset:
         pixels = dataset.read()
     assert np.array_equal(pixels, local.pixels("mask"))
+
+
+def test_masks_and_vectors_in_a_bucket_are_those_of_the_disk(tmp_path: Path, bucket: str) -> None:
+    """Threads; a product with the mask of its scene, and features. Another scene differs."""
+    source = write_scene(tmp_path / "s.tif", noise(600, 300, below=40))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(source, "r+") as dataset:
+        dataset.write_mask(np.arange(600 * 300).reshape(300, 600) % 7 > 0)
+    document = pipeline(
+        stage("s", "same", image="$inputs.scene"),
+        stage("found", "boxes", image="$inputs.scene"),
+        outputs={"image": "$s.image", "boxes": "$found.boxes"},
+    )
+    services = document["services"]
+    assert isinstance(services, dict)
+    services |= {"boxes": f"{detections.__file__}:boxes", "same": f"{masked.__file__}:same"}
+    href = put(f"{bucket.removeprefix(f'{BUCKET}/')}/s.tif", source.read_bytes())
+    local = run_local(document, tmp_path / "out", {"scene": str(source)}, tile=256)
+    result = run_into(f"{bucket}/out", document, href)
+    assert result["outputs"] == local.result["outputs"]
+    with rasterio.open(local.folder / "image.tif") as dataset:
+        assert MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+    other = run_into(f"{bucket}/other", document, str(write_scene(source, noise(600, 300))))
+    assert other["outputs"] != result["outputs"], "the control"
+
+
+def test_tasks_of_an_orchestrator_share_only_a_bucket(tmp_path: Path, bucket: str) -> None:
+    """Plan, chunks, ends of phases and publication, each as a task; a second publication too."""
+    document = absolute(CLOUD_COVER)
+    made = planned(bucket, SCENE, document, tile=256)
+    with locked_workspace(place_of(bucket), run=made.run):
+        claim(place_of(bucket), made, member="orchestrator")
+        href = begin_run(made)
+    for number in range(len(made.phases)):
+        for chunk in chunks_of(href, number):
+            load_context.cache_clear()
+            process(chunk)
+        close_phase(href, number)
+    record = RunRecord(engine={"name": "orchestrator"})
+    result = publish_run(href, place_of(bucket), record)
+    assert publish_run(href, place_of(bucket), record) == result
+    local = run_local(document, tmp_path / "out", {"scene": str(SCENE)}, tile=256)
+    assert result["outputs"] == local.result["outputs"]
+    assert names(bucket) == {"cover.json", "mask.tif", "report.html", "result.json"}
 
 
 def test_a_changed_product_is_found_in_a_bucket(bucket: str, tmp_path: Path) -> None:
@@ -169,14 +219,21 @@ def test_a_killed_run_goes_on(
     assert names(f"{bucket}/out") == RESULTS
 
 
-def planned(folder: str, scene: Path, factor: int) -> Plan:
-    pipeline = Pipeline.parse(chain("slow", seconds=factor / 100))
-    services = resolve_services(pipeline, base=scene.parent)
-    inputs = read_inputs(pipeline, services, {"scene": str(scene)})
-    place = output_place(folder)
-    return plan(
-        pipeline, services, inputs, store=run_store(place), sizing=Sizing(workers=1), folder=place
-    ).plan
+def planned(
+    folder: str, scene: Path, document: Mapping[str, JsonValue], *, tile: int | None = None
+) -> Plan:
+    """The plan of a run into a folder of the bucket."""
+    model = Pipeline.parse(document)
+    services = resolve_services(model, base=scene.parent)
+    inputs = read_inputs(model, services, {"scene": str(scene)})
+    place, sizing = output_place(folder), Sizing(workers=1, tile=tile)
+    store = run_store(place)
+    return plan(model, services, inputs, store=store, sizing=sizing, folder=place).plan
+
+
+def waits(number: int) -> dict[str, JsonValue]:
+    """One of several pipelines."""
+    return chain("slow", seconds=number / 100)
 
 
 def claim_at(start: threading.Barrier, folder: str, made: Plan) -> str:
@@ -194,7 +251,7 @@ def test_of_two_runs_that_race_for_a_prefix_one_is_refused(bucket: str, tmp_path
     scene = write_scene(tmp_path / "s.tif", noise(64, 64))
     for attempt in range(5):
         folder = f"{bucket}/{attempt}"
-        plans = [planned(folder, scene, number) for number in range(4)]
+        plans = [planned(folder, scene, waits(number)) for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             outcomes = [*pool.map(partial(claim_at, threading.Barrier(4), folder), plans)]
         (winner,) = [number for number, outcome in enumerate(outcomes) if outcome == "owner"]
@@ -212,7 +269,7 @@ def test_a_prefix_of_a_run_at_work_is_refused_until_it_is_taken_over(
     bucket: str, tmp_path: Path
 ) -> None:
     scene = write_scene(tmp_path / "s.tif", noise(64, 64))
-    first, second = (planned(bucket, scene, number) for number in (1, 2))
+    first, second = (planned(bucket, scene, waits(number)) for number in (1, 2))
     with locked_workspace(place_of(bucket), run=first.run):
         claim(place_of(bucket), first, member="first", pid=os.getpid())
     with pytest.raises(FolderInUse, match=first.run):
@@ -226,10 +283,10 @@ def test_a_prefix_of_a_run_at_work_is_refused_until_it_is_taken_over(
 def test_faults_of_the_network_change_no_byte(
     tmp_path: Path, port: int, bucket: str, proxy: Proxy
 ) -> None:
-    """Every seventh request gets 503, every eleventh no answer; scene, store and outputs go on."""
+    """Every fifth request gets 503, every third no response; scene, store and outputs go on."""
     source = write_scene(tmp_path / "s.tif", noise(1100, 600))
     document, href = slow(bucket, source)
-    proxy.fault = lambda number: "503" if number % 7 == 0 else "drop" if number % 11 == 0 else ""
+    proxy.fault = lambda number: "503" if number % 5 == 0 else "drop" if number % 3 == 0 else ""
     run_into(f"{bucket}/out", document, href)
     assert proxy.faults > 10
     proxy.fault = lambda _number: ""
@@ -244,10 +301,16 @@ def test_a_store_that_is_away_is_a_retryable_error(
     """After the patience; a missing bucket is not retryable."""
     monkeypatch.setenv("PESTO_STORE_PATIENCE", "0.3")
     proxy.fault = lambda _number: "503"
-    with pytest.raises(PestoError) as away:
-        RemotePath(f"{bucket}/a").write_bytes(b"1")
-    assert away.value.retryable
+    for access in (
+        lambda: RemotePath(f"{bucket}/a").write_bytes(b"1"),
+        lambda: read_scene(f"{bucket}/s.tif"),
+        lambda: Store(bucket).get("a"),
+    ):
+        with pytest.raises(PestoError) as away:
+            access()
+        assert away.value.retryable
     proxy.fault = lambda _number: ""
+    monkeypatch.setenv("PESTO_STORE_PATIENCE", "3")
     with pytest.raises(StoreFailed, match="the bucket does not exist") as missing:
         RemotePath("s3://missing/a").write_bytes(b"1")
     assert not missing.value.retryable
