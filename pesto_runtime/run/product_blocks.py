@@ -6,6 +6,9 @@ inherits. Which products carry a mask is decided in `pipeline/types.py`.
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +23,14 @@ from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
 
     from pesto_runtime.raster.product import Layout
     from pesto_runtime.tiling import BlockIndex
+
+_READERS = 8
+"""Requests for blocks at the same time."""
 
 
 def product_blocks(
@@ -39,14 +46,34 @@ def product_blocks(
         SceneChanged: the scene of the mask is not the one that was planned.
     """
     context = load_context(plan_href)
-    for index in blocks_of((layout.width, layout.height)):
-        if index in stored:
-            name = block_name(context, raster, index)
-            yield read_block_object(plan_href, raster, index, name)
-        else:
-            yield _holed_block(context, raster, layout, index)
+
+    def read(index: BlockIndex) -> bytes:
+        if index not in stored:
+            return _holed_block(context, raster, layout, index)
+        return read_block_object(plan_href, raster, index, block_name(context, raster, index))
+
+    indices = blocks_of((layout.width, layout.height))
+    is_local = context.store.base.startswith("file:")
+    yield from map(read, indices) if is_local else _read_ahead(read, indices)
     if layout.has_mask:
         yield from _mask_blocks(context, raster, layout, stored)
+
+
+def _read_ahead(
+    read: Callable[[BlockIndex], bytes], indices: Iterable[BlockIndex]
+) -> Iterator[bytes]:
+    """Yield blocks in order while further ones are requested: a bucket takes its time for each."""
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(_READERS, "pesto-read") as pool:
+        try:
+            for index in indices:
+                waiting.append(pool.submit(copy_context().run, read, index))
+                if len(waiting) > 2 * _READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def product_sizes(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.errors import InvalidInput, PestoError, StoreFailed, StoreRefused
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.places import RemotePath
+from pesto_runtime.places import WRITABLE, RemotePath
 from pesto_runtime.run.context import forget_run, load_context
 from pesto_runtime.run.owner_records import OWNER, WORKSPACE, record_of
 from pesto_runtime.run.ownership import BEAT_S, in_use, owner_of, working_owner
@@ -34,16 +34,25 @@ if TYPE_CHECKING:
 
 
 _LOCK = "lock"
+_STORES = ("file:///", *(f"{each}://" for each in WRITABLE), "memory:///")
 _POLL_S = 0.1
 _REMOTE_POLL_S = 1.0
 
 
 def run_store(folder: AnyPath, store: str | None = None) -> str:
-    """Return the base href of a run store: `store`, or the one in the output folder."""
-    return (
-        store
-        or (RemoteWorkspace(folder) if isinstance(folder, RemotePath) else Workspace(folder)).store
-    )
+    """Return the base href of a run store: `store`, or the one in the output folder.
+
+    Raises:
+        StoreRefused: the scheme of `store` cannot be written.
+    """
+    if not store:
+        if isinstance(folder, RemotePath):
+            return RemoteWorkspace(folder).store
+        return Workspace(folder).store
+    if not store.startswith(_STORES):
+        known = ", ".join(f"{each}…" for each in _STORES[:-1])
+        raise StoreRefused(f"{store} cannot be a run store: write one of {known}")
+    return store
 
 
 def refuse_remote_cog(folder: AnyPath, *, as_cog: bool) -> None:

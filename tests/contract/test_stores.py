@@ -316,6 +316,13 @@ def test_a_store_that_is_away_is_a_retryable_error(
     assert not missing.value.retryable
 
 
+def test_a_store_that_cannot_be_written_is_refused_before_planning(tmp_path: Path) -> None:
+    """The scene is not even looked for."""
+    given = {"scene": str(tmp_path / "none.tif")}
+    with pytest.raises(StoreRefused, match="s3://"):
+        run_local(chain("slow"), tmp_path / "out", given, store="https://example.org/store")
+
+
 @pytest.mark.parametrize(
     ("folder", "as_cog", "kind"),
     [
