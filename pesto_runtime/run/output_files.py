@@ -54,6 +54,11 @@ def withdraw(plan: Plan, folder: AnyPath, *, keep: Set[str]) -> None:
         PestoError: the store is away, or refuses.
     """
     earlier = read_result(folder)
+    state = earlier and (earlier.document["run"], earlier.document["status"])
+    if isinstance(folder, RemotePath) and state == (plan.run, "COMPLETE"):
+        # Without a lock, a repeated task may have published this run just now: its result stays,
+        # since the same bytes replace its outputs.
+        return
     found = () if earlier is None else earlier.outputs.values()
     names = {str(each["path"]) for each in found}
     kept = {name.rpartition(".")[0] for name in keep}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +28,7 @@ from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
 from pesto_runtime.run.local import engine
+from pesto_runtime.run.output_files import withdraw
 from pesto_runtime.run.ownership import claim, owner_of, release
 from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import plan
@@ -278,6 +281,39 @@ def test_a_prefix_of_a_run_at_work_is_refused_until_it_is_taken_over(
     owner = owner_of(place_of(bucket))
     assert owner is not None
     assert owner.run == second.run
+
+
+def test_a_process_of_the_same_run_is_waited_for_until_it_ends(bucket: str, tmp_path: Path) -> None:
+    """Killed, it owns nothing any more on this machine; a living one (control) is waited for."""
+    made = planned(bucket, write_scene(tmp_path / "s.tif", noise(64, 64)), waits(1))
+    waiting, entered = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with locked_workspace(place_of(bucket), run=made.run, on_wait=lambda _: waiting.set()):
+            entered.set()
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        claim(place_of(bucket), made, member="other", pid=other.pid)
+        thread = threading.Thread(target=enter)
+        thread.start()
+        assert waiting.wait(20)
+        assert not entered.wait(1.5)
+        other.kill()
+        other.wait()
+        assert entered.wait(20)
+        thread.join()
+
+
+def test_a_repeated_publication_never_withdraws_the_result(bucket: str, tmp_path: Path) -> None:
+    """A task that publishes late leaves the result of its run; of another one (control) not."""
+    document, href = slow(bucket, write_scene(tmp_path / "s.tif", noise(600, 300)))
+    result = run_into(f"{bucket}/out", document, href)
+    made = planned(f"{bucket}/out", tmp_path / "s.tif", document)
+    folder = RemotePath(f"{bucket}/out")
+    withdraw(made.model_copy(update={"run": str(result["run"])}), folder, keep={"image.tif"})
+    assert names(folder.href) == RESULTS
+    withdraw(made, folder, keep={"image.tif"})
+    assert names(folder.href) == {"image.tif"}
 
 
 def test_faults_of_the_network_change_no_byte(
