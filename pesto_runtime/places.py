@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from datetime import datetime
 
+    from obstore import GetOptions
     from obstore.store import ObjectStore
 
 WRITABLE = ("s3", "gs", "az")
@@ -124,7 +125,8 @@ class RemotePath:
         Raises:
             FileNotFoundError: there is no such object.
         """
-        return b"".join(self.chunks())
+        with _opened(self.href) as (objects, name):
+            return bytes(objects.get(name).bytes())
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Read the object as text.
@@ -135,14 +137,22 @@ class RemotePath:
         return self.read_bytes().decode(encoding)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes of the object in pieces of some MiB.
+        """Yield the bytes of the object in pieces of some MiB, each by a request of its own.
+
+        One request for a large object would exceed the time limit of a request.
 
         Raises:
             FileNotFoundError: there is no such object.
+            StoreFailed: it was changed meanwhile.
         """
         with _opened(self.href) as (objects, name):
-            for piece in objects.get(name).stream(min_chunk_size=_PART_BYTES):
-                yield bytes(piece)
+            facts = objects.head(name)
+            for start in range(0, facts["size"], _PART_BYTES):
+                part = (start, min(start + _PART_BYTES, facts["size"]))
+                options: GetOptions = {"range": part}
+                if facts["e_tag"]:
+                    options["if_match"] = facts["e_tag"]
+                yield bytes(objects.get(name, options=options).bytes())
 
     def sha256(self) -> tuple[str, int]:
         """Return the sha256 (hexadecimal) and the number of the object's bytes.

@@ -216,6 +216,8 @@ def reason_of(error: BaseException) -> str:
         return "the bucket does not exist"
     if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         return "permission denied: check the credentials (docs/how-to/stores.md)"
+    if isinstance(error, PreconditionError):
+        return "it was changed while it was read"
     first_line = text.strip().partition("\n")[0]
     # Without the URL of the request, which may have a signature in its query.
     message = first_line.rpartition(" - ")[2] if "Error performing" in text else first_line

@@ -187,6 +187,18 @@ def test_a_changed_product_is_found_in_a_bucket(bucket: str, tmp_path: Path) -> 
     assert [tuple(each)[:2] for each in check.blocks] == [(512, 0)]
 
 
+def test_an_object_that_changes_while_it_is_read_is_noticed(bucket: str) -> None:
+    """Its parts are read by several requests; unchanged (control), they are its bytes."""
+    data, place = noise(4096, 4096).tobytes(), RemotePath(f"{bucket}/a")
+    place.write_bytes(data)
+    assert b"".join(place.chunks()) == data
+    parts = place.chunks()
+    next(parts)
+    place.write_bytes(data[::-1])
+    with pytest.raises(StoreFailed, match="changed while it was read"):
+        next(parts)
+
+
 MOMENTS = {
     "a block": r"PUT .*/blocks/",
     "the header": r"PUT .*image\.tif\?.*partNumber",
