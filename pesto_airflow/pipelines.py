@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, shortened
 from pesto_runtime.hrefs import image_reference
+from pesto_runtime.places import output_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description
     from pesto_runtime.pipeline import Sizing
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.run.planning import PhaseShape
 
 
@@ -227,6 +229,17 @@ def stage_values(plan: str, stage: str) -> dict[str, JsonValue]:
             if len(json.dumps({**values, port: value})) <= MOST_BYTES:
                 values[port] = value
     return values
+
+
+def require_absolute_folder(name: str, folder: str | Path) -> AnyPath:
+    """Return an output folder: an absolute path, or the href of one, also in a bucket.
+
+    Raises:
+        InvalidInput: it is a relative path; with its name and the solution.
+        StoreRefused: an href whose scheme cannot be written.
+    """
+    text = str(folder)
+    return output_place(text) if "://" in text else require_absolute_path(name, text)
 
 
 def require_absolute_path(name: str, path: str | Path) -> Path:

@@ -31,7 +31,7 @@ from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import plan, shape
 from pesto_runtime.run.publishing import finish, finished_result
 from pesto_runtime.run.services import resolve_services
-from pesto_runtime.run.workspace import locked_workspace, run_store
+from pesto_runtime.run.workspace import locked_workspace, refuse_remote_cog, run_store
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,6 +69,7 @@ class ConductorEngine:
         """
         require_sdk()
         refuse_verifying(request, "conductor")
+        refuse_remote_cog(request.folder, as_cog=request.as_cog)
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )

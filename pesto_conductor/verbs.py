@@ -18,6 +18,7 @@ from pesto_conductor.taskdefs import PREFIX, task_definition
 from pesto_runtime.contract.base import ClosedValue
 from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
+from pesto_runtime.places import href_of, output_place, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import ChunkResult
+    from pesto_runtime.places import AnyPath
 
 T = TypeVar("T", bound=ClosedValue)
 
@@ -82,7 +84,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import locked_workspace, run_store
 
-    started, folder = datetime.now(UTC), _path(request.folder)
+    started, folder = datetime.now(UTC), output_place(request.folder)
     pipeline, base = Pipeline.parse(request.pipeline), Path(request.base or ".").resolve()
     services = resolve_services(pipeline, base=base, chosen=request.model_dump()["services"])
     sizing = sizing_of(
@@ -195,7 +197,7 @@ def publish(request: payloads.PublishInput, task: TaskContext) -> payloads.Publi
     from pesto_runtime.run.publishing import publish_run
     from pesto_runtime.run.result import RunRecord
 
-    folder = _path(request.folder)
+    folder = output_place(request.folder)
     started = datetime.fromisoformat(request.started) if request.started else datetime.now(UTC)
     record = RunRecord(engine=_engine(task.workflow), started=started)
     result = publish_run(
@@ -204,7 +206,7 @@ def publish(request: payloads.PublishInput, task: TaskContext) -> payloads.Publi
     return payloads.PublishOutput.model_validate(
         {
             "status": result["status"],
-            "result": file_href(folder / "result.json"),
+            "result": href_of(folder / "result.json"),
             "outputs": _values_or_hrefs(result["outputs"], folder),
             "tiles": result["tiles"],
         }
@@ -225,7 +227,7 @@ def cleanup(request: payloads.CleanupInput, task: TaskContext) -> payloads.Clean
         try:
             plan = load_context(href).plan
             member = member_of(_engine(request.workflow))
-            if not plan.folder or release(path_of(plan.folder), plan.run, member=member):
+            if not plan.folder or release(place_of(plan.folder), plan.run, member=member):
                 forget_run(plan)
         except NotFound:
             task.log(f"{href} does not exist any more")
@@ -287,13 +289,13 @@ def _plan_of(server: str, workflow: str) -> str | None:
     return next((str(each["plan"]) for each in outputs if isinstance(each.get("plan"), str)), None)
 
 
-def _values_or_hrefs(outputs: JsonValue, folder: Path) -> dict[str, JsonValue]:
+def _values_or_hrefs(outputs: JsonValue, folder: AnyPath) -> dict[str, JsonValue]:
     """Return output name -> its value, or the href of its file."""
     found: dict[str, JsonValue] = {}
     for name, output in outputs.items() if isinstance(outputs, dict) else ():
         if isinstance(output, dict):
             is_value = "value" in output
-            found[name] = output["value"] if is_value else file_href(folder / str(output["path"]))
+            found[name] = output["value"] if is_value else href_of(folder / str(output["path"]))
     return found
 
 

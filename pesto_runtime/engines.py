@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline, ReportForm
+    from pesto_runtime.places import AnyPath
 
 GROUP = "pesto.engines"
 RENDERERS = "pesto.renderers"
@@ -34,9 +35,9 @@ class RunRequest:
         base: Directory that its relative targets are relative to.
         inputs: Input name -> text (path or href of an image, JSON for all other kinds), or a
             value that is not a text.
-        folder: Folder for the outputs, `result.json` and `report.html`.
+        folder: Folder for the outputs, `result.json` and `report.html`, also a prefix of a bucket.
         services: `NAME=TARGET_OR_URL` or URLs, as on the command line.
-        catalog: `{name: target}` as JSON, or a folder of saved descriptions.
+        catalog: `{name: target}` as JSON, or a folder of saved descriptions; also in a bucket.
         workers: Number of chunks that run at the same time.
         executor: Workers of an engine on this machine: `threads` or `processes`.
         tile: Side of a tile, pixels; None to size it by memory.
@@ -57,9 +58,9 @@ class RunRequest:
     pipeline: Pipeline
     base: Path
     inputs: Mapping[str, JsonValue]
-    folder: Path
+    folder: AnyPath
     services: tuple[str, ...] = ()
-    catalog: Path | None = None
+    catalog: AnyPath | None = None
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     executor: Literal["threads", "processes"] = "threads"
     tile: int | None = None

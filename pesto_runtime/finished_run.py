@@ -6,10 +6,10 @@ import base64
 import html
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pesto_runtime.errors import InvalidInput, NotFound, PestoError
+from pesto_runtime.places import place_of
 from pesto_runtime.run.services import read_document
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from rasterio.io import DatasetReader
 
+    from pesto_runtime.places import AnyPath
+
 _PREVIEW_SIDE = 320
 
 
@@ -28,19 +30,19 @@ class Run:
     """A finished run: the content of its output folder.
 
     Attributes:
-        folder: The output folder.
+        folder: The output folder, on this machine or in a bucket.
     """
 
-    folder: Path
+    folder: AnyPath
 
     @classmethod
-    def of(cls, folder: str | Path) -> Run:
+    def of(cls, folder: str | AnyPath) -> Run:
         """Return the run that has finished in a folder.
 
         Raises:
             NotFound: no run has finished there.
         """
-        run = cls(Path(folder).absolute())
+        run = cls(place_of(folder).absolute())
         if not (run.folder / "result.json").is_file():
             raise NotFound(f"{run.folder} has no result.json: no run has finished there")
         return run
@@ -67,12 +69,12 @@ class Run:
         return {name: each["value"] for name, each in self._outputs.items() if "value" in each}
 
     @property
-    def report(self) -> Path:
+    def report(self) -> AnyPath:
         """The file of the report."""
         return self.folder / "report.html"
 
-    def path(self, name: str) -> Path:
-        """Return the file of an output.
+    def path(self, name: str) -> AnyPath:
+        """Return the file of an output; a `RemotePath` in a bucket.
 
         Raises:
             InvalidInput: there is no such output.
@@ -116,7 +118,10 @@ class Run:
             raise InvalidInput(
                 "to_xarray needs rioxarray: pip install 'pesto-workflows[xarray]'"
             ) from error
-        return cast("xarray.DataArray", rioxarray.open_rasterio(path))
+        from pesto_runtime.raster.gdal import raster_settings
+
+        with raster_settings():
+            return cast("xarray.DataArray", rioxarray.open_rasterio(str(path)))
 
     def __repr__(self) -> str:
         lines = [f"Run {self.status} in {self.folder}"]
@@ -142,7 +147,7 @@ class Run:
         found = outputs.items() if isinstance(outputs, dict) else ()
         return {name: each for name, each in found if isinstance(each, dict)}
 
-    def _image(self, name: str) -> Path:
+    def _image(self, name: str) -> AnyPath:
         path = self.path(name)
         if path.suffix != ".tif":
             raise InvalidInput(f"output {name!r} is not an image: it is in {path}")
@@ -155,10 +160,11 @@ class Run:
     def _picture(self, name: str) -> str:
         from pesto_runtime.raster.preview import read_preview
 
-        if self.path(name).suffix != ".tif":
+        path = self.path(name)
+        if path.suffix != ".tif":
             return ""
         try:
-            drawn = read_preview(self.path(name), max_side=_PREVIEW_SIDE)
+            drawn = read_preview(str(path), max_side=_PREVIEW_SIDE)
         except PestoError:  # too large to draw here, or deleted since
             return "the report has its picture"
         data = base64.b64encode(drawn.data).decode()

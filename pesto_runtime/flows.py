@@ -22,6 +22,7 @@ from pesto_runtime.engines import RunRequest, load_engine
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, shortened
 from pesto_runtime.finished_run import Run
 from pesto_runtime.hrefs import image_reference
+from pesto_runtime.places import output_place
 from pesto_runtime.processor import target_of
 from pesto_runtime.progress_display import shown_progress
 from pesto_runtime.run.planning import check_pipeline
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description
     from pesto_runtime.engines import ProgressListener
     from pesto_runtime.pipeline import Checked
+    from pesto_runtime.places import AnyPath
 
 
 _SCENE = Reference(owner="inputs", port="scene")
@@ -168,7 +170,7 @@ class Flow:
 
     def run(
         self,
-        folder: str | Path = ".",
+        folder: str | AnyPath = ".",
         *,
         engine: str = "local",
         watcher: ProgressListener | None = None,
@@ -180,7 +182,7 @@ class Flow:
         """Run the flow, and return what it has written; the same call resumes a stopped run.
 
         Args:
-            folder: Folder for the outputs, `result.json` and `report.html`.
+            folder: Folder for the outputs, `result.json` and `report.html`, also `s3://…`.
             engine: Name of the engine.
             watcher: Receives the progress; by default a bar shows it in a notebook or a terminal.
             tile: Side of a tile, pixels; None to size it by memory.
@@ -203,7 +205,7 @@ class Flow:
             pipeline=pipeline,
             base=Path.cwd(),
             inputs={"scene": self.scene},
-            folder=Path(folder),
+            folder=output_place(folder),
             tile=tile,
             workers=workers or os.cpu_count() or 1,
             fresh=fresh,

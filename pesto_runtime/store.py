@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
-from pesto_runtime.errors import Damaged, NotFound, StoreFailed, StoreRefused, shortened
+from pesto_runtime.errors import Damaged, NotFound, StoreRefused
 from pesto_runtime.hrefs import path_of
-from pesto_runtime.remote import open_bucket
+from pesto_runtime.places import place_of
+from pesto_runtime.remote import failure_of, open_bucket, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from obstore.store import ObjectStore
     from pydantic import JsonValue
+
+    from pesto_runtime.places import AnyPath
 
 
 _SEAL = b"\nsha256:"
@@ -50,30 +52,31 @@ class Store:
                 else open_bucket(base)
             )
         except (BaseError, OSError, ValueError) as error:
-            raise StoreRefused(f"{base} cannot be a run store: {_reason(error)}") from error
+            raise StoreRefused(f"{base} cannot be a run store: {reason_of(error)}") from error
 
     def href(self, name: str) -> str:
         """Return the href of an object."""
         return f"{self.base}/{name}"
 
-    def path(self, name: str) -> Path:
-        """Return the local path of an object.
+    def place(self, name: str) -> AnyPath:
+        """Return the place of an object, for a file without the checksum of this store.
 
         Raises:
-            InvalidInput: the store is not a local folder.
+            InvalidInput: the store is neither a local folder nor in a bucket.
         """
-        return path_of(self.href(name))
+        return place_of(self.href(name))
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object whole with its checksum, or not at all.
 
         Raises:
-            StoreFailed: disk full, permission, or the store does not respond.
+            StoreFailed: disk full, no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
         """
         try:
             self._objects.put(name, data + _seal(name, data))
         except (BaseError, OSError) as error:
-            raise StoreFailed(f"{self.href(name)}: {_reason(error)}") from error
+            raise failure_of(error, self.href(name)) from error
 
     def get(self, name: str) -> bytes:
         """Read an object, and verify its checksum.
@@ -81,14 +84,15 @@ class Store:
         Raises:
             NotFound: it does not exist.
             Damaged: it was cut, changed, or written under another name; it has been deleted.
-            StoreFailed: the store does not respond.
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
         """
         try:
             stored = bytes(self._objects.get(name).bytes())
         except FileNotFoundError as error:
             raise NotFound(f"{self.href(name)} does not exist") from error
         except (BaseError, OSError) as error:
-            raise StoreFailed(f"{self.href(name)}: {_reason(error)}") from error
+            raise failure_of(error, self.href(name)) from error
         data = stored[:-_SEAL_BYTES]
         if stored[-_SEAL_BYTES:] != _seal(name, data):
             self.delete([name])
@@ -102,7 +106,8 @@ class Store:
         """Whether an object exists undamaged; reads all of it.
 
         Raises:
-            StoreFailed: the store does not respond.
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
         """
         try:
             self.get(name)
@@ -114,7 +119,8 @@ class Store:
         """Yield the names of all non-empty objects below a folder, in any order.
 
         Raises:
-            StoreFailed: the store does not respond.
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
         """
         return (name for name, _ in self.sizes(prefix))
 
@@ -122,7 +128,8 @@ class Store:
         """Yield name and bytes, without the checksum, of all non-empty objects below a folder.
 
         Raises:
-            StoreFailed: the store does not respond.
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
         """
         try:
             for batch in self._objects.list(prefix.rstrip("/") + "/"):
@@ -130,13 +137,14 @@ class Store:
                     if entry["size"]:
                         yield entry["path"], entry["size"] - _SEAL_BYTES
         except (BaseError, OSError) as error:
-            raise StoreFailed(f"{self.href(prefix)}: {_reason(error)}") from error
+            raise failure_of(error, self.href(prefix)) from error
 
     def delete(self, names: list[str]) -> None:
         """Delete objects; names that do not exist are ignored.
 
         Raises:
-            StoreFailed: permission, or the store does not respond.
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
         """
         try:
             if names:
@@ -144,17 +152,18 @@ class Store:
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise StoreFailed(f"{self.base}: {_reason(error)}") from error
+            raise failure_of(error, self.base) from error
 
     def delete_folder(self, prefix: str) -> None:
         """Delete all objects below a folder; of a local one also what a killed writer has left.
 
         Raises:
-            StoreFailed: permission, or the store does not respond.
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
         """
         self.delete(list(self.names(prefix)))
         if self.base.startswith("file:"):
-            path = self.path(prefix)
+            path = path_of(self.href(prefix))
             with suppress(OSError):  # what remains is of no run
                 shutil.rmtree(path)
             with suppress(OSError):  # other keys are still in it
@@ -194,16 +203,3 @@ def _seal(name: str, data: bytes) -> bytes:
     """Return the end of a stored object."""
     # With the name, the object of another block or of another run is recognised in its place.
     return _SEAL + hashlib.sha256(name.encode() + b"\0" + data).hexdigest().encode()
-
-
-def _reason(error: BaseException) -> str:
-    """Return the operating system's message in an error, or else its first line.
-
-    obstore puts the message inside several lines with the source and the debug form of the error.
-    """
-    text = str(error)
-    for known in ("No space left on device", "Permission denied", "Not a directory",
-                  "Read-only file system", "File name too long"):  # fmt: skip
-        if known in text:
-            return known
-    return shortened(text.strip().partition("\n")[0]).strip("'\"")

@@ -57,6 +57,7 @@ def _loopback_is_direct() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("NO_PROXY", "no_proxy"):
             patch.setenv(name, "127.0.0.1,localhost")
+        patch.setenv("PESTO_STORE_PATIENCE", "3")  # tests of servers that are away end soon
         yield
 
 

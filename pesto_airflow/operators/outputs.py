@@ -9,9 +9,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pesto_airflow.operators.run import RunOperator
-from pesto_airflow.pipelines import engine_of, require_absolute_path, stage_values
+from pesto_airflow.pipelines import (
+    engine_of,
+    require_absolute_folder,
+    require_absolute_path,
+    stage_values,
+)
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.hrefs import file_href
+from pesto_runtime.places import href_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Window
+    from pesto_runtime.places import AnyPath
 
 
 class PestoMosaicOperator(RunOperator):
@@ -198,7 +205,7 @@ class PestoPublishOperator(RunOperator):
         from pesto_runtime.run.publishing import publish_run
         from pesto_runtime.run.result import RunRecord
 
-        run, folder = context["dag_run"], require_absolute_path("folder", self.folder)
+        run, folder = context["dag_run"], require_absolute_folder("folder", self.folder)
         record = RunRecord(engine=engine_of(context), started=run.start_date or datetime.now(UTC))
         result = publish_run(str(self.plan), folder, record, as_cog=self.as_cog, keep=self.keep)
         outputs = _asset_extras(result, folder)
@@ -209,17 +216,19 @@ class PestoPublishOperator(RunOperator):
         return {"status": result["status"], "outputs": hrefs}
 
 
-def _asset_extras(result: Mapping[str, JsonValue], folder: Path) -> dict[str, dict[str, JsonValue]]:
+def _asset_extras(
+    result: Mapping[str, JsonValue], folder: AnyPath
+) -> dict[str, dict[str, JsonValue]]:
     """Output name -> href and sha256."""
     outputs = result["outputs"]
     return {
-        name: {"href": file_href(folder / str(output["path"])), "sha256": output["sha256"]}
+        name: {"href": href_of(folder / str(output["path"])), "sha256": output["sha256"]}
         for name, output in (outputs.items() if isinstance(outputs, dict) else ())
         if isinstance(output, dict)
     }
 
 
-def _summary(result: Mapping[str, JsonValue], folder: Path) -> str:
+def _summary(result: Mapping[str, JsonValue], folder: AnyPath) -> str:
     tiles = result["tiles"]
     counts = tiles.items() if isinstance(tiles, dict) else ()
     text = ", ".join(f"{count} {name}" for name, count in counts)

@@ -16,8 +16,8 @@ from pesto_airflow.pipelines import (
     engine_of,
     next_chunks,
     read_pipeline,
+    require_absolute_folder,
     require_absolute_images,
-    require_absolute_path,
     sizing_for_airflow,
 )
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline, Plan, ReportForm
+    from pesto_runtime.places import AnyPath
 
 PLAN = "plan"
 _LOCK_WAIT_S = 60.0
@@ -132,7 +133,7 @@ class PestoPlanOperator(RunOperator):
         from pesto_runtime.run.result import member_of
         from pesto_runtime.run.workspace import locked_workspace
 
-        folder = require_absolute_path("folder", self.folder)
+        folder = require_absolute_folder("folder", self.folder)
         resolve = getattr(self.pipeline, "resolve", None)  # until Airflow has rendered it
         document = cast(
             "str | dict[str, JsonValue]", resolve(context) if resolve else self.pipeline
@@ -154,8 +155,9 @@ class PestoPlanOperator(RunOperator):
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
 
-    def _plan(self, pipeline: Pipeline, base: Path, folder: Path) -> Plan:
+    def _plan(self, pipeline: Pipeline, base: Path, folder: AnyPath) -> Plan:
         from pesto_runtime.pipeline import completed
+        from pesto_runtime.places import place_of
         from pesto_runtime.run.pipeline_inputs import read_inputs
         from pesto_runtime.run.planning import plan
         from pesto_runtime.run.services import resolve_services
@@ -165,7 +167,7 @@ class PestoPlanOperator(RunOperator):
             pipeline,
             base=base,
             options=self.service,
-            catalog=Path(self.services) if self.services else None,
+            catalog=place_of(self.services) if self.services else None,
         )
         pipeline = completed(pipeline, services.descriptions)
         require_absolute_images(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pesto_airflow.trial.rest import TaskInstanceState
     from pesto_runtime.contract import Plan
     from pesto_runtime.engines import ProgressListener, RunRequest
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.run.services import Services
 
 
@@ -84,8 +85,10 @@ class AirflowEngine:
             PestoError: the run failed; nothing is published.
         """
         from pesto_runtime.run.ownership import abandon
+        from pesto_runtime.run.workspace import refuse_remote_cog
 
         refuse_verifying(request, "airflow")
+        refuse_remote_cog(request.folder, as_cog=request.as_cog)
         services, plan = _plan(request)
         pipeline = completed(request.pipeline, services.descriptions)
         request = replace(request, pipeline=pipeline)
@@ -333,7 +336,7 @@ def _chunk_key(task: TaskInstanceState) -> tuple[str, int]:
     return task.task_id.rpartition(".")[2], task.map_index
 
 
-def _result(folder: Path, run_id: str) -> dict[str, JsonValue]:
+def _result(folder: AnyPath, run_id: str) -> dict[str, JsonValue]:
     """Read the result that the run's last task wrote.
 
     Raises:

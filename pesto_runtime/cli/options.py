@@ -20,7 +20,8 @@ PipelineText: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="PIPELINE_OR_TARGET",
-        help="Pipeline, as JSON; or one process: FILE.py:FUNCTION, a project's folder, or a URL.",
+        help="Pipeline, as JSON, also s3://….json; or one process: FILE.py:FUNCTION, a project's "
+        "folder, or a URL.",
     ),
 ]
 InputTexts: TypeAlias = Annotated[
@@ -39,6 +40,14 @@ ServiceTexts: TypeAlias = Annotated[
 CatalogPath: TypeAlias = Annotated[
     Path | None,
     typer.Option("--services", help="{name: target} as JSON, or a folder of `pesto discover`."),
+]
+CatalogText: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--services",
+        metavar="PATH",
+        help="{name: target} as JSON, or a folder of `pesto discover`; also s3://….",
+    ),
 ]
 WindowText: TypeAlias = Annotated[
     str | None,

@@ -19,6 +19,7 @@ from pesto_runtime.cli.options import (
     AreaText,
     AsJson,
     CatalogPath,
+    CatalogText,
     Compress,
     Drivers,
     InputTexts,
@@ -69,24 +70,26 @@ def check(
     pipeline: PipelineText,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogPath = None,
+    services: CatalogText = None,
     window: WindowText = None,
     aoi: AreaText = None,
     driver: Drivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
+    from pesto_runtime.places import place_of
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import check_pipeline
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    catalog = place_of(services) if services else None
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
         model = source.pipeline
         found = resolve_services(
-            model, base=source.base, options=service or [], catalog=services, ask=False
+            model, base=source.base, options=service or [], catalog=catalog, ask=False
         )
     texts = restricted(model, found, input_values(inputs), window=window, area=aoi)
     checked = check_pipeline(
@@ -111,7 +114,7 @@ def plan(
     pipeline: PipelineText,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogPath = None,
+    services: CatalogText = None,
     tile: Tile = None,
     workers: Workers = None,
     max_tasks: MaxTasks = 64,
@@ -122,6 +125,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
+    from pesto_runtime.places import place_of
     from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import plan
@@ -129,13 +133,14 @@ def plan(
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    catalog = place_of(services) if services else None
     count = workers or os.cpu_count() or 1
     sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
     texts = input_values(inputs)
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
         model = source.pipeline
-        found = resolve_services(model, base=source.base, options=service or [], catalog=services)
+        found = resolve_services(model, base=source.base, options=service or [], catalog=catalog)
         given = restricted(model, found, texts, window=window, area=aoi)
         values = read_inputs(model, found, given)
         planned = plan(model, found, values, store="file:///", sizing=sizing, compress=compress)
@@ -189,10 +194,13 @@ def _write(path: Path, text: str) -> None:
 
 def run(
     pipeline: PipelineText,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the outputs.")],
+    out: Annotated[
+        str,
+        typer.Option("-o", "--out", metavar="PATH", help="Folder for the outputs; also s3://…."),
+    ],
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogPath = None,
+    services: CatalogText = None,
     engine: Annotated[
         str, typer.Option(help="Engine: local, airflow, conductor, dask or spark.")
     ] = "local",
@@ -245,27 +253,29 @@ def run(
     """Run a pipeline or one process over a scene; the same command resumes an interrupted run."""
     from pesto_runtime.contract import Compression
     from pesto_runtime.engines import RunRequest, load_engine
+    from pesto_runtime.places import output_place, place_of
     from pesto_runtime.progress_display import terminal_progress
     from pesto_runtime.run.pipeline_inputs import restricted
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    folder, catalog = output_place(out), place_of(services) if services else None
     given = input_values(inputs)
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
         if window is not None or aoi is not None:
             found = resolve_services(
-                source.pipeline, base=source.base, options=service or [], catalog=services
+                source.pipeline, base=source.base, options=service or [], catalog=catalog
             )
             given = restricted(source.pipeline, found, given, window=window, area=aoi)
     request = RunRequest(
         pipeline=source.pipeline,
         base=source.base,
         inputs=given,
-        folder=out,
+        folder=folder,
         services=tuple(service or ()),
-        catalog=services,
+        catalog=catalog,
         workers=workers or os.cpu_count() or 1,
         executor=executor.value,
         tile=tile,
@@ -291,19 +301,23 @@ def run(
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:
-        show_result(result, out)
+        show_result(result, folder)
     if result["status"] != "COMPLETE":
         raise typer.Exit(_PARTIAL)
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Output folder of a finished run.")],
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER", help="Output folder of a finished run; also s3://…."),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Compare the outputs of a finished run with its result.json, images block by block."""
+    from pesto_runtime.places import place_of
     from pesto_runtime.run.product_check import verify_result
 
-    checks = verify_result(folder)
+    checks = verify_result(place_of(folder))
     if as_json:
         report = [
             {"output": each.name, "path": str(each.path), "intact": each.is_intact,

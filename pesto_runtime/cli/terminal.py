@@ -11,10 +11,10 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.run.planning import Planned
 
 _MIB = 1 << 20
@@ -62,7 +62,7 @@ def show_plan(planned: Planned, *, workers: int) -> None:
     )
 
 
-def show_result(result: Mapping[str, JsonValue], folder: Path) -> None:
+def show_result(result: Mapping[str, JsonValue], folder: AnyPath) -> None:
     """Print the status of a run and the paths of its outputs."""
     tiles, outputs = result["tiles"], result["outputs"]
     if not isinstance(tiles, dict) or not isinstance(outputs, dict):

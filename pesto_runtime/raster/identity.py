@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from pesto_runtime.errors import NotFound, PestoError, RasterUnreadable, SceneChanged
+from pesto_runtime.errors import NotFound, RasterUnreadable, SceneChanged, StoreFailed
 from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.remote import stated_identity
 
@@ -33,6 +33,7 @@ def identity_of(href: str, beside: Mapping[str, Path] | None = None) -> str:
 
     Raises:
         RasterUnreadable: a local file does not exist, or may not be read.
+        Unreachable: the server is away.
     """
     path = _file_of(href)
     if path is not None:
@@ -44,7 +45,7 @@ def identity_of(href: str, beside: Mapping[str, Path] | None = None) -> str:
             raise RasterUnreadable(f"{href} cannot be read: {error.strerror or error}") from error
     try:
         return stated_identity(href)
-    except PestoError:  # GDAL may read it all the same, by GET or with other credentials
+    except (NotFound, StoreFailed):  # GDAL may read it, by GET or with other credentials
         return ""
 
 

@@ -7,7 +7,8 @@ that can refer to other files (VRT) is not one of them. A service uses only `DRI
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -15,15 +16,17 @@ from rasterio.errors import RasterioError
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import RasterUnreadable, shortened
 from pesto_runtime.raster.identity import local_path
-from pesto_runtime.remote import answers_ranges
+from pesto_runtime.remote import answers_ranges, has_server, require_reachable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rasterio.io import DatasetReader
 
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
+_ATTEMPTS = 3
+T = TypeVar("T")
 _READ_AS = {"complex_int16": "complex64"}
 """GDAL's dtypes that numpy does not have -> the dtype of the array that rasterio reads."""
 
@@ -39,15 +42,18 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
 
     Raises:
         RasterUnreadable: the file is missing, empty, corrupt, or in another format.
+        Unreachable: its server is away.
     """
     path = local_path(href)
     if path is not None and not os.path.exists(path):  # noqa: PTH110  # Path raises for long names
         raise RasterUnreadable(f"{href} does not exist")
     if path is not None and path.is_file() and path.stat().st_size == 0:
         raise RasterUnreadable(f"{href} is empty (0 bytes)")
-    reasons = []
+    reasons: list[str] = []
     for driver in drivers:
         try:
+            if path is None and not reasons:  # each driver would wait for its server
+                return patiently(href, partial(rasterio.open, href, driver=driver))
             return rasterio.open(href if path is None else path, driver=driver)
         except RasterioError as error:
             reasons.append(reason_of_gdal(error))
@@ -60,6 +66,23 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
         f"{href} is not a raster that can be read ({', '.join(drivers)}): {reasons[0]}; a command "
         "takes further formats by --driver, a worker by PESTO_DRIVERS"
     )
+
+
+def patiently(href: str, read: Callable[[], T]) -> T:
+    """Read of a raster; up to three times if it is remote, once its server responds.
+
+    GDAL repeats requests with the responses 429 and 5xx, but none that had no response.
+
+    Raises:
+        RasterioError: it cannot be read.
+        Unreachable: its server is away for longer than the patience.
+    """
+    for _ in range(_ATTEMPTS - 1 if has_server(href) else 0):
+        try:
+            return read()
+        except RasterioError:
+            require_reachable(href)
+    return read()
 
 
 def opened_mask(path: Path, dataset: DatasetReader) -> DatasetReader:

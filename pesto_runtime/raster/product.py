@@ -27,6 +27,7 @@ from rasterio.windows import Window
 
 from pesto_runtime.contract import PRODUCT_FORMAT, Compression
 from pesto_runtime.errors import StoreFailed
+from pesto_runtime.places import RemotePath
 from pesto_runtime.raster.block_codec import block_table, creation_options
 from pesto_runtime.raster.image import BandFacts, Georeference
 from pesto_runtime.raster.metadata import write_bands, write_georeference
@@ -35,6 +36,8 @@ from pesto_runtime.tiling import block_count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from pesto_runtime.places import AnyPath
 
 
 _BIG_BYTES = 3_900_000_000  # classic TIFF addresses 4 GiB; the rest is for header and tables
@@ -173,8 +176,10 @@ def _written(
     )
 
 
-def file_sha256(path: Path) -> tuple[str, int]:
+def file_sha256(path: AnyPath) -> tuple[str, int]:
     """Return the sha256 (hexadecimal) and size (bytes) of a file."""
+    if isinstance(path, RemotePath):
+        return path.sha256()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
 

@@ -24,6 +24,7 @@ from pesto_runtime.raster.opening import (
     dtype_of,
     opened,
     opened_mask,
+    patiently,
     reason_of_gdal,
 )
 from pesto_runtime.raster.picking import band_numbers, picked_numbers
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pesto_runtime.contract import RasterContract
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.raster.image import BandFacts, Bounds, Georeference
 
 
@@ -177,11 +179,12 @@ class RasterReader:
 
         Raises:
             RasterUnreadable: a block of the window is truncated or corrupt.
+            Unreachable: the server of the raster is away.
         """
         try:
             moved = self.selection.moved(window)
             if self._mask is None:
-                return dataset_mask(self._dataset, moved)
+                return patiently(self.href, lambda: dataset_mask(self._dataset, moved))
             marks: np.ndarray = self._mask.read(window=RasterioWindow(*moved))
             return np.asarray(marks.any(axis=0))
         except RasterioError as error:
@@ -222,14 +225,18 @@ class RasterReader:
 
         Raises:
             RasterUnreadable: a block of the window is truncated or corrupt.
+            Unreachable: the server of the raster is away.
         """
         numbers, moved = self.selection.numbers(bands), self.selection.moved(window)
         indexes = list(self._dataset.indexes if numbers is None else numbers)
         try:
-            pixels: np.ndarray = self._dataset.read(
-                indexes,
-                window=RasterioWindow(*moved),
-                out_shape=shape and (len(indexes), *shape),
+            pixels: np.ndarray = patiently(
+                self.href,
+                lambda: self._dataset.read(
+                    indexes,
+                    window=RasterioWindow(*moved),
+                    out_shape=shape and (len(indexes), *shape),
+                ),
             )
         except RasterioError as error:
             raise RasterUnreadable(
@@ -334,9 +341,10 @@ def read_scene(image: str | ImageReference) -> Scene:
     return scene.model_copy(update={"unread": unread_files(scene)})
 
 
-def open_file(path: Path) -> DatasetReader:
+def open_file(path: AnyPath) -> DatasetReader:
     """Open a product with rasterio alone, for a caller that reads it further on its own."""
-    return rasterio.open(path)
+    with raster_settings():
+        return rasterio.open(str(path))
 
 
 @contextmanager

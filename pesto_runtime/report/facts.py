@@ -15,9 +15,9 @@ from pesto_runtime.errors import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pesto_runtime.contract import RasterClass, Selection, Window
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.raster.samples import Samples
 
 
@@ -184,7 +184,7 @@ class ReportData:
     tiles: tuple[TileTime, ...]
     size: tuple[int, int]
     images: tuple[ReportImage, ...]
-    folder: Path
+    folder: AnyPath
     texts: Mapping[str, PortText] = field(default_factory=dict)
     embeds: bool = False
 
@@ -209,7 +209,7 @@ class HoleFacts:
         return ", ".join(map(str, self.window))
 
 
-def read_holes(folder: Path) -> list[HoleFacts]:
+def read_holes(folder: AnyPath) -> list[HoleFacts]:
     """Read a run's holes; empty if the file is missing, or has another form."""
     try:
         features = json.loads((folder / "holes.geojson").read_text())["features"]

@@ -12,11 +12,11 @@ from pesto_runtime.report.markup import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Scene
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.report.pictures import Picture
 
 _SIDE = 512
@@ -25,7 +25,7 @@ _MOST_VECTOR_BYTES = 64 << 20
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
-def vector_figures(vectors: Mapping[str, Path], picture: Picture | None) -> str:
+def vector_figures(vectors: Mapping[str, AnyPath], picture: Picture | None) -> str:
     """Return a figure for each readable vector over the scene; empty without a readable scene.
 
     Args:
@@ -45,7 +45,7 @@ def vector_figures(vectors: Mapping[str, Path], picture: Picture | None) -> str:
     return f'<div class="gallery">{figures}</div>' if figures else ""
 
 
-def _vector_figure(name: str, path: Path, scene: Scene, picture: str) -> str:
+def _vector_figure(name: str, path: AnyPath, scene: Scene, picture: str) -> str:
     dots = _dots(path, scene)
     if dots is None:
         return ""
@@ -63,7 +63,7 @@ def _vector_figure(name: str, path: Path, scene: Scene, picture: str) -> str:
     )
 
 
-def _dots(path: Path, scene: Scene) -> list[tuple[float, float]] | None:
+def _dots(path: AnyPath, scene: Scene) -> list[tuple[float, float]] | None:
     """Read the centres of features (x, y) in pixels of the scene; None if the file is unusable."""
     try:
         if path.stat().st_size > _MOST_VECTOR_BYTES:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import StoreFailed
+from pesto_runtime.places import RemotePath
 from pesto_runtime.raster.place import place_of
 from pesto_runtime.report import markup
 from pesto_runtime.report.facts import PortText, RunFacts, read_holes
@@ -35,10 +36,10 @@ from pesto_runtime.report.viewer import POLICY, SCRIPT, viewer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.raster.place import Place
     from pesto_runtime.report.facts import HoleFacts, ReportData
     from pesto_runtime.report.pictures import Picture
@@ -54,13 +55,16 @@ _LONGEST_SHORT_VALUE = 24
 _MOST_VALUE_CHARS = 4_000
 
 
-def write_report(path: Path, data: ReportData) -> None:
+def write_report(path: AnyPath, data: ReportData) -> None:
     """Write a run's report; whole, or not at all.
 
     Raises:
         StoreFailed: disk full, or not writable.
     """
     page = render(data)
+    if isinstance(path, RemotePath):
+        path.write_text(page)
+        return
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(page, encoding="utf-8")

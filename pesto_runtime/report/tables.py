@@ -13,10 +13,10 @@ from pesto_runtime.report.markup import code, table, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.report.facts import HoleFacts, OutputFacts, RunFacts, StageFacts
 
 _MOST_INPUT_CHARS = 400
@@ -38,7 +38,7 @@ class FileLinks:
         embeds: Whether the page carries files that are small enough.
     """
 
-    folder: Path
+    folder: AnyPath
     embeds: bool
     _carried: int = field(default=0, init=False)
 

@@ -6,17 +6,26 @@ All of them are idempotent. They compute no blocks: missing blocks are reported 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.pipeline import VectorType, read_later
+from pesto_runtime.places import RemotePath
 from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.class_table import classified
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.inheritance import product_bands
-from pesto_runtime.raster.product import Layout, discard_unfinished, file_sha256, write_product
+from pesto_runtime.raster.product import (
+    Layout,
+    Product,
+    discard_unfinished,
+    file_sha256,
+    write_product,
+)
+from pesto_runtime.raster.product_stream import ProductStream
 from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
@@ -39,7 +48,7 @@ from pesto_runtime.run.features import collection_text, crs_member, decode_block
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.partials import folded_partial
-from pesto_runtime.run.product_blocks import product_blocks
+from pesto_runtime.run.product_blocks import product_blocks, product_sizes
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import complete, read_block_object, recorded_holes
 from pesto_runtime.run.tile import in_stage
@@ -47,14 +56,13 @@ from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Window
     from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.raster.image import Transform
-    from pesto_runtime.raster.product import Product
     from pesto_runtime.run.callers import Caller
 
 
@@ -88,8 +96,8 @@ class Merged:
     holes: tuple[Window, ...]
 
 
-def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
-    """Write a raster's blocks into one file; continues an unfinished file.
+def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
+    """Write a raster's blocks into one file; continues an unfinished one on a disk.
 
     Missing blocks and holes are filled with the port's nodata, and reported.
 
@@ -112,19 +120,24 @@ def mosaic(plan_href: str, raster: str, path: Path) -> Mosaic:
             f"{len(holes)} blocks of {raster} failed, and its port declares no nodata to fill them "
             "with: nothing is published; run again, or declare nodata"
         )
+    windows = tuple(block_window(index, size) for index in holes)
+    blocks = product_blocks(plan_href, raster, layout, stored)
+    if isinstance(path, RemotePath):
+        stream = ProductStream(layout, product_sizes(context, raster, layout, stored))
+        digest, count = path.write_chunks(stream.chunks(blocks), size=stream.size)
+        return Mosaic(Product(digest, count, len(stored), stream.checksums), windows)
     if holes:
         # The unfinished file may be of an attempt with the same number of holes at other places.
         discard_unfinished(path)
-    blocks = product_blocks(plan_href, raster, layout, stored)
     key = f"{context.plan.keys[raster]}-{len(holes)}"
     # A mask is computed while it is written, so its sizes are not known; nor are those of holes.
     is_known = not holes and not layout.has_mask
     sizes = [stored[index] for index in blocks_of(size)] if is_known else []
     product = write_product(path, layout, blocks, key=key, sizes=sizes)
-    return Mosaic(product, tuple(block_window(index, size) for index in holes))
+    return Mosaic(product, windows)
 
 
-def merge(plan_href: str, vector: str, path: Path) -> Merged:
+def merge(plan_href: str, vector: str, path: AnyPath) -> Merged:
     """Write a vector's features, in the CRS of the first scene, into one GeoJSON file.
 
     A block with a hole has the features of its other tiles, and is reported.
@@ -140,8 +153,7 @@ def merge(plan_href: str, vector: str, path: Path) -> Merged:
     context = load_context(plan_href)
     holes: list[Window] = []
     features = _located(plan_href, vector, holes)
-    count = _write(path, features, crs=_scene_crs(context))
-    digest, size = file_sha256(path)
+    count, digest, size = _write(path, features, crs=_scene_crs(context))
     return Merged(digest, size, count, tuple(holes))
 
 
@@ -220,17 +232,18 @@ def materialise(plan_href: str, raster: str) -> None:
     Raises:
         RunFailed: it has holes.
         StoreFailed: disk full, or not writable.
-        InvalidInput: the store is not a local folder.
+        InvalidInput: the store is neither a local folder nor in a bucket.
     """
     context = load_context(plan_href)
     if isinstance(context.types[raster], VectorType):
         _materialise_vector(plan_href, raster)
         return
-    path = context.store.path(raster_name(context, raster))
+    path = context.store.place(raster_name(context, raster))
     if has_mosaic(context, raster):
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreFailed(f"{path.parent}: {error.strerror or error}") from error
     mosaicked = mosaic(plan_href, raster, path)
@@ -319,16 +332,26 @@ def _layout(context: RunContext, raster: str) -> Layout:
     )
 
 
-def _write(path: Path, features: Iterable[dict[str, JsonValue]], *, crs: str | None) -> int:
-    """Write features as one GeoJSON file, and return their number."""
+def _write(
+    path: AnyPath, features: Iterable[dict[str, JsonValue]], *, crs: str | None
+) -> tuple[int, str, int]:
+    """Write features as one GeoJSON file; return their number, the file's sha256 and its bytes."""
     number = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal number
+        for number, text in enumerate(collection_text(features, crs=crs)):  # noqa: B007  # counts
+            yield text.encode()
+
+    if isinstance(path, RemotePath):
+        digest, size = path.write_chunks(chunks())
+        return number - 1, digest, size
     try:
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            for number, text in enumerate(collection_text(features, crs=crs)):  # noqa: B007  # counts
-                file.write(text)
+        with path.open("wb") as file:
+            file.writelines(chunks())
     except OSError as error:
         raise StoreFailed(f"{path}: {error.strerror or error}") from error
-    return number - 1  # the head is 0, the tail the last
+    return number - 1, *file_sha256(path)  # the head is 0, the tail the last
 
 
 def _located(plan_href: str, vector: str, holes: list[Window]) -> Iterator[dict[str, JsonValue]]:

@@ -23,7 +23,7 @@ from pesto_runtime.contract import (
     Window,
     parse_binding,
 )
-from pesto_runtime.errors import ContractBroken, RasterUnreadable
+from pesto_runtime.errors import ContractBroken, RasterUnreadable, Unreachable
 from pesto_runtime.pipeline import RasterType, taken_type
 from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.image import rescaled
@@ -116,7 +116,7 @@ class Sources:
                     window,
                     read=partial(reader.read, bands=bands),
                 )
-        except RasterUnreadable:
+        except (RasterUnreadable, Unreachable):
             # An open dataset has its header in memory: a retry must open the file again.
             readers.close()
             raise
@@ -155,7 +155,7 @@ def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray |
             context.plan.run, scene.href, scene.identity, selection=scene.selection
         )
         return reader.mask(window)
-    except RasterUnreadable:
+    except (RasterUnreadable, Unreachable):
         readers.close()  # as in `Sources.read`
         raise
 

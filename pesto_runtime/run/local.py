@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 from pesto_runtime.contract import Chunk
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.pipeline import Sizing
+from pesto_runtime.places import output_place
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
@@ -39,7 +40,12 @@ from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.verifying import verify_tiles
-from pesto_runtime.run.workspace import locked_workspace, run_store
+from pesto_runtime.run.workspace import (
+    Workspace,
+    locked_workspace,
+    refuse_remote_cog,
+    run_store,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import ChunkResult, Plan
     from pesto_runtime.engines import ProgressListener, RunRequest
-    from pesto_runtime.run.workspace import Workspace
+    from pesto_runtime.run.workspace import AnyWorkspace
 
 
 _MOST_DEATHS = 3
@@ -80,8 +86,8 @@ class DriverEngine:
             PestoError: the run failed; nothing is published.
         """
         pipeline = request.pipeline
-        # The author's code may change the working directory.
-        folder = request.folder.absolute()
+        folder = output_place(request.folder)
+        refuse_remote_cog(folder, as_cog=request.as_cog)
         services = resolve_services(
             pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
@@ -128,7 +134,7 @@ def _resume_or_run(
     engine: DriverEngine,
     plan: Plan,
     request: RunRequest,
-    workspace: Workspace,
+    workspace: AnyWorkspace,
     watcher: ProgressListener,
 ) -> dict[str, JsonValue]:
     """Return the result in a locked folder if it is complete; compute what is missing otherwise."""
@@ -145,7 +151,8 @@ def _resume_or_run(
     else:
         result = _Run(engine, plan, request, watcher).run(workspace)
     is_last = finish(plan, workspace, result, keep=request.keep, member=_member())
-    if is_last and result["status"] == "COMPLETE" and not request.keep:
+    is_on_disk = isinstance(workspace, Workspace)  # whose lock is still held
+    if is_on_disk and is_last and result["status"] == "COMPLETE" and not request.keep:
         workspace.clear()
     return result
 
@@ -165,7 +172,7 @@ class _Run:
         self._death: BrokenExecutor | None = None
         self._workers = engine.start(request)
 
-    def run(self, workspace: Workspace) -> dict[str, JsonValue]:
+    def run(self, workspace: AnyWorkspace) -> dict[str, JsonValue]:
         """Run every phase, then publish the run."""
         phases, request = self._plan.phases, self._request
         seconds: list[float] = []

@@ -1,6 +1,7 @@
 """Keep the mosaics that later phases read, each with its checksum, in the run store.
 
-GDAL reads windows of these files by itself, so the whole file is verified before the first window.
+GDAL reads windows of these files by itself, so the whole file is verified before the first window;
+in a bucket, its ETag is.
 This file does not write mosaics: `run/closing.py` does.
 """
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.pipeline import RasterType
+from pesto_runtime.places import RemotePath
 from pesto_runtime.raster.product import file_sha256
 from pesto_runtime.run.context import raster_digest_name, raster_name
 from pesto_runtime.run.inputs import scene_of
@@ -30,12 +32,15 @@ def seal_mosaic(context: RunContext, raster: str, product: Product) -> None:
         StoreFailed: the store cannot be written.
     """
     document: dict[str, object] = {"sha256": product.sha256, "bytes": product.size}
+    place = context.store.place(raster_name(context, raster))
+    if isinstance(place, RemotePath):
+        document["etag"] = place.stat().tag
     context.store.put_json(raster_digest_name(context, raster), document)
 
 
 def has_mosaic(context: RunContext, raster: str) -> bool:
     """Whether the mosaic of a raster is there and undamaged; a damaged one is deleted."""
-    path = context.store.path(raster_name(context, raster))
+    path = context.store.place(raster_name(context, raster))
     try:
         document = context.store.get_json(raster_digest_name(context, raster))
     except NotFound:
@@ -43,6 +48,8 @@ def has_mosaic(context: RunContext, raster: str) -> bool:
         return False
     if not path.is_file():
         return False
+    if isinstance(path, RemotePath):
+        return isinstance(document, dict) and document.get("etag") == path.stat().tag
     status = path.stat()
     expected = document.get("sha256") if isinstance(document, dict) else None
     if _digest(path, status.st_size, status.st_mtime_ns, status.st_ino) == expected:

@@ -1,69 +1,35 @@
 """Let one run own an output folder, from its plan until it is published, on every engine.
 
-The owner is the file `DIR/.pesto/owner.json`; whoever works for the run touches it. Tasks of one
-run join by the key of the run, on any machine that sees the folder. An owner that is silent for ten
-minutes, that has failed, or whose process has ended on this machine owns nothing any more. The lock
-of `run/workspace.py` excludes processes of one machine for a moment; ownership lasts for a run.
+The owner is recorded in `DIR/.pesto/owner.json`; whoever works for the run gives signs of life.
+Tasks of one run join by the key of the run, on any machine that sees the folder. An owner that is
+silent for ten minutes, that has failed, or whose process has ended on this machine owns nothing any
+more. On a disk, the lock of `run/workspace.py` excludes processes of one machine for a moment; in a
+bucket, conditional writes do (`run/owner_records.py`). Ownership lasts for a run.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import threading
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
 from dataclasses import replace as changed
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeGuard
 
-from pesto_runtime.errors import FolderInUse, StoreFailed
-from pesto_runtime.hrefs import path_of
+from pesto_runtime.errors import FolderInUse
+from pesto_runtime.places import RemotePath, place_of
+from pesto_runtime.run.owner_records import EXPIRES_S, WORKSPACE, Owner, record_of
 from pesto_runtime.run.result import read_result
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pesto_runtime.contract import Plan
+    from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.owner_records import LocalOwner, RemoteOwner
 
-WORKSPACE = ".pesto"
-OWNER = "owner.json"
-
-_EXPIRES_S = 600.0
-_BEAT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The run that owns a folder.
-
-    Attributes:
-        run: Key of the run.
-        pipeline: Name of its pipeline.
-        host: Machine that planned it.
-        pid: Process that the whole run depends on; None if it has tasks of an orchestrator.
-        since: Time of the first claim, ISO 8601.
-        members: Identical runs that share the folder, each by its engine's id.
-    """
-
-    run: str
-    pipeline: str
-    host: str
-    pid: int | None
-    since: str
-    members: tuple[str, ...] = ()
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the process of the run has ended, for a caller that has the folder's lock."""
-        # Such a process has the lock as long as it lives.
-        return self.pid is not None and self.host == socket.gethostname()
+BEAT_S = 30.0
 
 
 def claim(
-    folder: Path,
+    folder: AnyPath,
     plan: Plan,
     *,
     member: str,
@@ -88,19 +54,22 @@ def claim(
         FolderInUse: another run owns it, or has finished in it; names that run.
         StoreFailed: the folder cannot be written.
     """
-    require_free(folder, plan, member=member, take_over=take_over, replace=replace)
-    owner, since = owner_of(folder), datetime.now(UTC).isoformat(timespec="seconds")
-    others: tuple[str, ...] = ()
-    if owner is not None and owner.run == plan.run and _is_at_work(folder, owner):
-        others = tuple(each for each in owner.members if each != member)
-        since = owner.since
-    name, host = str(plan.pipeline["name"]), socket.gethostname()
-    _write(folder, Owner(plan.run, name, host, pid, since, (*others, member)))
-    return bool(others)
+    while True:
+        record = record_of(folder)
+        owner, since = record.read(), datetime.now(UTC).isoformat(timespec="seconds")
+        _require_free(folder, plan, record, owner, member, take_over=take_over, replace=replace)
+        others: tuple[str, ...] = ()
+        if owner is not None and owner.run == plan.run and _is_at_work(record, owner):
+            others = tuple(each for each in owner.members if each != member)
+            since = owner.since
+        name, host = str(plan.pipeline["name"]), socket.gethostname()
+        if record.write(Owner(plan.run, name, host, pid, since, (*others, member))):
+            return bool(others)
+        # Another run has written since: decide again with its record.
 
 
 def require_free(
-    folder: Path,
+    folder: AnyPath,
     plan: Plan,
     *,
     member: str = "",
@@ -114,16 +83,30 @@ def require_free(
     Raises:
         FolderInUse: as for `claim`.
     """
-    owner = owner_of(folder)
-    is_other = owner is not None and owner.run != plan.run and _is_at_work(folder, owner)
+    record = record_of(folder)
+    owner = record.read()
+    _require_free(folder, plan, record, owner, member, take_over=take_over, replace=replace)
+
+
+def _require_free(
+    folder: AnyPath,
+    plan: Plan,
+    record: LocalOwner | RemoteOwner,
+    owner: Owner | None,
+    member: str,
+    *,
+    take_over: bool,
+    replace: bool,
+) -> None:
+    is_other = owner is not None and owner.run != plan.run and _is_at_work(record, owner)
     if owner is not None and is_other and not take_over and owner.members != (member,):
-        raise in_use(folder)
+        raise _in_use(folder, record, owner)
     is_owner = owner is not None and owner.run == plan.run  # and was asked when it claimed
     if not replace and not is_owner:
         _require_own_result(folder, plan)
 
 
-def release(folder: Path, run: str, *, member: str) -> bool:
+def release(folder: AnyPath, run: str, *, member: str) -> bool:
     """End the part of a member in the ownership of its run. Call it under the folder's lock.
 
     Returns:
@@ -132,27 +115,26 @@ def release(folder: Path, run: str, *, member: str) -> bool:
     Raises:
         StoreFailed: the disk refuses; the ownership ends by itself.
     """
-    owner = owner_of(folder)
-    if owner is None or owner.run != run:
-        return True
-    others = tuple(each for each in owner.members if each not in (member, ""))
-    if others and _is_at_work(folder, owner):
-        _write(folder, changed(owner, members=others))
-        return False
-    path = folder / WORKSPACE / OWNER
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreFailed(f"{path}: {error.strerror or error}") from error
-    return True
+    while True:
+        record = record_of(folder)
+        owner = record.read()
+        if owner is None or owner.run != run:
+            return True
+        others = tuple(each for each in owner.members if each not in (member, ""))
+        if not others or not _is_at_work(record, owner):
+            record.delete()
+            return True
+        if record.write(changed(owner, members=others)):
+            return False
 
 
 def abandon(plan: Plan) -> None:
     """Let other runs claim the folder of a run that failed, until a task of it works again."""
-    path = _owner_path(plan)
-    if path is not None and _owner_at(path, plan.run):
-        with suppress(OSError):
-            os.utime(path, (0, 0))
+    folder = _folder_of(plan)
+    record = None if folder is None else record_of(folder)
+    owner = None if record is None else record.read()
+    if record is not None and owner is not None and owner.run == plan.run:
+        record.abandon(owner)
 
 
 class OwnerBeat:
@@ -160,7 +142,7 @@ class OwnerBeat:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._path = _owner_path(plan)
+        self._folder = _folder_of(plan)
         self._next = 0.0
 
     def keep(self) -> None:
@@ -170,37 +152,45 @@ class OwnerBeat:
             FolderInUse: another run has taken the folder over.
         """
         now = time.monotonic()
-        if self._path is None or now < self._next:
+        if self._folder is None or now < self._next:
             return
-        self._next = now + _BEAT_S
-        folder = self._path.parents[1]
-        owner = owner_of(folder)
+        self._next = now + BEAT_S
+        record = record_of(self._folder)
+        owner = record.read()
         if owner is None:
-            claim(folder, self._plan, member="", replace=True)
+            claim(self._folder, self._plan, member="", replace=True)
         elif owner.run != self._plan.run:
-            raise _in_use(folder, owner)
-        with suppress(OSError):  # the run has just been published by another task
-            os.utime(self._path)
+            raise _in_use(self._folder, record, owner)
+        else:
+            record.beat(owner)
 
 
-def owner_of(folder: Path) -> Owner | None:
+def owner_of(folder: AnyPath) -> Owner | None:
     """Return the owner that a folder names, even if it is silent; None without a readable one."""
-    try:
-        found = json.loads((folder / WORKSPACE / OWNER).read_bytes())
-        return Owner(**{**found, "members": tuple(found["members"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    return record_of(folder).read()
 
 
-def in_use(folder: Path) -> FolderInUse:
+def working_owner(folder: AnyPath, run: str) -> Owner | None:
+    """Return the owner of a folder if it is at work for a run, in a process that is not this one.
+
+    Whoever starts the same run waits for that process: its result is the one that is wanted.
+    """
+    record = record_of(folder)
+    owner = record.read()
+    is_process = owner is not None and owner.run == run and owner.pid is not None
+    return owner if owner is not None and is_process and _is_at_work(record, owner) else None
+
+
+def in_use(folder: AnyPath) -> FolderInUse:
     """Return the error that names the owner of a folder."""
-    owner = owner_of(folder)
+    record = record_of(folder)
+    owner = record.read()
     if owner is None:
         return FolderInUse(f"{folder} is in use by another run; wait for it, or choose another")
-    return _in_use(folder, owner)
+    return _in_use(folder, record, owner)
 
 
-def _require_own_result(folder: Path, plan: Plan) -> None:
+def _require_own_result(folder: AnyPath, plan: Plan) -> None:
     """Require that a finished result in the folder is of this pipeline and these scenes."""
     result = read_result(folder)
     if result is None:
@@ -222,14 +212,15 @@ def _is_scene(value: object) -> TypeGuard[dict[str, object]]:
     return isinstance(value, dict) and set(value) == {"href", "identity"}
 
 
-def _in_use(folder: Path, owner: Owner) -> FolderInUse:
-    age = max(0.0, _age_s(folder))
-    silent = f"last sign {age:.0f} s ago" if age < 10 * _EXPIRES_S else "without a sign of life"
+def _in_use(folder: AnyPath, record: LocalOwner | RemoteOwner, owner: Owner) -> FolderInUse:
+    age = record.age_s()
+    silent = f"last sign {age:.0f} s ago" if age < 10 * EXPIRES_S else "without a sign of life"
     process = f" in process {owner.pid}" if owner.pid else ""
     # A process has the folder's lock as long as it lives: nobody can take that away.
+    is_locked = owner.pid is not None and not isinstance(folder, RemotePath)
     way_out = (
         f"wait for it, end process {owner.pid}, or choose another folder"
-        if owner.pid
+        if is_locked
         else "wait for it, choose another folder, or take the folder over (--take-over, or "
         "take_over=True of the task that plans)"
     )
@@ -239,43 +230,14 @@ def _in_use(folder: Path, owner: Owner) -> FolderInUse:
     )
 
 
-def _age_s(folder: Path) -> float:
-    """Return the seconds since the last sign of the owner, by the clock of the folder's disk."""
-    # The workers' clocks may differ; both times are written by the same file system.
-    clock = folder / WORKSPACE / "lock"
-    with suppress(OSError):
-        os.utime(clock)
-    try:
-        now = clock.stat().st_mtime if clock.exists() else time.time()
-        # A sign from the future is none: it would never expire.
-        return abs(now - (folder / WORKSPACE / OWNER).stat().st_mtime)
-    except OSError:
-        return _EXPIRES_S
-
-
-def _owner_path(plan: Plan) -> Path | None:
-    """Return the owner's file of a run; None if this machine does not see its folder."""
-    if not plan.folder.startswith("file:"):
+def _folder_of(plan: Plan) -> AnyPath | None:
+    """Return the output folder of a run; None if this machine does not see it."""
+    if not plan.folder:
         return None
-    path = path_of(plan.folder) / WORKSPACE / OWNER
-    return path if path.parent.is_dir() else None
+    folder = place_of(plan.folder)
+    is_seen = isinstance(folder, RemotePath) or (folder / WORKSPACE).is_dir()
+    return folder if is_seen else None
 
 
-def _owner_at(path: Path, run: str) -> bool:
-    owner = owner_of(path.parents[1])
-    return owner is not None and owner.run == run
-
-
-def _is_at_work(folder: Path, owner: Owner) -> bool:
-    return not owner.is_gone and _age_s(folder) < _EXPIRES_S
-
-
-def _write(folder: Path, owner: Owner) -> None:
-    path = folder / WORKSPACE / OWNER
-    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        part.write_text(json.dumps(asdict(owner)) + "\n")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreFailed(f"{path}: {error.strerror or error}") from error
+def _is_at_work(record: LocalOwner | RemoteOwner, owner: Owner) -> bool:
+    return not record.is_gone(owner) and record.age_s() < EXPIRES_S

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 from pesto_runtime.contract import Compression, Pipeline, Plan
 from pesto_runtime.errors import InvalidPipeline
-from pesto_runtime.hrefs import file_href
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
@@ -26,17 +25,18 @@ from pesto_runtime.pipeline import (
     raster_sizes,
     read_later,
 )
+from pesto_runtime.places import href_of
 from pesto_runtime.run.pipeline_inputs import PipelineInputs, with_defaults, with_literal_images
 from pesto_runtime.run.services import read_document
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
     from typing import Literal
 
     from pesto_runtime.contract import Phase, ReportForm, Scene
     from pesto_runtime.pipeline import Checked
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.run.services import Services
 
 
@@ -100,8 +100,8 @@ class Planned:
     estimates: tuple[PhaseEstimate, ...]
 
 
-def load_pipeline(path: Path) -> Pipeline:
-    """Read the file of a pipeline.
+def load_pipeline(path: AnyPath) -> Pipeline:
+    """Read the file of a pipeline, on this machine, in a bucket or on a web server.
 
     Raises:
         InvalidInput: it does not exist, or is not JSON.
@@ -169,7 +169,7 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     store: str,
     sizing: Sizing,
     patience_s: float = 60.0,
-    folder: Path | None = None,
+    folder: AnyPath | None = None,
     report: ReportForm = "links",
     compress: str = "deflate",
 ) -> Planned:
@@ -212,7 +212,7 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     warnings += tuple(_unidentified(inputs.scenes))
-    owned = file_href(folder) if folder else ""
+    owned = href_of(folder) if folder else ""
     planned = planned.model_copy(
         update={
             "warnings": warnings,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +23,14 @@ from pesto_runtime.run.repairing import read_block_object
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pesto_runtime.raster.product import Layout
     from pesto_runtime.store import Store
     from pesto_runtime.tiling import BlockIndex
 
 _AHEAD = 4  # blocks; each of up to some MB
+_AHEAD_REMOTE = 16  # a bucket takes its time for each
 
 
 def product_blocks(
@@ -46,8 +48,9 @@ def product_blocks(
     context = load_context(plan_href)
     indices = [*blocks_of((layout.width, layout.height))]
     names = {index: block_name(context, raster, index) for index in indices if index in stored}
-    with ThreadPoolExecutor(_AHEAD) as pool:
-        reads = _read_ahead(pool, context.store, names.values())
+    ahead = _AHEAD if context.store.base.startswith("file:") else _AHEAD_REMOTE
+    with ThreadPoolExecutor(ahead, "pesto-read") as pool:
+        reads = _read_ahead(pool, context.store, names.values(), ahead)
         for index in indices:
             if index in stored:
                 name = names[index]
@@ -58,14 +61,35 @@ def product_blocks(
         yield from _mask_blocks(context, raster, layout, stored)
 
 
-def _read_ahead(pool: Executor, store: Store, names: Iterable[str]) -> Iterator[Future[bytes]]:
+def _read_ahead(
+    pool: Executor, store: Store, names: Iterable[str], ahead: int
+) -> Iterator[Future[bytes]]:
     """Yield the reads of objects; some of the next ones are read and verified meanwhile."""
     waiting: deque[Future[bytes]] = deque()
     for name in names:
-        waiting.append(pool.submit(store.get, name))
-        if len(waiting) > _AHEAD:
+        waiting.append(pool.submit(copy_context().run, store.get, name))
+        if len(waiting) > ahead:
             yield waiting.popleft()
     yield from waiting
+
+
+def product_sizes(
+    context: RunContext, raster: str, layout: Layout, stored: Mapping[BlockIndex, int]
+) -> list[int]:
+    """Return the bytes of each block that `product_blocks` yields, in its order.
+
+    Blocks of pixels are not read; those of a mask are compressed, and again for `product_blocks`.
+
+    Raises:
+        PestoError: as for `product_blocks`.
+    """
+    sizes = [
+        stored[index] if index in stored else len(_holed_block(context, raster, layout, index))
+        for index in blocks_of((layout.width, layout.height))
+    ]
+    if layout.has_mask:
+        sizes += [len(data) for data in _mask_blocks(context, raster, layout, stored)]
+    return sizes
 
 
 def _mask_blocks(

@@ -5,7 +5,10 @@ Reads only the output folder; the run store may be gone.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import InvalidInput, NotFound, PestoError
@@ -16,12 +19,12 @@ from pesto_runtime.run.result import RESULT, read_result
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Window
+    from pesto_runtime.places import AnyPath
 
 _DIGITS = 8
 """Hexadecimal digits of the CRC-32 of a block."""
@@ -39,7 +42,7 @@ class OutputCheck:
     """
 
     name: str
-    path: Path
+    path: AnyPath
     detail: str = ""
     blocks: tuple[Window, ...] = ()
 
@@ -49,7 +52,7 @@ class OutputCheck:
         return not self.detail
 
 
-def verify_result(folder: Path) -> tuple[OutputCheck, ...]:
+def verify_result(folder: AnyPath) -> tuple[OutputCheck, ...]:
     """Compare every output of a folder with the checksums of its `result.json`.
 
     Raises:
@@ -69,7 +72,7 @@ def verify_result(folder: Path) -> tuple[OutputCheck, ...]:
     )
 
 
-def _checked(name: str, path: Path, entry: Mapping[str, JsonValue]) -> OutputCheck:
+def _checked(name: str, path: AnyPath, entry: Mapping[str, JsonValue]) -> OutputCheck:
     if not path.is_file():
         return OutputCheck(name, path, "is not a file" if path.exists() else "does not exist")
     wanted = entry["sha256"]
@@ -84,7 +87,8 @@ def _checked(name: str, path: Path, entry: Mapping[str, JsonValue]) -> OutputChe
     if not isinstance(checksums, str):
         return OutputCheck(name, path, detail)
     try:
-        scene, found = read_scene(file_href(path)), block_checksums(path)
+        with _local(path) as file:
+            scene, found = read_scene(file_href(file)), block_checksums(file)
     except (PestoError, OSError, ValueError, IndexError) as error:
         return OutputCheck(name, path, f"{detail}; its blocks cannot be found: {error}")
     size_px = (scene.width, scene.height)
@@ -96,6 +100,18 @@ def _checked(name: str, path: Path, entry: Mapping[str, JsonValue]) -> OutputChe
     count = "1 block differs" if len(windows) == 1 else f"{len(windows)} blocks differ"
     where = count if windows else "no block differs, but the header does"
     return OutputCheck(name, path, f"{detail}; {where}", windows)
+
+
+@contextmanager
+def _local(path: AnyPath) -> Iterator[Path]:
+    """Yield a file of this machine with the bytes of a product, a temporary one for an object."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with NamedTemporaryFile(suffix=".tif") as file:
+        file.writelines(path.chunks())
+        file.flush()
+        yield Path(file.name)
 
 
 def _part(checksums: str, number: int) -> str:

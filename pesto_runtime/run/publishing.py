@@ -1,51 +1,69 @@
 """Publish a run into its output folder: outputs, `holes.geojson`, report, `result.json` last.
 
-All files are completed in the workspace and then moved: a reader never sees half a product, nor a
-result whose products or report are missing. The result of an earlier run is withdrawn first. After
-a kill, the next call finishes what is left.
+On a disk, all files are completed in the workspace and then moved; in a bucket, each is uploaded to
+its place, where it appears whole: a reader never sees half a product, nor a result whose products
+or report are missing. The result of an earlier run is withdrawn first. After a kill, the next call
+finishes what is left.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Hole, Pipeline, parse_binding
 from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
-from pesto_runtime.pipeline import RasterType, VectorType
+from pesto_runtime.pipeline import JsonType, RasterType, VectorType
 from pesto_runtime.raster.cog import write_cog
 from pesto_runtime.raster.product import block_checksums, file_sha256
 from pesto_runtime.report import write_report
 from pesto_runtime.run.closing import merge, mosaic
-from pesto_runtime.run.context import RunContext, context_of, load_context, skipped_stages
-from pesto_runtime.run.ownership import claim, release
+from pesto_runtime.run.context import (
+    RunContext,
+    context_of,
+    load_context,
+    missing_blocks,
+    skipped_stages,
+)
+from pesto_runtime.run.output_files import (
+    HOLES,
+    REPORT,
+    move,
+    require_replaceable,
+    withdraw,
+    write_json,
+)
+from pesto_runtime.run.ownership import OwnerBeat, claim, owner_of, release
 from pesto_runtime.run.repairing import complete, recorded_holes, repaired_manifests
 from pesto_runtime.run.reporting import report_data
 from pesto_runtime.run.result import (
     RESULT,
-    SUFFIXES,
     hole_features,
     read_result,
     result_document,
     tile_counts,
 )
-from pesto_runtime.run.workspace import locked_workspace
+from pesto_runtime.run.workspace import (
+    RemoteWorkspace,
+    Workspace,
+    locked_workspace,
+    refuse_remote_cog,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Plan, Reference
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.run.result import RunRecord
-    from pesto_runtime.run.workspace import Workspace
+    from pesto_runtime.run.workspace import AnyWorkspace
 
 
-_HOLES, _REPORT = "holes.geojson", "report.html"
 _PATIENCE_S = 60.0
 """Wait for the lock at the end of a run: an orchestrator may retry a task that still publishes."""
 
@@ -56,7 +74,7 @@ _LOST = (
 
 
 def publish(
-    plan_href: str, workspace: Workspace, record: RunRecord, *, as_cog: bool = False
+    plan_href: str, workspace: AnyWorkspace, record: RunRecord, *, as_cog: bool = False
 ) -> dict[str, JsonValue]:
     """Publish a run into a locked folder.
 
@@ -82,8 +100,13 @@ def publish(
     manifests = repaired_manifests(plan_href)
     references = _references(context, holes, manifests)
     try:
+        if isinstance(workspace, RemoteWorkspace):
+            if not holes:
+                _require_blocks(context, references)
+            OwnerBeat(context.plan).keep()
+            withdraw(context.plan, workspace.folder, keep=_files(context, references))
         outputs = {
-            name: _output(context, plan_href, name, each, workspace=workspace.path, as_cog=as_cog)
+            name: _output(context, plan_href, name, each, folder=workspace.parts, as_cog=as_cog)
             for name, each in references.items()
         }
         if not holes:
@@ -102,7 +125,7 @@ def publish(
 
 def publish_run(
     plan_href: str,
-    folder: Path,
+    folder: AnyPath,
     record: RunRecord,
     *,
     as_cog: bool = False,
@@ -122,6 +145,7 @@ def publish_run(
         FolderInUse: another run owns the folder, or has used it for 60 s.
         PestoError: as for `publish`.
     """
+    refuse_remote_cog(folder, as_cog=as_cog)
     run = plan_href.rpartition("/")[2].partition("-")[0]
     with locked_workspace(folder, run=run, patience_s=_PATIENCE_S) as workspace:
         try:
@@ -141,7 +165,7 @@ def publish_run(
 
 
 def finish(
-    plan: Plan, workspace: Workspace, result: dict[str, JsonValue], *, keep: bool, member: str
+    plan: Plan, workspace: AnyWorkspace, result: dict[str, JsonValue], *, keep: bool, member: str
 ) -> bool:
     """End a published run: what a kill may have left is made, what is not needed is deleted.
 
@@ -158,15 +182,23 @@ def finish(
     Raises:
         StoreFailed: disk full, or not writable.
     """
-    if not (workspace.folder / _REPORT).exists():  # somebody deleted it
+    if not (workspace.folder / REPORT).exists():  # somebody deleted it
         _publish_report(context_of(plan), workspace, result)
+    is_done = result["status"] == "COMPLETE" and not keep
+    if isinstance(workspace, RemoteWorkspace) and is_done:
+        owner = owner_of(workspace.folder)
+        # Before the release: without a lock, another run may store objects right after it.
+        if owner is not None and owner.run == plan.run and {*owner.members} <= {member, ""}:
+            workspace.clear()
     is_last = release(workspace.folder, plan.run, member=member)
-    if result["status"] == "COMPLETE" and not keep and is_last:
+    if is_done and is_last:
         workspace.forget(plan)
     return is_last
 
 
-def finished_result(folder: Path, run: str, *, as_cog: bool = False) -> dict[str, JsonValue] | None:
+def finished_result(
+    folder: AnyPath, run: str, *, as_cog: bool = False
+) -> dict[str, JsonValue] | None:
     """Return the result of a complete run of this key and form, if its outputs are unchanged.
 
     Args:
@@ -187,7 +219,7 @@ def finished_result(folder: Path, run: str, *, as_cog: bool = False) -> dict[str
     return result.document if is_intact else None
 
 
-def _has_sha256(path: Path, digest: object) -> bool:
+def _has_sha256(path: AnyPath, digest: object) -> bool:
     try:
         return path.is_file() and file_sha256(path)[0] == digest
     except OSError:
@@ -196,14 +228,14 @@ def _has_sha256(path: Path, digest: object) -> bool:
 
 @dataclass(frozen=True)
 class _Output:
-    """An output that is complete in the workspace, but not yet published.
+    """An output that is complete, but not yet part of a result.
 
     Attributes:
-        part: The file in the workspace.
+        part: The file in the workspace; in a bucket, the object at its place.
         entry: Its entry in `result.json`.
     """
 
-    part: Path
+    part: AnyPath
     entry: dict[str, JsonValue]
 
 
@@ -243,15 +275,15 @@ def _output(
     name: str,
     reference: Reference,
     *,
-    workspace: Path,
+    folder: AnyPath,
     as_cog: bool,
 ) -> _Output:
+    part = folder / _file(context, name, reference)
     if isinstance(context.types[str(reference)], RasterType):
-        part = workspace / f"{name}.tif"
         mosaicked = mosaic(plan_href, str(reference), part)
         digest, size = mosaicked.product.sha256, mosaicked.product.size
-        if as_cog:
-            plain = part.rename(workspace / f"{name}.plain.tif")
+        if as_cog and isinstance(part, Path):
+            plain = part.rename(part.with_suffix(".plain.tif"))
             write_cog(plain, part, context.plan.compression)
             plain.unlink()
             digest, size = file_sha256(part)
@@ -260,23 +292,24 @@ def _output(
             "sha256": digest,
             "bytes": size,
             "blocks_with_holes": len(mosaicked.holes),
-            "crc32": block_checksums(part) if as_cog else mosaicked.product.crc32,
+            "crc32": block_checksums(part)
+            if as_cog and isinstance(part, Path)
+            else mosaicked.product.crc32,
         }
         return _Output(part, entry)
     if isinstance(context.types[str(reference)], VectorType):
-        return _vector_output(plan_href, str(reference), workspace / f"{name}.geojson")
+        return _vector_output(plan_href, str(reference), part)
     try:
         value = context.value(reference)
     except NotFound as error:
         raise RunFailed(f"output {name!r}: {error.detail}") from error
-    part = workspace / f"{name}.json"
     data = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
     part.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     return _Output(part, {"path": part.name, "sha256": digest, "value": value})
 
 
-def _vector_output(plan_href: str, vector: str, part: Path) -> _Output:
+def _vector_output(plan_href: str, vector: str, part: AnyPath) -> _Output:
     merged = merge(plan_href, vector, part)
     entry: dict[str, JsonValue] = {
         "path": part.name,
@@ -288,9 +321,32 @@ def _vector_output(plan_href: str, vector: str, part: Path) -> _Output:
     return _Output(part, entry)
 
 
+def _file(context: RunContext, name: str, reference: Reference) -> str:
+    """Return the name of an output's file."""
+    kinds = {RasterType: ".tif", VectorType: ".geojson"}
+    return f"{name}{kinds.get(type(context.types[str(reference)]), '.json')}"
+
+
+def _files(context: RunContext, references: Mapping[str, Reference]) -> set[str]:
+    return {_file(context, name, each) for name, each in references.items()}
+
+
+def _require_blocks(context: RunContext, references: Mapping[str, Reference]) -> None:
+    """Fail if blocks are missing although no tile failed, before anything is uploaded."""
+    grids = {
+        n: str(each)
+        for n, each in references.items()
+        if not isinstance(context.types[str(each)], JsonType)
+    }
+    _refuse_lost([name for name, grid in grids.items() if missing_blocks(context, grid)])
+
+
 def _refuse_lost_blocks(outputs: Mapping[str, _Output]) -> None:
     """Fail if blocks are missing although no tile failed: nodata would pass for COMPLETE."""
-    lost = [name for name, output in outputs.items() if output.entry.get("blocks_with_holes")]
+    _refuse_lost([n for n, output in outputs.items() if output.entry.get("blocks_with_holes")])
+
+
+def _refuse_lost(lost: Sequence[str]) -> None:
     if lost:
         raise RunFailed(f"blocks of {', '.join(lost)} are missing in the run store{_LOST}")
 
@@ -306,7 +362,7 @@ def _form(*, as_cog: bool) -> str:
 
 def _move(
     context: RunContext,
-    workspace: Workspace,
+    workspace: AnyWorkspace,
     outputs: Mapping[str, _Output],
     features: dict[str, JsonValue] | None,
     result: dict[str, JsonValue],
@@ -316,47 +372,24 @@ def _move(
     Raises:
         OSError: the disk is full, or the folder is not writable.
         StoreFailed: the same for the report.
+        FolderInUse: another run has taken a folder of a bucket over.
     """
-    folder = workspace.folder
-    _require_replaceable(folder, [str(output.entry["path"]) for output in outputs.values()])
-    _withdraw(folder, keep={str(output.entry["path"]) for output in outputs.values()})
-    for name in set(Pipeline.parse(context.plan.pipeline).outputs) - set(outputs):
-        for suffix in SUFFIXES:
-            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    if isinstance(workspace, Workspace):
+        names = {str(output.entry["path"]) for output in outputs.values()}
+        require_replaceable(workspace.folder, names)
+        withdraw(context.plan, workspace.folder, keep=names)
     for output in outputs.values():
-        output.part.replace(folder / str(output.entry["path"]))
+        move(output.part)
     if features is not None:
-        _written(workspace.path / _HOLES, features).replace(folder / _HOLES)
+        write_json(workspace, HOLES, features)
     _publish_report(context, workspace, result)
-    _written(workspace.path / RESULT, result).replace(folder / RESULT)
-
-
-def _require_replaceable(folder: Path, outputs: Sequence[str]) -> None:
-    """Require that no directory has the name of a file that will be published.
-
-    Raises:
-        StoreFailed: names the directory; nothing has been deleted yet.
-    """
-    for name in (*outputs, _HOLES, _REPORT, RESULT):
-        if (folder / name).is_dir():
-            raise StoreFailed(f"{folder / name} is a directory: move it, then run again")
-
-
-def _withdraw(folder: Path, *, keep: Set[str]) -> None:
-    """Delete the result of an earlier run, then the files that only it had.
-
-    The result goes first, so that no reader takes the new files for those of the old result.
-    """
-    earlier = read_result(folder)
-    found = () if earlier is None else earlier.outputs.values()
-    names = {str(each["path"]) for each in found} - keep
-    (folder / RESULT).unlink(missing_ok=True)
-    for name in (*names, _HOLES, _REPORT):
-        (folder / name).unlink(missing_ok=True)
+    if isinstance(workspace, RemoteWorkspace):
+        OwnerBeat(context.plan).keep()
+    write_json(workspace, RESULT, result)
 
 
 def _publish_report(
-    context: RunContext, workspace: Workspace, result: dict[str, JsonValue]
+    context: RunContext, workspace: AnyWorkspace, result: dict[str, JsonValue]
 ) -> None:
     """Write the report of a run whose outputs are in the folder, if its plan has one.
 
@@ -365,15 +398,6 @@ def _publish_report(
     """
     if context.plan.report == "none":
         return
-    part = workspace.path / _REPORT
+    part = workspace.parts / REPORT
     write_report(part, report_data(context, workspace.folder, result))
-    part.replace(workspace.folder / _REPORT)
-
-
-def _written(path: Path, document: dict[str, JsonValue]) -> Path:
-    """Write a JSON file that a power cut does not empty, and return its path."""
-    with path.open("w") as file:
-        file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return path
+    move(part)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Pipeline, parse_binding
-from pesto_runtime.hrefs import file_href
+from pesto_runtime.places import href_of
 from pesto_runtime.report import PortText, ReportData, ReportImage
 from pesto_runtime.run.chunk import needed_bands
 from pesto_runtime.run.context import declared_classes
@@ -15,17 +15,19 @@ from pesto_runtime.run.sampling import collected, sampled_rasters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Port
     from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.run.sampling import SampledRaster
 
 
-def report_data(context: RunContext, folder: Path, result: Mapping[str, JsonValue]) -> ReportData:
+def report_data(
+    context: RunContext, folder: AnyPath, result: Mapping[str, JsonValue]
+) -> ReportData:
     """Return everything that the report of a run shows.
 
     Args:
@@ -61,7 +63,7 @@ def report_data(context: RunContext, folder: Path, result: Mapping[str, JsonValu
             image = ReportImage(
                 name,
                 "Output",
-                file_href(folder / str(entry.get("path"))),
+                href_of(folder / str(entry.get("path"))),
                 classes=declared_classes(context, binding),
             )
             images.append(_image(context, sampled.get(binding), image))

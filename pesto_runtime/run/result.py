@@ -22,11 +22,11 @@ from pesto_runtime.run.features import crs_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Hole, Scene
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.run.context import RunContext
 
 RESULT = "result.json"
@@ -70,7 +70,7 @@ class PublishedResult:
     outputs: Mapping[str, Mapping[str, JsonValue]]
 
 
-def read_result(folder: Path) -> PublishedResult | None:
+def read_result(folder: AnyPath) -> PublishedResult | None:
     """Read the `result.json` of a folder; None if it is absent, or not the result of a run.
 
     Anybody may have written the file: names that lead outside the folder are not accepted.

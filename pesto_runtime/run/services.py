@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Service, drift
 from pesto_runtime.contract.pipeline import LIVE
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused, shortened
+from pesto_runtime.places import RemotePath
 from pesto_runtime.run.builds import described_at, is_url
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline
+    from pesto_runtime.places import AnyPath
+
+_SAVED = "*@*.json"
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def resolve_services(
     *,
     base: Path,
     options: Sequence[str] = (),
-    catalog: Path | None = None,
+    catalog: AnyPath | None = None,
     chosen: Mapping[str, JsonValue] | None = None,
     ask: bool = True,
 ) -> Services:
@@ -208,8 +213,8 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
     return path
 
 
-def read_document(path: Path) -> JsonValue:
-    """Read a JSON file.
+def read_document(path: AnyPath) -> JsonValue:
+    """Read a JSON file, or a JSON object of a bucket or a web server.
 
     Raises:
         InvalidInput: it does not exist, or is not JSON; with its name.
@@ -302,9 +307,10 @@ def _options(options: Sequence[str]) -> dict[str, _ServiceEntry]:
     return {name: _ServiceEntry(each, Path.cwd()) for name, each in targets.items()}
 
 
-def _catalog(path: Path) -> dict[str, _ServiceEntry]:
-    if path.is_dir():
-        files = sorted(path.glob("*@*.json"))
+def _catalog(path: AnyPath) -> dict[str, _ServiceEntry]:
+    is_folder = path.suffix != ".json" if isinstance(path, RemotePath) else path.is_dir()
+    if is_folder:
+        files = _saved_files(path)
         if not files:
             raise InvalidInput(
                 f"{path} does not contain a NAME@VERSION.json; `pesto discover` writes them"
@@ -314,7 +320,21 @@ def _catalog(path: Path) -> dict[str, _ServiceEntry]:
     return {name: _entry(name, value, path) for name, value in document.items()}
 
 
-def _unique(folder: Path, entries: list[tuple[str, _ServiceEntry]]) -> dict[str, _ServiceEntry]:
+def _saved_files(folder: AnyPath) -> list[AnyPath]:
+    if isinstance(folder, RemotePath):
+        return [folder / name for name in folder.names() if fnmatch(name, _SAVED)]
+    return [*sorted(folder.glob(_SAVED))]
+
+
+def base_of(file: AnyPath) -> Path:
+    """Return the directory to which the targets in a file are relative: that of the file.
+
+    It is the working directory for a file elsewhere: code is not loaded from a bucket.
+    """
+    return Path.cwd() if isinstance(file, RemotePath) else file.resolve().parent
+
+
+def _unique(folder: AnyPath, entries: list[tuple[str, _ServiceEntry]]) -> dict[str, _ServiceEntry]:
     names = [name for name, _ in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -324,7 +344,7 @@ def _unique(folder: Path, entries: list[tuple[str, _ServiceEntry]]) -> dict[str,
     return dict(entries)
 
 
-def _saved_entry(file: Path) -> tuple[str, _ServiceEntry]:
+def _saved_entry(file: AnyPath) -> tuple[str, _ServiceEntry]:
     document = _read_object(file)
     if "url" not in document or "description" not in document:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
@@ -336,18 +356,18 @@ def _saved_entry(file: Path) -> tuple[str, _ServiceEntry]:
     # Without the key, assume a service of this package: only PESTO 1.7.2 accepts none of its types.
     known = document.get("transports", ["*/*"])
     transports = tuple(map(str, known)) if isinstance(known, list) else ()
-    return saved.name, _ServiceEntry(targets, file.parent, overlay, saved, transports)
+    return saved.name, _ServiceEntry(targets, base_of(file), overlay, saved, transports)
 
 
-def _entry(name: str, value: JsonValue, file: Path) -> _ServiceEntry:
+def _entry(name: str, value: JsonValue, file: AnyPath) -> _ServiceEntry:
     """Parse a service in a catalog: a target, a list of URLs, or `{"url": …, "overlay": …}`."""
     if isinstance(value, dict):
         targets = _targets(value.get("url"), f"{file}, service {name!r}")
-        return _ServiceEntry(targets, file.resolve().parent, _overlay(value, file))
-    return _ServiceEntry(_targets(value, f"{file}, service {name!r}"), file.resolve().parent)
+        return _ServiceEntry(targets, base_of(file), _overlay(value, file))
+    return _ServiceEntry(_targets(value, f"{file}, service {name!r}"), base_of(file))
 
 
-def _overlay(document: Mapping[str, JsonValue], file: Path) -> Mapping[str, JsonValue] | None:
+def _overlay(document: Mapping[str, JsonValue], file: AnyPath) -> Mapping[str, JsonValue] | None:
     overlay = document.get("overlay")
     if overlay is not None and not isinstance(overlay, dict):
         raise InvalidInput(f"{file}: overlay must be an object, not {shortened(overlay)}")
@@ -362,7 +382,7 @@ def _targets(value: object, where: str = "") -> tuple[str, ...]:
     raise InvalidInput(f"{where}: {fault}" if where else fault)
 
 
-def _read_object(path: Path) -> dict[str, JsonValue]:
+def _read_object(path: AnyPath) -> dict[str, JsonValue]:
     document = read_document(path)
     if not isinstance(document, dict):
         raise InvalidContract(f"{path} must be a JSON object, not {shortened(document)}")

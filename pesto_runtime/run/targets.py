@@ -10,12 +10,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.pipeline.check import OWN_FILES
+from pesto_runtime.places import place_of
 from pesto_runtime.run.builds import is_url
 from pesto_runtime.run.planning import load_pipeline
-from pesto_runtime.run.services import find
+from pesto_runtime.run.services import base_of, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,14 +46,17 @@ def pipeline_of(text: str) -> PipelineSource:
     """Return the pipeline of a file, or one of a single stage for a target or a URL.
 
     Args:
-        text: A JSON file, `file.py:function`, `package.module:function`, the directory of a PESTO
-            project, or the URL of a service.
+        text: A JSON file, or the href of one (`s3://…`, `https://….json`); `file.py:function`,
+            `package.module:function`, the directory of a PESTO project, or the URL of a service.
 
     Raises:
         InvalidInput: the file is not JSON.
         InvalidPipeline: the file does not fit the schema; with every wrong field.
         PestoError: the target cannot be loaded, or the service does not respond.
     """
+    if "://" in text and (not is_url(text) or urlsplit(text).path.endswith(".json")):
+        place = place_of(text)
+        return PipelineSource(load_pipeline(place), base_of(place))
     path = Path(text)
     is_file = os.path.isfile(path)  # noqa: PTH113  # Path raises for a long name
     if not is_url(text) and (path.suffix == ".json" or (is_file and path.suffix != ".py")):

@@ -1,6 +1,7 @@
 """Manage the output folder of a run: its lock, and its run store.
 
-Which run owns the folder is in `run/ownership.py`, what is published into it in
+A folder of a disk has a lock; a folder of a bucket has only its owner's record, which a thread
+renews. Which run owns the folder is in `run/ownership.py`, what is published into it in
 `run/publishing.py`.
 """
 
@@ -10,29 +11,61 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from pesto_runtime.errors import StoreFailed, StoreRefused
+from pesto_runtime.errors import InvalidInput, PestoError, StoreFailed, StoreRefused
 from pesto_runtime.hrefs import file_href
-from pesto_runtime.run.context import forget_run
-from pesto_runtime.run.ownership import OWNER, WORKSPACE, in_use, owner_of
+from pesto_runtime.places import WRITABLE, RemotePath
+from pesto_runtime.run.context import forget_run, load_context
+from pesto_runtime.run.owner_records import OWNER, WORKSPACE, record_of
+from pesto_runtime.run.ownership import BEAT_S, in_use, owner_of, working_owner
+from pesto_runtime.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pesto_runtime.contract import Plan
+    from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.owner_records import Owner
 
 
 _LOCK = "lock"
+_STORES = ("file:///", *(f"{each}://" for each in WRITABLE), "memory:///")
 _POLL_S = 0.1
+_REMOTE_POLL_S = 1.0
 
 
-def run_store(folder: Path, store: str | None = None) -> str:
-    """Return the base href of a run store: `store`, or the one in the output folder."""
-    return store or Workspace(folder).store
+def run_store(folder: AnyPath, store: str | None = None) -> str:
+    """Return the base href of a run store: `store`, or the one in the output folder.
+
+    Raises:
+        StoreRefused: the scheme of `store` cannot be written.
+    """
+    if not store:
+        if isinstance(folder, RemotePath):
+            return RemoteWorkspace(folder).store
+        return Workspace(folder).store
+    if not store.startswith(_STORES):
+        known = ", ".join(f"{each}…" for each in _STORES[:-1])
+        raise StoreRefused(f"{store} cannot be a run store: write one of {known}")
+    return store
+
+
+def refuse_remote_cog(folder: AnyPath, *, as_cog: bool) -> None:
+    """Require that products of a folder in a bucket are plain GeoTIFFs.
+
+    Raises:
+        InvalidInput: they are to be cloud-optimised, which GDAL writes on a disk only.
+    """
+    if as_cog and isinstance(folder, RemotePath):
+        raise InvalidInput(
+            f"--as cog needs an output folder of a disk, and {folder} is none: write .tif, or "
+            "write to a folder and copy it"
+        )
 
 
 class Workspace:
@@ -46,6 +79,11 @@ class Workspace:
     def store(self) -> str:
         """Base href of the run store inside it."""
         return file_href(self.path)
+
+    @property
+    def parts(self) -> Path:
+        """Where an output is completed before it is moved into the folder."""
+        return self.path
 
     def clear(self) -> None:
         """Delete everything except the lock and the owner.
@@ -92,29 +130,110 @@ class Workspace:
                 raise
 
 
+class RemoteWorkspace:
+    """The objects `PREFIX/.pesto/…` of an output folder in a bucket; has no lock."""
+
+    def __init__(self, folder: RemotePath) -> None:
+        self.folder = folder
+        self.store = (folder / WORKSPACE).href
+
+    @property
+    def parts(self) -> RemotePath:
+        """Where an output is completed: in the folder, since readers see whole objects only."""
+        return self.folder
+
+    def clear(self) -> None:
+        """Delete everything except the owner.
+
+        Raises:
+            PestoError: the store is away, or refuses; the same command goes on.
+        """
+        store = open_store(self.store)
+        store.delete([name for name in store.names("") if name != OWNER])
+
+    def forget(self, plan: Plan) -> None:
+        """Delete the objects of one run in a store elsewhere; here, `clear` has deleted them.
+
+        Raises:
+            PestoError: the store is away, or refuses.
+        """
+        if plan.store != self.store:
+            forget_run(plan)
+        load_context.cache_clear()  # as `forget_run` does
+
+
+AnyWorkspace: TypeAlias = Workspace | RemoteWorkspace
+
+
 @contextmanager
 def locked_workspace(
-    folder: Path,
+    folder: AnyPath,
     *,
     run: str,
     patience_s: float = 0,
     on_wait: Callable[[str], None] = lambda _text: None,
-) -> Iterator[Workspace]:
-    """Lock an output folder until the block ends; then delete empty folders.
-
-    The operating system releases the lock when the process is killed. A process of the same run is
-    waited for without an end: its result is the one that is wanted.
+) -> Iterator[AnyWorkspace]:
+    """Enter an output folder until the block ends: locked on a disk, with a beat in a bucket.
 
     Args:
-        folder: The output folder; created if it is missing.
+        folder: The output folder.
         run: Key of the run that wants the folder.
-        patience_s: Seconds to wait for another run that uses it.
+        patience_s: Seconds to wait for another run that has the lock of a folder of a disk.
         on_wait: Receives a text for the user before the first wait for the same run.
 
     Raises:
         StoreRefused: not a directory, or not writable.
         FolderInUse: another run uses it; names it.
         StoreFailed: the disk refuses to delete what is not needed any more.
+        PestoError: the store is away, or refuses.
+    """
+    if isinstance(folder, RemotePath):
+        with _kept_owner(folder, run, on_wait) as workspace:
+            yield workspace
+    else:
+        with _locked_folder(folder, run, patience_s, on_wait) as locked:
+            yield locked
+
+
+@contextmanager
+def _kept_owner(
+    folder: RemotePath, run: str, on_wait: Callable[[str], None]
+) -> Iterator[RemoteWorkspace]:
+    """Wait for a process of the same run; then renew the record of the run until the block ends."""
+    is_waiting = False
+    while (owner := working_owner(folder, run)) is not None:
+        if not is_waiting:
+            on_wait(f"{_at_work(owner)}: waiting until it ends, or is silent for 10 minutes")
+        is_waiting = True
+        time.sleep(_REMOTE_POLL_S)
+    ended = threading.Event()
+    # A thread, because an upload or a single tile may take longer than an owner may be silent.
+    beat = threading.Thread(target=_renew, args=(folder, run, ended), daemon=True)
+    beat.start()
+    try:
+        yield RemoteWorkspace(folder)
+    finally:
+        ended.set()
+        beat.join()
+
+
+def _renew(folder: RemotePath, run: str, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_S):
+        with suppress(PestoError):  # the next one may succeed
+            record = record_of(folder)
+            owner = record.read()
+            if owner is not None and owner.run == run:
+                record.beat(owner)
+
+
+@contextmanager
+def _locked_folder(
+    folder: Path, run: str, patience_s: float, on_wait: Callable[[str], None]
+) -> Iterator[Workspace]:
+    """Lock an output folder until the block ends; then delete empty folders.
+
+    The operating system releases the lock when the process is killed. A process of the same run is
+    waited for without an end: its result is the one that is wanted.
     """
     workspace = Workspace(folder)
     is_new = not folder.exists()
@@ -160,12 +279,16 @@ def _locked(
         owner = owner_of(workspace.folder)
         if owner is not None and owner.run == run:
             if not is_waiting:
-                process = f", process {owner.pid}" if owner.pid else ""
-                on_wait(f"the same run is at work already (on {owner.host}{process}): waiting")
+                on_wait(f"{_at_work(owner)}: waiting")
             is_waiting = True
         elif time.monotonic() >= deadline:
             raise in_use(workspace.folder)
         time.sleep(_POLL_S)
+
+
+def _at_work(owner: Owner) -> str:
+    process = f", process {owner.pid}" if owner.pid else ""
+    return f"the same run is at work already (on {owner.host}{process})"
 
 
 def _opened(workspace: Workspace, tries: int = 20) -> int:

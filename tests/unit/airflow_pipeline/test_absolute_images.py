@@ -1,4 +1,4 @@
-"""Images of a plan task: absolute in any form, because workers have other working directories."""
+"""Images and folder of a plan task: absolute, because workers have other working directories."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_airflow.pipelines import require_absolute_images
-from pesto_runtime.errors import InvalidInput
+from pesto_airflow.pipelines import require_absolute_folder, require_absolute_images
+from pesto_runtime.errors import InvalidInput, PestoError
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -47,3 +47,14 @@ def test_relative_and_wrong_images_are_refused(image: JsonValue, words: str) -> 
     with pytest.raises(InvalidInput) as caught:
         require_absolute_images({"scene": image})
     assert words in str(caught.value)
+
+
+def test_a_folder_is_an_absolute_path_or_an_href() -> None:
+    """Also of a bucket; a relative path and a place that cannot be written are refused."""
+    folders = ("/data/out", "file:///data/out", "s3://bucket/out")
+    assert [str(require_absolute_folder("folder", each)) for each in folders] == [
+        "/data/out", "/data/out", "s3://bucket/out"
+    ]  # fmt: skip
+    for wrong, words in (("out", "relative path"), ("https://example.org/out", "written")):
+        with pytest.raises(PestoError, match=words):
+            require_absolute_folder("folder", wrong)

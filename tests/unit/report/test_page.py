@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,6 @@ from pesto_runtime.report.page import render
 from tests.unit.report.sample_run import PIPELINE, RESULT, tiles_over, write_raster
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pydantic import JsonValue
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -311,6 +310,7 @@ def embedding(run: ReportData) -> ReportData:
 
 def test_a_page_never_carries_a_file_of_another_folder(run: ReportData) -> None:
     """A result that anybody may have written cannot have a file read."""
+    assert isinstance(run.folder, Path)
     secret = run.folder.parent / "secret.json"
     secret.write_text('"secret"')
     (run.folder / "linked.json").symlink_to(secret)

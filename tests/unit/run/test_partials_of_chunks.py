@@ -170,7 +170,7 @@ def test_a_damaged_object_is_computed_again_by_the_reduce(tmp_path: Path) -> Non
         process(Chunk(plan=href, phase=0, start=number, stop=number + 1))
     assert reduce(href, "s")
     right = context.store.get_json(scalars_name(context, "s"))
-    lost = context.store.path(next(context.store.names("partials")))
+    lost = tmp_path / "store" / next(context.store.names("partials"))
     lost.write_bytes(lost.read_bytes()[:-3])
     assert reduce(href, "s")
     assert context.store.get_json(scalars_name(context, "s")) == right
