@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from pesto_runtime.run.workspace import AnyWorkspace
 
 
+_FORMS = ("tif", "cog")
 _PATIENCE_S = 60.0
 """Wait for the lock at the end of a run: an orchestrator may retry a task that still publishes."""
 
@@ -113,7 +114,7 @@ def publish(
             _refuse_lost_blocks(outputs)
         found = {name: output.entry for name, output in outputs.items()}
         result = result_document(context, found, record, holes=holes, manifests=manifests)
-        result["form"] = _form(as_cog=as_cog)
+        result["form"] = _FORMS[as_cog]
         features = hole_features(holes, context.plan.scenes) if holes else None
         _move(context, workspace, outputs, features, result)
     except RunFailed as error:
@@ -209,7 +210,7 @@ def finished_result(
     result = read_result(folder)
     if result is None or not result.outputs:
         return None
-    wanted = (run, "COMPLETE", _form(as_cog=as_cog))
+    wanted = (run, "COMPLETE", _FORMS[as_cog])
     if tuple(result.document.get(name) for name in ("run", "status", "form")) != wanted:
         return None
     is_intact = all(
@@ -354,10 +355,6 @@ def _refuse_lost(lost: Sequence[str]) -> None:
 def _first_hole(holes: Sequence[Hole]) -> str:
     """Return the error of the first hole as the end of a message; empty without holes."""
     return f"\n  the first hole: {holes[0].reason}" if holes else ""
-
-
-def _form(*, as_cog: bool) -> str:
-    return "cog" if as_cog else "tif"
 
 
 def _move(
