@@ -44,7 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round on a small scene, a smoke test: installs nothing, writes no file")  # fmt: skip  # noqa: E501
     parser.add_argument("--scene-size", type=int, help="width and height of the scenes, pixels")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
-    parser.add_argument("--jobs", default="ABC", help="letters of the jobs")
+    parser.add_argument("--jobs", default="ABCDE", help="letters of the jobs")
     parser.add_argument("--wait", type=float, default=0.0, metavar="S", help="longest wait for a quiet machine before each run")  # fmt: skip  # noqa: E501
     parser.add_argument("--tries", type=int, default=1, help="most runs of a contestant in a round while others disturb it: the least disturbed counts")  # fmt: skip  # noqa: E501
     parser.add_argument("--cache", type=Path, default=_CACHE, help="folder of scenes")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def ready_answer(folder: Path, job: Job, scene: Path) -> Path:
     """The job done on the whole scene as one array, kept as `.npy`; made where it is missing."""
-    path = folder / f"{job.process}-{scene.stem}.npy"
+    path = folder / f"{job.steps[-1].process}-{scene.stem}.npy"
     if not path.exists():
         with rasterio.open(scene) as file:
             answer = job.compute(file.read(job.bands))

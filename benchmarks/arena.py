@@ -58,6 +58,7 @@ def contestants(eoscale: Path | None) -> tuple[Contestant, ...]:
     return (
         Contestant("limit", "limit"),
         Contestant("hand-written threads", "threads"),
+        Contestant("Dask, threads", "dask_arrays"),
         *peers,
         Contestant("pesto, threads", "pesto", tile=0, variant="threads"),
         Contestant("pesto, processes", "pesto", tile=0, variant="processes"),

@@ -1,4 +1,4 @@
-"""This project: the job as a pipeline of one stage, run by the local engine within the process."""
+"""This project: the job as a pipeline, run by the local engine within the process."""
 
 from __future__ import annotations
 
@@ -34,15 +34,21 @@ def _run(task: Task) -> None:
 
 
 def _pipeline(task: Task) -> Pipeline:
-    job = task.job
-    name = job.process
+    names = [step.process.replace("_", "-") for step in task.job.steps]
+    reads = ["$inputs.scene", *(f"${name}.made" for name in names)]
     return Pipeline.parse(
         {
-            "name": name,
+            "name": task.letter,
             "inputs": {"scene": "image"},
-            "services": {name: f"benchmarks.processes:{name}"},
-            "stages": [{"id": "only", "process": name, "inputs": {"image": "$inputs.scene"}}],
-            "outputs": {"product": f"$only.{job.port}"},
+            "services": {
+                name: f"benchmarks.processes:{step.process}"
+                for name, step in zip(names, task.job.steps, strict=True)
+            },
+            "stages": [
+                {"id": name, "process": name, "inputs": {"image": read}}
+                for name, read in zip(names, reads, strict=False)
+            ],
+            "outputs": {"product": reads[-1]},
         }
     )
 
