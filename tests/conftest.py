@@ -47,7 +47,7 @@ def group_of(nodeid: str) -> str:
     An engine takes 20 s to start. The pages of the docs share nothing, so each is a group.
     """
     path, _, _ = nodeid.partition("::")
-    engine = path.partition("tests/integration/")[2].partition("/")[0]
+    engine = path.partition("tests/integration/on_")[2].partition("/")[0]
     return engine if engine in _ENGINES else nodeid if path.startswith("tests/docs/") else path
 
 
