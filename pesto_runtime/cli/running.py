@@ -301,7 +301,7 @@ def run(
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:
-        show_result(result, folder)
+        show_result(result, place_of(out))
     if result["status"] != "COMPLETE":
         raise typer.Exit(_PARTIAL)
 

@@ -53,6 +53,7 @@ class DaskCluster:
         else:
             self._local = _local_cluster(request.workers)
             self._client = Client(self._local, set_as_default=False)
+            self._client.wait_for_workers(request.workers)
         self.facts: dict[str, JsonValue] = {
             "scheduler": address or "local",
             "workers": sum(self._client.nthreads().values()),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.conductor]
 
-MASK = "112762ba9d36"
+MASK = "1a2e35dd8846"
 """How the sha256 of the mask of the Landsat scene begins, from whichever engine."""
 MARKER = 250
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 
 from pesto_runtime import tiling
 from pesto_runtime.contract import Margin, Scale, Window
@@ -39,11 +39,23 @@ def bug(target: str) -> Callable[[Callable[..., object]], Callable[..., object]]
     return register
 
 
+# What hypothesis draws depends on the modules that are loaded, whose constants it uses. A margin
+# over enlarged pixels, which begins in the middle of a pixel of the scene, is seldom drawn.
+ENLARGED = Case(
+    (32, 24), ("a",),
+    (Filter(Step("up", ("a",), ("b",), scale=Scale.of(2)), Margin()),
+     Filter(Step("near", ("b",), ("c",), Margin.of(1)), Margin.of(1))),
+    ("c",), (8, 6),
+)  # fmt: skip
+
+
 @settings(
-    deadline=None, derandomize=True, database=None, max_examples=1200, phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+    deadline=None, derandomize=True, database=None, max_examples=1200,
+    phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
 )  # fmt: skip
 @given(cases())
+@example(ENLARGED)
 def suite(case: Case) -> None:
     verify(case)
 
