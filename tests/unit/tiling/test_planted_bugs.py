@@ -50,7 +50,7 @@ ENLARGED = Case(
 
 
 @settings(
-    deadline=None, derandomize=True, database=None, max_examples=1200,
+    deadline=None, derandomize=True, database=None, max_examples=400,
     phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )  # fmt: skip
