@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description
 
 Profile = Literal["hann", "triangle"]
+_PROFILES = get_args(Profile)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Blend:
             raise InvalidContract(
                 f"Blend: overlap {self.overlap} must be 1 to size - 1, and size is {self.size}"
             )
-        if self.profile not in get_args(Profile):
+        if self.profile not in _PROFILES:
             raise InvalidContract(f"Blend: profile {self.profile!r} is not one of {_PROFILES}")
 
     @property
@@ -78,9 +79,6 @@ class Blend:
         if self.profile == "triangle":
             return np.asarray(np.minimum(place, count - place))
         return np.asarray(np.sin(np.pi * place / count) ** 2)
-
-
-_PROFILES = get_args(Profile)
 
 
 def require_blendable(description: Description, blend: Blend) -> None:

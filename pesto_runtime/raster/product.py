@@ -127,8 +127,7 @@ def write_product(
     Raises:
         StoreFailed: too few or too many blocks, the disk is full, or the folder is not writable.
     """
-    rows, cols = block_count((layout.width, layout.height))
-    header = _Header(product_header(layout), count=rows * cols, images=1 + layout.has_mask)
+    header = ProductHeader.of(layout)
     try:
         return _written(path, header, blocks, key=key, sizes=sizes)
     except OSError as error:
@@ -136,7 +135,7 @@ def write_product(
 
 
 def _written(
-    path: Path, header: _Header, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int]
+    path: Path, header: ProductHeader, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int]
 ) -> Product:
     part, journal = _beside(path)
     expected = header.filled(sizes) if len(sizes) == header.total else header.data
@@ -209,19 +208,36 @@ def discard_unfinished(path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
-    """The part of a file before its blocks, with an empty table of `count` blocks per image."""
+class ProductHeader:
+    """The part of a file before its blocks.
+
+    Attributes:
+        data: Its bytes, with an empty table of blocks for each image.
+        count: Blocks of an image.
+        images: 1, or 2 with a mask.
+    """
 
     data: bytes
     count: int
     images: int
 
+    @classmethod
+    def of(cls, layout: Layout) -> ProductHeader:
+        """Return the header of a product."""
+        rows, cols = block_count((layout.width, layout.height))
+        return cls(product_header(layout), count=rows * cols, images=1 + layout.has_mask)
+
     @property
     def total(self) -> int:
+        """Blocks of all images."""
         return self.count * self.images
 
     def filled(self, sizes: Sequence[int]) -> bytes:
-        """Return it with the offsets and sizes of blocks that follow without a gap."""
+        """Return it with the offsets and sizes of blocks that follow without a gap.
+
+        Raises:
+            StoreFailed: there are more bytes than a TIFF can address.
+        """
         file = bytearray(self.data)
         offsets = [*accumulate(sizes, initial=len(file))]
         for image in range(self.images):

@@ -6,14 +6,11 @@ each block must be known before the first one.
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.block_codec import block_table
-from pesto_runtime.raster.product import product_header
-from pesto_runtime.tiling import block_count
+from pesto_runtime.raster.product import ProductHeader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,21 +31,13 @@ class ProductStream:
         Raises:
             StoreFailed: too few or too many blocks, or more bytes than a TIFF can address.
         """
-        rows, cols = block_count((layout.width, layout.height))
-        self._count, self._sizes = rows * cols, sizes
-        if len(sizes) != self._count * (1 + layout.has_mask):
-            raise StoreFailed(f"{len(sizes)} blocks for a file of {self._count}")
-        header = bytearray(product_header(layout))
-        offsets = [*accumulate(sizes, initial=len(header))]
-        for image in range(1 + layout.has_mask):
-            table = block_table(bytes(header), image=image)
-            part = slice(image * self._count, (image + 1) * self._count)
-            for array, numbers in ((table.offsets, offsets[part]), (table.sizes, sizes[part])):
-                packed = array.pack(numbers)
-                header[array.position : array.position + len(packed)] = packed
-        self._header = bytes(header)
+        header = ProductHeader.of(layout)
+        self._count, self._sizes = header.count, sizes
+        if len(sizes) != header.total:
+            raise StoreFailed(f"{len(sizes)} blocks for a file of {header.total}")
+        self._header = header.filled(sizes)
         self._checksums: list[str] = []
-        self.size = offsets[-1]
+        self.size = len(self._header) + sum(sizes)
 
     def chunks(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the bytes of the file.
