@@ -6,8 +6,8 @@ import json
 import os
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from threading import Timer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,10 +80,13 @@ def test_a_run_that_comes_or_goes_is_waited_for(
     def entered() -> bool:
         with ExitStack() as other:
             other.enter_context(locked_workspace(folder, run="other"))
-            with ThreadPoolExecutor() as pool:
-                pool.submit(lambda: (time.sleep(0.5), other.close()))
+            leaves = Timer(0.5, other.close)
+            leaves.start()
+            try:
                 with locked_workspace(folder, run="mine"):
                     return True
+            finally:
+                leaves.join()
 
     assert entered()
     monkeypatch.setattr(workspace, "_UNOWNED_S", 0)  # the control
