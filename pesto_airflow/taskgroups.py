@@ -6,7 +6,7 @@ It uses only saved descriptions: parsing a DAG file contacts no service and load
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, cast
 
 from airflow.sdk import Asset, TaskGroup
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from airflow.sdk import XComArg
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg  # XComArg has no type of `[NAME]`
     from pydantic import JsonValue
 
     from pesto_airflow.operators.run import RunOperator
@@ -34,7 +36,7 @@ class GroupSettings(TypedDict, total=False):
 
     base: str | Path | None
     """Folder to which the pipeline's own targets are relative; its file's folder by default."""
-    store: str | None
+    store: str | XComArg | None
     """Base href of the run store; in the output folder by default."""
     tile: int | None
     """Side of a tile, pixels; sized by memory by default."""
@@ -62,6 +64,8 @@ class GroupSettings(TypedDict, total=False):
     """Whether image outputs become cloud-optimised GeoTIFFs."""
     keep: bool
     """Whether the run store of a complete run is preserved."""
+    fail_on_partial: bool
+    """With `holes="keep"`: whether `publish` fails after it has published a PARTIAL run."""
     take_over: bool
     """Whether the folder is taken from a run that still owns it."""
     replace: bool
@@ -84,6 +88,7 @@ DEFAULTS: GroupSettings = {
     "compress": "deflate",
     "as_cog": False,
     "keep": False,
+    "fail_on_partial": False,
     "take_over": False,
     "replace": False,
 }
@@ -95,17 +100,18 @@ _ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "
 def pesto_pipeline(
     pipeline: str | Path | Mapping[str, JsonValue] | Pipeline,
     *,
-    folder: str,
+    folder: str | Path | XComArg,
     services: str | Path,
     inputs: Mapping[str, JsonValue] | None = None,
     scene: str | None = None,
     group_id: str | None = None,
     holes: Literal["fail", "keep"] = "fail",
     **settings: Unpack[GroupSettings],
-) -> TaskGroup:
+) -> PestoTaskGroup:
     """Create the tasks of a pipeline.
 
-    The result of its last task, `publish`, is `{"status": …, "outputs": {name: href}}`.
+    `group.output` is the result of its last task, `publish`; `group.output["cover"]` is the value
+    of an output, or the href of its file.
 
     Args:
         pipeline: Its file, or its JSON.
@@ -126,7 +132,9 @@ def pesto_pipeline(
     chosen = with_defaults(settings, arguments=_ARGUMENTS)
     values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
     known = know_pipeline(pipeline, services, chosen["base"], inputs=values)
-    with TaskGroup(group_id or known.pipeline.name, tooltip=known.pipeline.description) as group:
+    name, tooltip = group_id or known.pipeline.name, known.pipeline.description
+    group = PestoTaskGroup(name, tooltip=tooltip)
+    with group:
         planned = PestoPlanOperator(
             task_id="plan",
             pipeline=pipeline.to_json() if isinstance(pipeline, Pipeline) else pipeline,
@@ -154,9 +162,26 @@ def pesto_pipeline(
             assets=_assets(known.pipeline) if chosen["assets"] is None else chosen["assets"],
             as_cog=chosen["as_cog"],
             keep=chosen["keep"],
+            fail_on_partial=chosen["fail_on_partial"],
         )
         last >> published
+    group.publish = published
     return group
+
+
+class PestoTaskGroup(TaskGroup):
+    """The tasks of a pipeline.
+
+    Attributes:
+        publish: Its last task.
+    """
+
+    publish: PestoPublishOperator
+
+    @property
+    def output(self) -> PlainXComArg:
+        """The result of the last task; `output[NAME]` is a value, or the href of a file."""
+        return cast("PlainXComArg", self.publish.output)
 
 
 def with_defaults(settings: GroupSettings, *, arguments: Iterable[str]) -> GroupSettings:

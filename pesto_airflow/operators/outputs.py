@@ -5,11 +5,13 @@ They compute no tiles: chunks that have not run are errors or holes.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pesto_airflow.operators.run import RunOperator
 from pesto_airflow.pipelines import (
+    MOST_BYTES,
     engine_of,
     require_absolute_folder,
     require_absolute_path,
@@ -48,14 +50,14 @@ class PestoMosaicOperator(RunOperator):
         *,
         plan: str | XComArg,
         raster: str,
-        path: str | Path,
+        path: str | Path | XComArg,
         holes: str = "fail",
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
         self.plan = plan
         self.raster = raster
-        self.path = str(path)
+        self.path = path
         self.holes = holes
 
     def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
@@ -96,14 +98,14 @@ class PestoMergeOperator(RunOperator):
         *,
         plan: str | XComArg,
         vector: str,
-        path: str | Path,
+        path: str | Path | XComArg,
         holes: str = "fail",
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
         self.plan = plan
         self.vector = vector
-        self.path = str(path)
+        self.path = path
         self.holes = holes
 
     def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
@@ -163,14 +165,20 @@ class PestoReduceOperator(RunOperator):
 
 
 class PestoPublishOperator(RunOperator):
-    """Write outputs, `report.html` and `result.json`; return status and href of each output.
+    """Write outputs, `report.html` and `result.json`; return what was made.
+
+    The result is `{"status", "run", "outputs", "skipped", "tiles"}`. An output is its value if it
+    is JSON, else `{"href", "sha256"}`; each is an XCom of its name, too: the value, or the href.
+    Values beyond 4 KB in total are given by href.
 
     Args:
         plan: Href of the plan.
         folder: Folder for the outputs.
-        assets: Output name -> Asset; its event carries the output's href and sha256.
+        assets: Output name -> Asset; its event carries the output's href and sha256, and the status
+            of the run. An output that was not made has no event.
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
         keep: Whether the run store of a complete run is preserved.
+        fail_on_partial: Whether the task fails after it has published a PARTIAL run.
         kwargs: Arguments of every operator.
     """
 
@@ -180,52 +188,76 @@ class PestoPublishOperator(RunOperator):
         self,
         *,
         plan: str | XComArg,
-        folder: str | Path,
+        folder: str | Path | XComArg,
         assets: Mapping[str, Asset] | None = None,
         as_cog: bool = False,
         keep: bool = False,
+        fail_on_partial: bool = False,
         **kwargs: object,
     ) -> None:
         super().__init__(outlets=[*(assets or {}).values()], **kwargs)  # type: ignore[arg-type]  # Airflow checks them
         self.plan = plan
-        self.folder = str(folder)
+        self.folder = folder
         self.assets = dict(assets or {})
         self.as_cog = as_cog
         self.keep = keep
+        self.fail_on_partial = fail_on_partial
 
     def perform(self, context: Context) -> JsonValue:
         """Publish the run, and emit an Asset event for each output.
 
         Raises:
             InvalidInput: the folder is a relative path.
-            RunFailed: there is no output, or a raster with holes has no nodata value.
+            RunFailed: there is no output, a raster with holes has no nodata value, or the run is
+                PARTIAL and `fail_on_partial` is set.
             FolderInUse: another run uses the folder.
             StoreFailed: disk full, or not writable.
         """
         from pesto_runtime.run.publishing import publish_run
         from pesto_runtime.run.result import RunRecord
 
-        run, folder = context["dag_run"], require_absolute_folder("folder", self.folder)
+        run, folder = context["dag_run"], require_absolute_folder("folder", str(self.folder))
         record = RunRecord(engine=engine_of(context), started=run.start_date or datetime.now(UTC))
         result = publish_run(str(self.plan), folder, record, as_cog=self.as_cog, keep=self.keep)
-        outputs = _asset_extras(result, folder)
-        for name, asset in self.assets.items():
-            context["outlet_events"][asset].extra = outputs.get(name, {"skipped": True})
-        hrefs: dict[str, JsonValue] = {name: extra["href"] for name, extra in outputs.items()}
+        files = _files(result, folder)
         self.log.info("%s", _summary(result, folder))
-        return {"status": result["status"], "outputs": hrefs}
+        if self.fail_on_partial and result["status"] == "PARTIAL":
+            raise RunFailed(
+                f"{_summary(result, folder)}, and fail_on_partial is set; correct the cause, and "
+                "clear the failed tasks and this one"
+            )
+        made = {name: asset for name, asset in self.assets.items() if name in files}
+        self.outlets = [*made.values()]  # Airflow emits an event for each
+        for name, asset in made.items():
+            context["outlet_events"][asset].extra = {**files[name], "status": result["status"]}
+        outputs: dict[str, JsonValue] = {**files, **_small_values(result)}
+        for name, output in outputs.items():
+            context["ti"].xcom_push(name, files[name]["href"] if output is files[name] else output)
+        told = {name: result[name] for name in ("status", "run", "skipped", "tiles")}
+        return {**told, "outputs": outputs}
 
 
-def _asset_extras(
-    result: Mapping[str, JsonValue], folder: AnyPath
-) -> dict[str, dict[str, JsonValue]]:
-    """Output name -> href and sha256."""
-    outputs = result["outputs"]
+def _files(result: Mapping[str, JsonValue], folder: AnyPath) -> dict[str, dict[str, JsonValue]]:
+    """Output name -> href and sha256 of its file."""
     return {
         name: {"href": href_of(folder / str(output["path"])), "sha256": output["sha256"]}
-        for name, output in (outputs.items() if isinstance(outputs, dict) else ())
-        if isinstance(output, dict)
+        for name, output in _outputs(result).items()
     }
+
+
+def _small_values(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Output name -> its value, for JSON outputs of a few KB in total."""
+    values: dict[str, JsonValue] = {}
+    for name, output in _outputs(result).items():
+        if "value" in output and len(json.dumps({**values, name: output["value"]})) <= MOST_BYTES:
+            values[name] = output["value"]
+    return values
+
+
+def _outputs(result: Mapping[str, JsonValue]) -> dict[str, dict[str, JsonValue]]:
+    outputs = result["outputs"]
+    items = outputs.items() if isinstance(outputs, dict) else ()
+    return {name: output for name, output in items if isinstance(output, dict)}
 
 
 def _summary(result: Mapping[str, JsonValue], folder: AnyPath) -> str:
@@ -247,7 +279,7 @@ W = TypeVar("W", bound=_Written)
 
 
 def _write_whole(
-    path: str, write: Callable[[Path], W], *, value: str, holes: str
+    path: str | Path | XComArg, write: Callable[[Path], W], *, value: str, holes: str
 ) -> tuple[Path, W]:
     """Write a product beside its place, then rename it: no reader sees an unfinished file.
 
@@ -262,7 +294,7 @@ def _write_whole(
         RunFailed: blocks are missing.
         StoreFailed: disk full, or not writable.
     """
-    place = require_absolute_path("path", path)
+    place = require_absolute_path("path", str(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f"{place.name}.part")
     written = write(part)

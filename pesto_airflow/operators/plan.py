@@ -74,11 +74,11 @@ class PestoPlanOperator(RunOperator):
         *,
         pipeline: str | Path | Mapping[str, JsonValue],
         inputs: Mapping[str, JsonValue],
-        folder: str | Path,
-        services: str | Path | None = None,
+        folder: str | Path | XComArg,
+        services: str | Path | XComArg | None = None,
         service: Sequence[str] = (),
         base: str | Path | None = None,
-        store: str | None = None,
+        store: str | XComArg | None = None,
         tile: int | None = None,
         max_tasks: int = 64,
         workers: int = 4,
@@ -96,9 +96,9 @@ class PestoPlanOperator(RunOperator):
         if isinstance(pipeline, Path):
             self.pipeline = str(pipeline)
         self.inputs = inputs
-        self.folder = str(folder)
-        self.services = None if services is None else str(services)
-        self.service = list(service)
+        self.folder = folder
+        self.services = services
+        self.service = service
         self.base = None if base is None else str(base)
         self.store = store
         self.tile = tile
@@ -133,7 +133,7 @@ class PestoPlanOperator(RunOperator):
         from pesto_runtime.run.result import member_of
         from pesto_runtime.run.workspace import locked_workspace
 
-        folder = require_absolute_folder("folder", self.folder)
+        folder = require_absolute_folder("folder", str(self.folder))
         resolve = getattr(self.pipeline, "resolve", None)  # until Airflow has rendered it
         document = cast(
             "str | dict[str, JsonValue]", resolve(context) if resolve else self.pipeline
@@ -167,7 +167,7 @@ class PestoPlanOperator(RunOperator):
             pipeline,
             base=base,
             options=self.service,
-            catalog=place_of(self.services) if self.services else None,
+            catalog=place_of(str(self.services)) if self.services else None,
         )
         pipeline = completed(pipeline, services.descriptions)
         require_absolute_images(
@@ -181,7 +181,7 @@ class PestoPlanOperator(RunOperator):
             pipeline,
             services,
             read_inputs(pipeline, services, self.inputs),
-            store=run_store(folder, self.store),
+            store=run_store(folder, str(self.store) if self.store else None),
             sizing=sizing_for_airflow(
                 workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
             ),

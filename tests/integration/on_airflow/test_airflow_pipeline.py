@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import rasterio
 
+from pesto_airflow.catalog import write_catalog
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.raster.identity import identity_of
+from pesto_runtime.run.services import resolve_services
 from tests.support.airflow_runs import add_pipeline
 from tests.support.airflow_standalone import until
 from tests.support.commands import saved, served
 from tests.support.rasters import ReplaceableScene, noise, pixels_of, sha256_of, write_scene
-from tests.support.runs import CLOUD_COVER, PROCESSES, SCENE, chain, run_local
+from tests.support.runs import CLOUD_COVER, PROCESSES, SCENE, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +47,36 @@ def ten_thousand_tiles():
 
 ten_thousand_tiles()
 """
+BRANCHES = """
+from airflow.sdk import dag, task
+
+from pesto_airflow import pesto_pipeline
+
+
+@dag(schedule=None)
+def branches():
+    @task
+    def place() -> str:
+        return {folder!r}
+
+    @task.branch
+    def choice(mean: float) -> str:
+        return "bright" if mean > 50 else "dark"
+
+    @task
+    def bright() -> None: ...
+
+    @task
+    def dark() -> None: ...
+
+    group = pesto_pipeline(
+        {pipeline!r}, services={services!r}, scene={scene!r}, folder=place(), group_id="run"
+    )
+    choice(group.output["mean"]) >> [bright(), dark()]
+
+
+branches()
+"""
 
 
 def test_cloud_cover_gives_the_local_engines_bytes(airflow: Airflow, tmp_path: Path) -> None:
@@ -68,7 +100,16 @@ def test_cloud_cover_gives_the_local_engines_bytes(airflow: Airflow, tmp_path: P
     published = airflow.task("cloud_cover", run_id, "cloud-cover.publish")
     told = airflow.api.xcoms("cloud_cover", run_id, published)["return_value"]
     assert isinstance(told, dict)
-    assert told["status"] == "COMPLETE"
+    assert (told["status"], told["outputs"]) == (
+        "COMPLETE",
+        {
+            "mask": {
+                "href": (tmp_path / "out" / "mask.tif").as_uri(),
+                "sha256": local.sha256("mask"),
+            },
+            "cover": local.value("cover"),
+        },
+    )
 
 
 def test_a_new_scene_begins_a_run(airflow: Airflow, tmp_path: Path) -> None:
@@ -223,3 +264,25 @@ def test_a_service_that_broke_its_word_fails_the_plan(airflow: Airflow, tmp_path
     assert states["run.plan"] == ("failed", 1)
     assert states["run.map_s0"][0] == "upstream_failed"
     assert "no longer" in airflow.logs(dag.dag_id, run_id)
+
+
+def test_values_cross_to_other_tasks(airflow: Airflow, tmp_path: Path) -> None:
+    """The folder is the result of a task before, and a task after takes a value of the run."""
+    scene = write_scene(tmp_path / "s.tif", noise(300, 200))
+    document = pipeline(
+        stage("mean", "mean", image="$inputs.scene"), outputs={"mean": "$mean.mean"}
+    )
+    write_catalog(
+        resolve_services(Pipeline.parse(document), base=tmp_path).found.values(), tmp_path / "cat"
+    )
+    source = BRANCHES.format(
+        folder=str(tmp_path / "out"), pipeline=Pipeline.parse(document).to_json(),
+        services=str(tmp_path / "cat"), scene=str(scene),
+    )  # fmt: skip
+    dag_id = airflow.add("branches", source)
+    run_id, state = airflow.run(dag_id)
+    assert state == "success", airflow.logs(dag_id, run_id)
+    states = {task.task_id: task.state for task in airflow.api.tasks(dag_id, run_id)}
+    mean = json.loads((tmp_path / "out" / "mean.json").read_text())
+    taken, other = ("bright", "dark") if mean > 50 else ("dark", "bright")
+    assert (states[taken], states[other]) == ("success", "skipped")
