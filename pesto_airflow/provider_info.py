@@ -27,7 +27,10 @@ def get_provider_info() -> dict[str, object]:
         "sensors": _modules("sensors"),
         "triggers": _modules("triggers"),
         "connection-types": [_connection_type()],
-        "extra-links": ["pesto_airflow.hooks.PestoServiceLink"],
+        "extra-links": [
+            "pesto_airflow.hooks.PestoServiceLink",
+            *(f"pesto_airflow.links.Pesto{name}Link" for name in ("Report", "Result", "Store")),
+        ],
         "task-decorators": [{"name": "pesto", "class-name": "pesto_airflow.decorators.pesto_task"}],
     }
 

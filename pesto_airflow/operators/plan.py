@@ -96,6 +96,8 @@ class PestoPlanOperator(RunOperator):
         if isinstance(pipeline, Path):
             self.pipeline = str(pipeline)
         self.inputs = inputs
+        self.plan_href = ""
+        """Href of the plan, once the task has made it; for the link to the run store."""
         self.folder = folder
         self.services = services
         self.service = service
@@ -152,6 +154,7 @@ class PestoPlanOperator(RunOperator):
         for warning in planned.warnings:
             self.log.warning(warning)
         self.log.info("planned %s", _summary(planned))
+        self.plan_href = href
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from airflow.sdk import BaseOperator
 
 from pesto_airflow.errors import PestoRetryPolicy, native_errors
+from pesto_airflow.links import PestoReportLink, PestoResultLink, PestoStoreLink
 from pesto_airflow.pipelines import holes_of_chunk, name_of_chunk, next_chunks, stage_values
+from pesto_airflow.progress import ChunkProgress
 from pesto_runtime.errors import Interrupted, PestoError
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context, RetryPolicy, XComArg
     from pydantic import JsonValue
-
-    from pesto_runtime.run.records import TileRecord
 
 
 RETRIES = 2
@@ -41,6 +41,8 @@ class RunOperator(BaseOperator):
         retry_delay: Delay before the next try, if neither the error nor a service sets one.
         kwargs: Arguments of every operator.
     """
+
+    operator_extra_links = (PestoReportLink(), PestoResultLink(), PestoStoreLink())
 
     def __init__(
         self,
@@ -162,14 +164,19 @@ class PestoMapOperator(RunOperator):
         from pesto_runtime.run.chunk import process, tiles_at_once
         from pesto_runtime.run.context import load_context
         from pesto_runtime.run.records import TileObserver
+        from pesto_runtime.tiling import tile_count
 
         plan, index = str(self.plan), int(str(self.chunk))
+        context_of_run = load_context(plan)
+        phase = context_of_run.plan.phases[self.phase]
+        progress = ChunkProgress(tile_count(phase.chunks[index], phase.tile), self.log.info)
         result = process(
             Chunk(plan=plan, phase=self.phase, start=index, stop=index + 1),
-            watch=TileObserver(on_tile=self._log_tile, should_stop=lambda: self._is_stopped),
-            threads=self.concurrency or tiles_at_once(load_context(plan), self.phase),
+            watch=TileObserver(on_tile=progress.count, should_stop=lambda: self._is_stopped),
+            threads=self.concurrency or tiles_at_once(context_of_run, self.phase),
             holes=self.holes,
         )
+        progress.end()
         close_callers()
         if result.holes:
             self._log_holes(holes_of_chunk(plan, self.phase, index))
@@ -179,11 +186,6 @@ class PestoMapOperator(RunOperator):
     def on_kill(self) -> None:
         """Stop before the next tile; complete blocks stay stored."""
         self._is_stopped = True
-
-    def _log_tile(self, record: TileRecord) -> None:
-        window = record.window
-        place = (window.col_off, window.row_off, window.width, window.height)
-        self.log.info("tile %s %s in %.2f s", place, record.state, record.seconds)
 
     def _log_holes(self, reasons: Sequence[str]) -> None:
         for reason in reasons[:MOST_LOGGED_HOLES]:

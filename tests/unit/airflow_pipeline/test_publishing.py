@@ -28,7 +28,8 @@ from tests.unit.airflow_pipeline.test_task_groups import catalog
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk.types import TaskInstanceKey
     from pydantic import JsonValue
 
 DOCUMENT = pipeline(
@@ -103,6 +104,30 @@ def test_a_complete_run_tells_values_and_files(tmp_path: Path) -> None:
     assert run.pushed == {"image": image.as_uri(), "mean": mean}
     assert last.outlets == [ASSETS["image"], ASSETS["mean"]]
     assert run.events[ASSETS["image"]].extra == {**file, "status": "COMPLETE"}
+
+
+def test_tasks_link_to_report_result_and_store(tmp_path: Path) -> None:
+    """Also a task that knows its plan alone; the store of a complete run is deleted."""
+
+    def links(task: BaseOperator) -> list[str]:
+        key = cast("TaskInstanceKey", None)
+        return [each.get_link(task, ti_key=key) for each in task.operator_extra_links]
+
+    out, run, scene = tmp_path / "out", Run(), write_scene(tmp_path / "s.tif", noise(30, 20))
+    planned = PestoPlanOperator(
+        task_id="plan", pipeline=DOCUMENT, base=CLOUD_COVER.parent, folder=out, tile=100,
+        inputs={"scene": str(scene)},
+    )  # fmt: skip
+    planned.perform(run.context)
+    mapped = PestoMapOperator(task_id="m", plan=str(run.pushed["plan"]), chunk=0)
+    files = [(out / name).as_uri() for name in ("report.html", "result.json")]
+    assert links(planned) == links(mapped) == [*files, (out / ".pesto").as_uri()]
+    mapped.perform(run.context)
+    PestoClosePhaseOperator(task_id="c", plan=mapped.plan).perform(run.context)
+    last = PestoPublishOperator(task_id="p", plan=mapped.plan, folder=out)
+    last.perform(run.context)
+    assert links(last) == [*files, ""]
+    assert all((out / name).exists() for name in ("report.html", "result.json"))
 
 
 def test_an_output_that_was_not_made_has_no_event(tmp_path: Path) -> None:
