@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -349,7 +350,7 @@ def _saved_entry(file: AnyPath) -> tuple[str, _ServiceEntry]:
     if "url" not in document or "description" not in document:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
     try:
-        saved = Description.parse(document["description"])
+        saved = _parsed(json.dumps(document["description"]))
     except InvalidContract as error:
         raise InvalidContract(f"{file}: {error.detail}", fields=error.fields) from error
     targets, overlay = _targets(document["url"]), _overlay(document, file)
@@ -357,6 +358,12 @@ def _saved_entry(file: AnyPath) -> tuple[str, _ServiceEntry]:
     known = document.get("transports", ["*/*"])
     transports = tuple(map(str, known)) if isinstance(known, list) else ()
     return saved.name, _ServiceEntry(targets, base_of(file), overlay, saved, transports)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Description:
+    """Parse a description; a DAG file of many pipelines reads the same ones for each."""
+    return Description.parse(json.loads(text))
 
 
 def _entry(name: str, value: JsonValue, file: AnyPath) -> _ServiceEntry:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pesto_runtime.contract import Pipeline
+from pesto_runtime.contract import Description, Pipeline
 from pesto_runtime.errors import InvalidContract, InvalidInput, PestoError
 from pesto_runtime.run.services import Services, resolve_services
 from tests.support.commands import saved
@@ -98,3 +98,19 @@ def test_a_folder_with_two_versions_of_a_process_is_refused(tmp_path: Path) -> N
     (tmp_path / "grow@1.9.0.json").unlink()
     with pytest.raises(InvalidContract):  # it has drifted from what the target says
         resolved(catalog=tmp_path)
+
+
+def test_a_description_is_parsed_once_until_its_file_changes(tmp_path: Path) -> None:
+    """A DAG file of many pipelines reads one catalog for each of them."""
+    description = resolved().descriptions["grow"].to_json()
+
+    def read(version: str) -> Description:
+        document = {**description, "version": version}
+        saved(tmp_path / "grow@1.json", {"url": "x.py:f", "description": document})
+        pipeline = Pipeline.parse(chain("grow"))
+        found = resolve_services(pipeline, base=tmp_path, catalog=tmp_path, ask=False)
+        return found.found["grow"].said
+
+    first = read("1.0.0")
+    assert read("1.0.0") is first
+    assert read("1.0.1").version == "1.0.1"
