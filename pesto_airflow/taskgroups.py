@@ -6,9 +6,9 @@ It uses only saved descriptions: parsing a DAG file contacts no service and load
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
-from airflow.sdk import Asset, TaskGroup
+from airflow.sdk import Asset, TaskGroup, XComArg
 
 from pesto_airflow.operators.outputs import PestoPublishOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
@@ -16,13 +16,12 @@ from pesto_airflow.operators.run import PestoClosePhaseOperator, PestoMapOperato
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
 from pesto_airflow.process_call import GPU_POOL, TaskPlacement, placement
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import InvalidInput, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from airflow.sdk import XComArg
     from airflow.sdk.definitions.xcom_arg import PlainXComArg  # XComArg has no type of `[NAME]`
     from pydantic import JsonValue
 
@@ -38,13 +37,13 @@ class GroupSettings(TypedDict, total=False):
     """Folder to which the pipeline's own targets are relative; its file's folder by default."""
     store: str | XComArg | None
     """Base href of the run store; in the output folder by default."""
-    tile: int | None
+    tile: int | str | XComArg | None
     """Side of a tile, pixels; sized by memory by default."""
-    max_tasks: int
+    max_tasks: int | str | XComArg
     """Maximum of mapped tasks per phase, never above 256; 64 by default."""
-    workers: int
+    workers: int | str | XComArg
     """Mapped tasks that run at once on one machine, which share its memory; 4 by default."""
-    patience: float
+    patience: float | str | XComArg
     """Seconds to wait for a service that restarts or does not respond; 60 by default."""
     concurrency: int | None
     """Tiles at once in a task; by default 8 if all processes are services, else 1."""
@@ -52,6 +51,8 @@ class GroupSettings(TypedDict, total=False):
     """Pool of all mapped tasks; by default `pesto_gpu` for those whose processes require a GPU."""
     gpu_queue: str | None
     """Queue of mapped tasks whose processes require a GPU."""
+    operator_args: Mapping[str, Mapping[str, Any]] | None
+    """Stage -> arguments of the task that computes it: `executor_config`, `retries`, `queue`, …"""
     max_active_tasks: int | None
     """Maximum of mapped tasks of a phase at once, in one run; no limit by default."""
     assets: Mapping[str, Asset] | None
@@ -82,6 +83,7 @@ DEFAULTS: GroupSettings = {
     "concurrency": None,
     "pool": None,
     "gpu_queue": None,
+    "operator_args": None,
     "max_active_tasks": None,
     "assets": None,
     "report": "links",
@@ -94,6 +96,9 @@ DEFAULTS: GroupSettings = {
 }
 
 
+TEMPLATED = ("store", "tile", "max_tasks", "workers", "patience")
+"""Settings that may be templates, or results of other tasks."""
+_OWN_ARGUMENTS = ("task_id", "plan", "phase", "chunk", "holes", "concurrency", "task_group", "dag")
 _ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "holes")
 
 
@@ -126,12 +131,13 @@ def pesto_pipeline(
         settings: As `GroupSettings`.
 
     Raises:
-        InvalidInput: a process has no saved description, or there is no such setting.
+        InvalidInput: a process has no saved description, or a setting is wrong.
         InvalidPipeline: the pipeline or its inputs are wrong; with every error.
     """
     chosen = with_defaults(settings, arguments=_ARGUMENTS)
     values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
     known = know_pipeline(pipeline, services, chosen["base"], inputs=values)
+    _require_stages(chosen["operator_args"], known.pipeline)
     name, tooltip = group_id or known.pipeline.name, known.pipeline.description
     group = PestoTaskGroup(name, tooltip=tooltip)
     with group:
@@ -198,6 +204,12 @@ def with_defaults(settings: GroupSettings, *, arguments: Iterable[str]) -> Group
     if unknown:
         messages = (_unknown_setting(name, {*DEFAULTS, *arguments}) for name in unknown)
         raise InvalidInput(f"pesto_pipeline: {', '.join(messages)}")
+    for name, value in settings.items():
+        if name not in TEMPLATED and isinstance(value, str | XComArg) and "{{" in str(value):
+            raise InvalidInput(
+                f"pesto_pipeline: {name} decides which tasks there are, or what they are, so it "
+                f"cannot be a template ({shortened(str(value))}); give the value itself"
+            )
     return {**DEFAULTS, **settings}
 
 
@@ -222,8 +234,16 @@ def _add_phase(
     """
     href, ends = planned.href, phase.reduces or phase.stages
     verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
+    chosen: dict[str, Any] = {
+        "max_active_tis_per_dagrun": settings["max_active_tasks"],
+        **_placement_of(phase, known, settings),
+        **_own_arguments(phase, settings["operator_args"] or {}),
+    }
     closing = PestoClosePhaseOperator(
-        task_id="_".join((verb, *ends)), plan=href, phase=phase.number
+        task_id="_".join((verb, *ends)),
+        plan=href,
+        phase=phase.number,
+        **({} if phase.fans_out else chosen),
     )
     if not phase.fans_out:
         before >> closing
@@ -234,8 +254,7 @@ def _add_phase(
         phase=phase.number,
         holes=holes,
         concurrency=settings["concurrency"],
-        max_active_tis_per_dagrun=settings["max_active_tasks"],
-        **_placement_of(phase, known, settings),
+        **chosen,
     ).expand(chunk=before.output)
     mapped >> closing
     return closing
@@ -252,6 +271,36 @@ def _placement_of(
             description = known.descriptions[stage.process]
             chosen |= placement(description, gpu_pool=pool or GPU_POOL, gpu_queue=gpu_queue)
     return chosen
+
+
+def _own_arguments(phase: PhaseShape, arguments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the arguments that stages of a phase set for its one task.
+
+    Raises:
+        InvalidInput: two stages set different ones, or one sets what the task group decides.
+    """
+    found: dict[str, tuple[str, object]] = {}
+    for stage in (*phase.stages, *phase.reduces):
+        for name, value in arguments.get(stage, {}).items():
+            if name in _OWN_ARGUMENTS:
+                raise InvalidInput(
+                    f"operator_args[{stage!r}] must not have {name!r}: pesto_pipeline decides it"
+                )
+            other, earlier = found.setdefault(name, (stage, value))
+            if earlier != value:
+                raise InvalidInput(
+                    f"operator_args: {other!r} and {stage!r} run in one task, and have different "
+                    f"values of {name!r}: give both the same"
+                )
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _require_stages(arguments: Mapping[str, object] | None, pipeline: Pipeline) -> None:
+    stages = [stage.id for stage in pipeline.stages]
+    for name in set(arguments or {}) - set(stages):
+        raise InvalidInput(
+            f"operator_args: the pipeline has no stage {name!r}; there are {', '.join(stages)}"
+        )
 
 
 def _assets(pipeline: Pipeline) -> dict[str, Asset]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from airflow.sdk import XComArg, literal
 
@@ -20,9 +20,10 @@ from pesto_airflow.pipelines import (
     require_absolute_images,
     sizing_for_airflow,
 )
+from pesto_runtime.errors import InvalidInput, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.sdk import Context
     from pydantic import JsonValue
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Pipeline, Plan, ReportForm
     from pesto_runtime.places import AnyPath
 
+N = TypeVar("N", int, float)
+
 PLAN = "plan"
+_SIZED = ("None", "")
+"""Texts of a tile that is sized by memory: a template of a parameter without a value."""
 _LOCK_WAIT_S = 60.0
 """Wait for the folder's lock: an earlier try of the task, or its run, may still be publishing."""
 
@@ -49,7 +54,7 @@ class PestoPlanOperator(RunOperator):
         service: `NAME=TARGET_OR_URL` or URLs, which have priority over the catalog.
         base: Folder to which the pipeline's own targets are relative; its file's by default.
         store: Base href of the run store, if it is not in `folder`.
-        tile: Side of a tile, pixels; None to size it by memory.
+        tile: Side of a tile, pixels; None to size it by memory; templated, as the next three.
         max_tasks: Maximum of chunks, and so of mapped tasks, per phase; never above 256.
         workers: Chunks that run at once on one machine.
         patience: Seconds to wait for a service that restarts or does not respond.
@@ -67,6 +72,10 @@ class PestoPlanOperator(RunOperator):
         "services",
         "service",
         "store",
+        "tile",
+        "max_tasks",
+        "workers",
+        "patience",
     )
 
     def __init__(  # noqa: PLR0913  # the options of `pesto run`
@@ -79,10 +88,10 @@ class PestoPlanOperator(RunOperator):
         service: Sequence[str] = (),
         base: str | Path | None = None,
         store: str | XComArg | None = None,
-        tile: int | None = None,
-        max_tasks: int = 64,
-        workers: int = 4,
-        patience: float = 60.0,
+        tile: int | str | XComArg | None = None,
+        max_tasks: int | str | XComArg = 64,
+        workers: int | str | XComArg = 4,
+        patience: float | str | XComArg = 60.0,
         take_over: bool = False,
         replace: bool = False,
         report: ReportForm = "links",
@@ -186,14 +195,28 @@ class PestoPlanOperator(RunOperator):
             read_inputs(pipeline, services, self.inputs),
             store=run_store(folder, str(self.store) if self.store else None),
             sizing=sizing_for_airflow(
-                workers=self.workers, tile=self.tile, max_tasks=self.max_tasks
+                workers=_number("workers", self.workers, int),
+                tile=None if str(self.tile) in _SIZED else _number("tile", self.tile, int),
+                max_tasks=_number("max_tasks", self.max_tasks, int),
             ),
-            patience_s=self.patience,
+            patience_s=_number("patience", self.patience, float),
             folder=folder,
             report=self.report,
             compress=self.compress,
         )
         return planned.plan
+
+
+def _number(name: str, value: object, kind: Callable[[str], N]) -> N:
+    """Return a number that may have been a template.
+
+    Raises:
+        InvalidInput: it is none; with its name.
+    """
+    try:
+        return kind(str(value))
+    except ValueError as error:
+        raise InvalidInput(f"{name} must be a number, and is {shortened(str(value))}") from error
 
 
 def _summary(plan: Plan) -> str:

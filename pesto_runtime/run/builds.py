@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pesto_runtime.client.describing import Described
 from pesto_runtime.client.steps import process_changed
+from pesto_runtime.contract import Description
 from pesto_runtime.errors import (
     InvalidContract,
     InvalidInput,
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
 def is_url(target: str) -> bool:
     """Whether a target is a service's URL."""
     return target.startswith(("http://", "https://"))
+
+
+@lru_cache(maxsize=256)
+def parsed_description(text: str) -> Description:
+    """Parse a description as JSON text, once: a DAG file of many pipelines reads the same ones.
+
+    Raises:
+        InvalidContract: as for `Description.parse`.
+    """
+    return Description.parse(json.loads(text))
 
 
 def described_at(targets: Sequence[str], base: Path | None = None) -> Described:

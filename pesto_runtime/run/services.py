@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from pesto_runtime.contract import Description, Service, drift
 from pesto_runtime.contract.pipeline import LIVE
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused, shortened
 from pesto_runtime.places import RemotePath
-from pesto_runtime.run.builds import described_at, is_url
+from pesto_runtime.run.builds import described_at, is_url, parsed_description
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -350,7 +349,7 @@ def _saved_entry(file: AnyPath) -> tuple[str, _ServiceEntry]:
     if "url" not in document or "description" not in document:
         raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
     try:
-        saved = _parsed(json.dumps(document["description"]))
+        saved = parsed_description(json.dumps(document["description"]))
     except InvalidContract as error:
         raise InvalidContract(f"{file}: {error.detail}", fields=error.fields) from error
     targets, overlay = _targets(document["url"]), _overlay(document, file)
@@ -358,12 +357,6 @@ def _saved_entry(file: AnyPath) -> tuple[str, _ServiceEntry]:
     known = document.get("transports", ["*/*"])
     transports = tuple(map(str, known)) if isinstance(known, list) else ()
     return saved.name, _ServiceEntry(targets, base_of(file), overlay, saved, transports)
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> Description:
-    """Parse a description; a DAG file of many pipelines reads the same ones for each."""
-    return Description.parse(json.loads(text))
 
 
 def _entry(name: str, value: JsonValue, file: AnyPath) -> _ServiceEntry:

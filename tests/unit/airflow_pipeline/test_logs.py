@@ -98,6 +98,26 @@ def test_each_task_logs_its_part_of_a_run_with_holes(tmp_path: Path) -> None:
     )
 
 
+def test_sizes_may_be_rendered_templates(tmp_path: Path) -> None:
+    """Texts of numbers; another text is refused by the name of the setting."""
+    scene, run = write_scene(tmp_path / "s.tif", noise(300, 120)), Task()
+    sized = {"tile": "20", "max_tasks": "1", "workers": "2", "patience": "1.5"}
+
+    def planned(**given: str) -> list[tuple[str, str]]:
+        task = PestoPlanOperator(
+            task_id="plan", pipeline=chain("grow"), base=CLOUD_COVER.parent,
+            folder=tmp_path / "out", inputs={"scene": str(scene)},
+            **{**sized, **given},  # type: ignore[arg-type]  # names of settings that take texts
+        )  # fmt: skip
+        return log_of(task, run)
+
+    assert planned()[-1] == ("info", f"planned phase 0 (s0): {TILES} tiles in 1 chunks")
+    assert planned(tile="None")[-1] == ("info", "planned phase 0 (s0): 1 tiles in 1 chunks")
+    for name in sized:
+        with pytest.raises(InvalidInput, match=f"{name} must be a number, and is 'many'"):
+            planned(**{name: "many"})
+
+
 @pytest.mark.parametrize(
     ("folder", "scene", "named"),
     [("out", "/s.tif", "folder 'out'"), ("/out", "s.tif", "input 'scene' 's.tif'")],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pesto_airflow import pesto_pipeline
-from pesto_airflow.taskgroups import DEFAULTS, GroupSettings, with_defaults
+from pesto_airflow.taskgroups import DEFAULTS, TEMPLATED, GroupSettings, with_defaults
 from pesto_runtime.errors import InvalidInput
 from tests.support.runs import CLOUD_COVER, ROOT
 
@@ -35,6 +35,15 @@ def test_an_unknown_setting_is_refused(name: str, meant: str) -> None:
 def test_what_is_given_wins_over_the_defaults() -> None:
     """All other settings are as they are by default."""
     assert with_defaults({"tile": 128}, arguments=()) == {**DEFAULTS, "tile": 128}
+
+
+@pytest.mark.parametrize("name", sorted({*DEFAULTS} - {*TEMPLATED}))
+def test_a_template_is_refused_where_it_would_not_be_rendered(name: str) -> None:
+    """When the file is parsed, by name; the other settings take one (control)."""
+    with pytest.raises(InvalidInput, match=rf"{name} .* cannot be a template \(.\{{\{{ x \}}\}}"):
+        with_defaults({name: "{{ x }}"}, arguments=())  # type: ignore[misc]  # as given
+    for templated in TEMPLATED:
+        with_defaults({templated: "{{ x }}"}, arguments=())  # type: ignore[misc]
 
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG, Asset
@@ -94,6 +95,35 @@ def test_a_process_that_wants_a_gpu_chooses_the_pool_of_its_phase(
     assert dag.get_task(f"test.{mapped}").pool == "pesto_gpu"
     assert dag.get_task(f"test.{mapped}").queue == "gpu"
     assert made(TWO_PHASES, folder, pool="mine").get_task(f"test.{mapped}").pool == "mine"
+
+
+def test_a_stage_has_arguments_of_its_own(tmp_path: Path) -> None:
+    """For the mapped task of its phase, and no other; they win over a pool of the group."""
+    folder, limit = catalog(TWO_PHASES, tmp_path), timedelta(hours=2)
+    own: dict[str, Any] = {"execution_timeout": limit, "retries": 7, "pool": "big"}
+    dag = made(TWO_PHASES, folder, pool="mine", operator_args={"high": own})
+    high, small = dag.get_task("test.map_high"), dag.get_task("test.map_small")
+    assert (high.execution_timeout, high.retries, high.pool) == (limit, 7, "big")
+    assert (small.execution_timeout, small.retries, small.pool) == (None, 2, "mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"smal": {}}, "no stage 'smal'; there are small, level, high"),
+        ({"small": {"chunk": 1}}, r"\['small'\] must not have 'chunk'"),
+        (
+            {"small": {"retries": 1}, "level": {"retries": 2}},
+            "'small' and 'level' run in one task, and have different values of 'retries'",
+        ),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(
+    tmp_path: Path, arguments: dict[str, dict[str, int]], message: str
+) -> None:
+    """When the file is parsed."""
+    with pytest.raises(InvalidInput, match=message):
+        made(TWO_PHASES, catalog(TWO_PHASES, tmp_path), operator_args=arguments)
 
 
 def test_every_output_is_an_asset(tmp_path: Path) -> None:
