@@ -18,10 +18,16 @@ from pesto_runtime.pipeline import VectorType
 from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.run.assembling import Block, BlockAssembler
 from pesto_runtime.run.callers import planned_caller
-from pesto_runtime.run.context import RunContext, folder_of, holed_name, unfinished_name
+from pesto_runtime.run.context import (
+    RunContext,
+    folder_of,
+    holed_name,
+    missing_blocks,
+    unfinished_name,
+)
 from pesto_runtime.run.features import FeatureBlock, FeatureBlocks
 from pesto_runtime.run.inputs import Pixels, stage_array, tile_info
-from pesto_runtime.run.packs import PackWriter, packed_among
+from pesto_runtime.run.packs import PackWriter
 from pesto_runtime.run.partials import PartialWriter, blocks_with_partials
 from pesto_runtime.run.tile import StageFailed
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_touching, scaled_window
@@ -79,14 +85,12 @@ class ChunkWriter:
     ) -> Self:
         """Create the writer of a chunk; finds what the run store lacks of it."""
         vectors = {name for name in stages.writes if isinstance(context.types[name], VectorType)}
-        missing = {}
-        for name in stages.writes:
-            expected = _expected(context, chunk, name)
-            missing[name] = expected - packed_among(
-                context.store, folder_of(context, name), expected
-            )
+        missing = {
+            name: set(missing_blocks(context, name, window=_window(context, chunk, name)))
+            for name in stages.writes
+        }
         for stage in stages.reduces:
-            expected = _expected(context, chunk, _first_raster(stage))
+            expected = set(blocks_touching(_window(context, chunk, _first_raster(stage))))
             missing[stage.id] = expected - blocks_with_partials(context, stage.id, expected)
         wanted: dict[str, set[BlockIndex]] = {
             raster: set(missing[raster]) for raster in stages.writes if raster not in vectors
@@ -256,9 +260,9 @@ def _first_raster(stage: BoundStage) -> str:
     return str(next(iter(stage.rasters.values())))
 
 
-def _expected(context: RunContext, chunk: Window, raster: str) -> set[BlockIndex]:
-    """Return the blocks (row, col) of a raster in a chunk."""
-    return set(blocks_touching(scaled_window(chunk, context.grid_type(raster).scale)))
+def _window(context: RunContext, chunk: Window, name: str) -> Window:
+    """Return the pixels of a raster or a vector in a chunk."""
+    return scaled_window(chunk, context.grid_type(name).scale)
 
 
 def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> BlockAssembler:

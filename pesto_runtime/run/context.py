@@ -36,13 +36,14 @@ from pesto_runtime.pipeline import (
 )
 from pesto_runtime.run.packs import StoredBlocks
 from pesto_runtime.store import Store, open_store
+from pesto_runtime.tiling import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import RasterClass
+    from pesto_runtime.contract import RasterClass, Window
     from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import BlockIndex, Size
 
@@ -260,25 +261,35 @@ def skipped_stages(context: RunContext) -> frozenset[str]:
     return frozenset(found)
 
 
-def missing_blocks(context: RunContext, name: str) -> tuple[BlockIndex, ...]:
-    """Return the blocks (row, col) of a raster or a vector that are not stored, row-major."""
-    return stored_blocks(context, name).missing_blocks
+def missing_blocks(
+    context: RunContext, name: str, *, window: Window | None = None
+) -> tuple[BlockIndex, ...]:
+    """Return the blocks (row, col) of a raster or a vector that are not stored, row-major.
+
+    Args:
+        context: The run.
+        name: The raster or vector.
+        window: Pixels of its grid that are searched; None for all.
+
+    Raises:
+        StoreFailed: the store does not respond.
+    """
+    return stored_blocks(context, name, window=window).missing_blocks
 
 
-def stored_blocks(
-    context: RunContext, name: str, *, near: Collection[BlockIndex] | None = None
-) -> StoredBlocks:
+def stored_blocks(context: RunContext, name: str, *, window: Window | None = None) -> StoredBlocks:
     """Return the blocks of a raster or a vector that are stored without a hole.
 
     Args:
         context: The run.
         name: The raster or vector.
-        near: Only packs that may have these blocks (row, col) are read; None for all.
+        window: Pixels of its grid of which blocks are returned; None for all.
 
     Raises:
         StoreFailed: the store does not respond.
     """
-    return StoredBlocks.of(context.store, folder_of(context, name), context.sizes[name], near)
+    part = window or whole(context.sizes[name])
+    return StoredBlocks.of(context.store, folder_of(context, name), part)
 
 
 def declared_classes(context: RunContext, raster: str) -> tuple[RasterClass, ...]:

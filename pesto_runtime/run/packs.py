@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from deflate import crc32
 
+from pesto_runtime.contract import BLOCK
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.raster.product import Blocks
-from pesto_runtime.tiling import BlockIndex, Size, block_count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
+    from pesto_runtime.contract import Window
     from pesto_runtime.store import NewObject, Store
+    from pesto_runtime.tiling import BlockIndex
 
 _BYTES = 64 << 20
 _SECONDS = 2.0
@@ -117,60 +119,52 @@ class PackWriter:
         self._places.clear()
 
 
-def packed_among(store: Store, folder: str, blocks: Collection[BlockIndex]) -> set[BlockIndex]:
-    """Return those of some blocks (row, col) that the packs of a folder have.
-
-    Raises:
-        StoreFailed: the store does not respond.
-    """
-    found: set[BlockIndex] = set()
-    for _, places in _packs(store, folder, blocks):
-        found.update(zip(places["row"].tolist(), places["col"].tolist(), strict=True))
-    return found.intersection(blocks)
-
-
 @dataclass(frozen=True)
 class StoredBlocks:
-    """The blocks of a grid that were in packs when it was made.
+    """Those blocks of a part of a grid that were in packs when it was made.
 
     Attributes:
         store: The run store.
-        columns: Blocks in a row of the grid.
+        first: The first block (row, col) of the part.
+        columns: Blocks in a row of the part.
         packs: Names of the packs.
         places: Pack, offset, bytes and CRC-32 of each block, row-major; pack -1 for a missing one.
     """
 
     store: Store
+    first: BlockIndex
     columns: int
     packs: tuple[str, ...]
     places: np.ndarray
 
     @classmethod
-    def of(
-        cls, store: Store, folder: str, size: Size, near: Collection[BlockIndex] | None = None
-    ) -> Self:
-        """Read the footers of the packs of a folder; a damaged pack is deleted.
+    def of(cls, store: Store, folder: str, window: Window) -> Self:
+        """Read the footers of packs; a damaged pack is deleted.
 
         Args:
             store: The run store.
             folder: Folder of the packs.
-            size: Width and height of the grid, pixels.
-            near: Only packs that may have these blocks (row, col) are read; None for all.
+            window: Pixels of the grid; other blocks are left out.
 
         Raises:
             StoreFailed: the store does not respond.
         """
-        rows, columns = block_count(size)
+        top, left = window.row_off // BLOCK, window.col_off // BLOCK
+        bottom, right = -(-window.row_stop // BLOCK), -(-window.col_stop // BLOCK)
+        rows, columns = (bottom - top, right - left) if window.pixels else (0, 0)
         places = np.zeros(rows * columns, _PLACE)
         places["pack"] = -1
         names: list[str] = []
-        for name, found in _packs(store, folder, near):
-            at = found["row"].astype(np.int64) * columns + found["col"]
+        for name, found in _packs(store, folder, (top, left, bottom, right)):
+            row, col = found["row"], found["col"]
+            inside = (top <= row) & (row < bottom) & (left <= col) & (col < right)
+            there = found[inside]
+            at = (there["row"].astype(np.int64) - top) * columns + there["col"] - left
             places["pack"][at] = len(names)
             for each in ("offset", "length", "crc32"):
-                places[each][at] = found[each]
+                places[each][at] = there[each]
             names.append(name)
-        return cls(store, columns, tuple(names), places)
+        return cls(store, (top, left), columns, tuple(names), places)
 
     @property
     def missing(self) -> np.ndarray:
@@ -184,11 +178,12 @@ class StoredBlocks:
 
     def indices(self, numbers: np.ndarray) -> tuple[BlockIndex, ...]:
         """Return the blocks (row, col) of row-major numbers."""
-        return tuple(divmod(number, self.columns) for number in numbers.tolist())
+        top, left = self.first
+        rows, cols = np.divmod(numbers, max(self.columns, 1))
+        return tuple(zip((rows + top).tolist(), (cols + left).tolist(), strict=True))
 
     def __contains__(self, index: BlockIndex) -> bool:
-        row, col = index
-        return bool(self.places["pack"][row * self.columns + col] >= 0)
+        return bool(self.places["pack"][self._number(index)] >= 0)
 
     def read(self, index: BlockIndex) -> bytes:
         """Read a block (row, col).
@@ -198,9 +193,12 @@ class StoredBlocks:
             Damaged: its pack is damaged or gone; it has been deleted.
             StoreFailed: the store does not respond.
         """
-        number = index[0] * self.columns + index[1]
+        number = self._number(index)
         (block,) = self.in_order(number, number + 1)
         return bytes(block.data)
+
+    def _number(self, index: BlockIndex) -> int:
+        return (index[0] - self.first[0]) * self.columns + index[1] - self.first[1]
 
     def in_order(self, start: int, stop: int) -> Iterator[Blocks]:
         """Read the blocks of row-major numbers `start` to `stop`, some MiB ahead.
@@ -313,18 +311,24 @@ def _deleted(store: Store, name: str) -> Damaged:
 
 
 def _packs(
-    store: Store, folder: str, near: Collection[BlockIndex] | None
+    store: Store, folder: str, part: tuple[int, int, int, int]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and the footer of each undamaged pack of a folder; deletes damaged ones."""
-    top, left, bottom, right = _extent(near) if near else (0, 0, 1 << 32, 1 << 32)
+    """Yield name and footer of the undamaged packs that may have blocks of a part of the grid.
+
+    Args:
+        store: The run store.
+        folder: Folder of the packs.
+        part: First row and column of blocks, and the row and column after the last ones.
+    """
+    top, left, bottom, right = part
 
     def is_near(name: str) -> bool:
         extent = _NAME.search(name)
         if extent is None:
             return False
         first_row, first_col, last_row, last_col = map(int, extent.groups())
-        is_level = first_row <= bottom and top <= last_row
-        return is_level and first_col <= right and left <= last_col
+        is_level = first_row < bottom and top <= last_row
+        return is_level and first_col < right and left <= last_col
 
     found = [(name, size) for name, size in store.sizes(folder) if is_near(name)]
     if len(found) < _READERS:
@@ -338,12 +342,6 @@ def _packs(
     for (name, _), each in zip(found, places, strict=True):
         if each is not None:
             yield name, each
-
-
-def _extent(blocks: Collection[BlockIndex]) -> tuple[int, int, int, int]:
-    """Return the first row and column, and the last row and column."""
-    rows, cols = {row for row, _ in blocks}, {col for _, col in blocks}
-    return (min(rows), min(cols), max(rows), max(cols))
 
 
 def _places(store: Store, name: str, size: int) -> np.ndarray | None:

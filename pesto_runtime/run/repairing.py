@@ -23,7 +23,7 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.partials import blocks_with_partials
 from pesto_runtime.run.result import entries
-from pesto_runtime.tiling import blocks_of, blocks_touching, scaled_window
+from pesto_runtime.tiling import block_window, blocks_of, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -46,11 +46,12 @@ def read_block(plan_href: str, raster: str, index: BlockIndex) -> bytes:
         PestoError: as for `process`.
     """
     context = load_context(plan_href)
+    window = block_window(index, context.sizes[raster])
     try:
-        return stored_blocks(context, raster, near=[index]).read(index)
+        return stored_blocks(context, raster, window=window).read(index)
     except Damaged:
         _run_chunks_of(plan_href, raster, [index])
-    return stored_blocks(context, raster, near=[index]).read(index)
+    return stored_blocks(context, raster, window=window).read(index)
 
 
 def blocks_in_order(
@@ -83,7 +84,7 @@ def blocks_in_order(
                 repaired = at
                 stored = _repaired(plan_href, owner, stored)
         if number < len(stored.places):
-            yield divmod(number, stored.columns)
+            yield divmod(number, stored.columns)  # of the whole grid
         at = number + 1
 
 
