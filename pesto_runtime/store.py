@@ -253,6 +253,7 @@ class NewObject(Protocol):
         """Make the object appear under its final name.
 
         Raises:
+            Damaged: another run has deleted its folder meanwhile.
             StoreFailed: as for `Store.put`.
             Unreachable: as for `Store.put`.
         """
@@ -280,7 +281,13 @@ class _NewFile:
         self._store.before_put(name)
         with self._translated():
             self._file.close()
-            self._path.replace(path_of(self._store.href(name)))
+            try:
+                self._path.replace(path_of(self._store.href(name)))
+            except FileNotFoundError as error:
+                raise Damaged(
+                    f"{self._store.href(name)} was deleted while it was written: another run that "
+                    "used this store has ended; the same command or a retry makes it again"
+                ) from error
 
     def discard(self) -> None:
         with suppress(OSError):  # a full disk: closing writes what is still in memory

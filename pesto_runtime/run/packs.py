@@ -97,6 +97,7 @@ class PackWriter:
         """Store what was collected.
 
         Raises:
+            Damaged: another run has deleted the folder meanwhile; a retry computes these blocks.
             StoreFailed: the store cannot be written; the blocks since the last pack are lost.
         """
         if self._pack is None:
