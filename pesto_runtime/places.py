@@ -174,7 +174,9 @@ class RemotePath:
         """Write the object as text."""
         self.write_bytes(text.encode(encoding))
 
-    def write_chunks(self, chunks: Iterable[bytes], *, size: int = 0) -> tuple[str, int]:
+    def write_chunks(
+        self, chunks: Iterable[bytes | memoryview], *, size: int = 0
+    ) -> tuple[str, int]:
         """Write the object from pieces by a multipart upload, without a copy on this machine.
 
         If the pieces fail, the upload is ended, and readers see what was there before.
@@ -188,7 +190,7 @@ class RemotePath:
         """
         digest, count = hashlib.sha256(), 0
 
-        def counted() -> Iterator[bytes]:
+        def counted() -> Iterator[bytes | memoryview]:
             nonlocal count
             for chunk in chunks:
                 digest.update(chunk)
@@ -199,7 +201,7 @@ class RemotePath:
             self._put(made, size)
         return digest.hexdigest(), count
 
-    def _put(self, data: bytes | Iterator[bytes], size: int) -> None:
+    def _put(self, data: bytes | Iterator[bytes | memoryview], size: int) -> None:
         with _opened(self.href, missing="bucket") as (objects, name):
             objects.put(
                 name,
@@ -304,9 +306,9 @@ def href_of(place: AnyPath) -> str:
     return place.href if isinstance(place, RemotePath) else file_href(place)
 
 
-def _ahead(chunks: Iterable[bytes]) -> Generator[bytes]:
+def _ahead(chunks: Iterable[bytes | memoryview]) -> Generator[bytes | memoryview]:
     """Yield what another thread makes: obstore panics if it is called while it takes a chunk."""
-    made: Queue[bytes | None] = Queue(_CHUNKS_AHEAD)
+    made: Queue[bytes | memoryview | None] = Queue(_CHUNKS_AHEAD)
     is_ended = threading.Event()
 
     def make() -> None:

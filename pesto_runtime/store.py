@@ -1,8 +1,9 @@
 """Store the objects of a run under one base href, on a local disk or in a bucket.
 
 Each object is written atomically, and ends with a checksum of its name and its bytes, which every
-reader verifies. A damaged object is deleted: it counts as missing, and is made again. The names of
-the objects are in `run/context.py`.
+reader verifies. A damaged object is deleted: it counts as missing, and is made again. Packs of
+blocks, which are read in parts, have checksums of their own: `run/packs.py`. The names of the
+objects are in `run/context.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
@@ -23,7 +24,7 @@ from pesto_runtime.places import place_of
 from pesto_runtime.remote import failure_of, open_bucket, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from obstore.store import ObjectStore
     from pydantic import JsonValue
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _SEAL = b"\nsha256:"
 _SEAL_BYTES = len(_SEAL) + 64
+_BUFFER_BYTES = 1 << 20
 
 
 class Store:
@@ -73,10 +75,58 @@ class Store:
             StoreFailed: disk full, no permission, no such bucket.
             Unreachable: the store is away for longer than a minute.
         """
+        self.before_put(name)
         try:
             self._objects.put(name, data + _seal(name, data))
         except (BaseError, OSError) as error:
             raise failure_of(error, self.href(name)) from error
+
+    def before_put(self, name: str) -> None:
+        """Do nothing; a store that is guarded checks here whether it may write an object."""
+
+    def begin(self, name: str) -> NewObject:
+        """Begin an object that is written in pieces, without the checksum of this store.
+
+        Args:
+            name: A name that nobody else uses: a file of a local folder has it while it is written.
+        """
+        if self.base.startswith("file:"):
+            return _NewFile(self, name)
+        return _NewUpload(self)
+
+    def put_bare(self, name: str, parts: Sequence[bytes]) -> None:
+        """Write an object whole, without a checksum, or not at all.
+
+        Raises:
+            StoreFailed: as for `put`.
+            Unreachable: as for `put`.
+        """
+        self.before_put(name)
+        try:
+            self._objects.put(name, b"".join(parts))
+        except (BaseError, OSError) as error:
+            raise failure_of(error, self.href(name)) from error
+
+    def get_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Read parts of an object without verifying them.
+
+        Args:
+            name: Its name.
+            ranges: First byte, and the byte after the last one, of each part.
+
+        Raises:
+            NotFound: it does not exist, or is shorter.
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
+        """
+        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+        try:
+            found = self._objects.get_ranges(name, starts=starts, ends=ends)
+        except FileNotFoundError as error:
+            raise NotFound(f"{self.href(name)} does not exist") from error
+        except (BaseError, OSError) as error:
+            raise failure_of(error, self.href(name)) from error
+        return [memoryview(each) for each in found]
 
     def get(self, name: str) -> bytes:
         """Read an object, and verify its checksum.
@@ -125,7 +175,7 @@ class Store:
         return (name for name, _ in self.sizes(prefix))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield name and bytes, without the checksum, of all non-empty objects below a folder.
+        """Yield name and bytes, with the checksum, of all non-empty objects below a folder.
 
         Raises:
             StoreFailed: no permission, no such bucket.
@@ -135,7 +185,7 @@ class Store:
             for batch in self._objects.list(prefix.rstrip("/") + "/"):
                 for entry in batch:
                     if entry["size"]:
-                        yield entry["path"], entry["size"] - _SEAL_BYTES
+                        yield entry["path"], entry["size"]
         except (BaseError, OSError) as error:
             raise failure_of(error, self.href(prefix)) from error
 
@@ -187,6 +237,85 @@ class Store:
         """
         document: JsonValue = json.loads(self.get(name))
         return document
+
+
+class NewObject(Protocol):
+    """An object that is written in pieces, and appears whole at its end."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            StoreFailed: disk full, no permission.
+        """
+
+    def finish(self, name: str) -> None:
+        """Make the object appear under its final name.
+
+        Raises:
+            Damaged: another run has deleted its folder meanwhile.
+            StoreFailed: as for `Store.put`.
+            Unreachable: as for `Store.put`.
+        """
+
+    def discard(self) -> None:
+        """Drop what was written."""
+
+
+class _NewFile:
+    """A file beside its final place. Its name ends with `#0`: such files are not listed."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+        final = path_of(store.href(name))
+        self._path = final.with_name(f"{final.name}#0")
+        with self._translated():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("wb", buffering=_BUFFER_BYTES)
+
+    def write(self, data: bytes) -> None:
+        with self._translated():
+            self._file.write(data)
+
+    def finish(self, name: str) -> None:
+        self._store.before_put(name)
+        with self._translated():
+            self._file.close()
+            try:
+                self._path.replace(path_of(self._store.href(name)))
+            except FileNotFoundError as error:
+                raise Damaged(
+                    f"{self._store.href(name)} was deleted while it was written: another run that "
+                    "used this store has ended; the same command or a retry makes it again"
+                ) from error
+
+    def discard(self) -> None:
+        with suppress(OSError):  # a full disk: closing writes what is still in memory
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise failure_of(error, self._store.href(self._name)) from error
+
+
+class _NewUpload:
+    """Pieces in memory, which become an object at the end: a bucket has no unfinished objects."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._parts = store, list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def finish(self, name: str) -> None:
+        self._store.put_bare(name, self._parts)
+
+    def discard(self) -> None:
+        self._parts.clear()
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError, field_validator
@@ -126,10 +127,15 @@ def parse_binding(value: JsonValue) -> Reference | None:
     """
     if not isinstance(value, str) or not value.startswith("$") or value.startswith("$$"):
         return None
-    match = _REFERENCE.match(value)
+    return _reference(value)
+
+
+@lru_cache(maxsize=1024)  # every tile looks for the scenes of its references
+def _reference(text: str) -> Reference:
+    match = _REFERENCE.match(text)
     if match is None:
         raise InvalidPipeline(
-            f"{shortened(value)} is neither $inputs.NAME nor $STAGE.OUTPUT; "
+            f"{shortened(text)} is neither $inputs.NAME nor $STAGE.OUTPUT; "
             "write $$ for a literal dollar sign"
         )
     return Reference(owner=match["owner"], port=match["port"])

@@ -10,6 +10,7 @@ import threading
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,7 @@ class FunctionProcessor:
             result: object = finish({key: partial.get(key) for key in folds})
         return self._outputs(result)
 
-    @property
+    @cached_property
     def _root(self) -> Path:
         return Path(self.contract.function.__code__.co_filename).parent
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pesto_runtime.errors import BadField, ContractBroken
+from pesto_runtime.tiling import scaled_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,5 +100,4 @@ def _scaled(port: Port, window: tuple[int, int]) -> tuple[int, int]:
     """Return rows and columns of the output, without an incomplete pixel at the far edge."""
     if port.raster is None:
         return window
-    scale = port.raster.scale
-    return math.floor(window[0] * scale.y), math.floor(window[1] * scale.x)
+    return scaled_size(window[::-1], port.raster.scale)[::-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 import typing_extensions
@@ -63,7 +63,7 @@ class PortSpec:
     make_default: Callable[[], object] | None = None
     vector: VectorContract | None = None
 
-    @property
+    @cached_property
     def raster(self) -> RasterContract | None:
         """The raster contract, if one was declared."""
         return None if self.declared is None else RasterContract.model_validate(self.declared)

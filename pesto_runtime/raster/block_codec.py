@@ -24,7 +24,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from mmap import mmap
 
 PLAIN_COLOURS = {"photometric": "MINISBLACK", "alpha": "NO"}
@@ -165,18 +165,18 @@ class TagArray:
     count: int
     code: str
 
-    def pack(self, numbers: Sequence[int]) -> bytes:
-        """Return the numbers as bytes of the file.
+    def pack(self, numbers: np.ndarray) -> bytes:
+        """Return numbers (block,) as bytes of the file.
 
         Raises:
             StoreFailed: the tag has another number of values, or one is too large for its type.
         """
         if len(numbers) != self.count:
             raise StoreFailed(f"{len(numbers)} blocks for a file of {self.count}")
-        try:
-            return struct.pack(f"<{self.count}{self.code}", *numbers)
-        except struct.error as error:
-            raise StoreFailed(f"a block lies beyond what this TIFF can address: {error}") from error
+        packed = numbers.astype(f"<{self.code}")
+        if not np.array_equal(packed, numbers):
+            raise StoreFailed("a block lies beyond what this TIFF can address")
+        return packed.tobytes()
 
     def unpack(self, data: bytes | mmap) -> tuple[int, ...]:
         """Return the numbers that are now in the file."""

@@ -1,22 +1,20 @@
 """Write a product: compressed blocks, row-major, after a header that GDAL creates.
 
 The same blocks give the same file, byte for byte, independent of where and in which order they were
-compressed. After a kill, the next writer continues from a journal beside the unfinished file. A
-product has one writer; blocks are never recompressed; half a product never has the final name.
+compressed. The sizes of all blocks are known before, so that a bucket receives the file in order.
+A product has one writer; blocks are never recompressed; half a product never has the final name.
+After a kill it is written anew: to verify the first half takes as long as to write it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
 from mmap import ACCESS_READ, mmap
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import rasterio
@@ -25,7 +23,7 @@ from deflate import crc32
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from pesto_runtime.contract import PRODUCT_FORMAT, Compression
+from pesto_runtime.contract import Compression
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.places import RemotePath
 from pesto_runtime.raster.block_codec import block_table, creation_options
@@ -79,14 +77,36 @@ class Product:
     Attributes:
         sha256: The hash of the whole file, hexadecimal.
         size: Bytes.
-        appended: Blocks that this call wrote; the others are from an interrupted one.
         crc32: What `block_checksums` returns for it.
     """
 
     sha256: str
     size: int
-    appended: int
     crc32: str
+
+
+class Blocks(NamedTuple):
+    """Compressed blocks, one after another.
+
+    Attributes:
+        data: Their bytes.
+        sizes: Bytes of each, array (block,) of int64.
+        crc32: CRC-32 of each, array (block,) of uint32.
+    """
+
+    data: bytes | memoryview
+    sizes: np.ndarray
+    crc32: np.ndarray
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """Return one block."""
+        return cls(data, np.array([len(data)]), np.array([crc32(data)], np.uint32))
+
+    def split(self) -> list[bytes]:
+        """Return the bytes of each block."""
+        stops = np.cumsum(self.sizes).tolist()
+        return [bytes(self.data[a:b]) for a, b in zip([0, *stops], stops, strict=False)]
 
 
 def product_header(layout: Layout) -> bytes:
@@ -112,67 +132,78 @@ def product_header(layout: Layout) -> bytes:
 
 
 def write_product(
-    path: Path, layout: Layout, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int] = ()
+    path: AnyPath, layout: Layout, blocks: Iterable[Blocks], *, sizes: np.ndarray
 ) -> Product:
-    """Write a product, or finish one that was interrupted.
+    """Write a product.
 
     Args:
-        path: The finished file; until then, `path.part` and `path.journal` are beside it.
+        path: The finished file, or an object; until a file is complete, it is `path.part`.
         layout: Size, dtype and metadata.
-        blocks: Compressed blocks, row-major, as many as the layout has; then those of its mask.
-        key: Identity of the pixels; an unfinished file with another key is written anew.
-        sizes: Bytes of each block, where all are known before: then the file is hashed while it
-            is written. Wrong ones cost time, and never change the file.
+        blocks: Compressed blocks, row-major; then those of its mask.
+        sizes: Bytes of each block, array (block,).
 
     Raises:
-        StoreFailed: too few or too many blocks, the disk is full, or the folder is not writable.
+        StoreFailed: too few or too many blocks, a block of another size, more bytes than a TIFF can
+            address, the disk is full, or the folder is not writable.
     """
     header = ProductHeader.of(layout)
-    try:
-        return _written(path, header, blocks, key=key, sizes=sizes)
-    except OSError as error:
-        raise StoreFailed(f"{path}: {error.strerror or error}") from error
+    checksums = np.zeros(header.total, ">u4")
+    chunks = _chunks(header, sizes, blocks, checksums)
+    if isinstance(path, RemotePath):
+        sha256, size = path.write_chunks(chunks, size=len(header.data) + int(sizes.sum()))
+    else:
+        try:
+            sha256, size = _write_file(path, chunks)
+        except OSError as error:
+            raise StoreFailed(f"{path}: {error.strerror or error}") from error
+    return Product(sha256, size, checksums[: header.count].tobytes().hex())
 
 
-def _written(
-    path: Path, header: ProductHeader, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int]
-) -> Product:
-    part, journal = _beside(path)
-    expected = header.filled(sizes) if len(sizes) == header.total else header.data
-    heading = _heading(header.data, key)
-    entries = _resumable(part, journal, heading, header=expected)
-    resumed = len(entries)
-    with (
-        part.open("r+b" if entries else "wb") as file,
-        journal.open("a" if entries else "w") as log,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        digest = _Digest(pool, is_used=expected != header.data)
-        if entries:
-            for data in iter(lambda: file.read(_BATCH_BYTES), b""):
-                digest.add([data])
-        else:
-            file.write(expected)
-            digest.add([expected])
-            log.write(json.dumps(heading) + "\n")
-        entries += _append(file, log, _after(blocks, entries), digest, most=header.total - resumed)
-        if len(entries) != header.total:
-            raise StoreFailed(f"{path}: {len(entries)} blocks for a file of {header.total}")
-        final = header.filled([entry.size for entry in entries])
-        _fill(file, final)
-        hashed = digest.result if final == expected else lambda: file_sha256(part)[0]
-        sha256 = pool.submit(hashed)
+def _chunks(
+    header: ProductHeader, sizes: np.ndarray, blocks: Iterable[Blocks], checksums: np.ndarray
+) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a file in order, and write the CRC-32 of each block into `checksums`."""
+    if len(sizes) != header.total:
+        raise StoreFailed(f"{len(sizes)} blocks for a file of {header.total}")
+    yield header.filled(sizes)
+    at = 0
+    for each in blocks:
+        after = at + len(each.sizes)
+        if not np.array_equal(each.sizes, sizes[at:after]) or len(each.data) != each.sizes.sum():
+            raise StoreFailed(f"blocks {at} to {after - 1} of {header.total} have other sizes")
+        checksums[at:after] = each.crc32
+        at = after
+        yield each.data
+    if at != header.total:
+        raise StoreFailed(f"{at} blocks for a file of {header.total}")
+
+
+def _write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[str, int]:
+    """Write a file from its bytes in order, and return its sha256 and its size."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file, ThreadPoolExecutor(1) as pool:
+        digest, batch, size = _Digest(pool), list[bytes | memoryview](), 0
+        unhashed = unsynced = 0
+        for chunk in chunks:
+            batch.append(chunk)
+            unhashed += len(chunk)
+            if unhashed >= _BATCH_BYTES:
+                digest.add(batch)
+                file.writelines(batch)
+                size, unsynced = size + unhashed, unsynced + unhashed
+                batch, unhashed = [], 0
+            if unsynced >= _SYNC_BYTES:  # so that the last fsync is short
+                file.flush()
+                os.fsync(file.fileno())
+                unsynced = 0
+        digest.add(batch)
+        file.writelines(batch)
+        size += unhashed
+        file.flush()
         os.fsync(file.fileno())  # while the last bytes are hashed
     # Replacing is atomic on one file system, so the final name never has an unfinished file.
     part.replace(path)
-    with suppress(FileNotFoundError):
-        journal.unlink()
-    return Product(
-        sha256.result(),
-        size=len(final) + sum(entry.size for entry in entries),
-        appended=len(entries) - resumed,
-        crc32="".join(f"{entry.crc32:08x}" for entry in entries[: header.count]),
-    )
+    return digest.result(), size
 
 
 def file_sha256(path: AnyPath) -> tuple[str, int]:
@@ -201,12 +232,6 @@ def block_checksums(path: Path) -> str:
             return "".join(f"{crc32(view[at : at + size]):08x}" for at, size in places)
 
 
-def discard_unfinished(path: Path) -> None:
-    """Remove the unfinished file and the journal of an interrupted writer."""
-    for leftover in _beside(path):
-        leftover.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True, slots=True)
 class ProductHeader:
     """The part of a file before its blocks.
@@ -232,14 +257,14 @@ class ProductHeader:
         """Blocks of all images."""
         return self.count * self.images
 
-    def filled(self, sizes: Sequence[int]) -> bytes:
-        """Return it with the offsets and sizes of blocks that follow without a gap.
+    def filled(self, sizes: np.ndarray) -> bytes:
+        """Return it with the offsets and sizes (block,) of blocks that follow without a gap.
 
         Raises:
             StoreFailed: there are more bytes than a TIFF can address.
         """
         file = bytearray(self.data)
-        offsets = [*accumulate(sizes, initial=len(file))]
+        offsets = len(file) + np.cumsum(sizes) - sizes
         for image in range(self.images):
             table = block_table(self.data, image=image)
             own = slice(image * self.count, (image + 1) * self.count)
@@ -252,134 +277,21 @@ class ProductHeader:
 class _Digest:
     """The sha256 of a file, computed in a thread: of its first bytes while the next are written."""
 
-    def __init__(self, pool: Executor, *, is_used: bool) -> None:
-        self._pool, self._is_used = pool, is_used
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
         self._sha256 = hashlib.sha256()
         self._pending: Future[None] | None = None
 
-    def add(self, parts: list[bytes]) -> None:
+    def add(self, parts: Sequence[bytes | memoryview]) -> None:
         """Add bytes of the file; waits for those before, so that memory does not grow."""
-        if self._is_used:
-            if self._pending is not None:
-                self._pending.result()
-            self._pending = self._pool.submit(self._update, parts)
+        if self._pending is not None:
+            self._pending.result()
+        self._pending = self._pool.submit(self._update, parts)
 
-    def _update(self, parts: list[bytes]) -> None:
+    def _update(self, parts: Sequence[bytes | memoryview]) -> None:
         for part in parts:
             self._sha256.update(part)
 
     def result(self) -> str:
-        """Return the hash of all bytes; for the same thread, in which all have been added."""
+        """Return the hash of all bytes, once the thread has ended."""
         return self._sha256.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A line of the journal: the next block of the file."""
-
-    size: int
-    crc32: int
-
-
-def _beside(path: Path) -> tuple[Path, Path]:
-    return path.with_name(path.name + ".part"), path.with_name(path.name + ".journal")
-
-
-def _heading(header: bytes, key: str) -> dict[str, str | int]:
-    return {"format": PRODUCT_FORMAT, "key": key, "header": hashlib.sha256(header).hexdigest()}
-
-
-def _append(
-    file: BinaryIO, log: TextIO, blocks: Iterator[bytes], digest: _Digest, *, most: int
-) -> list[_Entry]:
-    """Append blocks; each is entered into the journal after it is written, never before."""
-    entries: list[_Entry] = []
-    batch: list[bytes] = []
-    unhashed = unsynced = 0
-    file.seek(0, os.SEEK_END)
-    for block in blocks:
-        if len(entries) == most:
-            raise StoreFailed(f"more blocks than the {most} that the file lacks")
-        file.write(block)
-        entries.append(_Entry(len(block), crc32(block)))
-        log.write(f"[{len(block)}, {entries[-1].crc32}]\n")
-        batch.append(block)
-        unhashed += len(block)
-        unsynced += len(block)
-        if unhashed >= _BATCH_BYTES:
-            digest.add(batch)
-            batch, unhashed = [], 0
-        if unsynced >= _SYNC_BYTES:
-            # The journal needs no fsync. After a power cut it may list more or fewer blocks than
-            # the file has: an entry counts only if its block has its checksum.
-            file.flush()
-            os.fsync(file.fileno())
-            log.flush()
-            unsynced = 0
-    digest.add(batch)
-    return entries
-
-
-def _fill(file: BinaryIO, header: bytes) -> None:
-    """Write the header with the complete table; all other bytes of the file are there."""
-    file.seek(0)
-    file.write(header)
-    file.flush()
-
-
-def _after(blocks: Iterable[bytes], done: list[_Entry]) -> Iterator[bytes]:
-    """Return the blocks after those that are already written."""
-    remaining = iter(blocks)
-    for _ in done:
-        next(remaining, None)
-    return remaining
-
-
-def _resumable(
-    part: Path, journal: Path, heading: dict[str, str | int], *, header: bytes
-) -> list[_Entry]:
-    """Return the journal entries whose bytes are in the file; truncate the file after the last."""
-    if not (part.exists() and journal.exists()):
-        return []
-    lines = _journal_lines(journal)
-    if not lines or lines[0] != heading:
-        return []
-    entries: list[_Entry] = []
-    with part.open("r+b") as file:
-        file.write(header)
-        offset = len(header)
-        for line in lines[1:]:
-            # In their order and without gaps: the place of a block follows from those before.
-            entry = _entry(line)
-            if entry is None or not _is_there(file, entry):
-                break
-            entries.append(entry)
-            offset += entry.size
-        file.truncate(offset)
-    if entries:
-        valid = [lines[0], *([entry.size, entry.crc32] for entry in entries)]
-        journal.write_text("".join(json.dumps(line) + "\n" for line in valid))
-    return entries
-
-
-def _entry(line: object) -> _Entry | None:
-    """Return a line of the journal as an entry; None if it is not one."""
-    if not isinstance(line, list) or [type(each) for each in line] != [int, int] or line[0] < 0:
-        return None
-    return _Entry(*line)
-
-
-def _journal_lines(journal: Path) -> list[object]:
-    lines: list[object] = []
-    for text in journal.read_bytes().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # the last line of a killed writer, or damage
-            break
-    return lines
-
-
-def _is_there(file: BinaryIO, entry: _Entry) -> bool:
-    """Whether the next bytes of the file are those of an entry."""
-    data = file.read(entry.size)
-    return len(data) == entry.size and crc32(data) == entry.crc32

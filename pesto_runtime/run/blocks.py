@@ -1,4 +1,4 @@
-"""Store the blocks, features and partials of a chunk, each as soon as it is complete.
+"""Store the blocks, features and partials of a chunk once they are complete.
 
 This file does not compute tiles.
 """
@@ -20,13 +20,14 @@ from pesto_runtime.run.assembling import Block, BlockAssembler
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
-    block_name,
-    feature_name,
+    folder_of,
     holed_name,
+    missing_blocks,
     unfinished_name,
 )
 from pesto_runtime.run.features import FeatureBlock, FeatureBlocks
 from pesto_runtime.run.inputs import Pixels, stage_array, tile_info
+from pesto_runtime.run.packs import PackWriter
 from pesto_runtime.run.partials import PartialWriter, blocks_with_partials
 from pesto_runtime.run.tile import StageFailed
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_touching, scaled_window
@@ -48,10 +49,11 @@ class ChunkWriter:
         context: The run.
         reduces: Reduces that read the phase's rasters.
         source_bands: Source -> the bands of its arrays; absent for all.
-        missing: Raster, vector, or reduce's id -> blocks (row, col) that are not in the store.
+        missing: Raster, vector, or reduce's id -> blocks (row, col) that were not in the store.
         assemblers: Raster -> its block assembler.
         collectors: Vector -> its collector of features.
         partials: Reduce's id -> the writer of its partials.
+        packs: Raster or vector -> the writer of its packs.
         meter: Cost of the calls of the chunk.
         samples: Collects the samples of complete blocks, for the report.
         blocks: Number of blocks stored so far.
@@ -64,6 +66,7 @@ class ChunkWriter:
     assemblers: Mapping[str, BlockAssembler]
     collectors: Mapping[str, FeatureBlocks]
     partials: Mapping[str, PartialWriter]
+    packs: Mapping[str, PackWriter]
     meter: CostMeter
     samples: ChunkSamples
     blocks: int = 0
@@ -80,19 +83,14 @@ class ChunkWriter:
         meter: CostMeter,
         samples: ChunkSamples,
     ) -> Self:
-        """Create the writer of a chunk; lists its missing objects in the run store."""
+        """Create the writer of a chunk; finds what the run store lacks of it."""
         vectors = {name for name in stages.writes if isinstance(context.types[name], VectorType)}
         missing = {
-            name: _missing(
-                context,
-                chunk,
-                name,
-                f"{'features' if name in vectors else 'blocks'}/{context.plan.keys[name]}",
-            )
+            name: set(missing_blocks(context, name, window=_window(context, chunk, name)))
             for name in stages.writes
         }
         for stage in stages.reduces:
-            expected = _expected(context, chunk, _first_raster(stage))
+            expected = set(blocks_touching(_window(context, chunk, _first_raster(stage))))
             missing[stage.id] = expected - blocks_with_partials(context, stage.id, expected)
         wanted: dict[str, set[BlockIndex]] = {
             raster: set(missing[raster]) for raster in stages.writes if raster not in vectors
@@ -105,9 +103,12 @@ class ChunkWriter:
             name: FeatureBlocks(name, context.sizes[name], set(missing[name])) for name in vectors
         }
         partials = {stage.id: PartialWriter(context, stage) for stage in stages.reduces}
+        packs = {
+            name: PackWriter(context.store, folder_of(context, name)) for name in stages.writes
+        }
         return cls(
-            context, stages.reduces, source_bands, missing, assemblers, collectors, partials, meter,
-            samples,
+            context, stages.reduces, source_bands, missing, assemblers, collectors, partials, packs,
+            meter, samples,
         )  # fmt: skip
 
     @property
@@ -128,7 +129,7 @@ class ChunkWriter:
         return {name: each for name, each in windows.items() if parts[name].wants(each)}
 
     def add(self, wanted: Mapping[str, Window], results: Mapping[str, TileOutput]) -> None:
-        """Add the pixels and features of a tile, and store every block that is now complete.
+        """Add the pixels and features of a tile; blocks that are now complete go into a pack.
 
         Raises:
             StageFailed: a reduce failed on a block.
@@ -156,13 +157,15 @@ class ChunkWriter:
                 self._store(name, block)
 
     def flush(self) -> None:
-        """Store the partials that are still collected.
+        """Store the blocks and partials that are still collected.
 
         Raises:
             StoreFailed: the store cannot be written.
         """
-        for writer in self.partials.values():
-            writer.flush()
+        for pack in self.packs.values():
+            pack.flush()
+        for partials in self.partials.values():
+            partials.flush()
 
     def _store(self, name: str, block: Block) -> None:
         if block.has_hole and name in self.context.plan.keys:
@@ -172,19 +175,22 @@ class ChunkWriter:
             codec = BlockCodec(
                 block.pixels.shape[0], block.pixels.dtype.name, self.context.plan.compression
             )
-            name_of = holed_name if block.has_hole else block_name
-            data = codec.compress(block.pixels)
-            self.context.store.put(name_of(self.context, name, block.index), data)
-            self.blocks += not block.has_hole
+            self._put(name, block, codec.compress(block.pixels))
         if not block.has_hole:
             self.samples.add(name, block.window, block.pixels)
             for stage in self.reduces:
                 self._reduce(stage, name, block)
 
     def _store_features(self, name: str, block: FeatureBlock) -> None:
-        name_of = holed_name if block.has_hole else feature_name
-        self.context.store.put(name_of(self.context, name, block.index), block.encode())
-        self.blocks += not block.has_hole
+        self._put(name, block, block.encode())
+
+    def _put(self, name: str, block: Block | FeatureBlock, data: bytes) -> None:
+        """Store a block; one with a hole has its own object, which the next attempt replaces."""
+        if block.has_hole:
+            self.context.store.put(holed_name(self.context, name, block.index), data)
+            return
+        self.packs[name].add(block.index, data)
+        self.blocks += 1
 
     def _reduce(self, stage: BoundStage, name: str, block: Block) -> None:
         """Compute a reduce's partial of a block once all rasters of the reduce have the block."""
@@ -254,22 +260,9 @@ def _first_raster(stage: BoundStage) -> str:
     return str(next(iter(stage.rasters.values())))
 
 
-def _expected(context: RunContext, chunk: Window, raster: str) -> set[BlockIndex]:
-    """Return the blocks (row, col) of a raster in a chunk."""
-    return set(blocks_touching(scaled_window(chunk, context.grid_type(raster).scale)))
-
-
-def _missing(context: RunContext, chunk: Window, raster: str, folder: str) -> set[BlockIndex]:
-    """Return the blocks of a chunk without an undamaged object `ROW/COL` in a folder."""
-    expected = _expected(context, chunk, raster)
-    stored = set()
-    # Listed row by row: the whole raster may have many more objects than the chunk.
-    for row in {row for row, _ in expected}:
-        for name in context.store.names(f"{folder}/{row}"):
-            index = (row, int(name.rpartition("/")[2]))
-            if index in expected and context.store.has(name):
-                stored.add(index)
-    return expected - stored
+def _window(context: RunContext, chunk: Window, name: str) -> Window:
+    """Return the pixels of a raster or a vector in a chunk."""
+    return scaled_window(chunk, context.grid_type(name).scale)
 
 
 def _assembler(context: RunContext, name: str, blocks: set[BlockIndex]) -> BlockAssembler:

@@ -18,21 +18,13 @@ from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import rescaled
 from pesto_runtime.raster.inheritance import product_bands
-from pesto_runtime.raster.product import (
-    Layout,
-    Product,
-    discard_unfinished,
-    file_sha256,
-    write_product,
-)
-from pesto_runtime.raster.product_stream import ProductStream
+from pesto_runtime.raster.product import Blocks, Layout, Product, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
 from pesto_runtime.run.context import (
     RunContext,
     declared_classes,
-    feature_name,
     grid_of,
     holed_name,
     is_blocked,
@@ -41,16 +33,16 @@ from pesto_runtime.run.context import (
     raster_name,
     scalars_name,
     stage_manifest_name,
-    stored_sizes,
+    stored_blocks,
     vector_name,
 )
 from pesto_runtime.run.features import collection_text, crs_member, decode_block, located
 from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.partials import folded_partial
-from pesto_runtime.run.product_blocks import product_blocks, product_sizes
+from pesto_runtime.run.product_blocks import product_blocks
 from pesto_runtime.run.records import CostMeter
-from pesto_runtime.run.repairing import complete, read_block_object, recorded_holes
+from pesto_runtime.run.repairing import blocks_in_order, complete, recorded_holes
 from pesto_runtime.run.tile import in_stage
 from pesto_runtime.tiling import block_window, blocks_of
 
@@ -97,7 +89,7 @@ class Merged:
 
 
 def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
-    """Write a raster's blocks into one file; continues an unfinished one on a disk.
+    """Write a raster's blocks into one file or object.
 
     Missing blocks and holes are filled with the port's nodata, and reported.
 
@@ -112,29 +104,16 @@ def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
     """
     context = load_context(plan_href)
     layout = _layout(context, raster)
-    stored = stored_sizes(context, raster)
-    size = context.sizes[raster]
-    holes = tuple(index for index in blocks_of(size) if index not in stored)
+    stored = stored_blocks(context, raster)
+    holes = stored.missing_blocks
     if holes and layout.nodata is None:
         raise RunFailed(
             f"{len(holes)} blocks of {raster} failed, and its port declares no nodata to fill them "
             "with: nothing is published; run again, or declare nodata"
         )
-    windows = tuple(block_window(index, size) for index in holes)
-    blocks = product_blocks(plan_href, raster, layout, stored)
-    if isinstance(path, RemotePath):
-        stream = ProductStream(layout, product_sizes(context, raster, layout, stored))
-        digest, count = path.write_chunks(stream.chunks(blocks), size=stream.size)
-        return Mosaic(Product(digest, count, len(stored), stream.checksums), windows)
-    if holes:
-        # The unfinished file may be of an attempt with the same number of holes at other places.
-        discard_unfinished(path)
-    key = f"{context.plan.keys[raster]}-{len(holes)}"
-    # A mask is computed while it is written, so its sizes are not known; nor are those of holes.
-    is_known = not holes and not layout.has_mask
-    sizes = [stored[index] for index in blocks_of(size)] if is_known else []
-    product = write_product(path, layout, blocks, key=key, sizes=sizes)
-    return Mosaic(product, windows)
+    windows = tuple(block_window(index, context.sizes[raster]) for index in holes)
+    with product_blocks(plan_href, raster, layout, stored) as (sizes, blocks):
+        return Mosaic(write_product(path, layout, blocks, sizes=sizes), windows)
 
 
 def merge(plan_href: str, vector: str, path: AnyPath) -> Merged:
@@ -358,15 +337,15 @@ def _located(plan_href: str, vector: str, holes: list[Window]) -> Iterator[dict[
     """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
     context = load_context(plan_href)
     size, transform = context.sizes[vector], _transform(context, vector)
-    for index in blocks_of(size):
-        try:
-            name = feature_name(context, vector, index)
-            data = read_block_object(plan_href, vector, index, name)
-        except NotFound:
-            holes.append(block_window(index, size))
-            data = _holed_block(context, vector, index)
-        for feature in decode_block(data):
-            yield located(feature, transform)
+    for blocks in blocks_in_order(plan_href, vector, stored_blocks(context, vector)):
+        if isinstance(blocks, Blocks):
+            texts = blocks.split()
+        else:
+            holes.append(block_window(blocks, size))
+            texts = [_holed_block(context, vector, blocks)]
+        for text in texts:
+            for feature in decode_block(text):
+                yield located(feature, transform)
 
 
 def _holed_block(context: RunContext, vector: str, index: tuple[int, int]) -> bytes:

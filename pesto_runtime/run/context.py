@@ -1,7 +1,7 @@
 """Load a run for a worker: its plan, checked and typed again, its store, and the names in it.
 
-Also finds missing blocks and blocked phases, from the names in the store alone. It does not read
-blocks or pixels.
+Also finds missing blocks and blocked phases, from the footers of packs and the names in the store.
+It does not read blocks or pixels.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from pesto_runtime.pipeline import (
     phases_of,
     raster_sizes,
 )
+from pesto_runtime.run.packs import StoredBlocks
 from pesto_runtime.store import Store, open_store
-from pesto_runtime.tiling import blocks_of
+from pesto_runtime.tiling import whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import RasterClass
+    from pesto_runtime.contract import RasterClass, Window
     from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import BlockIndex, Size
 
@@ -260,21 +261,35 @@ def skipped_stages(context: RunContext) -> frozenset[str]:
     return frozenset(found)
 
 
-def missing_blocks(context: RunContext, name: str) -> tuple[BlockIndex, ...]:
-    """Return the blocks (row, col) of a raster or a vector that are not stored, row-major."""
-    stored = stored_blocks(context, name)
-    return tuple(index for index in blocks_of(context.sizes[name]) if index not in stored)
+def missing_blocks(
+    context: RunContext, name: str, *, window: Window | None = None
+) -> tuple[BlockIndex, ...]:
+    """Return the blocks (row, col) of a raster or a vector that are not stored, row-major.
+
+    Args:
+        context: The run.
+        name: The raster or vector.
+        window: Pixels of its grid that are searched; None for all.
+
+    Raises:
+        StoreFailed: the store does not respond.
+    """
+    return stored_blocks(context, name, window=window).missing_blocks
 
 
-def stored_blocks(context: RunContext, name: str) -> set[BlockIndex]:
-    """Return the blocks (row, col) of a raster or a vector that are stored without a hole."""
-    return set(stored_sizes(context, name))
+def stored_blocks(context: RunContext, name: str, *, window: Window | None = None) -> StoredBlocks:
+    """Return the blocks of a raster or a vector that are stored without a hole.
 
+    Args:
+        context: The run.
+        name: The raster or vector.
+        window: Pixels of its grid of which blocks are returned; None for all.
 
-def stored_sizes(context: RunContext, name: str) -> dict[BlockIndex, int]:
-    """Return block (row, col) of a raster or a vector that is stored without a hole -> bytes."""
-    folder = folder_of(context, name)
-    return {_index(each): size for each, size in context.store.sizes(folder)}
+    Raises:
+        StoreFailed: the store does not respond.
+    """
+    part = window or whole(context.sizes[name])
+    return StoredBlocks.of(context.store, folder_of(context, name), part)
 
 
 def declared_classes(context: RunContext, raster: str) -> tuple[RasterClass, ...]:
@@ -292,18 +307,13 @@ def grid_of(context: RunContext, owner: str) -> str:
 
 
 def folder_of(context: RunContext, owner: str) -> str:
-    """Return the folder of the objects of a raster, a vector, or a reduce (by its id)."""
+    """Return the folder of the packs of a raster or a vector, or of a reduce's partials (by id)."""
     kind = "blocks"
     if owner in context.stages:
         kind = "partials"
     elif isinstance(context.types[owner], VectorType):
         kind = "features"
     return f"{kind}/{context.plan.keys[owner]}"
-
-
-def block_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
-    """Return the name of a block (row, col) of a raster."""
-    return f"blocks/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
 
 
 def holed_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
@@ -314,11 +324,6 @@ def holed_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
 def unfinished_name(context: RunContext, raster: str, index: tuple[int, int]) -> str:
     """Return the name of the pixels of a block (row, col) with a hole, for the next attempt."""
     return f"unfinished/{context.plan.keys[raster]}/{index[0]}/{index[1]}"
-
-
-def feature_name(context: RunContext, vector: str, index: tuple[int, int]) -> str:
-    """Return the name of the features that belong to a block (row, col)."""
-    return f"features/{context.plan.keys[vector]}/{index[0]}/{index[1]}"
 
 
 def samples_folder(plan: Plan, raster: str) -> str:
@@ -369,11 +374,6 @@ def _grid_name(context: RunContext, name: str) -> str:
 def _is_input(name: str) -> bool:
     reference = parse_binding(name)
     return reference is not None and reference.is_input
-
-
-def _index(name: str) -> BlockIndex:
-    row, col = name.rsplit("/", 2)[1:]
-    return (int(row), int(col))
 
 
 def _stem(name: str) -> str:

@@ -92,11 +92,10 @@ class _GuardedStore(Store):
 
     def __init__(self, store: Store, before_put: Sequence[Check]) -> None:
         vars(self).update(vars(store))  # the same connections
-        self._before_put = before_put
+        self._checks = before_put
         self.written: list[str] = []
 
-    def put(self, name: str, data: bytes) -> None:
-        for check in self._before_put:
+    def before_put(self, name: str) -> None:
+        for check in self._checks:
             check()
         self.written.append(name)
-        super().put(name, data)

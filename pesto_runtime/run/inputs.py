@@ -32,7 +32,7 @@ from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.run.readers import decoded_blocks, readers
-from pesto_runtime.tiling import covering_window
+from pesto_runtime.tiling import covering_window, scaled_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -295,7 +295,7 @@ def trimmed(value: np.ndarray, windows: StepWindows, *, scale: Scale, name: str)
     Raises:
         ContractBroken: its size is not that of the input window times the scale.
     """
-    expected = (int(windows.read.height * scale.y), int(windows.read.width * scale.x))
+    expected = scaled_size((windows.read.width, windows.read.height), scale)[::-1]
     if value.shape[1:] != expected:
         raise ContractBroken(
             f"{name} must have {expected[0]} rows and {expected[1]} columns (the input window, "

@@ -6,9 +6,9 @@ inherits. Which products carry a mask is decided in `pipeline/types.py`.
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import contextmanager
+from itertools import chain
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,28 +17,33 @@ from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.raster.block_codec import BlockCodec, compress_mask
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import unchanged
+from pesto_runtime.raster.product import Blocks
 from pesto_runtime.raster.read import RasterReader
-from pesto_runtime.run.context import RunContext, block_name, holed_name, load_context
-from pesto_runtime.run.repairing import read_block_object
+from pesto_runtime.run.context import RunContext, holed_name, load_context
+from pesto_runtime.run.repairing import blocks_in_order
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from pesto_runtime.raster.product import Layout
-    from pesto_runtime.store import Store
+    from pesto_runtime.run.packs import StoredBlocks
     from pesto_runtime.tiling import BlockIndex
 
-_AHEAD = 4  # blocks; each of up to some MB
-_AHEAD_REMOTE = 16  # a bucket takes its time for each
+_SPOOL_BYTES = 64 << 20
 
 
+@contextmanager
 def product_blocks(
-    plan_href: str, raster: str, layout: Layout, stored: Collection[BlockIndex]
-) -> Iterator[bytes]:
-    """Yield a raster's compressed blocks, row-major, and then those of its mask, if it has one.
+    plan_href: str, raster: str, layout: Layout, stored: StoredBlocks
+) -> Iterator[tuple[np.ndarray, Iterator[Blocks]]]:
+    """Yield the sizes and the compressed blocks of a raster, row-major, then of its mask if any.
 
-    A missing block is nodata, and not valid in the mask.
+    A missing block is nodata, and not valid in the mask. These blocks and the mask are compressed
+    first, as their sizes are needed; above 64 MiB they are in a temporary file without a name.
+
+    Yields:
+        Bytes of each block, array (block,); and the blocks.
 
     Raises:
         StoreFailed: the store does not respond.
@@ -46,54 +51,31 @@ def product_blocks(
         SceneChanged: the scene of the mask is not the one that was planned.
     """
     context = load_context(plan_href)
-    indices = [*blocks_of((layout.width, layout.height))]
-    names = {index: block_name(context, raster, index) for index in indices if index in stored}
-    ahead = _AHEAD if context.store.base.startswith("file:") else _AHEAD_REMOTE
-    with ThreadPoolExecutor(ahead, "pesto-read") as pool:
-        reads = _read_ahead(pool, context.store, names.values(), ahead)
-        for index in indices:
-            if index in stored:
-                name = names[index]
-                yield read_block_object(plan_href, raster, index, name, read=next(reads).result)
-            else:
-                yield _holed_block(context, raster, layout, index)
-    if layout.has_mask:
-        yield from _mask_blocks(context, raster, layout, stored)
+    absent = stored.missing
+    with SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        others: list[int] = []
+        holed = (_holed_block(context, raster, layout, index) for index in stored.indices(absent))
+        masks = _mask_blocks(context, raster, layout, stored) if layout.has_mask else ()
+        for data in chain(holed, masks):
+            others.append(len(data))
+            spool.write(data)
+        spool.seek(0)
+        sizes = stored.places["length"].copy()
+        sizes[absent] = others[: len(absent)]
+        of_masks = np.array(others[len(absent) :], sizes.dtype)
 
+        def blocks() -> Iterator[Blocks]:
+            found = iter(others)
+            for each in blocks_in_order(plan_href, raster, stored):
+                yield each if isinstance(each, Blocks) else Blocks.of(spool.read(next(found)))
+            for size in found:
+                yield Blocks.of(spool.read(size))
 
-def _read_ahead(
-    pool: Executor, store: Store, names: Iterable[str], ahead: int
-) -> Iterator[Future[bytes]]:
-    """Yield the reads of objects; some of the next ones are read and verified meanwhile."""
-    waiting: deque[Future[bytes]] = deque()
-    for name in names:
-        waiting.append(pool.submit(copy_context().run, store.get, name))
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def product_sizes(
-    context: RunContext, raster: str, layout: Layout, stored: Mapping[BlockIndex, int]
-) -> list[int]:
-    """Return the bytes of each block that `product_blocks` yields, in its order.
-
-    Blocks of pixels are not read; those of a mask are compressed, and again for `product_blocks`.
-
-    Raises:
-        PestoError: as for `product_blocks`.
-    """
-    sizes = [
-        stored[index] if index in stored else len(_holed_block(context, raster, layout, index))
-        for index in blocks_of((layout.width, layout.height))
-    ]
-    if layout.has_mask:
-        sizes += [len(data) for data in _mask_blocks(context, raster, layout, stored)]
-    return sizes
+        yield np.concatenate([sizes, of_masks]), blocks()
 
 
 def _mask_blocks(
-    context: RunContext, raster: str, layout: Layout, stored: Collection[BlockIndex]
+    context: RunContext, raster: str, layout: Layout, stored: StoredBlocks
 ) -> Iterator[bytes]:
     scene = context.plan.scenes[context.raster_type(raster).mask]
     with (

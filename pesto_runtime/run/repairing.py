@@ -1,7 +1,7 @@
-"""Read the objects of finished chunks, and compute those that are damaged or lost again.
+"""Read what finished chunks have stored, and compute what is damaged or lost again.
 
-A damaged object has been deleted by its reader: running its chunk again makes exactly what is
-missing. Without damage nothing is computed here.
+A damaged object or pack has been deleted by its reader: running its chunk again makes exactly what
+is missing. Without damage nothing is computed here.
 """
 
 from __future__ import annotations
@@ -9,52 +9,92 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Chunk, Hole
+import numpy as np
+
+from pesto_runtime.contract import BLOCK, Chunk, Hole
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.run.chunk import process, tiles_at_once
-from pesto_runtime.run.context import grid_of, holed_name, load_context, stored_blocks
+from pesto_runtime.run.context import (
+    grid_of,
+    holed_name,
+    load_context,
+    missing_blocks,
+    stored_blocks,
+)
 from pesto_runtime.run.partials import blocks_with_partials
 from pesto_runtime.run.result import entries
-from pesto_runtime.tiling import blocks_of, blocks_touching, scaled_window
+from pesto_runtime.tiling import block_window, blocks_of, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from pydantic import JsonValue
 
+    from pesto_runtime.raster.product import Blocks
     from pesto_runtime.run.context import RunContext
+    from pesto_runtime.run.packs import StoredBlocks
     from pesto_runtime.tiling import BlockIndex
 
 _CHUNKS = re.compile(r"/(\d+)-(\d+)-(\d+)\.json$")
 
 
-def read_block_object(
-    plan_href: str,
-    owner: str,
-    index: BlockIndex,
-    name: str,
-    *,
-    read: Callable[[], bytes] | None = None,
-) -> bytes:
-    """Read an object that a chunk has stored for a block; compute it again if it is damaged.
-
-    Args:
-        plan_href: Href of the plan.
-        owner: The raster or vector of the object, or the id of the reduce.
-        index: The block (row, col).
-        name: Name of the object.
-        read: Returns the object, where it is read ahead.
+def read_block(plan_href: str, raster: str, index: BlockIndex) -> bytes:
+    """Read the block (row, col) of a raster or a vector; compute it again if it is damaged.
 
     Raises:
         NotFound: it is not there, and running its chunk again did not make it: a tile failed.
         PestoError: as for `process`.
     """
-    store = load_context(plan_href).store
+    context = load_context(plan_href)
+    window = block_window(index, context.sizes[raster])
     try:
-        return store.get(name) if read is None else read()
+        return stored_blocks(context, raster, window=window).read(index)
     except Damaged:
-        _compute_again(plan_href, owner, index)
-    return store.get(name)
+        _run_chunks_of(plan_href, raster, [index])
+    return stored_blocks(context, raster, window=window).read(index)
+
+
+def blocks_in_order(
+    plan_href: str, owner: str, stored: StoredBlocks
+) -> Iterator[Blocks | BlockIndex]:
+    """Read the blocks of a raster or a vector, row-major; compute damaged ones again.
+
+    Args:
+        plan_href: Href of the plan.
+        owner: The raster or vector.
+        stored: Its stored blocks.
+
+    Yields:
+        Stored blocks; and the index (row, col) of each block that was missing in `stored`.
+
+    Raises:
+        NotFound: running the chunk of a damaged block again did not make it: a tile failed.
+        PestoError: as for `process`.
+    """
+    at, repaired = 0, -1
+    for number in [*stored.missing.tolist(), len(stored.places)]:
+        while at < number:
+            try:
+                for blocks in stored.in_order(at, number):
+                    yield blocks
+                    at += len(blocks.sizes)
+            except Damaged:
+                if repaired == at:  # again, at the same place
+                    raise
+                repaired = at
+                stored = _repaired(plan_href, owner, stored)
+        if number < len(stored.places):
+            yield divmod(number, stored.columns)  # of the whole grid
+        at = number + 1
+
+
+def _repaired(plan_href: str, owner: str, before: StoredBlocks) -> StoredBlocks:
+    """Compute the blocks again that were stored before and are not any more."""
+    context = load_context(plan_href)
+    now = stored_blocks(context, owner)
+    lost = np.setdiff1d(now.missing, before.missing)
+    _run_chunks_of(plan_href, owner, now.indices(lost))
+    return stored_blocks(context, owner)
 
 
 def repaired_manifests(plan_href: str) -> list[dict[str, JsonValue]]:
@@ -111,23 +151,19 @@ def complete(plan_href: str, owner: str, holes: Sequence[Hole]) -> bool:
     context = load_context(plan_href)
     grid = grid_of(context, owner)
     scale, size = context.grid_type(grid).scale, context.sizes[grid]
+    missing: Iterable[BlockIndex]
+    if owner in context.stages:
+        there = blocks_with_partials(context, owner)
+        missing = (index for index in blocks_of(size) if index not in there)
+    else:
+        missing = missing_blocks(context, owner)
     failed = {
         index for hole in holes for index in blocks_touching(scaled_window(hole.window, scale))
     }
-    there = (
-        blocks_with_partials(context, owner)
-        if owner in context.stages
-        else stored_blocks(context, owner)
-    )
     lost = [
-        index
-        for index in blocks_of(size)
-        if index not in there and not (index in failed and _has_hole(context, owner, index))
+        index for index in missing if not (index in failed and _has_hole(context, owner, index))
     ]
-    chunks = {chunk for index in lost for chunk in _chunks_of(plan_href, owner, index)}
-    for chunk in sorted(chunks, key=lambda each: each.start):
-        _run(chunk)
-    return bool(chunks)
+    return _run_chunks_of(plan_href, owner, lost)
 
 
 def _has_hole(context: RunContext, owner: str, index: BlockIndex) -> bool:
@@ -135,21 +171,23 @@ def _has_hole(context: RunContext, owner: str, index: BlockIndex) -> bool:
     return owner in context.stages or context.store.has(holed_name(context, owner, index))
 
 
-def _compute_again(plan_href: str, owner: str, index: BlockIndex) -> None:
-    for chunk in _chunks_of(plan_href, owner, index):
-        _run(chunk)
-
-
-def _chunks_of(plan_href: str, owner: str, index: BlockIndex) -> Iterator[Chunk]:
-    """Yield the chunk that stores the objects of a block."""
+def _run_chunks_of(plan_href: str, owner: str, blocks: Collection[BlockIndex]) -> bool:
+    """Run the chunks that store the objects of some blocks (row, col); False for no block."""
+    if not blocks:
+        return False
     context = load_context(plan_href)
+    indices = np.array([*blocks])
+    scale = context.grid_type(grid_of(context, owner)).scale
     for number, phase in enumerate(context.phases):
         if owner not in phase.writes and owner not in {stage.id for stage in phase.reduces}:
             continue
-        scale = context.grid_type(grid_of(context, owner)).scale
         for start, window in enumerate(context.plan.phases[number].chunks):
-            if index in blocks_touching(scaled_window(window, scale)):
-                yield Chunk(plan=plan_href, phase=number, start=start, stop=start + 1)
+            own = scaled_window(window, scale)
+            first = (own.row_off // BLOCK, own.col_off // BLOCK)
+            last = ((own.row_stop - 1) // BLOCK, (own.col_stop - 1) // BLOCK)
+            if own.pixels and ((first <= indices) & (indices <= last)).all(axis=1).any():
+                _run(Chunk(plan=plan_href, phase=number, start=start, stop=start + 1))
+    return True
 
 
 def _run(chunk: Chunk) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pesto_runtime.contract import Scale, Window
+    from pesto_runtime.contract import Scale, TileInfo, Window
     from pesto_runtime.run.callers import Caller
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.run.inputs import Pixels, Sources
@@ -207,6 +207,7 @@ class TileRunner:
     parameters: Mapping[str, Mapping[str, object]]
     meter: CostMeter
     _callers: dict[str, Caller] = field(default_factory=dict)
+    _tiles: dict[str, TileInfo] = field(default_factory=dict)
 
     def run(self, wanted: Mapping[str, Window]) -> TileOutputs:
         """Compute windows of rasters and vectors.
@@ -296,7 +297,7 @@ class TileRunner:
                 read = self._pixels(str(reference), pixels, sources).crop(source)
                 inputs[port] = stage_array(self.context, stage, port, read, windows.read)
         write = write_window(windows, self._scale(stage))
-        tile = tile_info(self.context, stage, windows.read, write)
+        tile = self._tile_info(stage, windows.read, write)
         try:
             with self.meter.call(stage.id):
                 return caller.run(inputs, tile=tile)
@@ -346,6 +347,14 @@ class TileRunner:
             except PestoError as error:
                 raise StageFailed(stage.id, error) from error
         return found
+
+    def _tile_info(self, stage: BoundStage, read: Window, write: Window) -> TileInfo:
+        # Its facts of the scene are validated once: that takes as long as a small tile.
+        first = self._tiles.get(stage.id)
+        if first is None:
+            first = self._tiles[stage.id] = tile_info(self.context, stage, read, write)
+        places = {"read": read, "write": write, "tags": dict(first.tags)}
+        return first.model_copy(update=places)
 
     def _caller(self, stage: BoundStage) -> Caller:
         # `planned_caller` writes the service as JSON for its key, and takes a lock: once per chunk

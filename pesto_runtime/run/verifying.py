@@ -19,10 +19,10 @@ from pesto_runtime.errors import ContractBroken
 from pesto_runtime.pipeline import RasterType, phase_chain
 from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.gdal import raster_settings
-from pesto_runtime.run.context import block_name, load_context, stored_blocks
+from pesto_runtime.run.context import load_context, stored_blocks
 from pesto_runtime.run.inputs import Sources
 from pesto_runtime.run.records import CostMeter
-from pesto_runtime.run.repairing import read_block_object
+from pesto_runtime.run.repairing import read_block
 from pesto_runtime.run.tile import StageFailed, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import block_window, blocks_touching, scaled_window, tiles_of, whole
 
@@ -110,9 +110,9 @@ class _Phase:
             tile = Window(*tile[:2], max(1, tile.width // 2), max(1, tile.height // 2))
             windows = {name: self._window(name, tile) for name in self.names}
         if any(
-            not blocks <= self.stored[name]
+            index not in self.stored[name]
             for name in self.stored
-            if (blocks := set(blocks_touching(windows[name])))
+            for index in blocks_touching(windows[name])
         ):
             return False
         unstored = {name: each for name, each in windows.items() if name not in self.stored}
@@ -162,9 +162,7 @@ class _Phase:
         codec = BlockCodec(like.shape[0], like.dtype.name, self.context.plan.compression)
         pixels = np.empty_like(like)
         for index in blocks_touching(window):
-            data = read_block_object(
-                self.plan_href, name, index, block_name(self.context, name, index)
-            )
+            data = read_block(self.plan_href, name, index)
             block = block_window(index, size)
             part = window.intersection(block)
             rows, cols = part.relative_to(block).slices

@@ -33,6 +33,8 @@ def scaled_size(size: Size, scale: Scale) -> Size:
     >>> scaled_size((627, 603), Scale.of("1/4"))
     (156, 150)
     """
+    if scale.x == 1 == scale.y:  # the usual case; Fractions are slow
+        return size
     return (math.floor(size[0] * scale.x), math.floor(size[1] * scale.y))
 
 

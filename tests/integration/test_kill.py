@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.commands import descendants, is_alive, pesto, saved, started, waited
 from tests.support.conductor_workers import repeated, windows
+from tests.support.packs import packed_blocks
 from tests.support.rasters import noise, pixels_of, sha256_of, tree, write_scene
 from tests.support.runs import chain
 
@@ -43,10 +44,8 @@ class Job:
                 "--tile", 200, "--workers", workers, *more]  # fmt: skip
 
     def blocks(self) -> set[tuple[int, int]]:
-        """Blocks (row, col) that the run store holds whole."""
-        files = [path for path in (self.out / ".pesto" / "blocks").rglob("*") if path.is_file()]
-        named = [path for path in files if path.name.isdigit()]
-        return {(int(path.parent.name), int(path.name)) for path in named}
+        """Blocks (row, col) in the packs of the run store."""
+        return {each.index for each in packed_blocks(self.out / ".pesto")}
 
     def undisturbed(self, folder: Path) -> str:
         """sha256 of what a run that nobody disturbs gives."""
@@ -154,10 +153,10 @@ def catches_interrupts(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_a_kill_costs_at_most_the_tiles_of_one_block(tmp_path: Path) -> None:
-    """Counted by the process; row by row over three blocks, it would be nearly all of them."""
+def test_a_kill_costs_at_most_one_unfinished_block_and_two_seconds(tmp_path: Path) -> None:
+    """Counted by the process. A block takes 2.5 s; row by row over three, all would be lost."""
     scene, log = write_scene(tmp_path / "s.tif", noise(1536, 512)), tmp_path / "log"
-    pipeline = saved(tmp_path / "p.json", chain("paced", log=str(log), seconds=0.01))
+    pipeline = saved(tmp_path / "p.json", chain("paced", log=str(log), seconds=0.04))
     words = ["run", pipeline, "-i", f"scene={scene}", "-o", tmp_path / "out",
              "--tile", 64, "--workers", 1, "--max-tasks", 1]  # fmt: skip
     with started(*words) as process:
@@ -225,9 +224,8 @@ def test_a_run_killed_while_it_writes_its_product_resumes(tmp_path: Path, job: J
     expected = job.undisturbed(tmp_path / "other")
     blocker = (
         "import os, signal, sys\n"
-        "from pesto_runtime.raster import product\n"
-        "def fill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "product._fill = fill\n"
+        "def killed(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.fsync = killed\n"
         "from pesto_runtime.cli import main\n"
         "main()\n"
     )

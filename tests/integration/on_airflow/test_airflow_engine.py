@@ -105,7 +105,7 @@ def test_ctrl_c_stops_the_airflow_that_was_begun(
     scene = write_scene(tmp_path / "s.tif", pixels)
     path, out = saved(tmp_path / "p.json", chain("slow", seconds=0.4)), tmp_path / "out"
     with started(*run_words(path, scene, out, "--tile", TILE)) as process:
-        waited(lambda: any((out / ".pesto").glob("blocks/*/*/*")), timeout_s=200)
+        waited(lambda: any((out / ".pesto").glob("blocks/*/*.pack1")), timeout_s=200)
         begun = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)

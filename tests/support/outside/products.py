@@ -15,6 +15,7 @@ from pesto_runtime.hrefs import file_href
 from pesto_runtime.store import Store
 from tests.support.outside.command import PROCESSES, fixed_scenes, pesto
 from tests.support.outside.inside import PRODUCT_FORMAT
+from tests.support.packs import packed_blocks
 from tests.support.rasters import sha256_of, tree
 
 if TYPE_CHECKING:
@@ -101,10 +102,14 @@ def _run(
 
 def _left_by(out: Path) -> dict[str, JsonValue]:
     files = {name: out / name for name in sorted(tree(out)) if not name.startswith(".pesto/")}
-    objects = {name: out / ".pesto" / name for name in sorted(tree(out / ".pesto"))}
+    store = out / ".pesto"
+    objects = {_undated(n): _stored(store / n, n) for n in tree(store) if not n.endswith(".pack1")}
+    for kind in ("blocks", "features"):
+        for block in packed_blocks(store, kind):
+            objects[block.name] = hashlib.sha256(block.data).hexdigest()
     return {
         "files": {name: _frozen(path) for name, path in files.items()},
-        "objects": {_undated(name): _stored(path, name) for name, path in objects.items()},
+        "objects": dict(sorted(objects.items())),
         "rasters": {name: _decoded(path) for name, path in files.items() if path.suffix == ".tif"},
         "vectors": {
             name: _found(path) for name, path in files.items() if path.suffix == ".geojson"

@@ -15,7 +15,8 @@ from rasterio.windows import Window
 from pesto_runtime.contract import NUMERIC_DTYPES, Compression
 from pesto_runtime.errors import InvalidInput, StoreFailed
 from pesto_runtime.raster.block_codec import BlockCodec, block_table, compress_mask
-from pesto_runtime.raster.product import Layout, write_product
+from pesto_runtime.raster.product import Layout
+from tests.support.packs import write_blocks
 from tests.support.rasters import pixels_of
 
 SIDE = 512
@@ -85,7 +86,7 @@ def test_gdal_reads_products_of_every_codec(tmp_path: Path, text: str, dtype: st
     data = [codec.compress(pixels[(slice(None), *part)]) for part in parts]
     data += [compress_mask(valid[part], compression) for part in parts]
     layout = Layout(700, 600, 3, dtype, has_mask=True, compression=compression)
-    write_product(tmp_path / "p.tif", layout, data, key="k")
+    write_blocks(tmp_path / "p.tif", layout, data)
 
     assert np.array_equal(pixels_of(tmp_path / "p.tif"), pixels)
     with rasterio.open(tmp_path / "p.tif") as dataset:

@@ -14,8 +14,9 @@ from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.cog import write_cog
 from pesto_runtime.raster.image import BandFacts, Colour, Georeference, Image
 from pesto_runtime.raster.metadata import read_georeference
-from pesto_runtime.raster.product import Layout, write_product
+from pesto_runtime.raster.product import Layout
 from pesto_runtime.raster.read import RasterReader
+from tests.support.packs import write_blocks
 from tests.support.rasters import UTM, noise
 
 COEFFICIENTS = [1.0, *([0.0] * 19)]
@@ -49,7 +50,7 @@ def through_the_writer(path: Path) -> Path:
         )  # fmt: skip
     block = BlockCodec(layout.count, layout.dtype).compress(pixels)
     made = path.with_name("product.tif")
-    write_product(made, layout, [block], key="k")
+    write_blocks(made, layout, [block])
     return made
 
 
@@ -206,7 +207,7 @@ def test_no_colour_is_guessed_of_the_number_of_bands(
     pixels = noise(20, 10, bands=count, dtype=dtype, below=2)
     layout = Layout(width=20, height=10, count=count, dtype=dtype)
     made, cog, answer = (tmp_path / f"{name}.tif" for name in ("made", "cog", "answer"))
-    write_product(made, layout, [BlockCodec(count, dtype).compress(pixels)], key="k")
+    write_blocks(made, layout, [BlockCodec(count, dtype).compress(pixels)])
     write_cog(made, cog)
     answer.write_bytes(encode_image(Image(pixels), "image/tiff"))
     for path in (made, cog, answer):

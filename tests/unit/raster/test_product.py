@@ -3,26 +3,21 @@
 import functools
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.block_codec import BlockCodec
-from pesto_runtime.raster.product import (
-    Layout,
-    block_checksums,
-    discard_unfinished,
-    write_product,
-)
+from pesto_runtime.raster.block_codec import BlockCodec, compress_mask
+from pesto_runtime.raster.product import Blocks, Layout, block_checksums, write_product
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_of
+from tests.support.packs import write_blocks
 from tests.support.rasters import noise, pixels_of, sha256_of, tree
 
 SIZE = (1100, 700)  # width, height: 3 x 2 blocks, the last ones not full
@@ -47,8 +42,15 @@ def row_major(pixels: np.ndarray) -> list[bytes]:
     return list(compressed(pixels, list(blocks_of((pixels.shape[2], pixels.shape[1])))).values())
 
 
-def written(path: Path, pixels: np.ndarray, *, key: str = "k") -> str:
-    return write_product(path, layout_of(pixels), row_major(pixels), key=key).sha256
+def written(path: Path, pixels: np.ndarray) -> str:
+    return write_blocks(path, layout_of(pixels), row_major(pixels)).sha256
+
+
+def masks_of(pixels: np.ndarray) -> list[bytes]:
+    """The mask of the pixels of the first band above 9."""
+    size = (pixels.shape[2], pixels.shape[1])
+    windows = (block_window(index, size).slices for index in blocks_of(size))
+    return [compress_mask(pixels[(0, *window)] > 9) for window in windows]
 
 
 @functools.cache
@@ -78,9 +80,7 @@ def test_the_order_in_which_blocks_are_computed_leaves_no_trace(tmp_path: Path) 
     straight = list(blocks_of(SIZE))
     shuffled = [straight[number] for number in (4, 0, 5, 2, 1, 3)]
     blocks = compressed(pixels, shuffled)
-    first = write_product(
-        tmp_path / "a.tif", layout_of(pixels), (blocks[i] for i in straight), key="k"
-    )
+    first = write_blocks(tmp_path / "a.tif", layout_of(pixels), (blocks[i] for i in straight))
 
     assert first.sha256 == written(tmp_path / "b.tif", pixels)
     assert np.array_equal(pixels_of(tmp_path / "a.tif"), pixels)
@@ -144,144 +144,74 @@ def test_blocks_lie_row_major_behind_the_header_without_a_gap(tmp_path: Path, dt
     """The file is its header and its blocks, nothing else: no timestamp, no hole."""
     pixels = noise(*SIZE).astype(dtype)
     blocks = row_major(pixels)
-    write_product(tmp_path / "p.tif", layout_of(pixels), blocks, key="k")
+    write_blocks(tmp_path / "p.tif", layout_of(pixels), blocks)
     assert (tmp_path / "p.tif").read_bytes().endswith(b"".join(blocks))
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+@pytest.mark.parametrize("at_once", [1, 2, 12])
+def test_hash_size_and_checksums_are_those_of_the_file(
+    tmp_path: Path, at_once: int, *, has_mask: bool
+) -> None:
+    """Blocks one by one or many together, with those of a mask; other blocks (control) differ."""
+    pixels, path = noise(*SIZE, bands=2, below=40), tmp_path / "p.tif"
+    layout = replace(layout_of(pixels), has_mask=has_mask)
+    blocks = row_major(pixels) + (masks_of(pixels) if has_mask else [])
+    sizes = np.array([len(each) for each in blocks])
+    groups = [blocks[start : start + at_once] for start in range(0, len(blocks), at_once)]
+    together = [
+        Blocks(
+            b"".join(group),
+            np.array([len(each) for each in group]),
+            np.array([crc32(each) for each in group], np.uint32),
+        )
+        for group in groups
+    ]
+    assert [each for group in together for each in group.split()] == blocks
+    product = write_product(path, layout, together, sizes=sizes)
+    assert product.sha256 == sha256_of(path)
+    assert product.size == path.stat().st_size
+    sums = "".join(f"{crc32(each):08x}" for each in row_major(pixels))
+    assert product.crc32 == block_checksums(path) == sums
+    assert tree(tmp_path) == {"p.tif"}
+    with rasterio.open(path) as dataset:
+        assert np.array_equal(dataset.read(), pixels)
+        assert np.array_equal(dataset.dataset_mask() > 0, (pixels[0] > 9) | (not has_mask))
+    other = write_blocks(tmp_path / "q.tif", layout, [*blocks[:-2], blocks[-1], blocks[-2]])
+    assert other.sha256 != product.sha256
 
 
 class Killed(BaseException):
     """Stands for a kill: no code of ours catches it."""
 
 
-def killed_after(blocks: list[bytes], count: int) -> Iterator[bytes]:
-    yield from blocks[:count]
-    raise Killed
-
-
-@pytest.mark.parametrize("count", range(6))
-def test_a_writer_killed_after_any_block_goes_on_there(tmp_path: Path, count: int) -> None:
-    """Nothing has the final name before; after, the file is that of an undisturbed writer."""
-    pixels = noise(*SIZE)
-    blocks, layout, path = row_major(pixels), layout_of(pixels), tmp_path / "p.tif"
-    expected = written(tmp_path / "whole.tif", pixels)
-    with pytest.raises(Killed):
-        write_product(path, layout, killed_after(blocks, count), key="k")
-    assert not path.exists()
-
-    product = write_product(path, layout, blocks, key="k")
-
-    assert product.sha256 == expected == sha256_of(path)
-    assert product.appended == 6 - count
-    assert tree(tmp_path) == {"p.tif", "whole.tif"}
-
-
-@settings(
-    deadline=None, derandomize=True, max_examples=40,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
-@given(data=st.data(), count=st.integers(0, 6))
-def test_a_part_and_a_journal_cut_anywhere_are_finished_to_the_same_bytes(
-    tmp_path: Path, data: st.DataObject, count: int
-) -> None:
-    """A kill leaves any prefix of either file: what is not proven by the journal is redone."""
+@pytest.mark.parametrize("count", [0, 3])
+def test_half_a_product_never_has_the_final_name(tmp_path: Path, count: int) -> None:
+    """After a kill the next writer makes the file of an undisturbed one; nothing else is left."""
     pixels, blocks, expected = usual_product()
-    layout, path = layout_of(pixels), tmp_path / "p.tif"
-    discard_unfinished(path)
+    path, sizes = tmp_path / "p.tif", np.array([len(each) for each in blocks])
+
+    def killed() -> Iterator[Blocks]:
+        yield from map(Blocks.of, blocks[:count])
+        raise Killed
+
     with pytest.raises(Killed):
-        write_product(path, layout, killed_after(blocks, count), key="k")
-    for suffix in (".part", ".journal"):
-        file = path.with_name(path.name + suffix)
-        content = file.read_bytes()
-        cut = data.draw(st.integers(max(0, len(content) - 300), len(content)), label=suffix)
-        file.write_bytes(content[:cut])
-
-    product = write_product(path, layout, blocks, key="k")
-
-    assert product.sha256 == expected
-    assert product.appended >= 6 - count
+        write_product(path, layout_of(pixels), killed(), sizes=sizes)
+    assert tree(tmp_path) == {"p.tif.part"}
+    assert written(path, pixels) == sha256_of(path) == expected
+    assert tree(tmp_path) == {"p.tif"}
 
 
-def test_every_byte_boundary_of_the_last_journal_line_is_survived(tmp_path: Path) -> None:
-    """Exhaustive where it hurts: the line that a kill cuts short, cut at each of its bytes."""
-    pixels = noise(600, 100)
-    blocks, layout, path = row_major(pixels), layout_of(pixels), tmp_path / "p.tif"
-    expected = written(tmp_path / "whole.tif", pixels)
-    journal = path.with_name("p.tif.journal")
-    with pytest.raises(Killed):
-        write_product(path, layout, killed_after(blocks, 2), key="k")
-    part, text = path.with_name("p.tif.part").read_bytes(), journal.read_bytes()
-    last = text.rstrip(b"\n").rindex(b"\n") + 1
-    for cut in range(last, len(text) + 1):
-        path.with_name("p.tif.part").write_bytes(part)
-        journal.write_bytes(text[:cut])
-        product = write_product(path, layout, blocks, key="k")
-        assert product.sha256 == expected
-        assert product.appended == (0 if cut >= len(text) - 1 else 1)
-
-
-@pytest.mark.parametrize("count", [0, 3, 6])
-@pytest.mark.parametrize("wrong", [0, 1])
-def test_sizes_that_are_known_before_never_change_a_file(
-    tmp_path: Path, count: int, wrong: int
-) -> None:
-    """Right or wrong, after a kill too: the same bytes, and the hash and checksums are theirs."""
-    pixels, blocks, expected = usual_product()
-    sizes = [len(block) + wrong for block in blocks]
-    layout, path = layout_of(pixels), tmp_path / "p.tif"
-    with pytest.raises(Killed):
-        write_product(path, layout, killed_after(blocks, count), key="k", sizes=sizes)
-    assert (path.with_name("p.tif.part").read_bytes().find(blocks[0]) > 0) == (count > 0)
-
-    product = write_product(path, layout, blocks, key="k", sizes=sizes)
-
-    assert product.sha256 == sha256_of(path) == expected
-    assert product.size == path.stat().st_size
-    assert product.crc32 == block_checksums(path) == "".join(f"{crc32(b):08x}" for b in blocks)
-    assert product.appended == 6 - count
-
-
-def test_a_journal_of_swapped_or_lost_lines_never_swaps_blocks(tmp_path: Path) -> None:
-    """A line counts only at its own place; without the harm (control) all lines count."""
-    pixels, blocks, expected = usual_product()
-    layout, path = layout_of(pixels), tmp_path / "p.tif"
-    journal = path.with_name("p.tif.journal")
-    for order, kept in (([0, 1, 2, 3], 3), ([0, 2, 1, 3], 0), ([0, 1, 3], 1), ([0, 1, 2, 2], 2)):
-        discard_unfinished(path)
-        with pytest.raises(Killed):
-            write_product(path, layout, killed_after(blocks, 3), key="k")
-        lines = journal.read_text().splitlines(keepends=True)
-        journal.write_text("".join(lines[number] for number in order))
-        product = write_product(path, layout, blocks, key="k")
-        assert (product.sha256, product.appended) == (expected, 6 - kept)
-
-
-def test_a_damaged_part_is_redone_from_the_damage_on(tmp_path: Path) -> None:
-    """The journal's sums find a block whose bytes did not reach the disk."""
-    pixels = noise(*SIZE)
-    blocks, layout, path = row_major(pixels), layout_of(pixels), tmp_path / "p.tif"
-    with pytest.raises(Killed):
-        write_product(path, layout, killed_after(blocks, 4), key="k")
-    part = path.with_name("p.tif.part")
-    content = bytearray(part.read_bytes())
-    content[-1] ^= 1
-    part.write_bytes(content)
-
-    product = write_product(path, layout, blocks, key="k")
-
-    assert product.appended == 3
-    assert np.array_equal(pixels_of(path), pixels)
-
-
-def test_what_another_key_left_is_never_gone_on_with(tmp_path: Path) -> None:
-    """Pixels of other parameters would look right and be wrong."""
-    old, new = noise(*SIZE, seed=1), noise(*SIZE, seed=2)
-    path = tmp_path / "p.tif"
-    with pytest.raises(Killed):
-        write_product(path, layout_of(old), killed_after(row_major(old), 4), key="old")
-
-    product = write_product(path, layout_of(new), row_major(new), key="new")
-
-    assert product.appended == 6
-    assert np.array_equal(pixels_of(path), new)
+@pytest.mark.parametrize("fault", ["shorter", "fewer", "more"])
+def test_blocks_that_differ_from_their_sizes_make_no_product(tmp_path: Path, fault: str) -> None:
+    """The header is written already, to a bucket sent already."""
+    pixels, blocks, _ = usual_product()
+    sizes = np.array([len(each) for each in blocks])
+    wrong = {"shorter": [blocks[0][:-1], *blocks[1:]], "fewer": blocks[:-1],
+             "more": [*blocks, blocks[0]]}[fault]  # fmt: skip
+    with pytest.raises(StoreFailed, match="blocks"):
+        write_product(tmp_path / "p.tif", layout_of(pixels), map(Blocks.of, wrong), sizes=sizes)
+    assert not (tmp_path / "p.tif").exists()
 
 
 @pytest.mark.parametrize("count", [5, 7])
@@ -290,7 +220,7 @@ def test_too_few_or_too_many_blocks_make_no_product(tmp_path: Path, count: int) 
     pixels = noise(*SIZE)
     blocks = [*row_major(pixels), b"one more"][:count]
     with pytest.raises(StoreFailed, match="blocks"):
-        write_product(tmp_path / "p.tif", layout_of(pixels), blocks, key="k")
+        write_blocks(tmp_path / "p.tif", layout_of(pixels), blocks)
     assert not (tmp_path / "p.tif").exists()
 
 

@@ -1,5 +1,6 @@
 """The block table: the only two arrays of a TIFF that are known here."""
 
+import numpy as np
 import pytest
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
@@ -39,8 +40,8 @@ def test_any_other_tiff_is_refused(options: dict[str, object], told: str) -> Non
 def test_places_that_do_not_fit_are_refused() -> None:
     """One too few, or beyond 4 GB in a classic TIFF."""
     array = TagArray(position=0, count=2, code="I")
-    assert array.pack([1, 2]) == b"\1\0\0\0\2\0\0\0"
+    assert array.pack(np.array([1, 2])) == b"\1\0\0\0\2\0\0\0"
     with pytest.raises(StoreFailed, match="1 blocks for a file of 2"):
-        array.pack([1])
+        array.pack(np.array([1]))
     with pytest.raises(StoreFailed, match="beyond"):
-        array.pack([1, 1 << 33])
+        array.pack(np.array([1, 1 << 33]))

@@ -1,5 +1,7 @@
 """Verbs may be called twice: the second call writes the same bytes, or nothing at all."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import Workspace
+from tests.support.packs import drop_blocks, packed_blocks
 from tests.support.rasters import noise, sha256_of, tree, write_scene
 from tests.support.runs import chain, pipeline, run_local, stage
 
@@ -49,11 +52,10 @@ def chunk(plan_href: str, start: int, stop: int) -> Chunk:
 
 
 def blocks(folder: Path) -> dict[str, str]:
-    return {
-        name: sha256_of(folder / name)
-        for name in tree(folder)
-        if name.startswith(("blocks", "partials"))
-    }
+    """Name of each block, and of each object with partials -> sha256."""
+    found = {n: sha256_of(folder / n) for n in tree(folder) if n.startswith("partials")}
+    sums = {each.name: hashlib.sha256(each.data).hexdigest() for each in packed_blocks(folder)}
+    return found | sums
 
 
 def test_a_chunk_processed_twice_computes_nothing_the_second_time(
@@ -74,8 +76,8 @@ def test_chunks_may_come_in_any_grouping_and_order(tmp_path: Path, plan_href: st
     for number in reversed(range(6)):
         process(chunk(plan_href, number, number + 1))
     one_by_one = blocks(tmp_path / "store")
-    for name in one_by_one:
-        (tmp_path / "store" / name).unlink()
+    for folder in ("blocks", "partials"):
+        shutil.rmtree(tmp_path / "store" / folder)
     process(chunk(plan_href, 0, 6))
     assert blocks(tmp_path / "store") == one_by_one
 
@@ -124,7 +126,7 @@ def test_blocks_that_vanish_are_never_published_as_nodata(tmp_path: Path, *, los
     (tmp_path / ".pesto").mkdir()
     expected = run_local(document, tmp_path / "control", {"scene": tmp_path / "s.tif"}).sha256()
     if lost:
-        next(path for path in (tmp_path / "store" / "blocks").rglob("0") if path.is_file()).unlink()
+        drop_blocks(tmp_path / "store", [(0, 0)])
     result = publish(href, Workspace(tmp_path), record)
     assert result["status"] == "COMPLETE"
     assert sha256_of(tmp_path / "image.tif") == expected

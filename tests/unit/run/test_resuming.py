@@ -9,6 +9,7 @@ import pytest
 import rasterio
 
 from pesto_runtime.errors import RunFailed
+from tests.support.packs import drop_blocks, packed_blocks
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, sha256_of, tree, write_scene
 from tests.support.runs import PROCESSES, Done, Settings, chain, run_local
@@ -33,11 +34,6 @@ def calls(log: Path) -> int:
     return len(log.read_text().splitlines())
 
 
-def block_files(folder: Path) -> dict[tuple[int, int], Path]:
-    files = [path for path in (folder / ".pesto" / "blocks").rglob("*") if path.is_file()]
-    return {(int(path.parent.name), int(path.name)): path for path in files}
-
-
 @pytest.mark.parametrize("lost", [[], [(0, 1)], [(0, 0), (1, 2)], list(COUNTS)])
 def test_only_tiles_that_touch_a_missing_block_are_computed(
     tmp_path: Path, scene: Path, log: Path, lost: list[tuple[int, int]]
@@ -48,8 +44,7 @@ def test_only_tiles_that_touch_a_missing_block_are_computed(
     expected, before = first.sha256(), calls(log)
     assert before == sum(COUNTS.values())
     (first.folder / "result.json").unlink()
-    for index in lost:
-        block_files(first.folder)[index].unlink()
+    drop_blocks(first.folder / ".pesto", lost)
 
     done = run_local(document, tmp_path / "out", {"scene": scene}, keep=True)
 
@@ -159,7 +154,7 @@ def test_the_store_is_gone_when_complete_unless_kept(tmp_path: Path, scene: Path
     gone = run_local(chain("grow"), tmp_path / "gone", {"scene": scene})
     assert tree(gone.folder) == {"image.tif", "report.html", "result.json"}
     assert not (gone.folder / ".pesto").exists()
-    assert len(block_files(kept.folder)) == 6
+    assert len(list(packed_blocks(kept.folder / ".pesto"))) == 6
 
 
 def test_a_store_elsewhere_holds_the_run(tmp_path: Path, scene: Path, log: Path) -> None:
@@ -245,9 +240,7 @@ def test_a_product_is_the_same_bytes_however_it_was_interrupted(
 ) -> None:
     """Half of the blocks from one run, half from another with other tiles and workers."""
     whole = run_local(chain("grow", "grow"), tmp_path / "whole", {"scene": scene}, keep=True)
-    for index, path in block_files(whole.folder).items():
-        if sum(index) % 2:
-            path.unlink()
+    drop_blocks(whole.folder / ".pesto", [index for index in COUNTS if sum(index) % 2])
     (whole.folder / "result.json").unlink()
     before = sha256_of(whole.folder / "image.tif")
     done = run_local(

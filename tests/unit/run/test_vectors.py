@@ -15,6 +15,7 @@ from scipy import ndimage
 from pesto_runtime.errors import ContractBroken, InvalidPipeline
 from pesto_runtime.run.single_call import call_once
 from tests.support.detections import BROKEN_VALUE
+from tests.support.packs import drop_blocks
 from tests.support.rasters import UTM, sha256_of, tree, write_scene
 from tests.support.runs import Done, run_local, stage
 from tests.support.runs import pipeline as of_processes
@@ -237,8 +238,7 @@ def test_only_tiles_that_touch_a_missing_block_are_computed(tmp_path: Path, scen
     first = run_local(detected("boxes"), tmp_path / "out", {"scene": scene}, keep=True)
     expected = sha256_of(first.folder / "boxes.geojson")
     (first.folder / "result.json").unlink()
-    (block,) = (first.folder / ".pesto" / "features").glob("*/1/0")
-    block.unlink()
+    drop_blocks(first.folder / ".pesto", [(1, 0)], "features")
     done = run_local(detected("boxes"), tmp_path / "out", {"scene": scene}, keep=True)
     assert done.tiles[0] == 3  # of 200 pixels, in 512 x 28
     assert sha256_of(done.folder / "boxes.geojson") == expected
