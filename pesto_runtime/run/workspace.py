@@ -37,6 +37,8 @@ _LOCK = "lock"
 _STORES = ("file:///", *(f"{each}://" for each in WRITABLE), "memory:///")
 _POLL_S = 0.1
 _REMOTE_POLL_S = 1.0
+_UNOWNED_S = 60.0
+"""How long a lock may exist without an owner: at the start of a run, and while one cleans up."""
 
 
 def run_store(folder: AnyPath, store: str | None = None) -> str:
@@ -266,7 +268,7 @@ def _locked(
     workspace: Workspace, run: str, patience_s: float, on_wait: Callable[[str], None]
 ) -> int:
     """Open and lock the lock file, and return its descriptor."""
-    deadline, is_waiting = time.monotonic() + patience_s, False
+    begun, is_waiting = time.monotonic(), False
     while True:
         handle = _opened(workspace)
         with suppress(BlockingIOError, FileNotFoundError):
@@ -281,7 +283,7 @@ def _locked(
             if not is_waiting:
                 on_wait(f"{_at_work(owner)}: waiting")
             is_waiting = True
-        elif time.monotonic() >= deadline:
+        elif time.monotonic() - begun >= (patience_s if owner else max(patience_s, _UNOWNED_S)):
             raise in_use(workspace.folder)
         time.sleep(_POLL_S)
 

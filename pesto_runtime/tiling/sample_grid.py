@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 2048
 """Samples along the longest side."""
 
+ALL_SAMPLES = 1024
+"""Pixels along the longest side of a raster of which every pixel is a sample."""
+
+LEAST_STEP = 6
+"""Pixels per sample of a larger raster, until it has `ALL_SAMPLES`: drawing a sample costs several
+times what computing a pixel does, and a report is to cost a twentieth of its run."""
+
 MOST_SAMPLE_BYTES = 8 << 20
 """Bytes of the samples of one raster, all bands."""
 
@@ -43,7 +50,8 @@ class SampleGrid:
             size: Width and height of the raster.
             pixel_bytes: Bytes of a pixel, all bands.
         """
-        grid = cls(size, max(1, -(-max(size) // MOST_SAMPLES)))
+        most = min(MOST_SAMPLES, max(ALL_SAMPLES, max(size) // LEAST_STEP))
+        grid = cls(size, max(1, -(-max(size) // most)))
         while grid.step < max(size) and grid.width * grid.height * pixel_bytes > MOST_SAMPLE_BYTES:
             grid = cls(size, grid.step + 1)
         return grid

@@ -1,4 +1,4 @@
-"""What integration tests stand on: PESTO 1.7.2 itself, installed once beside the project."""
+"""What integration tests stand on: a bucket, and PESTO 1.7.2, installed beside the project."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 import tests.support.airflow_home  # noqa: F401  # before any test imports Airflow
+from tests.support.buckets import moto_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[1] / "data"
 REQUIREMENTS = ("processing-factory==1.7.2", "setuptools<80", "six")
+
+
+@pytest.fixture(scope="session")
+def bucket_port() -> Iterator[int]:
+    """Port of an S3 with an empty bucket."""
+    with moto_server() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

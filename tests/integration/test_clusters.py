@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pesto_runtime.errors import InvalidInput, RunFailed
+from tests.support.buckets import variables
 from tests.support.clusters import (
     dask_cluster,
     dask_workers,
@@ -24,6 +25,8 @@ from tests.support.clusters import (
 )
 from tests.support.commands import is_alive, saved, served, started, waited
 from tests.support.conductor_workers import repeated, windows
+from tests.support.engine_buckets import require_bytes_of_the_disk
+from tests.support.file_server import use
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, tree, write_scene
 from tests.support.runs import PROCESSES, chain, pipeline, run_local, stage
@@ -58,10 +61,14 @@ class Running:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bucket_port: int
 ) -> Iterator[Running]:
-    """A cluster that all tests share: two workers of Dask, or a Spark of two threads."""
+    """A cluster that all tests share: two workers of Dask, or a Spark of two threads.
+
+    Its workers know the bucket.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        use(variables(bucket_port), patch)
         if request.param == "dask":
             with dask_cluster(tmp_path_factory.mktemp("dask")) as (address, pid):
                 patch.setenv("PESTO_DASK_ADDRESS", address)
@@ -110,6 +117,12 @@ def test_a_cluster_writes_the_bytes_of_the_local_engine(
     assert isinstance(engine, dict)
     assert (engine["name"], engine["workers"]) == (cluster.engine, 2)
     assert tree(done.folder) == tree(local.folder)
+
+
+@pytest.mark.usefixtures("bucket_port")
+def test_a_run_in_a_bucket_gives_the_bytes_of_the_disk(tmp_path: Path, cluster: Running) -> None:
+    """Workers share no folder with each other, and none with the command."""
+    require_bytes_of_the_disk(tmp_path, cluster.engine)
 
 
 def test_a_hole_is_that_of_the_local_engine(tmp_path: Path, cluster: Running, scene: Path) -> None:

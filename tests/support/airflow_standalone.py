@@ -135,13 +135,18 @@ class Airflow:
 
 
 @contextmanager
-def shared_airflow(folder: Path) -> Iterator[Airflow]:
-    """Start one in a folder laid out as the repository: `dags/` copied, what it names linked."""
+def shared_airflow(folder: Path, env: Mapping[str, str]) -> Iterator[Airflow]:
+    """Start one in a folder laid out as the repository: `dags/` copied, what it names linked.
+
+    Args:
+        folder: Where it lives.
+        env: Additional environment variables of its processes.
+    """
     dags = folder / "dags"
     shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("workflows", "examples"):
         (folder / name).symlink_to(ROOT / name)
-    with running_standalone(folder / "home", dags) as standalone:
+    with running_standalone(folder / "home", dags, env=env) as standalone:
         airflow = Airflow(standalone, dags)
         with closing(airflow.api):
             yield airflow

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distributed import Client
+
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 from tests.support.commands import descendants, waited
@@ -50,8 +52,10 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, int]]:
     ):
         try:
             waited(file.exists, timeout_s=60)
-            waited(lambda: len(dask_workers(second.pid)) == 2, timeout_s=60)
-            yield json.loads(file.read_text())["address"], second.pid
+            address = json.loads(file.read_text())["address"]
+            with Client(address, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=60)  # a process is one only when it is known
+            yield address, second.pid
         finally:
             for process in (second, first):
                 process.terminate()

@@ -42,7 +42,12 @@ class Command(Protocol):
 def pesto(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [*PESTO, *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False, timeout=90
+        [*PESTO, *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
 
 

@@ -133,16 +133,25 @@ class Desk:
         """A failed workflow after a retry of it; again where the server failed it by itself.
 
         Conductor 3.32 may evaluate a JOIN with the tasks of before the retry, and then fails the
-        workflow although no task has failed since; an operator then retries the workflow.
+        workflow although no task has failed since; an operator then retries the workflow. It says
+        that a workflow has failed before it cancels the other tasks, so that a retry at once loses
+        its new tasks: they are cancelled too, and the workflow is TERMINATED.
         """
+        waited(lambda: not _open_tasks(self.workflow(identity)), timeout_s=30)
         failures = _failed_tasks(self.workflow(identity))
         with self.conductor() as conductor:
             conductor.retry(identity)
         workflow = self.ended(identity, timeout_s)
-        is_ours = workflow["status"] == "COMPLETED" or _failed_tasks(workflow) != failures
-        if is_ours or times == 1:
+        is_ours = workflow["status"] == "FAILED" and _failed_tasks(workflow) != failures
+        if is_ours or workflow["status"] == "COMPLETED" or times == 1:
             return workflow
         return self.retried(identity, timeout_s, times=times - 1)
+
+
+def _open_tasks(workflow: Document) -> list[str]:
+    """Names of the tasks that wait or are at work."""
+    is_open = ("SCHEDULED", "IN_PROGRESS")
+    return [str(e["referenceTaskName"]) for e in tasks_of(workflow) if e["status"] in is_open]
 
 
 def _failed_tasks(workflow: Document) -> set[str]:

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="package")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """A real Airflow over the DAG files of the repository; 20 s to start, one for all tests."""
-    from tests.support.airflow_standalone import shared_airflow
+def airflow(tmp_path_factory: pytest.TempPathFactory, bucket_port: int) -> Iterator[Airflow]:
+    """A real Airflow over the DAG files of the repository; 20 s to start, one for all tests.
 
-    with shared_airflow(tmp_path_factory.mktemp("airflow")) as running:
+    Its tasks know the bucket.
+    """
+    from tests.support.airflow_standalone import shared_airflow
+    from tests.support.buckets import variables
+
+    with shared_airflow(tmp_path_factory.mktemp("airflow"), variables(bucket_port)) as running:
         yield running

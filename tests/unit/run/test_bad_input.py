@@ -16,6 +16,7 @@ from pesto_runtime.errors import (
     StoreFailed,
     StoreRefused,
 )
+from pesto_runtime.run import workspace
 from pesto_runtime.run.workspace import locked_workspace
 from tests.support.rasters import UTM, noise, pixels_of, tree, write_scene
 from tests.support.runs import CLOUD_COVER, ROOT, SCENE, chain, pipeline, run_local, stage
@@ -158,8 +159,11 @@ def test_a_full_disk_fails_by_name_and_leaves_no_product(
     assert done.sha256() == control.sha256()
 
 
-def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
+def test_a_second_run_in_one_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the first one holds it, and not after."""
+    monkeypatch.setattr(workspace, "_UNOWNED_S", 0.3)
     scene = write_scene(tmp_path / "s.tif", noise(30, 20))
     with (
         locked_workspace(tmp_path / "out", run="other"),

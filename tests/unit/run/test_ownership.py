@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import time
+from contextlib import ExitStack
+from threading import Timer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import FolderInUse, StoreFailed, StoreRefused
 from pesto_runtime.pipeline import Sizing
+from pesto_runtime.run import workspace
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
@@ -66,6 +69,29 @@ def age(folder: Path, seconds: float) -> None:
     """Let the owner have been silent for a while."""
     path = folder / ".pesto" / "owner.json"
     os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_run_that_comes_or_goes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the lock without being the owner: before its claim, and while it cleans up."""
+    folder = tmp_path / "out"
+
+    def entered() -> bool:
+        with ExitStack() as other:
+            other.enter_context(locked_workspace(folder, run="other"))
+            leaves = Timer(0.5, other.close)
+            leaves.start()
+            try:
+                with locked_workspace(folder, run="mine"):
+                    return True
+            finally:
+                leaves.join()
+
+    assert entered()
+    monkeypatch.setattr(workspace, "_UNOWNED_S", 0)  # the control
+    with pytest.raises(FolderInUse, match="another run"):
+        entered()
 
 
 def test_a_run_that_works_elsewhere_is_named_and_not_disturbed(tmp_path: Path, scene: Path) -> None:

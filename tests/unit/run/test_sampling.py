@@ -155,8 +155,8 @@ def test_worker_processes_store_samples(
     )
     samples = reports[-1].images[1].samples
     assert samples is not None
-    assert samples.grid.step == 2
-    assert np.array_equal(samples.pixels, by_hand(done.pixels(), 2))
+    assert samples.grid.step == 3
+    assert np.array_equal(samples.pixels, by_hand(done.pixels(), 3))
 
 
 def test_without_a_report_nothing_is_collected(

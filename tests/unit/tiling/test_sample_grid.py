@@ -38,20 +38,24 @@ def test_samples_of_a_window_are_those_of_the_whole(
 @pytest.mark.parametrize(
     ("size", "pixel_bytes", "step"),
     [
-        ((2048, 5), 8, 1),
-        ((2049, 5), 8, 2),
+        ((1024, 5), 8, 1),
+        ((1025, 5), 8, 2),
+        ((6144, 5), 8, 6),
+        ((9000, 5), 8, 6),  # 1500 samples, a sixth
+        ((12_288, 5), 8, 6),
+        ((12_289, 5), 8, 7),
         ((10_980, 10_980), 8, 11),
         ((10_980, 10_980), 1, 6),
         ((1, 1), 1_000, 1),
-        ((2048, 2048), 2, 1),
-        ((2048, 2048), 3, 2),
+        ((1024, 1024), 8, 1),
+        ((1024, 1024), 9, 2),
         ((1, 300_000), 2, 147),
     ],
 )
 def test_the_finest_grid_within_the_limits(
     size: tuple[int, int], pixel_bytes: int, step: int
 ) -> None:
-    """The step is the least with at most 2048 samples a side and 8 MiB."""
+    """The step is the least with 8 MiB, 2048 samples a side, and a sixth of more than 1024."""
     grid = SampleGrid.of(size, pixel_bytes=pixel_bytes)
     assert grid.step == step
     assert max(grid.width, grid.height) <= MOST_SAMPLES
