@@ -36,6 +36,7 @@ Executor: TypeAlias = Literal["threads", "processes"]
 # Measured with Python 3.11, numpy 2.4 and rasterio 1.4 on Linux.
 _LATE_LIBRARIES = 20 << 20  # library pages that a run touches and a plan does not
 _PARENT_ONLY = 6 << 20  # of the command line, which a worker process does not load
+_FRAGMENTS = 1.25  # memory of freed arrays that the allocator keeps, times what is in use
 _PICTURE_BYTES = 12  # per sample: colours, their palette and the compressed picture
 _START_S = {"threads": 0.2, "processes": 1.2}  # with the imports of a worker process
 _TILE_S = 0.002  # bookkeeping of a tile
@@ -106,9 +107,10 @@ class _Tiles:
         at_once = min(workers, self.estimate.tiles)
         cached = self._decoded_bytes()
         if executor == "threads":
-            return GDAL_CACHE_BYTES + min(CACHE_BYTES, cached) + at_once * self._tile_bytes()
-        own = base - _PARENT_ONLY + GDAL_CACHE_BYTES + min(PROCESS_CACHE_BYTES, cached)
-        return at_once * (own + self._tile_bytes())
+            caches = GDAL_CACHE_BYTES + min(CACHE_BYTES, cached)
+            return _FRAGMENTS * (caches + at_once * self._tile_bytes())
+        caches = GDAL_CACHE_BYTES + min(PROCESS_CACHE_BYTES, cached)
+        return at_once * (base - _PARENT_ONLY + _FRAGMENTS * (caches + self._tile_bytes()))
 
     @property
     def cpu_seconds(self) -> float:
