@@ -17,24 +17,24 @@ from pesto_runtime.contract import Window
 from pesto_runtime.pipeline import RasterType, phase_chain
 from pesto_runtime.raster.block_cache import CACHE_BYTES
 from pesto_runtime.raster.gdal import GDAL_CACHE_BYTES
+from pesto_runtime.run.calibration import pixel_cost
 from pesto_runtime.run.chunk import needed_bands
 from pesto_runtime.run.chunk_process import PROCESS_CACHE_BYTES
 from pesto_runtime.run.context import context_of
-from pesto_runtime.run.measuring import pixel_cost
 from pesto_runtime.run.sampling import sampled_rasters
-from pesto_runtime.tiling import scaled_window
+from pesto_runtime.tiling import scaled_window, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pesto_runtime.run.calibration import PixelCost
     from pesto_runtime.run.context import RunContext
-    from pesto_runtime.run.measuring import PixelCost
     from pesto_runtime.run.planning import PhaseEstimate, Planned
 
 Executor: TypeAlias = Literal["threads", "processes"]
 
 # Measured with Python 3.11, numpy 2.4 and rasterio 1.4 on Linux.
-_LATE_LIBRARIES = 20 << 20  # library pages that a run touches and a plan does not
+_LATE_LIBRARIES = 28 << 20  # library pages that a run touches and a plan does not
 _PARENT_ONLY = 6 << 20  # of the command line, which a worker process does not load
 _FRAGMENTS = 1.25  # memory of freed arrays that the allocator keeps, times what is in use
 _PICTURE_BYTES = 12  # per sample: colours, their palette and the compressed picture
@@ -146,10 +146,12 @@ class _Tiles:
     def _windows(self) -> Mapping[str, Window]:
         stages, phase = self.context.phases[self.number], self.context.plan.phases[self.number]
         if phase.kind == "whole":
-            return {"": Window(0, 0, *phase.size)}
+            return {"": whole(phase.size)}
         chain = phase_chain(stages, self.context.types, self.context.plan.size)
-        sides = zip(phase.size, phase.tile, strict=True)
-        tile = Window(*(max(0, size - side) // 2 for size, side in sides), *phase.tile)
+        (width, height), tile_size = phase.size, phase.tile
+        tile = Window(
+            (width - tile_size[0]) // 2, (height - tile_size[1]) // 2, *tile_size
+        ).intersection(whole(phase.size))
         reads = {str(each) for stage in stages.reduces for each in stage.rasters.values()}
         wanted = {
             name: scaled_window(tile, self.context.grid_type(name).scale)
@@ -161,6 +163,8 @@ class _Tiles:
     def _decoded_bytes(self) -> int:
         """Return the bytes of the sources that tiles share: 0 if no tile has a margin."""
         stages = self.context.phases[self.number]
+        if stages.kind != "map":
+            return 0
         bands = needed_bands(self.context, stages)
         windows = self._windows()
         tile = self.context.plan.phases[self.number].tile

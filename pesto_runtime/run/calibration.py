@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.pipeline import BoundStage
     from pesto_runtime.run.context import RunContext
+    from pesto_runtime.tiling import Size
 
 _SIDES = (64, 128, 256, 512)  # pixels; the first call loads what the code imports late
 _MOST_S = 0.06  # a call that takes longer is the last one
@@ -108,11 +109,11 @@ class _Phase:
         """Measure windows of growing size; the last one counts."""
         tile, size = self._context.plan.phases[0].tile, self._context.plan.size
         decode_s = self._decode_s(_middle(size, (BLOCK, BLOCK)))
-        for side in _SIDES:
-            window = _middle(size, (min(side, tile[0]), min(side, tile[1])))
-            found, seconds = self._measured(window, decode_s)
-            if seconds > _MOST_S or side >= max(tile):
+        found, seconds = self._measured(_middle(size, _within(tile, _SIDES[0])), decode_s)
+        for side in _SIDES[1:]:
+            if seconds > _MOST_S or found.side >= max(tile):
                 break
+            found, seconds = self._measured(_middle(size, _within(tile, side)), decode_s)
         return found
 
     def _decode_s(self, window: Window) -> float:
@@ -187,10 +188,12 @@ class _Phase:
         return len(codec.compress(block)) * array.size // block.size
 
 
-def _middle(size: tuple[int, int], tile: tuple[int, int]) -> Window:
+def _within(tile: Size, side: int) -> Size:
+    return (min(side, tile[0]), min(side, tile[1]))
+
+
+def _middle(size: Size, tile: Size) -> Window:
     """Return a window of this size in the middle, from the corner of a block if it fits."""
-    offsets = [
-        max(0, min((whole // 2) // BLOCK * BLOCK, whole - side))
-        for whole, side in zip(size, tile, strict=True)
-    ]
-    return Window(*offsets, *(min(a, b) for a, b in zip(size, tile, strict=True)))
+    width, height = min(size[0], tile[0]), min(size[1], tile[1])
+    col_off, row_off = (side // 2 // BLOCK * BLOCK for side in size)
+    return Window(min(col_off, size[0] - width), min(row_off, size[1] - height), width, height)
