@@ -1,4 +1,9 @@
-"""An environment of its own for EOScale, whose dependencies would change those of the project."""
+"""An environment of its own for EOScale, whose dependencies would change those of the project.
+
+Two peers do not take part, because on 2026-11-28 neither the package index nor Debian 12 has them:
+`gdal raster pipeline` needs GDAL 3.11 (Debian has 3.6, rasterio's wheels have no programs, `gdal`
+is sources only); pyotb needs the Python bindings of an Orfeo ToolBox, and Debian's has none.
+"""
 
 from __future__ import annotations
 

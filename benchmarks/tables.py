@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import rasterio
 
 from benchmarks.arena import WORKERS, core_count
+from benchmarks.goals import Goal, at_least, at_most, missed
 from benchmarks.jobs import JOBS
 from benchmarks.peers import VERSION
 
@@ -25,7 +26,9 @@ _HEAD = (
     "seconds min / median / max",
     "with start-up",
     "CPU s",
+    "Mpx per core-second",
     "x limit",
+    "x by hand",
     "EOScale's best / this",
     "peak MB",
     "others",
@@ -33,6 +36,11 @@ _HEAD = (
 )
 _LIMIT, _HAND, _PEER, _OURS = "limit", "hand-written threads", "EOScale", "pesto"
 _THREADED = "GDAL threads"
+_DASK = "Dask"
+_BY_HAND = {"A": 1.10, "B": 1.10, "C": 1.2, "D": 1.10, "E": 1.2}
+_LEAST_RATE, _RATED = 25.0, "ABD"
+_MOST_BYTES, _MOST_OF_THREADS, _LONG_S = 300e6, 1.25, 10.0
+_PROCESS_CAUSE = "each worker process imports the libraries again: 2 CPU seconds"
 
 
 def markdown(results: Results) -> str:
@@ -40,9 +48,13 @@ def markdown(results: Results) -> str:
     parts = [
         "# Benchmarks",
         "Written by `python -m benchmarks` (`make bench`). Compare ratios, not seconds.",
+        missed([*_goals(results)]),
         _machine(),
         _conditions(results),
-        *(_section(letter, standings) for letter, standings in results.standings.items()),
+        *(
+            _section(letter, standings, results.size)
+            for letter, standings in results.standings.items()
+        ),
         "## Reading",
         "\n".join(f"- {line}" for line in _reading(results)),
     ]
@@ -72,6 +84,8 @@ scenes and products compress 2:1. {WORKERS} workers, page cache warm. Contestant
 in a new process, {results.rounds} timed rounds; ratios are within a round: median (min-max).
 
 - `seconds`: of the work, for pesto until its report is written; `with start-up`: whole process.
+- `Mpx per core-second`: megapixels of the scene by CPU seconds of the whole process, start-up
+  included; no codec distorts it as it does `x limit`.
 - `limit`: reads the scene and writes the finished result with GDAL's threads, computes nothing.
 - `EOScale's best / this`: above 1 means faster than the fastest EOScale of the round.
 - `EOScale, … GDAL threads`: with GDAL_NUM_THREADS set, which EOScale does not set by itself.
@@ -82,13 +96,50 @@ in a new process, {results.rounds} timed rounds; ratios are within a round: medi
   same comparison finds {results.control} wrong pixels if job A has a margin of 11 instead of 12."""
 
 
-def _section(letter: str, standings: Mapping[str, Standing]) -> str:
-    rows = [_HEAD, ("---",) * len(_HEAD), *(_row(name, standings) for name in standings)]
+def _goals(results: Results) -> Iterator[Goal]:
+    """Yield the goals of every job, against the contestants that took part."""
+    for letter, everyone in results.standings.items():
+        standings = {name: each for name, each in everyone.items() if each.identical}
+        ours = [name for name in standings if name.startswith(_OURS)]
+        if not ours:
+            yield Goal(f"{letter}: right pixels", "identical", "no", is_reached=False)
+            continue
+        best = _fastest(standings, _OURS)
+        seconds = _seconds(standings[best])
+        for peer, limit in ((_HAND, _BY_HAND[letter]), (_DASK, 1.0), (_THREADED, 1.0)):
+            for name in [name for name in standings if peer in name and name not in ours]:
+                ratio = median(_pairs(seconds, _seconds(standings[name])))
+                yield at_most(f"{letter}: seconds / those of {name}", ratio, limit)
+        if letter in _RATED:
+            yield at_least(f"{letter}: Mpx per core-second", _rate(standings[best], results.size),
+                           _LEAST_RATE, digits=1)  # fmt: skip
+        yield from _own_goals(letter, {name: standings[name] for name in ours})
+
+
+def _own_goals(letter: str, ours: Mapping[str, Standing]) -> Iterator[Goal]:
+    for name, standing in ours.items():
+        if standing.peak_bytes is not None:
+            yield at_most(f"{letter}: peak MB of {name}", standing.peak_bytes / 1e6,
+                          _MOST_BYTES / 1e6, digits=0)  # fmt: skip
+    by_kind = {name.rpartition(" ")[2]: _seconds(each) for name, each in ours.items()}
+    threads, processes = by_kind.get("threads", []), by_kind.get("processes", [])
+    if threads and processes and median(threads) >= _LONG_S:
+        ratio = median(_pairs(processes, threads))
+        yield at_most(f"{letter}: processes / threads", ratio, _MOST_OF_THREADS,
+                      cause=_PROCESS_CAUSE)  # fmt: skip
+
+
+def _rate(standing: Standing, size: int) -> float:
+    return size * size / 1e6 / median(run.cpu_seconds for run in standing.runs)
+
+
+def _section(letter: str, standings: Mapping[str, Standing], size: int) -> str:
+    rows = [_HEAD, ("---",) * len(_HEAD), *(_row(name, standings, size) for name in standings)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return f"## {letter}: {JOBS[letter].title}\n\n{table}"
 
 
-def _row(name: str, standings: Mapping[str, Standing]) -> tuple[str, ...]:
+def _row(name: str, standings: Mapping[str, Standing], size: int) -> tuple[str, ...]:
     standing = standings[name]
     if not standing.identical:
         return (name, *("not reported",) * (len(_HEAD) - 2), "NO")
@@ -101,7 +152,9 @@ def _row(name: str, standings: Mapping[str, Standing]) -> tuple[str, ...]:
         f"{min(seconds):.2f} / {median(seconds):.2f} / {max(seconds):.2f}",
         "-" if is_limit else f"{whole:.2f}",
         f"{median(run.cpu_seconds for run in standing.runs):.1f}",
+        f"{_rate(standing, size):.1f}",
         _ratio(seconds, _seconds(standings[_LIMIT])),
+        "-" if is_limit or _HAND not in standings else _ratio(seconds, _seconds(standings[_HAND])),
         "-" if is_limit else _ratio(_peers_best(standings), seconds),
         "-" if is_limit or peak is None else f"{peak / 1e6:.0f}",
         f"{max(run.others for run in standing.runs):.0%}",

@@ -54,7 +54,7 @@ class Round:
         tiles: How many.
         seconds: Contestant -> wall time of the run, from its trigger to its end.
         tasks: Contestant -> mapped tasks.
-        identical: Whether all products are the same bytes.
+        identical: Whether all products are the same bytes, and every tile was computed.
     """
 
     tiles: int
@@ -114,7 +114,11 @@ def hold(airflow: Standalone, work: Work, folder: Path) -> Round:
     places = ["local", *(dag_id_of(name, work) for name in (CHUNKS, PER_TILE))]
     products = [folder / place / "image.tif" for place in places]
     sums = {hashlib.sha256(path.read_bytes()).hexdigest() for path in products}
-    return Round(work.tiles, seconds, tasks, len(sums) == 1)
+    computed = {
+        json.loads((folder / place / "result.json").read_text())["tiles"]["computed"]
+        for place in places
+    }
+    return Round(work.tiles, seconds, tasks, len(sums) == 1 and computed == {work.tiles})
 
 
 def _local(work: Work, folder: Path) -> float:

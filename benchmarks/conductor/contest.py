@@ -69,12 +69,27 @@ def run(conductor: Conductor, made: Document, inputs: Document, *, task_type: st
     return Ran(seconds, (ended - scheduled) / 1000, size, len(chosen))
 
 
-def chunks(conductor: Conductor, work: Work, folder: Path, **inputs: JsonValue) -> Ran:
-    """Run the pipeline; a second run of the same folder has nothing to compute."""
+def chunks(
+    conductor: Conductor,
+    work: Work,
+    folder: Path,
+    *,
+    is_resume: bool = False,
+    **inputs: JsonValue,
+) -> Ran:
+    """Run the pipeline in a new folder, or again in one where nothing remains to compute.
+
+    Raises:
+        RuntimeError: the run computed another number of tiles than that.
+    """
     given: Document = {
         "scene": str(work.scene), "folder": str(folder), "tile": work.tile, "keep": True, **inputs,
     }  # fmt: skip
-    return run(conductor, definition(), given, task_type="pesto_process")
+    ran = run(conductor, definition(), given, task_type="pesto_process")
+    computed = json.loads((folder / "result.json").read_text())["tiles"]["computed"]
+    if computed != (0 if is_resume else work.tiles):
+        raise RuntimeError(f"{folder}: {computed} of {work.tiles} tiles were computed")
+    return ran
 
 
 def noops(conductor: Conductor, count: int) -> Ran:

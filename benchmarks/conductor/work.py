@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,15 +27,6 @@ def nothing(
     image: Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8")],
 ) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint8", nodata=255)]:
     """Give the image back."""
-    return image.copy()
-
-
-@process(version="1", margin=0)
-def napping(
-    image: Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8")],
-) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint8", nodata=255)]:
-    """Give the image back after 50 ms: a service that works elsewhere than on this machine."""
-    time.sleep(0.05)
     return image.copy()
 
 

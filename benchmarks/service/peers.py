@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 PREFIX = "/api/v1"
 NPY = "application/x-npy"
+_MOST_HEADER = 1024  # bytes of a .npy header
 
 
 class Number(BaseModel):
@@ -66,9 +67,14 @@ async def _form(request: Request) -> Response:
 
 
 def _inverted(data: bytes) -> Response:
-    answer = io.BytesIO()
-    np.save(answer, ~np.load(io.BytesIO(data), allow_pickle=False))
-    return Response(answer.getvalue(), media_type=NPY)
+    # As by hand for speed: the pixels are a view of the body; `np.load` would copy them.
+    head = io.BytesIO(data[:_MOST_HEADER])
+    np.lib.format.read_magic(head)
+    _, _, dtype = np.lib.format.read_array_header_1_0(head)
+    size = head.tell()
+    return Response(
+        data[:size] + (~np.frombuffer(data, dtype, offset=size)).tobytes(), media_type=NPY
+    )
 
 
 if __name__ == "__main__":

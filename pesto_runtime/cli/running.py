@@ -122,10 +122,18 @@ def plan(
     aoi: AreaText = None,
     driver: Drivers = None,
     compress: Compress = "deflate",
+    executor: Annotated[
+        Executor, typer.Option(help="Workers of the local engine.")
+    ] = Executor.threads,
     as_json: AsJson = False,
 ) -> None:
-    """Show tiles, chunks, bytes, memory and seconds of a run, without running it."""
+    """Show tiles, chunks, bytes, memory and seconds of a run, without running it.
+
+    Memory and seconds are measured on small windows of the scenes, with the functions of this
+    machine; services are not called.
+    """
     from pesto_runtime.places import place_of
+    from pesto_runtime.run.costs import run_cost
     from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import plan
@@ -144,12 +152,14 @@ def plan(
         given = restricted(model, found, texts, window=window, area=aoi)
         values = read_inputs(model, found, given)
         planned = plan(model, found, values, store="file:///", sizing=sizing, compress=compress)
+        cost = run_cost(planned, workers=count, executor=executor.value)
     if as_json:
         document = planned.plan.model_dump(mode="json")
         document["estimates"] = [asdict(each) for each in planned.estimates]
+        document["cost"] = asdict(cost)
         typer.echo(json.dumps(document, indent=2))
     else:
-        show_plan(planned, workers=count)
+        show_plan(planned, cost, workers=count, executor=executor.value)
 
 
 def render(

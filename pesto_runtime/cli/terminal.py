@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.costs import RunCost
     from pesto_runtime.run.planning import Planned
 
 _MIB = 1 << 20
@@ -40,10 +41,9 @@ def show_warnings(warnings: Sequence[object]) -> None:
         typer.echo(f"warning: {warning}", err=True)
 
 
-def show_plan(planned: Planned, *, workers: int) -> None:
-    """Print tiles, bytes, memory and seconds of every phase, as estimates."""
+def show_plan(planned: Planned, run: RunCost, *, workers: int, executor: str) -> None:
+    """Print tiles and bytes of every phase, and estimated memory and seconds of the run."""
     show_warnings(planned.plan.warnings)
-    seconds = memory = 0.0
     for number, (phase, cost) in enumerate(
         zip(planned.plan.phases, planned.estimates, strict=True), start=1
     ):
@@ -54,11 +54,9 @@ def show_plan(planned: Planned, *, workers: int) -> None:
                 f"  {cost.tiles} tiles of {phase.tile[0]} x {phase.tile[1]} in {cost.chunks} chunks"
                 f", {cost.bytes_read / _MIB:.1f} MiB in, {cost.bytes_made / _MIB:.1f} MiB out"
             )
-        seconds += cost.seconds / max(1, min(workers, cost.chunks))
-        memory = max(memory, cost.memory_bytes * workers)
     typer.echo(
-        f"about {memory / _MIB:.0f} MiB and {seconds:.1f} s with {workers} workers "
-        "(nominal: expect it within a factor of three)"
+        f"about {run.memory_bytes / _MIB:.0f} MiB and {run.seconds:.1f} s with {workers} {executor}"
+        f" on this machine ({run.basis})"
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from pesto_runtime.tiling import Size
 
+CACHE_BYTES = 64 << 20
+"""Decoded blocks of all rasters in a process: two rows of blocks of a large scene."""
 _SIDE = 512
 """Smallest side of a cell: blocks of 256 x 256 pixels, and rows, are read several at once."""
 
@@ -99,22 +101,47 @@ class BlockCache:
             window: The window, in the raster's pixels.
             read: Reads a window of the raster in the calling thread; its errors are raised.
         """
-        cells = list(grid.cells(window))
-        found = [self._cell(raster, cell, read) for cell in cells]
-        arrays = [each.result() for each in found]
-        count, dtype = arrays[0].shape[0], arrays[0].dtype
-        pixels = np.empty((count, window.height, window.width), dtype)
-        for cell, array in zip(cells, arrays, strict=True):
+        pixels: np.ndarray | None = None
+        for cell, array in self._cells_of(raster, grid, window, read):
+            if pixels is None:
+                pixels = np.empty((array.shape[0], window.height, window.width), array.dtype)
             part = cell.intersection(window)
             target, source = part.relative_to(window).slices, part.relative_to(cell).slices
             pixels[(slice(None), *target)] = array[(slice(None), *source)]
+        if pixels is None:
+            raise ValueError(f"window {list(window)} must have pixels")
         return pixels
+
+    def limit(self, most_bytes: int) -> None:
+        """Change the maximum size."""
+        self._most_bytes = most_bytes
 
     def clear(self) -> None:
         """Free all cells that are decoded."""
         with self._lock:
             self._cells = OrderedDict((k, f) for k, f in self._cells.items() if not f.done())
             self._bytes = 0
+
+    def _cells_of(
+        self,
+        raster: Hashable,
+        grid: CellGrid,
+        window: Window,
+        read: Callable[[Window], np.ndarray],
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        """Yield the cells under a window; those that other threads decode now come last.
+
+        A cell is not kept here once it was yielded: a window can show more than the cache has.
+        """
+        decoding = []
+        for cell in grid.cells(window):
+            found = self._cell(raster, cell, read)
+            if found.done():
+                yield cell, found.result()
+            else:
+                decoding.append((cell, found))
+        for cell, found in decoding:
+            yield cell, found.result()
 
     def _cell(
         self, raster: Hashable, cell: Window, read: Callable[[Window], np.ndarray]

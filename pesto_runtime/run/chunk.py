@@ -201,6 +201,7 @@ def _run_tiles(run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]) -> 
         begun = time.perf_counter()
         state = _store(run, writer, outcome)
         run.record(outcome.window, outcome.seconds + time.perf_counter() - begun, state)
+        del outcome  # its pixels would stay in memory while the next tile is computed
 
 
 def _require_scenes(scenes: Iterable[Scene]) -> None:

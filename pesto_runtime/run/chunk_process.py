@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from pesto_runtime.contract import Chunk
 from pesto_runtime.raster.gdal import limit_cache
 from pesto_runtime.run.chunk_task import chunk_outcome
+from pesto_runtime.run.readers import decoded_blocks
 from pesto_runtime.run.records import TileObserver
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pesto_runtime.run.records import TileRecord
 
 STOP = "stop"
+PROCESS_CACHE_BYTES = 16 << 20
+"""Decoded blocks in such a process: two rows of blocks of a chunk, because it has one at a time."""
 
 
 def main() -> None:
@@ -41,6 +44,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
         os.dup2(2, 1)
         sys.path[:] = json.loads(commands.readline())
+        decoded_blocks.limit(PROCESS_CACHE_BYTES)
         limit_cache()
         chunks: SimpleQueue[Chunk] = SimpleQueue()
         stopped = threading.Event()

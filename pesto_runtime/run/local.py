@@ -190,6 +190,7 @@ class _Run:
                 seconds.append(time.perf_counter() - begun)
         finally:
             self._workers.close()
+        decoded_blocks.clear()  # the memory is for the pictures of the report
         verified = verify_tiles(self._href, request.verify_tiles)
         record = replace(record, verified_tiles=verified)
         return publish(self._href, workspace, record, as_cog=request.as_cog)

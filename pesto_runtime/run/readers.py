@@ -11,8 +11,7 @@ import numpy as np
 from pesto_runtime.contract import BLOCK, Selection
 from pesto_runtime.errors import PestoError
 from pesto_runtime.pipeline import RasterType
-from pesto_runtime.raster.block_cache import BlockCache
-from pesto_runtime.raster.gdal import CACHE_BYTES
+from pesto_runtime.raster.block_cache import CACHE_BYTES, BlockCache
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.read import RasterReader
 
