@@ -73,6 +73,7 @@ _PLAN_SETTINGS: dict[str, Document] = {
 }  # fmt: skip
 _PUBLISH_SETTINGS: dict[str, Document] = {
     "as_cog": {"type": "boolean", "description": "Write cloud-optimised GeoTIFFs."},
+    "overviews": {"type": "boolean", "description": "Write GeoTIFFs with overviews."},
     "keep": {"type": "boolean", "description": "Keep the run store of a complete run."},
 }
 _FOLDER: Document = {**_HREF, "description": "Output folder; all workers must have access to it."}

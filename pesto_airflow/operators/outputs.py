@@ -170,6 +170,7 @@ class PestoPublishOperator(RunOperator):
         folder: Folder for the outputs.
         assets: Output name -> Asset; its event carries the output's href and sha256.
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        overviews: Whether image outputs have overviews; cloud-optimised ones always have.
         keep: Whether the run store of a complete run is preserved.
         kwargs: Arguments of every operator.
     """
@@ -183,6 +184,7 @@ class PestoPublishOperator(RunOperator):
         folder: str | Path,
         assets: Mapping[str, Asset] | None = None,
         as_cog: bool = False,
+        overviews: bool = False,
         keep: bool = False,
         **kwargs: object,
     ) -> None:
@@ -191,6 +193,7 @@ class PestoPublishOperator(RunOperator):
         self.folder = str(folder)
         self.assets = dict(assets or {})
         self.as_cog = as_cog
+        self.overviews = overviews
         self.keep = keep
 
     def perform(self, context: Context) -> JsonValue:
@@ -202,12 +205,14 @@ class PestoPublishOperator(RunOperator):
             FolderInUse: another run uses the folder.
             StoreFailed: disk full, or not writable.
         """
+        from pesto_runtime.contract import ProductForm
         from pesto_runtime.run.publishing import publish_run
         from pesto_runtime.run.result import RunRecord
 
         run, folder = context["dag_run"], require_absolute_folder("folder", self.folder)
         record = RunRecord(engine=engine_of(context), started=run.start_date or datetime.now(UTC))
-        result = publish_run(str(self.plan), folder, record, as_cog=self.as_cog, keep=self.keep)
+        form = ProductForm.of(as_cog=self.as_cog, overviews=self.overviews)
+        result = publish_run(str(self.plan), folder, record, form=form, keep=self.keep)
         outputs = _asset_extras(result, folder)
         for name, asset in self.assets.items():
             context["outlet_events"][asset].extra = outputs.get(name, {"skipped": True})

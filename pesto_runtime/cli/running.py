@@ -214,6 +214,9 @@ def run(
         str | None, typer.Option(help="Base href of the run store; the output folder by default.")
     ] = None,
     form: Annotated[Form, typer.Option("--as", help="Form of image outputs.")] = Form.tif,
+    overviews: Annotated[
+        bool, typer.Option("--overviews", help="Write GeoTIFFs with overviews; a COG always has.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the run store when complete.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
@@ -284,6 +287,7 @@ def run(
         keep=keep,
         fresh=fresh,
         as_cog=form is Form.cog,
+        overviews=overviews,
         patience_s=patience,
         replace=replace,
         take_over=take_over,

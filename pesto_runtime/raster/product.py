@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.raster.tiff_directory import FileHeader
 
 
-_BIG_BYTES = 3_900_000_000  # classic TIFF addresses 4 GiB; the rest is for header and tables
+BIG_BYTES = 3_900_000_000
+"""Bytes of pixels above which a file is a BigTIFF; a classic TIFF addresses 4 GiB in all."""
 _SYNC_BYTES = 256 << 20
 _BATCH_BYTES = 4 << 20
 
@@ -101,7 +103,7 @@ def product_header(layout: Layout) -> bytes:
             dtype=layout.dtype,
             nodata=layout.nodata,
             sparse_ok=True,  # GDAL writes the header and no blocks
-            bigtiff="YES" if raw > _BIG_BYTES else "NO",
+            bigtiff="YES" if raw > BIG_BYTES else "NO",
             **options,
         ) as dataset:
             write_georeference(dataset, layout.georeference)
@@ -112,13 +114,18 @@ def product_header(layout: Layout) -> bytes:
 
 
 def write_product(
-    path: Path, layout: Layout, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int] = ()
+    path: Path,
+    layout: Layout | FileHeader,
+    blocks: Iterable[bytes],
+    *,
+    key: str,
+    sizes: Sequence[int] = (),
 ) -> Product:
     """Write a product, or finish one that was interrupted.
 
     Args:
         path: The finished file; until then, `path.part` and `path.journal` are beside it.
-        layout: Size, dtype and metadata.
+        layout: Size, dtype and metadata; or a header, for a file of other images.
         blocks: Compressed blocks, row-major, as many as the layout has; then those of its mask.
         key: Identity of the pixels; an unfinished file with another key is written anew.
         sizes: Bytes of each block, where all are known before: then the file is hashed while it
@@ -127,7 +134,7 @@ def write_product(
     Raises:
         StoreFailed: too few or too many blocks, the disk is full, or the folder is not writable.
     """
-    header = ProductHeader.of(layout)
+    header = header_of(layout)
     try:
         return _written(path, header, blocks, key=key, sizes=sizes)
     except OSError as error:
@@ -135,7 +142,7 @@ def write_product(
 
 
 def _written(
-    path: Path, header: ProductHeader, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int]
+    path: Path, header: FileHeader, blocks: Iterable[bytes], *, key: str, sizes: Sequence[int]
 ) -> Product:
     part, journal = _beside(path)
     expected = header.filled(sizes) if len(sizes) == header.total else header.data
@@ -207,7 +214,12 @@ def discard_unfinished(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
+def header_of(layout: Layout | FileHeader) -> FileHeader:
+    """Return the header of a product; a header unchanged."""
+    return ProductHeader.of(layout) if isinstance(layout, Layout) else layout
+
+
+@dataclass(slots=True)
 class ProductHeader:
     """The part of a file before its blocks.
 

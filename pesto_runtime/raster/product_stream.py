@@ -10,28 +10,29 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.product import ProductHeader
+from pesto_runtime.raster.product import header_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pesto_runtime.raster.product import Layout
+    from pesto_runtime.raster.tiff_directory import FileHeader
 
 
 class ProductStream:
     """The bytes of one product, in order."""
 
-    def __init__(self, layout: Layout, sizes: Sequence[int]) -> None:
+    def __init__(self, layout: Layout | FileHeader, sizes: Sequence[int]) -> None:
         """Lay out the file.
 
         Args:
-            layout: Size, dtype and metadata.
+            layout: Size, dtype and metadata; or a header, for a file of other images.
             sizes: Bytes of every compressed block, row-major; then those of its mask.
 
         Raises:
             StoreFailed: too few or too many blocks, or more bytes than a TIFF can address.
         """
-        header = ProductHeader.of(layout)
+        header = header_of(layout)
         self._count, self._sizes = header.count, sizes
         if len(sizes) != header.total:
             raise StoreFailed(f"{len(sizes)} blocks for a file of {header.total}")

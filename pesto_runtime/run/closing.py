@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pesto_runtime.contract import ProductForm
 from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.places import RemotePath
@@ -49,6 +50,7 @@ from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.partials import folded_partial
 from pesto_runtime.run.product_blocks import product_blocks, product_sizes
+from pesto_runtime.run.product_overviews import write_with_overviews
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import complete, read_block_object, recorded_holes
 from pesto_runtime.run.tile import in_stage
@@ -96,7 +98,9 @@ class Merged:
     holes: tuple[Window, ...]
 
 
-def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
+def mosaic(
+    plan_href: str, raster: str, path: AnyPath, *, form: ProductForm = ProductForm.TIF
+) -> Mosaic:
     """Write a raster's blocks into one file; continues an unfinished one on a disk.
 
     Missing blocks and holes are filled with the port's nodata, and reported.
@@ -105,6 +109,7 @@ def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
         plan_href: Href of the plan.
         raster: Reference of the raster.
         path: File to write.
+        form: Whether it has overviews, and is cloud-optimised.
 
     Raises:
         RunFailed: there are holes, and the port has no nodata to fill them with.
@@ -121,15 +126,19 @@ def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
             "with: nothing is published; run again, or declare nodata"
         )
     windows = tuple(block_window(index, size) for index in holes)
+    key = f"{context.plan.keys[raster]}-{len(holes)}"
+    if holes and isinstance(path, Path):
+        # The unfinished file may be of an attempt with the same number of holes at other places.
+        discard_unfinished(path)
+    if form is not ProductForm.TIF:
+        return Mosaic(
+            write_with_overviews(plan_href, raster, layout, path, form=form, key=key), windows
+        )
     blocks = product_blocks(plan_href, raster, layout, stored)
     if isinstance(path, RemotePath):
         stream = ProductStream(layout, product_sizes(context, raster, layout, stored))
         digest, count = path.write_chunks(stream.chunks(blocks), size=stream.size)
         return Mosaic(Product(digest, count, len(stored), stream.checksums), windows)
-    if holes:
-        # The unfinished file may be of an attempt with the same number of holes at other places.
-        discard_unfinished(path)
-    key = f"{context.plan.keys[raster]}-{len(holes)}"
     # A mask is computed while it is written, so its sizes are not known; nor are those of holes.
     is_known = not holes and not layout.has_mask
     sizes = [stored[index] for index in blocks_of(size)] if is_known else []

@@ -58,7 +58,7 @@ def product_blocks(
             else:
                 yield _holed_block(context, raster, layout, index)
     if layout.has_mask:
-        yield from _mask_blocks(context, raster, layout, stored)
+        yield from mask_blocks(context, raster, layout, stored)
 
 
 def _read_ahead(
@@ -88,13 +88,19 @@ def product_sizes(
         for index in blocks_of((layout.width, layout.height))
     ]
     if layout.has_mask:
-        sizes += [len(data) for data in _mask_blocks(context, raster, layout, stored)]
+        sizes += [len(data) for data in mask_blocks(context, raster, layout, stored)]
     return sizes
 
 
-def _mask_blocks(
+def mask_blocks(
     context: RunContext, raster: str, layout: Layout, stored: Collection[BlockIndex]
 ) -> Iterator[bytes]:
+    """Yield the compressed blocks of the mask of a product that has one, row-major.
+
+    Raises:
+        RasterUnreadable: the mask of the scene cannot be read.
+        SceneChanged: the scene is not the one that was planned.
+    """
     scene = context.plan.scenes[context.raster_type(raster).mask]
     with (
         unchanged(scene.href, scene.identity),
