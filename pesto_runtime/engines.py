@@ -92,18 +92,18 @@ class RenderRequest:
 
     Attributes:
         pipeline: The pipeline to render.
-        path: Its file, as on the command line.
+        path: Its file, as on the command line; also in a bucket.
         services: `NAME=TARGET_OR_URL` or URLs, as on the command line.
-        catalog: `{name: target}` as JSON, or a folder of saved descriptions.
+        catalog: `{name: target}` as JSON, or a folder of saved descriptions; also in a bucket.
         max_tasks: Largest number of tasks of a fan-out.
         tile: Side of a tile, pixels; None to size it by memory.
         out: File that will contain the text; paths in the text are relative to it if possible.
     """
 
     pipeline: Pipeline
-    path: Path
+    path: AnyPath
     services: tuple[str, ...] = ()
-    catalog: Path | None = None
+    catalog: AnyPath | None = None
     max_tasks: int = 64
     tile: int | None = None
     out: Path | None = None

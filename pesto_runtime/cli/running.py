@@ -18,9 +18,9 @@ import typer
 from pesto_runtime.cli.options import (
     AreaText,
     AsJson,
-    CatalogPath,
-    CatalogText,
+    Catalog,
     Compress,
+    Credentials,
     Drivers,
     InputTexts,
     MaxTasks,
@@ -39,6 +39,7 @@ from pesto_runtime.cli.terminal import (
     show_result,
     show_warnings,
 )
+from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import StoreFailed
 
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
@@ -70,10 +71,11 @@ def check(
     pipeline: PipelineText,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogText = None,
+    services: Catalog = None,
     window: WindowText = None,
     aoi: AreaText = None,
     driver: Drivers = None,
+    credentials: Credentials = None,
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
@@ -84,6 +86,7 @@ def check(
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    use_credentials(credentials)
     catalog = place_of(services) if services else None
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
@@ -114,13 +117,14 @@ def plan(
     pipeline: PipelineText,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogText = None,
+    services: Catalog = None,
     tile: Tile = None,
     workers: Workers = None,
     max_tasks: MaxTasks = 64,
     window: WindowText = None,
     aoi: AreaText = None,
     driver: Drivers = None,
+    credentials: Credentials = None,
     compress: Compress = "deflate",
     as_json: AsJson = False,
 ) -> None:
@@ -133,6 +137,7 @@ def plan(
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    use_credentials(credentials)
     catalog = place_of(services) if services else None
     count = workers or os.cpu_count() or 1
     sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
@@ -159,19 +164,23 @@ def render(
         Path | None, typer.Option("-o", "--out", help="File to write; default: standard output.")
     ] = None,
     service: ServiceTexts = None,
-    services: CatalogPath = None,
+    services: Catalog = None,
     tile: Tile = None,
     max_tasks: MaxTasks = 64,
+    credentials: Credentials = None,
 ) -> None:
     """Write a pipeline for an orchestrator, as a DAG file or as workflow JSON."""
     from pesto_runtime.engines import RenderRequest, load_renderer
+    from pesto_runtime.places import place_of
     from pesto_runtime.run.planning import load_pipeline
 
+    use_credentials(credentials)
+    place = place_of(pipeline)
     request = RenderRequest(
-        pipeline=load_pipeline(pipeline),
-        path=pipeline,
+        pipeline=load_pipeline(place),
+        path=place,
         services=tuple(service or ()),
-        catalog=services,
+        catalog=place_of(services) if services else None,
         max_tasks=max_tasks,
         tile=tile,
         out=out,
@@ -200,7 +209,7 @@ def run(
     ],
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogText = None,
+    services: Catalog = None,
     engine: Annotated[
         str, typer.Option(help="Engine: local, airflow, conductor, dask or spark.")
     ] = "local",
@@ -243,6 +252,7 @@ def run(
         ),
     ] = 0,
     driver: Drivers = None,
+    credentials: Credentials = None,
     report: Annotated[
         ReportFiles,
         typer.Option(
@@ -263,6 +273,7 @@ def run(
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    use_credentials(credentials)
     folder, catalog = output_place(out), place_of(services) if services else None
     given = input_values(inputs)
     with author_output_on_stderr():

@@ -17,9 +17,10 @@ import pytest
 import rasterio
 from rasterio.enums import MaskFlags
 
+from pesto_conductor.deploy import read_definitions
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import RunRequest, SilentListener
-from pesto_runtime.errors import FolderInUse, PestoError, StoreFailed, StoreRefused
+from pesto_runtime.engines import RenderRequest, RunRequest, SilentListener, load_renderer
+from pesto_runtime.errors import FolderInUse, InvalidInput, PestoError, StoreFailed, StoreRefused
 from pesto_runtime.finished_run import Run
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.places import RemotePath, output_place, place_of
@@ -31,7 +32,7 @@ from pesto_runtime.run.local import engine
 from pesto_runtime.run.output_files import withdraw
 from pesto_runtime.run.ownership import claim, owner_of, release
 from pesto_runtime.run.pipeline_inputs import read_inputs
-from pesto_runtime.run.planning import plan
+from pesto_runtime.run.planning import load_pipeline, plan
 from pesto_runtime.run.product_check import verify_result
 from pesto_runtime.run.publishing import publish_run
 from pesto_runtime.run.result import RunRecord
@@ -40,7 +41,7 @@ from pesto_runtime.run.workspace import locked_workspace, run_store
 from pesto_runtime.store import Store
 from tests.support import detections, masked
 from tests.support.buckets import BUCKET, moto_server, names, proxy_before, put, variables
-from tests.support.commands import pesto, started
+from tests.support.commands import pesto, saved, started
 from tests.support.file_server import use
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import CLOUD_COVER, SCENE, Settings, chain, pipeline, run_local, stage
@@ -397,6 +398,37 @@ def test_products_with_overviews_are_uploaded(tmp_path: Path, bucket: str, form:
     assert all(each.is_intact for each in verify_result(place_of(f"{bucket}/out")))
     run_into(f"{bucket}/plain", document, str(source))
     assert place_of(f"{bucket}/plain/image.tif").read_bytes() != data
+
+
+def test_a_pipeline_in_a_bucket_is_rendered(tmp_path: Path, bucket: str) -> None:
+    """With its catalog, for Conductor as from a disk; a DAG file reads no bucket."""
+    document = absolute(CLOUD_COVER)
+    prefix = bucket.removeprefix(f"{BUCKET}/")
+    catalog = put(f"{prefix}/catalog.json", json.dumps(document.pop("services")).encode())
+    href = put(f"{prefix}/p.json", json.dumps(document).encode())
+    saved(tmp_path / "catalog.json", json.loads(place_of(catalog).read_text()))
+    file = saved(tmp_path / "p.json", document)
+    found = {}
+    for where, given in ((href, catalog), (str(file), str(tmp_path / "catalog.json"))):
+        definition = definition_of(where, given)
+        assert definition == read_definitions(place_of(where), catalog=place_of(given))[0]
+        template = definition["inputTemplate"]
+        assert isinstance(template, dict)
+        template.pop("base")
+        found[where] = definition
+    assert found[href] == found[str(file)]
+    with pytest.raises(InvalidInput, match="download"):
+        definition_of(href, catalog, engine="airflow")
+
+
+def definition_of(
+    pipeline: str, catalog: str, *, engine: str = "conductor"
+) -> dict[str, JsonValue]:
+    """What `pesto render` prints."""
+    place = place_of(pipeline)
+    request = RenderRequest(load_pipeline(place), place, catalog=place_of(catalog))
+    definition: dict[str, JsonValue] = json.loads(load_renderer(engine).render(request))
+    return definition
 
 
 def masked_scene(path: Path) -> Path:
