@@ -22,7 +22,6 @@ from pesto_conductor.run_commands import Url
 from pesto_conductor.trial_server import VARIABLE, conductor_url
 from pesto_runtime.cli.options import Catalog, Credentials, ServiceTexts
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.places import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,6 +126,7 @@ def register(
     from pesto_conductor.client import Conductor
     from pesto_conductor.deploy import read_definitions, service_tasks
     from pesto_conductor.deploy import register as register_all
+    from pesto_runtime.places import place_of
 
     use_credentials(credentials)
     catalog = place_of(services) if services else None

@@ -15,7 +15,6 @@ from pesto_conductor.trial_server import conductor_url
 from pesto_runtime.cli.options import AsJson, Catalog, Credentials, InputTexts, ServiceTexts, pairs
 from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.places import place_of
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -127,6 +126,7 @@ def _definition(
 ) -> Document:
     """Return the registered definition of a name, or that of a file, which is registered first."""
     from pesto_conductor.deploy import read_definitions, register
+    from pesto_runtime.places import place_of
 
     path = place_of(name_or_file)
     if path.suffix != ".json" and not path.exists():

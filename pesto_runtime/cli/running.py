@@ -326,12 +326,14 @@ def verify(
         str,
         typer.Argument(metavar="FOLDER", help="Output folder of a finished run; also s3://…."),
     ],
+    credentials: Credentials = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the outputs of a finished run with its result.json, images block by block."""
     from pesto_runtime.places import place_of
     from pesto_runtime.run.product_check import verify_result
 
+    use_credentials(credentials)
     checks = verify_result(place_of(folder))
     if as_json:
         report = [

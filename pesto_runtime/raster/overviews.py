@@ -174,6 +174,8 @@ class Level:
         size: Width and height, pixels.
         sizes: Bytes of each compressed block, row-major.
         mask_sizes: Bytes of each compressed block of the mask; empty without one.
+        offsets: Positions of these blocks in the file; empty for the product.
+        mask_offsets: Positions of the blocks of the mask.
         buffer: Position in the file of the pixels of one row of its blocks.
     """
 
@@ -181,8 +183,8 @@ class Level:
     sizes: array[int] = field(default_factory=lambda: array("Q"))
     mask_sizes: array[int] = field(default_factory=lambda: array("Q"))
     buffer: int = 0
-    _offsets: array[int] = field(default_factory=lambda: array("Q"))
-    _mask_offsets: array[int] = field(default_factory=lambda: array("Q"))
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+    mask_offsets: array[int] = field(default_factory=lambda: array("Q"))
 
 
 class Overviews:
@@ -251,12 +253,12 @@ class Overviews:
     def blocks(self, number: int) -> Iterator[bytes]:
         """Yield the compressed blocks of a level, not of the product, row-major."""
         level = self.levels[number]
-        yield from self._read(level._offsets, level.sizes)
+        yield from self._read(level.offsets, level.sizes)
 
     def masks(self, number: int) -> Iterator[bytes]:
         """Yield the compressed blocks of the mask of a level, row-major; 0 is the product."""
         level = self.levels[number]
-        yield from self._read(level._mask_offsets, level.mask_sizes)
+        yield from self._read(level.mask_offsets, level.mask_sizes)
 
     def _read(self, offsets: Sequence[int], sizes: Sequence[int]) -> Iterator[bytes]:
         for offset, size in zip(offsets, sizes, strict=True):
@@ -276,10 +278,10 @@ class Overviews:
         made, level = future.result(), self.levels[number]
         level.sizes.append(len(made.data))
         if number:
-            level._offsets.append(self._append(made.data))
+            level.offsets.append(self._append(made.data))
         if self._layout.has_mask:
             level.mask_sizes.append(len(made.mask))
-            level._mask_offsets.append(self._append(made.mask))
+            level.mask_offsets.append(self._append(made.mask))
         if made.half is None:
             return
         self._put_half(number + 1, (row, col), made.half)
