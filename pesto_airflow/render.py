@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.engines import RenderRequest
+    from pesto_runtime.places import AnyPath
 
 _Expression: TypeAlias = "str | tuple[str, Mapping[str, str], str]"
 """Text of an expression; or its opening, its parts by the prefix of each, and its closing."""
@@ -70,7 +71,7 @@ class AirflowRenderer:
         Its paths are relative to its own folder: that of the request's `out`, or `dags/` here.
 
         Raises:
-            InvalidInput: a process has no saved description.
+            InvalidInput: a process has no saved description, or a file is in a bucket.
             InvalidPipeline: the pipeline is wrong; with every error.
         """
         if request.catalog is None or request.services:
@@ -78,22 +79,35 @@ class AirflowRenderer:
                 "a DAG file reads only saved descriptions: save them by `pesto discover URL… "
                 "--save DIR`, and give --services DIR instead of -s"
             )
-        known = know_pipeline(request.path, request.catalog)
+        path, catalog = _here(request.path), _here(request.catalog)
+        known = know_pipeline(path, catalog)
         pipeline = known.pipeline
         function = _identifier(pipeline.name)
         return _DAG.substitute(
             name=pipeline.name,
             function=function,
             params="\n".join(_lines(_params(known), indent=8)),
-            arguments="\n".join(_lines(_arguments(request, pipeline, request.catalog), indent=8)),
+            arguments="\n".join(_lines(_arguments(request, path, catalog, pipeline), indent=8)),
         )
 
 
-def _arguments(request: RenderRequest, pipeline: Pipeline, catalog: Path) -> dict[str, _Expression]:
+def _here(place: AnyPath) -> Path:
+    """Return a path; Airflow reads it whenever it parses the DAG file, which uses no network."""
+    if isinstance(place, Path):
+        return place
+    raise InvalidInput(
+        f"{place} is not on this machine: a DAG file reads its pipeline and its catalog from files "
+        "beside it; download them, and give the files"
+    )
+
+
+def _arguments(
+    request: RenderRequest, path: Path, catalog: Path, pipeline: Pipeline
+) -> dict[str, _Expression]:
     folder = (request.out.parent if request.out else _DAGS).resolve()
     inputs = {f'"{name}": ': f'"{_template(name, kind)}"' for name, kind in pipeline.inputs.items()}
     found: dict[str, _Expression] = {
-        "": _relative(request.path, folder),
+        "": _relative(path, folder),
         "services=": _relative(catalog, folder),
         "inputs=": ("{", inputs, "}"),
         "folder=": f'"{_template(_folder_param(pipeline), "string")}"',

@@ -63,6 +63,8 @@ class GroupSettings(TypedDict, total=False):
     """Codec and level of image outputs: `deflate`, `deflate:9`, `zstd`, `zstd:12` or `none`."""
     as_cog: bool
     """Whether image outputs become cloud-optimised GeoTIFFs."""
+    overviews: bool
+    """Whether image outputs have overviews; cloud-optimised ones always have."""
     keep: bool
     """Whether the run store of a complete run is preserved."""
     fail_on_partial: bool
@@ -89,6 +91,7 @@ DEFAULTS: GroupSettings = {
     "report": "links",
     "compress": "deflate",
     "as_cog": False,
+    "overviews": False,
     "keep": False,
     "fail_on_partial": False,
     "take_over": False,
@@ -167,6 +170,7 @@ def pesto_pipeline(
             folder=folder,
             assets=_assets(known.pipeline) if chosen["assets"] is None else chosen["assets"],
             as_cog=chosen["as_cog"],
+            overviews=chosen["overviews"],
             keep=chosen["keep"],
             fail_on_partial=chosen["fail_on_partial"],
         )

@@ -20,7 +20,8 @@ import typer
 from pesto_conductor import run_commands, trial_server
 from pesto_conductor.run_commands import Url
 from pesto_conductor.trial_server import VARIABLE, conductor_url
-from pesto_runtime.cli.options import CatalogPath, ServiceTexts
+from pesto_runtime.cli.options import Catalog, Credentials, ServiceTexts
+from pesto_runtime.credentials import use_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,25 +108,31 @@ app.command()(run_commands.stop)
 @app.command()
 def register(
     files: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="Definitions, event handlers or pipelines."),
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE]...", help="Definitions, event handlers or pipelines; also s3://…."
+        ),
     ] = None,
     per_service: Annotated[
         list[str] | None,
         typer.Option("--per-service", metavar="URL", help="Add a task type for this service."),
     ] = None,
     service: ServiceTexts = None,
-    services: CatalogPath = None,
+    services: Catalog = None,
+    credentials: Credentials = None,
     url: Url = None,
 ) -> None:
     """Register task types and workflows; no workflow if one definition has an error."""
     from pesto_conductor.client import Conductor
     from pesto_conductor.deploy import read_definitions, service_tasks
     from pesto_conductor.deploy import register as register_all
+    from pesto_runtime.places import place_of
 
+    use_credentials(credentials)
+    catalog = place_of(services) if services else None
     with Conductor(conductor_url(url)).require() as conductor:
         documents = {
-            str(file): read_definitions(file, services=tuple(service or ()), catalog=services)
+            file: read_definitions(place_of(file), services=tuple(service or ()), catalog=catalog)
             for file in files or ()
         }
         for name in register_all(conductor, documents, tasks=service_tasks(per_service or ())):
@@ -144,6 +151,7 @@ def worker(
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve /metrics and /health here.")
     ] = None,
+    credentials: Credentials = None,
     url: Url = None,
     until_stdin_closes: Annotated[
         bool, typer.Option("--until-stdin-closes", hidden=True, help="End with the parent.")
@@ -152,6 +160,7 @@ def worker(
     """Run tasks of this project until SIGTERM or Ctrl-C, then drain."""
     from pesto_conductor.supervisor import run
 
+    use_credentials(credentials)
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     code = run(

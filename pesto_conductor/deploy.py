@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pesto_conductor.client import Conductor
     from pesto_conductor.taskdefs import TaskDefinition
+    from pesto_runtime.places import AnyPath
 
     Document = dict[str, JsonValue]
 
@@ -33,12 +34,12 @@ _INPUT = re.compile(r"\$\{workflow\.input\.([^{}.\[\]]+)\}")
 
 
 def read_definitions(
-    path: Path, *, services: Sequence[str] = (), catalog: Path | None = None
+    path: AnyPath, *, services: Sequence[str] = (), catalog: AnyPath | None = None
 ) -> list[Document]:
     """Read a file: a definition, an array of them, or a pipeline, which is rendered.
 
     Args:
-        path: The file.
+        path: The file, also in a bucket.
         services: `NAME=TARGET_OR_URL` or URLs, for a pipeline.
         catalog: `{name: target}` or a folder of saved descriptions, for a pipeline.
 

@@ -31,7 +31,7 @@ from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import plan, shape
 from pesto_runtime.run.publishing import finish, finished_result
 from pesto_runtime.run.services import resolve_services
-from pesto_runtime.run.workspace import locked_workspace, refuse_remote_cog, run_store
+from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,7 +69,6 @@ class ConductorEngine:
         """
         require_sdk()
         refuse_verifying(request, "conductor")
-        refuse_remote_cog(request.folder, as_cog=request.as_cog)
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
@@ -193,7 +192,7 @@ def _finished(request: RunRequest, planned: Plan) -> Document | None:
             forget_run(planned)
             workspace.clear()
             return None
-        finished = finished_result(request.folder, planned.run, as_cog=request.as_cog)
+        finished = finished_result(request.folder, planned.run, form=request.form)
         if finished is not None:
             finish(planned, workspace, finished, keep=request.keep, member="conductor")
     return finished
@@ -228,6 +227,7 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "report": request.report,
         "compress": request.compress,
         "as_cog": request.as_cog,
+        "overviews": request.overviews,
         "keep": request.keep,
         "take_over": request.take_over,
         "replace": request.replace,

@@ -124,6 +124,7 @@ class PublishInput(ClosedValue):
     folder: str = Field(description="Output folder.")
     started: str | None = Field(default=None, description="Start of the run, ISO 8601.")
     as_cog: bool | None = Field(default=None, description="Write cloud-optimised GeoTIFFs.")
+    overviews: bool | None = Field(default=None, description="Write GeoTIFFs with overviews.")
     keep: bool | None = Field(default=None, description="Keep the run store.")
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from pesto_conductor.trial_server import conductor_url
-from pesto_runtime.cli.options import AsJson, CatalogPath, InputTexts, ServiceTexts, pairs
+from pesto_runtime.cli.options import AsJson, Catalog, Credentials, InputTexts, ServiceTexts, pairs
+from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ def start(
         str,
         typer.Argument(
             metavar="NAME_OR_FILE",
-            help="A registered workflow, or the file of a definition or a pipeline.",
+            help="A registered workflow, or the file of a definition or a pipeline, also s3://….",
         ),
     ],
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogPath = None,
+    services: Catalog = None,
+    credentials: Credentials = None,
     wait: Wait = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -54,6 +55,7 @@ def start(
     """Start a workflow; a file is registered first."""
     from pesto_conductor.deploy import start_workflow
 
+    use_credentials(credentials)
     texts = pairs(inputs, option="-i")
     with _conductor(url) as conductor:
         definition = _definition(conductor, name_or_file, tuple(service or ()), services)
@@ -120,15 +122,17 @@ def _conductor(url: str | None) -> Conductor:
 
 
 def _definition(
-    conductor: Conductor, name_or_file: str, services: tuple[str, ...], catalog: Path | None
+    conductor: Conductor, name_or_file: str, services: tuple[str, ...], catalog: str | None
 ) -> Document:
     """Return the registered definition of a name, or that of a file, which is registered first."""
     from pesto_conductor.deploy import read_definitions, register
+    from pesto_runtime.places import place_of
 
-    path = Path(name_or_file)
+    path = place_of(name_or_file)
     if path.suffix != ".json" and not path.exists():
         return conductor.definition(name_or_file)
-    found = read_definitions(path, services=services, catalog=catalog)
+    known = place_of(catalog) if catalog else None
+    found = read_definitions(path, services=services, catalog=known)
     workflows = [each for each in found if "tasks" in each]
     if len(workflows) != 1:
         raise InvalidInput(

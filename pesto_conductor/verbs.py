@@ -194,15 +194,15 @@ def call(request: payloads.CallInput, _task: TaskContext) -> payloads.CallOutput
 
 def publish(request: payloads.PublishInput, task: TaskContext) -> payloads.PublishOutput:
     """End a run: write its outputs and its report into the output folder."""
+    from pesto_runtime.contract import ProductForm
     from pesto_runtime.run.publishing import publish_run
     from pesto_runtime.run.result import RunRecord
 
     folder = output_place(request.folder)
     started = datetime.fromisoformat(request.started) if request.started else datetime.now(UTC)
     record = RunRecord(engine=_engine(task.workflow), started=started)
-    result = publish_run(
-        request.plan, folder, record, as_cog=request.as_cog or False, keep=request.keep or False,
-    )  # fmt: skip
+    form = ProductForm.of(as_cog=bool(request.as_cog), overviews=bool(request.overviews))
+    result = publish_run(request.plan, folder, record, form=form, keep=bool(request.keep))
     return payloads.PublishOutput.model_validate(
         {
             "status": result["status"],

@@ -8,6 +8,7 @@ is registered from here: `deploy.py` registers definitions.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
@@ -18,7 +19,6 @@ from pesto_runtime.run.services import resolve_services
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -73,6 +73,7 @@ _PLAN_SETTINGS: dict[str, Document] = {
 }  # fmt: skip
 _PUBLISH_SETTINGS: dict[str, Document] = {
     "as_cog": {"type": "boolean", "description": "Write cloud-optimised GeoTIFFs."},
+    "overviews": {"type": "boolean", "description": "Write GeoTIFFs with overviews."},
     "keep": {"type": "boolean", "description": "Keep the run store of a complete run."},
 }
 _FOLDER: Document = {**_HREF, "description": "Output folder; all workers must have access to it."}
@@ -104,7 +105,9 @@ renderer = ConductorRenderer()
 
 def render(request: RenderRequest) -> dict[str, JsonValue]:
     """Return the workflow definition of a pipeline; raises the errors of `ConductorRenderer`."""
-    pipeline, base = request.pipeline, request.path.parent
+    # Code is not loaded from a bucket: targets are then relative to the folder of each worker.
+    pipeline = request.pipeline
+    base = request.path.parent if isinstance(request.path, Path) else Path()
     services = resolve_services(
         pipeline,
         base=base.resolve(),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Pipeline, ReportForm
+    from pesto_runtime.contract import Pipeline, ProductForm, ReportForm
     from pesto_runtime.places import AnyPath
 
 GROUP = "pesto.engines"
@@ -46,6 +46,7 @@ class RunRequest:
         keep: Whether the run store stays after a complete run.
         fresh: Whether the objects of earlier runs are deleted first.
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        overviews: Whether image outputs have overviews; cloud-optimised ones always have.
         replace: Whether the finished result of another pipeline or scene is overwritten.
         take_over: Whether the folder is taken from a run that still owns it.
         patience_s: Seconds to wait for a service that restarts or does not respond.
@@ -69,12 +70,20 @@ class RunRequest:
     keep: bool = False
     fresh: bool = False
     as_cog: bool = False
+    overviews: bool = False
     replace: bool = False
     take_over: bool = False
     patience_s: float = 60.0
     verify_tiles: int = 0
     report: ReportForm = "links"
     compress: str = "deflate"
+
+    @property
+    def form(self) -> ProductForm:
+        """Form of image outputs."""
+        from pesto_runtime.contract import ProductForm  # loads pydantic
+
+        return ProductForm.of(as_cog=self.as_cog, overviews=self.overviews)
 
 
 @dataclass(frozen=True)
@@ -83,18 +92,18 @@ class RenderRequest:
 
     Attributes:
         pipeline: The pipeline to render.
-        path: Its file, as on the command line.
+        path: Its file, as on the command line; also in a bucket.
         services: `NAME=TARGET_OR_URL` or URLs, as on the command line.
-        catalog: `{name: target}` as JSON, or a folder of saved descriptions.
+        catalog: `{name: target}` as JSON, or a folder of saved descriptions; also in a bucket.
         max_tasks: Largest number of tasks of a fan-out.
         tile: Side of a tile, pixels; None to size it by memory.
         out: File that will contain the text; paths in the text are relative to it if possible.
     """
 
     pipeline: Pipeline
-    path: Path
+    path: AnyPath
     services: tuple[str, ...] = ()
-    catalog: Path | None = None
+    catalog: AnyPath | None = None
     max_tasks: int = 64
     tile: int | None = None
     out: Path | None = None

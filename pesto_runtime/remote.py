@@ -31,6 +31,7 @@ from obstore.exceptions import (
 )
 from obstore.store import HTTPStore, from_url
 
+from pesto_runtime.credentials import object_authorization
 from pesto_runtime.errors import (
     InvalidInput,
     NotFound,
@@ -123,6 +124,8 @@ def answers_ranges(href: str) -> bool:
     if urlsplit(href).scheme not in ("http", "https"):
         return True
     request = Request(href, headers={"Range": "bytes=0-0"})  # noqa: S310  # the scheme is checked
+    if authorization := object_authorization(href):
+        request.add_unredirected_header("Authorization", authorization)
     try:
         with urlopen(request, timeout=_RANGE_WAIT_S) as response:  # noqa: S310
             return bool(response.status != HTTPStatus.OK)
@@ -146,8 +149,10 @@ def open_object(href: str) -> tuple[ObjectStore, str]:
     Raises:
         BaseError: the scheme or a setting is not known.
         ValueError: the href is none of an object.
+        InvalidInput: the credentials of its origin cannot be read.
     """
-    return _place(href, tuple((k, v) for k, v in os.environ.items() if k.startswith(_VARIABLES)))
+    variables = tuple((k, v) for k, v in os.environ.items() if k.startswith(_VARIABLES))
+    return _place(href, variables, object_authorization(href))
 
 
 @contextmanager
@@ -268,6 +273,19 @@ def gdal_settings() -> dict[str, str]:
     return settings
 
 
+def gdal_authorization(href: str) -> dict[str, str]:
+    """Return GDAL's settings for opening a raster of a web server: the credentials of its origin.
+
+    A dataset remembers them, and sends them to no other origin: curl drops this header where it
+    follows a redirect to another one.
+
+    Raises:
+        InvalidInput: the credentials of its origin cannot be read.
+    """
+    authorization = object_authorization(href)
+    return {"GDAL_HTTP_HEADERS": f"Authorization: {authorization}"} if authorization else {}
+
+
 _SETTINGS = {"s3": s3_settings, "az": azure_settings}
 _RENAMED = {
     "AWS_REGION": ("AWS_DEFAULT_REGION",),
@@ -280,12 +298,17 @@ _RENAMED = {
 
 
 @lru_cache(maxsize=32)
-def _place(href: str, _variables: tuple[tuple[str, str], ...]) -> tuple[ObjectStore, str]:
+def _place(
+    href: str, _variables: tuple[tuple[str, str], ...], authorization: str | None
+) -> tuple[ObjectStore, str]:
     """Return the store of an href, and its name there; the environment is part of the key."""
     parts = urlsplit(href)
     if parts.scheme in ("http", "https"):
         # The whole URL is the base, so that its query and its escapes stay as they are.
-        return HTTPStore.from_url(href, client_options=_CLIENT, retry_config=_retries()), ""
+        options: ClientConfig = {**_CLIENT}
+        if authorization:
+            options["default_headers"] = {"authorization": authorization}
+        return HTTPStore.from_url(href, client_options=options, retry_config=_retries()), ""
     bucket, _, name = href.partition("://")[2].partition("/")
     return open_bucket(f"{parts.scheme}://{bucket}"), name
 

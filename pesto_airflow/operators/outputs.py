@@ -177,6 +177,7 @@ class PestoPublishOperator(RunOperator):
         assets: Output name -> Asset; its event carries the output's href and sha256, and the status
             of the run. An output that was not made has no event.
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        overviews: Whether image outputs have overviews; cloud-optimised ones always have.
         keep: Whether the run store of a complete run is preserved.
         fail_on_partial: Whether the task fails after it has published a PARTIAL run.
         kwargs: Arguments of every operator.
@@ -191,6 +192,7 @@ class PestoPublishOperator(RunOperator):
         folder: str | Path | XComArg,
         assets: Mapping[str, Asset] | None = None,
         as_cog: bool = False,
+        overviews: bool = False,
         keep: bool = False,
         fail_on_partial: bool = False,
         **kwargs: object,
@@ -200,6 +202,7 @@ class PestoPublishOperator(RunOperator):
         self.folder = folder
         self.assets = dict(assets or {})
         self.as_cog = as_cog
+        self.overviews = overviews
         self.keep = keep
         self.fail_on_partial = fail_on_partial
 
@@ -213,12 +216,14 @@ class PestoPublishOperator(RunOperator):
             FolderInUse: another run uses the folder.
             StoreFailed: disk full, or not writable.
         """
+        from pesto_runtime.contract import ProductForm
         from pesto_runtime.run.publishing import publish_run
         from pesto_runtime.run.result import RunRecord
 
         run, folder = context["dag_run"], require_absolute_folder("folder", str(self.folder))
         record = RunRecord(engine=engine_of(context), started=run.start_date or datetime.now(UTC))
-        result = publish_run(str(self.plan), folder, record, as_cog=self.as_cog, keep=self.keep)
+        form = ProductForm.of(as_cog=self.as_cog, overviews=self.overviews)
+        result = publish_run(str(self.plan), folder, record, form=form, keep=self.keep)
         files = _files(result, folder)
         self.log.info("%s", _summary(result, folder))
         if self.fail_on_partial and result["status"] == "PARTIAL":

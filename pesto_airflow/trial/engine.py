@@ -85,10 +85,8 @@ class AirflowEngine:
             PestoError: the run failed; nothing is published.
         """
         from pesto_runtime.run.ownership import abandon
-        from pesto_runtime.run.workspace import refuse_remote_cog
 
         refuse_verifying(request, "airflow")
-        refuse_remote_cog(request.folder, as_cog=request.as_cog)
         services, plan = _plan(request)
         pipeline = completed(request.pipeline, services.descriptions)
         request = replace(request, pipeline=pipeline)
@@ -163,7 +161,7 @@ def _finished(request: RunRequest, plan: Plan) -> dict[str, JsonValue] | None:
         if request.fresh:
             workspace.forget(plan)
             return None
-        finished = finished_result(request.folder, plan.run, as_cog=request.as_cog)
+        finished = finished_result(request.folder, plan.run, form=request.form)
         if finished is not None:
             finish(plan, workspace, finished, keep=request.keep, member="airflow")
     return finished
@@ -253,6 +251,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "report": request.report,
         "compress": request.compress,
         "as_cog": request.as_cog,
+        "overviews": request.overviews,
         "keep": request.keep,
         "take_over": request.take_over,
         "replace": request.replace,

@@ -10,6 +10,7 @@ import typer
 
 from pesto_runtime.cli.options import (
     AsJson,
+    Credentials,
     Drivers,
     InputTexts,
     allow_drivers,
@@ -17,6 +18,7 @@ from pesto_runtime.cli.options import (
     pairs,
 )
 from pesto_runtime.cli.terminal import author_output_on_stderr
+from pesto_runtime.credentials import use_credentials
 
 if TYPE_CHECKING:
     from pesto_runtime.contract import Description, Port
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
 
 def describe(
     target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
+    credentials: Credentials = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Show inputs, outputs and tiling properties of a process."""
     from pesto_runtime.run.services import find
 
+    use_credentials(credentials)
     with author_output_on_stderr():
         found = find((target,))
     if as_json:
@@ -41,11 +45,13 @@ def describe(
 def discover(
     urls: Annotated[list[str], typer.Argument(help="URLs of services.")],
     save: Annotated[Path, typer.Option(help="Folder for a NAME@VERSION.json of each service.")],
+    credentials: Credentials = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Save the descriptions of services as a catalog, for --services."""
     from pesto_runtime.run.services import discover
 
+    use_credentials(credentials)
     files = [str(path) for path in discover(urls, save)]
     typer.echo(json.dumps(files) if as_json else "\n".join(files))
 
@@ -57,12 +63,14 @@ def process(
         list[str] | None, typer.Option("-o", "--out", help="NAME=PATH; file of an output.")
     ] = None,
     driver: Drivers = None,
+    credentials: Credentials = None,
     as_json: AsJson = False,
 ) -> None:
     """Call a process once, on whole images; print JSON outputs, write images to -o."""
     from pesto_runtime.run.single_call import call_once
 
     allow_drivers(driver)
+    use_credentials(credentials)
     paths = {name: Path(text) for name, text in pairs(outputs, option="-o").items()}
     texts = input_values(inputs)
     with author_output_on_stderr():

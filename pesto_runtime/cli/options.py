@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-PipelineFile: TypeAlias = Annotated[Path, typer.Argument(help="Pipeline, as JSON.")]
+PipelineFile: TypeAlias = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="Pipeline, as JSON, also s3://….json.")
+]
 PipelineText: TypeAlias = Annotated[
     str,
     typer.Argument(
@@ -37,16 +39,20 @@ ServiceTexts: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("-s", "--service", help="NAME=TARGET_OR_URL, or a URL; repeat it for replicas."),
 ]
-CatalogPath: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--services", help="{name: target} as JSON, or a folder of `pesto discover`."),
-]
-CatalogText: TypeAlias = Annotated[
+Catalog: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--services",
         metavar="PATH",
         help="{name: target} as JSON, or a folder of `pesto discover`; also s3://….",
+    ),
+]
+Credentials: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--credentials",
+        metavar="FILE",
+        help="Credentials of services and web servers, as JSON; by default PESTO_CREDENTIALS.",
     ),
 ]
 WindowText: TypeAlias = Annotated[

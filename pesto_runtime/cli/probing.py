@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pesto_runtime.cli.options import AsJson, InputTexts, pairs
+from pesto_runtime.cli.options import AsJson, Credentials, InputTexts, pairs
 from pesto_runtime.cli.terminal import author_output_on_stderr
+from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import ContractBroken, RunFailed
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ def probe(
     memory: Annotated[
         bool, typer.Option("--memory", help="Also measure the memory of a call.")
     ] = False,
+    credentials: Credentials = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure margin, alignment, scale and exactness of a process; fail if its contract lies."""
     from pesto_runtime.probing.probe import probe as measured
 
+    use_credentials(credentials)
     with author_output_on_stderr(), _progress(hidden=as_json or not sys.stderr.isatty()) as on_step:
         report = measured(
             target, pairs(inputs, option="-i"), limit=limit, seconds=seconds, seed=seed,

@@ -18,9 +18,9 @@ import typer
 from pesto_runtime.cli.options import (
     AreaText,
     AsJson,
-    CatalogPath,
-    CatalogText,
+    Catalog,
     Compress,
+    Credentials,
     Drivers,
     InputTexts,
     MaxTasks,
@@ -39,6 +39,7 @@ from pesto_runtime.cli.terminal import (
     show_result,
     show_warnings,
 )
+from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import StoreFailed
 
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
@@ -70,10 +71,11 @@ def check(
     pipeline: PipelineText,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogText = None,
+    services: Catalog = None,
     window: WindowText = None,
     aoi: AreaText = None,
     driver: Drivers = None,
+    credentials: Credentials = None,
     as_json: AsJson = False,
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
@@ -84,6 +86,7 @@ def check(
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    use_credentials(credentials)
     catalog = place_of(services) if services else None
     with author_output_on_stderr():
         source = pipeline_of(pipeline)
@@ -114,13 +117,14 @@ def plan(
     pipeline: PipelineText,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogText = None,
+    services: Catalog = None,
     tile: Tile = None,
     workers: Workers = None,
     max_tasks: MaxTasks = 64,
     window: WindowText = None,
     aoi: AreaText = None,
     driver: Drivers = None,
+    credentials: Credentials = None,
     compress: Compress = "deflate",
     executor: Annotated[
         Executor, typer.Option(help="Workers of the local engine.")
@@ -141,6 +145,7 @@ def plan(
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    use_credentials(credentials)
     catalog = place_of(services) if services else None
     count = workers or os.cpu_count() or 1
     sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
@@ -169,19 +174,23 @@ def render(
         Path | None, typer.Option("-o", "--out", help="File to write; default: standard output.")
     ] = None,
     service: ServiceTexts = None,
-    services: CatalogPath = None,
+    services: Catalog = None,
     tile: Tile = None,
     max_tasks: MaxTasks = 64,
+    credentials: Credentials = None,
 ) -> None:
     """Write a pipeline for an orchestrator, as a DAG file or as workflow JSON."""
     from pesto_runtime.engines import RenderRequest, load_renderer
+    from pesto_runtime.places import place_of
     from pesto_runtime.run.planning import load_pipeline
 
+    use_credentials(credentials)
+    place = place_of(pipeline)
     request = RenderRequest(
-        pipeline=load_pipeline(pipeline),
-        path=pipeline,
+        pipeline=load_pipeline(place),
+        path=place,
         services=tuple(service or ()),
-        catalog=services,
+        catalog=place_of(services) if services else None,
         max_tasks=max_tasks,
         tile=tile,
         out=out,
@@ -210,7 +219,7 @@ def run(
     ],
     inputs: InputTexts = None,
     service: ServiceTexts = None,
-    services: CatalogText = None,
+    services: Catalog = None,
     engine: Annotated[
         str, typer.Option(help="Engine: local, airflow, conductor, dask or spark.")
     ] = "local",
@@ -224,6 +233,9 @@ def run(
         str | None, typer.Option(help="Base href of the run store; the output folder by default.")
     ] = None,
     form: Annotated[Form, typer.Option("--as", help="Form of image outputs.")] = Form.tif,
+    overviews: Annotated[
+        bool, typer.Option("--overviews", help="Write GeoTIFFs with overviews; a COG always has.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the run store when complete.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the blocks of earlier runs first.")
@@ -250,6 +262,7 @@ def run(
         ),
     ] = 0,
     driver: Drivers = None,
+    credentials: Credentials = None,
     report: Annotated[
         ReportFiles,
         typer.Option(
@@ -270,6 +283,7 @@ def run(
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
+    use_credentials(credentials)
     folder, catalog = output_place(out), place_of(services) if services else None
     given = input_values(inputs)
     with author_output_on_stderr():
@@ -294,6 +308,7 @@ def run(
         keep=keep,
         fresh=fresh,
         as_cog=form is Form.cog,
+        overviews=overviews,
         patience_s=patience,
         replace=replace,
         take_over=take_over,
@@ -321,12 +336,14 @@ def verify(
         str,
         typer.Argument(metavar="FOLDER", help="Output folder of a finished run; also s3://…."),
     ],
+    credentials: Credentials = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the outputs of a finished run with its result.json, images block by block."""
     from pesto_runtime.places import place_of
     from pesto_runtime.run.product_check import verify_result
 
+    use_credentials(credentials)
     checks = verify_result(place_of(folder))
     if as_json:
         report = [

@@ -19,6 +19,7 @@ from pesto_runtime.client.steps import (
     misbehaved,
 )
 from pesto_runtime.contract import Description, ImageReference
+from pesto_runtime.credentials import credential_of
 from pesto_runtime.errors import InvalidContract, PestoError, ServiceMisbehaved
 from pesto_runtime.hrefs import is_loopback
 
@@ -122,6 +123,8 @@ class References:
         scheme = urlsplit(href).scheme.lower()
         if not self._reads_references or scheme in self._refused or scheme not in _SCHEMES:
             return False
+        if credential_of(href) is not None:
+            return False  # the service need not have the credentials of this caller
         return scheme != "file" or self._is_local
 
     def refuse(self, inputs: Mapping[str, object]) -> None:

@@ -32,6 +32,7 @@ BUILD_HEADER, DIGEST_HEADER = "x-pesto-build", "x-pesto-digest"
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 5.0
+_CREDENTIALS = "give them in the file of --credentials or PESTO_CREDENTIALS"
 _PROXY_STATUSES = (408, 413, 429, 500, 502, 503, 504)
 """Statuses of proxies: their meaning is clear without a problem document."""
 
@@ -259,6 +260,8 @@ def _error_of(reply: Reply, where: str) -> PestoError:
     except (ValueError, RecursionError):
         problem = None
     if not isinstance(problem, dict) or not {"detail", "title"} & problem.keys():
+        if reply.status in (401, 403, 407):
+            return misbehaved(reply, where, f"it wants credentials: {_CREDENTIALS}")
         if reply.status not in _PROXY_STATUSES:
             return misbehaved(reply, where, "not a PESTO response")
         problem = {"detail": f"HTTP {reply.status} {shortened(reply.content[:60])}"}

@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from pesto_runtime.client.steps import Reply
+from pesto_runtime.credentials import credential_of
 from pesto_runtime.errors import (
     Interrupted,
     InvalidInput,
@@ -60,6 +61,7 @@ class HttpOptions(TypedDict):
     trust_env: bool
     verify: bool | ssl.SSLContext
     headers: Mapping[str, str] | None
+    auth: Callable[[httpx.Request], httpx.Request] | None
 
 
 def service_url(url: str) -> str:
@@ -88,6 +90,8 @@ def http_options(
 ) -> HttpOptions:
     """Return the options of both httpx clients for a service.
 
+    Each request has the credentials of its origin, except for headers that it has itself.
+
     Args:
         where: Its address.
         timeout_s: Seconds without a byte after which a request fails.
@@ -95,15 +99,27 @@ def http_options(
         verify: Whether certificates are verified, or the file of trusted authorities.
 
     Raises:
-        InvalidInput: the file of trusted authorities cannot be read.
+        InvalidInput: the file of trusted authorities, or that of credentials, cannot be read.
     """
+    credential = credential_of(where)
+    if verify is True and credential is not None and credential.ca is not None:
+        verify = credential.ca
     is_remote = not is_loopback(urlsplit(where).hostname or "")
     return {
         "timeout": timeouts(timeout_s),
         "trust_env": is_remote,  # proxies of the environment are never for this machine
         "verify": _verification(where, verify),
         "headers": headers,
+        "auth": _authorised,
     }
+
+
+def _authorised(request: httpx.Request) -> httpx.Request:
+    """Add the credentials of the request's own origin."""
+    credential = credential_of(str(request.url))
+    for name, text in (credential.headers() if credential else {}).items():
+        request.headers.setdefault(name, text)
+    return request
 
 
 def _verification(where: str, verify: bool | str) -> bool | ssl.SSLContext:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from enum import StrEnum
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, JsonValue
 
@@ -12,7 +13,7 @@ from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import reason_of
 
-PRODUCT_FORMAT = 3
+PRODUCT_FORMAT = 4
 """Version of the byte layout of products; part of every block key."""
 
 BLOCK = 512
@@ -21,6 +22,21 @@ BLOCK = 512
 
 ReportForm: TypeAlias = Literal["links", "embed", "none"]
 """What `report.html` has of the products: links, their bytes; or no report is written."""
+
+
+class ProductForm(StrEnum):
+    """Form of image outputs: GeoTIFFs without or with overviews, or cloud-optimised ones."""
+
+    TIF = "tif"
+    OVERVIEWS = "tif-overviews"
+    COG = "cog"
+
+    @classmethod
+    def of(cls, *, as_cog: bool, overviews: bool) -> Self:
+        """Return the form of two settings; a cloud-optimised GeoTIFF always has overviews."""
+        if as_cog:
+            return cls("cog")
+        return cls("tif-overviews" if overviews else "tif")
 
 
 class Scene(ClosedValue):

@@ -135,6 +135,17 @@ def compress_mask(valid: np.ndarray, compression: Compression = Compression()) -
     return _compressed(np.packbits(padded, axis=1), by_deflate)
 
 
+def decompress_mask(data: bytes, compression: Compression = Compression()) -> np.ndarray:
+    """Return the 512 x 512 pixels, bool (row, col), of a compressed block of a mask.
+
+    Raises:
+        StoreFailed: it is no such block.
+    """
+    by_deflate = compression if compression.codec == "deflate" else Compression()
+    bits = np.frombuffer(_decompressed(data, BLOCK * BLOCK // 8, by_deflate), np.uint8)
+    return np.unpackbits(bits).reshape(BLOCK, BLOCK).astype(bool)
+
+
 def _compressed(raw: np.ndarray, compression: Compression) -> bytes:
     if compression.codec == "deflate":
         return bytes(deflate.zlib_compress(raw, compression.level))

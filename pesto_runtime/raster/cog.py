@@ -1,76 +1,138 @@
-"""Write the cloud-optimised copy of a product: GDAL copies it, and adds overviews."""
+"""Write a product with overviews: a cloud-optimised GeoTIFF, or a plain one whose overviews follow.
+
+The header has the directories of all images. In a cloud-optimised file the smallest overview is
+first and the product last, and each block stands between its size and its last four bytes, as
+GDAL's driver COG writes them: https://gdal.org/en/stable/drivers/raster/cog.html
+Overviews are made in `overviews`; files are written in `product`.
+"""
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
+import struct
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
-import rasterio
-import rasterio.shutil
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
+import numpy as np
 
-from pesto_runtime.contract import BLOCK, Compression
-from pesto_runtime.errors import StoreFailed
-from pesto_runtime.raster.gdal import raster_settings
+from pesto_runtime.contract import ProductForm
+from pesto_runtime.raster.block_codec import block_table
+from pesto_runtime.raster.image import Georeference
+from pesto_runtime.raster.product import BIG_BYTES, product_header
+from pesto_runtime.raster.tiff_directory import as_overview, read_directories, write_directories
+from pesto_runtime.tiling import block_count
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pesto_runtime.raster.overviews import Level, Overviews
+    from pesto_runtime.raster.product import Layout
+
+_METADATA = 42112
+"""The tag GDAL_METADATA: names and tags of bands, which overviews do not have."""
+_FRAME = 4  # bytes before a block, and as many after it
+_FEATURES = (
+    "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
+    "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+)
+"""What GDAL reads of the layout, at the start of the file; the blank is the room of a `YES`."""
+_NOTE = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_FEATURES):06} bytes\n{_FEATURES}".encode()
 
 
-_CACHE_BYTES = 80 << 20  # GDAL reads blocks several times for overviews: with 16 MiB, 2.2 x the CPU
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The blocks of one image in the file: its directory, and the bytes of its blocks."""
+
+    image: int
+    sizes: Sequence[int]
 
 
-def write_cog(source: Path, path: Path, compression: Compression = Compression()) -> None:
-    """Write a cloud-optimised copy of a product; if that fails, no file remains.
+class OverviewFile:
+    """The header and the blocks of a product with overviews, in the order of the file.
 
-    Its blocks are compressed by GDAL, which has no deflate level 6, and writes level 7 for it.
-
-    Raises:
-        StoreFailed: the disk is full, or the folder is not writable.
+    Attributes:
+        data: The header, without the places of blocks.
+        sizes: Bytes of each block with its frame, in the order of `blocks`.
     """
-    try:
-        with raster_settings(cache_bytes=_CACHE_BYTES):
-            rasterio.shutil.copy(
-                source,
-                path,
-                driver="COG",
-                compress=compression.codec,
-                **_cog_level(compression),
-                predictor="YES",
-                blocksize=BLOCK,
-                overviews="AUTO",
-                resampling="NEAREST",
-                num_threads=1,
-            )
-            _read_last_block(path)
-    except (
-        RasterioError,
-        CPLE_BaseError,
-    ) as error:  # rasterio does not wrap GDAL's errors of a copy
-        reason = _disk_full(path.parent, source.stat().st_size) or str(error)
-        if path.is_file():
-            path.unlink()
-        raise StoreFailed(f"{path}: {reason}") from error
+
+    def __init__(self, layout: Layout, overviews: Overviews, form: ProductForm) -> None:
+        """Lay out the file.
+
+        Args:
+            layout: Size, dtype and metadata.
+            overviews: Its overviews, made.
+            form: Whether the file is cloud-optimised.
+        """
+        self._overviews, self._has_mask = overviews, layout.has_mask
+        self._frame = _FRAME if form is ProductForm.COG else 0
+        numbers = [*range(len(overviews.levels))]
+        self._order = numbers[::-1] if self._frame else numbers
+        self.data = _header(layout, overviews.levels, _NOTE if self._frame else b"")
+        self._parts = [part for number in self._order for part in self._images(number)]
+        self.sizes = [size + 2 * self._frame for part in self._parts for size in part.sizes]
+        self.count = len(overviews.levels[0].sizes)
+
+    @property
+    def total(self) -> int:
+        """Blocks of all images."""
+        return len(self.sizes)
+
+    def filled(self, sizes: np.ndarray) -> bytes:
+        """Return the header with the places of all blocks.
+
+        Args:
+            sizes: Bytes of each block with its frame, array (block,), in the order of `blocks`.
+
+        Raises:
+            StoreFailed: there are more bytes than a TIFF can address.
+        """
+        file, at, done = bytearray(self.data), len(self.data), 0
+        for part in self._parts:
+            own = sizes[done : done + len(part.sizes)]
+            starts = at + np.concatenate(([0], np.cumsum(own[:-1])))
+            table = block_table(self.data, image=part.image)
+            for array, numbers in (
+                (table.offsets, starts + self._frame),
+                (table.sizes, own - 2 * self._frame),
+            ):
+                packed = array.pack(numbers)
+                file[array.position : array.position + len(packed)] = packed
+            at, done = at + int(own.sum()), done + len(own)
+        return bytes(file)
+
+    def blocks(self, product: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield all blocks with their frames.
+
+        Args:
+            product: The compressed blocks of the product, row-major, without those of its mask.
+        """
+        made = self._overviews
+        for number in self._order:
+            own = made.blocks(number) if number else product
+            for data in chain(own, made.masks(number)):
+                yield _framed(data) if self._frame else data
+
+    def _images(self, number: int) -> Iterator[_Part]:
+        """Yield the image of a level and its mask: in the header, masks of overviews are last."""
+        level, count = self._overviews.levels[number], len(self._overviews.levels) - 1
+        yield _Part(number + self._has_mask if number else 0, level.sizes)
+        if self._has_mask:
+            yield _Part(1 + count + number if number else 1, level.mask_sizes)
 
 
-def _cog_level(compression: Compression) -> dict[str, int]:
-    """Return GDAL's level: libtiff gives libdeflate's levels 7 to 10 the numbers 6 to 9."""
-    is_shifted = compression.codec == "deflate" and compression.level in range(7, 10)
-    level = compression.level - is_shifted
-    return {"level": level} if level else {}
+def _framed(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data + data[-_FRAME:]
 
 
-def _read_last_block(path: Path) -> None:
-    """Check that the file is complete: GDAL does not report an error of its last flush."""
-    with rasterio.open(path) as dataset:
-        dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
-
-
-def _disk_full(folder: Path, size: int) -> str:
-    """Return the operating system's message if the disk is full; GDAL's own message varies."""
-    is_full = folder.is_dir() and shutil.disk_usage(folder).free < size
-    return os.strerror(errno.ENOSPC) if is_full else ""
+def _header(layout: Layout, levels: Sequence[Level], note: bytes) -> bytes:
+    main = read_directories(product_header(layout))
+    images, masks = [], []
+    for level in levels[1:]:
+        width, height = level.size
+        own = replace(layout, width=width, height=height, georeference=Georeference())
+        image, *mask = read_directories(product_header(own))
+        images.append(as_overview(image, without=[_METADATA]))
+        masks += [as_overview(each, without=[]) for each in mask]
+    pixels = sum(rows * cols for rows, cols in (block_count(each.size) for each in levels))
+    raw = pixels * np.dtype(layout.dtype).itemsize * layout.count << 18  # pixels of a block: 2^18
+    return write_directories([*main, *images, *masks], note=note, is_big=raw > BIG_BYTES)

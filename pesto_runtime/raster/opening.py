@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from pesto_runtime.contract import NUMERIC_DTYPES
 from pesto_runtime.errors import RasterUnreadable, shortened
 from pesto_runtime.raster.identity import local_path
-from pesto_runtime.remote import answers_ranges, has_server, require_reachable
+from pesto_runtime.remote import answers_ranges, gdal_authorization, has_server, require_reachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,11 +50,13 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
     if path is not None and path.is_file() and path.stat().st_size == 0:
         raise RasterUnreadable(f"{href} is empty (0 bytes)")
     reasons: list[str] = []
+    settings = gdal_authorization(href) if path is None else {}
     for driver in drivers:
         try:
-            if path is None and not reasons:  # each driver would wait for its server
-                return patiently(href, partial(rasterio.open, href, driver=driver))
-            return rasterio.open(href if path is None else path, driver=driver)
+            with rasterio.Env(**settings):
+                if path is None and not reasons:  # each driver would wait for its server
+                    return patiently(href, partial(rasterio.open, href, driver=driver))
+                return rasterio.open(href if path is None else path, driver=driver)
         except RasterioError as error:
             reasons.append(reason_of_gdal(error))
     if path is None and not answers_ranges(href):

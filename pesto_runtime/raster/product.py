@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.raster.tiff_directory import FileHeader
 
 
-_BIG_BYTES = 3_900_000_000  # classic TIFF addresses 4 GiB; the rest is for header and tables
+BIG_BYTES = 3_900_000_000
+"""Bytes of pixels above which a file is a BigTIFF; a classic TIFF addresses 4 GiB in all."""
 _SYNC_BYTES = 256 << 20
 _BATCH_BYTES = 4 << 20
 
@@ -121,7 +123,7 @@ def product_header(layout: Layout) -> bytes:
             dtype=layout.dtype,
             nodata=layout.nodata,
             sparse_ok=True,  # GDAL writes the header and no blocks
-            bigtiff="YES" if raw > _BIG_BYTES else "NO",
+            bigtiff="YES" if raw > BIG_BYTES else "NO",
             **options,
         ) as dataset:
             write_georeference(dataset, layout.georeference)
@@ -132,13 +134,13 @@ def product_header(layout: Layout) -> bytes:
 
 
 def write_product(
-    path: AnyPath, layout: Layout, blocks: Iterable[Blocks], *, sizes: np.ndarray
+    path: AnyPath, layout: Layout | FileHeader, blocks: Iterable[Blocks], *, sizes: np.ndarray
 ) -> Product:
     """Write a product.
 
     Args:
         path: The finished file, or an object; until a file is complete, it is `path.part`.
-        layout: Size, dtype and metadata.
+        layout: Size, dtype and metadata; or a header, for a file of other images.
         blocks: Compressed blocks, row-major; then those of its mask.
         sizes: Bytes of each block, array (block,).
 
@@ -146,7 +148,7 @@ def write_product(
         StoreFailed: too few or too many blocks, a block of another size, more bytes than a TIFF can
             address, the disk is full, or the folder is not writable.
     """
-    header = ProductHeader.of(layout)
+    header = ProductHeader.of(layout) if isinstance(layout, Layout) else layout
     checksums = np.zeros(header.total, ">u4")
     chunks = _chunks(header, sizes, blocks, checksums)
     if isinstance(path, RemotePath):
@@ -160,7 +162,7 @@ def write_product(
 
 
 def _chunks(
-    header: ProductHeader, sizes: np.ndarray, blocks: Iterable[Blocks], checksums: np.ndarray
+    header: FileHeader, sizes: np.ndarray, blocks: Iterable[Blocks], checksums: np.ndarray
 ) -> Iterator[bytes | memoryview]:
     """Yield the bytes of a file in order, and write the CRC-32 of each block into `checksums`."""
     if len(sizes) != header.total:
@@ -232,7 +234,7 @@ def block_checksums(path: Path) -> str:
             return "".join(f"{crc32(view[at : at + size]):08x}" for at, size in places)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ProductHeader:
     """The part of a file before its blocks.
 

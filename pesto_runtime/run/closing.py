@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pesto_runtime.contract import ProductForm
 from pesto_runtime.errors import Damaged, NotFound, PestoError, RunFailed, StoreFailed
 from pesto_runtime.pipeline import VectorType, read_later
 from pesto_runtime.places import RemotePath
@@ -41,6 +42,7 @@ from pesto_runtime.run.mosaics import has_mosaic, seal_mosaic
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.partials import folded_partial
 from pesto_runtime.run.product_blocks import product_blocks
+from pesto_runtime.run.product_overviews import write_with_overviews
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import blocks_in_order, complete, recorded_holes
 from pesto_runtime.run.tile import in_stage
@@ -88,7 +90,9 @@ class Merged:
     holes: tuple[Window, ...]
 
 
-def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
+def mosaic(
+    plan_href: str, raster: str, path: AnyPath, *, form: ProductForm = ProductForm.TIF
+) -> Mosaic:
     """Write a raster's blocks into one file or object.
 
     Missing blocks and holes are filled with the port's nodata, and reported.
@@ -97,6 +101,7 @@ def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
         plan_href: Href of the plan.
         raster: Reference of the raster.
         path: File to write.
+        form: Whether it has overviews, and is cloud-optimised.
 
     Raises:
         RunFailed: there are holes, and the port has no nodata to fill them with.
@@ -112,6 +117,10 @@ def mosaic(plan_href: str, raster: str, path: AnyPath) -> Mosaic:
             "with: nothing is published; run again, or declare nodata"
         )
     windows = tuple(block_window(index, context.sizes[raster]) for index in holes)
+    if form is not ProductForm.TIF:
+        return Mosaic(
+            write_with_overviews(plan_href, raster, layout, stored, path, form=form), windows
+        )
     with product_blocks(plan_href, raster, layout, stored) as (sizes, blocks):
         return Mosaic(write_product(path, layout, blocks, sizes=sizes), windows)
 

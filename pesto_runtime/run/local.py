@@ -43,7 +43,6 @@ from pesto_runtime.run.verifying import verify_tiles
 from pesto_runtime.run.workspace import (
     Workspace,
     locked_workspace,
-    refuse_remote_cog,
     run_store,
 )
 
@@ -87,7 +86,6 @@ class DriverEngine:
         """
         pipeline = request.pipeline
         folder = output_place(request.folder)
-        refuse_remote_cog(folder, as_cog=request.as_cog)
         services = resolve_services(
             pipeline, base=request.base, options=request.services, catalog=request.catalog
         )
@@ -144,7 +142,7 @@ def _resume_or_run(
             forget_run(plan)
         workspace.clear()
     else:
-        result = finished_result(workspace.folder, plan.run, as_cog=request.as_cog)
+        result = finished_result(workspace.folder, plan.run, form=request.form)
     if result is not None:
         done = "computed, nor verified" if request.verify_tiles else "computed"
         watcher.warn(f"already complete: nothing was {done}; --fresh computes it again")
@@ -193,7 +191,7 @@ class _Run:
         decoded_blocks.clear()  # the memory is for the pictures of the report
         verified = verify_tiles(self._href, request.verify_tiles)
         record = replace(record, verified_tiles=verified)
-        return publish(self._href, workspace, record, as_cog=request.as_cog)
+        return publish(self._href, workspace, record, form=request.form)
 
     def _run_chunks(self, phase: int, count: int) -> None:
         """Run the chunks of a phase; again those whose worker died, up to 3 times in a row."""

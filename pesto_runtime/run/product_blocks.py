@@ -55,7 +55,7 @@ def product_blocks(
     with SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         others: list[int] = []
         holed = (_holed_block(context, raster, layout, index) for index in stored.indices(absent))
-        masks = _mask_blocks(context, raster, layout, stored) if layout.has_mask else ()
+        masks = mask_blocks(context, raster, layout, stored) if layout.has_mask else ()
         for data in chain(holed, masks):
             others.append(len(data))
             spool.write(data)
@@ -74,9 +74,15 @@ def product_blocks(
         yield np.concatenate([sizes, of_masks]), blocks()
 
 
-def _mask_blocks(
+def mask_blocks(
     context: RunContext, raster: str, layout: Layout, stored: StoredBlocks
 ) -> Iterator[bytes]:
+    """Yield the compressed blocks of the mask of a product that has one, row-major.
+
+    Raises:
+        RasterUnreadable: the mask of the scene cannot be read.
+        SceneChanged: the scene is not the one that was planned.
+    """
     scene = context.plan.scenes[context.raster_type(raster).mask]
     with (
         unchanged(scene.href, scene.identity),

@@ -11,14 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Hole, Pipeline, parse_binding
+from pesto_runtime.contract import Hole, Pipeline, ProductForm, parse_binding
 from pesto_runtime.errors import NotFound, RunFailed, StoreFailed
 from pesto_runtime.pipeline import JsonType, RasterType, VectorType
-from pesto_runtime.raster.cog import write_cog
-from pesto_runtime.raster.product import block_checksums, file_sha256
+from pesto_runtime.raster.product import file_sha256
 from pesto_runtime.report import write_report
 from pesto_runtime.run.closing import merge, mosaic
 from pesto_runtime.run.context import (
@@ -46,12 +44,7 @@ from pesto_runtime.run.result import (
     result_document,
     tile_counts,
 )
-from pesto_runtime.run.workspace import (
-    RemoteWorkspace,
-    Workspace,
-    locked_workspace,
-    refuse_remote_cog,
-)
+from pesto_runtime.run.workspace import RemoteWorkspace, Workspace, locked_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +57,6 @@ if TYPE_CHECKING:
     from pesto_runtime.run.workspace import AnyWorkspace
 
 
-_FORMS = ("tif", "cog")
 _PATIENCE_S = 60.0
 """Wait for the lock at the end of a run: an orchestrator may retry a task that still publishes."""
 
@@ -75,7 +67,11 @@ _LOST = (
 
 
 def publish(
-    plan_href: str, workspace: AnyWorkspace, record: RunRecord, *, as_cog: bool = False
+    plan_href: str,
+    workspace: AnyWorkspace,
+    record: RunRecord,
+    *,
+    form: ProductForm = ProductForm.TIF,
 ) -> dict[str, JsonValue]:
     """Publish a run into a locked folder.
 
@@ -83,7 +79,7 @@ def publish(
         plan_href: Href of the plan.
         workspace: The locked folder.
         record: The facts that the engine knows.
-        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        form: Form of image outputs.
 
     Returns:
         The content of `result.json`.
@@ -107,14 +103,14 @@ def publish(
             OwnerBeat(context.plan).keep()
             withdraw(context.plan, workspace.folder, keep=_files(context, references))
         outputs = {
-            name: _output(context, plan_href, name, each, folder=workspace.parts, as_cog=as_cog)
+            name: _output(context, plan_href, name, each, folder=workspace.parts, form=form)
             for name, each in references.items()
         }
         if not holes:
             _refuse_lost_blocks(outputs)
         found = {name: output.entry for name, output in outputs.items()}
         result = result_document(context, found, record, holes=holes, manifests=manifests)
-        result["form"] = _FORMS[as_cog]
+        result["form"] = form.value
         features = hole_features(holes, context.plan.scenes) if holes else None
         _move(context, workspace, outputs, features, result)
     except RunFailed as error:
@@ -129,7 +125,7 @@ def publish_run(
     folder: AnyPath,
     record: RunRecord,
     *,
-    as_cog: bool = False,
+    form: ProductForm = ProductForm.TIF,
     keep: bool = False,
 ) -> dict[str, JsonValue]:
     """Publish a run as a task of an orchestrator; a second call returns the result of the first.
@@ -138,7 +134,7 @@ def publish_run(
         plan_href: Href of the plan.
         folder: The output folder.
         record: The facts that the engine knows.
-        as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
+        form: Form of image outputs.
         keep: Whether the run store stays after a complete run.
 
     Raises:
@@ -146,21 +142,20 @@ def publish_run(
         FolderInUse: another run owns the folder, or has used it for 60 s.
         PestoError: as for `publish`.
     """
-    refuse_remote_cog(folder, as_cog=as_cog)
     run = plan_href.rpartition("/")[2].partition("-")[0]
     with locked_workspace(folder, run=run, patience_s=_PATIENCE_S) as workspace:
         try:
             plan = load_context(plan_href).plan
         except NotFound:
-            finished = finished_result(folder, run, as_cog=as_cog)
+            finished = finished_result(folder, run, form=form)
             if finished is None:
                 raise
             release(folder, run, member=record.member)
             return finished
         claim(folder, plan, member=record.member)
-        result = finished_result(folder, run, as_cog=as_cog)
+        result = finished_result(folder, run, form=form)
         if result is None:
-            result = publish(plan_href, workspace, record, as_cog=as_cog)
+            result = publish(plan_href, workspace, record, form=form)
         finish(plan, workspace, result, keep=keep, member=record.member)
     return result
 
@@ -198,19 +193,19 @@ def finish(
 
 
 def finished_result(
-    folder: AnyPath, run: str, *, as_cog: bool = False
+    folder: AnyPath, run: str, *, form: ProductForm = ProductForm.TIF
 ) -> dict[str, JsonValue] | None:
     """Return the result of a complete run of this key and form, if its outputs are unchanged.
 
     Args:
         folder: The output folder.
         run: Key of the run.
-        as_cog: Whether its image outputs are cloud-optimised GeoTIFFs.
+        form: Form of its image outputs.
     """
     result = read_result(folder)
     if result is None or not result.outputs:
         return None
-    wanted = (run, "COMPLETE", _FORMS[as_cog])
+    wanted = (run, "COMPLETE", form.value)
     if tuple(result.document.get(name) for name in ("run", "status", "form")) != wanted:
         return None
     is_intact = all(
@@ -277,25 +272,17 @@ def _output(
     reference: Reference,
     *,
     folder: AnyPath,
-    as_cog: bool,
+    form: ProductForm,
 ) -> _Output:
     part = folder / _file(context, name, reference)
     if isinstance(context.types[str(reference)], RasterType):
-        mosaicked = mosaic(plan_href, str(reference), part)
-        digest, size = mosaicked.product.sha256, mosaicked.product.size
-        if as_cog and isinstance(part, Path):
-            plain = part.rename(part.with_suffix(".plain.tif"))
-            write_cog(plain, part, context.plan.compression)
-            plain.unlink()
-            digest, size = file_sha256(part)
+        mosaicked = mosaic(plan_href, str(reference), part, form=form)
         entry: dict[str, JsonValue] = {
             "path": part.name,
-            "sha256": digest,
-            "bytes": size,
+            "sha256": mosaicked.product.sha256,
+            "bytes": mosaicked.product.size,
             "blocks_with_holes": len(mosaicked.holes),
-            "crc32": block_checksums(part)
-            if as_cog and isinstance(part, Path)
-            else mosaicked.product.crc32,
+            "crc32": mosaicked.product.crc32,
         }
         return _Output(part, entry)
     if isinstance(context.types[str(reference)], VectorType):

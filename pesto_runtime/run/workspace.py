@@ -16,7 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
-from pesto_runtime.errors import InvalidInput, PestoError, StoreFailed, StoreRefused
+from pesto_runtime.errors import PestoError, StoreFailed, StoreRefused
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.places import WRITABLE, RemotePath
 from pesto_runtime.run.context import forget_run, load_context
@@ -55,19 +55,6 @@ def run_store(folder: AnyPath, store: str | None = None) -> str:
         known = ", ".join(f"{each}…" for each in _STORES[:-1])
         raise StoreRefused(f"{store} cannot be a run store: write one of {known}")
     return store
-
-
-def refuse_remote_cog(folder: AnyPath, *, as_cog: bool) -> None:
-    """Require that products of a folder in a bucket are plain GeoTIFFs.
-
-    Raises:
-        InvalidInput: they are to be cloud-optimised, which GDAL writes on a disk only.
-    """
-    if as_cog and isinstance(folder, RemotePath):
-        raise InvalidInput(
-            f"--as cog needs an output folder of a disk, and {folder} is none: write .tif, or "
-            "write to a folder and copy it"
-        )
 
 
 class Workspace:

@@ -10,15 +10,16 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import MaskFlags
 
+from pesto_conductor.deploy import read_definitions
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.engines import RunRequest, SilentListener
+from pesto_runtime.engines import RenderRequest, RunRequest, SilentListener, load_renderer
 from pesto_runtime.errors import FolderInUse, InvalidInput, PestoError, StoreFailed, StoreRefused
 from pesto_runtime.finished_run import Run
 from pesto_runtime.pipeline import Sizing
@@ -31,7 +32,7 @@ from pesto_runtime.run.local import engine
 from pesto_runtime.run.output_files import withdraw
 from pesto_runtime.run.ownership import claim, owner_of, release
 from pesto_runtime.run.pipeline_inputs import read_inputs
-from pesto_runtime.run.planning import plan
+from pesto_runtime.run.planning import load_pipeline, plan
 from pesto_runtime.run.product_check import verify_result
 from pesto_runtime.run.publishing import publish_run
 from pesto_runtime.run.result import RunRecord
@@ -40,10 +41,10 @@ from pesto_runtime.run.workspace import locked_workspace, run_store
 from pesto_runtime.store import Store
 from tests.support import detections, masked
 from tests.support.buckets import BUCKET, moto_server, names, proxy_before, put, variables
-from tests.support.commands import pesto, started
+from tests.support.commands import pesto, saved, started
 from tests.support.file_server import use
 from tests.support.rasters import noise, write_scene
-from tests.support.runs import CLOUD_COVER, SCENE, chain, pipeline, run_local, stage
+from tests.support.runs import CLOUD_COVER, SCENE, Settings, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,12 +92,13 @@ def absolute(path: Path) -> dict[str, JsonValue]:
 
 
 def run_into(
-    folder: str, document: Mapping[str, JsonValue], scene: str, *, as_cog: bool = False
+    folder: str, document: Mapping[str, JsonValue], scene: str, **settings: Unpack[Settings]
 ) -> dict[str, JsonValue]:
     """Run a pipeline into a folder of the bucket, with tiles of 256 pixels."""
+    wanted: Settings = {"workers": 2, "tile": 256, **settings}
     request = RunRequest(
         pipeline=Pipeline.parse(document), base=CLOUD_COVER.parent, inputs={"scene": scene},
-        folder=RemotePath(folder), workers=2, tile=256, as_cog=as_cog,
+        folder=RemotePath(folder), **wanted,
     )  # fmt: skip
     return engine.run(request, watcher=SilentListener())
 
@@ -371,17 +373,67 @@ def test_a_store_that_cannot_be_written_is_refused_before_planning(tmp_path: Pat
         run_local(chain("slow"), tmp_path / "out", given, store="https://example.org/store")
 
 
-@pytest.mark.parametrize(
-    ("folder", "as_cog", "kind"),
-    [
-        ("https://example.org/out", False, StoreRefused),
-        ("ftp://example.org/out", False, StoreRefused),
-        ("s3://bucket/out", True, InvalidInput),
-    ],
-)
+@pytest.mark.parametrize("folder", ["https://example.org/out", "ftp://example.org/out"])
 def test_a_folder_that_cannot_be_written_is_refused_before_planning(
-    tmp_path: Path, folder: str, kind: type[PestoError], *, as_cog: bool
+    tmp_path: Path, folder: str
 ) -> None:
     """The scene is not even looked for; the message has the way out."""
-    with pytest.raises(kind, match="folder"):
-        run_into(folder, chain("slow"), str(tmp_path / "none.tif"), as_cog=as_cog)
+    with pytest.raises(StoreRefused, match="folder"):
+        run_into(folder, chain("slow"), str(tmp_path / "none.tif"))
+
+
+@pytest.mark.parametrize("form", ["as_cog", "overviews"])
+def test_products_with_overviews_are_uploaded(tmp_path: Path, bucket: str, form: str) -> None:
+    """With a mask, the bytes of a disk; a plain product (control) has others; nothing is left."""
+    source = masked_scene(tmp_path / "s.tif")
+    document = pipeline(stage("s", "same", image="$inputs.scene"), outputs={"image": "$s.image"})
+    document["services"] = {"same": f"{masked.__file__}:same"}
+    settings: Settings = {"as_cog": form == "as_cog", "overviews": form == "overviews"}
+    local = run_local(document, tmp_path / "out", {"scene": str(source)}, **settings)
+    done = run_into(f"{bucket}/out", document, str(source), **settings)
+    assert done["outputs"] == local.result["outputs"]
+    assert names(f"{bucket}/out") == RESULTS
+    data = place_of(f"{bucket}/out/image.tif").read_bytes()
+    assert data == (local.folder / "image.tif").read_bytes()
+    assert all(each.is_intact for each in verify_result(place_of(f"{bucket}/out")))
+    run_into(f"{bucket}/plain", document, str(source))
+    assert place_of(f"{bucket}/plain/image.tif").read_bytes() != data
+
+
+def test_a_pipeline_in_a_bucket_is_rendered(tmp_path: Path, bucket: str) -> None:
+    """With its catalog, for Conductor as from a disk; a DAG file reads no bucket."""
+    document = absolute(CLOUD_COVER)
+    prefix = bucket.removeprefix(f"{BUCKET}/")
+    catalog = put(f"{prefix}/catalog.json", json.dumps(document.pop("services")).encode())
+    href = put(f"{prefix}/p.json", json.dumps(document).encode())
+    saved(tmp_path / "catalog.json", json.loads(place_of(catalog).read_text()))
+    file = saved(tmp_path / "p.json", document)
+    found = {}
+    for where, given in ((href, catalog), (str(file), str(tmp_path / "catalog.json"))):
+        definition = definition_of(where, given)
+        assert definition == read_definitions(place_of(where), catalog=place_of(given))[0]
+        template = definition["inputTemplate"]
+        assert isinstance(template, dict)
+        template.pop("base")
+        found[where] = definition
+    assert found[href] == found[str(file)]
+    with pytest.raises(InvalidInput, match="download"):
+        definition_of(href, catalog, engine="airflow")
+
+
+def definition_of(
+    pipeline: str, catalog: str, *, engine: str = "conductor"
+) -> dict[str, JsonValue]:
+    """What `pesto render` prints."""
+    place = place_of(pipeline)
+    request = RenderRequest(load_pipeline(place), place, catalog=place_of(catalog))
+    definition: dict[str, JsonValue] = json.loads(load_renderer(engine).render(request))
+    return definition
+
+
+def masked_scene(path: Path) -> Path:
+    """A scene of several blocks, with a mask of its own."""
+    write_scene(path, noise(1100, 700))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(noise(1100, 700, below=3, seed=3)[0] == 1)
+    return path

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pesto_runtime.raster.product import Layout, Product
+    from pesto_runtime.raster.tiff_directory import FileHeader
 
 _PLACE = struct.Struct("<IIQQI")
 _END = struct.Struct("<Q32s")
@@ -76,7 +77,7 @@ def drop_blocks(store: Path, lost: Collection[tuple[int, int]], kind: str = "blo
         pack.write_bytes(data + footer + _END.pack(len(kept), digest))
 
 
-def write_blocks(path: Path, layout: Layout, blocks: Iterable[bytes]) -> Product:
+def write_blocks(path: Path, layout: Layout | FileHeader, blocks: Iterable[bytes]) -> Product:
     """Write a product from compressed blocks, one by one."""
     found = [*blocks]
     sizes = np.array([len(each) for each in found])

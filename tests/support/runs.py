@@ -39,6 +39,7 @@ class Settings(TypedDict, total=False):
     keep: bool
     fresh: bool
     as_cog: bool
+    overviews: bool
     replace: bool
     take_over: bool
     patience_s: float

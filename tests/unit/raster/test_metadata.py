@@ -9,11 +9,13 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.rpc import RPC
 
+from pesto_runtime.contract import ProductForm
 from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.codec import encode_image
-from pesto_runtime.raster.cog import write_cog
+from pesto_runtime.raster.cog import OverviewFile
 from pesto_runtime.raster.image import BandFacts, Colour, Georeference, Image
 from pesto_runtime.raster.metadata import read_georeference
+from pesto_runtime.raster.overviews import Overviews
 from pesto_runtime.raster.product import Layout
 from pesto_runtime.raster.read import RasterReader
 from tests.support.packs import write_blocks
@@ -207,8 +209,11 @@ def test_no_colour_is_guessed_of_the_number_of_bands(
     pixels = noise(20, 10, bands=count, dtype=dtype, below=2)
     layout = Layout(width=20, height=10, count=count, dtype=dtype)
     made, cog, answer = (tmp_path / f"{name}.tif" for name in ("made", "cog", "answer"))
-    write_blocks(made, layout, [BlockCodec(count, dtype).compress(pixels)])
-    write_cog(made, cog)
+    blocks = [BlockCodec(count, dtype).compress(pixels)]
+    write_blocks(made, layout, blocks)
+    with Overviews(layout) as overviews:
+        file = OverviewFile(layout, overviews.make(blocks), ProductForm.COG)
+        write_blocks(cog, file, file.blocks(blocks))
     answer.write_bytes(encode_image(Image(pixels), "image/tiff"))
     for path in (made, cog, answer):
         with rasterio.open(path) as dataset:

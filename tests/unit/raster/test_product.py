@@ -131,7 +131,7 @@ def test_a_product_over_4_gb_is_a_bigtiff(
     """With the threshold lowered, the header is BigTIFF's and the pixels still come back."""
     pixels = noise(*size, bands=3, dtype="uint16")
     written(tmp_path / "classic.tif", pixels)
-    monkeypatch.setattr("pesto_runtime.raster.product._BIG_BYTES", 1)
+    monkeypatch.setattr("pesto_runtime.raster.product.BIG_BYTES", 1)
     written(tmp_path / "big.tif", pixels)
 
     assert (tmp_path / "classic.tif").read_bytes()[:4] == b"II*\0"
