@@ -220,7 +220,7 @@ def reason_of(error: BaseException) -> str:
     if _NO_BUCKET in text:
         return "the bucket does not exist"
     if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
-        return "permission denied: check the credentials (docs/how-to/stores.md)"
+        return "permission denied: check the credentials (docs/how-to/credentials.md)"
     if isinstance(error, PreconditionError):
         return "it was changed while it was read"
     first_line = text.strip().partition("\n")[0]

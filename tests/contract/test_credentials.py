@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pesto_runtime.client.async_client import AsyncClient
 from pesto_runtime.client.client import Client
 from pesto_runtime.credentials import VARIABLE
 from pesto_runtime.errors import PestoError, RasterUnreadable, ServiceMisbehaved, StoreFailed
@@ -91,6 +93,13 @@ def test_a_client_sends_the_credentials_of_its_service(
         made = client.process({"image": pixels})["image"]
         assert isinstance(made, np.ndarray)
         assert np.array_equal(made[0], widest(pixels, 1)[0])
+        assert asyncio.run(name_of(guard.url)) == "grow"
+
+
+async def name_of(url: str) -> str:
+    """The name of a process, requested by the other client."""
+    async with AsyncClient(url) as client:
+        return (await client.describe()).name
 
 
 def test_a_protected_service_runs_over_a_protected_scene(
