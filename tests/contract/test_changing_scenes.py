@@ -233,7 +233,7 @@ def test_every_scene_of_a_run_counts(tmp_path: Path, scene: ReplaceableScene) ->
 def test_a_local_scene_is_compared_before_each_pack(
     tmp_path: Path, scene: ReplaceableScene
 ) -> None:
-    """Not at the end of the chunk alone, of which one pack is half: a kill would leave its blocks."""
+    """Not at the end of the chunk alone: a kill before that would leave the blocks of a pack."""
     log = tmp_path / "log"
     document = chain("paced", log=str(log), seconds=0.3)
     with replaced_after(scene, log, 2):
