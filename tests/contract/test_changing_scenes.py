@@ -16,6 +16,7 @@ from pesto_runtime.errors import PestoError, RasterUnreadable, SceneChanged
 from pesto_runtime.raster.identity import identity_of
 from tests.support.commands import pesto, saved, served, waited
 from tests.support.file_server import FileServer, serving, use
+from tests.support.packs import packed_blocks
 from tests.support.rasters import ReplaceableScene, noise, tree, write_scene
 from tests.support.runs import PROCESSES, Done, Settings, chain, pipeline, run_local, stage
 
@@ -105,12 +106,10 @@ def way(
 
 def objects(done: Path) -> dict[str, bytes]:
     store = done / ".pesto"
-    folders = ("blocks", "partials", "scalars", "features", "unfinished", "holes")
-    return {
-        name: (store / name).read_bytes()
-        for name in tree(store)
-        if name.partition("/")[0] in folders
-    }
+    folders = ("partials", "scalars", "unfinished", "holes")
+    names = [name for name in tree(store) if name.partition("/")[0] in folders]
+    blocks = [each for kind in ("blocks", "features") for each in packed_blocks(store, kind)]
+    return {n: (store / n).read_bytes() for n in names} | {each.name: each.data for each in blocks}
 
 
 def require_healed(way: Way, folder: Path, undisturbed: Done) -> None:
@@ -231,12 +230,12 @@ def test_every_scene_of_a_run_counts(tmp_path: Path, scene: ReplaceableScene) ->
         run_local(document, tmp_path / "out", given, workers=1)
 
 
-def test_a_local_scene_is_compared_before_each_block(
+def test_a_local_scene_is_compared_before_each_pack(
     tmp_path: Path, scene: ReplaceableScene
 ) -> None:
-    """Not at the end of the chunk alone: a kill before that would leave its blocks."""
+    """Not at the end of the chunk alone: a kill before that would leave the blocks of a pack."""
     log = tmp_path / "log"
-    document = chain("paced", log=str(log), seconds=0.1)
+    document = chain("paced", log=str(log), seconds=0.3)
     with replaced_after(scene, log, 2):
         run_local(document, tmp_path / "out", {"scene": scene.path}, workers=1, max_tasks=1)
     assert len(log.read_text().splitlines()) < TILES / 2

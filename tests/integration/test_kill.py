@@ -204,7 +204,7 @@ def test_the_same_run_started_twice_gives_one_result(job: Job) -> None:
     with started(*job.words()) as first:
         waited(lambda: len(job.blocks()) >= 1)
         first.send_signal(signal.SIGSTOP)
-        Timer(3, first.send_signal, [signal.SIGCONT]).start()
+        Timer(10, first.send_signal, [signal.SIGCONT]).start()
         second = pesto(*job.words())
         told = first.communicate(timeout=60)[1]
     assert first.returncode == 0, told
