@@ -80,14 +80,16 @@ def chunks(
     """Run the pipeline in a new folder, or again in one where nothing remains to compute.
 
     Raises:
-        RuntimeError: the run computed another number of tiles than that.
+        RuntimeError: the run did not compute every tile.
     """
     given: Document = {
         "scene": str(work.scene), "folder": str(folder), "tile": work.tile, "keep": True, **inputs,
     }  # fmt: skip
     ran = run(conductor, definition(), given, task_type="pesto_process")
+    if is_resume:  # its result.json is that of the first run
+        return ran
     computed = json.loads((folder / "result.json").read_text())["tiles"]["computed"]
-    if computed != (0 if is_resume else work.tiles):
+    if computed != work.tiles:
         raise RuntimeError(f"{folder}: {computed} of {work.tiles} tiles were computed")
     return ran
 

@@ -26,14 +26,13 @@ from pesto_runtime.run.inputs import Pixels, Sources, scene_of, stage_array, til
 from pesto_runtime.run.readers import decoded_blocks, readers
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.tile import StageFailed, TileRunner
-from pesto_runtime.tiling import scaled_window
+from pesto_runtime.tiling import scaled_window, tile_quantum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pesto_runtime.pipeline import BoundStage
     from pesto_runtime.run.context import RunContext
-    from pesto_runtime.tiling import Size
 
 _SIDES = (64, 128, 256, 512)  # pixels; the first call loads what the code imports late
 _MOST_S = 0.06  # a call that takes longer is the last one
@@ -107,14 +106,24 @@ class _Phase:
 
     def cost(self) -> PixelCost:
         """Measure windows of growing size; the last one counts."""
-        tile, size = self._context.plan.phases[0].tile, self._context.plan.size
-        decode_s = self._decode_s(_middle(size, (BLOCK, BLOCK)))
-        found, seconds = self._measured(_middle(size, _within(tile, _SIDES[0])), decode_s)
+        phase = self._context.plan.phases[0]
+        chunk = phase.chunks[len(phase.chunks) // 2]
+        decode_s = self._decode_s(chunk.intersection(Window(*chunk[:2], BLOCK, BLOCK)))
+        cost, seconds = self._measured(self._window(chunk, _SIDES[0]), decode_s)
         for side in _SIDES[1:]:
-            if seconds > _MOST_S or found.side >= max(tile):
+            if seconds > _MOST_S or cost.side >= max(phase.tile):
                 break
-            found, seconds = self._measured(_middle(size, _within(tile, side)), decode_s)
-        return found
+            cost, seconds = self._measured(self._window(chunk, side), decode_s)
+        return cost
+
+    def _window(self, chunk: Window, side: int) -> Window:
+        """Return a window of about this size, of whole, aligned pixels in all rasters."""
+        scales = [self._context.grid_type(name).scale for name in self._names]
+        quantum = tile_quantum(scales, [step.align for step in self._runner.chain.steps])
+        width, height = (-(-side // each) * each for each in quantum)
+        tile = self._context.plan.phases[0].tile
+        window = Window(*chunk[:2], min(width, tile[0]), min(height, tile[1]))
+        return window.intersection(chunk)
 
     def _decode_s(self, window: Window) -> float:
         """Return the seconds per pixel of the scenes of reading a block, without any cache."""
@@ -186,14 +195,3 @@ class _Phase:
         rows, cols = min(array.shape[1], BLOCK), min(array.shape[2], BLOCK)
         block = np.ascontiguousarray(array[:, :rows, :cols])
         return len(codec.compress(block)) * array.size // block.size
-
-
-def _within(tile: Size, side: int) -> Size:
-    return (min(side, tile[0]), min(side, tile[1]))
-
-
-def _middle(size: Size, tile: Size) -> Window:
-    """Return a window of this size in the middle, from the corner of a block if it fits."""
-    width, height = min(size[0], tile[0]), min(size[1], tile[1])
-    col_off, row_off = (side // 2 // BLOCK * BLOCK for side in size)
-    return Window(min(col_off, size[0] - width), min(row_off, size[1] - height), width, height)
