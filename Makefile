@@ -7,8 +7,9 @@ UV     := $(shell command -v uv 2>/dev/null)
 # Tests start Python hundreds of times; without bytecode each start compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests run on every core; those that share a server stay on one. WORKERS=0 runs them one by one.
-WORKERS ?= logical
+# Half of their time tests wait for servers, so three processes share two cores; tests that share a
+# server stay in one. WORKERS=0 runs them one by one.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * os.cpu_count() // 2)')
 PYTEST  := $(BIN)/pytest -n $(WORKERS)
 LONG    := airflow or conductor or dask or spark or real_pesto or browser
 

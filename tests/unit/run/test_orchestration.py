@@ -15,6 +15,7 @@ import pytest
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import FolderInUse, RasterUnreadable, StoreFailed, TilesFailed
 from pesto_runtime.pipeline import Sizing
+from pesto_runtime.run import workspace
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.closing import close_phase, mosaic
@@ -116,7 +117,9 @@ def test_the_last_task_repeated_returns_the_same_result(tmp_path: Path) -> None:
     assert publish_run(href, tmp_path / "out", record) == first
 
 
-def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path) -> None:
+def test_the_last_task_waits_for_an_attempt_that_still_publishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An orchestrator that heard nothing begins the task anew; the first one (control) is there."""
     scene, folder = write_scene(tmp_path / "s.tif", noise(700, 600)), tmp_path / "out"
     href = begun(chain("grow"), folder, {"scene": str(scene)})
@@ -132,6 +135,7 @@ def test_the_last_task_waits_for_an_attempt_that_still_publishes(tmp_path: Path)
     first = threading.Thread(target=publishing)
     first.start()
     inside.wait(10)
+    monkeypatch.setattr(workspace, "_UNOWNED_S", 0)
     with pytest.raises(FolderInUse, match="in use"), locked_workspace(folder, run="second"):
         pass
     threading.Timer(0.3, leave.set).start()
