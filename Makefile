@@ -30,7 +30,9 @@ test: $(VENV)/.dev $(VENV)/.moto  ## Units, contracts, pages, services and runs 
 test-all: $(VENV)/.dev $(VENV)/.moto  ## Those, and a real Airflow, Conductor, Dask, Spark, PESTO 1.7.2 and browser.
 	$(PYTEST)
 
-check: lint types layers site test-all  ## What CI runs.
+check: $(VENV)/.dev $(VENV)/.moto  ## What CI runs.
+	@$(MAKE) --no-print-directory -j2 --output-sync lint types layers site
+	@$(MAKE) --no-print-directory test-all
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ This file does not compute tiles.
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -162,8 +162,11 @@ class ChunkWriter:
         Raises:
             StoreFailed: the store cannot be written.
         """
-        for pack in self.packs.values():
-            pack.flush()
+        with ExitStack() as left:
+            for pack in self.packs.values():
+                left.callback(pack.discard)  # of what one that fails leaves behind it
+            for pack in self.packs.values():
+                pack.flush()
         for partials in self.partials.values():
             partials.flush()
 

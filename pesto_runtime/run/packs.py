@@ -86,7 +86,7 @@ class PackWriter:
         try:
             self._pack.write(data)
         except BaseException:
-            self._drop()
+            self.discard()
             raise
         self._places.append((*index, self._bytes, len(data), crc32(data)))
         self._bytes += len(data)
@@ -111,9 +111,10 @@ class PackWriter:
             self._pack.finish(name)
             self._pack = None
         finally:
-            self._drop()
+            self.discard()
 
-    def _drop(self) -> None:
+    def discard(self) -> None:
+        """Drop what was collected since the last pack."""
         if self._pack is not None:
             self._pack.discard()
         self._pack, self._bytes, self._begun = None, 0, time.monotonic()
