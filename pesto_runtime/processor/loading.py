@@ -36,6 +36,7 @@ from pesto_runtime.processor.sources import (
     UncachedLoader,
     import_from_source,
     is_unchanged,
+    modules_below,
     sources_digest,
     sources_of,
 )
@@ -276,7 +277,7 @@ def _package_build(module: ModuleType) -> str:
     root, files = file.parent, {file}
     for place in map(Path, getattr(sys.modules.get(top), "__path__", ())):
         if file.is_relative_to(place):
-            root, files = place.parent, {*place.rglob("*.py")}
+            root, files = place.parent, {*modules_below(place)}
             break
     compiled = [each for each in sources_of(top) if each.file in files]
     return sources_digest(root, files, sources=compiled)

@@ -81,6 +81,13 @@ def sources_of(package: str) -> list[Source]:
     return [loader.source for loader in loaders if isinstance(loader, UncachedLoader)]
 
 
+def modules_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of the modules of a package: not of `.venv`, whose name cannot be imported."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if each.isidentifier()]
+        yield from (Path(place, each) for each in files if each.endswith(".py"))
+
+
 def sources_digest(
     root: Path,
     files: Iterable[Path] = (),

@@ -70,7 +70,13 @@ def test_all_modules_of_a_package_are_part_of_its_build(tmp_path: Path) -> None:
     after = build_elsewhere("shop.steps:plus", tmp_path)
     assert after != before
     (package / "notes.txt").write_text("not code")
+    for other in (".venv/lib", "env/lib/python3.11", "node-modules"):  # no names of packages
+        (package / other).mkdir(parents=True)
+        (package / other / "module.py").touch()
     assert build_elsewhere("shop.steps:plus", tmp_path) == after
+    (package / "more").mkdir()
+    (package / "more" / "module.py").touch()
+    assert build_elsewhere("shop.steps:plus", tmp_path) != after
 
 
 def test_a_package_that_was_imported_keeps_the_build_of_its_code(
