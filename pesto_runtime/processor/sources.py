@@ -82,7 +82,7 @@ def sources_of(package: str) -> list[Source]:
 
 
 def modules_below(folder: Path) -> Iterator[Path]:
-    """Yield the files of the modules of a package: not of `.venv`, whose name cannot be imported."""
+    """Yield the files of the modules of a package; `.venv` is no name of a package in it."""
     for place, folders, files in os.walk(folder):
         folders[:] = [each for each in folders if each.isidentifier()]
         yield from (Path(place, each) for each in files if each.endswith(".py"))
