@@ -40,6 +40,8 @@ _DASK = "Dask"
 _BY_HAND = {"A": 1.10, "B": 1.10, "C": 1.2, "D": 1.10, "E": 1.2}
 _LEAST_RATE, _RATED = 25.0, "ABD"
 _MOST_BYTES, _MOST_OF_THREADS, _LONG_S = 300e6, 1.25, 10.0
+_CAUSE = "start and end are on one core: loading the package, product, report (0.8 s); resume"
+_RATE_CAUSE = "codecs and start-up: see the rate of `limit`"
 _PROCESS_CAUSE = "each worker process imports the libraries again: 2 CPU seconds"
 
 
@@ -109,10 +111,10 @@ def _goals(results: Results) -> Iterator[Goal]:
         for peer, limit in ((_HAND, _BY_HAND[letter]), (_DASK, 1.0), (_THREADED, 1.0)):
             for name in [name for name in standings if peer in name and name not in ours]:
                 ratio = median(_pairs(seconds, _seconds(standings[name])))
-                yield at_most(f"{letter}: seconds / those of {name}", ratio, limit)
+                yield at_most(f"{letter}: seconds / those of {name}", ratio, limit, cause=_CAUSE)
         if letter in _RATED:
             yield at_least(f"{letter}: Mpx per core-second", _rate(standings[best], results.size),
-                           _LEAST_RATE, digits=1)  # fmt: skip
+                           _LEAST_RATE, digits=1, cause=_RATE_CAUSE)  # fmt: skip
         yield from _own_goals(letter, {name: standings[name] for name in ours})
 
 
