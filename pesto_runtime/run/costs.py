@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pesto_runtime.run.calibration import PixelCost
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.run.planning import PhaseEstimate, Planned
+    from pesto_runtime.run.sampling import SampledRaster
 
 Executor: TypeAlias = Literal["threads", "processes"]
 
@@ -74,12 +75,17 @@ def run_cost(planned: Planned, *, workers: int, executor: Executor = "threads") 
         _Tiles(context, number, estimate, measured if number == 0 else None)
         for number, estimate in enumerate(planned.estimates)
     ]
-    peak = max([each.bytes(base, workers, executor) for each in phases] + [_pictures(context)])
+    samples = _samples(context)
+    # Of the phases one after another, and of the report's largest picture after them.
+    peak = max(
+        [each.bytes(base, workers, executor) for each in phases] + [*map(_picture_bytes, samples)]
+    )
     cores = len(os.sched_getaffinity(0))
     # Later phases read rasters that do not exist yet: their nominal time is corrected as the first.
     nominal = planned.estimates[0].seconds
     factor = phases[0].cpu_seconds / nominal if measured and nominal else 1.0
-    seconds = _START_S[executor] + sum(_report_seconds(context))
+    seconds = _START_S[executor]
+    seconds += sum(each.grid.width * each.grid.height * _SAMPLE_S for each in samples)
     for each, estimate in zip(phases, planned.estimates, strict=True):
         cpu = each.cpu_seconds if each.measured else estimate.seconds * factor
         seconds += cpu / max(1, min(workers, cores, estimate.tiles)) + each.publish_seconds
@@ -179,25 +185,18 @@ class _Tiles:
         return total
 
 
-def _pictures(context: RunContext) -> float:
-    """Return the memory of the report's largest picture."""
-    return max(
-        (
-            each.grid.width * each.grid.height
-            * (2 * len(each.bands) * np.dtype(each.dtype).itemsize + _PICTURE_BYTES)
-            for number, stages in enumerate(context.phases)
-            for each in sampled_rasters(context, number, needed_bands(context, stages)).values()
-        ),
-        default=0.0,
-    )  # fmt: skip
-
-
-def _report_seconds(context: RunContext) -> list[float]:
+def _samples(context: RunContext) -> list[SampledRaster]:
+    """Return the rasters whose samples the report shows as pictures."""
     return [
-        each.grid.width * each.grid.height * _SAMPLE_S
+        raster
         for number, stages in enumerate(context.phases)
-        for each in sampled_rasters(context, number, needed_bands(context, stages)).values()
+        for raster in sampled_rasters(context, number, needed_bands(context, stages)).values()
     ]
+
+
+def _picture_bytes(raster: SampledRaster) -> float:
+    pixel_bytes = 2 * len(raster.bands) * np.dtype(raster.dtype).itemsize + _PICTURE_BYTES
+    return raster.grid.width * raster.grid.height * pixel_bytes
 
 
 def _own_memory() -> tuple[int, int]:
