@@ -24,6 +24,16 @@ def late(path: str, seconds: float) -> None:
     Path(path).touch()
 
 
+def told(path: str) -> None:
+    """Leave a mark, once a file says so."""
+    while not Path(path + ".go").exists():
+        time.sleep(0.05)
+    Path(path).touch()
+
+
+CHILD = "until [ -e {path}.go ]; do sleep 0.05; done; touch {path}"
+
+
 def harm(how: str, path: str, seconds: float) -> None:
     """Do it."""
     harms: dict[str, Callable[[], object]] = {
@@ -32,8 +42,9 @@ def harm(how: str, path: str, seconds: float) -> None:
         "loop": lambda: all(itertools.repeat(True)),
         "hold": lambda: ctypes.PyDLL(None).sleep(int(seconds)),  # keeps the interpreter's lock
         "memory": lambda: np.ones(1 << 28),
-        "child": lambda: subprocess.check_call(["/bin/sh", "-c", f"sleep {seconds}; touch {path}"]),
+        "child": lambda: subprocess.check_call(["/bin/sh", "-c", CHILD.format(path=path)]),
         "late": lambda: late(path, seconds),
+        "told": lambda: told(path),
         "tell": lambda: None,
     }
     harms[how]()

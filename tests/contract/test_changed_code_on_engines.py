@@ -164,4 +164,4 @@ def test_a_service_that_is_away_is_waited_for_and_then_retried(
         waited_s = time.monotonic() - begun
     assert became == "again"
     assert "Connection refused" in told
-    assert PATIENCE_S <= waited_s < PATIENCE_S + 10
+    assert PATIENCE_S <= waited_s < PATIENCE_S + 60

@@ -104,7 +104,7 @@ def test_a_cancelled_job_is_gone(errands: Server, tmp_path: Path) -> None:
         began = time.monotonic()
         assert client.cancel(job.id).state == "dismissed"
         assert client.wait(job.id).state == "dismissed"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         with pytest.raises(Gone, match="a client deleted it"):
             client.result(job.id)
         for ask in (client.status, client.cancel, client.result):

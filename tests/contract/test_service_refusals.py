@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -213,7 +212,7 @@ def test_a_full_queue_says_when_to_come_back_and_health_still_answers(
     web = serve(PROCESSES + "nap", SMALL)
     found: list[int] = []
     threads = [
-        threading.Thread(target=lambda: found.append(post(web, {"seconds": 1}).status_code))
+        threading.Thread(target=lambda: found.append(post(web, {"seconds": 3}).status_code))
         for _ in range(2)
     ]
     for thread in threads:
@@ -221,10 +220,9 @@ def test_a_full_queue_says_when_to_come_back_and_health_still_answers(
     document: dict[str, dict[str, int]] = {"queue": {"admitted": 0}}
     while document["queue"]["admitted"] < 2:
         document = web("GET", "/health", headers={"Accept": "application/json"}).json()
-    began = time.monotonic()
     answer = post(web, {"seconds": 0})
     health = web("GET", "/health")
-    assert time.monotonic() - began < 0.9
+    assert not found, "nobody has been answered before them"
     assert (answer.status_code, answer.json()["retryable"]) == (503, True)
     assert int(answer.headers["retry-after"]) >= 1
     assert (health.status_code, health.text) == (200, "OK")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,7 +153,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr("pesto_runtime.client.steps.time.monotonic", lambda: self.now)
+        clock = SimpleNamespace(monotonic=lambda: self.now)  # of this module alone
+        monkeypatch.setattr("pesto_runtime.client.steps.time", clock)
 
     def drive(self, outcomes: Sequence[Outcome], patience: Patience) -> tuple[Reply | None, float]:
         """Run a request with these outcomes, the last one repeated; return the waited seconds."""

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -235,7 +236,7 @@ def test_a_type_is_named_once_it_has_waited_long_enough_over_all_checks() -> Non
     said: list[str] = []
     untaken = UntakenTypes(said.append, after_s=0.3)
     begun = time.monotonic()
-    while not said and time.monotonic() - begun < 5:
+    while not said and time.monotonic() - begun < 60:
         untaken.check([waiting("plan")])
         time.sleep(0.02)
     assert said == ["no worker has taken pesto_plan yet"]
@@ -269,7 +270,8 @@ def test_an_interrupted_wait_reports_that_the_workflow_still_runs(
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pesto_conductor.following.time.sleep", interrupt)
+    clock = SimpleNamespace(sleep=interrupt, monotonic=time.monotonic)  # this module's alone
+    monkeypatch.setattr("pesto_conductor.following.time", clock)
     busy = workflow("RUNNING", waiting("plan"))
     with playing(busy, busy) as (conductor, _), pytest.raises(KeyboardInterrupt):
         run_commands._follow(conductor, "w", as_json=True)

@@ -169,7 +169,7 @@ def test_a_slow_process_is_measured_as_far_as_the_time_allows() -> None:
 
     begun = time.monotonic()
     found = measure(slow, TestImages(subject.specs), effort=Effort(LIMIT, seconds=2))
-    assert 2 <= time.monotonic() - begun < 6
+    assert 2 <= time.monotonic() - begun < 30
     assert not found.is_complete
     verdict = judge(subject.description, found)
     assert (verdict.nature, verdict.margin, found.align) == ("map", Margin.of(2), 1)

@@ -249,7 +249,7 @@ def test_a_large_run_has_a_small_report(run: ReportData, side: int) -> None:
     many = replace_last(replace(run, tiles=tuple(tiles_over(size, side)), size=size), "hole")
     begun = time.perf_counter()
     source = render(many)
-    assert time.perf_counter() - begun < 10
+    assert time.perf_counter() - begun < 60
     assert len(source.encode()) < 2_000_000
     assert '<path class="hole"' in source
 

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,7 +154,8 @@ def test_a_busy_process_is_retried_within_seconds(
 ) -> None:
     """A Retry-After of an hour would block the chunk, whose other tiles can run."""
     slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
+    clock = SimpleNamespace(sleep=slept.append, perf_counter=time.perf_counter)
+    monkeypatch.setattr("pesto_runtime.run.tile.time", clock)
     scene = write_scene(tmp_path / "s.tif", noise(40, 40))
     document = chain("busy_once", flag=str(tmp_path / "flag"), seconds=3600)
     done = run_local(document, tmp_path / "out", {"scene": scene}, workers=1)
