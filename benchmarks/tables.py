@@ -85,7 +85,8 @@ Scenes of {results.size} x {results.size} pixels, uint16, blocks 512, deflate 4,
 scenes and products compress 2:1. {WORKERS} workers, page cache warm. Contestants run in turns, each
 in a new process, {results.rounds} timed rounds; ratios are within a round: median (min-max).
 
-- `seconds`: of the work, for pesto until its report is written; `with start-up`: whole process.
+- `seconds`: of the work, its libraries loaded, for pesto until its report is written;
+  `with start-up`: of the whole process.
 - `Mpx per core-second`: megapixels of the scene by CPU seconds of the whole process, start-up
   included; no codec distorts it as it does `x limit`.
 - `limit`: reads the scene and writes the finished result with GDAL's threads, computes nothing.

@@ -51,7 +51,7 @@ class Sizing:
     max_tasks: int = 64
     tile: int | None = None
     memory_bytes: int = 4 << 30
-    task_cost_s: float = 0.005
+    task_cost_s: float = 0.02
 
     def __post_init__(self) -> None:
         for name in ("workers", "max_tasks", "memory_bytes"):

@@ -41,6 +41,10 @@ def encode_value(name: str, value: object) -> JsonValue:
     return _finite(name, plain)
 
 
+_EXACT = frozenset((bool, int, str, type(None)))
+"""Types that are JSON as they are: long lists of them are not walked."""
+
+
 def _from_numpy(value: object) -> object:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
@@ -51,6 +55,9 @@ def _finite(pointer: str, value: object) -> JsonValue:
     if isinstance(value, dict):
         return {str(key): _finite(f"{pointer}/{key}", each) for key, each in value.items()}
     if isinstance(value, list):
+        kinds = set(map(type, value))
+        if kinds <= _EXACT or (kinds == {float} and all(map(math.isfinite, value))):
+            return value
         return [_finite(f"{pointer}/{index}", each) for index, each in enumerate(value)]
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation
 
 from pesto_runtime.errors import reason_of
 
@@ -65,7 +65,7 @@ class OutputFacts(_Facts):
     bytes: int | None = None
     blocks_with_holes: int = 0
     features: int | None = None
-    value: JsonValue = None
+    value: SkipValidation[JsonValue] = None
 
     @property
     def is_value(self) -> bool:

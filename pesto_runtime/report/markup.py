@@ -82,6 +82,8 @@ _MOST_MS, _MOST_SECONDS, _TWO_DIGITS = 0.0995, 59.95, 9.995
 _LEAST_MS = 0.0005
 _LEAST_SHARE = 0.0001
 _MOST_EXACT = 1e15
+_MOST_ELEMENTS = 4096
+"""Of a list; a page cuts its text long before."""
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -167,7 +169,7 @@ def value(document: JsonValue) -> str:
     """
     if isinstance(document, (int, float)) and not isinstance(document, bool):
         return number(document)
-    return document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
+    return document if isinstance(document, str) else _json(document)
 
 
 def lines(document: JsonValue) -> str:
@@ -178,7 +180,10 @@ def lines(document: JsonValue) -> str:
     step: 0.5
     """
     if not isinstance(document, dict):
-        return document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
-    return "\n".join(
-        f"{name}: {json.dumps(each, ensure_ascii=False)}" for name, each in document.items()
-    )
+        return document if isinstance(document, str) else _json(document)
+    return "\n".join(f"{name}: {_json(each)}" for name, each in document.items())
+
+
+def _json(document: JsonValue) -> str:
+    shown = document[:_MOST_ELEMENTS] if isinstance(document, list) else document
+    return json.dumps(shown, ensure_ascii=False)

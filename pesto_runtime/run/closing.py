@@ -159,7 +159,7 @@ def reduce(plan_href: str, stage_id: str) -> bool:
     blocks = list(blocks_of(context.sizes[grid_of(context, stage_id)]))
     try:
         partial = folded_partial(context, stage_id, blocks)
-    except Damaged:
+    except Damaged:  # and deleted
         complete(plan_href, stage_id, recorded_holes(plan_href))
         partial = folded_partial(context, stage_id, blocks)
     if partial is None:
@@ -205,13 +205,20 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
         return ()
     later = read_later(context.phases, number)
     holes = recorded_holes(plan_href)
-    for owner in (*later, *(stage.id for stage in phase.reduces)):
+    for owner in later:
         if complete(plan_href, owner, holes):
             holes = recorded_holes(plan_href)
     for raster in later:
         if not missing_blocks(context, raster):
             materialise(plan_href, raster)
-    return tuple(stage.id for stage in phase.reduces if not reduce(plan_href, stage.id))
+    return tuple(stage.id for stage in phase.reduces if not _reduced(plan_href, stage.id))
+
+
+def _reduced(plan_href: str, stage_id: str) -> bool:
+    """Reduce; chunks whose partials are missing, although no tile of theirs failed, run again."""
+    return reduce(plan_href, stage_id) or (
+        complete(plan_href, stage_id, recorded_holes(plan_href)) and reduce(plan_href, stage_id)
+    )
 
 
 def materialise(plan_href: str, raster: str) -> None:

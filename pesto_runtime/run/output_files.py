@@ -79,6 +79,33 @@ def move(part: AnyPath) -> None:
         part.replace(part.parents[1] / part.name)
 
 
+def json_text(document: JsonValue, *, margin: str = "\n") -> str:
+    """Return `json.dumps(document, indent=2, allow_nan=False)`, long flat lists a lot faster.
+
+    Python's encoder in C does not indent; but it writes the separator that it is given.
+
+    >>> print(json_text({"bins": [1, 2]}))
+    {
+      "bins": [
+        1,
+        2
+      ]
+    }
+    """
+    if not isinstance(document, (dict, list)) or not document:
+        return json.dumps(document, allow_nan=False)
+    inner = margin + "  "
+    values = document.values() if isinstance(document, dict) else document
+    if set(map(type, values)).isdisjoint((dict, list)):
+        text = json.dumps(document, allow_nan=False, separators=(f",{inner}", ": "))
+        return f"{text[0]}{inner}{text[1:-1]}{margin}{text[-1]}"
+    texts = (json_text(each, margin=inner) for each in values)
+    if isinstance(document, list):
+        return f"[{inner}{f',{inner}'.join(texts)}{margin}]"
+    members = (f"{json.dumps(key)}: {each}" for key, each in zip(document, texts, strict=True))
+    return f"{{{inner}{f',{inner}'.join(members)}{margin}}}"
+
+
 def write_json(workspace: AnyWorkspace, name: str, document: dict[str, JsonValue]) -> None:
     """Write a JSON file that a power cut does not empty.
 
@@ -86,7 +113,7 @@ def write_json(workspace: AnyWorkspace, name: str, document: dict[str, JsonValue
         OSError: the disk is full, or the folder is not writable.
         PestoError: the store is away, or refuses.
     """
-    path, text = workspace.parts / name, json.dumps(document, indent=2, allow_nan=False) + "\n"
+    path, text = workspace.parts / name, json_text(document) + "\n"
     if isinstance(path, RemotePath):
         path.write_text(text)
         return

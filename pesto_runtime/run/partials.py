@@ -135,11 +135,12 @@ def blocks_with_partials(
     Raises:
         StoreFailed: the store does not respond.
     """
-    found = set()
+    found: set[BlockIndex] = set()
     for name in _names(context, stage_id):
         if near is None or _may_have(name, near):
             with suppress(NotFound):  # damaged, and deleted
-                found.update(_Partials.decode(context.store.get(name)).blocks)
+                head, _, _ = context.store.get(name).partition(b"\n")
+                found.update((row, col) for (row, col), _ in json.loads(head)[0])
     return found
 
 

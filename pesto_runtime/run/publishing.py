@@ -9,7 +9,6 @@ finishes what is left.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from pesto_runtime.run.context import (
 from pesto_runtime.run.output_files import (
     HOLES,
     REPORT,
+    json_text,
     move,
     require_replaceable,
     withdraw,
@@ -291,7 +291,7 @@ def _output(
         value = context.value(reference)
     except NotFound as error:
         raise RunFailed(f"output {name!r}: {error.detail}") from error
-    data = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+    data = (json_text(value) + "\n").encode()
     part.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     return _Output(part, {"path": part.name, "sha256": digest, "value": value})

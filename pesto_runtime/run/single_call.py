@@ -5,7 +5,6 @@ Nothing is tiled or stored, and no plan is made.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from pesto_runtime.raster.read import read_for
 from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
+from pesto_runtime.run.output_files import json_text
 from pesto_runtime.run.services import find
 from pesto_runtime.schema import typed_value
 
@@ -187,7 +187,7 @@ def _text(
 ) -> str:
     if port.kind == "vector" and path.suffix == ".geojson" and first is not None:
         return whole_collection(description, port, value, first)
-    return json.dumps(value, indent=2)
+    return json_text(value)
 
 
 def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) -> bytes:

@@ -275,7 +275,17 @@ def test_numpy_dates_and_dataclasses_encode_to_plain_json():
     assert type(encoded["d"]) is float
 
 
-@pytest.mark.parametrize("value", [np.float32("nan"), [1.0, float("inf")], {"a": -np.inf}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32("nan"),
+        [1.0, float("inf")],
+        {"a": -np.inf},
+        [1, np.nan],
+        [None, "", np.inf],
+        np.array([[0.0, 1.0], [2.0, np.nan]]),
+    ],
+)
 def test_a_number_that_json_cannot_carry_is_refused_by_name(value):
     """NaN on the wire is not JSON; the output and the place inside it are named."""
     with pytest.raises(ContractBroken, match=r"output 'mean.*JSON cannot represent"):
