@@ -1,0 +1,170 @@
+"""Plan a campaign: plan each scene, and share the chunks of all scenes among few tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pesto_runtime.campaigns.campaign_plan import Campaign, ScenePart, SceneRun, save_campaign
+from pesto_runtime.contract import ProductForm
+from pesto_runtime.errors import InvalidPipeline, PestoError
+from pesto_runtime.places import href_of
+from pesto_runtime.run.context import begin_run
+from pesto_runtime.run.ownership import claim
+from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.planning import check_pipeline, plan
+from pesto_runtime.run.publishing import finished_result
+from pesto_runtime.run.workspace import locked_workspace, run_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pesto_runtime.campaigns.scene_lists import SceneInputs
+    from pesto_runtime.contract import Pipeline, ReportForm
+    from pesto_runtime.pipeline import Sizing
+    from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.planning import Planned
+    from pesto_runtime.run.services import Services
+
+_LOCK_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class CampaignSettings:
+    """What is the same for every scene of a campaign.
+
+    Attributes:
+        folder: Folder of the campaign; each scene has a folder in it.
+        sizing: Limits for the sizes of tiles, chunks and tasks.
+        member: The engine's id of the campaign, by which its tasks share the folders.
+        store: Base href of the run stores; None for those in the output folders.
+        patience_s: Seconds to wait for a service that restarts or does not respond.
+        report: What `report.html` of a scene has of the products.
+        compress: Codec and level of image outputs.
+        form: Form of image outputs.
+        take_over: Whether folders are taken from runs that still own them.
+        replace: Whether finished results of another pipeline or scene are overwritten.
+        fresh: Whether scenes that are complete are computed again.
+    """
+
+    folder: AnyPath
+    sizing: Sizing
+    member: str
+    store: str | None = None
+    patience_s: float = 60.0
+    report: ReportForm = "links"
+    compress: str = "deflate"
+    form: ProductForm = ProductForm.TIF
+    take_over: bool = False
+    replace: bool = False
+    fresh: bool = False
+
+
+def plan_campaign(
+    pipeline: Pipeline,
+    services: Services,
+    scenes: Sequence[SceneInputs],
+    settings: CampaignSettings,
+    *,
+    warn: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Plan every scene, and the campaign; return the href of its plan.
+
+    A scene that cannot be planned is recorded, and does not stop the others. A scene whose outputs
+    an earlier run of the same key has made is complete, and has no tasks.
+
+    Args:
+        pipeline: The pipeline.
+        services: The services of its processes.
+        scenes: The scenes.
+        settings: What is the same for all of them.
+        warn: Receives the warnings, with the id of a scene before them.
+
+    Raises:
+        InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
+        StoreFailed: the store cannot be written.
+    """
+    checked = check_pipeline(pipeline, services)
+    checked.require(pipeline.name)
+    runs, plans = [], []
+    for number, scene in enumerate(scenes):
+        run, planned = _planned(pipeline, services, scene, settings)
+        runs.append(run)
+        if run.error:
+            warn(f"{scene.id}: {run.error}")
+        elif planned is not None and not run.is_complete:
+            plans.append((number, planned))
+            for warning in planned.plan.warnings:
+                warn(f"{scene.id}: {warning}")
+    count = len(plans[0][1].plan.phases) if plans else 0
+    campaign = Campaign(
+        pipeline=pipeline.name,
+        folder=href_of(settings.folder),
+        scenes=tuple(runs),
+        tasks=tuple(_tasks(plans, phase, settings.sizing) for phase in range(count)),
+    )
+    return save_campaign(campaign, run_store(settings.folder, settings.store))
+
+
+def _planned(
+    pipeline: Pipeline, services: Services, scene: SceneInputs, settings: CampaignSettings
+) -> tuple[SceneRun, Planned | None]:
+    """Plan a scene, and claim its folder."""
+    folder = settings.folder / scene.id
+    run = SceneRun(id=scene.id, folder=href_of(folder))
+    try:
+        planned = plan(
+            pipeline,
+            services,
+            read_inputs(pipeline, services, scene.inputs),
+            store=run_store(folder, settings.store),
+            sizing=settings.sizing,
+            patience_s=settings.patience_s,
+            folder=folder,
+            report=settings.report,
+            compress=settings.compress,
+        )
+        key = planned.plan.run
+        with locked_workspace(folder, run=key, patience_s=_LOCK_WAIT_S):
+            if not settings.fresh and finished_result(folder, key, form=settings.form):
+                return run.model_copy(update={"is_complete": True}), planned
+            joins = claim(
+                folder,
+                planned.plan,
+                member=settings.member,
+                take_over=settings.take_over,
+                replace=settings.replace,
+            )
+            href = begin_run(planned.plan, joins=joins)
+    except InvalidPipeline as error:
+        return run.model_copy(update={"error": str(error)}), None
+    except PestoError as error:
+        return run.model_copy(update={"error": error.detail}), None
+    return run.model_copy(update={"plan": href}), planned
+
+
+def _tasks(
+    plans: Sequence[tuple[int, Planned]], phase: int, sizing: Sizing
+) -> tuple[tuple[ScenePart, ...], ...]:
+    """Divide the chunks of a phase among tasks of about as many pixels, scene after scene.
+
+    Small scenes share a task, large ones have many; neighbours stay together.
+    """
+    chunks = [
+        (scene, number, window.width * window.height)
+        for scene, planned in plans
+        for number, window in enumerate(planned.plan.phases[phase].chunks)
+    ]
+    seconds = sum(planned.estimates[phase].seconds for _, planned in plans)
+    count = min(len(chunks), sizing.chunk_count(seconds))
+    whole = sum(pixels for *_, pixels in chunks)
+    tasks: list[list[ScenePart]] = [[] for _ in range(count)]
+    before = 0
+    for scene, number, pixels in chunks:
+        task = tasks[(2 * before + pixels) * count // (2 * whole)]  # by the middle of the chunk
+        if task and task[-1].scene == scene and task[-1].stop == number:
+            task[-1] = task[-1]._replace(stop=number + 1)
+        else:
+            task.append(ScenePart(scene, number, number + 1))
+        before += pixels
+    return tuple(tuple(task) for task in tasks if task)

@@ -1,0 +1,146 @@
+"""Run the tasks of a campaign: the chunks of several scenes, and the end of a phase of all scenes.
+
+A scene that fails does not stop the others: its error is recorded, and the task fails at its end.
+A task that runs again computes only what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pesto_runtime.campaigns.campaign_plan import CampaignRecords, load_campaign
+from pesto_runtime.contract import Chunk
+from pesto_runtime.errors import Interrupted, PestoError
+from pesto_runtime.run.chunk import process, tiles_at_once
+from pesto_runtime.run.closing import close_phase
+from pesto_runtime.run.context import load_context
+from pesto_runtime.tiling import tile_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.campaigns.campaign_plan import Campaign
+    from pesto_runtime.run.records import TileObserver
+
+_MOST_NAMED = 10
+
+
+def count_task_tiles(href: str, phase: int, task: int) -> int:
+    """Return the number of tiles of a task.
+
+    Raises:
+        NotFound: there is no such campaign.
+    """
+    campaign, tiles = load_campaign(href), 0
+    for part in campaign.tasks[phase][task]:
+        planned = load_context(campaign.scenes[part.scene].plan).plan.phases[phase]
+        tiles += sum(
+            tile_count(each, planned.tile) for each in planned.chunks[part.start : part.stop]
+        )
+    return tiles
+
+
+def process_task(
+    href: str,
+    phase: int,
+    task: int,
+    *,
+    watch: TileObserver | None = None,
+    threads: int | None = None,
+    holes: Literal["keep", "fail"] = "fail",
+) -> dict[str, JsonValue]:
+    """Run the chunks of a task, scene after scene; return counts of scenes, tiles, holes, blocks.
+
+    Args:
+        href: Href of the campaign's plan.
+        phase: Number of the phase.
+        task: Number of the task in its phase.
+        watch: Receives the state of each tile, and can stop the task.
+        threads: Number of tiles at once; None for what its processes allow.
+        holes: `keep` records a tile that failed finally as a hole; with `fail` its scene fails.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Interrupted: `watch` stopped it; complete blocks are stored.
+        PestoError: scenes failed, all others are done; one that can be retried, if there is one.
+    """
+    campaign, records = load_campaign(href), CampaignRecords(href)
+    lost = records.failed_before(phase)
+    counts: dict[str, int] = {"scenes": 0}
+    failed: dict[str, PestoError] = {}
+    for part in campaign.tasks[phase][task]:
+        scene = campaign.scenes[part.scene]
+        if scene.id in lost:
+            continue
+        chunk = Chunk(plan=scene.plan, phase=phase, start=part.start, stop=part.stop)
+        try:
+            at_once = threads or tiles_at_once(load_context(scene.plan), phase)
+            done = process(chunk, watch=watch, threads=at_once, holes=holes)
+        except Interrupted:
+            raise
+        except PestoError as error:
+            failed[scene.id] = error
+            continue
+        counts["scenes"] += 1
+        for name, number in done.model_dump(exclude={"manifest"}).items():
+            if isinstance(number, int):
+                counts[name] = counts.get(name, 0) + number
+    records.end_task(phase, task, {name: error.detail for name, error in failed.items()})
+    _raise_any(failed)
+    return {**counts}
+
+
+def close_campaign_phase(href: str, phase: int) -> dict[str, str]:
+    """Close a phase of every scene; return the scenes that failed so far: id -> reason.
+
+    Raises:
+        NotFound: there is no such campaign.
+        StoreFailed: the records cannot be written.
+        PestoError: an error that can be retried, of one or more scenes; all others are closed.
+    """
+    campaign, records = load_campaign(href), CampaignRecords(href)
+    failed = {**records.failed_before(phase), **_failed_tasks(campaign, records, phase)}
+    errors: dict[str, PestoError] = {}
+    for scene in campaign.scenes:
+        if scene.plan and scene.id not in failed:
+            try:
+                close_phase(scene.plan, phase)
+            except Interrupted:
+                raise
+            except PestoError as error:
+                errors[scene.id] = error
+    failed |= {name: error.detail for name, error in errors.items()}
+    records.close_phase(phase, failed)
+    if any(error.retryable for error in errors.values()):
+        _raise_any(errors)
+    return failed
+
+
+def _failed_tasks(campaign: Campaign, records: CampaignRecords, phase: int) -> dict[str, str]:
+    """Return the scenes of which a task failed, or did not end: id -> reason."""
+    failed: dict[str, str] = {}
+    for number, parts in enumerate(campaign.tasks[phase] if campaign.tasks else ()):
+        found = records.of_task(phase, number)
+        if found is None:
+            names = {campaign.scenes[part.scene].id for part in parts}
+            found = dict.fromkeys(names, f"task {number} of phase {phase} has not ended")
+        failed |= found
+    return failed
+
+
+def _raise_any(failed: Mapping[str, PestoError]) -> None:
+    """Raise one error for all failed scenes: one that can be retried, if there is one."""
+    if not failed:
+        return
+    first = next((each for each in failed.values() if each.retryable), next(iter(failed.values())))
+    lines = [f"\n  {name}: {error.detail}" for name, error in failed.items()]
+    more = f"\n  and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
+    plural = "scene" if len(failed) == 1 else "scenes"
+    error = type(first)(
+        f"{len(failed)} {plural} failed; all others are done:{''.join(lines[:_MOST_NAMED])}{more}",
+        retry_after_s=first.retry_after_s,
+    )
+    error.retryable = first.retryable  # type: ignore[misc]  # as an error of one scene may overrule
+    raise error

@@ -1,0 +1,142 @@
+"""Run a campaign from this process: threads share the tasks of a phase."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
+
+from pesto_runtime.campaigns.campaign_plan import load_campaign
+from pesto_runtime.campaigns.campaign_planning import CampaignSettings, plan_campaign
+from pesto_runtime.campaigns.campaign_result import publish_campaign
+from pesto_runtime.campaigns.campaign_tasks import (
+    close_campaign_phase,
+    count_task_tiles,
+    process_task,
+)
+from pesto_runtime.campaigns.scene_lists import read_scenes
+from pesto_runtime.errors import Interrupted, InvalidInput, PestoError
+from pesto_runtime.pipeline import completed
+from pesto_runtime.places import output_place
+from pesto_runtime.run.callers import close_callers
+from pesto_runtime.run.local import sizing_of
+from pesto_runtime.run.readers import decoded_blocks
+from pesto_runtime.run.records import TileObserver, TileRecord
+from pesto_runtime.run.result import RunRecord
+from pesto_runtime.run.services import resolve_services
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.engines import ProgressListener, RunRequest
+
+_POLL_S = 0.1
+
+
+def run_campaign(
+    request: RunRequest, scenes: Sequence[JsonValue], *, watcher: ProgressListener
+) -> dict[str, JsonValue]:
+    """Run a pipeline over many scenes; return the content of `campaign.json`.
+
+    The same call again computes what is missing, and leaves complete scenes as they are.
+
+    Args:
+        request: The request for a run; its folder has a folder for each scene, its inputs are the
+            same for all of them.
+        scenes: As for `read_scenes`.
+        watcher: Receives the progress in tiles.
+
+    Raises:
+        InvalidInput: the list of scenes is wrong, or the request asks for worker processes.
+        InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
+        Interrupted: stopped by Ctrl-C; the same call goes on.
+        PestoError: a store cannot be written. Errors of scenes are in the result.
+    """
+    if request.executor != "threads":
+        raise InvalidInput(f"executor {request.executor!r}: a campaign runs in threads")
+    pipeline, folder = request.pipeline, output_place(request.folder)
+    services = resolve_services(
+        pipeline, base=request.base, options=request.services, catalog=request.catalog
+    )
+    typed = completed(pipeline, services.descriptions)
+    listed = read_scenes(scenes, typed, common=request.inputs)
+    record = RunRecord(
+        engine={"name": "local", "run": uuid.uuid4().hex[:12], "workers": request.workers}
+    )
+    settings = CampaignSettings(
+        folder=folder,
+        sizing=sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks),
+        member=record.member,
+        store=request.store,
+        patience_s=request.patience_s,
+        report=request.report,
+        compress=request.compress,
+        form=request.form,
+        take_over=request.take_over,
+        replace=request.replace,
+        fresh=request.fresh,
+    )
+    href = plan_campaign(pipeline, services, listed, settings, warn=watcher.warn)
+    try:
+        _Driver(href, request.workers, watcher).run()
+        return publish_campaign(href, folder, record, form=request.form, keep=request.keep)
+    finally:
+        close_callers()
+        decoded_blocks.clear()
+
+
+class _Driver:
+    """The phases of a campaign while they run."""
+
+    def __init__(self, href: str, workers: int, watcher: ProgressListener) -> None:
+        self._href, self._workers, self._watcher = href, workers, watcher
+        self._tasks = load_campaign(href).tasks
+        self._records: list[TileRecord] = []
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Run every phase."""
+        self._watcher.begin(
+            sum(
+                count_task_tiles(self._href, phase, task)
+                for phase, tasks in enumerate(self._tasks)
+                for task in range(len(tasks))
+            )
+        )
+        for phase, tasks in enumerate(self._tasks):
+            self._run_tasks(phase, len(tasks))
+            close_campaign_phase(self._href, phase)
+
+    def _run_tasks(self, phase: int, count: int) -> None:
+        executor = ThreadPoolExecutor(self._workers, thread_name_prefix="pesto")
+        waiting = {executor.submit(self._run_task, phase, task) for task in range(count)}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                self._report()
+                for future in done:
+                    future.result()
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted; the same command goes on") from error
+        finally:
+            if waiting:
+                self._stopped.set()
+            executor.shutdown(cancel_futures=True)
+            self._report()
+
+    def _run_task(self, phase: int, task: int) -> None:
+        watch = TileObserver(self._records.append, self._stopped.is_set)
+        try:
+            process_task(self._href, phase, task, watch=watch, threads=1, holes="keep")
+        except Interrupted:
+            raise
+        except PestoError:
+            return  # recorded: its scenes are listed as failed
+
+    def _report(self) -> None:
+        count = len(self._records)
+        del self._records[:count]
+        self._watcher.advance(count)

@@ -1,0 +1,101 @@
+"""Read the list of scenes of a campaign: the inputs of each, and the name of its folder."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from pesto_runtime.errors import InvalidInput, shortened
+from pesto_runtime.hrefs import image_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import JsonValue
+
+    from pesto_runtime.contract import Pipeline
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class SceneInputs:
+    """One scene of a campaign.
+
+    Attributes:
+        id: Its name in the campaign, and that of its folder.
+        inputs: Input name -> path or href of an image, or a value.
+    """
+
+    id: str
+    inputs: Mapping[str, JsonValue]
+
+
+def read_scenes(
+    listed: Sequence[JsonValue], pipeline: Pipeline, *, common: Mapping[str, JsonValue] = {}
+) -> list[SceneInputs]:
+    """Read a list of scenes.
+
+    Args:
+        listed: An item for each scene: the href or path of the pipeline's only image input, or an
+            object of all its inputs, with an `id` if it has one. Without, the id is the name of the
+            file of its first image.
+        pipeline: Declares the inputs.
+        common: Inputs that are the same for every scene that has no other value of them.
+
+    Raises:
+        InvalidInput: an item is wrong, or two have one id; names the item.
+    """
+    if isinstance(listed, str) or not isinstance(listed, (list, tuple)):
+        raise InvalidInput(f"scenes must be a list, not {shortened(listed)}")
+    images = [name for name, kind in pipeline.inputs.items() if kind == "image"]
+    scenes = [_scene(f"scenes[{n}]", item, images, common) for n, item in enumerate(listed)]
+    if not scenes:
+        raise InvalidInput("scenes has no scene; give one or more")
+    twice = [
+        name for name, count in Counter(each.id.lower() for each in scenes).items() if count > 1
+    ]
+    if twice:
+        raise InvalidInput(
+            f"scenes: more than one has the id {', '.join(twice[:_MOST_NAMED])}, which names the "
+            'folder of its outputs; give each its own "id"'
+        )
+    return scenes
+
+
+def _scene(
+    where: str, item: JsonValue, images: Sequence[str], common: Mapping[str, JsonValue]
+) -> SceneInputs:
+    if isinstance(item, str) or (
+        isinstance(item, dict) and "href" in item and "href" not in images
+    ):
+        free = [name for name in images if name not in common]
+        if len(free) != 1:
+            raise InvalidInput(
+                f"{where} is one image, but the pipeline has the images "
+                f"{', '.join(images) or 'none'}"
+                ': give an object, {"INPUT": HREF, …}'
+            )
+        item = {free[0]: item}
+    if not isinstance(item, dict):
+        raise InvalidInput(f"{where} must be an href or an object of inputs, not {shortened(item)}")
+    given = {name: value for name, value in item.items() if name != "id"}
+    first = next((given[name] for name in images if name in given), None)
+    name = item.get("id", None if first is None else _stem(first))
+    if name is None:
+        raise InvalidInput(f'{where} has no image of its own to be named after; give it an "id"')
+    if not isinstance(name, str) or not _ID.fullmatch(name):
+        raise InvalidInput(
+            f"{where}: the id {shortened(name)} cannot name a folder, which has letters, "
+            "digits, '.', '_' and '-', and begins with a letter or digit; give another \"id\""
+        )
+    return SceneInputs(name, {**common, **given})
+
+
+def _stem(image: JsonValue) -> str:
+    path = urlsplit(image_reference(image).href).path
+    return unquote(path).rstrip("/").rpartition("/")[2].partition(".")[0]
