@@ -32,14 +32,14 @@ class Saved:
 
     Attributes:
         path: The file.
-        url: URL of the service.
+        url: URL of the service; None if only its description was saved.
         said: The description that the service returned.
         description: The same with the file's overlay merged in.
         is_plain_pesto: Whether the service accepts only base64, as a PESTO service does.
     """
 
     path: Path
-    url: str
+    url: str | None
     said: Description
     description: Description
     is_plain_pesto: bool = False
@@ -56,15 +56,15 @@ def read_saved(path: str | Path) -> Saved:
     document = _document(file)
     url, overlay = document.get("url"), document.get("overlay")
     first = url[0] if isinstance(url, list) and url else url
-    if not isinstance(first, str) or "description" not in document:
-        raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
+    if not isinstance(first, str | None) or "description" not in document:
+        raise InvalidInput(f"{file} is not a saved description: it needs `description`")
     try:
         said = Description.parse(document["description"])
         description = said.overlaid(overlay) if isinstance(overlay, dict) else said
     except InvalidContract as error:
         raise InvalidContract(f"{file}: {error.detail}", fields=error.fields) from error
     # Only services of this package report transports; a plain PESTO service reports none.
-    is_plain = first.startswith("http") and not document.get("transports")
+    is_plain = (first or "http").startswith("http") and not document.get("transports")
     return Saved(file, first, said, description, is_plain)
 
 

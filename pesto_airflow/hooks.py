@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from airflow.sdk import BaseHook, BaseOperatorLink
 
@@ -65,12 +66,15 @@ class Endpoint:
     verify: bool | str = True
 
 
-def endpoint_of(connection: ConnectionFields, *, service: str | None = None) -> Endpoint:
+def endpoint_of(
+    connection: ConnectionFields, *, service: str | None = None, patience_s: float = PATIENCE_S
+) -> Endpoint:
     """Read a connection.
 
     Args:
         connection: A connection of type `pesto`.
         service: URL to call instead of the connection's own, with its other settings.
+        patience_s: Patience of a connection that has none.
 
     Raises:
         InvalidInput: with every wrong field; a missing URL is one.
@@ -82,27 +86,34 @@ def endpoint_of(connection: ConnectionFields, *, service: str | None = None) -> 
         for name, number in numbers.items()
         if number is None and extra.get(name) not in (None, "")
     ]
-    url = service or _url(connection)
+    url = service or connection_url(connection)
     if url is None:
         faults.append(BadField("/host", "must be the service's URL, as http://cloud-mask:8000"))
     if faults or url is None:
         raise InvalidInput.of("connection of type pesto", faults)
-    timeout_s, retries, patience_s = numbers.values()
+    timeout_s, retries, patience = numbers.values()
     return Endpoint(
         url=url,
         headers=_credentials(connection),
         timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
         retries=RETRIES if retries is None else int(retries),
-        patience_s=PATIENCE_S if patience_s is None else patience_s,
+        patience_s=patience_s if patience is None else patience,
         verify=_verify(extra.get("verify")),
     )
 
 
-def _url(connection: ConnectionFields) -> str | None:
-    """Return the host if it is a URL, else a URL of schema, host and port."""
+def connection_url(connection: ConnectionFields) -> str | None:
+    """Return the host if it is a URL, else a URL of schema, host and port; None without a host.
+
+    Raises:
+        InvalidInput: the URL has a user or a password, which plans and reports would show.
+    """
     host = connection.host
     if not host:
         return None
+    if "@" in urlsplit(host).netloc or ("://" not in host and "@" in host):
+        fault = BadField("/host", "must not have a user or a password: they have their own fields")
+        raise InvalidInput.of("connection of type pesto", [fault])
     if "://" in host:
         return host
     port = f":{connection.port}" if connection.port else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
 
+from pesto_airflow.connections import RunConnections
 from pesto_runtime.errors import PestoError
 from pesto_runtime.places import href_of, output_place
 
@@ -67,7 +68,7 @@ def _of_plan(operator: BaseOperator, field: str) -> str:
     """Return a field of the plan of a task; empty if it has none, or its run is complete."""
     from pesto_runtime.run.context import load_context
 
-    with suppress(PestoError):
+    with suppress(PestoError), getattr(operator, "connections", RunConnections()).stores():
         if href := getattr(operator, "plan_href", None) or getattr(operator, "plan", None):
             return str(getattr(load_context(str(href)).plan, field) or "")
     return ""

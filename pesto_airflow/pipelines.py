@@ -18,7 +18,7 @@ from pesto_runtime.hrefs import image_reference
 from pesto_runtime.places import output_place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from airflow.sdk import Context
     from pydantic import JsonValue
@@ -57,6 +57,7 @@ def know_pipeline(
     base: str | Path | None = None,
     *,
     inputs: Mapping[str, JsonValue] | None = None,
+    connected: Collection[str] | None = (),
 ) -> KnownPipeline:
     """Check a pipeline against a catalog; no service is contacted, no process is loaded.
 
@@ -66,6 +67,7 @@ def know_pipeline(
         base: Folder to which the pipeline's own targets are relative.
         inputs: Input name -> value, or a template, which the plan task checks; None to check the
             pipeline alone.
+        connected: Processes whose URL a connection has; None for all.
 
     Raises:
         InvalidInput: the catalog has no description of a process; with the command that saves it.
@@ -77,7 +79,8 @@ def know_pipeline(
 
     model, folder = read_pipeline(pipeline, base)
     _require_descriptions(model, Path(services))
-    found = resolve_services(model, base=folder, catalog=Path(services), ask=False)
+    later = [stage.process for stage in model.stages] if connected is None else connected
+    found = resolve_services(model, base=folder, catalog=Path(services), ask=False, later=later)
     faults = [] if inputs is None else _input_faults(model, found.descriptions, inputs)
     if faults:
         errors = (*faults, *check_pipeline(model, found).errors)
@@ -162,6 +165,13 @@ def engine_of(context: Context) -> dict[str, JsonValue]:
     if run is not None:
         engine |= {"run": run.run_id, "dag": run.dag_id}
     return engine
+
+
+def bundle_of(context: Context) -> Path | None:
+    """Return the folder of the DAG bundle on this worker; None outside of a worker."""
+    # A property of task instances on a worker, which their documented protocol does not have.
+    bundle = getattr(context.get("ti"), "bundle_instance", None)
+    return None if bundle is None else Path(bundle.path)
 
 
 def next_chunks(plan: str, *, after: int) -> list[int]:

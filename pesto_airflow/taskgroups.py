@@ -73,6 +73,14 @@ class GroupSettings(TypedDict, total=False):
     """Whether the folder is taken from a run that still owns it."""
     replace: bool
     """Whether the finished result of another pipeline or scene is overwritten."""
+    pesto_conn_id: str | None
+    """Connection of the services that have none in `conn_ids`: credentials, time limits, URL."""
+    conn_ids: Mapping[str, str] | None
+    """Process name -> connection of its service, of type `pesto`."""
+    store_conn_id: str | None
+    """Connection of all buckets: of type `aws`, `google_cloud_platform` or `wasb`."""
+    preflight: Literal["refuse", "warn"]
+    """`refuse` a run with places that tasks on other machines cannot reach, or `warn`."""
 
 
 DEFAULTS: GroupSettings = {
@@ -96,12 +104,17 @@ DEFAULTS: GroupSettings = {
     "fail_on_partial": False,
     "take_over": False,
     "replace": False,
+    "pesto_conn_id": None,
+    "conn_ids": None,
+    "store_conn_id": None,
+    "preflight": "refuse",
 }
 
 
 TEMPLATED = ("store", "tile", "max_tasks", "workers", "patience")
 """Settings that may be templates, or results of other tasks."""
-_OWN_ARGUMENTS = ("task_id", "plan", "phase", "chunk", "holes", "concurrency", "task_group", "dag")
+_OWN_ARGUMENTS = ("task_id", "plan", "phase", "chunk", "holes", "concurrency", "task_group", "dag",
+                  "pesto_conn_id", "conn_ids", "store_conn_id")  # fmt: skip
 _ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "holes")
 
 
@@ -125,7 +138,8 @@ def pesto_pipeline(
         pipeline: Its file, or its JSON.
         folder: Folder for the outputs; templated. One run owns it at a time.
         services: Folder of saved descriptions, one of each process; each live service is compared
-            with its description before the first tile.
+            with its description before the first tile. The URL of a connection replaces that of a
+            description, which then needs none.
         inputs: Input name -> path or href of an image, or a value; templated.
         scene: The same for the one input named `scene`.
         group_id: Id of the task group; the pipeline's name by default.
@@ -139,8 +153,13 @@ def pesto_pipeline(
     """
     chosen = with_defaults(settings, arguments=_ARGUMENTS)
     values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
-    known = know_pipeline(pipeline, services, chosen["base"], inputs=values)
+    has_connections = chosen["conn_ids"] or () if chosen["pesto_conn_id"] is None else None
+    known = know_pipeline(
+        pipeline, services, chosen["base"], inputs=values, connected=has_connections
+    )
     _require_stages(chosen["operator_args"], known.pipeline)
+    _require_processes(chosen["conn_ids"], known.pipeline)
+    connections = _connections(chosen)
     name, tooltip = group_id or known.pipeline.name, known.pipeline.description
     group = PestoTaskGroup(name, tooltip=tooltip)
     with group:
@@ -160,6 +179,8 @@ def pesto_pipeline(
             replace=chosen["replace"],
             report=chosen["report"],
             compress=chosen["compress"],
+            preflight=chosen["preflight"],
+            **connections,
         )
         last: RunOperator = planned
         for phase in known.phases:
@@ -173,6 +194,7 @@ def pesto_pipeline(
             overviews=chosen["overviews"],
             keep=chosen["keep"],
             fail_on_partial=chosen["fail_on_partial"],
+            **connections,
         )
         last >> published
     group.publish = published
@@ -238,6 +260,7 @@ def _add_phase(
     """
     href, ends = planned.href, phase.reduces or phase.stages
     verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
+    connections = _connections(settings)
     chosen: dict[str, Any] = {
         "max_active_tis_per_dagrun": settings["max_active_tasks"],
         **_placement_of(phase, known, settings),
@@ -247,6 +270,7 @@ def _add_phase(
         task_id="_".join((verb, *ends)),
         plan=href,
         phase=phase.number,
+        **connections,
         **({} if phase.fans_out else chosen),
     )
     if not phase.fans_out:
@@ -258,6 +282,7 @@ def _add_phase(
         phase=phase.number,
         holes=holes,
         concurrency=settings["concurrency"],
+        **connections,
         **chosen,
     ).expand(chunk=before.output)
     mapped >> closing
@@ -304,6 +329,22 @@ def _require_stages(arguments: Mapping[str, object] | None, pipeline: Pipeline) 
     for name in set(arguments or {}) - set(stages):
         raise InvalidInput(
             f"operator_args: the pipeline has no stage {name!r}; there are {', '.join(stages)}"
+        )
+
+
+def _connections(settings: GroupSettings) -> dict[str, Any]:
+    return {
+        "pesto_conn_id": settings["pesto_conn_id"],
+        "conn_ids": settings["conn_ids"],
+        "store_conn_id": settings["store_conn_id"],
+    }
+
+
+def _require_processes(conn_ids: Mapping[str, str] | None, pipeline: Pipeline) -> None:
+    processes = sorted({stage.process for stage in pipeline.stages})
+    for name in sorted(set(conn_ids or {}) - {*processes}):
+        raise InvalidInput(
+            f"conn_ids: the pipeline has no process {name!r}; there are {', '.join(processes)}"
         )
 
 

@@ -15,8 +15,9 @@ from pesto_conductor.workflows import failure_definition, render
 from pesto_runtime.engines import RenderRequest
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import as_href, image_reference, looks_like_href
+from pesto_runtime.run.catalogs import read_document
 from pesto_runtime.run.planning import load_pipeline
-from pesto_runtime.run.services import find, read_document
+from pesto_runtime.run.services import find
 from pesto_runtime.schema import schema_faults, typed_text
 
 if TYPE_CHECKING:

@@ -260,6 +260,12 @@ class ServiceMisbehaved(PestoError):
     slug, title, status = "service-misbehaved", "The service misbehaved", 502
 
 
+class CredentialsRefused(PestoError):
+    """A service requires credentials, or refuses those of the request."""
+
+    slug, title, status, exit_code = "credentials-refused", "Credentials refused", 401, 2
+
+
 class Busy(PestoError):
     """The service's queue is full; retry after `retry_after_s`."""
 
@@ -319,8 +325,9 @@ def error_from_problem(
 ) -> PestoError:
     """Convert a problem document, or a plain `{"detail": …}`, back to its error.
 
-    The problem's `type` decides; if it is absent or unknown, the status does: 429 and 503 are
-    `Busy`, 502 and 504 `Unreachable`, other 4xx `InvalidInput`, the rest `AlgorithmFailed`.
+    The problem's `type` decides; if it is absent or unknown, the status does: 401, 403 and 407 are
+    `CredentialsRefused`, 429 and 503 `Busy`, 502 and 504 `Unreachable`, other 4xx `InvalidInput`,
+    the rest `AlgorithmFailed`.
     A `retryable` in the document overrules the kind. Texts are shortened: they may be megabytes.
     """
     slug = str(problem.get("type", "")).rpartition(":")[2]
@@ -347,7 +354,8 @@ def reason_of(problem: Mapping[str, JsonValue]) -> str:
 
 def _kind_of_status(status: int) -> type[PestoError]:
     known: dict[int, type[PestoError]] = {
-        400: BadRequest, 404: NotFound, 405: MethodNotAllowed, 413: TooLarge, 415: UnsupportedMedia,
+        400: BadRequest, 401: CredentialsRefused, 403: CredentialsRefused, 404: NotFound,
+        405: MethodNotAllowed, 407: CredentialsRefused, 413: TooLarge, 415: UnsupportedMedia,
         429: Busy, 502: Unreachable, 503: Busy, 504: Unreachable,
     }  # fmt: skip
     if status in known:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from pesto_runtime.errors import InvalidInput, NotFound, PestoError
 from pesto_runtime.places import place_of
-from pesto_runtime.run.services import read_document
+from pesto_runtime.run.catalogs import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -151,8 +151,12 @@ def open_object(href: str) -> tuple[ObjectStore, str]:
         ValueError: the href is none of an object.
         InvalidInput: the credentials of its origin cannot be read.
     """
-    variables = tuple((k, v) for k, v in os.environ.items() if k.startswith(_VARIABLES))
-    return _place(href, variables, object_authorization(href))
+    return _place(href, store_variables(), object_authorization(href))
+
+
+def store_variables() -> tuple[tuple[str, str], ...]:
+    """Return the variables of the environment, and their values, by which stores are opened."""
+    return tuple((k, v) for k, v in os.environ.items() if k.startswith(_VARIABLES))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from obstore.store import LocalStore
 from pesto_runtime.errors import Damaged, NotFound, StoreRefused
 from pesto_runtime.hrefs import path_of
 from pesto_runtime.places import place_of
-from pesto_runtime.remote import failure_of, open_bucket, reason_of
+from pesto_runtime.remote import failure_of, open_bucket, reason_of, store_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -318,13 +318,17 @@ class _NewUpload:
         self._parts.clear()
 
 
-@lru_cache(maxsize=8)
 def open_store(base: str) -> Store:
-    """Open a store, once per process and base.
+    """Open a store, once per process, base, and settings of the environment.
 
     Raises:
         StoreRefused: as for `Store`.
     """
+    return _opened_store(base, store_variables())
+
+
+@lru_cache(maxsize=8)
+def _opened_store(base: str, _variables: tuple[tuple[str, str], ...]) -> Store:
     return Store(base)
 
 

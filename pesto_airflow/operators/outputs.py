@@ -150,12 +150,10 @@ class PestoReduceOperator(RunOperator):
             RunFailed: partials are missing: a chunk has not run, or has holes.
             PestoError: the process rejects its last step.
         """
-        from pesto_runtime.run.callers import close_callers
         from pesto_runtime.run.closing import reduce
 
         plan = str(self.plan)
         is_folded = reduce(plan, self.stage)
-        close_callers()
         if not is_folded:
             raise RunFailed(
                 f"{self.stage!r} cannot be folded: partials of blocks are missing; run the chunks "

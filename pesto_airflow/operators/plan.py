@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from airflow.sdk import XComArg, literal
 
@@ -20,6 +20,7 @@ from pesto_airflow.pipelines import (
     require_absolute_images,
     sizing_for_airflow,
 )
+from pesto_airflow.preflight import preflight
 from pesto_runtime.errors import InvalidInput, shortened
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Pipeline, Plan, ReportForm
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.services import Services
 
 N = TypeVar("N", int, float)
 
@@ -62,6 +64,7 @@ class PestoPlanOperator(RunOperator):
         replace: Whether the finished result of another pipeline or scene is overwritten.
         report: What `report.html` has of the products: `links` or `embed`; `none` for no report.
         compress: Codec and level of image outputs, as `Compression.parse` reads them.
+        preflight: `refuse` a run with places that tasks on other machines cannot reach, or `warn`.
         kwargs: Arguments of every operator.
     """
 
@@ -96,6 +99,7 @@ class PestoPlanOperator(RunOperator):
         replace: bool = False,
         report: ReportForm = "links",
         compress: str = "deflate",
+        preflight: Literal["refuse", "warn"] = "refuse",
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -121,6 +125,7 @@ class PestoPlanOperator(RunOperator):
         from pesto_runtime.contract import Compression
 
         self.report = report
+        self.preflight = preflight
         self.compress = str(Compression.parse(compress))
 
     @property
@@ -132,7 +137,7 @@ class PestoPlanOperator(RunOperator):
         """Plan, store the plan, and return the chunks of the first phase that has chunks.
 
         Raises:
-            InvalidInput: the folder or an image is a relative path.
+            InvalidInput: the folder or an image is a relative path, or the preflight refuses.
             StoreRefused: the folder is not usable for a run.
             FolderInUse: another run owns the folder, or has finished in it.
             InvalidPipeline: the pipeline or its inputs are wrong; with every error.
@@ -150,7 +155,7 @@ class PestoPlanOperator(RunOperator):
             "str | dict[str, JsonValue]", resolve(context) if resolve else self.pipeline
         )
         pipeline, base = read_pipeline(document, self.base)
-        planned = self._plan(pipeline, base, folder)
+        planned, warnings = self._plan(pipeline, base, folder)
         with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
             joins = claim(
                 folder,
@@ -160,27 +165,37 @@ class PestoPlanOperator(RunOperator):
                 replace=self.replace,
             )
             href = begin_run(planned, joins=joins)
-        for warning in planned.warnings:
+        for warning in (*warnings, *planned.warnings):
             self.log.warning(warning)
         self.log.info("planned %s", _summary(planned))
         self.plan_href = href
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
 
-    def _plan(self, pipeline: Pipeline, base: Path, folder: AnyPath) -> Plan:
-        from pesto_runtime.pipeline import completed
+    def _plan(
+        self, pipeline: Pipeline, base: Path, folder: AnyPath
+    ) -> tuple[Plan, tuple[str, ...]]:
+        """Return the plan, and the warnings of the preflight."""
         from pesto_runtime.places import place_of
+        from pesto_runtime.run.services import known_targets, resolve_services
+
+        catalog = place_of(str(self.services)) if self.services else None
+        targets = known_targets(pipeline, base=base, options=self.service, catalog=catalog)
+        urls = self.connections.urls(targets)
+        called = {**targets, **{name: (url,) for name, url in urls.items()}}
+        with self.connections.services(called):
+            services = resolve_services(
+                pipeline, base=base, options=self.service, catalog=catalog, urls=urls
+            )
+            planned = self._planned(pipeline, services, folder)
+        return planned, preflight(planned, kind=self.preflight)
+
+    def _planned(self, pipeline: Pipeline, services: Services, folder: AnyPath) -> Plan:
+        from pesto_runtime.pipeline import completed
         from pesto_runtime.run.pipeline_inputs import read_inputs
         from pesto_runtime.run.planning import plan
-        from pesto_runtime.run.services import resolve_services
         from pesto_runtime.run.workspace import run_store
 
-        services = resolve_services(
-            pipeline,
-            base=base,
-            options=self.service,
-            catalog=place_of(str(self.services)) if self.services else None,
-        )
         pipeline = completed(pipeline, services.descriptions)
         require_absolute_images(
             {

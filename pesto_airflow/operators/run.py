@@ -6,20 +6,28 @@ operators that write files are in `outputs`.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from airflow.sdk import BaseOperator
 
+from pesto_airflow.connections import RunConnections
 from pesto_airflow.errors import PestoRetryPolicy, native_errors
 from pesto_airflow.links import PestoReportLink, PestoResultLink, PestoStoreLink
-from pesto_airflow.pipelines import holes_of_chunk, name_of_chunk, next_chunks, stage_values
+from pesto_airflow.pipelines import (
+    bundle_of,
+    holes_of_chunk,
+    name_of_chunk,
+    next_chunks,
+    stage_values,
+)
 from pesto_airflow.progress import ChunkProgress
-from pesto_runtime.errors import Interrupted, PestoError
+from pesto_runtime.errors import Interrupted, NotFound, PestoError
+from pesto_runtime.hrefs import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow.sdk import Context, RetryPolicy, XComArg
     from pydantic import JsonValue
@@ -39,6 +47,9 @@ class RunOperator(BaseOperator):
         retries: Retries, if the error reports that a retry can help.
         retry_policy: Decides on each failure.
         retry_delay: Delay before the next try, if neither the error nor a service sets one.
+        pesto_conn_id: Connection of the services that have none in `conn_ids`.
+        conn_ids: Process name -> connection of its service, of type `pesto`.
+        store_conn_id: Connection of the buckets.
         kwargs: Arguments of every operator.
     """
 
@@ -50,6 +61,9 @@ class RunOperator(BaseOperator):
         retries: int = RETRIES,
         retry_policy: RetryPolicy | None = POLICY,
         retry_delay: timedelta = RETRY_DELAY,
+        pesto_conn_id: str | None = None,
+        conn_ids: Mapping[str, str] | None = None,
+        store_conn_id: str | None = None,
         **kwargs: object,
     ) -> None:
         super().__init__(
@@ -58,6 +72,7 @@ class RunOperator(BaseOperator):
             retry_delay=retry_delay,
             **kwargs,  # type: ignore[arg-type]  # Airflow checks them
         )
+        self.connections = RunConnections(pesto_conn_id, {**(conn_ids or {})}, store_conn_id)
 
     def execute(self, context: Context) -> JsonValue:
         """Run the activity and return its result.
@@ -66,13 +81,40 @@ class RunOperator(BaseOperator):
             PestoTaskFailed: a retry cannot help.
             PestoTryAgain: a retry can help.
         """
-        with native_errors():
+        from pesto_runtime.run.builds import code_below
+        from pesto_runtime.run.callers import close_callers
+
+        with native_errors(), self.connections.stores(), code_below(bundle_of(context)):
             try:
-                return self.perform(context)
+                with self._services():
+                    return self.perform(context)
             except PestoError as error:
                 if not error.retryable and not isinstance(error, Interrupted):
                     self._abandon()
-                raise
+                raise self._explained(error) from error.__cause__
+            finally:
+                close_callers()
+
+    @contextmanager
+    def _services(self) -> Iterator[None]:
+        """Call the services of the plan, if there is one, with their connections."""
+        from pesto_runtime.run.context import load_context
+
+        plan = getattr(self, "plan", None) if self.connections.are_for_services else None
+        services = load_context(str(plan)).plan.services if plan else {}
+        with self.connections.services({name: each.targets for name, each in services.items()}):
+            yield
+
+    def _explained(self, error: PestoError) -> PestoError:
+        """Return the error; for a plan on a disk of another machine with the way out."""
+        plan = str(getattr(self, "plan", ""))
+        is_of_disk = plan.startswith("file:") and isinstance(error, NotFound)
+        if not is_of_disk or path_of(plan).exists():
+            return error
+        return NotFound(
+            f"{error.detail}: the task `plan` wrote it, perhaps on another machine; give folder= "
+            "and store= in a bucket, or on a disk that all workers share"
+        )
 
     def _abandon(self) -> None:
         """Let other runs have the output folder of a run that has failed."""
@@ -110,6 +152,9 @@ class PestoMapOperator(RunOperator):
         retries: Retries, if the error reports that a retry can help.
         retry_policy: Decides on each failure.
         retry_delay: Delay before the next try, if neither the error nor a service sets one.
+        pesto_conn_id: Connection of the services that have none in `conn_ids`.
+        conn_ids: Process name -> connection of its service, of type `pesto`.
+        store_conn_id: Connection of the buckets.
         map_index_template: Label of the chunk in the grid.
         kwargs: Arguments of every operator.
     """
@@ -129,6 +174,9 @@ class PestoMapOperator(RunOperator):
         retries: int = RETRIES,
         retry_policy: RetryPolicy | None = POLICY,
         retry_delay: timedelta = RETRY_DELAY,
+        pesto_conn_id: str | None = None,
+        conn_ids: Mapping[str, str] | None = None,
+        store_conn_id: str | None = None,
         map_index_template: str | None = CHUNK_NAME,
         **kwargs: object,
     ) -> None:
@@ -136,6 +184,9 @@ class PestoMapOperator(RunOperator):
             retries=retries,
             retry_policy=retry_policy,
             retry_delay=retry_delay,
+            pesto_conn_id=pesto_conn_id,
+            conn_ids=conn_ids,
+            store_conn_id=store_conn_id,
             map_index_template=map_index_template,
             **kwargs,
         )
@@ -149,7 +200,8 @@ class PestoMapOperator(RunOperator):
     @property
     def chunk_name(self) -> str:
         """Index and window of the chunk."""
-        return name_of_chunk(str(self.plan), self.phase, int(str(self.chunk)))
+        with self.connections.stores():
+            return name_of_chunk(str(self.plan), self.phase, int(str(self.chunk)))
 
     def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
         """Run the chunk; return the counts of tiles, holes, blocks and bytes.
@@ -160,7 +212,6 @@ class PestoMapOperator(RunOperator):
             PestoError: an error that is not that of a single tile.
         """
         from pesto_runtime.contract import Chunk
-        from pesto_runtime.run.callers import close_callers
         from pesto_runtime.run.chunk import process, tiles_at_once
         from pesto_runtime.run.context import load_context
         from pesto_runtime.run.records import TileObserver
@@ -177,7 +228,6 @@ class PestoMapOperator(RunOperator):
             holes=self.holes,
         )
         progress.end()
-        close_callers()
         if result.holes:
             self._log_holes(holes_of_chunk(plan, self.phase, index))
         counts: dict[str, JsonValue] = result.model_dump(mode="json", exclude={"manifest"})
@@ -219,12 +269,10 @@ class PestoClosePhaseOperator(RunOperator):
         Raises:
             PestoError: a process rejects its last step, or the store is not writable.
         """
-        from pesto_runtime.run.callers import close_callers
         from pesto_runtime.run.closing import close_phase
 
         plan = str(self.plan)
         skipped = close_phase(plan, self.phase)
-        close_callers()
         if skipped:
             self.log.warning("skipped, as their inputs have holes: %s", ", ".join(skipped))
         return [*next_chunks(plan, after=self.phase)]
@@ -253,10 +301,8 @@ class PestoCallOperator(RunOperator):
             NotFound: one of its input values does not exist.
             PestoError: the process fails.
         """
-        from pesto_runtime.run.callers import close_callers
         from pesto_runtime.run.closing import call
 
         plan = str(self.plan)
         call(plan, self.stage)
-        close_callers()
         return {**stage_values(plan, self.stage)}

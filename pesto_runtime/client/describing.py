@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 from pesto_runtime.client.steps import (
     BUILD_HEADER,
+    CREDENTIAL_STATUSES,
     DIGEST_HEADER,
     Patience,
     Request,
+    credentials_refused,
     exchange,
     json_of,
     misbehaved,
@@ -90,6 +92,7 @@ def request_health(where: str) -> Steps[Health]:
     """Request the state of a service, without a retry; a service that starts is not an error.
 
     Raises:
+        CredentialsRefused: the service requires credentials, or refuses those of the request.
         ServiceMisbehaved: the response is not a state.
         Unreachable: the service does not respond.
     """
@@ -98,6 +101,8 @@ def request_health(where: str) -> Steps[Health]:
         raise outcome
     if outcome is None:
         raise TypeError(f"{where}: a request requires a reply or an error")
+    if outcome.status in CREDENTIAL_STATUSES:
+        raise credentials_refused(outcome, where)
     state = outcome.content[:20].decode("ascii", "replace").strip()
     if state not in ("OK", "STARTING", "FAILED"):
         raise misbehaved(outcome, where, "not a state of health")

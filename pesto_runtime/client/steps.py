@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from pesto_runtime.errors import (
     AlgorithmFailed,
     Busy,
+    CredentialsRefused,
     PestoError,
     ProcessChanged,
     ServiceMisbehaved,
@@ -32,7 +33,11 @@ BUILD_HEADER, DIGEST_HEADER = "x-pesto-build", "x-pesto-digest"
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 5.0
-_CREDENTIALS = "give them in the file of --credentials or PESTO_CREDENTIALS"
+_CREDENTIALS = (
+    "it requires credentials, or refuses those of the request; they are in the file of "
+    "--credentials or PESTO_CREDENTIALS, or, on Airflow, in a connection"
+)
+CREDENTIAL_STATUSES = (401, 403, 407)
 _PROXY_STATUSES = (408, 413, 429, 500, 502, 503, 504)
 """Statuses of proxies: their meaning is clear without a problem document."""
 
@@ -237,6 +242,11 @@ def misbehaved(reply: Reply, where: str, fault: str) -> ServiceMisbehaved:
     )
 
 
+def credentials_refused(reply: Reply, where: str) -> CredentialsRefused:
+    """Return an error with the status alone: a gateway may repeat in its body what it refuses."""
+    return CredentialsRefused(f"{where} returned HTTP {reply.status}: {_CREDENTIALS}")
+
+
 def _reply_or_error(outcome: Outcome, where: str) -> Reply | PestoError:
     """Return a successful reply, or else the error of the service or of the transport."""
     if outcome is None:
@@ -260,8 +270,8 @@ def _error_of(reply: Reply, where: str) -> PestoError:
     except (ValueError, RecursionError):
         problem = None
     if not isinstance(problem, dict) or not {"detail", "title"} & problem.keys():
-        if reply.status in (401, 403, 407):
-            return misbehaved(reply, where, f"it wants credentials: {_CREDENTIALS}")
+        if reply.status in CREDENTIAL_STATUSES:
+            return credentials_refused(reply, where)
         if reply.status not in _PROXY_STATUSES:
             return misbehaved(reply, where, "not a PESTO response")
         problem = {"detail": f"HTTP {reply.status} {shortened(reply.content[:60])}"}

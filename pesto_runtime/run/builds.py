@@ -1,7 +1,8 @@
 """Compare the code of functions and services with the code that was planned.
 
-It reads builds and digests. Services that state them in each response are compared by the client;
-the others, for example PESTO 1.7.2, are compared here, before and after each chunk.
+It reads builds and digests, and finds code at another path on another machine. Services that state
+their code in each response are compared by the client; the others, for example PESTO 1.7.2, are
+compared here, before and after each chunk.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.client.describing import Described
 from pesto_runtime.client.steps import process_changed
 from pesto_runtime.contract import Description
+from pesto_runtime.contract.pipeline import LIVE
 from pesto_runtime.errors import (
     InvalidContract,
     InvalidInput,
@@ -22,15 +26,54 @@ from pesto_runtime.errors import (
     ProcessChanged,
     ServiceMisbehaved,
 )
+from pesto_runtime.run.access import open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pesto_runtime.client.client import Client
     from pesto_runtime.contract import Plan, Service
     from pesto_runtime.pipeline import BoundStage
     from pesto_runtime.processor import Processor
+
+_code_root: Path | None = None
+
+
+@contextmanager
+def code_below(root: Path | None) -> Iterator[None]:
+    """Name code below a folder by its path in this folder, in the plans of the block; load it so.
+
+    Another machine may have the folder at another path: an Airflow bundle, of which each worker has
+    a copy. The build shows that it is the same code.
+
+    Args:
+        root: The folder; None for absolute paths.
+    """
+    global _code_root  # noqa: PLW0603  # of the process: threads of a chunk load code, too
+    outer, _code_root = _code_root, root.resolve() if root else None
+    try:
+        yield
+    finally:
+        _code_root = outer
+
+
+def portable_target(target: str, base: Path | None) -> str:
+    """Return a target for a plan: its file relative to the folder of `code_below`, or absolute.
+
+    Args:
+        target: `file.py:function`, a project directory, or a module, which stays as it is.
+        base: Directory that a relative target is relative to.
+    """
+    if target.startswith(LIVE):
+        return target
+    place, colon, function = target.rpartition(":")
+    path = Path(base or Path.cwd(), place if colon else target)
+    if not path.exists():
+        return target
+    path = path.resolve()
+    if _code_root and path.is_relative_to(_code_root):
+        path = path.relative_to(_code_root)
+    return f"{path}{colon}{function if colon else ''}"
 
 
 def is_url(target: str) -> bool:
@@ -101,7 +144,7 @@ def load_planned(service: Service) -> Processor:
     from pesto_runtime.processor import load_processor
 
     target = service.targets[0]
-    processor = load_processor(target)
+    processor = load_processor(target, base=_code_root)
     if processor.build != service.build:
         raise ProcessChanged(
             f"{target} on {socket.gethostname()} is not the code that was planned: build "
@@ -119,9 +162,7 @@ def _of_target(target: str, base: Path | None) -> Described:
 
 
 def _of_service(url: str, *, outage_s: float = 0.0) -> Described:
-    from pesto_runtime.client.client import Client
-
-    with Client(url, outage_s=outage_s) as client:
+    with open_client(url, outage_s=outage_s) as client:
         described = client.described
         if described.states_code:
             return described

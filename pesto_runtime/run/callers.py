@@ -16,6 +16,7 @@ from pesto_runtime.contract import Description, Service
 from pesto_runtime.errors import PestoError, ProcessChanged, Unreachable
 from pesto_runtime.processor import check_outputs, encode_partial, encode_value
 from pesto_runtime.processor.values import plain_array
+from pesto_runtime.run.access import open_client
 from pesto_runtime.run.builds import load_planned
 
 if TYPE_CHECKING:
@@ -289,13 +290,12 @@ def _new_caller(service: Service, patience_s: float) -> Caller:
         processor = load_planned(service)
         processor.setup()
         return LocalCaller(processor, Description.parse(service.description))
-    from pesto_runtime.client.client import Client
     from pesto_runtime.client.describing import Described
 
     description = Description.parse(service.description)
     known = Described(description, service.transports, service.build, service.digest)
     clients = tuple(
-        Client(url, described=known, outage_s=patience_s, pinned=service.states_code)
+        open_client(url, described=known, outage_s=patience_s, pinned=service.states_code)
         for url in service.targets
     )
     return RemoteCaller(clients, description, has_extensions=bool(service.transports))

@@ -26,8 +26,8 @@ from pesto_runtime.pipeline import (
     read_later,
 )
 from pesto_runtime.places import href_of
+from pesto_runtime.run.catalogs import read_document
 from pesto_runtime.run.pipeline_inputs import PipelineInputs, with_defaults, with_literal_images
-from pesto_runtime.run.services import read_document
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:

@@ -7,26 +7,22 @@ file reads descriptions; calls are made by `run/callers.py`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Service, drift
-from pesto_runtime.contract.pipeline import LIVE
-from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused, shortened
-from pesto_runtime.places import RemotePath
-from pesto_runtime.run.builds import described_at, is_url, parsed_description
+from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused
+from pesto_runtime.run.builds import described_at, is_url, portable_target
+from pesto_runtime.run.catalogs import ServiceEntry, catalog_entries, service_entry, targets_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.places import AnyPath
-
-_SAVED = "*@*.json"
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ def find(
     description = _overlaid(said, overlay)
     is_remote = is_url(targets[0])
     service = Service(
-        targets=tuple(targets) if is_remote else (_absolute(targets[0], base),),
+        targets=tuple(targets) if is_remote else (portable_target(targets[0], base),),
         description=description.to_json(),
         build=found.build,
         transports=found.transports,
@@ -126,7 +122,9 @@ def resolve_services(
     options: Sequence[str] = (),
     catalog: AnyPath | None = None,
     chosen: Mapping[str, JsonValue] | None = None,
+    urls: Mapping[str, str] | None = None,
     ask: bool = True,
+    later: Collection[str] = (),
 ) -> Services:
     """Find the service of every process of a pipeline.
 
@@ -138,20 +136,20 @@ def resolve_services(
         catalog: `{name: TARGET}` as JSON, or a folder that `pesto discover` wrote.
         chosen: As a catalog's `{name: TARGET}`, relative to `base`; takes precedence over a
             catalog.
+        urls: Process name -> URL that replaces its targets; a saved description stays in force.
         ask: Whether services that a catalog describes are contacted; False uses the saved
             descriptions unchecked.
+        later: Processes of which a saved description is enough, as their URL is known later.
 
     Raises:
-        InvalidInput: an option or the catalog is malformed.
+        InvalidInput: an option or the catalog is malformed, or a process has no URL.
         InvalidContract: a service has breaking changes since its description was saved.
         PestoError: a target cannot be loaded, or a service does not respond.
     """
-    entries = {
-        name: _ServiceEntry(_targets(value), base) for name, value in pipeline.services.items()
-    }
-    entries |= _catalog(catalog) if catalog else {}
+    entries = _entries(pipeline, base, catalog, chosen or {})
     entries |= {
-        name: _entry(name, value, base / "services") for name, value in (chosen or {}).items()
+        name: replace(entries.get(name, ServiceEntry((), base)), targets=(url,))
+        for name, url in (urls or {}).items()
     }
     entries |= _options(options)
     needed = {stage.process for stage in pipeline.stages}
@@ -159,12 +157,31 @@ def resolve_services(
     changed: list[BadField] = []
     for name in sorted(needed & set(entries)):
         entry = entries[name]
+        if not entry.targets:
+            entry = replace(entry, targets=_later(name, later))
         if entry.saved is not None and not ask:
             found[name] = _from_catalog(entry, entry.saved)
             continue
         found[name] = find(entry.targets, base=entry.base, overlay=entry.overlay)
         changed += _drift(name, entry, found[name])
     return Services(found, tuple(changed), frozenset(entries), base)
+
+
+def known_targets(
+    pipeline: Pipeline, *, base: Path, options: Sequence[str] = (), catalog: AnyPath | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return the targets of each process of a pipeline; none for a description without a URL.
+
+    Only a URL without a name in `options` is contacted, for its name.
+
+    Raises:
+        InvalidInput: as for `resolve_services`, with its arguments.
+    """
+    entries = {**_entries(pipeline, base, catalog, {}), **_options(options)}
+    return {
+        name: entries[name].targets if name in entries else ()
+        for name in sorted({stage.process for stage in pipeline.stages})
+    }
 
 
 def discover(urls: Sequence[str], folder: Path) -> list[Path]:
@@ -213,38 +230,18 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
     return path
 
 
-def read_document(path: AnyPath) -> JsonValue:
-    """Read a JSON file, or a JSON object of a bucket or a web server.
-
-    Raises:
-        InvalidInput: it does not exist, or is not JSON; with its name.
-    """
-    try:
-        document: JsonValue = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} is not JSON: {error}") from error
-    return document
-
-
-@dataclass(frozen=True)
-class _ServiceEntry:
-    """The service of a process as an option, a catalog or a pipeline names it.
-
-    Attributes:
-        targets: A target, or URLs of replicas.
-        base: Directory that a relative target is relative to.
-        overlay: JSON merge patch for its description.
-        saved: The description in a catalog.
-        transports: Media types that the service accepted when it was saved; empty for PESTO 1.7.2.
-    """
-
-    targets: tuple[str, ...]
-    base: Path
-    overlay: Mapping[str, JsonValue] | None = None
-    saved: Description | None = None
-    transports: tuple[str, ...] = ()
+def _entries(
+    pipeline: Pipeline, base: Path, catalog: AnyPath | None, chosen: Mapping[str, JsonValue]
+) -> dict[str, ServiceEntry]:
+    """Return what pipeline, catalog and choice name, the last with the highest precedence."""
+    entries = {
+        name: ServiceEntry(targets_in(value), base) for name, value in pipeline.services.items()
+    }
+    entries |= catalog_entries(catalog) if catalog else {}
+    entries |= {
+        name: service_entry(name, value, base / "services") for name, value in chosen.items()
+    }
+    return entries
 
 
 def _overlaid(said: Description, overlay: Mapping[str, JsonValue] | None) -> Description:
@@ -256,16 +253,7 @@ def _overlaid(said: Description, overlay: Mapping[str, JsonValue] | None) -> Des
         raise InvalidContract(f"overlay: {error.detail}", fields=error.fields) from error
 
 
-def _absolute(target: str, base: Path | None) -> str:
-    """Make the file of a target absolute: the run's workers may have another working directory."""
-    if target.startswith(LIVE):
-        return target
-    place, colon, function = target.rpartition(":")
-    path = Path(base or Path.cwd(), place if colon else target)
-    return f"{path.resolve()}{colon}{function if colon else ''}" if path.exists() else target
-
-
-def _from_catalog(entry: _ServiceEntry, saved: Description) -> Discovered:
+def _from_catalog(entry: ServiceEntry, saved: Description) -> Discovered:
     description = _overlaid(saved, entry.overlay)
     build = f"{saved.name}@{saved.version}"
     service = Service(
@@ -278,7 +266,21 @@ def _from_catalog(entry: _ServiceEntry, saved: Description) -> Discovered:
     return Discovered(service, description, saved)
 
 
-def _drift(name: str, entry: _ServiceEntry, found: Discovered) -> Iterator[BadField]:
+def _later(name: str, later: Collection[str]) -> tuple[str]:
+    """Return the URL of a service that is known later: one of no server.
+
+    Raises:
+        InvalidInput: it is not known later either.
+    """
+    if name not in later:
+        raise InvalidInput(
+            f"the catalog has no URL of {name!r}, only its description: give -s {name}=URL; on "
+            f"Airflow a connection of type pesto with the URL: conn_ids={{{name!r}: …}}"
+        )
+    return ("http://",)
+
+
+def _drift(name: str, entry: ServiceEntry, found: Discovered) -> Iterator[BadField]:
     if entry.saved is None or entry.saved.digest == found.said.digest:
         return
     changes = drift(entry.saved, found.said)
@@ -295,7 +297,7 @@ def _drift(name: str, entry: _ServiceEntry, found: Discovered) -> Iterator[BadFi
         yield BadField(f"/{name}{each.pointer}", f"changed since the catalog: {each.detail}")
 
 
-def _options(options: Sequence[str]) -> dict[str, _ServiceEntry]:
+def _options(options: Sequence[str]) -> dict[str, ServiceEntry]:
     targets: dict[str, tuple[str, ...]] = {}
     for option in options:
         name, equals, target = option.partition("=")
@@ -304,89 +306,7 @@ def _options(options: Sequence[str]) -> dict[str, _ServiceEntry]:
         elif not equals or not name or not target:
             raise InvalidInput(f"-s {option!r} is neither NAME=TARGET_OR_URL nor a URL")
         targets[name] = (*targets.get(name, ()), target)
-    return {name: _ServiceEntry(each, Path.cwd()) for name, each in targets.items()}
-
-
-def _catalog(path: AnyPath) -> dict[str, _ServiceEntry]:
-    is_folder = path.suffix != ".json" if isinstance(path, RemotePath) else path.is_dir()
-    if is_folder:
-        files = _saved_files(path)
-        if not files:
-            raise InvalidInput(
-                f"{path} does not contain a NAME@VERSION.json; `pesto discover` writes them"
-            )
-        return _unique(path, [_saved_entry(file) for file in files])
-    document = _read_object(path)
-    return {name: _entry(name, value, path) for name, value in document.items()}
-
-
-def _saved_files(folder: AnyPath) -> list[AnyPath]:
-    if isinstance(folder, RemotePath):
-        return [folder / name for name in folder.names() if fnmatch(name, _SAVED)]
-    return [*sorted(folder.glob(_SAVED))]
-
-
-def base_of(file: AnyPath) -> Path:
-    """Return the directory to which the targets in a file are relative: that of the file.
-
-    It is the working directory for a file elsewhere: code is not loaded from a bucket.
-    """
-    return Path.cwd() if isinstance(file, RemotePath) else file.resolve().parent
-
-
-def _unique(folder: AnyPath, entries: list[tuple[str, _ServiceEntry]]) -> dict[str, _ServiceEntry]:
-    names = [name for name, _ in entries]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidInput(
-            f"{folder} contains several versions of {', '.join(twice)}; delete all but one of each"
-        )
-    return dict(entries)
-
-
-def _saved_entry(file: AnyPath) -> tuple[str, _ServiceEntry]:
-    document = _read_object(file)
-    if "url" not in document or "description" not in document:
-        raise InvalidInput(f"{file} is not a saved description: it needs `url` and `description`")
-    try:
-        saved = parsed_description(json.dumps(document["description"]))
-    except InvalidContract as error:
-        raise InvalidContract(f"{file}: {error.detail}", fields=error.fields) from error
-    targets, overlay = _targets(document["url"]), _overlay(document, file)
-    # Without the key, assume a service of this package: only PESTO 1.7.2 accepts none of its types.
-    known = document.get("transports", ["*/*"])
-    transports = tuple(map(str, known)) if isinstance(known, list) else ()
-    return saved.name, _ServiceEntry(targets, base_of(file), overlay, saved, transports)
-
-
-def _entry(name: str, value: JsonValue, file: AnyPath) -> _ServiceEntry:
-    """Parse a service in a catalog: a target, a list of URLs, or `{"url": …, "overlay": …}`."""
-    if isinstance(value, dict):
-        targets = _targets(value.get("url"), f"{file}, service {name!r}")
-        return _ServiceEntry(targets, base_of(file), _overlay(value, file))
-    return _ServiceEntry(_targets(value, f"{file}, service {name!r}"), base_of(file))
-
-
-def _overlay(document: Mapping[str, JsonValue], file: AnyPath) -> Mapping[str, JsonValue] | None:
-    overlay = document.get("overlay")
-    if overlay is not None and not isinstance(overlay, dict):
-        raise InvalidInput(f"{file}: overlay must be an object, not {shortened(overlay)}")
-    return overlay
-
-
-def _targets(value: object, where: str = "") -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else value
-    if isinstance(found, (list, tuple)) and found and all(isinstance(each, str) for each in found):
-        return tuple(found)
-    fault = f"{shortened(value)} is neither a target, nor a URL, nor a list of URLs"
-    raise InvalidInput(f"{where}: {fault}" if where else fault)
-
-
-def _read_object(path: AnyPath) -> dict[str, JsonValue]:
-    document = read_document(path)
-    if not isinstance(document, dict):
-        raise InvalidContract(f"{path} must be a JSON object, not {shortened(document)}")
-    return document
+    return {name: ServiceEntry(each, Path.cwd()) for name, each in targets.items()}
 
 
 def _overlay_of(path: Path) -> dict[str, JsonValue]:

@@ -16,8 +16,9 @@ from pesto_runtime.contract import Pipeline
 from pesto_runtime.pipeline.check import OWN_FILES
 from pesto_runtime.places import place_of
 from pesto_runtime.run.builds import is_url
+from pesto_runtime.run.catalogs import base_of
 from pesto_runtime.run.planning import load_pipeline
-from pesto_runtime.run.services import base_of, find
+from pesto_runtime.run.services import find
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,7 +15,7 @@ import pytest
 from pesto_runtime.client.async_client import AsyncClient
 from pesto_runtime.client.client import Client
 from pesto_runtime.credentials import VARIABLE
-from pesto_runtime.errors import PestoError, RasterUnreadable, ServiceMisbehaved, StoreFailed
+from pesto_runtime.errors import CredentialsRefused, PestoError, RasterUnreadable, StoreFailed
 from pesto_runtime.places import place_of
 from pesto_runtime.raster.identity import identity_of
 from pesto_runtime.raster.read import read_scene
@@ -85,7 +85,7 @@ def test_a_client_sends_the_credentials_of_its_service(
         documents: list[dict[str, JsonValue]] = [{}, {guard.url: {"token": f"not-{SECRET}"}}]
         for document in documents:
             allow(tmp_path / "c.json", document)
-            with pytest.raises(ServiceMisbehaved, match="--credentials") as caught:
+            with pytest.raises(CredentialsRefused, match="--credentials") as caught:
                 client.describe()
             assert SECRET not in str(caught.value)
         allow(tmp_path / "c.json", {guard.url: entry})

@@ -90,7 +90,7 @@ def test_breaking_drift_is_an_error_and_other_drift_is_returned() -> None:
     assert field.pointer == "/input/properties/scene/x-raster/margin"
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"url": "http://mask"}', '{"description": {}}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"url": "http://mask"}', '{"url": 1}'])
 def test_what_is_no_saved_description_is_refused(tmp_path: Path, text: str) -> None:
     """By the file's name, while the DAG file is read."""
     path = tmp_path / "broken.json"

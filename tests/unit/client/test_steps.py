@@ -21,6 +21,7 @@ from pesto_runtime.client.transport import service_url
 from pesto_runtime.errors import (
     AlgorithmFailed,
     Busy,
+    CredentialsRefused,
     HrefRefused,
     InvalidInput,
     PestoError,
@@ -120,11 +121,19 @@ def test_a_problem_document_becomes_the_error_of_its_type(
     assert caught.value.retryable is retryable
 
 
-@pytest.mark.parametrize("status", [302, 401, 404, 501])
+@pytest.mark.parametrize("status", [302, 404, 501])
 def test_an_error_that_is_not_a_problem_document_is_misbehaviour(status: int) -> None:
     """The message names a web server that is not a PESTO service, and quotes its response."""
     with pytest.raises(ServiceMisbehaved, match=f"HTTP {status} text/html.*<html>"):
         driven([Reply(status, {"content-type": "text/html; charset=x"}, b"<html>hello")])
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_refused_credentials_are_an_error_of_their_own(status: int) -> None:
+    """It names the status and the way out, without the body, which may repeat a secret."""
+    with pytest.raises(CredentialsRefused, match=f"HTTP {status}.*PESTO_CREDENTIALS") as caught:
+        driven([Reply(status, {"content-type": "text/html"}, b"<html>token SECRET is wrong")])
+    assert "SECRET" not in str(caught.value)
 
 
 def test_a_request_is_repeated_after_a_bad_gateway() -> None:

@@ -47,6 +47,7 @@ TABLE = {
     "AlgorithmFailed": ("algorithm-failed", 500, 1, False),
     "ContractBroken": ("contract-broken", 500, 1, False),
     "ServiceMisbehaved": ("service-misbehaved", 502, 1, False),
+    "CredentialsRefused": ("credentials-refused", 401, 2, False),
     "Busy": ("busy", 503, 1, True),
     "Unreachable": ("unreachable", 503, 1, True),
     "StoreFailed": ("store-failed", 507, 1, False),
