@@ -114,7 +114,7 @@ DEFAULTS: GroupSettings = {
 TEMPLATED = ("store", "tile", "max_tasks", "workers", "patience")
 """Settings that may be templates, or results of other tasks."""
 _OWN_ARGUMENTS = ("task_id", "plan", "phase", "chunk", "holes", "concurrency", "task_group", "dag",
-                  "pesto_conn_id", "conn_ids", "store_conn_id")  # fmt: skip
+                  "campaign", "number", "pesto_conn_id", "conn_ids", "store_conn_id")  # fmt: skip
 _ARGUMENTS = ("pipeline", "folder", "services", "inputs", "scene", "group_id", "holes")
 
 
@@ -153,13 +153,8 @@ def pesto_pipeline(
     """
     chosen = with_defaults(settings, arguments=_ARGUMENTS)
     values = {**(inputs or {}), **({} if scene is None else {"scene": scene})}
-    has_connections = chosen["conn_ids"] or () if chosen["pesto_conn_id"] is None else None
-    known = know_pipeline(
-        pipeline, services, chosen["base"], inputs=values, connected=has_connections
-    )
-    _require_stages(chosen["operator_args"], known.pipeline)
-    _require_processes(chosen["conn_ids"], known.pipeline)
-    connections = _connections(chosen)
+    known = known_group(pipeline, services, chosen, inputs=values)
+    connections = connection_arguments(chosen)
     name, tooltip = group_id or known.pipeline.name, known.pipeline.description
     group = PestoTaskGroup(name, tooltip=tooltip)
     with group:
@@ -216,12 +211,15 @@ class PestoTaskGroup(TaskGroup):
         return cast("PlainXComArg", self.publish.output)
 
 
-def with_defaults(settings: GroupSettings, *, arguments: Iterable[str]) -> GroupSettings:
+def with_defaults(
+    settings: GroupSettings, *, arguments: Iterable[str], function: str = "pesto_pipeline"
+) -> GroupSettings:
     """Return all settings, with the default of each that is absent.
 
     Args:
         settings: The settings of the call.
         arguments: Names of other arguments, to suggest for a misspelt setting.
+        function: Name of the function, for errors.
 
     Raises:
         InvalidInput: there is no such setting; with a suggestion.
@@ -229,11 +227,11 @@ def with_defaults(settings: GroupSettings, *, arguments: Iterable[str]) -> Group
     unknown = [name for name in settings if name not in DEFAULTS]
     if unknown:
         messages = (_unknown_setting(name, {*DEFAULTS, *arguments}) for name in unknown)
-        raise InvalidInput(f"pesto_pipeline: {', '.join(messages)}")
+        raise InvalidInput(f"{function}: {', '.join(messages)}")
     for name, value in settings.items():
         if name not in TEMPLATED and isinstance(value, str | XComArg) and "{{" in str(value):
             raise InvalidInput(
-                f"pesto_pipeline: {name} decides which tasks there are, or what they are, so it "
+                f"{function}: {name} decides which tasks there are, or what they are, so it "
                 f"cannot be a template ({shortened(str(value))}); give the value itself"
             )
     return {**DEFAULTS, **settings}
@@ -260,12 +258,8 @@ def _add_phase(
     """
     href, ends = planned.href, phase.reduces or phase.stages
     verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
-    connections = _connections(settings)
-    chosen: dict[str, Any] = {
-        "max_active_tis_per_dagrun": settings["max_active_tasks"],
-        **_placement_of(phase, known, settings),
-        **_own_arguments(phase, settings["operator_args"] or {}),
-    }
+    connections = connection_arguments(settings)
+    chosen = arguments_of_phase(phase, known, settings)
     closing = PestoClosePhaseOperator(
         task_id="_".join((verb, *ends)),
         plan=href,
@@ -287,6 +281,47 @@ def _add_phase(
     ).expand(chunk=before.output)
     mapped >> closing
     return closing
+
+
+def known_group(
+    pipeline: str | Path | Mapping[str, JsonValue] | Pipeline,
+    services: str | Path,
+    settings: GroupSettings,
+    *,
+    inputs: Mapping[str, JsonValue] | None,
+) -> KnownPipeline:
+    """Check the pipeline of a task group, and the settings that name its stages and processes.
+
+    Args:
+        pipeline: Its file, or its JSON.
+        services: Folder of saved descriptions.
+        settings: All settings.
+        inputs: Input name -> value, or a template; None to check the pipeline alone.
+
+    Raises:
+        InvalidInput: a process has no saved description, or a setting names what there is not.
+        InvalidPipeline: the pipeline or its inputs are wrong; with every error.
+    """
+    connected = settings["conn_ids"] or () if settings["pesto_conn_id"] is None else None
+    known = know_pipeline(pipeline, services, settings["base"], inputs=inputs, connected=connected)
+    _require_stages(settings["operator_args"], known.pipeline)
+    _require_processes(settings["conn_ids"], known.pipeline)
+    return known
+
+
+def arguments_of_phase(
+    phase: PhaseShape, known: KnownPipeline, settings: GroupSettings
+) -> dict[str, Any]:
+    """Return the arguments of the task that computes a phase: pool, queue, those of its stages.
+
+    Raises:
+        InvalidInput: two stages set different ones, or one sets what the task group decides.
+    """
+    return {
+        "max_active_tis_per_dagrun": settings["max_active_tasks"],
+        **_placement_of(phase, known, settings),
+        **_own_arguments(phase, settings["operator_args"] or {}),
+    }
 
 
 def _placement_of(
@@ -332,7 +367,8 @@ def _require_stages(arguments: Mapping[str, object] | None, pipeline: Pipeline) 
         )
 
 
-def _connections(settings: GroupSettings) -> dict[str, Any]:
+def connection_arguments(settings: GroupSettings) -> dict[str, Any]:
+    """Return the connections of every task of a group."""
     return {
         "pesto_conn_id": settings["pesto_conn_id"],
         "conn_ids": settings["conn_ids"],

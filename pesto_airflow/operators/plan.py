@@ -6,6 +6,7 @@ It computes no pixels: it reads only the headers of images.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
@@ -24,12 +25,13 @@ from pesto_airflow.preflight import preflight
 from pesto_runtime.errors import InvalidInput, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow.sdk import Context
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline, Plan, ReportForm
+    from pesto_runtime.pipeline import Sizing
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.services import Services
 
@@ -150,12 +152,9 @@ class PestoPlanOperator(RunOperator):
         from pesto_runtime.run.workspace import locked_workspace
 
         folder = require_absolute_folder("folder", str(self.folder))
-        resolve = getattr(self.pipeline, "resolve", None)  # until Airflow has rendered it
-        document = cast(
-            "str | dict[str, JsonValue]", resolve(context) if resolve else self.pipeline
-        )
-        pipeline, base = read_pipeline(document, self.base)
-        planned, warnings = self._plan(pipeline, base, folder)
+        with self.resolved(context) as (pipeline, services):
+            planned = self._plan(pipeline, services, folder)
+        warnings = preflight(planned, kind=self.preflight)
         with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
             joins = claim(
                 folder,
@@ -172,13 +171,24 @@ class PestoPlanOperator(RunOperator):
         context["ti"].xcom_push(PLAN, href)
         return [*next_chunks(href, after=-1)]
 
-    def _plan(
-        self, pipeline: Pipeline, base: Path, folder: AnyPath
-    ) -> tuple[Plan, tuple[str, ...]]:
-        """Return the plan, and the warnings of the preflight."""
+    @contextmanager
+    def resolved(self, context: Context) -> Iterator[tuple[Pipeline, Services]]:
+        """Yield the pipeline with the types of its inputs, and its services, with connections.
+
+        Raises:
+            InvalidInput: the file of the pipeline, or the catalog, cannot be read.
+            InvalidPipeline: it does not match the schema.
+            PestoError: a service is unreachable, or differs from its saved description.
+        """
+        from pesto_runtime.pipeline import completed
         from pesto_runtime.places import place_of
         from pesto_runtime.run.services import known_targets, resolve_services
 
+        resolve = getattr(self.pipeline, "resolve", None)  # until Airflow has rendered it
+        document = cast(
+            "str | dict[str, JsonValue]", resolve(context) if resolve else self.pipeline
+        )
+        pipeline, base = read_pipeline(document, self.base)
         catalog = place_of(str(self.services)) if self.services else None
         targets = known_targets(pipeline, base=base, options=self.service, catalog=catalog)
         urls = self.connections.urls(targets)
@@ -187,39 +197,55 @@ class PestoPlanOperator(RunOperator):
             services = resolve_services(
                 pipeline, base=base, options=self.service, catalog=catalog, urls=urls
             )
-            planned = self._planned(pipeline, services, folder)
-        return planned, preflight(planned, kind=self.preflight)
+            yield completed(pipeline, services.descriptions), services
 
-    def _planned(self, pipeline: Pipeline, services: Services, folder: AnyPath) -> Plan:
-        from pesto_runtime.pipeline import completed
+    def sizing(self) -> Sizing:
+        """Return the limits of chunks and tasks.
+
+        Raises:
+            InvalidInput: a template did not give a number; with its name.
+        """
+        return sizing_for_airflow(
+            workers=_number("workers", self.workers, int),
+            tile=None if str(self.tile) in _SIZED else _number("tile", self.tile, int),
+            max_tasks=_number("max_tasks", self.max_tasks, int),
+        )
+
+    def patience_s(self) -> float:
+        """Return the seconds to wait for a service.
+
+        Raises:
+            InvalidInput: a template did not give a number.
+        """
+        return _number("patience", self.patience, float)
+
+    def _plan(self, pipeline: Pipeline, services: Services, folder: AnyPath) -> Plan:
         from pesto_runtime.run.pipeline_inputs import read_inputs
         from pesto_runtime.run.planning import plan
         from pesto_runtime.run.workspace import run_store
 
-        pipeline = completed(pipeline, services.descriptions)
-        require_absolute_images(
-            {
-                name: value
-                for name, value in self.inputs.items()
-                if pipeline.inputs.get(name) == "image" and value is not None
-            }
-        )
+        require_absolute_images(images_of(pipeline, self.inputs))
         planned = plan(
             pipeline,
             services,
             read_inputs(pipeline, services, self.inputs),
             store=run_store(folder, str(self.store) if self.store else None),
-            sizing=sizing_for_airflow(
-                workers=_number("workers", self.workers, int),
-                tile=None if str(self.tile) in _SIZED else _number("tile", self.tile, int),
-                max_tasks=_number("max_tasks", self.max_tasks, int),
-            ),
-            patience_s=_number("patience", self.patience, float),
+            sizing=self.sizing(),
+            patience_s=self.patience_s(),
             folder=folder,
             report=self.report,
             compress=self.compress,
         )
         return planned.plan
+
+
+def images_of(pipeline: Pipeline, inputs: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the inputs that are images, and are given."""
+    return {
+        name: value
+        for name, value in inputs.items()
+        if pipeline.inputs.get(name) == "image" and value is not None
+    }
 
 
 def _number(name: str, value: object, kind: Callable[[str], N]) -> N:

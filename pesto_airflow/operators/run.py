@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, RetryPolicy, XComArg
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import Service
 
 RETRIES = 2
 RETRY_DELAY = timedelta(seconds=10)
@@ -98,12 +99,20 @@ class RunOperator(BaseOperator):
     @contextmanager
     def _services(self) -> Iterator[None]:
         """Call the services of the plan, if there is one, with their connections."""
-        from pesto_runtime.run.context import load_context
-
-        plan = getattr(self, "plan", None) if self.connections.are_for_services else None
-        services = load_context(str(plan)).plan.services if plan else {}
+        services = self.planned_services() if self.connections.are_for_services else {}
         with self.connections.services({name: each.targets for name, each in services.items()}):
             yield
+
+    def planned_services(self) -> Mapping[str, Service]:
+        """Return the services of the plan of this task; none if it has no plan.
+
+        Raises:
+            NotFound: there is no such plan.
+        """
+        from pesto_runtime.run.context import load_context
+
+        plan = getattr(self, "plan", None)
+        return load_context(str(plan)).plan.services if plan else {}
 
     def _explained(self, error: PestoError) -> PestoError:
         """Return the error; for a plan on a disk of another machine with the way out."""

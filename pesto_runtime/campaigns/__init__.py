@@ -7,7 +7,11 @@ belong to no engine.
 from pesto_runtime.campaigns.campaign_plan import Campaign, ScenePart, SceneRun, load_campaign
 from pesto_runtime.campaigns.campaign_planning import CampaignSettings, plan_campaign
 from pesto_runtime.campaigns.campaign_result import CAMPAIGN, publish_campaign
-from pesto_runtime.campaigns.campaign_tasks import close_campaign_phase, process_task
+from pesto_runtime.campaigns.campaign_tasks import (
+    close_campaign_phase,
+    count_task_tiles,
+    process_task,
+)
 from pesto_runtime.campaigns.scene_lists import SceneInputs, read_scenes
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "ScenePart",
     "SceneRun",
     "close_campaign_phase",
+    "count_task_tiles",
     "load_campaign",
     "plan_campaign",
     "process_task",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pesto_runtime.campaigns.scene_lists import SceneInputs
-    from pesto_runtime.contract import Pipeline, ReportForm
+    from pesto_runtime.contract import Pipeline, Plan, ReportForm
     from pesto_runtime.pipeline import Sizing
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.planning import Planned
@@ -67,6 +67,7 @@ def plan_campaign(
     settings: CampaignSettings,
     *,
     warn: Callable[[str], None] = lambda _: None,
+    accept: Callable[[Plan], Sequence[str]] = lambda _: (),
 ) -> str:
     """Plan every scene, and the campaign; return the href of its plan.
 
@@ -79,6 +80,7 @@ def plan_campaign(
         scenes: The scenes.
         settings: What is the same for all of them.
         warn: Receives the warnings, with the id of a scene before them.
+        accept: Returns warnings about the plan of a scene; an error of it ends the campaign.
 
     Raises:
         InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
@@ -88,14 +90,25 @@ def plan_campaign(
     checked.require(pipeline.name)
     runs, plans = [], []
     for number, scene in enumerate(scenes):
-        run, planned = _planned(pipeline, services, scene, settings)
+        folder = settings.folder / scene.id
+        run = SceneRun(id=scene.id, folder=href_of(folder))
+        planned = None
+        try:
+            planned = _planned(pipeline, services, scene, settings)
+        except InvalidPipeline as error:
+            told = f"{error.detail}: {error.fields[0]}" if error.fields else error.detail
+            run = run.model_copy(update={"error": told})
+        except PestoError as error:
+            run = run.model_copy(update={"error": error.detail})
+        warnings: tuple[str, ...] = ()
+        if planned is not None:
+            warnings = (*accept(planned.plan), *planned.plan.warnings)
+            run = _claimed(run, planned.plan, settings)
+            if run.plan:
+                plans.append((number, planned))
         runs.append(run)
-        if run.error:
-            warn(f"{scene.id}: {run.error}")
-        elif planned is not None and not run.is_complete:
-            plans.append((number, planned))
-            for warning in planned.plan.warnings:
-                warn(f"{scene.id}: {warning}")
+        for warning in warnings:
+            warn(f"{scene.id}: {warning}")
     count = len(plans[0][1].plan.phases) if plans else 0
     campaign = Campaign(
         pipeline=pipeline.name,
@@ -108,39 +121,38 @@ def plan_campaign(
 
 def _planned(
     pipeline: Pipeline, services: Services, scene: SceneInputs, settings: CampaignSettings
-) -> tuple[SceneRun, Planned | None]:
-    """Plan a scene, and claim its folder."""
+) -> Planned:
     folder = settings.folder / scene.id
-    run = SceneRun(id=scene.id, folder=href_of(folder))
+    return plan(
+        pipeline,
+        services,
+        read_inputs(pipeline, services, scene.inputs),
+        store=run_store(folder, settings.store),
+        sizing=settings.sizing,
+        patience_s=settings.patience_s,
+        folder=folder,
+        report=settings.report,
+        compress=settings.compress,
+    )
+
+
+def _claimed(run: SceneRun, planned: Plan, settings: CampaignSettings) -> SceneRun:
+    """Claim the folder of a scene, and store its plan, unless its outputs are there already."""
+    folder = settings.folder / run.id
     try:
-        planned = plan(
-            pipeline,
-            services,
-            read_inputs(pipeline, services, scene.inputs),
-            store=run_store(folder, settings.store),
-            sizing=settings.sizing,
-            patience_s=settings.patience_s,
-            folder=folder,
-            report=settings.report,
-            compress=settings.compress,
-        )
-        key = planned.plan.run
-        with locked_workspace(folder, run=key, patience_s=_LOCK_WAIT_S):
-            if not settings.fresh and finished_result(folder, key, form=settings.form):
-                return run.model_copy(update={"is_complete": True}), planned
+        with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
+            if not settings.fresh and finished_result(folder, planned.run, form=settings.form):
+                return run.model_copy(update={"is_complete": True})
             joins = claim(
                 folder,
-                planned.plan,
+                planned,
                 member=settings.member,
                 take_over=settings.take_over,
                 replace=settings.replace,
             )
-            href = begin_run(planned.plan, joins=joins)
-    except InvalidPipeline as error:
-        return run.model_copy(update={"error": str(error)}), None
+            return run.model_copy(update={"plan": begin_run(planned, joins=joins)})
     except PestoError as error:
-        return run.model_copy(update={"error": error.detail}), None
-    return run.model_copy(update={"plan": href}), planned
+        return run.model_copy(update={"error": error.detail})
 
 
 def _tasks(

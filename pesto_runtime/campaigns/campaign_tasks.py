@@ -92,13 +92,19 @@ def process_task(
     return {**counts}
 
 
-def close_campaign_phase(href: str, phase: int) -> dict[str, str]:
+def close_campaign_phase(href: str, phase: int, *, retry: bool = False) -> dict[str, str]:
     """Close a phase of every scene; return the scenes that failed so far: id -> reason.
+
+    Args:
+        href: Href of the campaign's plan.
+        phase: Number of the phase.
+        retry: Whether the caller closes the phase again after an error that can be retried; such
+            an error is then raised, after all other scenes have been closed.
 
     Raises:
         NotFound: there is no such campaign.
         StoreFailed: the records cannot be written.
-        PestoError: an error that can be retried, of one or more scenes; all others are closed.
+        PestoError: `retry` is set, and an error of one or more scenes can be retried.
     """
     campaign, records = load_campaign(href), CampaignRecords(href)
     failed = {**records.failed_before(phase), **_failed_tasks(campaign, records, phase)}
@@ -113,7 +119,7 @@ def close_campaign_phase(href: str, phase: int) -> dict[str, str]:
                 errors[scene.id] = error
     failed |= {name: error.detail for name, error in errors.items()}
     records.close_phase(phase, failed)
-    if any(error.retryable for error in errors.values()):
+    if retry and any(error.retryable for error in errors.values()):
         _raise_any(errors)
     return failed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.campaigns.campaign_plan import load_campaign
@@ -36,56 +37,65 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 
 
-def run_campaign(
-    request: RunRequest, scenes: Sequence[JsonValue], *, watcher: ProgressListener
-) -> dict[str, JsonValue]:
-    """Run a pipeline over many scenes; return the content of `campaign.json`.
+@dataclass(frozen=True)
+class CampaignEngine:
+    """Runs a pipeline over many scenes.
 
-    The same call again computes what is missing, and leaves complete scenes as they are.
-
-    Args:
-        request: The request for a run; its folder has a folder for each scene, its inputs are the
-            same for all of them.
+    Attributes:
         scenes: As for `read_scenes`.
-        watcher: Receives the progress in tiles.
-
-    Raises:
-        InvalidInput: the list of scenes is wrong, or the request asks for worker processes.
-        InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
-        Interrupted: stopped by Ctrl-C; the same call goes on.
-        PestoError: a store cannot be written. Errors of scenes are in the result.
     """
-    if request.executor != "threads":
-        raise InvalidInput(f"executor {request.executor!r}: a campaign runs in threads")
-    pipeline, folder = request.pipeline, output_place(request.folder)
-    services = resolve_services(
-        pipeline, base=request.base, options=request.services, catalog=request.catalog
-    )
-    typed = completed(pipeline, services.descriptions)
-    listed = read_scenes(scenes, typed, common=request.inputs)
-    record = RunRecord(
-        engine={"name": "local", "run": uuid.uuid4().hex[:12], "workers": request.workers}
-    )
-    settings = CampaignSettings(
-        folder=folder,
-        sizing=sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks),
-        member=record.member,
-        store=request.store,
-        patience_s=request.patience_s,
-        report=request.report,
-        compress=request.compress,
-        form=request.form,
-        take_over=request.take_over,
-        replace=request.replace,
-        fresh=request.fresh,
-    )
-    href = plan_campaign(pipeline, services, listed, settings, warn=watcher.warn)
-    try:
-        _Driver(href, request.workers, watcher).run()
-        return publish_campaign(href, folder, record, form=request.form, keep=request.keep)
-    finally:
-        close_callers()
-        decoded_blocks.clear()
+
+    scenes: Sequence[JsonValue]
+
+    def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
+        """Run a pipeline over the scenes; return the content of `campaign.json`.
+
+        The same call again computes what is missing, and leaves complete scenes as they are.
+
+        Args:
+            request: The request for a run; its folder has a folder for each scene, its inputs are
+                the same for all of them.
+            watcher: Receives the progress in tiles.
+
+        Raises:
+            InvalidInput: the list of scenes is wrong, or the request asks for worker processes.
+            InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
+            Interrupted: stopped by Ctrl-C; the same call goes on.
+            PestoError: a store cannot be written. Errors of scenes are in the result.
+        """
+        if request.executor != "threads":
+            raise InvalidInput(f"executor {request.executor!r}: a campaign runs in threads")
+        pipeline, folder = request.pipeline, output_place(request.folder)
+        services = resolve_services(
+            pipeline, base=request.base, options=request.services, catalog=request.catalog
+        )
+        typed = completed(pipeline, services.descriptions)
+        listed = read_scenes(self.scenes, typed, common=request.inputs)
+        record = RunRecord(
+            engine={"name": "local", "run": uuid.uuid4().hex[:12], "workers": request.workers}
+        )
+        settings = CampaignSettings(
+            folder=folder,
+            sizing=sizing_of(
+                workers=request.workers, tile=request.tile, max_tasks=request.max_tasks
+            ),
+            member=record.member,
+            store=request.store,
+            patience_s=request.patience_s,
+            report=request.report,
+            compress=request.compress,
+            form=request.form,
+            take_over=request.take_over,
+            replace=request.replace,
+            fresh=request.fresh,
+        )
+        href = plan_campaign(pipeline, services, listed, settings, warn=watcher.warn)
+        try:
+            _Driver(href, request.workers, watcher).run()
+            return publish_campaign(href, folder, record, form=request.form, keep=request.keep)
+        finally:
+            close_callers()
+            decoded_blocks.clear()
 
 
 class _Driver:

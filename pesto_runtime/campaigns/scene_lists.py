@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _MOST_NAMED = 5
+_SUFFIXES = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,40 @@ class SceneInputs:
 
     id: str
     inputs: Mapping[str, JsonValue]
+
+
+def listed_scenes(text: str) -> list[JsonValue]:
+    """Return the scenes that a text of the command line lists.
+
+    Args:
+        text: A folder, whose GeoTIFFs are meant; a pattern with `*`; a `.json` file of a list for
+            `read_scenes`; or a text file with an href or path in each line.
+
+    Raises:
+        InvalidInput: there is no such file or folder, it is not readable, or it has no scene.
+    """
+    path = Path(text)
+    listed: JsonValue = None
+    try:
+        if path.is_dir():
+            found = sorted(each for each in path.iterdir() if each.suffix.lower() in _SUFFIXES)
+            listed = [str(each) for each in found]
+        elif "*" in text:
+            listed = [*sorted(glob(text, recursive=True))]  # noqa: PTH207  # as a shell finds it
+        elif path.suffix == ".json":
+            listed = json.loads(path.read_bytes())
+        else:
+            lines = (line.strip() for line in path.read_text().splitlines())
+            listed = [line for line in lines if line and not line.startswith("#")]
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else f"is not a list: {error}"
+        raise InvalidInput(f"--scenes {text}: {told or error}") from error
+    if not isinstance(listed, list) or not listed:
+        raise InvalidInput(
+            f"--scenes {text} lists no scene; give a folder of GeoTIFFs, a pattern with '*', a "
+            "JSON list, or a text file with an href in each line"
+        )
+    return listed
 
 
 def read_scenes(

@@ -35,6 +35,15 @@ InputTexts: TypeAlias = Annotated[
         "repeat NAME for a list.",
     ),
 ]
+SceneList: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--scenes",
+        metavar="LIST",
+        help="Run over many scenes: a folder, a pattern such as 'in/*.tif', a text file with an "
+        "href in each line, or a JSON list.",
+    ),
+]
 ServiceTexts: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("-s", "--service", help="NAME=TARGET_OR_URL, or a URL; repeat it for replicas."),

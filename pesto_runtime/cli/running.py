@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ from pesto_runtime.cli.options import (
     MaxTasks,
     PipelineFile,
     PipelineText,
+    SceneList,
     ServiceTexts,
     Tile,
     WindowText,
@@ -35,12 +36,18 @@ from pesto_runtime.cli.options import (
 )
 from pesto_runtime.cli.terminal import (
     author_output_on_stderr,
+    show_campaign,
     show_plan,
     show_result,
     show_warnings,
 )
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.errors import StoreFailed
+from pesto_runtime.errors import InvalidInput, StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
 
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
 _MOST_BLOCKS = 20
@@ -218,6 +225,7 @@ def run(
         typer.Option("-o", "--out", metavar="PATH", help="Folder for the outputs; also s3://…."),
     ],
     inputs: InputTexts = None,
+    scenes: SceneList = None,
     service: ServiceTexts = None,
     services: Catalog = None,
     engine: Annotated[
@@ -273,7 +281,11 @@ def run(
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a pipeline or one process over a scene; the same command resumes an interrupted run."""
+    """Run a pipeline or one process over a scene; the same command resumes an interrupted run.
+
+    With --scenes, over many: each has a folder of its own, and one that fails stops no other.
+    """
+    from pesto_runtime.campaigns.local_campaign import CampaignEngine
     from pesto_runtime.contract import Compression
     from pesto_runtime.engines import RunRequest, load_engine
     from pesto_runtime.places import output_place, place_of
@@ -285,9 +297,10 @@ def run(
     allow_drivers(driver)
     use_credentials(credentials)
     folder, catalog = output_place(out), place_of(services) if services else None
-    given = input_values(inputs)
+    of_one_scene = {"window": window, "aoi": aoi, "verify": verify, "engine": engine != "local"}
+    listed = _scenes(scenes, of_one_scene)
     with author_output_on_stderr():
-        source = pipeline_of(pipeline)
+        source, given = pipeline_of(pipeline), input_values(inputs)
         if window is not None or aoi is not None:
             found = resolve_services(
                 source.pipeline, base=source.base, options=service or [], catalog=catalog
@@ -316,19 +329,30 @@ def run(
         report="none" if no_report else report.value,
         compress=str(Compression.parse(compress)),
     )
-    hidden = as_json or not sys.stderr.isatty()
     show_warnings(source.remarks)
+    hidden = as_json or not sys.stderr.isatty()
     with (
         author_output_on_stderr(),
         terminal_progress(request.pipeline.name, hidden=hidden) as watcher,
     ):
-        result = load_engine(engine).run(request, watcher=watcher)
-    if as_json:
-        typer.echo(json.dumps(result, indent=2))
-    else:
-        show_result(result, place_of(out))
+        chosen = CampaignEngine(listed) if listed else load_engine(engine)
+        result = chosen.run(request, watcher=watcher)
+    show = show_campaign if listed else show_result
+    typer.echo(json.dumps(result, indent=2)) if as_json else show(result, place_of(out))
     if result["status"] != "COMPLETE":
         raise typer.Exit(_PARTIAL)
+
+
+def _scenes(text: str | None, options: Mapping[str, object]) -> list[JsonValue] | None:
+    """Read a list of scenes, which has no options of a run of one scene; None if there is none."""
+    from pesto_runtime.campaigns.scene_lists import listed_scenes
+
+    if text is None:
+        return None
+    given = ", ".join(f"--{name}" for name, value in options.items() if value)
+    if given:
+        raise InvalidInput(f"--scenes has no {given}: run a scene alone for it")
+    return listed_scenes(text)
 
 
 def verify(

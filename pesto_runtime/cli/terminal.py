@@ -60,6 +60,19 @@ def show_plan(planned: Planned, run: RunCost, *, workers: int, executor: str) ->
     )
 
 
+def show_campaign(result: Mapping[str, JsonValue], folder: AnyPath) -> None:
+    """Print the status of a campaign and of each scene."""
+    counts, scenes = result["counts"], result["scenes"]
+    if not isinstance(counts, dict) or not isinstance(scenes, dict):
+        return
+    listed = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    typer.echo(f"{result['status']}: {listed}; {folder / 'campaign.json'} has all scenes")
+    for name, scene in scenes.items():
+        if isinstance(scene, dict):
+            told = scene["error"] if "error" in scene else folder / name
+            typer.echo(f"  {scene['status']:<8} {name:<20} {told}")
+
+
 def show_result(result: Mapping[str, JsonValue], folder: AnyPath) -> None:
     """Print the status of a run and the paths of its outputs."""
     tiles, outputs = result["tiles"], result["outputs"]

@@ -11,7 +11,7 @@ import pytest
 from pesto_runtime.campaigns import CAMPAIGN, load_campaign, process_task
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords
 from pesto_runtime.campaigns.campaign_planning import CampaignSettings, plan_campaign
-from pesto_runtime.campaigns.local_campaign import run_campaign
+from pesto_runtime.campaigns.local_campaign import CampaignEngine
 from pesto_runtime.campaigns.scene_lists import SceneInputs
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RunRequest, SilentListener
@@ -44,7 +44,7 @@ def campaign(
         pipeline=Pipeline.parse(document), base=Path.cwd(), inputs={}, folder=folder,
         **{"workers": 2, "tile": 200, **settings},  # type: ignore[arg-type]
     )  # fmt: skip
-    return run_campaign(request, scenes, watcher=SilentListener())
+    return CampaignEngine(scenes).run(request, watcher=SilentListener())
 
 
 def statuses(result: dict[str, JsonValue]) -> dict[str, str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pesto_runtime.campaigns import read_scenes
+from pesto_runtime.campaigns.scene_lists import listed_scenes
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput
 from tests.support.runs import pipeline, stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import JsonValue
 
 ONE = Pipeline.parse(pipeline(stage("s", "grow", image="$inputs.scene"), outputs={"o": "$s.image"}))
@@ -76,3 +80,36 @@ def test_one_image_does_not_name_a_scene_of_two(item: JsonValue, said: str) -> N
     """Which of them it is would be a guess."""
     with pytest.raises(InvalidInput, match=said):
         read_scenes([item], TWO)
+
+
+@pytest.mark.parametrize("way", ["folder", "pattern", "lines", "json"])
+def test_scenes_are_listed_in_every_way(tmp_path: Path, way: str) -> None:
+    """A folder, a pattern, a file of lines and a JSON list name the same scenes."""
+    names = [tmp_path / "in" / f"{name}.tif" for name in ("a", "b")]
+    (tmp_path / "in").mkdir()
+    for path in (*names, tmp_path / "in" / "notes.txt"):
+        path.touch()
+    texts = [str(path) for path in names]
+    (tmp_path / "list.txt").write_text("# two\n\n" + "\n".join(texts) + "\n")
+    (tmp_path / "list.json").write_text(json.dumps(texts))
+    ways = {"folder": "in", "pattern": "in/*.tif", "lines": "list.txt", "json": "list.json"}
+    assert listed_scenes(str(tmp_path / ways[way])) == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("l.txt", None, "No such file"),
+        ("l.txt", "# none\n", "lists no scene"),
+        ("l.json", "{", "is not a list"),
+        ("l.json", '{"a": 1}', "lists no scene"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(
+    tmp_path: Path, name: str, text: str | None, said: str
+) -> None:
+    """With its path, and the ways there are."""
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidInput, match=said):
+        listed_scenes(str(tmp_path / name))
