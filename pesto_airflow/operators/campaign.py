@@ -7,9 +7,12 @@ clear they compute only what is missing.
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from pesto_airflow.lineage import Lineage, lineage_of
+from pesto_airflow.metrics import send_counts
 from pesto_airflow.operators.plan_campaign import next_tasks
 from pesto_airflow.operators.run import POLICY, RETRIES, RETRY_DELAY, RunOperator
 from pesto_airflow.pipelines import MOST_BYTES, engine_of, require_absolute_folder
@@ -127,7 +130,7 @@ class PestoMapCampaignOperator(CampaignOperator):
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         return f"{number}: {', '.join(names[:2])}{more}"
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+    def perform(self, context: Context) -> JsonValue:
         """Run the task; return the counts of scenes, tiles, holes, blocks and bytes.
 
         Raises:
@@ -139,6 +142,7 @@ class PestoMapCampaignOperator(CampaignOperator):
 
         place = (str(self.campaign), self.phase, int(str(self.number)))
         progress = ChunkProgress(count_task_tiles(*place), self.log.info)
+        begun = time.monotonic()
         counts = process_task(
             *place,
             watch=TileObserver(on_tile=progress.count, should_stop=lambda: self._is_stopped),
@@ -146,6 +150,7 @@ class PestoMapCampaignOperator(CampaignOperator):
             holes=self.holes,
         )
         progress.end()
+        send_counts(context, counts, time.monotonic() - begun)
         return counts
 
     def on_kill(self) -> None:
@@ -220,6 +225,11 @@ class PestoPublishCampaignOperator(CampaignOperator):
         self.as_cog = as_cog
         self.overviews = overviews
         self.keep = keep
+        self._published: list[tuple[Mapping[str, JsonValue], Mapping[str, JsonValue]]] = []
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage:  # noqa: ARG002  # OpenLineage's signature
+        """Return scenes with their identities, and files with their sha256."""
+        return lineage_of(self._published)
 
     def perform(self, context: Context) -> JsonValue:
         """Publish each scene, and emit an Asset event.
@@ -248,7 +258,13 @@ class PestoPublishCampaignOperator(CampaignOperator):
         }
         if self.asset is not None:
             context["outlet_events"][self.asset].extra = {**told}
-        failed, outputs = _told(document)
+        entries = _entries(document)
+        failed = [name for name, entry in entries.items() if entry["status"] == "FAILED"]
+        made = {name: entry for name, entry in entries.items() if name not in failed}
+        self._published = [
+            (_mapping(entry["inputs"]), _mapping(entry["outputs"])) for entry in made.values()
+        ]
+        outputs = {name: entry["outputs"] for name, entry in made.items()}
         told["failed"] = [*failed[:_MOST_NAMED]]
         if len(json.dumps(outputs)) <= MOST_BYTES:
             told["scenes"] = outputs
@@ -292,10 +308,14 @@ class PestoRequireScenesOperator(CampaignOperator):
         return told.get("counts")
 
 
-def _told(document: Mapping[str, JsonValue]) -> tuple[list[str], dict[str, JsonValue]]:
-    """Return the ids of failed scenes, and the outputs of the others by id."""
-    scenes = document["scenes"]
-    found = scenes.items() if isinstance(scenes, dict) else ()
-    entries = {name: entry for name, entry in found if isinstance(entry, dict)}
-    failed = [name for name, entry in entries.items() if entry["status"] == "FAILED"]
-    return failed, {name: entry["outputs"] for name, entry in entries.items() if name not in failed}
+def _entries(document: Mapping[str, JsonValue]) -> dict[str, dict[str, JsonValue]]:
+    """Return the scenes of a `campaign.json` by id."""
+    return {
+        name: entry
+        for name, entry in _mapping(document["scenes"]).items()
+        if isinstance(entry, dict)
+    }
+
+
+def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, dict) else {}

@@ -9,6 +9,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from pesto_airflow.lineage import Lineage, lineage_of
 from pesto_airflow.operators.run import RunOperator
 from pesto_airflow.pipelines import (
     MOST_BYTES,
@@ -203,6 +204,11 @@ class PestoPublishOperator(RunOperator):
         self.overviews = overviews
         self.keep = keep
         self.fail_on_partial = fail_on_partial
+        self._lineage: tuple[Mapping[str, JsonValue], Mapping[str, JsonValue]] = ({}, {})
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage:  # noqa: ARG002  # OpenLineage's signature
+        """Return scenes with their identities, and files with their sha256."""
+        return lineage_of([self._lineage])
 
     def perform(self, context: Context) -> JsonValue:
         """Publish the run, and emit an Asset event for each output.
@@ -223,6 +229,8 @@ class PestoPublishOperator(RunOperator):
         form = ProductForm.of(as_cog=self.as_cog, overviews=self.overviews)
         result = publish_run(str(self.plan), folder, record, form=form, keep=self.keep)
         files = _files(result, folder)
+        inputs = result["inputs"]
+        self._lineage = (inputs if isinstance(inputs, dict) else {}, {**files})
         self.log.info("%s", _summary(result, folder))
         if self.fail_on_partial and result["status"] == "PARTIAL":
             raise RunFailed(

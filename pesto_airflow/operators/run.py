@@ -6,6 +6,7 @@ operators that write files are in `outputs`.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,7 @@ from airflow.sdk import BaseOperator
 from pesto_airflow.connections import RunConnections
 from pesto_airflow.errors import PestoRetryPolicy, native_errors
 from pesto_airflow.links import PestoReportLink, PestoResultLink, PestoStoreLink
+from pesto_airflow.metrics import send_counts
 from pesto_airflow.pipelines import (
     bundle_of,
     holes_of_chunk,
@@ -212,7 +214,7 @@ class PestoMapOperator(RunOperator):
         with self.connections.stores():
             return name_of_chunk(str(self.plan), self.phase, int(str(self.chunk)))
 
-    def perform(self, context: Context) -> JsonValue:  # noqa: ARG002  # Airflow's signature
+    def perform(self, context: Context) -> JsonValue:
         """Run the chunk; return the counts of tiles, holes, blocks and bytes.
 
         Raises:
@@ -230,6 +232,7 @@ class PestoMapOperator(RunOperator):
         context_of_run = load_context(plan)
         phase = context_of_run.plan.phases[self.phase]
         progress = ChunkProgress(tile_count(phase.chunks[index], phase.tile), self.log.info)
+        begun = time.monotonic()
         result = process(
             Chunk(plan=plan, phase=self.phase, start=index, stop=index + 1),
             watch=TileObserver(on_tile=progress.count, should_stop=lambda: self._is_stopped),
@@ -237,9 +240,11 @@ class PestoMapOperator(RunOperator):
             holes=self.holes,
         )
         progress.end()
+        seconds = time.monotonic() - begun
         if result.holes:
             self._log_holes(holes_of_chunk(plan, self.phase, index))
         counts: dict[str, JsonValue] = result.model_dump(mode="json", exclude={"manifest"})
+        send_counts(context, counts, seconds)
         return counts
 
     def on_kill(self) -> None:

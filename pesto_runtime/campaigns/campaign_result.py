@@ -114,6 +114,7 @@ def _entry(
         "status": result["status"],
         "folder": scene.folder,
         "run": result["run"],
+        "inputs": result["inputs"],
         "outputs": _outputs(result, folder),
         "tiles": result["tiles"],
     }

@@ -20,6 +20,7 @@ from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime.errors import PestoError
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.context import load_context
+from tests.support.airflow_tasks import Run
 from tests.support.deployment import Deployment, deployed, document
 from tests.support.rasters import noise, write_scene
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airflow.sdk import Context
     from pydantic import JsonValue
 
     Planning: TypeAlias = Callable[[Path, str], str]
@@ -48,27 +48,21 @@ def forgotten() -> Iterator[None]:
 
 def airflow_plan(folder: Path, target: str) -> str:
     """Plan by the operator; return the plan's href."""
-    pushed: dict[str, str] = {}
-
-    class Task:
-        def xcom_push(self, key: str, value: str) -> None:
-            """Keep it."""
-            pushed[key] = value
-
+    run = Run()
     task = PestoPlanOperator(
         task_id="plan", pipeline=cast("dict[str, JsonValue]", document("shade")),
         inputs={"scene": str(folder / "s.tif")}, folder=folder / "out",
         service=[f"shade={target}"], patience=PATIENCE_S,
     )  # fmt: skip
-    task.perform(cast("Context", {"ti": Task()}))
-    return pushed["plan"]
+    task.perform(run.context)
+    return str(run.pushed["plan"])
 
 
 def airflow_chunk(href: str) -> tuple[str, str]:
     """Run the first chunk; return what becomes of the task, and the text of its error."""
     task = PestoMapOperator(task_id="map", plan=href, chunk=0)
     try:
-        task.execute.__wrapped__(task, cast("Context", {}))  # type: ignore[attr-defined]  # Airflow's guard off
+        task.execute.__wrapped__(task, Run().context)  # type: ignore[attr-defined]  # Airflow's guard off
     except PestoTaskFailed as error:
         return "failed", str(error)
     except PestoTryAgain as error:

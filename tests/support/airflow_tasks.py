@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-    from airflow.sdk import Context
+    from airflow.sdk import Asset, Context
     from pydantic import JsonValue
 
 
@@ -22,9 +22,12 @@ class Run:
 
     run_id: str = "r"
     dag_id: str = "d"
+    task_id: str = "t"
+    try_number: int = 1
     bundle_instance: SimpleNamespace | None = None
     start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     pushed: dict[str, JsonValue] = field(default_factory=dict)
+    events: dict[Asset, SimpleNamespace] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: JsonValue) -> None:
         """Keep it."""
@@ -33,4 +36,4 @@ class Run:
     @property
     def context(self) -> Context:
         """The context of each of its tasks."""
-        return cast("Context", {"ti": self, "dag_run": self, "outlet_events": {}})
+        return cast("Context", {"ti": self, "dag_run": self, "outlet_events": self.events})

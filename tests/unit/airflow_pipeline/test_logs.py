@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -22,6 +20,7 @@ from pesto_airflow import (
 )
 from pesto_airflow.operators.run import MOST_LOGGED_HOLES
 from pesto_runtime.errors import FolderInUse, InvalidInput, StoreRefused
+from tests.support.airflow_tasks import Run
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import CLOUD_COVER, chain
@@ -39,24 +38,10 @@ BAD_TILES = 12
 TILES = (WIDTH // TILE) * (HEIGHT // TILE)
 
 
-@dataclass
-class Task:
-    """The fields of a task instance and its run that are read."""
-
-    run_id: str = "r"
-    dag_id: str = "d"
-    start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
-    pushed: dict[str, str] = field(default_factory=dict)
-
-    def xcom_push(self, key: str, value: str) -> None:
-        """Keep it."""
-        self.pushed[key] = value
-
-
-def log_of(task: RunOperator, run: Task) -> list[tuple[str, str]]:
+def log_of(task: RunOperator, run: Run) -> list[tuple[str, str]]:
     """(Level, text) of what a task writes into its log."""
     with capture_logs() as entries:
-        task.perform(cast("Context", {"ti": run, "dag_run": run, "outlet_events": {}}))
+        task.perform(run.context)
     return [
         (entry["log_level"], str(entry["event"]) % entry.get("positional_args", ()))
         for entry in entries
@@ -77,10 +62,10 @@ def test_each_task_logs_its_part_of_a_run_with_holes(tmp_path: Path) -> None:
     pixels = noise(WIDTH, HEIGHT)
     pixels[0, 10, [10 + TILE * tile for tile in range(BAD_TILES)]] = MARKER
     scene = write_scene(tmp_path / "s.tif", pixels)
-    run, out = Task(), tmp_path / "out"
+    run, out = Run(), tmp_path / "out"
 
     planned = log_of(plan_task(out, scene, chain("raises", slug="too-large")), run)
-    href = run.pushed["plan"]
+    href = str(run.pushed["plan"])
     mapped = log_of(PestoMapOperator(task_id="m", plan=href, chunk=0, holes="keep"), run)
     published = log_of(PestoPublishOperator(task_id="p", plan=href, folder=out), run)
 
@@ -100,7 +85,7 @@ def test_each_task_logs_its_part_of_a_run_with_holes(tmp_path: Path) -> None:
 
 def test_sizes_may_be_rendered_templates(tmp_path: Path) -> None:
     """Texts of numbers; another text is refused by the name of the setting."""
-    scene, run = write_scene(tmp_path / "s.tif", noise(300, 120)), Task()
+    scene, run = write_scene(tmp_path / "s.tif", noise(300, 120)), Run()
     sized = {"tile": "20", "max_tasks": "1", "workers": "2", "patience": "1.5"}
 
     def planned(**given: str) -> list[tuple[str, str]]:
@@ -139,7 +124,7 @@ def test_a_relative_path_is_refused_by_name(folder: str, scene: str, named: str)
 )
 def test_what_writes_refuses_a_relative_path(task: RunOperator) -> None:
     """Each operator that is given a place by hand."""
-    context = cast("Context", {"ti": Task(), "dag_run": Task()})
+    context = Run().context
     with pytest.raises(InvalidInput, match=r"'out.* is a relative path"):
         task.perform(context)
 
@@ -157,9 +142,9 @@ def test_one_run_owns_a_folder_and_the_same_one_joins(tmp_path: Path, second: st
     """Plans made at once: equal runs share the folder; of two different ones, one is refused."""
     scene = write_scene(tmp_path / "s.tif", noise(40, 40))
     tasks = [plan_task(tmp_path / "out", scene, chain(name)) for name in ("grow", second)]
-    runs = [Task(), Task()]
+    runs = [Run(), Run()]
 
-    def perform(task: RunOperator, run: Task) -> object:
+    def perform(task: RunOperator, run: Run) -> object:
         try:
             dag_run = SimpleNamespace(run_id=f"run {id(run)}", dag_id="dag")
             return task.perform(cast("Context", {"ti": run, "dag_run": dag_run}))
@@ -168,7 +153,7 @@ def test_one_run_owns_a_folder_and_the_same_one_joins(tmp_path: Path, second: st
 
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(perform, tasks, runs))
-    plans = [run.pushed["plan"] for run in runs if run.pushed]
+    plans = [str(run.pushed["plan"]) for run in runs if run.pushed]
     assert all(Path(plan.removeprefix("file://")).exists() for plan in plans)
     if second == "grow":
         assert answers == [[0], [0]]

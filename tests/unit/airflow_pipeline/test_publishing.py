@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -20,6 +19,7 @@ from pesto_airflow import (
     pesto_pipeline,
 )
 from pesto_runtime.errors import RunFailed
+from tests.support.airflow_tasks import Run
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, sha256_of, write_scene
 from tests.support.runs import CLOUD_COVER, pipeline, stage
@@ -28,7 +28,7 @@ from tests.unit.airflow_pipeline.test_task_groups import catalog
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
     from pydantic import JsonValue
 
@@ -40,33 +40,9 @@ DOCUMENT = pipeline(
 ASSETS = {name: Asset(name) for name in ("image", "mean")}
 
 
-@dataclass
-class Event:
-    """An event that Airflow would emit."""
-
-    extra: dict[str, JsonValue] = field(default_factory=dict)
-
-
-@dataclass
-class Run:
-    """The fields of a task instance and its run that are read, and what tasks tell."""
-
-    run_id: str = "r"
-    dag_id: str = "d"
-    start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
-    pushed: dict[str, JsonValue] = field(default_factory=dict)
-    events: dict[Asset, Event] = field(
-        default_factory=lambda: {each: Event() for each in ASSETS.values()}
-    )
-
-    def xcom_push(self, key: str, value: JsonValue) -> None:
-        """Keep it."""
-        self.pushed[key] = value
-
-    @property
-    def context(self) -> Context:
-        """The context of each of its tasks."""
-        return cast("Context", {"ti": self, "dag_run": self, "outlet_events": self.events})
+def events() -> dict[Asset, SimpleNamespace]:
+    """An event of each Asset, without facts."""
+    return {each: SimpleNamespace(extra={}) for each in ASSETS.values()}
 
 
 def published(
@@ -75,7 +51,7 @@ def published(
     """Run a map and a reduce; with a bad tile, the reduce cannot be folded."""
     pixels = noise(300, 120)
     pixels[0, 10, 10] = MARKER if bad else 0
-    run, out = Run(), folder / "out"
+    run, out = Run(events=events()), folder / "out"
     PestoPlanOperator(
         task_id="plan", pipeline=DOCUMENT, base=CLOUD_COVER.parent, folder=out, tile=100,
         inputs={"scene": str(write_scene(folder / "s.tif", pixels))}, max_tasks=1,
@@ -113,7 +89,11 @@ def test_tasks_link_to_report_result_and_store(tmp_path: Path) -> None:
         key = cast("TaskInstanceKey", None)
         return [each.get_link(task, ti_key=key) for each in task.operator_extra_links]
 
-    out, run, scene = tmp_path / "out", Run(), write_scene(tmp_path / "s.tif", noise(30, 20))
+    out, run, scene = (
+        tmp_path / "out",
+        Run(events=events()),
+        write_scene(tmp_path / "s.tif", noise(30, 20)),
+    )
     planned = PestoPlanOperator(
         task_id="plan", pipeline=DOCUMENT, base=CLOUD_COVER.parent, folder=out, tile=100,
         inputs={"scene": str(scene)},
