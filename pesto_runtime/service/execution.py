@@ -25,7 +25,7 @@ from pesto_runtime.service.request import (
     read_json,
     read_payload,
 )
-from pesto_runtime.service.runner import JSON_TYPE, CallResponse, is_image_type
+from pesto_runtime.service.runner import JSON_TYPE, CallResponse, is_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     Parser: TypeAlias = Callable[[Faults], ParsedRequest]
     PreparedCall: TypeAlias = Callable[[], CallResponse]
 
-_PROBED_BYTES = 1024
 _PART_NAME = re.compile(r"/(\d{1,6})/(.*)", re.DOTALL)
 
 
@@ -152,16 +151,6 @@ class Execution:
             faults.add(f"/pesto/{option}", f"requires a reduce; this process is {kind!r}")
         if options.partial and options.finish is not None:
             faults.add("/pesto/finish", "cannot be combined with pesto.partial")
-
-
-def is_batch(payload: Payload) -> bool:
-    """Return whether a request has several payloads; only its first bytes are examined."""
-    spool = payload.spool
-    head = payload.body if spool is None else next(spool.pieces(_PROBED_BYTES), b"")
-    if is_form(payload.media_type):
-        return b'name="/0/' in head[:_PROBED_BYTES]
-    is_array = head[:_PROBED_BYTES].lstrip().startswith(b"[")
-    return is_array and not is_image_type(payload.media_type)
 
 
 def split_batch(payload: Payload, description: Description) -> list[Parser]:

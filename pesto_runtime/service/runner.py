@@ -43,6 +43,7 @@ INLINE_BYTES = 64 << 10
 # PESTO does not read the media type, and curl's default is a form: all of these carry its JSON.
 _READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-form-urlencoded")
 _PIECE_BYTES = 1 << 20
+_PROBED_BYTES = 1024
 _NOT_OPEN = -1
 
 
@@ -227,6 +228,16 @@ def require_media_type(media_type: str, description: Description) -> None:
 def is_image_type(media_type: str) -> bool:
     """Return whether a body of this type is an image."""
     return media_type == NPY_TYPE or media_type.startswith("image/")
+
+
+def is_batch(payload: Payload) -> bool:
+    """Return whether a request has several payloads; only its first bytes are examined."""
+    spool = payload.spool
+    head = payload.body if spool is None else next(spool.pieces(_PROBED_BYTES), b"")
+    if is_form(payload.media_type):
+        return b'name="/0/' in head[:_PROBED_BYTES]
+    is_array = head[:_PROBED_BYTES].lstrip().startswith(b"[")
+    return is_array and not is_image_type(payload.media_type)
 
 
 class Spool:

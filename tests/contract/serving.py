@@ -58,8 +58,9 @@ class Server:
 
 @contextmanager
 def served(target: str, *options: str) -> Iterator[Server]:
-    """Serve a target by the command line; killed at the end."""
-    command = [sys.executable, "-c", _PESTO, "serve", target, "--port", "0", *options]
+    """Serve a target on one worker, unless told otherwise; killed at the end."""
+    words = ["serve", target, "--port", "0", "--workers", "1", *options]
+    command = [sys.executable, "-c", _PESTO, *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

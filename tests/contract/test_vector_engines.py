@@ -133,7 +133,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("catalog")
     with ExitStack() as stack:
         targets = [f"examples/{name}.py:{name}" for name in ("cloud_mask", "sieve", "cloud_boxes")]
-        urls = [stack.enter_context(served(target)) for target in targets]
+        urls = [stack.enter_context(served(target, "--workers", 2)) for target in targets]
         made = pesto("discover", *urls, "--save", folder)
         assert made.returncode == 0, made.stderr
         yield folder

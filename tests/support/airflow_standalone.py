@@ -146,7 +146,9 @@ def shared_airflow(folder: Path, env: Mapping[str, str]) -> Iterator[Airflow]:
     shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("workflows", "examples"):
         (folder / name).symlink_to(ROOT / name)
-    with running_standalone(folder / "home", dags, env=env) as standalone:
+    # It looks for work five times a second by default, which is most of what it does here.
+    calm = {"AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5", **env}
+    with running_standalone(folder / "home", dags, env=calm) as standalone:
         airflow = Airflow(standalone, dags)
         with closing(airflow.api):
             yield airflow

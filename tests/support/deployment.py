@@ -119,7 +119,7 @@ class Deployment:
 
     def start(self) -> None:
         """Start the service; it need not be ready."""
-        words = ["serve", self.target, "--port", str(self.port), "--workers", "2", "--allow", "/"]
+        words = ["serve", self.target, "--port", str(self.port), "--workers", "1", "--allow", "/"]
         self.process = subprocess.Popen(
             [*PESTO, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import PestoError
 from pesto_runtime.run import local, publishing
+from pesto_runtime.run.services import resolve_services
 from tests.support.rasters import noise, sha256_of, tree, write_scene
 from tests.support.runs import pipeline, run_local, stage
 
@@ -88,6 +90,7 @@ class Disturbance:
         self._out, self._computed, self._how = root / "out", root / "computed", how
         self._scene = write_scene(root / "s.tif", noise(700, 300))
         vars(publishing)["write_report"] = lambda path, _data: path.write_text("<!doctype html>")
+        resolve_services(Pipeline.parse(DOCUMENT), base=root)  # loaded once, not in each process
         in_child(self._compute)
         self._expected = sha256_of(self._computed / "image.tif")
         for name in PUBLIC:

@@ -16,7 +16,6 @@ from fastapi import Request, Response
 from fastapi.responses import FileResponse
 
 from pesto_runtime.errors import Gone, InvalidInput, NotFound, PestoError, shortened
-from pesto_runtime.service.execution import is_batch
 from pesto_runtime.service.http import KEY_HEADER, LEASE_HEADER, PREFIX, PieceWise
 from pesto_runtime.service.jobs.results import JobRequest, result_body
 from pesto_runtime.service.jobs.states import Deleted
@@ -28,7 +27,7 @@ from pesto_runtime.service.jobs.status_bodies import (
     require_results,
 )
 from pesto_runtime.service.request import Faults, read_payload
-from pesto_runtime.service.runner import JSON_TYPE, RESERVED
+from pesto_runtime.service.runner import JSON_TYPE, RESERVED, is_batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -167,6 +167,15 @@ def test_importing_pesto_runtime_pulls_no_heavy_module() -> None:
     assert {"numpy", "pydantic"} <= modules_after("from pesto_runtime import process")
 
 
+def test_the_process_that_listens_pulls_no_module_of_pixels() -> None:
+    """A service would start a third later; its workers (control) load them."""
+    pixels = {"numpy", "rasterio", "obstore", "jsonschema"}
+    listening = modules_after("import pesto_runtime.service.app, pesto_runtime.service.server")
+    assert "fastapi" in listening
+    assert not pixels & listening
+    assert pixels <= modules_after("import pesto_runtime.service.execution")
+
+
 def test_help_pulls_neither_pydantic_nor_numpy() -> None:
     """Half of the time to the first line of help would be theirs."""
     statement = (
