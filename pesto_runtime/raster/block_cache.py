@@ -103,6 +103,8 @@ class BlockCache:
         """
         pixels: np.ndarray | None = None
         for cell, array in self._cells_of(raster, grid, window, read):
+            if cell.contains(window):
+                return array[(slice(None), *window.relative_to(cell).slices)].copy()
             if pixels is None:
                 pixels = np.empty((array.shape[0], window.height, window.width), array.dtype)
             part = cell.intersection(window)
