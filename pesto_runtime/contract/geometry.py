@@ -5,7 +5,7 @@ Which windows a tile reads is computed in `tiling`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
@@ -182,6 +182,10 @@ class Scale:
 
     x: Fraction = Fraction(1)
     y: Fraction = Fraction(1)
+    is_one: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_one", self.x == 1 == self.y)  # Fractions are slow
 
     @classmethod
     def of(cls, value: object) -> Scale:

@@ -106,6 +106,8 @@ class FunctionProcessor:
         """
         if self.contract.finish is not None:
             return self.finish(self.partial(inputs, tile=tile))
+        if self._fits_any_size:
+            return self._once(inputs, tile)
         blend = self.contract.blend
         is_mirrored = blend is not None and tile is None
         call = FittedCall.of(
@@ -161,6 +163,12 @@ class FunctionProcessor:
     @cached_property
     def _step(self) -> Step:
         return step_of(self.description)
+
+    @cached_property
+    def _fits_any_size(self) -> bool:
+        """Whether `FittedCall` changes neither inputs nor outputs, whatever the images are."""
+        has_rules = self._step.align > 1 or self._step.is_filled or self._step.is_fixed
+        return self.contract.blend is None and not self.description.masks and not has_rules
 
     @cached_property
     def _root(self) -> Path:

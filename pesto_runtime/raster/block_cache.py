@@ -101,10 +101,12 @@ class BlockCache:
             window: The window, in the raster's pixels.
             read: Reads a window of the raster in the calling thread; its errors are raised.
         """
+        first = next(grid.cells(window), None)
+        if first is not None and first.contains(window):
+            array = self._cell(raster, first, read).result()
+            return array[(slice(None), *window.relative_to(first).slices)].copy()
         pixels: np.ndarray | None = None
         for cell, array in self._cells_of(raster, grid, window, read):
-            if cell.contains(window):
-                return array[(slice(None), *window.relative_to(cell).slices)].copy()
             if pixels is None:
                 pixels = np.empty((array.shape[0], window.height, window.width), array.dtype)
             part = cell.intersection(window)

@@ -45,9 +45,11 @@ class Block:
 
     def fill(self, window: Window) -> None:
         """Record that a window has its pixels."""
-        self.missing = tuple(
-            rest for each in self.missing for rest in without(each, window.intersection(each))
-        )
+        left: list[Window] = []
+        for each in self.missing:
+            part = window.intersection(each)
+            left.extend(without(each, part) if part.pixels else (each,))
+        self.missing = tuple(left)
 
 
 @dataclass

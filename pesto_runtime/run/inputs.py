@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Scene
     from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.raster.block_cache import CellGrid
     from pesto_runtime.raster.read import RasterReader
     from pesto_runtime.tiling import Size, StepWindows
 
@@ -92,6 +93,7 @@ class Sources:
     bytes_read: int = 0
     on_read: Callable[[str, Window, np.ndarray], None] = lambda *_: None
     _places: dict[str, tuple[str, str, str, Selection | None]] = field(default_factory=dict)
+    _grids: dict[str, CellGrid] = field(default_factory=dict)
 
     def read(self, name: str, window: Window) -> Pixels:
         """Read a window of a raster.
@@ -102,7 +104,7 @@ class Sources:
         """
         bands = self.bands.get(name)
         with self._reader(name) as reader:
-            grid = reader.grid
+            grid = self._grids.get(name) or self._grids.setdefault(name, reader.grid)
             if grid.is_aligned(window):
                 array = reader.read(window, bands=bands)
             else:
