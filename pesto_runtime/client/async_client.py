@@ -13,7 +13,7 @@ import httpx
 
 from pesto_runtime.client.client import ClientCore, present_as
 from pesto_runtime.client.steps import Exclusive, Request, Wait, advance
-from pesto_runtime.client.transport import reply_of
+from pesto_runtime.client.transport import built_request, reply_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -88,7 +88,7 @@ class AsyncClient(ClientCore):
 
     async def _send(self, request: Request) -> Outcome:
         try:
-            response = await self._http.send(self._built(request))
+            response = await self._http.send(built_request(self._http, self.url, request))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return self._failure(error)
         return reply_of(response)

@@ -249,10 +249,16 @@ def _raw_request(outgoing: EncodedCall, described: Described) -> Request | None:
     query = {name: text for name, text in texts.items() if text is not None}
     if call.options:
         query["pesto"] = json_text(call.options)
-    if not fits or len(query) < len(texts) or len(urlencode(query)) > _QUERY_CHARS:
+    if not fits or len(query) < len(texts) or not _is_short(query):
         return None
     headers = {"Content-Type": fits[0], "Accept": accept_header(call, described)}
     return Request("POST", "/process", headers, query, encode_image(image, fits[0]))
+
+
+def _is_short(query: Mapping[str, str]) -> bool:
+    """Whether an encoded query is short enough; encoding takes 0.1 ms, which most do not need."""
+    most = sum(len(name) + 12 * len(text) + 2 for name, text in query.items())
+    return most <= _QUERY_CHARS or len(urlencode(query)) <= _QUERY_CHARS
 
 
 def _form_request(outgoing: EncodedCall, described: Described) -> Request | None:

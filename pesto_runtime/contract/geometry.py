@@ -5,7 +5,7 @@ Which windows a tile reads is computed in `tiling`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
@@ -58,13 +58,16 @@ class Window(NamedTuple):
 
     def intersection(self, other: Window) -> Window:
         """Return the common part of both windows; its width or height is 0 if there is none."""
-        col_off, row_off = max(self.col_off, other.col_off), max(self.row_off, other.row_off)
-        return Window(
-            col_off,
-            row_off,
-            max(0, min(self.col_stop, other.col_stop) - col_off),
-            max(0, min(self.row_stop, other.row_stop) - row_off),
-        )
+        # Without properties and `max`, which take three times as long: a tile has ten of these.
+        left, top, width, height = self
+        other_left, other_top, other_width, other_height = other
+        right, bottom = left + width, top + height
+        other_right, other_bottom = other_left + other_width, other_top + other_height
+        left = other_left if other_left > left else left
+        top = other_top if other_top > top else top
+        width = (other_right if other_right < right else right) - left
+        height = (other_bottom if other_bottom < bottom else bottom) - top
+        return Window(left, top, width if width > 0 else 0, height if height > 0 else 0)
 
     def union(self, other: Window) -> Window:
         """Return the smallest window that contains both."""
@@ -179,6 +182,10 @@ class Scale:
 
     x: Fraction = Fraction(1)
     y: Fraction = Fraction(1)
+    is_one: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_one", self.x == 1 == self.y)  # Fractions are slow
 
     @classmethod
     def of(cls, value: object) -> Scale:

@@ -134,7 +134,7 @@ class BoundStage:
 
     def reference(self, port: str) -> str:
         """Return the reference to one of its outputs, as in a binding."""
-        return str(Reference(owner=self.id, port=port))
+        return f"${self.id}.{port}"  # a `Reference` would be validated first, for every tile
 
 
 def scene_type(name: str, scene: Scene) -> RasterType:

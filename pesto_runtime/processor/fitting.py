@@ -55,6 +55,7 @@ class FittedCall:
         inputs: Mapping[str, object],
         tile: TileInfo | None,
         *,
+        step: Step,
         is_mirrored: bool = False,
     ) -> FittedCall:
         """Add missing masks, and extend the images of a call as its contract states with `fill`.
@@ -63,6 +64,7 @@ class FittedCall:
             description: The contract of the process.
             inputs: The inputs; images are arrays (band, row, col).
             tile: Place of the images in the scene; None for whole images.
+            step: The geometry of the process.
             is_mirrored: Whether the images are mirrored by the margin on all sides, too.
 
         Raises:
@@ -79,9 +81,9 @@ class FittedCall:
         sizes = {(value.shape[2], value.shape[1]) for value in images.values()}
         if len(sizes) != 1 or 0 in (size := sizes.pop()):
             return cls(description, inputs, tile)
-        step = step_of(description)
         # What is mirrored around a scene belongs to the margin of tiles: a whole image has none.
-        extent = (step if is_mirrored else replace(step, mirror=Margin())).extent(size)
+        is_whole = not is_mirrored and step.mirror != Margin()
+        extent = (replace(step, mirror=Margin()) if is_whole else step).extent(size)
         if step.is_fixed and step.least > 1 and extent[2:] != (step.least, step.least):
             raise InvalidInput(_other_size(description, step, size))
         if extent == whole(size):

@@ -27,6 +27,7 @@ from pesto_runtime.errors import (
     PestoError,
     shortened,
 )
+from pesto_runtime.pipeline import step_of
 from pesto_runtime.processor.blending import blended
 from pesto_runtime.processor.fitting import FittedCall, whole_tile
 from pesto_runtime.processor.hints import validate_json
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Description
     from pesto_runtime.processor.authoring import FunctionContract
     from pesto_runtime.processor.ports import PortSpec
+    from pesto_runtime.tiling import Step
 
 _THIS_PACKAGE = Path(__file__).parent
 _MOST_CHARS = 500
@@ -104,9 +106,13 @@ class FunctionProcessor:
         """
         if self.contract.finish is not None:
             return self.finish(self.partial(inputs, tile=tile))
+        if self._fits_any_size:
+            return self._once(inputs, tile)
         blend = self.contract.blend
         is_mirrored = blend is not None and tile is None
-        call = FittedCall.of(self.description, inputs, tile, is_mirrored=is_mirrored)
+        call = FittedCall.of(
+            self.description, inputs, tile, step=self._step, is_mirrored=is_mirrored
+        )
         if blend is not None:
             place = call.tile or whole_tile(self.contract.inputs, call.inputs)
             return call.trimmed(blended(self._once, blend, self.description, call.inputs, place))
@@ -125,7 +131,8 @@ class FunctionProcessor:
         """
         self._require_reduce()
         name, folds = self.description.name, self.description.folds
-        partial = self._call(FittedCall.of(self.description, inputs, tile).inputs, tile)
+        call = FittedCall.of(self.description, inputs, tile, step=self._step)
+        partial = self._call(call.inputs, tile)
         if not isinstance(partial, dict) or not set(partial) <= set(folds):
             raise ContractBroken(
                 f"{name}: its partial must be a dict with keys of {sorted(folds)}, "
@@ -152,6 +159,16 @@ class FunctionProcessor:
         with author_code(f"finish of {name}", self._root):
             result: object = finish({key: partial.get(key) for key in folds})
         return self._outputs(result)
+
+    @cached_property
+    def _step(self) -> Step:
+        return step_of(self.description)
+
+    @cached_property
+    def _fits_any_size(self) -> bool:
+        """Whether `FittedCall` changes neither inputs nor outputs, whatever the images are."""
+        has_rules = self._step.align > 1 or self._step.is_filled or self._step.is_fixed
+        return self.contract.blend is None and not self.description.masks and not has_rules
 
     @cached_property
     def _root(self) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.errors import BadField, ContractBroken
+from pesto_runtime.raster.image import dtype_name
 from pesto_runtime.tiling import scaled_size
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _band_faults(port: Port, pointer: str, value: np.ndarray) -> Iterator[BadFie
     raster = port.raster
     if raster is None:
         return
-    if raster.dtype and value.dtype.name not in raster.dtype:
+    if raster.dtype and dtype_name(value.dtype) not in raster.dtype:
         yield BadField(pointer, f"must be {' or '.join(raster.dtype)}, got {value.dtype.name}")
     if raster.band_count not in (None, value.shape[0]):
         yield BadField(pointer, f"must have {raster.band_count} bands, got {value.shape[0]}")

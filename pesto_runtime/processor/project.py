@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 import numpy as np
 
 from pesto_runtime.errors import BadField, ContractBroken, InvalidContract, InvalidInput, shortened
+from pesto_runtime.pipeline import step_of
 from pesto_runtime.processor.fitting import FittedCall
 from pesto_runtime.processor.function import author_code
 from pesto_runtime.processor.modules import ModuleSpace, supplied_modules
@@ -100,7 +101,7 @@ class ProjectProcessor:
             AlgorithmFailed: the project's code raised.
             ContractBroken: an output is not the image or the JSON value that was declared.
         """
-        call = FittedCall.of(self.description, inputs, tile)
+        call = FittedCall.of(self.description, inputs, tile, step=step_of(self.description))
         values, faults = self._values(call.inputs)
         require_no_faults(self.description.name, faults)
         with self._gate, call.naming_fill():

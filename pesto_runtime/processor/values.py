@@ -16,6 +16,7 @@ import numpy as np
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from pesto_runtime.errors import BadField, ContractBroken, InvalidInput, shortened
+from pesto_runtime.raster.image import dtype_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +97,7 @@ def image_faults(
     if contract is None:
         return
     dtypes = contract.received_dtype
-    if dtypes and value.dtype.name not in dtypes:
+    if dtypes and dtype_name(value.dtype) not in dtypes:
         yield BadField(pointer, f"must be {' or '.join(dtypes)}, not {value.dtype.name}")
     if contract.band_count not in (None, value.shape[0]):
         names = f" ({', '.join(contract.band_names)})" if contract.band_names else ""

@@ -101,6 +101,10 @@ class BlockCache:
             window: The window, in the raster's pixels.
             read: Reads a window of the raster in the calling thread; its errors are raised.
         """
+        first = next(grid.cells(window), None)
+        if first is not None and first.contains(window):
+            array = self._cell(raster, first, read).result()
+            return array[(slice(None), *window.relative_to(first).slices)].copy()
         pixels: np.ndarray | None = None
         for cell, array in self._cells_of(raster, grid, window, read):
             if pixels is None:

@@ -75,9 +75,12 @@ class RasterReader:
         self.href = href
         self.selection = selection or Selection()
         with ExitStack() as stack:
-            self._dataset = self._facts = stack.enter_context(
-                opened(href, allowed_drivers() if drivers is None else drivers)
+            self._dataset = self._facts = opened(
+                href, allowed_drivers() if drivers is None else drivers
             )
+            # Not as a context manager, which has GDAL's settings of this thread until it ends:
+            # another thread may close it.
+            stack.callback(self._dataset.close)
             path = local_path(href)
             found = side_files(path) if beside is None and path is not None else beside
             files = dict(found or {})

@@ -62,13 +62,13 @@ def dataset_of_facts(
     for side, path in beside.items():
         files[_beside_tif(side, name, stem)] = _require_whole(side, name, _content(path))
     folder = str(uuid4())
-    opened = [
-        stack.enter_context(MemoryFile(data, dirname=folder, filename=each))
-        for each, data in files.items()
-    ]
+    opened = [MemoryFile(data, dirname=folder, filename=each) for each, data in files.items()]
+    for each in opened:
+        stack.callback(each.close)
     try:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="FALSE", GDAL_PAM_ENABLED="YES"):
-            facts = stack.enter_context(rasterio.open(opened[0].name, driver="GTiff"))
+            facts = rasterio.open(opened[0].name, driver="GTiff")
+            stack.callback(facts.close)
             _ = facts.tags(), facts.rpcs  # GDAL reads some of the files when they are asked for
             return facts
     except RasterioError as error:

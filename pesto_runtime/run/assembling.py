@@ -9,6 +9,7 @@ import numpy as np
 
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import ContractBroken
+from pesto_runtime.raster.image import dtype_name
 from pesto_runtime.tiling import BlockIndex, Size, block_window, blocks_touching
 
 if TYPE_CHECKING:
@@ -44,9 +45,11 @@ class Block:
 
     def fill(self, window: Window) -> None:
         """Record that a window has its pixels."""
-        self.missing = tuple(
-            rest for each in self.missing for rest in without(each, window.intersection(each))
-        )
+        left: list[Window] = []
+        for each in self.missing:
+            part = window.intersection(each)
+            left.extend(without(each, part) if part.pixels else (each,))
+        self.missing = tuple(left)
 
 
 @dataclass
@@ -84,7 +87,7 @@ class BlockAssembler:
         Raises:
             ContractBroken: the pixels do not have the required dtype.
         """
-        if self.dtype and pixels.dtype.name != self.dtype:
+        if self.dtype and dtype_name(pixels.dtype) != self.dtype:
             raise ContractBroken(
                 f"{self.name} must be {self.dtype} (an undeclared dtype is that of the stage's "
                 f"first image), got {pixels.dtype.name}"

@@ -26,10 +26,10 @@ from pesto_runtime.run.context import (
     unfinished_name,
 )
 from pesto_runtime.run.features import FeatureBlock, FeatureBlocks
-from pesto_runtime.run.inputs import Pixels, stage_array, tile_info
+from pesto_runtime.run.inputs import Pixels, images_of, tile_info
 from pesto_runtime.run.packs import PackWriter
 from pesto_runtime.run.partials import PartialWriter, blocks_with_partials
-from pesto_runtime.run.tile import StageFailed
+from pesto_runtime.run.stage import StageFailed
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ class ChunkWriter:
 
     def _put_partial(self, stage: BoundStage, block: Block, images: Mapping[str, Pixels]) -> None:
         inputs: dict[str, object] = dict(self.context.parameters(stage))
-        for port, pixels in images.items():
-            inputs[port] = stage_array(self.context, stage, port, pixels)
+        for image in images_of(self.context, stage):
+            inputs[image.port] = image.array(images[image.port])
         tile = tile_info(self.context, stage, block.window, block.window)
         caller = planned_caller(self.context.plan, stage.stage.process)
         with self.meter.call(stage.id):

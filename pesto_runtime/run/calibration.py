@@ -22,10 +22,11 @@ from pesto_runtime.raster.identity import is_local
 from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.run.callers import close_callers, planned_caller
 from pesto_runtime.run.chunk import needed_bands
-from pesto_runtime.run.inputs import Pixels, Sources, scene_of, stage_array, tile_info
+from pesto_runtime.run.inputs import Pixels, Sources, images_of, scene_of, tile_info
 from pesto_runtime.run.readers import decoded_blocks, readers
 from pesto_runtime.run.records import CostMeter
-from pesto_runtime.run.tile import StageFailed, TileRunner
+from pesto_runtime.run.stage import StageFailed
+from pesto_runtime.run.tile import TileRunner
 from pesto_runtime.tiling import scaled_window, tile_quantum
 
 if TYPE_CHECKING:
@@ -181,10 +182,10 @@ class _Phase:
         self, stage: BoundStage, wanted: Mapping[str, Window], arrays: Mapping[str, np.ndarray]
     ) -> None:
         inputs: dict[str, object] = dict(self._context.parameters(stage))
-        for port, reference in stage.rasters.items():
-            name = str(reference)
+        for image in images_of(self._context, stage):
+            name = image.raster
             pixels = Pixels(wanted[name], arrays[name], self._bands.get(name))
-            inputs[port] = stage_array(self._context, stage, port, pixels)
+            inputs[image.port] = image.array(pixels)
         window = wanted[str(next(iter(stage.rasters.values())))]
         tile = tile_info(self._context, stage, window, window)
         planned_caller(self._context.plan, stage.stage.process).partial(inputs, tile=tile)

@@ -40,7 +40,8 @@ from pesto_runtime.run.mosaics import require_mosaics
 from pesto_runtime.run.ownership import OwnerBeat
 from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
 from pesto_runtime.run.sampling import ChunkSamples, sampled_rasters
-from pesto_runtime.run.tile import StageFailed, TilePool, TileRunner, attempted, in_stage
+from pesto_runtime.run.stage import StageFailed
+from pesto_runtime.run.tile import TilePool, TileRunner, attempted, in_stage
 from pesto_runtime.tiling import Size, tiles_of
 
 if TYPE_CHECKING:

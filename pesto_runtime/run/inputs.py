@@ -7,7 +7,7 @@ stage: `run/tile.py` does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +23,10 @@ from pesto_runtime.contract import (
     Window,
     parse_binding,
 )
-from pesto_runtime.errors import ContractBroken, RasterUnreadable, Unreachable
+from pesto_runtime.errors import ContractBroken
 from pesto_runtime.pipeline import RasterType, taken_type
 from pesto_runtime.raster.filling import extended
-from pesto_runtime.raster.image import rescaled
+from pesto_runtime.raster.image import dtype_name, rescaled
 from pesto_runtime.raster.scaling import physical
 from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
@@ -36,9 +36,12 @@ from pesto_runtime.tiling import covering_window, scaled_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from pesto_runtime.contract import Scene
     from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.raster.block_cache import CellGrid
+    from pesto_runtime.raster.read import RasterReader
     from pesto_runtime.tiling import Size, StepWindows
 
 
@@ -89,6 +92,8 @@ class Sources:
     bands: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bytes_read: int = 0
     on_read: Callable[[str, Window, np.ndarray], None] = lambda *_: None
+    _places: dict[str, tuple[str, str, str, Selection | None]] = field(default_factory=dict)
+    _grids: dict[str, CellGrid] = field(default_factory=dict)
 
     def read(self, name: str, window: Window) -> Pixels:
         """Read a window of a raster.
@@ -98,15 +103,8 @@ class Sources:
             SceneChanged: it is opened, and is not the scene that was planned.
         """
         bands = self.bands.get(name)
-        try:
-            scene = scene_of(self.context, name)
-            reader = readers.reader(
-                self.context.plan.run,
-                self.href(name),
-                scene.identity if scene else "",
-                scene.selection if scene else None,
-            )
-            grid = reader.grid
+        with self._reader(name) as reader:
+            grid = self._grids.get(name) or self._grids.setdefault(name, reader.grid)
             if grid.is_aligned(window):
                 array = reader.read(window, bands=bands)
             else:
@@ -116,25 +114,18 @@ class Sources:
                     window,
                     read=partial(reader.read, bands=bands),
                 )
-        except (RasterUnreadable, Unreachable):
-            # An open dataset has its header in memory: a retry must open the file again.
-            readers.close()
-            raise
         self.bytes_read += array.nbytes
         self.on_read(name, window, array)
         return Pixels(window, array, bands)
 
-    def count_reference(self, name: str, image: ImageReference) -> None:
-        """Count the bytes of pixels that a service reads itself."""
-        raster = self.context.raster_type(name)
-        bands = len(image.bands or raster.bands or (None,))
-        pixels = image.window.pixels if image.window else 0
-        self.bytes_read += pixels * bands * np.dtype(raster.dtype[0]).itemsize
-
-    def href(self, name: str) -> str:
-        """Return the href of a raster: a scene, or a mosaic of an earlier phase in the store."""
-        scene = scene_of(self.context, name)
-        return scene.href if scene else self.context.store.href(raster_name(self.context, name))
+    def _reader(self, name: str) -> AbstractContextManager[RasterReader]:
+        """Use an open raster: a scene, or a mosaic of an earlier phase in the store."""
+        if name not in self._places:
+            scene = scene_of(self.context, name)
+            href = scene.href if scene else self.context.store.href(raster_name(self.context, name))
+            identity, selection = (scene.identity, scene.selection) if scene else ("", None)
+            self._places[name] = (self.context.plan.run, href, identity, selection)
+        return readers.reader(*self._places[name])
 
 
 def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray | None:
@@ -150,14 +141,8 @@ def dataset_mask(context: RunContext, name: str, window: Window) -> np.ndarray |
     if not source:
         return None
     scene = context.plan.scenes[source]
-    try:
-        reader = readers.reader(
-            context.plan.run, scene.href, scene.identity, selection=scene.selection
-        )
+    with readers.reader(context.plan.run, scene.href, scene.identity, scene.selection) as reader:
         return reader.mask(window)
-    except (RasterUnreadable, Unreachable):
-        readers.close()  # as in `Sources.read`
-        raise
 
 
 def scene_of(context: RunContext, name: str) -> Scene | None:
@@ -192,55 +177,107 @@ def placement_of(stage: BoundStage, windows: StepWindows, *, size: Size) -> Wind
     )
 
 
-def stage_array(
-    context: RunContext, stage: BoundStage, port: str, pixels: Pixels, shown: Window | None = None
-) -> np.ndarray:
-    """Return the array (band, row, col) for an image port: bands selected, edges extended.
+@dataclass(frozen=True)
+class StageImage:
+    """An image input of a stage; what does not depend on the tile is computed once.
 
-    Args:
+    Attributes:
         context: The run.
         stage: The stage.
-        port: The image port.
-        pixels: Pixels of the raster that is bound to the port.
-        shown: The window to return, which may extend beyond the raster; None for that of `pixels`.
+        port: The image port; for a mask that the runtime makes, that of the mask.
     """
-    name, image = str(stage.rasters[port]), stage.masks.get(port, port)
-    contract, source = _contract(stage, image), context.raster_type(name)
-    bands = picked_bands(context, stage, image)
-    picked = pixels.pick(bands)
-    if port in stage.masks:
-        nodata = contract.nodata if source.nodata is None else source.nodata
-        mask = dataset_mask(context, name, pixels.window)
-        per_band = port in stage.description.band_masks
-        picked = valid_pixels(picked, nodata=nodata, mask=mask, per_band=per_band)
-    elif contract.scaled:
-        values = source.picked([number - 1 for number in bands]).values if bands else source.values
-        picked = physical(picked, values, source.nodata)
-    if shown is not None:
-        fill = stage.description.fills.get(port)
-        picked = extended(picked, pixels.window, shown, size=context.sizes[name], fill=fill)
-    return np.ascontiguousarray(picked)
+
+    context: RunContext
+    stage: BoundStage
+    port: str
+
+    @cached_property
+    def raster(self) -> str:
+        """The reference of the raster that is bound to the port."""
+        return str(self.stage.rasters[self.port])
+
+    @property
+    def is_made_mask(self) -> bool:
+        """Whether it is a mask that the runtime makes of the pixels of another port."""
+        return self.port in self.stage.masks
+
+    def array(self, pixels: Pixels, shown: Window | None = None) -> np.ndarray:
+        """Return the array (band, row, col) for the port: bands selected, edges extended.
+
+        Args:
+            pixels: Pixels of the raster.
+            shown: The window to return, which may extend beyond the raster; None for that of
+                `pixels`.
+        """
+        bands, source = self._bands, self._source
+        picked = pixels.pick(bands)
+        if self.is_made_mask:
+            nodata = self._contract.nodata if source.nodata is None else source.nodata
+            mask = dataset_mask(self.context, self.raster, pixels.window)
+            per_band = self.port in self.stage.description.band_masks
+            picked = valid_pixels(picked, nodata=nodata, mask=mask, per_band=per_band)
+        elif self._contract.scaled:
+            picked_type = source.picked([number - 1 for number in bands]) if bands else source
+            picked = physical(picked, picked_type.values, source.nodata)
+        if shown is not None and shown != pixels.window:
+            fill, size = (
+                self.stage.description.fills.get(self.port),
+                self.context.sizes[self.raster],
+            )
+            picked = extended(picked, pixels.window, shown, size=size, fill=fill)
+        return np.ascontiguousarray(picked)
+
+    def byte_count(self, window: Window) -> int:
+        """Return the bytes of the pixels of a window that the port receives, before `scaled`."""
+        return window.pixels * self._pixel_bytes
+
+    def reference(self, window: Window) -> ImageReference | None:
+        """Return a window of the raster by reference, if it is a scene; None otherwise."""
+        scene = self._scene
+        if scene is None or scene.driver:  # which a service does not open
+            return None
+        selection, contract = scene.selection or Selection(), self._contract
+        numbers = selection.numbers(self._bands)
+        # Numbers alone would be compared with the names in the file, which the selection replaces.
+        is_renamed = selection.names is not None and contract.band_names is not None
+        names = contract.band_names if is_renamed else None
+        return ImageReference(
+            href=scene.href,
+            window=selection.moved(window),
+            bands=numbers if names is None else dict(zip(names, numbers or (), strict=True)),
+            identity=scene.identity or None,
+        )
+
+    @property
+    def _image(self) -> str:
+        """The port whose contract decides: that of the image, for a mask that the runtime makes."""
+        return self.stage.masks.get(self.port, self.port)
+
+    @cached_property
+    def _contract(self) -> RasterContract:
+        return _contract(self.stage, self._image)
+
+    @cached_property
+    def _source(self) -> RasterType:
+        return self.context.raster_type(self.raster)
+
+    @cached_property
+    def _scene(self) -> Scene | None:
+        return scene_of(self.context, self.raster)
+
+    @cached_property
+    def _bands(self) -> tuple[int, ...] | None:
+        return picked_bands(self.context, self.stage, self._image)
+
+    @cached_property
+    def _pixel_bytes(self) -> int:
+        count = len(self._bands or self._source.bands or (None,))
+        return count * np.dtype(self._source.dtype[0] if self._source.dtype else "uint8").itemsize
 
 
-def stage_reference(
-    context: RunContext, stage: BoundStage, port: str, window: Window
-) -> ImageReference | None:
-    """Return the image of a port by reference, if the port reads a scene; None otherwise."""
-    name = str(stage.rasters[port])
-    scene = scene_of(context, name)
-    if scene is None or scene.driver:  # which a service does not open
-        return None
-    selection, contract = scene.selection or Selection(), _contract(stage, port)
-    numbers = selection.numbers(picked_bands(context, stage, port))
-    # Numbers alone would be compared with the names in the file, which the selection replaces.
-    is_renamed = selection.names is not None and contract.band_names is not None
-    names = contract.band_names if is_renamed else None
-    return ImageReference(
-        href=scene.href,
-        window=selection.moved(window),
-        bands=numbers if names is None else dict(zip(names, numbers or (), strict=True)),
-        identity=scene.identity or None,
-    )
+def images_of(context: RunContext, stage: BoundStage) -> tuple[StageImage, ...]:
+    """Return the image inputs of a stage, in the order of its ports."""
+    return tuple(StageImage(context, stage, port) for port in stage.rasters)
 
 
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
@@ -280,7 +317,7 @@ def typed(value: object, planned: RasterType, *, name: str) -> np.ndarray:
             f"{name} must have {len(planned.bands)} bands, got {value.shape[0]}; undeclared "
             "`bands` are those of the stage's first image"
         )
-    if planned.dtype and value.dtype.name not in planned.dtype:
+    if planned.dtype and dtype_name(value.dtype) not in planned.dtype:
         raise ContractBroken(
             f"{name} must be {' or '.join(planned.dtype)}, got {value.dtype.name}: convert it by "
             "`.astype`, or declare its `dtype` (an undeclared one is that of the stage's first "

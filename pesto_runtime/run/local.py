@@ -35,7 +35,7 @@ from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import count_tiles, plan
 from pesto_runtime.run.process_workers import ProcessWorkers
 from pesto_runtime.run.publishing import finish, finished_result, publish
-from pesto_runtime.run.readers import decoded_blocks, neighbours_first
+from pesto_runtime.run.readers import decoded_blocks, neighbours_first, readers
 from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
@@ -112,6 +112,7 @@ class DriverEngine:
                 return _resume_or_run(self, planned, request, workspace, watcher)
             finally:
                 close_callers()
+                readers.close()
                 decoded_blocks.clear()
                 release(folder, planned.run, member=member)
 

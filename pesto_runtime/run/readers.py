@@ -1,10 +1,10 @@
-"""Keep rasters open in each thread, and their decoded blocks for all threads of the process."""
+"""Keep rasters open, and their decoded blocks, for all threads of the process."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -16,30 +16,41 @@ from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.raster.read import RasterReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pesto_runtime.run.context import RunContext
 
 
-@dataclass
-class ReaderCache(threading.local):
-    """The open rasters of a thread, closed when the thread ends or starts another run.
+_MOST_IDLE = 64
+"""Open rasters that no thread uses: of 16 threads, 4 each."""
 
-    Attributes:
-        run: Key of the run. It contains the identity of each scene: a scene that was replaced has
-            another key, and is opened again.
+_Key: TypeAlias = "tuple[str, str, Selection | None]"
+
+
+class ReaderCache:
+    """Keeps rasters open for the threads of a process; a thread that ends leaves its own to others.
+
+    A GDAL dataset must not be used by two threads at once, so a thread has it for itself while it
+    reads. Opening a raster takes as long as reading some blocks of it.
     """
 
-    run: str = ""
-    _open: dict[tuple[str, Selection | None], RasterReader] = field(default_factory=dict)
+    def __init__(self) -> None:
+        """Create an empty cache."""
+        self._lock = threading.Lock()
+        self._idle: list[tuple[_Key, RasterReader]] = []
 
+    @contextmanager
     def reader(
         self, run: str, href: str, identity: str = "", selection: Selection | None = None
-    ) -> RasterReader:
-        """Return an open raster; of a local file, the one with the identity if that is not empty.
+    ) -> Iterator[RasterReader]:
+        """Use an open raster; of a local file, the one with the identity if that is not empty.
+
+        If the block fails, the raster is opened again for the next one: an open dataset has its
+        header in memory.
 
         Args:
-            run: Key of the run.
+            run: Key of the run. It contains the identity of each scene: a scene that was replaced
+                has another key, and is opened again.
             href: The raster.
             identity: Its identity in the plan.
             selection: The bands and the window of it that are used.
@@ -48,28 +59,45 @@ class ReaderCache(threading.local):
             RasterUnreadable: it cannot be opened.
             SceneChanged: it has another identity.
         """
-        if run != self.run:
-            self.close()
-            self.run = run
-        key = (href, selection)
-        if key not in self._open:
-            reader = self._open[key] = RasterReader(href, selection)
-            if is_local(href):
-                # After opening: from here on the open file has this content, whatever its name
-                # refers to.
-                try:
-                    require_unchanged(href, identity)
-                except PestoError:
-                    self._open.pop(key)
-                    reader.close()
-                    raise
-        return self._open[key]
+        key = (run, href, selection)
+        reader = self._taken(key) or _opened(href, identity, selection)
+        try:
+            yield reader
+        except BaseException:
+            reader.close()
+            while (other := self._taken(key)) is not None:
+                other.close()
+            raise
+        with self._lock:
+            self._idle.append((key, reader))
+            left = self._idle.pop(0)[1] if len(self._idle) > _MOST_IDLE else None
+        if left is not None:
+            left.close()
 
     def close(self) -> None:
-        """Close all rasters of this thread."""
-        for reader in self._open.values():
+        """Close all rasters that no thread uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, reader in idle:
             reader.close()
-        self._open.clear()
+
+    def _taken(self, key: _Key) -> RasterReader | None:
+        with self._lock:
+            places = reversed(range(len(self._idle)))
+            place = next((each for each in places if self._idle[each][0] == key), None)
+            return None if place is None else self._idle.pop(place)[1]
+
+
+def _opened(href: str, identity: str, selection: Selection | None) -> RasterReader:
+    reader = RasterReader(href, selection)
+    if is_local(href):
+        # After opening: from here on the open file has this content, whatever its name refers to.
+        try:
+            require_unchanged(href, identity)
+        except PestoError:
+            reader.close()
+            raise
+    return reader
 
 
 def neighbours_first(context: RunContext, number: int, chunks: Iterable[int]) -> list[int]:
@@ -97,4 +125,4 @@ decoded_blocks = BlockCache(CACHE_BYTES)
 """Blocks that the windows of several tiles show, for all threads of the process."""
 
 readers = ReaderCache()
-"""Open rasters, one set per thread: GDAL datasets must not be used by two threads."""
+"""Open rasters, each for one thread at a time."""

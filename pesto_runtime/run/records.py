@@ -53,10 +53,10 @@ class CostMeter:
     """Adds up the wall and CPU seconds of each stage; CPU seconds are of the calling thread.
 
     Attributes:
-        costs: Stage id -> cost of its calls so far.
+        costs: Stage id -> calls, seconds and CPU seconds so far, as in `StageCost`.
     """
 
-    costs: dict[str, StageCost] = field(default_factory=dict)
+    costs: dict[str, tuple[int, float, float]] = field(default_factory=dict)
 
     @contextmanager
     def call(self, stage_id: str) -> Iterator[None]:
@@ -65,25 +65,23 @@ class CostMeter:
         try:
             yield
         finally:
-            seconds, cpu_seconds = time.perf_counter() - begun, time.thread_time() - cpu
-            self._add(stage_id, StageCost(calls=1, seconds=seconds, cpu_seconds=cpu_seconds))
+            self._add(stage_id, 1, time.perf_counter() - begun, time.thread_time() - cpu)
 
     def add(self, other: CostMeter) -> None:
         """Add the costs that another thread measured."""
         for stage_id, cost in other.costs.items():
-            self._add(stage_id, cost)
+            self._add(stage_id, *cost)
 
     def manifest(self) -> dict[str, object]:
         """Return the costs in the form of a manifest."""
-        return {"stages": {name: cost.model_dump() for name, cost in self.costs.items()}}
+        fields = tuple(StageCost.model_fields)
+        return {"stages": {n: dict(zip(fields, c, strict=True)) for n, c in self.costs.items()}}
 
-    def _add(self, stage_id: str, cost: StageCost) -> None:
-        so_far = self.costs.get(stage_id, StageCost())
-        self.costs[stage_id] = StageCost(
-            calls=so_far.calls + cost.calls,
-            seconds=so_far.seconds + cost.seconds,
-            cpu_seconds=so_far.cpu_seconds + cost.cpu_seconds,
-        )
+    def _add(self, stage_id: str, calls: int, seconds: float, cpu_seconds: float) -> None:
+        so_far = self.costs.setdefault(stage_id, (0, 0.0, 0.0))
+        self.costs[stage_id] = (
+            so_far[0] + calls, so_far[1] + seconds, so_far[2] + cpu_seconds
+        )  # fmt: skip
 
 
 def manifests_of(context: RunContext) -> Iterator[dict[str, JsonValue]]:

@@ -10,42 +10,27 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property, partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from pesto_runtime.errors import PestoError, Unreachable
-from pesto_runtime.pipeline import BoundStage, RasterType, VectorType
-from pesto_runtime.run.callers import planned_caller
-from pesto_runtime.run.features import Feature, read_features
-from pesto_runtime.run.inputs import (
-    placement_of,
-    stage_array,
-    stage_reference,
-    tile_info,
-    trimmed,
-    typed,
-    write_window,
-)
-from pesto_runtime.tiling import (
-    StepWindows,
-    scaled_size,
-    scaled_window,
-    source_window,
-    whole,
-)
+from pesto_runtime.run.stage import StageFailed, StageRunner
+from pesto_runtime.tiling import StepWindows, scaled_size, scaled_window, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
 
-    from pesto_runtime.contract import Scale, TileInfo, Window
-    from pesto_runtime.run.callers import Caller
+    from pesto_runtime.contract import Window
+    from pesto_runtime.errors import PestoError
+    from pesto_runtime.pipeline import BoundStage
     from pesto_runtime.run.context import RunContext
+    from pesto_runtime.run.features import Feature
     from pesto_runtime.run.inputs import Pixels, Sources
     from pesto_runtime.run.records import CostMeter
-    from pesto_runtime.tiling import Chain, Size, Step
+    from pesto_runtime.tiling import Chain
 
 
 TileOutput: TypeAlias = "np.ndarray | tuple[Feature, ...]"
@@ -57,23 +42,6 @@ TileOutputs: TypeAlias = "tuple[dict[str, TileOutput], dict[str, object]]"
 _ATTEMPTS = 3
 _LONGEST_PAUSE_S = 5.0
 _POLL_S = 0.2
-
-
-class StageFailed(Exception):  # control flow: it becomes a hole, or ends the run as its `error`
-    """A stage failed on a tile.
-
-    Attributes:
-        stage: Id of the stage.
-        error: The error.
-        is_final: Whether another attempt at once cannot help.
-    """
-
-    def __init__(self, stage: str, error: PestoError, *, is_remote: bool = False) -> None:
-        """Create the failure; the client of a remote stage has waited for an absent service."""
-        super().__init__(f"stage {stage!r}: {error}")
-        self.stage = stage
-        self.error = error
-        self.is_final = not error.retryable or (is_remote and isinstance(error, Unreachable))
 
 
 def in_stage(error: PestoError, stage: str, window: Window | None = None) -> PestoError:
@@ -206,8 +174,6 @@ class TileRunner:
     sources: Sources
     parameters: Mapping[str, Mapping[str, object]]
     meter: CostMeter
-    _callers: dict[str, Caller] = field(default_factory=dict)
-    _tiles: dict[str, TileInfo] = field(default_factory=dict)
 
     def run(self, wanted: Mapping[str, Window]) -> TileOutputs:
         """Compute windows of rasters and vectors.
@@ -225,21 +191,24 @@ class TileRunner:
             RasterUnreadable: a source cannot be read.
         """
         windows = self.chain.windows(wanted)
-        live = [stage for stage in self.stages if stage.id in windows.steps]
-        to_read = Counter(str(each) for stage in live for each in stage.rasters.values())
+        live = [each for each in self._stages if each.stage.id in windows.steps]
+        to_read = Counter(image.raster for each in live for image in each.images)
         pixels: dict[str, Pixels] = {}
+        read = partial(self._pixels, pixels, windows.sources)
         results: dict[str, TileOutput] = {}
         values: dict[str, object] = {}
-        for stage in live:
-            outputs = self._call(stage, windows.steps[stage.id], pixels, windows.sources)
-            results |= self._features(stage, windows.steps[stage.id], outputs)
-            values |= self._trim(stage, windows.steps[stage.id], outputs, pixels)
-            for reference in stage.rasters.values():
-                to_read[str(reference)] -= 1
-                if not to_read[str(reference)] and str(reference) not in wanted:
-                    pixels.pop(str(reference), None)
+        for each in live:
+            own = windows.steps[each.stage.id]
+            outputs = each.call(own, read)
+            results |= each.features(own, outputs)
+            pixels |= each.rasters(own, outputs)
+            values |= each.values(outputs)
+            for image in each.images:
+                to_read[image.raster] -= 1
+                if not to_read[image.raster] and image.raster not in wanted:
+                    pixels.pop(image.raster, None)
         results |= {
-            name: self._pixels(name, pixels, windows.sources).crop(window).array
+            name: read(name).crop(window).array
             for name, window in wanted.items()
             if window.pixels and name not in results
         }
@@ -252,125 +221,36 @@ class TileRunner:
             StageFailed: the stage failed.
             RasterUnreadable: a source cannot be read.
         """
-        (stage,) = self.stages
-        read = whole(self._grid(stage))
-        scale, size = self._scale(stage), self._grid(stage)
-        extent = self._step(stage).extent(size)
+        (each,) = self._stages
+        scale, size = each.step.scale, each.size
+        extent = each.step.extent(size)
         keep = whole(scaled_size(size, scale))
         windows = StepWindows(extent, scaled_window(extent, scale), keep)
-        outputs = self._call(stage, windows, {}, dict.fromkeys(self.chain.sizes, read))
-        pixels: dict[str, Pixels] = {}
-        results: dict[str, TileOutput] = dict(self._features(stage, windows, outputs))
-        values = self._trim(stage, windows, outputs, pixels)
-        return results | {name: each.array for name, each in pixels.items()}, values
+        sources = dict.fromkeys(self.chain.sizes, whole(size))
+        outputs = each.call(windows, partial(self._pixels, {}, sources))
+        results: dict[str, TileOutput] = dict(each.features(windows, outputs))
+        made = each.rasters(windows, outputs)
+        return results | {name: found.array for name, found in made.items()}, each.values(outputs)
+
+    @cached_property
+    def _stages(self) -> tuple[StageRunner, ...]:
+        steps = {step.name: step for step in self.chain.steps}
+        return tuple(
+            StageRunner(
+                self.context, stage, steps[stage.id],
+                self.chain.sizes[str(next(iter(stage.rasters.values())))],
+                self.sources, self.parameters[stage.id], self.meter,
+            )
+            for stage in self.stages
+        )  # fmt: skip
 
     def _pixels(
-        self, name: str, pixels: dict[str, Pixels], sources: Mapping[str, Window]
+        self, pixels: dict[str, Pixels], sources: Mapping[str, Window], name: str
     ) -> Pixels:
         """Return the pixels of a raster: computed before, or read now."""
         if name not in pixels:
             pixels[name] = self.sources.read(name, sources[name])
         return pixels[name]
-
-    def _call(
-        self,
-        stage: BoundStage,
-        windows: StepWindows,
-        pixels: dict[str, Pixels],
-        sources: Mapping[str, Window],
-    ) -> dict[str, object]:
-        caller, size = self._caller(stage), self._grid(stage)
-        source = source_window(windows.read, size)
-        inputs: dict[str, object] = dict(self.parameters[stage.id])
-        for port, reference in stage.rasters.items():
-            image = (
-                stage_reference(self.context, stage, stage.masks.get(port, port), windows.read)
-                if caller.takes_references and whole(size).contains(windows.read)
-                else None
-            )
-            if image is not None and port in stage.masks:
-                continue  # the service makes it from the image that it reads
-            if image is not None:
-                inputs[port] = image
-                self.sources.count_reference(str(reference), image)
-            else:
-                read = self._pixels(str(reference), pixels, sources).crop(source)
-                inputs[port] = stage_array(self.context, stage, port, read, windows.read)
-        write = write_window(windows, self._scale(stage))
-        tile = self._tile_info(stage, windows.read, write)
-        try:
-            with self.meter.call(stage.id):
-                return caller.run(inputs, tile=tile)
-        except PestoError as error:
-            raise StageFailed(stage.id, error, is_remote=caller.is_remote) from error
-
-    def _trim(
-        self,
-        stage: BoundStage,
-        windows: StepWindows,
-        outputs: Mapping[str, object],
-        pixels: dict[str, Pixels],
-    ) -> dict[str, object]:
-        """Trim the raster outputs of a stage into `pixels`, and return its JSON outputs."""
-        values: dict[str, object] = {}
-        for port, planned in stage.makes.items():
-            name = stage.reference(port)
-            if isinstance(planned, VectorType):
-                continue
-            if not isinstance(planned, RasterType):
-                values[name] = outputs.get(port)
-                continue
-            try:
-                array = typed(outputs.get(port), planned, name=name)
-                scale = self._scale(stage)
-                pixels[name] = trimmed(array, windows, scale=scale, name=name)
-            except PestoError as error:
-                raise StageFailed(stage.id, error) from error
-        return values
-
-    def _features(
-        self, stage: BoundStage, windows: StepWindows, outputs: Mapping[str, object]
-    ) -> dict[str, TileOutput]:
-        """Return the features of every vector output of a stage, moved into the scene's grid."""
-        found: dict[str, TileOutput] = {}
-        for port in stage.description.outputs:
-            name = stage.reference(port.name)
-            if not isinstance(stage.makes[port.name], VectorType):
-                continue
-            size = self.context.sizes[name]
-            place = placement_of(stage, windows, size=size)
-            geometries = port.vector.geometry if port.vector else ()
-            try:
-                found[name] = read_features(
-                    outputs.get(port.name), place, geometries=geometries, name=name
-                )
-            except PestoError as error:
-                raise StageFailed(stage.id, error) from error
-        return found
-
-    def _tile_info(self, stage: BoundStage, read: Window, write: Window) -> TileInfo:
-        # Its facts of the scene are validated once: that takes as long as a small tile.
-        first = self._tiles.get(stage.id)
-        if first is None:
-            first = self._tiles[stage.id] = tile_info(self.context, stage, read, write)
-        places = {"read": read, "write": write, "tags": dict(first.tags)}
-        return first.model_copy(update=places)
-
-    def _caller(self, stage: BoundStage) -> Caller:
-        # `planned_caller` writes the service as JSON for its key, and takes a lock: once per chunk
-        # is enough, because callers are closed only between chunks.
-        if stage.id not in self._callers:
-            self._callers[stage.id] = planned_caller(self.context.plan, stage.stage.process)
-        return self._callers[stage.id]
-
-    def _scale(self, stage: BoundStage) -> Scale:
-        return self._step(stage).scale
-
-    def _step(self, stage: BoundStage) -> Step:
-        return next(step for step in self.chain.steps if step.name == stage.id)
-
-    def _grid(self, stage: BoundStage) -> Size:
-        return self.chain.sizes[str(next(iter(stage.rasters.values())))]
 
 
 def _finished(

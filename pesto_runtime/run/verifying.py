@@ -23,7 +23,8 @@ from pesto_runtime.run.context import load_context, stored_blocks
 from pesto_runtime.run.inputs import Sources
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import read_block
-from pesto_runtime.run.tile import StageFailed, TileRunner, attempted, in_stage
+from pesto_runtime.run.stage import StageFailed
+from pesto_runtime.run.tile import TileRunner, attempted, in_stage
 from pesto_runtime.tiling import block_window, blocks_touching, scaled_window, tiles_of, whole
 
 if TYPE_CHECKING:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Margin, Scale, Window
-from pesto_runtime.tiling.grid import Size, covering_window, scaled_size, scaled_window
+from pesto_runtime.tiling.grid import Size, covering_window, scaled_size, scaled_window, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+
+_NO_MARGIN = Margin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Step:
         >>> Step("s", ("a",), ("b",), align=32, is_filled=True).extent((1403, 977))
         Window(col_off=0, row_off=0, width=1408, height=992)
         """
+        if not self.is_filled and self.mirror == _NO_MARGIN:  # the usual case
+            return Window(0, 0, *grid)
         (left, right), (top, bottom) = (
             self._beyond(size, before, after, quantum)
             for size, before, after, quantum in zip(
@@ -148,6 +154,11 @@ class Chain:
             sizes.update(dict.fromkeys(step.makes, scaled_size(read.pop(), step.scale)))
         return cls(ordered, sizes)
 
+    @cached_property
+    def _made(self) -> frozenset[str]:
+        """The rasters that its steps make."""
+        return frozenset(name for step in self.steps for name in step.makes)
+
     def windows(self, wanted: Mapping[str, Window]) -> TileWindows:
         """Compute the windows of all steps, backward from the wanted windows of some rasters.
 
@@ -168,8 +179,7 @@ class Chain:
             source = source_window(read, grid)
             for name in step.reads:
                 needed[name] = _union([source, *([needed[name]] if name in needed else [])])
-        made = {name for step in self.steps for name in step.makes}
-        sources = {name: window for name, window in needed.items() if name not in made}
+        sources = {name: window for name, window in needed.items() if name not in self._made}
         return TileWindows(sources, dict(reversed(steps.items())))
 
     def fits(self, wanted: Mapping[str, Window]) -> bool:
@@ -209,6 +219,8 @@ def source_window(read: Window, grid: Size) -> Window:
     >>> source_window(Window(96, 0, 32, 8), (100, 8))
     Window(col_off=71, row_off=0, width=29, height=8)
     """
+    if whole(grid).contains(read):  # the usual case
+        return read
     left, right = _shown(read.col_off, read.col_stop, grid[0])
     top, bottom = _shown(read.row_off, read.row_stop, grid[1])
     return Window.spanning(left, top, right, bottom)

@@ -33,7 +33,7 @@ def scaled_size(size: Size, scale: Scale) -> Size:
     >>> scaled_size((627, 603), Scale.of("1/4"))
     (156, 150)
     """
-    if scale.x == 1 == scale.y:  # the usual case; Fractions are slow
+    if scale.is_one:
         return size
     return (math.floor(size[0] * scale.x), math.floor(size[1] * scale.y))
 
@@ -44,7 +44,7 @@ def scaled_window(window: Window, scale: Scale) -> Window:
     The output pixel `o` covers the inputs from `o / scale` to `(o + 1) / scale`. Nothing is rounded
     if the window's edges are multiples of the scale's denominators.
     """
-    if scale.x == 1 == scale.y:  # the usual case; Fractions are slow
+    if scale.is_one:
         return window
     return Window.spanning(
         math.ceil(window.col_off * scale.x),
@@ -56,7 +56,7 @@ def scaled_window(window: Window, scale: Scale) -> Window:
 
 def covering_window(window: Window, scale: Scale) -> Window:
     """Return the input pixels under an output window, rounded outward; inverts `scaled_window`."""
-    if scale.x == 1 == scale.y:  # the usual case; Fractions are slow
+    if scale.is_one:
         return window
     return Window.spanning(
         math.floor(window.col_off / scale.x),

@@ -18,7 +18,16 @@ from tests.support.commands import pesto, saved, served, waited
 from tests.support.file_server import FileServer, serving, use
 from tests.support.packs import packed_blocks
 from tests.support.rasters import ReplaceableScene, noise, tree, write_scene
-from tests.support.runs import PROCESSES, Done, Settings, chain, pipeline, run_local, stage
+from tests.support.runs import (
+    PROCESSES,
+    Done,
+    Settings,
+    chain,
+    pipeline,
+    refer_always,
+    run_local,
+    stage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,6 +108,7 @@ def way(
     settings: Settings = {"executor": executor, "keep": True}
     if "hrefs" in name:
         settings["services"] = (f"paced={service}",)
+        refer_always(monkeypatch)
     log = tmp_path / "calls.log"
     log.touch()
     return Way(href, settings, scene, log)
@@ -325,7 +335,12 @@ def test_the_command_says_so(tmp_path: Path, scene: ReplaceableScene) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("reads_hrefs", [True, False])
 def test_a_scene_that_is_put_back_has_been_seen_by_a_service(
-    tmp_path: Path, scene: ReplaceableScene, service: str, *, reads_hrefs: bool
+    tmp_path: Path,
+    scene: ReplaceableScene,
+    service: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    reads_hrefs: bool,
 ) -> None:
     """It opens the scene for each tile. A worker that has the old one open reads right pixels."""
     log = tmp_path / "log"
@@ -334,6 +349,7 @@ def test_a_scene_that_is_put_back_has_been_seen_by_a_service(
     settings: Settings = {"workers": 1, "max_tasks": 1, "keep": True}
     if reads_hrefs:
         settings["services"] = (f"paced={service}",)
+        refer_always(monkeypatch)
 
     def calls() -> int:
         return len(log.read_text().splitlines())

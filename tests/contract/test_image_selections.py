@@ -23,7 +23,7 @@ from pesto_runtime.raster.read import RasterReader, read_scene
 from pesto_runtime.run.single_call import call_once
 from tests.contract.test_client_and_service import served
 from tests.support.rasters import UTM, noise, write_scene
-from tests.support.runs import run_local
+from tests.support.runs import refer_always, run_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,12 @@ class Ways:
         return done.pixels()
 
     def _run_url(self, image: str) -> np.ndarray:
-        return self.run(image, self.url)
+        with pytest.MonkeyPatch.context() as patch:
+            refer_always(patch)
+            referred = self.run(image, self.url)
+        sent = self.run(image, self.url)
+        assert np.array_equal(sent, referred)
+        return sent
 
     def _literal(self, image: str) -> np.ndarray:
         reference = image_reference(image).model_dump(mode="json", exclude_none=True)

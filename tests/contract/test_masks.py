@@ -18,7 +18,7 @@ from pesto_runtime.run.single_call import call_once
 from tests.support import masked
 from tests.support.commands import pesto, saved, served
 from tests.support.rasters import noise, pixels_of, write_scene
-from tests.support.runs import run_local
+from tests.support.runs import refer_always, run_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,9 +150,9 @@ def test_each_band_may_have_its_own_mask(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_service_makes_the_mask_that_a_request_does_not_have(
-    service: tuple[str, Path], kind: str
+    service: tuple[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a body, from a window of a reference, and in a run over HTTP."""
+    """From a body, from a window of a reference, and in a run over HTTP, pixels sent or not."""
     url, folder = service
     path = scene(folder, kind)
     expected = valid_by_rasterio(path)
@@ -170,8 +170,10 @@ def test_a_service_makes_the_mask_that_a_request_does_not_have(
     assert np.array_equal(np.asarray(body)[0], in_body)
     document = pipeline("shown")
     document["services"] = {"shown": url}
-    done = run(document, folder / f"out {kind}", path, tile=48)
-    assert np.array_equal(done.pixels()[0], expected)
+    for way in ("sent", "referred"):
+        done = run(document, folder / f"{way} {kind}", path, tile=48)
+        assert np.array_equal(done.pixels()[0], expected)
+        refer_always(monkeypatch)
 
 
 def test_a_mask_has_the_margin_of_its_image(tmp_path: Path) -> None:

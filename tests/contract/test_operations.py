@@ -177,7 +177,9 @@ def test_the_client_sends_its_trace_and_tile_on(capfd: pytest.CaptureFixture[str
     image = np.ones((2, 2, 2), np.uint8)
     with by_uvicorn(PROCESSES + "same", [], Limits(workers=1)) as web, Client(web.url) as client:
         told: list[str | None] = []
-        client._http.event_hooks["request"].append(  # what leaves, as it leaves
+        client.describe()
+        (http,) = client._idle
+        http.event_hooks["request"].append(  # what leaves, as it leaves
             lambda request: told.append(request.headers.get("traceparent"))
         )
         with traced(PARENT):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RunRequest, SilentListener
+from pesto_runtime.run import stage as run_stage
 from pesto_runtime.run.local import engine
 from tests.support.rasters import pixels_of, sha256_of
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
+    import pytest
     from pydantic import JsonValue
 
     from pesto_runtime.contract import ReportForm
@@ -46,6 +48,11 @@ class Settings(TypedDict, total=False):
     verify_tiles: int
     report: ReportForm
     compress: str
+
+
+def refer_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs name windows to services however small they are: else small ones are sent."""
+    monkeypatch.setattr(run_stage, "SENT_BYTES", 0)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import pytest
 from pesto_runtime.contract import Hole
 from pesto_runtime.errors import Busy, PestoError, RunFailed, TooLarge
 from pesto_runtime.report.facts import read_holes
-from pesto_runtime.run.tile import StageFailed, TileOutputs, attempted
+from pesto_runtime.run.stage import StageFailed
+from pesto_runtime.run.tile import TileOutputs, attempted
 from pesto_runtime.store import open_store
 from tests.support.processes import MARKER
 from tests.support.rasters import UTM, noise, sha256_of, tree, write_scene
