@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -56,7 +55,7 @@ class RunConnections:
             PestoError: as the block does; an error of a bucket with the connection's id.
             AirflowNotFoundException: there is no such connection.
         """
-        with environment(self._variables):
+        with environment(self._variables()):
             try:
                 yield
             except (StoreFailed, RasterUnreadable) as error:
@@ -112,8 +111,8 @@ class RunConnections:
             )
         return found
 
-    @cached_property
     def _variables(self) -> Variables:
+        # Read each time: an attribute of the operator is what lineage and other plugins may write.
         if self.store_conn_id is None:
             return {}
         connection = BaseHook.get_connection(self.store_conn_id)

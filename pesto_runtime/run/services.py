@@ -7,6 +7,7 @@ file reads descriptions; calls are made by `run/callers.py`.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,6 +188,8 @@ def known_targets(
 def discover(urls: Sequence[str], folder: Path) -> list[Path]:
     """Save the description of every service as `NAME@VERSION.json`, and return the files.
 
+    The relative path of a target is saved as relative to the folder.
+
     Raises:
         PestoError: a service does not respond; then no description is saved.
         StoreRefused: the folder cannot be written.
@@ -195,7 +198,8 @@ def discover(urls: Sequence[str], folder: Path) -> list[Path]:
     """
     found = [(url, find((url,))) for url in urls]
     return [
-        save_description(folder, url, each.said, each.service.transports) for url, each in found
+        save_description(folder, _seen_from(folder, url), each.said, each.service.transports)
+        for url, each in found
     ]
 
 
@@ -228,6 +232,15 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
     except OSError as error:
         raise StoreRefused(f"{folder}: {error.strerror or error}") from error
     return path
+
+
+def _seen_from(folder: Path, target: str) -> str:
+    """Return a target for a catalog: a relative path is read as relative to its folder."""
+    place, colon, function = target.rpartition(":")
+    path = Path(place if colon else target)
+    if is_url(target) or path.is_absolute() or not path.exists():
+        return target
+    return f"{os.path.relpath(path.resolve(), folder.resolve())}{colon}{function if colon else ''}"
 
 
 def _entries(

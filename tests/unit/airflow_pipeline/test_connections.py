@@ -141,6 +141,19 @@ def test_a_connection_that_has_another_url_than_the_plan_is_refused(
     assert len(guard.requests()) == requests
 
 
+def test_a_service_behind_a_connection_must_have_the_saved_description(
+    tmp_path: Path, guard: Gatekeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A catalog without URLs stays a list of contracts: a breaking change fails the first task."""
+    connect(monkeypatch, "eo", conn_type="pesto", host=guard.url, password=SECRET)
+    (path,) = (tmp_path / "catalog").iterdir()
+    document = json.loads(path.read_text())
+    document["description"]["output"]["properties"]["image"]["x-raster"]["dtype"] = "uint16"
+    saved(path, document)
+    with pytest.raises(PestoTaskFailed, match=r"no longer the 'grow' that the catalog describes"):
+        planner(tmp_path, conn_ids={"grow": "eo"}).execute(Run().context)
+
+
 def test_a_description_needs_a_url_from_somewhere(tmp_path: Path, without_urls: Path) -> None:
     """When the file is parsed, and by the task; with a connection the file is right (control)."""
     settings = {"folder": "/out", "services": without_urls, "scene": "/s.tif"}
