@@ -85,9 +85,8 @@ def test_connections_reach_service_and_bucket_and_nothing_shows_a_secret(
     use(variables(bucket_port), monkeypatch)
     scene = write_scene(tmp_path / "s.tif", noise(600, 300))
     put("connections/s.tif", scene.read_bytes())
-    code = airflow.dags / "connections" / "lighter.py"
     with served(f"{PROCESSES}:grow", "--workers", 1) as url:
-        add_bundle(code, service=url)
+        code = add_bundle(airflow.dags / "connections", service=url)
         targets: JsonValue = {"grow": url, "lighter": f"{code}:lighter"}
         document = {**chain("grow", "lighter"), "services": targets}
         local = run_local(document, tmp_path / "local", {"scene": scene})
@@ -109,6 +108,7 @@ def test_connections_reach_service_and_bucket_and_nothing_shows_a_secret(
     assert str(airflow.dags) not in result, "code by its path in the bundle"
 
     require_refused(airflow, dag_id, wrong)
+    assert airflow.task(dag_id, run_id, "run.map_s0_s1", map_index=0).name.startswith("0: col 0")
     shown = shown_of(airflow, dag_id, run_id, wrong)
     assert TOKEN in shown.pop("leak"), "the control"
     everything = "".join([result, (OUT / "report.html").read_text(), *shown.values()])
@@ -162,10 +162,10 @@ def shown_of(airflow: Airflow, dag_id: str, *run_ids: str) -> dict[str, str]:
     return shown
 
 
-def add_bundle(code: Path, *, service: str) -> None:
-    """Write what a DAG bundle has beside its DAG file: pipeline, code, descriptions."""
-    own = code.parent
+def add_bundle(own: Path, *, service: str) -> Path:
+    """Write what a DAG bundle has beside its DAG file: pipeline, descriptions, code; the last."""
     own.mkdir()
+    code = own / "lighter.py"
     code.write_text(CODE)
     saved(own / "pipeline.json", {**chain("grow", "lighter"), "services": {}})
     for target in (service, f"{code}:lighter"):
@@ -176,3 +176,4 @@ def add_bundle(code: Path, *, service: str) -> None:
         if target != service:
             document["url"] = "../lighter.py:lighter"
         saved(file, document)
+    return code
