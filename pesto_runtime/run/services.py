@@ -204,7 +204,9 @@ def discover(urls: Sequence[str], folder: Path) -> list[Path]:
 
 
 def save_description(folder: Path, url: str, said: Description, transports: Sequence[str]) -> Path:
-    """Save the description of a service as `NAME@VERSION.json`; an overlay in that file stays.
+    """Save the description of a service as `NAME@VERSION.json`.
+
+    An overlay in that file stays, and a file without a URL gets none.
 
     Args:
         folder: Created if it is missing.
@@ -223,7 +225,11 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
     path = folder / file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        document: dict[str, JsonValue] = {"url": url, "digest": said.digest, **_overlay_of(path)}
+        saved = _saved_before(path)
+        document: dict[str, JsonValue] = {"url": url, "digest": said.digest}
+        if "description" in saved and "url" not in saved:  # a user deleted it: a connection has it
+            del document["url"]
+        document |= {"overlay": saved["overlay"]} if "overlay" in saved else {}
         document["transports"] = list(transports)
         document["description"] = said.to_json()
         part = path.with_suffix(".part")
@@ -322,12 +328,12 @@ def _options(options: Sequence[str]) -> dict[str, ServiceEntry]:
     return {name: ServiceEntry(each, Path.cwd()) for name, each in targets.items()}
 
 
-def _overlay_of(path: Path) -> dict[str, JsonValue]:
-    """Return the overlay of a saved description: users write it, and saving again preserves it."""
+def _saved_before(path: Path) -> dict[str, JsonValue]:
+    """Return a description that was saved before; empty if there is none."""
     try:
         saved = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise InvalidInput(f"{path} is not JSON: {error}; correct or delete it") from error
-    return {"overlay": saved["overlay"]} if isinstance(saved, dict) and "overlay" in saved else {}
+    return saved if isinstance(saved, dict) else {}
