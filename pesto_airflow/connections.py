@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pesto_airflow.store_connections import Variables
     from pesto_runtime.run.access import ServiceAccess
 
+_BUCKETS = ("s3", "gs", "az")
 _BUSY_S = 600.0
 """Patience for a busy service without one in its connection: that of runs without connections."""
 
@@ -48,15 +49,20 @@ class RunConnections:
         return bool(self.pesto_conn_id or self.conn_ids)
 
     @contextmanager
-    def stores(self) -> Iterator[None]:
+    def stores(self, *, read_again: bool = False) -> Iterator[None]:
         """Open buckets with the connection of the stores in the block.
+
+        Args:
+            read_again: Whether to read the connection if this process has read it before.
 
         Raises:
             InvalidInput: the connection cannot be used.
             PestoError: as the block does; an error of a bucket with the connection's id.
             AirflowNotFoundException: there is no such connection.
         """
-        with environment(self._variables):
+        if read_again:
+            _store_variables.cache_clear()
+        with environment(_store_variables(self.store_conn_id) if self.store_conn_id else {}):
             try:
                 yield
             except (StoreFailed, RasterUnreadable) as error:
@@ -112,16 +118,6 @@ class RunConnections:
             )
         return found
 
-    @cached_property
-    def _variables(self) -> Variables:
-        if self.store_conn_id is None:
-            return {}
-        connection = BaseHook.get_connection(self.store_conn_id)
-        try:
-            return variables_of(connection, connection.conn_type)
-        except PestoError as error:
-            raise error.prefixed(f"store_conn_id {self.store_conn_id!r}") from None
-
     def _conn_id(self, process: str, targets: Sequence[str]) -> str | None:
         """Return the connection of a process; code in the worker has one only in `conn_ids`."""
         is_service = all(each.startswith(("http://", "https://")) for each in targets)
@@ -151,4 +147,12 @@ class RunConnections:
         )  # fmt: skip
 
 
-_BUCKETS = ("s3", "gs", "az")
+# Not in the operator, whose attributes plugins may write. Label and links of a task open its store
+# before and after its work: without this each would request the connection from Airflow's API.
+@lru_cache(maxsize=4)
+def _store_variables(conn_id: str) -> Variables:
+    connection = BaseHook.get_connection(conn_id)
+    try:
+        return variables_of(connection, connection.conn_type)
+    except PestoError as error:
+        raise error.prefixed(f"store_conn_id {conn_id!r}") from None

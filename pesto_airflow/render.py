@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.pipeline import fed_ports, input_defaults, input_schema
+from pesto_runtime.run.services import known_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,7 +81,7 @@ class AirflowRenderer:
                 "--save DIR`, and give --services DIR instead of -s"
             )
         path, catalog = _here(request.path), _here(request.catalog)
-        known = know_pipeline(path, catalog)
+        known = know_pipeline(path, catalog, connected=None)
         pipeline = known.pipeline
         function = _identifier(pipeline.name)
         return _DAG.substitute(
@@ -112,6 +113,11 @@ def _arguments(
         "inputs=": ("{", inputs, "}"),
         "folder=": f'"{_template(_folder_param(pipeline), "string")}"',
     }
+    targets = known_targets(request.pipeline, base=path.parent, catalog=catalog)
+    if unknown := [name for name, each in targets.items() if not each]:
+        # Only descriptions: each URL is in a connection with the name of the process.
+        ids = {f'"{name}": ': f'"{_identifier(name)}"' for name in unknown}
+        found["conn_ids="] = ("{", ids, "}")
     if request.tile is not None:
         found["tile="] = str(request.tile)
     if request.max_tasks != _MAX_TASKS:

@@ -368,12 +368,13 @@ def _require_stages(arguments: Mapping[str, object] | None, pipeline: Pipeline) 
 
 
 def connection_arguments(settings: GroupSettings) -> dict[str, Any]:
-    """Return the connections of every task of a group."""
-    return {
+    """Return those that are given: others may be in the `default_args` of the DAG."""
+    found = {
         "pesto_conn_id": settings["pesto_conn_id"],
         "conn_ids": settings["conn_ids"],
         "store_conn_id": settings["store_conn_id"],
     }
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _require_processes(conn_ids: Mapping[str, str] | None, pipeline: Pipeline) -> None:

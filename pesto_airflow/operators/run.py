@@ -87,7 +87,8 @@ class RunOperator(BaseOperator):
         from pesto_runtime.run.builds import code_below
         from pesto_runtime.run.callers import close_callers
 
-        with native_errors(), self.connections.stores(), code_below(bundle_of(context)):
+        stores = self.connections.stores(read_again=True)
+        with native_errors(), stores, code_below(bundle_of(context)):
             try:
                 with self._services():
                     return self.perform(context)

@@ -255,6 +255,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "keep": request.keep,
         "take_over": request.take_over,
         "replace": request.replace,
+        "preflight": "warn",  # this command and the Airflow share a disk
     }
 
 

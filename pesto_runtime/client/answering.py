@@ -61,10 +61,11 @@ def perform_calls(
     Raises:
         PestoError: the error that the service returned, `Unreachable`, or `ServiceMisbehaved`.
     """
+    # Before the request: a call of another thread may be refused the same scheme meanwhile.
+    refers = any(has_references(each.inputs, references) for each in calls)
     try:
         return (yield from perform(write(references)))
     except (HrefRefused, RasterUnreadable) as error:
-        refers = any(has_references(each.inputs, references) for each in calls)
         if not refers or _is_about_writing(error):
             raise
         if isinstance(error, HrefRefused):

@@ -7,6 +7,7 @@ that can refer to other files (VRT) is not one of them. A service uses only `DRI
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
 _ATTEMPTS = 3
+_DENIED = re.compile(r"\b40[13]\b|Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch")
+"""In messages of GDAL about a server that refuses credentials, or has none."""
 T = TypeVar("T")
 _READ_AS = {"complex_int16": "complex64"}
 """GDAL's dtypes that numpy does not have -> the dtype of the array that rasterio reads."""
@@ -59,6 +62,11 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
                 return rasterio.open(href if path is None else path, driver=driver)
         except RasterioError as error:
             reasons.append(reason_of_gdal(error))
+        if path is None and _DENIED.search(reasons[-1]):
+            raise RasterUnreadable(
+                f"{href}: permission denied ({reasons[-1]}): check the credentials "
+                "(docs/how-to/credentials.md)"
+            )
     if path is None and not answers_ranges(href):
         raise RasterUnreadable(
             f"{href} cannot be read in parts: its server does not answer range requests (RFC 9110, "

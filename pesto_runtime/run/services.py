@@ -7,6 +7,7 @@ file reads descriptions; calls are made by `run/callers.py`.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,6 +188,8 @@ def known_targets(
 def discover(urls: Sequence[str], folder: Path) -> list[Path]:
     """Save the description of every service as `NAME@VERSION.json`, and return the files.
 
+    The relative path of a target is saved as relative to the folder.
+
     Raises:
         PestoError: a service does not respond; then no description is saved.
         StoreRefused: the folder cannot be written.
@@ -195,12 +198,15 @@ def discover(urls: Sequence[str], folder: Path) -> list[Path]:
     """
     found = [(url, find((url,))) for url in urls]
     return [
-        save_description(folder, url, each.said, each.service.transports) for url, each in found
+        save_description(folder, _seen_from(folder, url), each.said, each.service.transports)
+        for url, each in found
     ]
 
 
 def save_description(folder: Path, url: str, said: Description, transports: Sequence[str]) -> Path:
-    """Save the description of a service as `NAME@VERSION.json`; an overlay in that file stays.
+    """Save the description of a service as `NAME@VERSION.json`.
+
+    An overlay in that file stays, and a file without a URL gets none.
 
     Args:
         folder: Created if it is missing.
@@ -219,7 +225,11 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
     path = folder / file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        document: dict[str, JsonValue] = {"url": url, "digest": said.digest, **_overlay_of(path)}
+        saved = _saved_before(path)
+        document: dict[str, JsonValue] = {"url": url, "digest": said.digest}
+        if "description" in saved and "url" not in saved:  # a user deleted it: a connection has it
+            del document["url"]
+        document |= {"overlay": saved["overlay"]} if "overlay" in saved else {}
         document["transports"] = list(transports)
         document["description"] = said.to_json()
         part = path.with_suffix(".part")
@@ -228,6 +238,15 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
     except OSError as error:
         raise StoreRefused(f"{folder}: {error.strerror or error}") from error
     return path
+
+
+def _seen_from(folder: Path, target: str) -> str:
+    """Return a target for a catalog: a relative path is read as relative to its folder."""
+    place, colon, function = target.rpartition(":")
+    path = Path(place if colon else target)
+    if is_url(target) or path.is_absolute() or not path.exists():
+        return target
+    return f"{os.path.relpath(path.resolve(), folder.resolve())}{colon}{function if colon else ''}"
 
 
 def _entries(
@@ -309,12 +328,12 @@ def _options(options: Sequence[str]) -> dict[str, ServiceEntry]:
     return {name: ServiceEntry(each, Path.cwd()) for name, each in targets.items()}
 
 
-def _overlay_of(path: Path) -> dict[str, JsonValue]:
-    """Return the overlay of a saved description: users write it, and saving again preserves it."""
+def _saved_before(path: Path) -> dict[str, JsonValue]:
+    """Return a description that was saved before; empty if there is none."""
     try:
         saved = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise InvalidInput(f"{path} is not JSON: {error}; correct or delete it") from error
-    return {"overlay": saved["overlay"]} if isinstance(saved, dict) and "overlay" in saved else {}
+    return saved if isinstance(saved, dict) else {}

@@ -95,6 +95,21 @@ def test_nothing_is_saved_where_one_service_is_down(tmp_path: Path, service: Fak
     assert tree(tmp_path) == set()
 
 
+def test_a_description_whose_url_was_deleted_is_saved_again_without_one(
+    tmp_path: Path, service: FakeService
+) -> None:
+    """A connection of Airflow has it; the overlay stays too, and the description is the new one."""
+    (file,) = discover([service.url], tmp_path / "catalog")
+    first = json.loads(file.read_text())
+    written = {**first, "overlay": {"description": "x"}, "digest": "old"}
+    del written["url"]
+    file.write_text(json.dumps(written))
+    discover([service.url], tmp_path / "catalog")
+    again = json.loads(file.read_text())
+    assert again == {**written, "digest": first["digest"]}
+    assert first["url"] == service.url, "the control"
+
+
 def test_a_saved_description_that_was_harmed_is_not_written_over(
     tmp_path: Path, service: FakeService
 ) -> None:

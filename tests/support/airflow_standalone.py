@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -64,6 +65,21 @@ class InspectedApi(AirflowApi):
     def log(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
         """Return the log of a task's last try, as text."""
         return "\n".join(map(_log_line, self.log_entries(dag_id, run_id, task)))
+
+    def connect(self, conn_id: str, *, is_new: bool = True, **fields: JsonValue) -> None:
+        """Create a connection, or replace the fields of one."""
+        body: dict[str, JsonValue] = {"connection_id": conn_id, **fields}
+        if is_new:
+            self._request("POST", "/connections", body)
+        else:
+            self._request("PATCH", f"/connections/{quote(conn_id)}", body)
+
+    def shown(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
+        """Return all that Airflow shows of a task: fields, rendered templates, XComs, log."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task.task_id)}"
+        fields = self._request("GET", path + (f"/{task.map_index}" if task.map_index >= 0 else ""))
+        log = self.log_entries(dag_id, run_id, task)
+        return json.dumps([fields, self.xcoms(dag_id, run_id, task), *log])
 
     def xcoms(self, dag_id: str, run_id: str, task: TaskInstanceState) -> dict[str, JsonValue]:
         """Return the XComs of a task, by key."""

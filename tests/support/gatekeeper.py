@@ -1,7 +1,8 @@
 """A small real proxy that asks for credentials, in a process of its own.
 
 `python -m tests.support.gatekeeper LOG UPSTREAM NEEDED`: prints its port. A request with the
-headers NEEDED (JSON) is passed on without them; others are answered by 401. A path below `/away` is
+headers NEEDED (JSON) is passed on without them; others are answered by 401. A text that ends
+with `*` is the start of one, which is passed on. A path below `/away` is
 redirected to UPSTREAM itself, with or without credentials. LOG has a line per request: JSON of its
 method, path, status and headers. With the upstream `-`, each request is answered by 200 and "here".
 """
@@ -93,11 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, found: dict[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if self.path.startswith("/away"):
             return 302, {"Location": self.upstream + self.path.removeprefix("/away")}, b""
-        if any(found.get(name.lower()) != text for name, text in self.needed.items()):
+        if not all(_is_such(found.get(name.lower()), text) for name, text in self.needed.items()):
             return 401, {"WWW-Authenticate": "Bearer"}, b"credentials, please"
         if self.upstream == "-":
             return 200, {"Content-Type": "text/plain"}, b"here"
-        hidden = (*_HOP, *(name.lower() for name in self.needed))
+        hidden = (*_HOP, *(n.lower() for n, text in self.needed.items() if not text.endswith("*")))
         passed = {name: text for name, text in found.items() if name not in hidden}
         address = urlsplit(self.upstream)
         connection = http.client.HTTPConnection(address.hostname or "", address.port)
@@ -109,6 +110,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Write nothing to standard error."""
+
+
+def _is_such(text: str | None, needed: str) -> bool:
+    if text is None or not needed.endswith("*"):
+        return text == needed
+    return text.startswith(needed[:-1])
 
 
 def _main() -> None:

@@ -13,6 +13,7 @@ from pesto_airflow.hooks import PestoHook
 from pesto_airflow.trial.standalone import free_port
 from tests.contract.serving import Server, lines_of
 from tests.support.busy import busy_service
+from tests.support.gatekeeper import gatekeeper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,19 @@ def test_credentials_are_sent_with_every_request(monkeypatch: pytest.MonkeyPatch
 
         assert asyncio.run(describe()) == "errand"
         assert service.headers["authorization"] == "Bearer token"
+
+
+def test_the_test_button_names_refused_credentials(
+    monkeypatch: pytest.MonkeyPatch, errands: Server, tmp_path: Path
+) -> None:
+    """Not as a misbehaving service; with the right token it shows the service (control)."""
+    upstream = errands.url.removesuffix("/api/v1")
+    with gatekeeper(tmp_path / "log", upstream, {"Authorization": "Bearer right"}) as guard:
+        wrong = connect(monkeypatch, host=guard.url, password="wrong")  # noqa: S106  # not real
+        is_right, text = wrong.test_connection()
+        assert (is_right, text.partition(":")[0]) == (False, "Credentials refused")
+        right = connect(monkeypatch, host=guard.url, password="right")  # noqa: S106  # not real
+        assert right.test_connection() == (True, "errand 1: OK")
 
 
 def test_a_missing_connection_is_an_error_of_airflow() -> None:

@@ -10,6 +10,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
 
 from pesto_airflow.catalog import inputs_of, params_of, read_saved, require_no_drift
+from pesto_airflow.process_call import ServiceCall
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidContract, InvalidInput
 from tests.support.runs import ROOT
@@ -88,6 +89,20 @@ def test_breaking_drift_is_an_error_and_other_drift_is_returned() -> None:
         require_no_drift(saved, Description.parse(wider), where="there")
     (field,) = caught.value.fields
     assert field.pointer == "/input/properties/scene/x-raster/margin"
+
+
+def test_a_description_without_a_url_has_that_of_a_connection(tmp_path: Path) -> None:
+    """Of the default one, if the task names none; with a URL none is read (control)."""
+    document = json.loads(MASK.read_text())
+    del document["url"]
+    path = tmp_path / "mask.json"
+    path.write_text(json.dumps(document))
+    assert read_saved(path).url is None
+    ids = [
+        ServiceCall(saved=str(each), service=None, pesto_conn_id=None).hook.pesto_conn_id
+        for each in (path, MASK)
+    ]
+    assert ids == ["pesto_default", None]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"url": "http://mask"}', '{"url": 1}'])

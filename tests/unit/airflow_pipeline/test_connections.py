@@ -22,6 +22,7 @@ from pesto_airflow import (
 )
 from pesto_airflow.connections import RunConnections
 from pesto_airflow.errors import PestoTaskFailed
+from pesto_airflow.operators.run import RunOperator
 from pesto_airflow.store_connections import environment, variables_of
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import path_of
@@ -141,6 +142,19 @@ def test_a_connection_that_has_another_url_than_the_plan_is_refused(
     assert len(guard.requests()) == requests
 
 
+def test_a_service_behind_a_connection_must_have_the_saved_description(
+    tmp_path: Path, guard: Gatekeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A catalog without URLs stays a list of contracts: a breaking change fails the first task."""
+    connect(monkeypatch, "eo", conn_type="pesto", host=guard.url, password=SECRET)
+    (path,) = (tmp_path / "catalog").iterdir()
+    document = json.loads(path.read_text())
+    document["description"]["output"]["properties"]["image"]["x-raster"]["dtype"] = "uint16"
+    saved(path, document)
+    with pytest.raises(PestoTaskFailed, match=r"no longer the 'grow' that the catalog describes"):
+        planner(tmp_path, conn_ids={"grow": "eo"}).execute(Run().context)
+
+
 def test_a_description_needs_a_url_from_somewhere(tmp_path: Path, without_urls: Path) -> None:
     """When the file is parsed, and by the task; with a connection the file is right (control)."""
     settings = {"folder": "/out", "services": without_urls, "scene": "/s.tif"}
@@ -155,6 +169,23 @@ def test_a_description_needs_a_url_from_somewhere(tmp_path: Path, without_urls: 
             group = pesto_pipeline(DOCUMENT, **settings, **known)  # type: ignore[arg-type]
         (mapped,) = (each for each in group.children.values() if "map" in (each.task_id or ""))  # type: ignore[attr-defined]
         assert known.items() <= mapped.partial_kwargs.items()  # type: ignore[attr-defined]  # of a mapped task
+
+
+def test_every_task_has_the_connections_of_the_settings_or_of_the_default_args(
+    without_urls: Path,
+) -> None:
+    """So that a platform names the store of its DAGs once; the setting has priority."""
+    for own, expected in (({}, "shared"), ({"store_conn_id": "own"}, "own")):
+        with DAG("d", schedule=None, default_args={"store_conn_id": "shared"}) as dag:
+            pesto_pipeline(
+                DOCUMENT, conn_ids={"grow": "eo"}, folder="/out", services=without_urls,
+                scene="/s.tif", **own,  # type: ignore[arg-type]  # as given
+            )  # fmt: skip
+        tasks = [each.unmap({"chunk": 0}) if each.is_mapped else each for each in dag.tasks]
+        assert len(tasks) > 3
+        for each in tasks:
+            assert isinstance(each, RunOperator)
+            assert each.connections == RunConnections(None, {"grow": "eo"}, expected)
 
 
 def test_one_url_is_not_that_of_several_services(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +289,7 @@ def test_a_connection_that_cannot_be_used_is_refused(
     """By its id, with the field and without its value."""
     connect(monkeypatch, "lake", conn_type=kind, extra=extra)
     with pytest.raises(InvalidInput, match=rf"(?s)store_conn_id 'lake': .*{message}") as caught:
-        RunConnections(store_conn_id="lake").stores().__enter__()
+        RunConnections(store_conn_id="lake").stores(read_again=True).__enter__()
     assert SECRET not in str(caught.value)
 
 

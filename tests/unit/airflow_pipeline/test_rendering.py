@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,6 +71,19 @@ def test_any_pipeline_renders_to_a_formatted_dag(tmp_path: Path) -> None:
         "params['with-hyphen'] | tojson",
     ):
         assert text in out.read_text()
+
+
+def test_a_description_without_a_url_gets_a_connection(tmp_path: Path) -> None:
+    """Of the name of its process; the others get none."""
+    shutil.copytree(CATALOG, tmp_path / "catalog")
+    path = next((tmp_path / "catalog").glob("cloud-mask@*.json"))
+    document = json.loads(path.read_text())
+    del document["url"]
+    saved(path, document)
+    out = tmp_path / "dag.py"
+    out.write_text(renderer.render(request(CLOUD_COVER, tmp_path / "catalog", out=out)))
+    assert is_formatted(out)
+    assert 'conn_ids={"cloud-mask": "cloud_mask"},' in out.read_text()
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,23 @@ def test_after_a_refusal_pixels_are_sent(tmp_path: Path) -> None:
     assert third == second
 
 
+def test_calls_that_are_refused_at_once_all_send_pixels(tmp_path: Path) -> None:
+    """Each has sent the reference before any is refused: no refusal reaches the caller."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(encode_image(Image(PIXELS), "image/tiff"))
+    references = References(HERE, OURS)
+    call = OutgoingCall({"image": ImageReference(href=file_href(path))})
+    threads = [JobSteps(OURS, HERE, Patience()).process(call, references) for _ in range(3)]
+    for steps in threads:
+        step, _ = advance(steps, None)
+        assert isinstance(step, Request)
+        assert step.headers["Content-Type"] == "application/json"
+    for steps in threads:
+        step, _ = advance(steps, REFUSED)
+        assert isinstance(step, Request)
+        assert step.headers["Content-Type"] == "application/x-npy"
+
+
 def test_without_a_refusal_each_call_sends_the_reference() -> None:
     """Control: no file is read here, not even one that does not exist."""
     references = References(HERE, OURS)

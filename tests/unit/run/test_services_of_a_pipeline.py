@@ -6,7 +6,7 @@ import pytest
 
 from pesto_runtime.contract import Description, Pipeline
 from pesto_runtime.errors import InvalidContract, InvalidInput, PestoError
-from pesto_runtime.run.services import Services, resolve_services
+from pesto_runtime.run.services import Services, discover, resolve_services
 from tests.support.commands import saved
 from tests.support.runs import PROCESSES, chain
 
@@ -36,6 +36,18 @@ def test_a_relative_target_is_relative_to_the_file_that_names_it(tmp_path: Path)
     catalog = saved(tmp_path / "services.json", {"grow": "code.py:grow_far"})
     found = resolved(catalog=catalog)
     assert found.services["grow"].targets == (f"{tmp_path}/code.py:grow_far",)
+
+
+def test_a_relative_target_is_saved_as_its_catalog_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pesto discover code.py:f --save catalog` writes a catalog that finds the code again."""
+    (tmp_path / "code.py").write_text(PROCESSES.read_text())
+    monkeypatch.chdir(tmp_path)
+    discover(["code.py:grow"], tmp_path / "catalog")
+    monkeypatch.chdir("/")
+    found = resolved(catalog=tmp_path / "catalog")
+    assert found.services["grow"].targets == (f"{tmp_path}/code.py:grow",)
 
 
 def test_an_overlay_is_merged_into_what_the_service_says(tmp_path: Path) -> None:
