@@ -142,7 +142,7 @@ class Farm:
 
     def __call__(self, target: str, limits: Limits | None = None) -> Web:
         """The service of a target, ready."""
-        key = (target, limits or Limits(workers=2))
+        key = (target, limits or Limits(workers=1))
         if key not in self.running:
             web = self.stack.enter_context(WAYS[self.way](target, [str(self.allowed)], key[1]))
             ready(web)
