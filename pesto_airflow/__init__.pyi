@@ -22,6 +22,7 @@ from .operators.run import PestoClosePhaseOperator as PestoClosePhaseOperator
 from .operators.run import PestoMapOperator as PestoMapOperator
 from .process_call import placement as placement
 from .sensors import PestoHealthSensor as PestoHealthSensor
+from .sensors import PestoJobSensor as PestoJobSensor
 from .taskgroups import pesto_pipeline as pesto_pipeline
 
 __all__: list[str]

@@ -39,7 +39,13 @@ class PestoJobTrigger(BaseTrigger):
     """
 
     def __init__(
-        self, job_id: str, *, service: str | None, pesto_conn_id: str | None, poll_s: float
+        self,
+        job_id: str,
+        *,
+        service: str | None,
+        pesto_conn_id: str | None,
+        poll_s: float,
+        cancel_on_kill: bool = True,
     ) -> None:
         """Select a job.
 
@@ -48,9 +54,11 @@ class PestoJobTrigger(BaseTrigger):
             service: As of `PestoHook`.
             pesto_conn_id: As of `PestoHook`.
             poll_s: Longest time between two requests, seconds.
+            cancel_on_kill: Whether the job is cancelled when the task is marked failed.
         """
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.job_id = job_id
+        self.cancel_on_kill = cancel_on_kill
         self.service = service
         self.pesto_conn_id = pesto_conn_id
         self.poll_s = poll_s
@@ -64,6 +72,7 @@ class PestoJobTrigger(BaseTrigger):
                 "service": self.service,
                 "pesto_conn_id": self.pesto_conn_id,
                 "poll_s": self.poll_s,
+                "cancel_on_kill": self.cancel_on_kill,
             },
         )
 
@@ -80,6 +89,8 @@ class PestoJobTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job, because a user marked the task failed, or cleared it."""
+        if not self.cancel_on_kill:
+            return
         # Airflow calls this only while a triggerer runs the trigger; else the lease ends the job.
         async with await self._hook.aclient() as client:
             try:

@@ -5,6 +5,7 @@ A worker or the triggerer waits for the job. `process_call` prepares inputs, key
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, cast
@@ -26,7 +27,7 @@ from pesto_airflow.process_call import (
     require_references,
 )
 from pesto_airflow.triggers import JobEnd, PestoJobTrigger
-from pesto_runtime.errors import NotFound, PestoError
+from pesto_runtime.errors import InvalidInput, NotFound, PestoError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ LEASE_S = 120.0
 MOST_SUBMISSIONS = 3
 """Submissions per try of a task, if the service loses or deletes the job."""
 _DEFAULT_POOL = "default_pool"
+_POLL_S = 5.0
 
 
 class PestoProcessOperator(ResumableJobMixin, BaseOperator):
@@ -63,7 +65,7 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
     external_id_key = "pesto_job"
     ui_color = "#dcebd5"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a call is told
         self,
         *,
         inputs: Mapping[str, object],
@@ -72,7 +74,11 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         saved: str | Path | None = None,
         out: Mapping[str, str] | None = None,
         mode: Mode | None = None,
-        lease_s: float = LEASE_S,
+        deferrable: bool | None = None,
+        wait_for_completion: bool = True,
+        poll_interval: float | None = None,
+        cancel_on_kill: bool = True,
+        lease_s: float | None = None,
         **arguments: object,
     ) -> None:
         """Declare a call; nothing is sent while Airflow parses the DAG file.
@@ -90,12 +96,20 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
                 `AssetAlias` among `outlets`.
             mode: How to wait; `durable` by default, `deferrable` if
                 `[operators] default_deferrable` is set.
-            lease_s: Seconds without a request after which the service ends the job.
+            deferrable: True as `mode="deferrable"`, False as `mode="durable"`, which it excludes.
+            wait_for_completion: False to return `{"job_id", "service"}` once the job is submitted;
+                `PestoJobSensor` waits for it.
+            poll_interval: Longest time between two requests for a job's state, seconds; at most,
+                and by default if that is below 5 s, a quarter of the lease.
+            cancel_on_kill: Whether marking the task failed cancels the job.
+            lease_s: Seconds without a request after which the service ends the job; 120 by default,
+                or no lease without `wait_for_completion`.
             arguments: Arguments of every operator.
 
         Raises:
             InvalidInput: `saved` is not a saved description; or it has no such input or output, or
-                an image output without an href in `out`.
+                an image output without an href in `out`; or arguments about waiting exclude each
+                other.
         """
         super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow checks them
         self.inputs = inputs
@@ -103,8 +117,11 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         self.pesto_conn_id = pesto_conn_id
         self.saved = None if saved is None else str(saved)
         self.out = out or {}
-        self.mode: Mode = mode or _default_mode()
-        self.lease_s = lease_s
+        self.mode = _mode(mode, deferrable, waits=wait_for_completion)
+        self.wait_for_completion = wait_for_completion
+        self.cancel_on_kill = cancel_on_kill
+        self.lease_s = lease_s or (LEASE_S if wait_for_completion else None)
+        self.poll_interval = _poll_interval(poll_interval, self.lease_s)
         self._job_id: str | None = None
         self._results: dict[str, dict[str, object]] = {}
         self._is_killed = False
@@ -128,6 +145,9 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
             PestoTryAgain: the service is busy or unreachable, or reports that a retry may help.
         """
         with native_errors():
+            if not self.wait_for_completion:
+                job_id, _ = _id_and_key(self.submit_job(context))
+                return {"job_id": job_id, "service": self.service_url()}
             if self.mode == "sync":
                 return self._publish_assets(self._call(context), context)
             if self.mode == "deferrable":
@@ -152,8 +172,8 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         """Cancel the job; a job that is submitted later is cancelled too."""
         # Airflow calls this in its SIGTERM handler, possibly while `submit_job` waits for the id of
         # the job: `submit_job` reads the flag afterwards.
-        self._is_killed = True
-        if self._job_id is not None:
+        self._is_killed = self.cancel_on_kill
+        if self._is_killed and self._job_id is not None:
             self._cancel(self._job_id)
 
     def inputs_for(self, context: Context) -> Mapping[str, object]:  # noqa: ARG002  # a decorated function reads it
@@ -239,7 +259,7 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
 
     def _wait_for_end(self, job_id: str) -> JobEnd:
         with self._client() as client:
-            for step in poll_job(client, job_id, longest_wait_s=self._poll_s):
+            for step in poll_job(client, job_id, longest_wait_s=self.poll_interval):
                 if self._is_killed:
                     raise PestoTryAgain(f"killed while it waited for job {job_id}")
                 if isinstance(step, JobEnd):
@@ -252,17 +272,16 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         hook = self._service_call.hook
         self.defer(
             trigger=PestoJobTrigger(
-                job_id, service=hook.service, pesto_conn_id=hook.pesto_conn_id, poll_s=self._poll_s
+                job_id,
+                service=hook.service,
+                pesto_conn_id=hook.pesto_conn_id,
+                poll_s=self.poll_interval,
+                cancel_on_kill=self.cancel_on_kill,
             ),
             method_name="execute_complete",
             kwargs={"submissions": submissions},
             timeout=self.execution_timeout,
         )
-
-    @property
-    def _poll_s(self) -> float:
-        """Longest time between two requests: four of them fit into a lease."""
-        return min(5.0, self.lease_s / 4)
 
     def _require_submissions_left(self, submissions: int, end: JobEnd) -> None:
         if submissions >= MOST_SUBMISSIONS:
@@ -299,9 +318,34 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         self.outlets = [*self.outlets, *(Asset(href) for href in known)]
 
 
-def _default_mode() -> Mode:
-    is_deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-    return "deferrable" if is_deferrable else "durable"
+def _mode(mode: Mode | None, deferrable: bool | None, *, waits: bool) -> Mode:
+    """Return the one way of waiting that several arguments can tell.
+
+    Raises:
+        InvalidInput: they exclude each other.
+    """
+    if mode is not None and deferrable is not None and deferrable != (mode == "deferrable"):
+        raise InvalidInput(f"mode={mode!r} and deferrable={deferrable}: give one of them")
+    if mode == "sync" and not waits:
+        raise InvalidInput("mode='sync' waits for its call: leave wait_for_completion=False out")
+    if deferrable is None:
+        deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+    return mode or ("deferrable" if deferrable else "durable")
+
+
+def _poll_interval(given: float | None, lease_s: float | None) -> float:
+    """Return the longest time between two requests: four of them fit into a lease.
+
+    Raises:
+        InvalidInput: it is not above 0, or the job could end between two requests.
+    """
+    most = math.inf if lease_s is None else lease_s / 4
+    if given is not None and not 0 < given <= most:
+        limit = (
+            "" if lease_s is None else f", and at most {most:g}, a quarter of lease_s={lease_s:g}"
+        )
+        raise InvalidInput(f"poll_interval {given:g} must be above 0{limit}")
+    return min(_POLL_S, most) if given is None else given
 
 
 def _id_and_key(external_id: JsonValue) -> tuple[str, str]:
