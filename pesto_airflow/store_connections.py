@@ -101,6 +101,9 @@ def _aws(connection: ConnectionFields, extra: Mapping[str, JsonValue]) -> Variab
     key = connection.login or _text(extra, "aws_access_key_id")
     secret = connection.password or _text(extra, "aws_secret_access_key")
     profile, region = _text(extra, "profile_name"), _text(extra, "region_name")
+    if bool(key) != bool(secret):
+        fault = BadField("/login", "and the password belong together: key and secret")
+        raise InvalidInput.of("connection of type aws", [fault])
     found: Variables = {}
     if key or profile:
         found = dict.fromkeys(_AWS_IDENTITY)
@@ -145,14 +148,15 @@ def _google(_connection: ConnectionFields, extra: Mapping[str, JsonValue]) -> Va
 
 
 def _azure(connection: ConnectionFields, extra: Mapping[str, JsonValue]) -> Variables:
-    if not connection.login:
-        return {}
-    return {
-        **dict.fromkeys(_AZURE),
-        "AZURE_STORAGE_ACCOUNT_NAME": connection.login,
-        "AZURE_STORAGE_ACCOUNT_KEY": connection.password or _text(extra, "shared_access_key"),
-        "AZURE_STORAGE_SAS_TOKEN": _text(extra, "sas_token"),
-    }
+    key = connection.password or _text(extra, "shared_access_key")
+    token = _text(extra, "sas_token")
+    account: Variables = {}
+    if connection.login:
+        account = {"AZURE_STORAGE_ACCOUNT": None, "AZURE_STORAGE_ACCOUNT_NAME": connection.login}
+    if not key and not token:
+        return account
+    keys: Variables = {"AZURE_STORAGE_ACCOUNT_KEY": key, "AZURE_STORAGE_SAS_TOKEN": token}
+    return {**dict.fromkeys(_AZURE), **account, **keys}
 
 
 def _text(extra: Mapping[str, JsonValue], name: str) -> str | None:

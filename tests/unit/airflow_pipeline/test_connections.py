@@ -279,6 +279,7 @@ def test_google_and_azure_reach_both_libraries() -> None:
     [
         ("http", {}, "type 'http' is none of a store; give one of type aws, google"),
         ("aws", {"role_arn": SECRET}, "/extra/role_arn: cannot be used here"),
+        ("aws", {"aws_secret_access_key": SECRET}, "/login: and the password belong together"),
         ("wasb", {"tenant_id": SECRET}, "/extra/tenant_id"),
         ("google_cloud_platform", {"keyfile_dict": f"{{{SECRET}"}, "/extra/keyfile_dict: must be"),
     ],
@@ -301,6 +302,8 @@ def test_a_connection_without_credentials_has_those_of_the_worker() -> None:
         conn_id="lake", conn_type="aws", login="AKIA", password=SECRET, extra=json.dumps(place)
     )
     assert "AWS_ACCESS_KEY_ID" not in variables_of(bare, "aws")
+    account = Connection(conn_id="lake", conn_type="wasb", login="lake")
+    assert "AZURE_STORAGE_ACCOUNT_KEY" not in variables_of(account, "wasb")
     assert variables_of(bare, "aws")["AWS_ENDPOINT_URL"] == "https://s3.example"
     found = variables_of(keys, "aws")
     assert found["AWS_ACCESS_KEY_ID"] == "AKIA"
