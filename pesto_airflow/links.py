@@ -59,6 +59,24 @@ class PestoStoreLink(BaseOperatorLink):
         return _of_plan(operator, "store")
 
 
+class PestoCampaignLink(BaseOperatorLink):
+    """The document of a campaign: the status of each scene, its outputs, or why it failed."""
+
+    @property
+    def name(self) -> str:
+        """The text of the button."""
+        return "Campaign"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # one file for all tries
+        """Return the href of the file; empty if the campaign was not planned."""
+        from pesto_runtime.campaigns import CAMPAIGN, load_campaign
+
+        folder = getattr(operator, "folder", None)
+        with suppress(PestoError):
+            folder = folder or load_campaign(str(getattr(operator, "campaign", ""))).folder
+        return href_of(output_place(str(folder)) / CAMPAIGN) if folder else ""
+
+
 def _in_folder(operator: BaseOperator, name: str) -> str:
     folder = getattr(operator, "folder", None) or _of_plan(operator, "folder")
     return href_of(output_place(str(folder)) / name) if folder else ""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 
+_LINKS = ("Report", "Result", "Store", "Campaign")
+
+
 def get_provider_info() -> dict[str, object]:
     """Return the provider document of Airflow's `provider_info.schema.json`."""
     return {
@@ -18,9 +21,11 @@ def get_provider_info() -> dict[str, object]:
         ],
         "hooks": _modules("hooks"),
         "operators": _modules(
+            "operators.campaign",
             "operators.discover",
             "operators.outputs",
             "operators.plan",
+            "operators.plan_campaign",
             "operators.process",
             "operators.run",
         ),
@@ -29,7 +34,7 @@ def get_provider_info() -> dict[str, object]:
         "connection-types": [_connection_type()],
         "extra-links": [
             "pesto_airflow.hooks.PestoServiceLink",
-            *(f"pesto_airflow.links.Pesto{name}Link" for name in ("Report", "Result", "Store")),
+            *(f"pesto_airflow.links.Pesto{name}Link" for name in _LINKS),
         ],
         "task-decorators": [{"name": "pesto", "class-name": "pesto_airflow.decorators.pesto_task"}],
     }

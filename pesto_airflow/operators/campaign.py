@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from pesto_airflow.lineage import Lineage, lineage_of
+from pesto_airflow.links import PestoCampaignLink
 from pesto_airflow.metrics import send_counts
 from pesto_airflow.operators.plan_campaign import next_tasks
 from pesto_airflow.operators.run import POLICY, RETRIES, RETRY_DELAY, RunOperator
 from pesto_airflow.pipelines import MOST_BYTES, engine_of, require_absolute_folder
 from pesto_airflow.progress import ChunkProgress
-from pesto_runtime.errors import RunFailed
+from pesto_runtime.errors import NotFound, RunFailed
 from pesto_runtime.places import href_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class CampaignOperator(RunOperator):
     """
 
     template_fields: Sequence[str] = ("campaign",)
+    operator_extra_links = (PestoCampaignLink(),)
 
     def __init__(self, *, campaign: str | XComArg, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
@@ -57,9 +60,11 @@ class CampaignOperator(RunOperator):
         from pesto_runtime.campaigns import load_campaign
         from pesto_runtime.run.context import load_context
 
-        found = (scene.plan for scene in load_campaign(str(self.campaign)).scenes if scene.plan)
-        first = next(found, None)
-        return load_context(first).plan.services if first else {}
+        plans = [each.plan for each in load_campaign(str(self.campaign)).scenes if each.plan]
+        for plan in plans:
+            with suppress(NotFound):  # its scene is complete
+                return load_context(plan).plan.services
+        return {}
 
 
 class PestoMapCampaignOperator(CampaignOperator):

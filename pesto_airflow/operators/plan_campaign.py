@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pesto_airflow.links import PestoCampaignLink
 from pesto_airflow.operators.plan import PLAN, PestoPlanOperator, images_of
 from pesto_airflow.pipelines import engine_of, require_absolute_folder, require_absolute_images
 from pesto_airflow.preflight import preflight
@@ -32,6 +33,7 @@ class PestoPlanCampaignOperator(PestoPlanOperator):
     """
 
     template_fields: Sequence[str] = (*PestoPlanOperator.template_fields, "scenes")
+    operator_extra_links = (PestoCampaignLink(),)
 
     def __init__(
         self,

@@ -29,9 +29,9 @@ from pesto_runtime.errors import Interrupted, NotFound, PestoError
 from pesto_runtime.hrefs import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from airflow.sdk import Context, RetryPolicy, XComArg
+    from airflow.sdk import BaseOperatorLink, Context, RetryPolicy, XComArg
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Service
@@ -56,7 +56,9 @@ class RunOperator(BaseOperator):
         kwargs: Arguments of every operator.
     """
 
-    operator_extra_links = (PestoReportLink(), PestoResultLink(), PestoStoreLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (
+        PestoReportLink(), PestoResultLink(), PestoStoreLink()
+    )  # fmt: skip
 
     def __init__(
         self,

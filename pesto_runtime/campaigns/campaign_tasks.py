@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords, load_campaign
 from pesto_runtime.contract import Chunk
-from pesto_runtime.errors import Interrupted, PestoError
+from pesto_runtime.errors import Interrupted, NotFound, PestoError
+from pesto_runtime.places import output_place
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import load_context
+from pesto_runtime.run.result import read_result
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.campaigns.campaign_plan import Campaign
+    from pesto_runtime.campaigns.campaign_plan import Campaign, SceneRun
     from pesto_runtime.run.records import TileObserver
 
 _MOST_NAMED = 10
@@ -35,11 +37,24 @@ def count_task_tiles(href: str, phase: int, task: int) -> int:
     """
     campaign, tiles = load_campaign(href), 0
     for part in campaign.tasks[phase][task]:
+        if is_published(campaign.scenes[part.scene]):
+            continue
         planned = load_context(campaign.scenes[part.scene].plan).plan.phases[phase]
         tiles += sum(
             tile_count(each, planned.tile) for each in planned.chunks[part.start : part.stop]
         )
     return tiles
+
+
+def is_published(scene: SceneRun) -> bool:
+    """Return whether a scene is complete, and its plan deleted: a later try finds nothing to do."""
+    try:
+        load_context(scene.plan)
+    except NotFound:
+        result = read_result(output_place(scene.folder))
+        run = scene.plan.rpartition("/")[2].partition("-")[0]
+        return result is not None and result.document["run"] == run
+    return False
 
 
 def process_task(
@@ -72,7 +87,7 @@ def process_task(
     failed: dict[str, PestoError] = {}
     for part in campaign.tasks[phase][task]:
         scene = campaign.scenes[part.scene]
-        if scene.id in lost:
+        if scene.id in lost or is_published(scene):
             continue
         chunk = Chunk(plan=scene.plan, phase=phase, start=part.start, stop=part.stop)
         try:
@@ -110,7 +125,7 @@ def close_campaign_phase(href: str, phase: int, *, retry: bool = False) -> dict[
     failed = {**records.failed_before(phase), **_failed_tasks(campaign, records, phase)}
     errors: dict[str, PestoError] = {}
     for scene in campaign.scenes:
-        if scene.plan and scene.id not in failed:
+        if scene.plan and scene.id not in failed and not is_published(scene):
             try:
                 close_phase(scene.plan, phase)
             except Interrupted:

@@ -47,11 +47,19 @@ class InspectedApi(AirflowApi):
 
     def clear_failed(self, dag_id: str, run_id: str) -> list[tuple[str, int]]:
         """Clear the failed tasks of a run; return (task, map index) of each."""
+        return self._clear(dag_id, run_id, only_failed=True)
+
+    def clear_with_downstream(self, dag_id: str, run_id: str, task: TaskInstanceState) -> None:
+        """Clear a task and all tasks after it."""
+        ids: JsonValue = [[task.task_id, task.map_index]]
+        self._clear(dag_id, run_id, only_failed=False, task_ids=ids, include_downstream=True)
+
+    def _clear(self, dag_id: str, run_id: str, **options: JsonValue) -> list[tuple[str, int]]:
         body: dict[str, JsonValue] = {
             "dry_run": False,
-            "only_failed": True,
             "dag_run_id": run_id,
             "reset_dag_runs": True,
+            **options,
         }
         cleared = self._request("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", body)
         tasks = cleared["task_instances"]
