@@ -236,6 +236,12 @@ class ProcessChanged(PestoError):
     slug, title, status = "process-changed", "Process changed", 409
 
 
+class OtherVersion(PestoError):
+    """A plan was made by a version of the package whose plans or products are other ones."""
+
+    slug, title, status = "other-version", "Other version", 409
+
+
 class NothingValid(PestoError):
     """A reduce did not find a valid pixel."""
 

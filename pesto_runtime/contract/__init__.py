@@ -49,6 +49,7 @@ from pesto_runtime.contract.run import (
     Scene,
     Service,
     StageCost,
+    package_version,
 )
 from pesto_runtime.contract.selection import ImageReference, Selection
 from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
@@ -105,6 +106,7 @@ __all__ = [
     "literal",
     "merge_patch",
     "nodata_to_json",
+    "package_version",
     "parse_binding",
     "parse_window",
 ]

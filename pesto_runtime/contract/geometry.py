@@ -5,8 +5,9 @@ Which windows a tile reads is computed in `tiling`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -172,7 +173,7 @@ class Margin:
         return self.top if len(set(sides.values())) == 1 else sides
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scale:
     """Output pixels per input pixel, one ratio per axis.
 
@@ -182,10 +183,11 @@ class Scale:
 
     x: Fraction = Fraction(1)
     y: Fraction = Fraction(1)
-    is_one: bool = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_one", self.x == 1 == self.y)  # Fractions are slow
+    @cached_property
+    def is_one(self) -> bool:
+        """Whether output and input have one grid; computed once, as Fractions are slow."""
+        return self.x == 1 == self.y
 
     @classmethod
     def of(cls, value: object) -> Scale:

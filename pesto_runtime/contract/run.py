@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, JsonValue
@@ -22,6 +23,14 @@ BLOCK = 512
 
 ReportForm: TypeAlias = Literal["links", "embed", "none"]
 """What `report.html` has of the products: links, their bytes; or no report is written."""
+
+
+def package_version() -> str:
+    """Return the version of this package; `0+unknown` if it is not installed."""
+    try:
+        return version("pesto-workflows")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 class ProductForm(StrEnum):
@@ -165,9 +174,12 @@ class Plan(ClosedValue):
         patience_s: Seconds to wait for a service that restarts or does not respond.
         report: Whether `report.html` has links to the products, their bytes, or is not written.
         compress: Codec and level of the blocks, as `Compression.parse` reads them.
+        product_format: Version of the bytes of blocks and products: workers of another one would
+            mix two kinds.
+        package: Version of the package that made the plan.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     run: str
     pipeline: dict[str, JsonValue]
     scenes: dict[str, Scene]
@@ -181,6 +193,8 @@ class Plan(ClosedValue):
     patience_s: float = Field(default=60.0, ge=0)
     report: ReportForm = "links"
     compress: str = str(Compression())
+    product_format: int = PRODUCT_FORMAT
+    package: str = Field(default_factory=package_version)
 
     @property
     def compression(self) -> Compression:

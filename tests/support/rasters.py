@@ -86,6 +86,11 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def stamps(folder: Path) -> dict[str, int]:
+    """Every file below a folder, by its path in it, and when it was written, nanoseconds."""
+    return {name: (folder / name).stat().st_mtime_ns for name in tree(folder)}
+
+
 def tree(folder: Path) -> set[str]:
     """Every file below a folder, by its path in it."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -13,7 +13,7 @@ from pesto_runtime.contract import Pipeline
 from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.processes import MARKER
-from tests.support.rasters import noise, sha256_of, tree, write_scene
+from tests.support.rasters import noise, sha256_of, stamps, write_scene
 from tests.support.runs import CLOUD_COVER, Done, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def test_scenes_share_tasks_and_the_failed_ones_alone_run_again(
     assert isinstance(told, dict)
     assert told["failed"] == ["marked", "absent"]
 
-    before = {name: tree(scenes.out / name) for name in ("small", "odd", "large")}
+    before = {name: stamps(scenes.out / name) for name in ("small", "odd", "large")}
     scenes.is_broken.unlink()
     failed = next(
         task
@@ -150,5 +150,5 @@ def test_scenes_share_tasks_and_the_failed_ones_alone_run_again(
     run_id, state = airflow.run("many_scenes", scenes.conf, timeout_s=200)
     assert state == "success", airflow.logs("many_scenes", run_id)
     assert scenes.counts == {"COMPLETE": 5}
-    assert {name: tree(scenes.out / name) for name in before} == before
+    assert {name: stamps(scenes.out / name) for name in before} == before
     assert tasks_in(airflow, run_id).count("run.map_first") == 1

@@ -20,7 +20,7 @@ from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.context import load_context
 from pesto_runtime.run.services import resolve_services
 from tests.support.processes import MARKER
-from tests.support.rasters import noise, sha256_of, tree, write_scene
+from tests.support.rasters import noise, sha256_of, stamps, write_scene
 from tests.support.runs import chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ def test_a_failed_scene_stops_nobody_and_is_alone_run_again(
     assert isinstance(found, dict)
     assert "does not exist" in str(found["absent"])
     assert "declares no nodata" in str(found["broken"])
-    before = {name: tree(tmp_path / "out" / name) for name in ("odd", "small")}
+    before = {name: stamps(tmp_path / "out" / name) for name in ("odd", "small")}
 
     (tmp_path / "is_broken").unlink()
     write_scene(absent, noise(100, 100))
     again = campaign(document, tmp_path / "out", listed)
     assert again["counts"] == {"COMPLETE": 4}
-    assert {name: tree(tmp_path / "out" / name) for name in before} == before
+    assert {name: stamps(tmp_path / "out" / name) for name in before} == before
     tiles = again["scenes"]
     assert isinstance(tiles, dict)
     assert isinstance(tiles["broken"], dict)

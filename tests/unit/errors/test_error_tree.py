@@ -40,6 +40,7 @@ TABLE = {
     "RasterUnreadable": ("raster-unreadable", 422, 2, False),
     "GridMismatch": ("grid-mismatch", 422, 2, False),
     "SceneChanged": ("scene-changed", 409, 1, False),
+    "OtherVersion": ("other-version", 409, 1, False),
     "ProcessChanged": ("process-changed", 409, 1, False),
     "Damaged": ("damaged", 500, 1, True),
     "FolderInUse": ("folder-in-use", 409, 2, False),

@@ -45,7 +45,7 @@ MUTATIONS: list[tuple[str, int, str, JsonValue]] = [
     ("pipeline", 0, "/inputs/scene", "raster"),
     ("pipeline", 0, "/retries", 3),
     ("pipeline", 1, "/outputs", {}),
-    ("plan", 0, "/format", 2),
+    ("plan", 0, "/format", 1),
     ("plan", 0, "/phases/0/chunks/0", [0, 0, 512]),
     ("plan", 0, "/scenes/scene/width", 0),
     ("plan", 1, "/phases/0/kind", "fold"),
