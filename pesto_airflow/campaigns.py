@@ -21,6 +21,7 @@ from pesto_airflow.taskgroups import (
     arguments_of_phase,
     connection_arguments,
     known_group,
+    scoped,
     with_defaults,
 )
 from pesto_runtime.contract import Pipeline
@@ -114,7 +115,7 @@ def pesto_campaign(
             task_id="publish",
             campaign=planned.href,
             folder=folder,
-            asset=Asset(f"{known.pipeline.name}.campaign"),
+            asset=Asset(scoped(group, "campaign")),
             as_cog=chosen["as_cog"],
             overviews=chosen["overviews"],
             keep=chosen["keep"],

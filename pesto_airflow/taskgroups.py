@@ -56,7 +56,7 @@ class GroupSettings(TypedDict, total=False):
     max_active_tasks: int | None
     """Maximum of mapped tasks of a phase at once, in one run; no limit by default."""
     assets: Mapping[str, Asset] | None
-    """Output name -> Asset; by default `PIPELINE.OUTPUT` for each."""
+    """Output name -> Asset; by default `DAG.GROUP.OUTPUT` for each."""
     report: ReportForm
     """What `report.html` has of the products: `links` or `embed`; `none` for no report."""
     compress: str
@@ -184,7 +184,7 @@ def pesto_pipeline(
             task_id="publish",
             plan=planned.href,
             folder=folder,
-            assets=_assets(known.pipeline) if chosen["assets"] is None else chosen["assets"],
+            assets=_assets(group, known.pipeline) if chosen["assets"] is None else chosen["assets"],
             as_cog=chosen["as_cog"],
             overviews=chosen["overviews"],
             keep=chosen["keep"],
@@ -385,6 +385,12 @@ def _require_processes(conn_ids: Mapping[str, str] | None, pipeline: Pipeline) -
         )
 
 
-def _assets(pipeline: Pipeline) -> dict[str, Asset]:
+def _assets(group: TaskGroup, pipeline: Pipeline) -> dict[str, Asset]:
     """Return an Asset per output, by name: the href is known only at run time, as its extra."""
-    return {name: Asset(f"{pipeline.name}.{name}") for name in pipeline.outputs}
+    return {name: Asset(scoped(group, name)) for name in pipeline.outputs}
+
+
+def scoped(group: TaskGroup, name: str) -> str:
+    """Return the name of an Asset of a task group: two DAGs of one pipeline have their own."""
+    dag = [group.dag.dag_id] if group.dag else []
+    return ".".join((*dag, str(group.group_id), name))

@@ -129,7 +129,7 @@ def test_arguments_that_cannot_be_are_refused(
 def test_every_output_is_an_asset(tmp_path: Path) -> None:
     """Named after the pipeline, or as `assets` names it; an outlet of the last task."""
     folder = catalog(TWO_PHASES, tmp_path)
-    assert made(TWO_PHASES, folder).get_task("test.publish").outlets == [Asset("test.image")]
+    assert made(TWO_PHASES, folder).get_task("test.publish").outlets == [Asset("made.test.image")]
     assets = {"image": Asset("levels")}
     assert made(TWO_PHASES, folder, assets=assets).get_task("test.publish").outlets == [
         Asset("levels")
