@@ -50,7 +50,7 @@ class Server:
         found: dict[str, object] = self("GET", f"/jobs/{job_id}").json()
         return found
 
-    def over(self, job_id: str, *, within_s: float = 30) -> dict[str, object]:
+    def over(self, job_id: str, *, within_s: float = 60) -> dict[str, object]:
         """A job once it is over."""
         until(lambda: self.job(job_id)["state"] not in ("accepted", "running"), within_s=within_s)
         return self.job(job_id)
@@ -74,7 +74,7 @@ def served(target: str, *options: str) -> Iterator[Server]:
             process.stderr.read()
 
 
-def until(is_so: Callable[[], bool], *, within_s: float = 30) -> None:
+def until(is_so: Callable[[], bool], *, within_s: float = 60) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + within_s
     while not is_so():

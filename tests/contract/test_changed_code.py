@@ -75,7 +75,7 @@ def is_unpublished(folder: Path) -> bool:
 
 def half_way(deployment: Deployment) -> None:
     """Wait until a part of the tiles is computed."""
-    waited(lambda: deployment.calls >= HALF, 40)
+    waited(lambda: deployment.calls >= HALF, 90)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_an_outage_beyond_the_patience_ends_the_run_and_it_resumes(
         future = running(service, 1)
         service.kill()
         with pytest.raises(Unreachable, match="Connection refused") as caught:
-            future.result(30)
+            future.result(90)
         assert (caught.value.retryable, caught.value.exit_code) == (True, 1)
         assert is_unpublished(tmp_path / "out")
         service.ready()

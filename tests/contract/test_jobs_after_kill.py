@@ -96,7 +96,7 @@ def test_a_service_that_is_stopped_hands_its_jobs_on(tmp_path: Path) -> None:
         waited = submitted(server, path, "waited")
         until(lambda: lines_of(path) == ["begin ran"])
         server.process.terminate()
-        server.process.wait(20)
+        server.process.wait(60)
     assert lines_of(path) == ["begin ran", "end ran"]
     with served(ERRANDS + "errand", *options) as server:
         assert server.job(ran)["state"] == "successful"

@@ -310,11 +310,11 @@ def test_a_process_of_the_same_run_is_waited_for_until_it_ends(bucket: str, tmp_
         claim(place_of(bucket), made, member="other", pid=other.pid)
         thread = threading.Thread(target=enter)
         thread.start()
-        assert waiting.wait(20)
+        assert waiting.wait(60)
         assert not entered.wait(1.5)
         other.kill()
         other.wait()
-        assert entered.wait(20)
+        assert entered.wait(60)
         thread.join()
 
 

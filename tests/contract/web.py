@@ -70,7 +70,7 @@ class InProcess:
     def __call__(self, method: str, path: str, **options: object) -> httpx.Response:
         """Send one request."""
         future = asyncio.run_coroutine_threadsafe(self._send(method, path, options), self.loop)
-        return future.result(30)
+        return future.result(90)
 
     async def _send(self, method: str, path: str, options: dict[str, object]) -> httpx.Response:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
@@ -95,11 +95,11 @@ def in_process(target: str, allow: Sequence[str], limits: Limits) -> Iterator[We
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     life = app.router.lifespan_context(app)
-    asyncio.run_coroutine_threadsafe(life.__aenter__(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(life.__aenter__(), loop).result(60)
     try:
         yield InProcess(app, loop)
     finally:
-        asyncio.run_coroutine_threadsafe(life.__aexit__(None, None, None), loop).result(10)
+        asyncio.run_coroutine_threadsafe(life.__aexit__(None, None, None), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PORT = re.compile(r"(?<=[: ])80[1-9]\d\b")
-_READY_S = 30
+_READY_S = 90
 _COPIED = ("examples", "workflows")
 _MASKS = (
     (re.compile(r"\b\d+(\.\d+)? s\b"), "N s"),
@@ -63,7 +63,7 @@ class Session:
         for service in self._services:
             service.terminate()
         for service in self._services:
-            service.wait(20)
+            service.wait(60)
 
     def run(self, block: Block) -> None:
         """Run a block; fails where it does not do what the page says."""

@@ -123,7 +123,7 @@ class Airflow:
         return dag_id
 
     def run(
-        self, dag_id: str, conf: Mapping[str, JsonValue] | None = None, *, timeout_s: float = 90
+        self, dag_id: str, conf: Mapping[str, JsonValue] | None = None, *, timeout_s: float = 240
     ) -> tuple[str, str]:
         """Run a DAG to its end; return the run's id and state."""
         run_id = self.api.trigger(dag_id, conf)
@@ -151,7 +151,7 @@ class Airflow:
     def restart(self, component: str) -> None:
         """Start a part again that was killed."""
         self.standalone.begin(component)
-        until(self.api.is_healthy, timeout_s=60)
+        until(self.api.is_healthy, timeout_s=120)
 
     def _parts(self, component: str) -> list[int]:
         running = self.standalone.processes()
@@ -178,7 +178,7 @@ def shared_airflow(folder: Path, env: Mapping[str, str]) -> Iterator[Airflow]:
             yield airflow
 
 
-def until(claim: Callable[[], object], *, timeout_s: float = 30) -> None:
+def until(claim: Callable[[], object], *, timeout_s: float = 90) -> None:
     """Wait until something is true."""
     deadline = time.monotonic() + timeout_s
     while not claim():

@@ -107,7 +107,7 @@ class Browser:
             assert time.monotonic() < deadline, [*path.parent.iterdir()]
             time.sleep(0.05)
 
-    def until(self, script: str, *, within_s: float = 20) -> None:
+    def until(self, script: str, *, within_s: float = 60) -> None:
         """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + within_s
         while not self.run(f"return {script}"):

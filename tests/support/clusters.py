@@ -59,7 +59,7 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, int]]:
         finally:
             for process in (second, first):
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
 
 def dask_workers(pid: int) -> list[int]:

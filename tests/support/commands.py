@@ -75,7 +75,7 @@ def served(target: str, *options: object) -> Iterator[str]:
         assert told is not None, process.stderr.read()
         yield told[0]
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def saved(path: Path, document: Mapping[str, JsonValue]) -> Path:
@@ -84,7 +84,7 @@ def saved(path: Path, document: Mapping[str, JsonValue]) -> Path:
     return path
 
 
-def waited(claim: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def waited(claim: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until a claim holds."""
     deadline = time.monotonic() + timeout_s
     while not claim():

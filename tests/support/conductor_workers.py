@@ -137,7 +137,7 @@ class Desk:
         that a workflow has failed before it cancels the other tasks, so that a retry at once loses
         its new tasks: they are cancelled too, and the workflow is TERMINATED.
         """
-        waited(lambda: not _open_tasks(self.workflow(identity)), timeout_s=30)
+        waited(lambda: not _open_tasks(self.workflow(identity)), timeout_s=90)
         failures = _failed_tasks(self.workflow(identity))
         with self.conductor() as conductor:
             conductor.retry(identity)
@@ -244,7 +244,7 @@ def conductor_worker(
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(8)
+                    process.wait(30)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
 

@@ -128,7 +128,7 @@ class Deployment:
     def ready(self) -> None:
         """Start the service, and wait until it is ready."""
         self.start()
-        waited(self._is_ready, 30)
+        waited(self._is_ready, 90)
 
     def kill(self) -> None:
         """SIGKILL it."""

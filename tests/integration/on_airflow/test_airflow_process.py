@@ -152,7 +152,7 @@ def test_marking_a_task_failed_cancels_its_job(
         looks = _looks(server)
         until(lambda: _looks(server) > looks)  # worker or triggerer waits for it
         calls.api.mark(run.dag_id, run.run_id, "failed", task="call")
-        until(lambda: server.job(job_id)["state"] == "dismissed", timeout_s=10)
+        until(lambda: server.job(job_id)["state"] == "dismissed", timeout_s=60)
         gate.touch()
         time.sleep(6)  # longer than between two looks of a worker that was told to stop
     assert lines_of(path) == ["begin a"]

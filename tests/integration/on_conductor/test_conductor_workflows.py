@@ -294,7 +294,7 @@ def test_an_interrupted_run_ends_its_workflow_and_its_workers(
         family = descendants(process.pid)
         assert family
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
         waited(lambda: not any(is_alive(pid) for pid in family), 10)
     with conductor.conductor() as server:
         (ended,) = server.search("workflowType = 'interrupted'")

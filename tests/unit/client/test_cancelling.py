@@ -28,7 +28,7 @@ class Service:
     def respond(self, pixels: np.ndarray) -> tuple[int, str, bytes]:
         """Return the same pixels."""
         if self.is_slow:
-            self.go.wait(20)
+            self.go.wait(100)
         return as_npy(pixels)
 
 
@@ -42,7 +42,7 @@ def test_an_unwanted_call_ends_at_once_and_the_client_stays_usable() -> None:
         begun = time.monotonic()
         with pytest.raises(Interrupted, match="cancelled"), cancelled_when(unwanted.is_set):
             client.process(IMAGE)
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 60
         service.is_slow = False
         service.go.set()
         assert client.process(IMAGE)
@@ -62,10 +62,10 @@ def test_only_the_calls_of_its_own_context_are_cancelled() -> None:
         other = pool.submit(client.process, IMAGE)
         unwanted.set()
         with pytest.raises(Interrupted):
-            cancelled.result(timeout=5)
+            cancelled.result(timeout=60)
         assert not other.done()
         service.go.set()
-        assert other.result(timeout=5)
+        assert other.result(timeout=60)
 
 
 def test_a_wanted_call_receives_its_late_response() -> None:

@@ -134,7 +134,7 @@ def test_the_last_task_waits_for_an_attempt_that_still_publishes(
 
     first = threading.Thread(target=publishing)
     first.start()
-    inside.wait(10)
+    inside.wait(60)
     monkeypatch.setattr(workspace, "_UNOWNED_S", 0)
     with pytest.raises(FolderInUse, match="in use"), locked_workspace(folder, run="second"):
         pass

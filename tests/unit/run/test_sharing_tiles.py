@@ -38,7 +38,7 @@ def meet(
     image: Annotated[np.ndarray, Raster(dtype="uint8")],
 ) -> Annotated[np.ndarray, Raster(name="image")]:
     """Return the image when two tiles are here at once."""
-    BOTH.wait(timeout=10)
+    BOTH.wait(timeout=20)
     return image
 '''
 

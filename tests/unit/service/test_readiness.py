@@ -13,13 +13,13 @@ from pesto_runtime.service.threads import Readiness
 def test_callers_are_asked_to_wait_until_the_set_up_is_done() -> None:
     """Before: busy, retryable. After: nothing stands in the way, and it is announced once."""
     go, ready = threading.Event(), threading.Event()
-    readiness = Readiness(lambda: assert_(go.wait(10)), on_ready=ready.set)
+    readiness = Readiness(lambda: assert_(go.wait(60)), on_ready=ready.set)
     readiness.start()
     with pytest.raises(Busy, match="starting") as caught:
         readiness.require()
     assert caught.value.retry_after_s == 1
     go.set()
-    assert ready.wait(10)
+    assert ready.wait(60)
     assert readiness.state == "OK"
     readiness.require()
 
@@ -34,7 +34,7 @@ def test_a_failed_set_up_is_told_to_every_caller() -> None:
 
     readiness = Readiness(setup, on_ready=ready.set)
     readiness.start()
-    assert failed.wait(10)
+    assert failed.wait(60)
     while readiness.state == "STARTING":
         pass
     assert readiness.state == "FAILED"

@@ -62,7 +62,7 @@ def told(root: Path) -> list[str]:
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Wait until something is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.01)
 
