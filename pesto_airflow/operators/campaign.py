@@ -51,6 +51,17 @@ class CampaignOperator(RunOperator):
         super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
         self.campaign = campaign
 
+    @property
+    def href(self) -> str:
+        """Href of the campaign's plan.
+
+        Raises:
+            RunFailed: the task that plans has no result.
+        """
+        if not self.campaign:
+            raise RunFailed("the campaign has no plan: its task `plan` failed; see its log")
+        return str(self.campaign)
+
     def planned_services(self) -> Mapping[str, Service]:
         """Return the services of the campaign; every scene has the same.
 
@@ -60,7 +71,7 @@ class CampaignOperator(RunOperator):
         from pesto_runtime.campaigns import load_campaign
         from pesto_runtime.run.context import load_context
 
-        plans = [each.plan for each in load_campaign(str(self.campaign)).scenes if each.plan]
+        plans = [each.plan for each in load_campaign(self.href).scenes if each.plan]
         for plan in plans:
             with suppress(NotFound):  # its scene is complete
                 return load_context(plan).plan.services
@@ -130,7 +141,7 @@ class PestoMapCampaignOperator(CampaignOperator):
 
         number = int(str(self.number))
         with self.connections.stores():
-            campaign = load_campaign(str(self.campaign))
+            campaign = load_campaign(self.href)
         names = [campaign.scenes[part.scene].id for part in campaign.tasks[self.phase][number]]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         return f"{number}: {', '.join(names[:2])}{more}"
@@ -145,7 +156,7 @@ class PestoMapCampaignOperator(CampaignOperator):
         from pesto_runtime.campaigns import count_task_tiles, process_task
         from pesto_runtime.run.records import TileObserver
 
-        place = (str(self.campaign), self.phase, int(str(self.number)))
+        place = (self.href, self.phase, int(str(self.number)))
         progress = ChunkProgress(count_task_tiles(*place), self.log.info)
         begun = time.monotonic()
         counts = process_task(
@@ -184,7 +195,7 @@ class PestoCloseCampaignOperator(CampaignOperator):
         """
         from pesto_runtime.campaigns import close_campaign_phase
 
-        campaign = str(self.campaign)
+        campaign = self.href
         has_tries = context["ti"].try_number <= (self.retries or 0)
         failed = close_campaign_phase(campaign, self.phase, retry=has_tries)
         for name, reason in [*failed.items()][:_MOST_NAMED]:
@@ -249,7 +260,7 @@ class PestoPublishCampaignOperator(CampaignOperator):
 
         run, folder = context["dag_run"], require_absolute_folder("folder", str(self.folder))
         document = publish_campaign(
-            str(self.campaign),
+            self.href,
             folder,
             RunRecord(engine=engine_of(context), started=run.start_date or datetime.now(UTC)),
             form=ProductForm.of(as_cog=self.as_cog, overviews=self.overviews),

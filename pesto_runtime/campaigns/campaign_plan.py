@@ -36,6 +36,7 @@ class SceneRun(ClosedValue):
     folder: str = Field(description="href of the folder of its outputs")
     plan: str = Field(default="", description="href of its plan; empty if it has none")
     is_complete: bool = Field(default=False, description="an earlier run has made its outputs")
+    tiles: int = Field(default=0, description="tiles of all its phases")
     error: str = Field(default="", description="why it has no plan")
 
 

@@ -12,7 +12,7 @@ from pesto_runtime.places import href_of
 from pesto_runtime.run.context import begin_run
 from pesto_runtime.run.ownership import claim
 from pesto_runtime.run.pipeline_inputs import read_inputs
-from pesto_runtime.run.planning import check_pipeline, plan
+from pesto_runtime.run.planning import check_pipeline, count_tiles, plan
 from pesto_runtime.run.publishing import finished_result
 from pesto_runtime.run.workspace import locked_workspace, run_store
 
@@ -150,7 +150,8 @@ def _claimed(run: SceneRun, planned: Plan, settings: CampaignSettings) -> SceneR
                 take_over=settings.take_over,
                 replace=settings.replace,
             )
-            return run.model_copy(update={"plan": begin_run(planned, joins=joins)})
+            href, tiles = begin_run(planned, joins=joins), sum(map(count_tiles, planned.phases))
+            return run.model_copy(update={"plan": href, "tiles": tiles})
     except PestoError as error:
         return run.model_copy(update={"error": error.detail})
 

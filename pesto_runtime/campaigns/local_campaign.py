@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.campaigns.campaign_plan import load_campaign
 from pesto_runtime.campaigns.campaign_planning import CampaignSettings, plan_campaign
 from pesto_runtime.campaigns.campaign_result import publish_campaign
-from pesto_runtime.campaigns.campaign_tasks import (
-    close_campaign_phase,
-    count_task_tiles,
-    process_task,
-)
+from pesto_runtime.campaigns.campaign_tasks import close_campaign_phase, process_task
 from pesto_runtime.campaigns.scene_lists import read_scenes
 from pesto_runtime.errors import Interrupted, InvalidInput, PestoError
 from pesto_runtime.pipeline import completed
@@ -103,20 +99,14 @@ class _Driver:
 
     def __init__(self, href: str, workers: int, watcher: ProgressListener) -> None:
         self._href, self._workers, self._watcher = href, workers, watcher
-        self._tasks = load_campaign(href).tasks
+        self._campaign = load_campaign(href)
         self._records: list[TileRecord] = []
         self._stopped = threading.Event()
 
     def run(self) -> None:
         """Run every phase."""
-        self._watcher.begin(
-            sum(
-                count_task_tiles(self._href, phase, task)
-                for phase, tasks in enumerate(self._tasks)
-                for task in range(len(tasks))
-            )
-        )
-        for phase, tasks in enumerate(self._tasks):
+        self._watcher.begin(sum(scene.tiles for scene in self._campaign.scenes))
+        for phase, tasks in enumerate(self._campaign.tasks):
             self._run_tasks(phase, len(tasks))
             close_campaign_phase(self._href, phase)
 
