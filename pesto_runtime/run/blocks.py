@@ -228,7 +228,9 @@ def save_unfinished(context: RunContext, raster: str, block: Block) -> None:
         StoreFailed: the store cannot be written.
     """
     data = io.BytesIO()
-    holes = np.array([list(window) for window in block.holes])
+    # Not in the order in which threads failed: the same holes are the same bytes.
+    ordered = sorted(block.holes, key=lambda window: (window.row_off, window.col_off))
+    holes = np.array([list(window) for window in ordered])
     np.savez_compressed(data, pixels=block.pixels, holes=holes)
     context.store.put(unfinished_name(context, raster, block.index), data.getvalue())
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,13 +10,13 @@ from pesto_airflow import PestoMapOperator, PestoPlanOperator, PestoPublishOpera
 from pesto_conductor.binding import TaskContext
 from pesto_conductor.verbs import binding_of
 from pesto_conductor.worker_loop import ProgressTracker
+from tests.support.airflow_tasks import Run
 from tests.support.rasters import noise, sha256_of, write_scene
 from tests.support.runs import CLOUD_COVER, chain, run_local
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow.sdk import Context
     from pydantic import JsonValue
 
     from tests.support.runs import Settings
@@ -32,27 +30,24 @@ def test_each_engine_writes_the_same_overviews(tmp_path: Path, form: str) -> Non
     scene = write_scene(tmp_path / "s.tif", noise(700, 600))
     settings: Settings = {"as_cog": form == "as_cog", "overviews": form == "overviews"}
     local = run_local(chain("grow"), tmp_path / "local", {"scene": scene}, **settings)
-    out, pushed = tmp_path / "out", dict[str, str]()
-    run = SimpleNamespace(
-        run_id="r", dag_id="d", start_date=datetime.now(UTC), xcom_push=pushed.__setitem__,
-    )  # fmt: skip
-    context = cast("Context", {"ti": run, "dag_run": run, "outlet_events": {}})
+    out, run = tmp_path / "out", Run()
     PestoPlanOperator(
         task_id="plan", pipeline=chain("grow"), base=CLOUD_COVER.parent, folder=out,
         inputs={"scene": str(scene)}, tile=200, max_tasks=1,
-    ).perform(context)  # fmt: skip
-    PestoMapOperator(task_id="m", plan=pushed["plan"], chunk=0).perform(context)
+    ).perform(run.context)  # fmt: skip
+    plan = str(run.pushed["plan"])
+    PestoMapOperator(task_id="m", plan=plan, chunk=0).perform(run.context)
     found = {}
     for wanted in (form, ""):
         as_cog, overviews = wanted == "as_cog", wanted == "overviews"
         PestoPublishOperator(
-            task_id="p", plan=pushed["plan"], folder=out, keep=True, as_cog=as_cog,
+            task_id="p", plan=plan, folder=out, keep=True, as_cog=as_cog,
             overviews=overviews,
-        ).perform(context)  # fmt: skip
+        ).perform(run.context)  # fmt: skip
         found["airflow", wanted] = sha256_of(out / "image.tif")
         progress = ProgressTracker()
         task = TaskContext("http://127.0.0.1:9/api", "w", progress.observer, progress.log)
-        given: dict[str, JsonValue] = {"plan": pushed["plan"], "folder": str(out), "keep": True}
+        given: dict[str, JsonValue] = {"plan": plan, "folder": str(out), "keep": True}
         given |= {wanted: True} if wanted else {}
         binding_of("pesto_publish").run(given, task)
         found["conductor", wanted] = sha256_of(out / "image.tif")

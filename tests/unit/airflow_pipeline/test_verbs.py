@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,16 +23,16 @@ from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import plan
 from pesto_runtime.run.services import resolve_services
 from pesto_runtime.run.workspace import run_store
+from tests.support.airflow_tasks import Run
 from tests.support.rasters import sha256_of
 from tests.support.runs import CLOUD_COVER, ROOT, SCENE, run_local
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow.sdk import Context
     from pydantic import JsonValue
 
-NOTHING = cast("Context", {})
+NOTHING = Run().context
 DOCUMENT: dict[str, JsonValue] = {
     **json.loads(CLOUD_COVER.read_text()),
     "services": {
