@@ -40,7 +40,7 @@ _DASK = "Dask"
 _BY_HAND = {"A": 1.10, "B": 1.10, "C": 1.2, "D": 1.10, "E": 1.2}
 _LEAST_RATE, _RATED = 25.0, "ABD"
 _MOST_BYTES, _MOST_OF_THREADS, _LONG_S = 300e6, 1.25, 10.0
-_CAUSE = "start and end are on one core: loading the package, product, report (0.8 s); resume"
+_CAUSE = "start and end are on one core: plan, product, report (0.4 s); resume"
 _RATE_CAUSE = "codecs and start-up: see the rate of `limit`"
 _PROCESS_CAUSE = "each worker process imports the libraries again: 2 CPU seconds"
 
