@@ -21,6 +21,7 @@ from pesto_airflow.taskgroups import (
     arguments_of_phase,
     connection_arguments,
     known_group,
+    planning_arguments,
     scoped,
     with_defaults,
 )
@@ -93,20 +94,9 @@ def pesto_campaign(
             inputs=inputs or {},
             folder=folder,
             services=services,
-            base=chosen["base"],
-            store=chosen["store"],
-            tile=chosen["tile"],
-            max_tasks=chosen["max_tasks"],
-            workers=chosen["workers"],
-            patience=chosen["patience"],
-            take_over=chosen["take_over"],
-            replace=chosen["replace"],
-            report=chosen["report"],
-            compress=chosen["compress"],
             as_cog=chosen["as_cog"],
             overviews=chosen["overviews"],
-            preflight=chosen["preflight"],
-            **connections,
+            **planning_arguments(chosen),
         )
         last: RunOperator = planned
         for phase in known.phases:

@@ -83,6 +83,8 @@ class GroupSettings(TypedDict, total=False):
     """`refuse` a run with places that tasks on other machines cannot reach, or `warn`."""
 
 
+_PLANNING = ("base", "store", "tile", "max_tasks", "workers", "patience", "take_over", "replace",
+             "report", "compress", "preflight")  # fmt: skip
 DEFAULTS: GroupSettings = {
     "base": None,
     "store": None,
@@ -164,18 +166,7 @@ def pesto_pipeline(
             inputs=values,
             folder=folder,
             services=services,
-            base=chosen["base"],
-            store=chosen["store"],
-            tile=chosen["tile"],
-            max_tasks=chosen["max_tasks"],
-            workers=chosen["workers"],
-            patience=chosen["patience"],
-            take_over=chosen["take_over"],
-            replace=chosen["replace"],
-            report=chosen["report"],
-            compress=chosen["compress"],
-            preflight=chosen["preflight"],
-            **connections,
+            **planning_arguments(chosen),
         )
         last: RunOperator = planned
         for phase in known.phases:
@@ -365,6 +356,12 @@ def _require_stages(arguments: Mapping[str, object] | None, pipeline: Pipeline) 
         raise InvalidInput(
             f"operator_args: the pipeline has no stage {name!r}; there are {', '.join(stages)}"
         )
+
+
+def planning_arguments(settings: GroupSettings) -> dict[str, Any]:
+    """Return the settings of the task that plans, with its connections."""
+    found: dict[str, Any] = {**settings}
+    return {name: found[name] for name in _PLANNING} | connection_arguments(settings)
 
 
 def connection_arguments(settings: GroupSettings) -> dict[str, Any]:
