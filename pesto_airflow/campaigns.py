@@ -16,7 +16,7 @@ from pesto_airflow.operators.campaign import (
     PestoRequireScenesOperator,
 )
 from pesto_airflow.operators.plan_campaign import PestoPlanCampaignOperator
-from pesto_airflow.pipelines import KnownPipeline, map_task_id
+from pesto_airflow.pipelines import KnownPipeline, closing_task_id, map_task_id
 from pesto_airflow.taskgroups import (
     arguments_of_phase,
     connection_arguments,
@@ -144,12 +144,10 @@ def _add_phase(
     settings: GroupSettings,
 ) -> RunOperator:
     """Add the mapped tasks of a phase, if it has chunks, and the task that closes it."""
-    ends = phase.reduces or phase.stages
-    verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
     connections = connection_arguments(settings)
     chosen = arguments_of_phase(phase, known, settings)
     closing = PestoCloseCampaignOperator(
-        task_id="_".join((verb, *ends)),
+        task_id=closing_task_id(phase),
         campaign=planned.href,
         phase=phase.number,
         # A failed task is of some scenes: the others go on. Without tasks, all are skipped.

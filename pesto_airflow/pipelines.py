@@ -144,6 +144,12 @@ def map_task_id(stages: Sequence[str], reduces: Sequence[str]) -> str:
     return "_".join(("map", *(stages or reduces)))
 
 
+def closing_task_id(phase: PhaseShape) -> str:
+    """Return the id of the task that closes a phase: what it does, and to which stages."""
+    verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
+    return "_".join((verb, *(phase.reduces or phase.stages)))
+
+
 def sizing_for_airflow(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
     """Return the sizes for mapped tasks, `workers` of which run at once on one machine.
 

@@ -13,7 +13,7 @@ from airflow.sdk import Asset, TaskGroup, XComArg
 from pesto_airflow.operators.outputs import PestoPublishOperator
 from pesto_airflow.operators.plan import PestoPlanOperator
 from pesto_airflow.operators.run import PestoClosePhaseOperator, PestoMapOperator
-from pesto_airflow.pipelines import KnownPipeline, know_pipeline, map_task_id
+from pesto_airflow.pipelines import KnownPipeline, closing_task_id, know_pipeline, map_task_id
 from pesto_airflow.process_call import GPU_POOL, TaskPlacement, placement
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import InvalidInput, shortened
@@ -247,12 +247,11 @@ def _add_phase(
 
     The task before returns the chunk indices: Airflow maps only over return values.
     """
-    href, ends = planned.href, phase.reduces or phase.stages
-    verb = "call" if not phase.fans_out else "reduce" if phase.reduces else "finish"
+    href = planned.href
     connections = connection_arguments(settings)
     chosen = arguments_of_phase(phase, known, settings)
     closing = PestoClosePhaseOperator(
-        task_id="_".join((verb, *ends)),
+        task_id=closing_task_id(phase),
         plan=href,
         phase=phase.number,
         **connections,

@@ -6,13 +6,13 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, Self, TypeAlias
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from pesto_runtime.contract.base import BandValues, ClosedValue, Nodata
 from pesto_runtime.contract.compression import Compression
 from pesto_runtime.contract.geometry import WindowField
 from pesto_runtime.contract.selection import Bands, ImageReference, Selection
-from pesto_runtime.errors import reason_of
+from pesto_runtime.errors import OtherVersion, reason_of
 
 PRODUCT_FORMAT = 4
 """Version of the byte layout of products; part of every block key."""
@@ -205,6 +205,35 @@ class Plan(ClosedValue):
     def size(self) -> tuple[int, int]:
         """Width and height of the grid of all scenes; (0, 0) for a plan without scenes."""
         return next(((scene.width, scene.height) for scene in self.scenes.values()), (0, 0))
+
+
+class PlanVersion(BaseModel):
+    """What a plan of any version of the package says of its version.
+
+    Attributes:
+        format: Version of the plan.
+        product_format: Version of the bytes of blocks and products; the first plans had none.
+        package: Version of the package that made it.
+    """
+
+    format: int
+    product_format: int = 0
+    package: str = "0.1"
+
+    def require_own(self, href: str) -> None:
+        """Require that this package makes such plans and blocks.
+
+        Raises:
+            OtherVersion: it does not; with the href of the plan, and both versions.
+        """
+        wanted = (Plan.model_fields["format"].default, PRODUCT_FORMAT)
+        if (self.format, self.product_format) != wanted:
+            raise OtherVersion(
+                f"plan {href} was made by pesto-workflows {self.package} with plan format "
+                f"{self.format} and product format {self.product_format}, and this process has "
+                f"{package_version()} with {wanted[0]} and {wanted[1]}: install one version on all "
+                "workers, and plan again"
+            )
 
 
 class Chunk(ClosedValue):

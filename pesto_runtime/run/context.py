@@ -7,7 +7,6 @@ It does not read blocks or pixels.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,17 +14,16 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pesto_runtime.contract import (
-    PRODUCT_FORMAT,
     Chunk,
     Description,
     Pipeline,
     Plan,
     Reference,
     bad_fields,
-    package_version,
     parse_binding,
 )
-from pesto_runtime.errors import InvalidInput, NotFound, OtherVersion
+from pesto_runtime.contract.run import PlanVersion
+from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.pipeline import (
     BoundStage,
     JsonType,
@@ -175,26 +173,12 @@ def load_context(plan_href: str) -> RunContext:
     """
     base, _, name = plan_href.rpartition(f"/{_PLANS}/")
     data = open_store(base).get(f"{_PLANS}/{name}")
-    _require_own_version(plan_href, json.loads(data))
     try:
+        PlanVersion.model_validate_json(data).require_own(plan_href)
         plan = Plan.model_validate_json(data)
     except ValidationError as error:
         raise InvalidInput.of(f"plan {plan_href}", bad_fields(error)) from error
     return context_of(plan)
-
-
-def _require_own_version(href: str, document: Mapping[str, JsonValue]) -> None:
-    """Require that a plan and its blocks are those of this version of the package."""
-    fields = Plan.model_fields
-    wanted = (fields["format"].default, PRODUCT_FORMAT)
-    found = (document.get("format"), document.get("product_format"))
-    if found != wanted:
-        raise OtherVersion(
-            f"plan {href} was made by pesto-workflows {document.get('package', '0.1')} with plan "
-            f"format {found[0]} and product format {found[1]}, and this process has "
-            f"{package_version()} with {wanted[0]} and {wanted[1]}: install one version on all "
-            "workers, and plan again"
-        )
 
 
 def context_of(plan: Plan) -> RunContext:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pesto_runtime.contract import Chunk, Pipeline, package_version
-from pesto_runtime.errors import OtherVersion
+from pesto_runtime.errors import InvalidInput, OtherVersion
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.context import begin_run, load_context
@@ -71,3 +71,14 @@ def test_a_plan_of_other_plans_or_products_is_refused(
     with pytest.raises(OtherVersion, match="plan again"):
         publish_run(href, tmp_path / "out", RunRecord(engine={"name": "test"}))
     assert tree(tmp_path / "out") - before <= {".pesto/lock"}
+
+
+@pytest.mark.parametrize("data", [b"no plan", b"[2]", b'{"format": 2, "product_format": 4}'])
+def test_an_object_that_is_no_plan_is_refused_as_one(tmp_path: Path, data: bytes) -> None:
+    """It is no plan of any version."""
+    href, _ = planned_by(tmp_path)
+    store = run_store(tmp_path / "out")
+    open_store(store).put(href.removeprefix(f"{store}/"), data)
+    load_context.cache_clear()
+    with pytest.raises(InvalidInput, match="plan file:"):
+        load_context(href)
