@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 from urllib.parse import urlsplit
 
 from airflow.sdk import BaseHook, BaseOperatorLink
@@ -64,6 +64,33 @@ class Endpoint:
     retries: int = RETRIES
     patience_s: float = PATIENCE_S
     verify: bool | str = True
+
+    def client(self, *, described: Described | None = None) -> Client:
+        """Open a client, to use in a `with` block."""
+        from pesto_runtime.client.client import Client
+
+        return Client(self.url, described=described, **self._options)
+
+    def aclient(self, *, described: Described | None = None) -> AsyncClient:
+        """Open a client, to use in an `async with` block."""
+        from pesto_runtime.client.async_client import AsyncClient
+
+        return AsyncClient(self.url, described=described, **self._options)
+
+    @property
+    def _options(self) -> _ClientOptions:
+        return {
+            "timeout_s": self.timeout_s, "retries": self.retries, "patience_s": self.patience_s,
+            "headers": self.headers, "verify": self.verify,
+        }  # fmt: skip
+
+
+class _ClientOptions(TypedDict):
+    timeout_s: float
+    retries: int
+    patience_s: float
+    headers: Mapping[str, str]
+    verify: bool | str
 
 
 def endpoint_of(
@@ -211,23 +238,11 @@ class PestoHook(BaseHook):
 
     def client(self, *, described: Described | None = None) -> Client:
         """Open a client, to use in a `with` block; raises as `endpoint` does."""
-        from pesto_runtime.client.client import Client
-
-        found = self.endpoint()
-        return Client(
-            found.url, described=described, timeout_s=found.timeout_s, retries=found.retries,
-            patience_s=found.patience_s, headers=found.headers, verify=found.verify,
-        )  # fmt: skip
+        return self.endpoint().client(described=described)
 
     async def aclient(self, *, described: Described | None = None) -> AsyncClient:
         """Open a client, to use in an `async with` block; raises as `endpoint` does."""
-        from pesto_runtime.client.async_client import AsyncClient
-
-        found = await self.aendpoint()
-        return AsyncClient(
-            found.url, described=described, timeout_s=found.timeout_s, retries=found.retries,
-            patience_s=found.patience_s, headers=found.headers, verify=found.verify,
-        )  # fmt: skip
+        return (await self.aendpoint()).aclient(described=described)
 
     def get_conn(self) -> Client:
         """Open a client: Airflow's common name for `client`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, Unpack, cast
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context, XComArg
     from pydantic import JsonValue
+
+    from pesto_airflow.arguments import SensorArguments
 
 
 class PestoHealthSensor(BaseSensorOperator):
@@ -34,7 +36,7 @@ class PestoHealthSensor(BaseSensorOperator):
         pesto_conn_id: str | None = None,
         deferrable: bool | None = None,
         poke_interval: float = 5.0,
-        **arguments: object,
+        **arguments: Unpack[SensorArguments],
     ) -> None:
         """Select a service.
 
@@ -46,7 +48,7 @@ class PestoHealthSensor(BaseSensorOperator):
             poke_interval: Seconds between two requests.
             arguments: Arguments of every sensor.
         """
-        super().__init__(poke_interval=poke_interval, **arguments)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(poke_interval=poke_interval, **arguments)
         self.service = service
         self.pesto_conn_id = pesto_conn_id
         configured = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -126,7 +128,7 @@ class PestoJobSensor(BaseSensorOperator):
         deferrable: bool | None = None,
         poke_interval: float = 5.0,
         cancel_on_kill: bool = True,
-        **arguments: object,
+        **arguments: Unpack[SensorArguments],
     ) -> None:
         """Select a job.
 
@@ -142,7 +144,7 @@ class PestoJobSensor(BaseSensorOperator):
                 only in the triggerer.
             arguments: Arguments of every sensor.
         """
-        super().__init__(poke_interval=poke_interval, **arguments)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(poke_interval=poke_interval, **arguments)
         self.job_id = job_id
         self.service = service
         self.pesto_conn_id = pesto_conn_id

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from pesto_airflow.hooks import PestoHook
+from pesto_airflow.shared_clients import shared_client
 from pesto_runtime.errors import NotFound, PestoError, error_from_problem
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ class PestoJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire once, with the job's id and its `JobEnd` as JSON."""
         poller = JobPoller(longest_wait_s=self.poll_s)
-        async with await self._hook.aclient() as client:
+        async with shared_client(self._hook) as shared:
             while True:
-                step = poller.next_step(await self._status(client))
+                async with shared.turn() as client:
+                    step = poller.next_step(await self._status(client))
                 if isinstance(step, JobEnd):
                     yield _event({"job_id": self.job_id, **step.to_json()})
                     return
@@ -92,7 +94,7 @@ class PestoJobTrigger(BaseTrigger):
         if not self.cancel_on_kill:
             return
         # Airflow calls this only while a triggerer runs the trigger; else the lease ends the job.
-        async with await self._hook.aclient() as client:
+        async with shared_client(self._hook) as shared, shared.turn() as client:
             try:
                 await client.cancel(self.job_id)
             except NotFound:
@@ -136,9 +138,10 @@ class PestoHealthTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire once, with `{"health": …}`: `OK`, or `FAILED` if waiting cannot help."""
         hook = PestoHook(self.pesto_conn_id, service=self.service)
-        async with await hook.aclient() as client:
+        async with shared_client(hook) as shared:
             while True:
-                health = await _health(client)
+                async with shared.turn() as client:
+                    health = await _health(client)
                 if health in ("OK", "FAILED"):
                     yield _event({"health": health})
                     return

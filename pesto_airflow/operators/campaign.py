@@ -10,7 +10,7 @@ import json
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from pesto_airflow.lineage import Lineage, lineage_of
 from pesto_airflow.links import PestoCampaignLink
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Asset, Context, RetryPolicy, XComArg
     from pydantic import JsonValue
 
+    from pesto_airflow.arguments import CommonArguments, RunArguments
     from pesto_runtime.contract import Service
 
 TASK_NAME = "{{ task.task_name }}"
@@ -47,8 +48,8 @@ class CampaignOperator(RunOperator):
     template_fields: Sequence[str] = ("campaign",)
     operator_extra_links = (PestoCampaignLink(),)
 
-    def __init__(self, *, campaign: str | XComArg, **kwargs: object) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+    def __init__(self, *, campaign: str | XComArg, **kwargs: Unpack[RunArguments]) -> None:
+        super().__init__(**kwargs)
         self.campaign = campaign
 
     @property
@@ -115,7 +116,7 @@ class PestoMapCampaignOperator(CampaignOperator):
         conn_ids: Mapping[str, str] | None = None,
         store_conn_id: str | None = None,
         map_index_template: str | None = TASK_NAME,
-        **kwargs: object,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(
             campaign=campaign,
@@ -183,7 +184,9 @@ class PestoCloseCampaignOperator(CampaignOperator):
         kwargs: Arguments of every operator.
     """
 
-    def __init__(self, *, campaign: str | XComArg, phase: int = 0, **kwargs: object) -> None:
+    def __init__(
+        self, *, campaign: str | XComArg, phase: int = 0, **kwargs: Unpack[RunArguments]
+    ) -> None:
         super().__init__(campaign=campaign, **kwargs)
         self.phase = phase
 
@@ -233,9 +236,10 @@ class PestoPublishCampaignOperator(CampaignOperator):
         as_cog: bool = False,
         overviews: bool = False,
         keep: bool = False,
-        **kwargs: object,
+        **kwargs: Unpack[RunArguments],
     ) -> None:
-        super().__init__(campaign=campaign, outlets=[asset] if asset else [], **kwargs)
+        kwargs["outlets"] = [*(kwargs.get("outlets") or ()), *([asset] if asset else [])]
+        super().__init__(campaign=campaign, **kwargs)
         self.folder = folder
         self.asset = asset
         self.as_cog = as_cog
@@ -303,7 +307,7 @@ class PestoRequireScenesOperator(CampaignOperator):
         *,
         campaign: str | XComArg,
         published: Mapping[str, JsonValue] | XComArg,
-        **kwargs: object,
+        **kwargs: Unpack[RunArguments],
     ) -> None:
         super().__init__(campaign=campaign, **kwargs)
         self.published = published

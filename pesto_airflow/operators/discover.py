@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from airflow.sdk import BaseOperator
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
+    from pesto_airflow.arguments import TaskArguments
     from pesto_runtime.client.describing import Described
 
 
@@ -40,7 +41,7 @@ class PestoDiscoverOperator(BaseOperator):
         pesto_conn_id: str | None = None,
         save: str | Path | None = None,
         pin: str | Path | None = None,
-        **arguments: object,
+        **arguments: Unpack[TaskArguments],
     ) -> None:
         """Select a service.
 
@@ -52,7 +53,7 @@ class PestoDiscoverOperator(BaseOperator):
                 `sha256:…`: the task fails with any change.
             arguments: Arguments of every operator.
         """
-        super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(**arguments)
         self.service = service
         self.pesto_conn_id = pesto_conn_id
         self.save = None if save is None else str(save)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, Unpack
 
 from pesto_airflow.lineage import Lineage, lineage_of
 from pesto_airflow.operators.run import RunOperator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Asset, Context, XComArg
     from pydantic import JsonValue
 
+    from pesto_airflow.arguments import RunArguments
     from pesto_runtime.contract import Window
     from pesto_runtime.places import AnyPath
 
@@ -53,9 +54,9 @@ class PestoMosaicOperator(RunOperator):
         raster: str,
         path: str | Path | XComArg,
         holes: str = "fail",
-        **kwargs: object,
+        **kwargs: Unpack[RunArguments],
     ) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(**kwargs)
         self.plan = plan
         self.raster = raster
         self.path = path
@@ -101,9 +102,9 @@ class PestoMergeOperator(RunOperator):
         vector: str,
         path: str | Path | XComArg,
         holes: str = "fail",
-        **kwargs: object,
+        **kwargs: Unpack[RunArguments],
     ) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(**kwargs)
         self.plan = plan
         self.vector = vector
         self.path = path
@@ -139,8 +140,8 @@ class PestoReduceOperator(RunOperator):
 
     template_fields: Sequence[str] = ("plan", "stage")
 
-    def __init__(self, *, plan: str | XComArg, stage: str, **kwargs: object) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+    def __init__(self, *, plan: str | XComArg, stage: str, **kwargs: Unpack[RunArguments]) -> None:
+        super().__init__(**kwargs)
         self.plan = plan
         self.stage = stage
 
@@ -194,9 +195,10 @@ class PestoPublishOperator(RunOperator):
         overviews: bool = False,
         keep: bool = False,
         fail_on_partial: bool = False,
-        **kwargs: object,
+        **kwargs: Unpack[RunArguments],
     ) -> None:
-        super().__init__(outlets=[*(assets or {}).values()], **kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        kwargs["outlets"] = [*(kwargs.get("outlets") or ()), *(assets or {}).values()]
+        super().__init__(**kwargs)
         self.plan = plan
         self.folder = folder
         self.assets = dict(assets or {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, cast
 
 from airflow.sdk import XComArg, literal
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
+    from pesto_airflow.arguments import RunArguments
     from pesto_runtime.contract import Pipeline, Plan, ReportForm
     from pesto_runtime.pipeline import Sizing
     from pesto_runtime.places import AnyPath
@@ -102,9 +103,9 @@ class PestoPlanOperator(RunOperator):
         report: ReportForm = "links",
         compress: str = "deflate",
         preflight: Literal["refuse", "warn"] = "refuse",
-        **kwargs: object,
+        **kwargs: Unpack[RunArguments],
     ) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(**kwargs)
         # A literal, because texts in a pipeline may contain braces: as in a file, they are not
         # templates. A path is one.
         self.pipeline: object = literal(pipeline) if isinstance(pipeline, Mapping) else pipeline

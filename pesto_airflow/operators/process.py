@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, Unpack, cast
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, ResumableJobMixin, conf
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
+    from pesto_airflow.arguments import TaskArguments
     from pesto_runtime.client.client import Client
 
 Mode: TypeAlias = Literal["sync", "durable", "deferrable"]
@@ -79,7 +80,7 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
         poll_interval: float | None = None,
         cancel_on_kill: bool = True,
         lease_s: float | None = None,
-        **arguments: object,
+        **arguments: Unpack[TaskArguments],
     ) -> None:
         """Declare a call; nothing is sent while Airflow parses the DAG file.
 
@@ -111,7 +112,7 @@ class PestoProcessOperator(ResumableJobMixin, BaseOperator):
                 an image output without an href in `out`; or arguments about waiting exclude each
                 other.
         """
-        super().__init__(**arguments)  # type: ignore[arg-type]  # Airflow checks them
+        super().__init__(**arguments)
         self.inputs = inputs
         self.service = service
         self.pesto_conn_id = pesto_conn_id

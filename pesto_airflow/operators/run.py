@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from airflow.sdk import BaseOperator
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, RetryPolicy, XComArg
     from pydantic import JsonValue
 
+    from pesto_airflow.arguments import CommonArguments, MappableArguments, RunArguments
     from pesto_runtime.contract import Service
 
 RETRIES = 2
@@ -69,13 +70,13 @@ class RunOperator(BaseOperator):
         pesto_conn_id: str | None = None,
         conn_ids: Mapping[str, str] | None = None,
         store_conn_id: str | None = None,
-        **kwargs: object,
+        **kwargs: Unpack[MappableArguments],
     ) -> None:
         super().__init__(
             retries=retries,
             retry_policy=retry_policy,
             retry_delay=retry_delay,
-            **kwargs,  # type: ignore[arg-type]  # Airflow checks them
+            **kwargs,
         )
         self.connections = RunConnections(pesto_conn_id, {**(conn_ids or {})}, store_conn_id)
 
@@ -192,7 +193,7 @@ class PestoMapOperator(RunOperator):
         conn_ids: Mapping[str, str] | None = None,
         store_conn_id: str | None = None,
         map_index_template: str | None = CHUNK_NAME,
-        **kwargs: object,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(
             retries=retries,
@@ -275,8 +276,10 @@ class PestoClosePhaseOperator(RunOperator):
 
     template_fields: Sequence[str] = ("plan",)
 
-    def __init__(self, *, plan: str | XComArg, phase: int = 0, **kwargs: object) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+    def __init__(
+        self, *, plan: str | XComArg, phase: int = 0, **kwargs: Unpack[RunArguments]
+    ) -> None:
+        super().__init__(**kwargs)
         self.plan = plan
         self.phase = phase
 
@@ -306,8 +309,8 @@ class PestoCallOperator(RunOperator):
 
     template_fields: Sequence[str] = ("plan", "stage")
 
-    def __init__(self, *, plan: str | XComArg, stage: str, **kwargs: object) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]  # Airflow checks them
+    def __init__(self, *, plan: str | XComArg, stage: str, **kwargs: Unpack[RunArguments]) -> None:
+        super().__init__(**kwargs)
         self.plan = plan
         self.stage = stage
 
