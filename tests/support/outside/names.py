@@ -138,9 +138,11 @@ def _signature(thing: object) -> str:
 
 
 def _options(name: str) -> str:
-    """The keyword arguments that a TypedDict of ours stands for."""
+    """The keyword arguments that a TypedDict of ours stands for; its name if it is for types only."""
     ours = [each for key, each in sys.modules.items() if key.startswith("pesto_")]
-    found = next(vars(each)[name] for each in ours if name in vars(each))
+    found = next((vars(each)[name] for each in ours if name in vars(each)), None)
+    if found is None:
+        return name
     kinds = inspect.get_annotations(found).items()
     return ", ".join(
         f"{key}: {_text(getattr(kind, '__forward_arg__', str(kind)))}" for key, kind in kinds
