@@ -138,7 +138,7 @@ def _signature(thing: object) -> str:
 
 
 def _options(name: str) -> str:
-    """The keyword arguments that a TypedDict of ours stands for; its name if it is for types only."""
+    """The keyword arguments that a TypedDict of ours stands for; its name if only types use it."""
     ours = [each for key, each in sys.modules.items() if key.startswith("pesto_")]
     found = next((vars(each)[name] for each in ours if name in vars(each)), None)
     if found is None:
