@@ -22,16 +22,16 @@ help:  ## Show what there is to make.
 demo: $(VENV)/.base  ## Three services over HTTP, discovered and chained over a Landsat scene.
 	@$(BIN)/python examples/demo.py out
 
-setup: $(VENV)/.dev $(VENV)/.moto  ## Everything for working on the project.
+setup: $(VENV)/.dev $(VENV)/.tools  ## Everything for working on the project.
 
-test: $(VENV)/.dev $(VENV)/.moto  ## Units, contracts, pages, services and runs on this machine.
+test: $(VENV)/.dev $(VENV)/.tools  ## Units, contracts, pages, services and runs on this machine.
 	$(PYTEST) -m "not ($(LONG))"
 
-test-all: $(VENV)/.dev $(VENV)/.moto  ## Those, and a real Airflow, Conductor, Dask, Spark, PESTO 1.7.2 and browser.
+test-all: $(VENV)/.dev $(VENV)/.tools  ## Those, and a real Airflow, Conductor, Dask, Spark, PESTO 1.7.2 and browser.
 	$(PYTEST)
 
 check: $(VENV)/.dev  ## What CI runs.
-	@$(MAKE) --no-print-directory -j2 --output-sync types site $(VENV)/.moto lint layers
+	@$(MAKE) --no-print-directory -j2 --output-sync types site $(VENV)/.tools lint layers
 	@$(MAKE) --no-print-directory test-all
 
 lint: $(VENV)/.dev
@@ -62,7 +62,7 @@ schemas: $(VENV)/.dev  ## Write schemas/ anew from the models.
 pins: $(VENV)/.dev  ## Pin what is installed anew: one set of versions that every extra can live with.
 	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt -o requirements/base.txt
-	echo 'moto[server]>=5.2' | $(PIN) - -o requirements/moto.txt
+	printf '%s\n' 'moto[server]>=5.2' 'openapi-python-client>=0.29' | $(PIN) - -o requirements/tools.txt
 
 clean:  ## Remove what make made.
 	rm -rf $(VENV) out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -92,8 +92,9 @@ $(VENV)/.dev: $(VENV)/.base requirements/dev.txt
 	$(INSTALL) --no-compile -r requirements/dev.txt
 	@touch $@
 
-# S3 for the tests. It has an environment of its own: with boto3, importing rasterio takes 0.7 s more.
-$(VENV)/.moto: $(VENV)/.dev requirements/moto.txt
-	$(BIN)/python -m venv --clear $(VENV)/moto
-	$(VENV)/moto/bin/python -m pip install -q --no-compile --disable-pip-version-check -r requirements/moto.txt
+# Programs that tests run: an S3 server, a generator of clients. They have an environment of their own:
+# with boto3, importing rasterio takes 0.7 s more.
+$(VENV)/.tools: $(VENV)/.dev requirements/tools.txt
+	$(BIN)/python -m venv --clear $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install -q --no-compile --disable-pip-version-check -r requirements/tools.txt
 	@touch $@

@@ -200,6 +200,12 @@ class TooLarge(PestoError):
     slug, title, status, exit_code = "too-large", "Too large", 413, 2
 
 
+class TooSlow(PestoError):
+    """A caller sends its request too slowly."""
+
+    slug, title, status, retryable = "too-slow", "Too slow", 408, True
+
+
 class UnsupportedMedia(PestoError):
     """The service does not accept this media type."""
 
@@ -361,8 +367,8 @@ def reason_of(problem: Mapping[str, JsonValue]) -> str:
 def _kind_of_status(status: int) -> type[PestoError]:
     known: dict[int, type[PestoError]] = {
         400: BadRequest, 401: CredentialsRefused, 403: CredentialsRefused, 404: NotFound,
-        405: MethodNotAllowed, 407: CredentialsRefused, 413: TooLarge, 415: UnsupportedMedia,
-        429: Busy, 502: Unreachable, 503: Busy, 504: Unreachable,
+        405: MethodNotAllowed, 407: CredentialsRefused, 408: TooSlow, 413: TooLarge,
+        415: UnsupportedMedia, 429: Busy, 502: Unreachable, 503: Busy, 504: Unreachable,
     }  # fmt: skip
     if status in known:
         return known[status]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+LONGEST_LEASE_S = 30 * 24 * 3600
+"""Longest lease of a job, seconds: 30 days."""
+
 Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
@@ -127,7 +130,7 @@ class CallOptions(Value):
     partial: bool = False
     finish: dict[str, JsonValue] | None = None
     roi: dict[str, JsonValue] | None = None
-    lease_s: float | None = Field(default=None, gt=0)
+    lease_s: float | None = Field(default=None, gt=0, le=LONGEST_LEASE_S)
 
 
 class Job(Value):

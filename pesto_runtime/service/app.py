@@ -14,17 +14,27 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response  # FastAPI reads them at run time
+from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 import pesto_runtime
 from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER
 from pesto_runtime.errors import PestoError
-from pesto_runtime.service.http import PREFIX, Admission, FastPath, ProcessEndpoint, headers_of
+from pesto_runtime.service.http import (
+    PREFIX,
+    READ,
+    Admission,
+    FastPath,
+    ProcessEndpoint,
+    headers_of,
+    is_json_wanted,
+)
 from pesto_runtime.service.jobs.api import JobEndpoints
 from pesto_runtime.service.jobs.manager import JobManager
 from pesto_runtime.service.jobs.states import JobOptions
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.observing import MEDIA_TYPE, Metrics, RequestObserver
+from pesto_runtime.service.openapi import openapi
 from pesto_runtime.service.page import Page
 from pesto_runtime.service.problems import handle_bug, handle_http_error, handle_pesto_error
 from pesto_runtime.service.runner import JSON_TYPE, transports
@@ -37,6 +47,8 @@ if TYPE_CHECKING:
 
     from pesto_runtime.service.runner import CallRunner, ProcessFacts
 
+OPENAPI_TYPE = "application/vnd.oai.openapi+json;version=3.1"
+"""As https://www.iana.org/assignments/media-types has it."""
 _DRAIN_CHECK_S = 0.05
 
 # relation, media type and method of each link, exactly as in PESTO, whose clients read them
@@ -84,16 +96,18 @@ def create_app(
         ("describe", service.describe),
         ("version", service.version),
     ):
-        app.add_api_route(f"{PREFIX}/{path}", endpoint, methods=["GET"], response_class=Response)
+        app.add_api_route(f"{PREFIX}/{path}", endpoint, methods=[*READ], response_class=Response)
     for path in ("process", "jobs"):
         app.add_api_route(
             f"{PREFIX}/{path}",
             service.calls.process,
             methods=["POST"],
             response_class=Response,
-            openapi_extra={"requestBody": service.calls.request_body()},
         )
-    app.add_api_route(f"{PREFIX}/openapi", partial(_openapi, app), methods=["GET"])
+    document = json.dumps(openapi(description), indent=1).encode()
+    for path, media_type in ((f"{PREFIX}/openapi", "text/plain"), ("/openapi.json", OPENAPI_TYPE)):
+        fixed = partial(_fixed, document, media_type)
+        app.add_api_route(path, fixed, methods=[*READ], response_class=Response)
     routes = {
         ("POST", f"{PREFIX}/process"): service.calls.process,
         ("GET", f"{PREFIX}/describe"): service.describe,
@@ -183,7 +197,7 @@ class _Service:
         """Return OK when ready, even if busy."""
         state = "STOPPING" if self.calls.is_stopping else self._runs.state
         status = 200 if state == "OK" else 503
-        if JSON_TYPE not in headers_of(request.scope).get("accept", ""):
+        if not is_json_wanted(headers_of(request.scope)):
             return Response(state, status, media_type="text/plain")
         document = {
             "state": state,
@@ -263,10 +277,12 @@ def _add_operations(app: FastAPI, service: _Service, facts: ProcessFacts) -> Non
     }  # fmt: skip
     metrics = Metrics(service.admission, jobs=service.job_manager.counts, about=about)
     figures = partial(_metrics, metrics)
-    app.add_api_route(f"{PREFIX}/metrics", figures, methods=["GET"], response_class=Response)
-    app.add_api_route("/metrics", figures, methods=["GET"], include_in_schema=False)
+    app.add_api_route(f"{PREFIX}/metrics", figures, methods=[*READ], response_class=Response)
+    app.add_api_route("/metrics", figures, methods=[*READ], response_class=Response)
     page = partial(_docs, Page.of(description))
-    app.add_api_route("/docs", page, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/docs", page, methods=[*READ], response_class=Response)
+    for path in ("/", PREFIX):
+        app.add_api_route(path, _to_page, methods=[*READ], response_class=Response)
     app.add_middleware(RequestObserver, metrics=metrics)
 
 
@@ -282,6 +298,11 @@ async def _docs(page: Page) -> Response:
     return Response(page.content, headers=headers, media_type="text/html")
 
 
-async def _openapi(app: FastAPI) -> Response:
-    """Return the OpenAPI document of this API, as JSON, which is YAML, too."""
-    return Response(json.dumps(app.openapi(), indent=1), media_type="text/plain")
+async def _to_page() -> Response:
+    """Send a browser to the page."""
+    return RedirectResponse("/docs")
+
+
+async def _fixed(content: bytes, media_type: str) -> Response:
+    """Return a document that does not change."""
+    return Response(content, media_type=media_type)

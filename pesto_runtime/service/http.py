@@ -18,18 +18,18 @@ from fastapi import Request, Response
 
 from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.client.transport import HEADER
-from pesto_runtime.errors import Busy, PestoError, TooLarge, Unreachable
+from pesto_runtime.errors import Busy, PestoError, Unreachable
 from pesto_runtime.hrefs import is_loopback
+from pesto_runtime.service.bodies import read_body
+from pesto_runtime.service.header_fields import LISTS, preferred
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import (
-    INLINE_BYTES,
     JSON_TYPE,
     Payload,
     Spool,
     no_progress,
     parse_query,
     require_media_type,
-    transports,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 
 PREFIX = "/api/v1"
+READ = ("GET", "HEAD")
+"""Methods of what can be read: HEAD is GET without the body (RFC 9110 section 9.3.2)."""
 KEY_HEADER = "idempotency-key"
 LEASE_HEADER = "x-pesto-lease"
 
@@ -148,20 +150,14 @@ class ProcessEndpoint:
                 payload = replace(payload, body=body, spool=None)
                 respond = await self._jobs.accept(request, payload, from_here=from_here)
             return await respond()
-        with self._admission.place():
-            payload = await self._payload(request, media_type)
+        self._admission.require_room()
+        payload = await self._payload(request, media_type)
+        with self._admission.place():  # only now: a slow caller must not take places of others
             running = self._runs.run(
                 payload, from_here=from_here, on_progress=no_progress, on_log=_LOG.info
             )
             response = await cancelled_on_disconnect(request, running)
         return http_response(response)
-
-    def request_body(self) -> dict[str, object]:
-        """Return the request body of `process` for OpenAPI."""
-        binary = {"schema": {"type": "string", "format": "binary"}}
-        content: dict[str, object] = dict.fromkeys(transports(self._description), binary)
-        content[JSON_TYPE] = {"schema": {"type": "object"}}
-        return {"required": True, "content": content}
 
     def _is_job(self, headers: Mapping[str, str]) -> bool:
         if not self._are_jobs and _JOB_HEADERS.isdisjoint(headers):
@@ -194,6 +190,11 @@ class Admission:
         Raises:
             Busy: all places are in use; has an estimate of when one is free.
         """
+        self.require_room()
+        return QueuePlace(self)
+
+    def require_room(self) -> None:
+        """Do nothing while there is a place; raises as `place` does."""
         if self.admitted >= self.capacity:
             wait_s = min(self._seconds * self.capacity / self.workers, _LONGEST_RETRY_S)
             raise Busy(
@@ -201,7 +202,6 @@ class Admission:
                 "more now",
                 retry_after_s=wait_s,
             )
-        return QueuePlace(self)
 
     def record_duration(self, seconds: float) -> None:
         """Update the mean duration of a call; `seconds` is how long one had its place."""
@@ -211,7 +211,7 @@ class Admission:
 
 
 class QueuePlace:
-    """The place of one call, in use from before its body is read until its response is written."""
+    """The place of one call, in use from the end of its body until its response is complete."""
 
     def __init__(self, admission: Admission) -> None:
         """Prepare the place; it is in use inside `with`."""
@@ -233,13 +233,26 @@ class QueuePlace:
 
 
 def headers_of(scope: Scope) -> Mapping[str, str]:
-    """Return the headers of a request by lower-case name, the first of each; decoded once."""
-    found: Mapping[str, str] | None = scope.get(_HEADERS_KEY)
+    """Return the fields of a request by lower-case name; decoded once.
+
+    The lines of a list are joined; of other fields, the first line counts.
+    """
+    found: dict[str, str] | None = scope.get(_HEADERS_KEY)
     if found is None:
-        rows = reversed(scope["headers"])
-        found = {name.decode("latin-1"): value.decode("latin-1") for name, value in rows}
+        found = {}
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            if name not in found:
+                found[name] = value
+            elif name in LISTS:
+                found[name] += f", {value}"
         scope[_HEADERS_KEY] = found
     return found
+
+
+def is_json_wanted(headers: Mapping[str, str]) -> bool:
+    """Return whether a caller prefers JSON to plain text."""
+    return preferred(headers.get("accept", ""), ("text/plain", JSON_TYPE)) == JSON_TYPE
 
 
 def is_local_caller(headers: Mapping[str, str]) -> bool:
@@ -264,33 +277,6 @@ def _host_name(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-async def read_body(request: Request, headers: Mapping[str, str], most_bytes: int) -> bytes | Spool:
-    """Read a body, a large one into a spool; one with too large a `Content-Length` is not read.
-
-    Raises:
-        TooLarge: over `most_bytes`.
-        Unreachable: the caller disconnected before the end of the body.
-    """
-    length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > most_bytes:
-        raise TooLarge(f"the body has {length} bytes; at most {most_bytes} are accepted")
-    body, spool, is_more = b"", None, True
-    while is_more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise Unreachable("the caller disconnected before the end of its body")
-        is_more = message.get("more_body", False)
-        piece: bytes = message.get("body", b"")
-        if (len(spool) if spool else len(body)) + len(piece) > most_bytes:
-            raise TooLarge(f"the body has over {most_bytes} bytes, the most that is accepted")
-        if spool is None:
-            body += piece
-            spool = Spool.of(body) if len(body) > INLINE_BYTES else None
-        else:
-            spool.write(piece)
-    return body if spool is None else spool
 
 
 def http_response(response: CallResponse) -> Response:

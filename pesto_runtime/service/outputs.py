@@ -25,6 +25,7 @@ from pesto_runtime.errors import (
     UnsupportedMedia,
 )
 from pesto_runtime.hrefs import path_of
+from pesto_runtime.service.header_fields import preferred
 from pesto_runtime.service.runner import (
     INLINE_BYTES,
     JSON_TYPE,
@@ -47,12 +48,8 @@ if TYPE_CHECKING:
 
 
 PNG_TYPE = "image/png"
-IMAGE_TYPES = {each: each for each in (TIFF_TYPE, NPY_TYPE, PNG_TYPE)}
-_RESPONSE_TYPES = {
-    **IMAGE_TYPES, JSON_TYPE: JSON_TYPE, FORM_TYPE: FORM_TYPE,
-    "image/*": TIFF_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE,
-}  # fmt: skip
-
+IMAGE_TYPES = (TIFF_TYPE, NPY_TYPE, PNG_TYPE)
+_RESPONSE_TYPES = (JSON_TYPE, *IMAGE_TYPES, FORM_TYPE)
 
 _PIECE_BYTES = 3 << 18  # a multiple of 3, so that base64 of a piece has no padding
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -101,25 +98,7 @@ def negotiate(description: Description, accept: str, out: Mapping[str, str]) -> 
 @lru_cache(maxsize=64)
 def response_type(accept: str) -> str:
     """Return the media type of a response to this `Accept`; JSON if it names none that exists."""
-    return preferred(accept) or JSON_TYPE
-
-
-def preferred(accept: str, among: Mapping[str, str] = _RESPONSE_TYPES) -> str | None:
-    """Return the first possible media type with the highest weight; None if none is possible."""
-    weighted = []
-    for part in accept.lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        weighted.append((name, _number(weight)))
-    possible = [(weight, among[name]) for name, weight in weighted if name in among and weight]
-    return max(possible, key=lambda each: each[0])[1] if possible else None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+    return preferred(accept, _RESPONSE_TYPES) or JSON_TYPE
 
 
 def admitted(

@@ -11,8 +11,9 @@ import math
 from typing import TYPE_CHECKING
 
 from fastapi import Response
+from starlette.routing import Match
 
-from pesto_runtime.errors import MethodNotAllowed, NotFound, PestoError
+from pesto_runtime.errors import MethodNotAllowed, NotFound, PestoError, UnsupportedMedia
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,11 +52,20 @@ async def handle_http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     where = f"{request.method} {request.url.path}"
     if status == 404:
-        return problem_response(NotFound(f"Not Found: {where}"))
+        paths = sorted({str(getattr(each, "path", "")) for each in request.app.routes})
+        return problem_response(NotFound(f"Not Found: {where}; paths are {', '.join(paths)}"))
     if status == 405:
-        headers = getattr(error, "headers", None)
+        headers = {"Allow": ", ".join(_allowed(request))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
         return problem_response(MethodNotAllowed(f"Method Not Allowed: {where}"), headers)
     return problem_response(PestoError(f"{where}: {getattr(error, 'detail', error)}"))
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of a path: several routes may have it."""
+    routes = [each for each in request.app.routes if each.matches(request.scope)[0] != Match.NONE]
+    return sorted({"OPTIONS", *(method for each in routes for method in each.methods)})
 
 
 async def handle_bug(
@@ -68,6 +78,8 @@ async def handle_bug(
 def problem_response(error: PestoError, headers: Mapping[str, str] | None = None) -> Response:
     """Return a problem document of at most 4000 bytes, with `Retry-After` if the error has it."""
     headers = dict(headers or {})
+    if error.status == UnsupportedMedia.status:
+        headers["Accept-Encoding"] = "gzip"  # RFC 9110 section 15.5.16
     if error.retry_after_s is not None:
         # RFC 9110 section 10.2.3: whole seconds; 0 would make clients retry in a tight loop.
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))

@@ -20,6 +20,7 @@ import uvloop
 
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate
+from pesto_runtime.service.connections import BoundedHeads
 from pesto_runtime.service.jobs.files import default_folder
 from pesto_runtime.service.jobs.states import JobOptions
 from pesto_runtime.service.limits import Limits
@@ -89,7 +90,7 @@ async def _serve(
             log_config=None,
             log_level="warning",
             lifespan="on",
-            http="httptools",
+            http=BoundedHeads,
             ws="none",
             timeout_graceful_shutdown=_LAST_RESPONSES_S,
             timeout_keep_alive=75,

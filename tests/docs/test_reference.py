@@ -137,7 +137,7 @@ def _endpoints() -> set[str]:
         f"{method} {_shown(route.path)}"
         for route in service.routes
         if isinstance(route, Route)
-        for method in route.methods or ()
+        for method in (route.methods or set()) - {"HEAD"}
     }
 
 

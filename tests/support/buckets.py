@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BUCKET = "s3://bucket"
-MOTO = Path(sys.prefix, "moto", "bin", "python")
-"""Python of the environment that `make setup` makes for moto."""
+TOOLS = Path(sys.prefix, "tools", "bin", "python")
+"""Python of the environment that `make setup` makes for programs that tests run."""
 
 
 def variables(port: int) -> dict[str, str]:
@@ -42,9 +42,9 @@ def moto_server() -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    if not MOTO.exists():
-        pytest.skip(f"{MOTO} does not exist: make setup")
-    command = [str(MOTO), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    if not TOOLS.exists():
+        pytest.skip(f"{TOOLS} does not exist: make setup")
+    command = [str(TOOLS), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     silent = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=silent, stderr=silent) as server:
         try:

@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
 
+from pesto_runtime.contract.call import LONGEST_LEASE_S
 from pesto_runtime.errors import Gone, InvalidInput, NotFound, PestoError, shortened
-from pesto_runtime.service.http import KEY_HEADER, LEASE_HEADER, PREFIX, PieceWise
+from pesto_runtime.service.header_fields import items
+from pesto_runtime.service.http import (
+    KEY_HEADER,
+    LEASE_HEADER,
+    PREFIX,
+    READ,
+    PieceWise,
+    headers_of,
+    is_json_wanted,
+)
 from pesto_runtime.service.jobs.results import JobRequest, result_body
 from pesto_runtime.service.jobs.states import Deleted
 from pesto_runtime.service.jobs.status_bodies import (
@@ -77,7 +87,8 @@ class JobEndpoints:
             (_RESULT, self.result, "GET"),
             (_RESULT, self.delete_result, "DELETE"),
         ):
-            app.add_api_route(path, endpoint, methods=[method], response_class=Response)
+            methods = READ if method == "GET" else (method,)
+            app.add_api_route(path, endpoint, methods=[*methods], response_class=Response)
 
     def takes(self, headers: Mapping[str, str]) -> bool:
         """Return whether a call with these headers becomes a job.
@@ -99,7 +110,7 @@ class JobEndpoints:
         """
         if is_batch(payload):
             raise InvalidInput("a batch cannot be a job; submit its payloads one by one")
-        parsed = parse_job_headers(request.headers)
+        parsed = parse_job_headers(headers_of(request.scope))
         lease_s = parsed.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
         job_request = JobRequest(payload, from_here, parsed.key, lease_s)
         record = await self._manager.submit(job_request)
@@ -111,7 +122,8 @@ class JobEndpoints:
         Raises:
             PestoError: it is over already and has failed.
         """
-        parsed, links = parse_job_headers(request.headers), Links.below(str(request.base_url))
+        parsed = parse_job_headers(headers_of(request.scope))
+        links = Links.below(str(request.base_url))
         if parsed.respond_async:
             if parsed.wait_s:
                 record = await self._manager.wait(record.id, parsed.wait_s)
@@ -134,14 +146,14 @@ class JobEndpoints:
 
     async def job(self, request: Request, job_id: str) -> Response:
         """Return the document of a job; `Prefer: wait=SECONDS` waits for its end."""
-        parsed = parse_job_headers(request.headers)
+        parsed = parse_job_headers(headers_of(request.scope))
         record = await self._waited(job_id, parsed)
         headers = {"Preference-Applied": f"wait={parsed.wait_s:g}"} if parsed.wait_s else {}
         return self._document(record, Links.below(str(request.base_url)), headers=headers)
 
     async def status(self, request: Request, job_id: str) -> Response:
         """Return RUNNING, DONE or FAILED, as PESTO does."""
-        record = await self._waited(job_id, parse_job_headers(request.headers))
+        record = await self._waited(job_id, parse_job_headers(headers_of(request.scope)))
         return _json(pesto_status(record, Links.below(str(request.base_url))))
 
     async def log(self, job_id: str) -> Response:
@@ -172,7 +184,7 @@ class JobEndpoints:
                 raise Gone(f"results of job {job_id} were deleted just now")
             return FileResponse(path, media_type=result.media_type)
         data = await asyncio.to_thread(self._manager.folder.read_result, job_id, number)
-        as_json = JSON_TYPE in request.headers.get("accept", "")
+        as_json = is_json_wanted(headers_of(request.scope))
         content, media_type = result_body(data, result, as_json=as_json)
         return Response(content, media_type=media_type)
 
@@ -243,11 +255,11 @@ def parse_job_headers(headers: Mapping[str, str]) -> JobHeaders:
     Raises:
         InvalidInput: the key is empty or too long, or the lease is not a positive number.
     """
-    preferences = [each.strip().lower() for each in headers.get("prefer", "").split(",")]
-    waits = [_number(each.partition("=")[2]) for each in preferences if each.startswith("wait=")]
+    preferences = {each.name: each.value for each in reversed(items(headers.get("prefer", "")))}
+    wait_s = _number(preferences.get("wait", ""))
     return JobHeaders(
         respond_async="respond-async" in preferences,
-        wait_s=min(waits[0], _LONGEST_WAIT_S) if waits and waits[0] is not None else None,
+        wait_s=None if wait_s is None else min(wait_s, _LONGEST_WAIT_S),
         key=_key(headers.get(KEY_HEADER)),
         lease_s=_lease(headers.get(LEASE_HEADER)),
     )
@@ -269,9 +281,10 @@ def _lease(text: str | None) -> float | None:
     if text is None:
         return None
     lease_s = _number(text)
-    if not lease_s:
+    if not lease_s or lease_s > LONGEST_LEASE_S:
         raise InvalidInput(
-            f"X-Pesto-Lease must be a number of seconds above 0, not {shortened(text)}"
+            f"X-Pesto-Lease must be a number of seconds above 0 and at most {LONGEST_LEASE_S}, not "
+            f"{shortened(text)}"
         )
     return lease_s
 

@@ -35,6 +35,7 @@ TABLE = {
     "MethodNotAllowed": ("method-not-allowed", 405, 2, False),
     "BadRequest": ("bad-request", 400, 2, False),
     "TooLarge": ("too-large", 413, 2, False),
+    "TooSlow": ("too-slow", 408, 1, True),
     "UnsupportedMedia": ("unsupported-media", 415, 2, False),
     "HrefRefused": ("href-refused", 422, 2, False),
     "RasterUnreadable": ("raster-unreadable", 422, 2, False),
