@@ -61,15 +61,33 @@ def serve(
     interrupted: Annotated[
         Again, typer.Option(help="Jobs that ran when the service was killed: run again, or fail.")
     ] = "again",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a line `NAME TOKEN` per caller: others are refused."),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages that may call it, https://maps.example.org; * all."),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Host name that requests may have; default: any.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate, PEM: serve https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow a --host beyond loopback without tokens.")
+    ] = False,
     log_format: Annotated[
         LogFormat,
         typer.Option(help="json also writes a line per request, with its job, tile and trace."),
     ] = "text",
 ) -> None:
     """Serve a process under /api/v1: health, describe, version, openapi, process, jobs."""
+    from pesto_runtime.service.exposure import Exposure
     from pesto_runtime.service.jobs.states import JobOptions
     from pesto_runtime.service.logs import configure
     from pesto_runtime.service.server import serve
+    from pesto_runtime.service.tokens import Callers
 
     configure(log_format)
     names = [name for text in profile or [] for name in text.replace(",", " ").split()]
@@ -83,6 +101,14 @@ def serve(
         allow=allow or [],
         limits=limits,
         jobs=options,
+        exposure=Exposure(
+            callers=None if token_file is None else Callers.read(token_file),
+            origins=tuple(cors or ()),
+            hosts=tuple(allowed_host or ()),
+            certificate=tls_cert,
+            private_key=tls_key,
+            is_open=insecure,
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 import pesto_runtime
 from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER
 from pesto_runtime.errors import PestoError
+from pesto_runtime.service.exposure import Exposure
 from pesto_runtime.service.http import (
     PREFIX,
     READ,
@@ -38,6 +39,7 @@ from pesto_runtime.service.openapi import openapi
 from pesto_runtime.service.page import Page
 from pesto_runtime.service.problems import handle_bug, handle_http_error, handle_pesto_error
 from pesto_runtime.service.runner import JSON_TYPE, transports
+from pesto_runtime.service.tokens import CallerGuard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -71,6 +73,7 @@ def create_app(
     *,
     limits: Limits | None = None,
     jobs: JobOptions | None = None,
+    exposure: Exposure | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Create the web application of one process.
@@ -79,8 +82,10 @@ def create_app(
         runs: Performs its calls, and is loaded; its set-up runs when the application starts.
         limits: Sizes, workers and queue.
         jobs: Where and how long jobs are stored.
+        exposure: Who can reach it; anybody who can connect by default.
         on_ready: Called once the set-up is done.
     """
+    exposure = exposure or Exposure()
     description = runs.facts.description
     service = _Service(runs, limits or Limits(), jobs or JobOptions(), on_ready)
     app = FastAPI(
@@ -120,6 +125,10 @@ def create_app(
     _add_operations(app, service, runs.facts)
     app.add_exception_handler(PestoError, handle_pesto_error)
     app.add_exception_handler(HTTPException, handle_http_error)
+    if exposure.callers is not None:
+        owner_of = service.job_manager.owner_of
+        app.add_middleware(CallerGuard, callers=exposure.callers, owner_of=owner_of)
+    exposure.apply(app)
     identity = identity_headers(runs.facts)
     app.add_middleware(IdentityStamp, headers=identity)
     # Starlette handles bugs outside of all middleware.

@@ -21,6 +21,7 @@ import uvloop
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.service.connections import BoundedHeads
+from pesto_runtime.service.exposure import Exposure
 from pesto_runtime.service.jobs.files import default_folder
 from pesto_runtime.service.jobs.states import JobOptions
 from pesto_runtime.service.limits import Limits
@@ -43,6 +44,7 @@ def serve(
     allow: Sequence[str] = (),
     limits: Limits | None = None,
     jobs: JobOptions | None = None,
+    exposure: Exposure | None = None,
 ) -> None:
     """Serve a target until SIGINT or SIGTERM; write the URL to standard error once it is ready.
 
@@ -55,34 +57,44 @@ def serve(
         limits: Sizes, workers and queue.
         jobs: Where and how long jobs are stored; without a folder, in that of this process and
             port, or for port 0 in a temporary one.
+        exposure: Who can reach it.
 
     Raises:
         PestoError: the target cannot be loaded, or its jobs cannot be stored.
-        InvalidInput: the address is in use, or not one of this machine.
+        InvalidInput: the address is in use, not one of this machine, or open to everybody.
     """
-    limits = limits or Limits()
+    limits, exposure = limits or Limits(), exposure or Exposure()
+    exposure.require_safe(host)
     with _listening_socket(host, port) as listening:
         workers = WorkerPool(target, profiles, gate=Gate.bound_to(host, allow), limits=limits)
         job_options = _with_folder(jobs or JobOptions(), port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(workers, limits, job_options, listening))
+            runner.run(_serve(workers, limits, job_options, exposure, listening))
 
 
 async def _serve(
-    workers: WorkerPool, limits: Limits, jobs: Callable[[str], JobOptions], listening: socket.socket
+    workers: WorkerPool,
+    limits: Limits,
+    jobs: Callable[[str], JobOptions],
+    exposure: Exposure,
+    listening: socket.socket,
 ) -> None:
     from pesto_runtime.service.app import create_app  # FastAPI is imported while the workers load
     from pesto_runtime.service.http import PREFIX
 
     description = (await workers.load()).description
-    url = f"http://{_authority(listening)}{PREFIX}"
+    scheme = "http" if exposure.certificate is None else "https"
+    url = f"{scheme}://{_authority(listening)}{PREFIX}"
 
     def announce() -> None:
         sys.stderr.write(f"serving {description.name} {description.version} on {url}\n")
         sys.stderr.flush()
 
     try:
-        app = create_app(workers, limits=limits, jobs=jobs(description.name), on_ready=announce)
+        app = create_app(
+            workers, limits=limits, jobs=jobs(description.name), exposure=exposure,
+            on_ready=announce,
+        )  # fmt: skip
         await app.state.job_manager.open()
         config = uvicorn.Config(
             app,
@@ -94,6 +106,8 @@ async def _serve(
             ws="none",
             timeout_graceful_shutdown=_LAST_RESPONSES_S,
             timeout_keep_alive=75,
+            ssl_certfile=exposure.certificate,
+            ssl_keyfile=exposure.private_key,
         )
         # The objects of now live as long as the service: no later collection examines them.
         gc.collect()

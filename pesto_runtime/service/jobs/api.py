@@ -38,6 +38,7 @@ from pesto_runtime.service.jobs.status_bodies import (
 )
 from pesto_runtime.service.request import Faults, read_payload
 from pesto_runtime.service.runner import JSON_TYPE, RESERVED, is_batch
+from pesto_runtime.service.tokens import caller_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +113,9 @@ class JobEndpoints:
             raise InvalidInput("a batch cannot be a job; submit its payloads one by one")
         parsed = parse_job_headers(headers_of(request.scope))
         lease_s = parsed.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
-        job_request = JobRequest(payload, from_here, parsed.key, lease_s)
+        job_request = JobRequest(
+            payload, from_here, parsed.key, lease_s, caller=caller_of(request.scope)
+        )
         record = await self._manager.submit(job_request)
         return partial(self._respond, request, record)
 
@@ -138,9 +141,9 @@ class JobEndpoints:
         return _json({"link": links.status(record.id)}, headers={"Location": links.job(record.id)})
 
     async def jobs(self, request: Request, key: str | None = None) -> Response:
-        """Return the links of all jobs, or of the job of an idempotency `key`."""
+        """Return the links of the caller's jobs, or of the job of an idempotency `key`."""
         links = Links.below(str(request.base_url))
-        ids = await self._manager.ids(key)
+        ids = await self._manager.ids(caller_of(request.scope), key)
         document: dict[str, JsonValue] = {each: {"link": links.status(each)} for each in ids}
         return _json(document)
 

@@ -87,7 +87,7 @@ class JobStore:
             KeyConflict: the key refers to a job with another request.
             StoreFailed: it cannot be written.
         """
-        known = self.find_by_key(record.key) if record.key is not None else None
+        known = None if record.key is None else self.find_by_key(record.key, record.caller)
         if known is not None:
             return same_request(known, record.digest)
         with _store_errors(self._path):
@@ -129,19 +129,23 @@ class JobStore:
         """Return the job of this id."""
         return next(self._records("id = ?", job_id), None)
 
-    def find_by_key(self, key: str) -> Record | None:
-        """Return the job that a key refers to."""
-        return next(self._records("key = ?", key), None)
+    def find_by_key(self, key: str, caller: str = "") -> Record | None:
+        """Return the job that a key of a caller refers to."""
+        return next(self._records("key = ?", _key_of(key, caller)), None)
 
     def unfinished(self) -> list[Record]:
         """Return the jobs that are not over, in the order of their creation."""
         return list(self._records("state IN ('accepted', 'running')"))
 
-    def ids(self) -> list[str]:
-        """Return the ids of jobs that have files, in the order of their creation."""
+    def ids(self, caller: str | None = None) -> list[str]:
+        """Return the ids of jobs that have files, of one caller or of all, oldest first."""
+        query = (
+            "SELECT id FROM jobs WHERE is_kept "
+            "AND (?1 IS NULL OR coalesce(json_extract(record, '$.caller'), '') = ?1) "
+            "ORDER BY number"
+        )
         with _store_errors(self._path):
-            rows = self._db.execute("SELECT id FROM jobs WHERE is_kept ORDER BY number")
-            return [str(row[0]) for row in rows]
+            return [str(row[0]) for row in self._db.execute(query, (caller,))]
 
     def expired(self, now: float) -> list[Record]:
         """Return the jobs whose time to live has passed, and whose results are still stored."""
@@ -191,8 +195,13 @@ def same_request(known: Record, digest: str) -> Record:
 
 
 def _columns(record: Record) -> tuple[str | None, str, bool, float | None, str]:
-    key = record.key if record.holds_key else None
+    key = _key_of(record.key, record.caller) if record.key and record.holds_key else None
     return key, record.state, record.is_kept, record.expires, json.dumps(asdict(record))
+
+
+def _key_of(key: str, caller: str) -> str:
+    """Return the text of a key in the database: callers do not know each other's keys."""
+    return f"{caller}\0{key}" if caller else key
 
 
 def _read(text: str) -> Record:

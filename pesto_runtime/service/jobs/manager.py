@@ -148,11 +148,18 @@ class JobManager:
                 return active.requested()
         return active.record
 
-    async def ids(self, key: str | None = None) -> list[str]:
-        """Return the ids of jobs that have files; with a key, that of the job of the key."""
+    async def owner_of(self, job_id: str) -> str | None:
+        """Return the caller whose job this is, without renewing it; None if there is none."""
+        if job_id in self._active:
+            return self._active[job_id].record.caller
+        record = await self._records(JobStore.find, job_id)
+        return None if record is None else record.caller
+
+    async def ids(self, caller: str = "", key: str | None = None) -> list[str]:
+        """Return the ids of a caller's jobs that have files; with a key, that of its job."""
         if key is None:
-            return await self._records(JobStore.ids)
-        record = await self._records(JobStore.find_by_key, key)
+            return await self._records(JobStore.ids, caller)
+        record = await self._records(JobStore.find_by_key, key, caller)
         return [] if record is None else [record.id]
 
     async def dismiss(self, job_id: str, why: str) -> Record:
@@ -193,13 +200,15 @@ class JobManager:
     async def _accept(self, request: JobRequest) -> Record:
         digest = await asyncio.to_thread(request.digest)
         if request.key is not None:
-            known = await self._records(JobStore.find_by_key, request.key)
+            known = await self._records(JobStore.find_by_key, request.key, request.caller)
             if known is not None:
                 return await self.find(same_request(known, digest).id)
         if len(self._waiting) >= self.options.waiting:
             raise Busy(f"{len(self._waiting)} jobs wait; no room for more now", retry_after_s=5)
         job_id = uuid.uuid4().hex
-        record = Record(job_id, digest, self._clock.now(), request.key, request.lease_s)
+        record = Record(
+            job_id, digest, self._clock.now(), request.key, request.lease_s, caller=request.caller
+        )
         try:
             rest = await asyncio.to_thread(self.folder.write_request, job_id, request)
             added = await self._records(JobStore.add, record, rest)

@@ -40,12 +40,14 @@ class JobRequest:
         from_here: Whether its caller is on this machine.
         key: Idempotency key: one key is executed at most once.
         lease_s: Seconds without a request for the job after which it is dismissed.
+        caller: Name of the caller; empty if the service does not know callers.
     """
 
     payload: Payload
     from_here: bool
     key: str | None = None
     lease_s: float | None = None
+    caller: str = ""
 
     def digest(self) -> str:
         """Return a sha256 that differs for another request with the same key.

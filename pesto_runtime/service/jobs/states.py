@@ -75,6 +75,7 @@ class Record:
         results: Its results.
         answer_type: Media type of the response that was divided into the results.
         is_kept: Whether its files are still stored.
+        caller: Name of the caller whose job it is; empty if the service does not know callers.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Record:
     answer_type: str = ""
     log: tuple[str, ...] = ()
     is_kept: bool = True
+    caller: str = ""
 
     @property
     def is_over(self) -> bool:

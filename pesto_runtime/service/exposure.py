@@ -1,0 +1,69 @@
+"""Decide who can reach a service: callers, web pages of other origins, host names, TLS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pesto_runtime.errors import InvalidInput
+from pesto_runtime.hrefs import is_loopback
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastapi import FastAPI
+
+    from pesto_runtime.service.tokens import Callers
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How a service is put on a network.
+
+    Attributes:
+        callers: Who may call it; None for anybody.
+        origins: Origins of web pages that may call it from a browser (CORS); `*` for all.
+        hosts: Host names that requests may have; none for any, `*.example.org` for all below one.
+        certificate: File of the TLS certificate, PEM; None for plain HTTP.
+        private_key: File of its key.
+        is_open: Whether anybody may call it beyond loopback.
+    """
+
+    callers: Callers | None = None
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    certificate: Path | None = None
+    private_key: Path | None = None
+    is_open: bool = False
+
+    def require_safe(self, host: str) -> None:
+        """Do nothing if a service with this exposure may listen on an address.
+
+        Raises:
+            InvalidInput: anybody on the network could call it; or the files of TLS are not both
+                there.
+        """
+        if not (self.callers or self.is_open or is_loopback(host)):
+            raise InvalidInput(
+                f"--host {host}: anybody who reaches this address could call the service and read "
+                "the results of others; give --token-file FILE, or --insecure to allow it"
+            )
+        for name, path in (("--tls-cert", self.certificate), ("--tls-key", self.private_key)):
+            if path is not None and not path.is_file():
+                raise InvalidInput(f"{name} {path} is no file")
+        if (self.certificate is None) != (self.private_key is None):
+            raise InvalidInput("--tls-cert and --tls-key belong together")
+
+    def apply(self, app: FastAPI) -> None:
+        """Add the middleware for web pages and host names."""
+        if self.origins:
+            from starlette.middleware.cors import CORSMiddleware
+
+            app.add_middleware(
+                CORSMiddleware, allow_origins=[*self.origins], allow_methods=["*"],
+                allow_headers=["*"], expose_headers=["*"],
+            )  # fmt: skip
+        if self.hosts:
+            from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+            app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*self.hosts])

@@ -1,0 +1,206 @@
+"""Callers with tokens, each with its own jobs; web pages, host names and TLS."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trustme
+
+from pesto_runtime.client.client import Client
+from pesto_runtime.errors import CredentialsRefused, InvalidInput
+from pesto_runtime.service.exposure import Exposure
+from pesto_runtime.service.tokens import Callers
+from tests.contract.serving import AT_ONCE, Server, served
+from tests.support.commands import PESTO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAP = "tests/contract/processes.py:nap"
+ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The credentials of a caller."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with two callers."""
+    file = tmp_path_factory.mktemp("tokens") / "tokens"
+    file.write_text(f"# callers\nalice {ALICE}  # of the team\n\nbob {BOB}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(tokens: Path) -> Iterator[Server]:
+    """A service that knows both, and one web page."""
+    words = ["--token-file", str(tokens), "--cors", "https://maps.example.org"]
+    with served(NAP, *words, "--allowed-host", "127.0.0.1") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, bearer("no-such-token-0123"), {"Authorization": "Bearer"}, {"Authorization": ALICE},
+     {"Authorization": f"Basic {ALICE}"}, bearer(ALICE[:-1]), bearer(f"{ALICE} {BOB}")],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/describe", "/process", "/jobs", "/jobs/x", "/metrics", "/no"])
+def test_without_a_known_token_nothing_is_told(
+    server: Server, path: str, headers: dict[str, str]
+) -> None:
+    """Except health, which monitoring asks for; the control is a caller with a token."""
+    refused = server("GET", path, headers=headers)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Bearer")
+    assert refused.json()["type"] == "urn:pesto:error:credentials-refused"
+    assert server("GET", "/health", headers=headers).text == "OK"
+    assert server("GET", "/describe", headers=bearer(ALICE)).status_code == 200
+
+
+def test_a_caller_sees_its_own_jobs_alone(server: Server) -> None:
+    """By list, by id, by key, to read and to delete; others learn nothing of it."""
+    mine, key = bearer(ALICE) | AT_ONCE, {"Idempotency-Key": "k"}
+    first = server("POST", "/process", json={"seconds": 0}, headers=mine | key).json()["id"]
+    theirs = server("POST", "/process", json={"seconds": 0}, headers=bearer(BOB) | AT_ONCE | key)
+    assert theirs.status_code == 201
+    assert theirs.json()["id"] != first, "one key of two callers is two jobs"
+    assert [*server("GET", "/jobs", headers=bearer(ALICE)).json()] == [first]
+    assert [*server("GET", "/jobs?key=k", headers=bearer(BOB)).json()] == [theirs.json()["id"]]
+    below = ("", "/status", "/log", "/results", "/results/slept")
+    requests = [("GET", f"/jobs/{first}{each}") for each in below]
+    requests += [("DELETE", f"/jobs/{first}/results/slept"), ("DELETE", f"/jobs/{first}")]
+    absent = server("GET", "/jobs/none", headers=bearer(BOB)).json()["detail"]
+    for method, path in requests:
+        refused = server(method, path, headers=bearer(BOB))
+        assert refused.status_code == 404
+        assert refused.json()["detail"] == absent.replace("none", first)
+    waited = server("GET", f"/jobs/{first}", headers=bearer(ALICE) | {"Prefer": "wait=20"}).json()
+    assert waited["state"] == "successful"
+    for method, path in requests:
+        assert server(method, path, headers=bearer(ALICE)).status_code == 200, path
+
+
+def test_jobs_of_callers_survive_a_restart(tokens: Path, tmp_path: Path) -> None:
+    """They are still those of their callers."""
+    words = [NAP, "--token-file", str(tokens), "--jobs", str(tmp_path / "jobs")]
+    with served(*words) as server:
+        headers = bearer(ALICE) | AT_ONCE
+        job = server("POST", "/process", json={"seconds": 0.5}, headers=headers).json()["id"]
+    with served(*words) as server:
+        done = server("GET", f"/jobs/{job}", headers=bearer(ALICE) | {"Prefer": "wait=20"}).json()
+        assert done["state"] == "successful"
+        result = server("GET", f"/jobs/{job}/results/slept", headers=bearer(ALICE))
+        assert result.text == "0.5"
+        assert server("GET", f"/jobs/{job}", headers=bearer(BOB)).status_code == 404
+
+
+def test_our_client_sends_a_token(server: Server) -> None:
+    """And tells a wrong one as such."""
+    with Client(server.url, headers=bearer(ALICE)) as client:
+        assert client.process({"seconds": 0}) == {"slept": 0}
+    with Client(server.url) as client, pytest.raises(CredentialsRefused, match="Bearer"):
+        client.process({"seconds": 0})
+
+
+def test_one_web_page_may_call_it(server: Server) -> None:
+    """Its browser asks before the call, without a token; other origins and host names may not."""
+    asked = {"Access-Control-Request-Method": "POST",
+             "Access-Control-Request-Headers": "authorization, content-type"}  # fmt: skip
+    for origin, allowed in (("https://maps.example.org", True), ("https://evil.example", False)):
+        preflight = server("OPTIONS", "/process", headers={"Origin": origin, **asked})
+        assert (preflight.status_code == 200) is allowed
+        call = server("POST", "/process", json={"seconds": 0},
+                      headers=bearer(ALICE) | {"Origin": origin})  # fmt: skip
+        assert (call.headers.get("access-control-allow-origin") == origin) is allowed
+    other = server("GET", "/describe", headers=bearer(ALICE) | {"Host": "evil.example"})
+    assert other.status_code == 400
+
+
+def test_tls_by_the_files_of_a_certificate(tmp_path: Path) -> None:
+    """A client that trusts it reaches the service; the control does not trust it."""
+    authority = trustme.CA()
+    certificate, key, trust = (tmp_path / each for each in ("cert.pem", "key.pem", "ca.pem"))
+    own = authority.issue_cert("127.0.0.1")
+    own.cert_chain_pems[0].write_to_path(str(certificate))
+    own.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(trust))
+    with _https("--tls-cert", str(certificate), "--tls-key", str(key)) as url:
+        assert url.startswith("https://")
+        trusted = ssl.create_default_context(cafile=str(trust))
+        with httpx.Client(verify=trusted, trust_env=False) as http:
+            assert http.get(f"{url}/health").text == "OK"
+            links = http.get(f"{url}/describe").json()["_links"]
+            assert links["execution"]["href"] == f"{url}/process"
+        with httpx.Client(trust_env=False) as http, pytest.raises(httpx.ConnectError):
+            http.get(f"{url}/health")
+
+
+@contextmanager
+def _https(*options: str) -> Iterator[str]:
+    words = [*PESTO, "serve", NAP, "--port", "0", "--workers", "1", *options]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            yield process.stderr.readline().split()[-1]
+        finally:
+            process.kill()
+            process.stderr.read()
+
+
+def test_beyond_loopback_it_wants_tokens(tokens: Path) -> None:
+    """Or to be told that it need not; nothing is served before that."""
+    callers = Callers.read(tokens)
+    for host in ("0.0.0.0", "::", "10.1.2.3", "example.org"):  # noqa: S104  # never bound
+        with pytest.raises(InvalidInput, match="--token-file FILE, or --insecure"):
+            Exposure().require_safe(host)
+        Exposure(callers=callers).require_safe(host)
+        Exposure(is_open=True).require_safe(host)
+    for host in ("127.0.0.1", "localhost", "::1"):
+        Exposure().require_safe(host)
+    words = [*PESTO, "serve", NAP, "--port", "0", "--host", "0.0.0.0"]  # noqa: S104  # refused
+    refused = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert refused.returncode == 2
+    assert "anybody who reaches this address" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no line"),
+        ("# nothing\n", "no line"),
+        ("alice\n", "line 1: must be `NAME TOKEN`"),
+        ("a short\n", "under 16 characters"),
+        (f"a {ALICE}\nb {ALICE}\n", "line 2: b, or its token, is there twice"),
+        (f"a {ALICE}\na {BOB}\n", "line 2: a, or its token, is there twice"),
+        (f"a {ALICE} x\n", "line 1"),
+    ],
+)
+def test_a_wrong_token_file_is_refused_without_its_tokens(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    """Before anything is served."""
+    file = tmp_path / "tokens"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=said) as caught:
+        Callers.read(file)
+    assert ALICE not in str(caught.value)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        Callers.read(tmp_path / "none")
+
+
+def test_the_files_of_tls_belong_together(tmp_path: Path) -> None:
+    """One alone, or one that is no file, is refused."""
+    file = tmp_path / "cert.pem"
+    file.write_text("")
+    with pytest.raises(InvalidInput, match="belong together"):
+        Exposure(certificate=file).require_safe("127.0.0.1")
+    with pytest.raises(InvalidInput, match="is no file"):
+        Exposure(certificate=file, private_key=tmp_path / "no").require_safe("127.0.0.1")
