@@ -14,7 +14,7 @@ PYTEST  := $(BIN)/pytest -n $(WORKERS)
 LONG    := airflow or conductor or dask or spark or real_pesto or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean
+.PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean fuzz
 
 help:  ## Show what there is to make.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -63,6 +63,9 @@ pins: $(VENV)/.dev  ## Pin what is installed anew: one set of versions that ever
 	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt -o requirements/base.txt
 	printf '%s\n' 'moto[server]>=5.2' 'openapi-python-client>=0.29' | $(PIN) - -o requirements/tools.txt
+
+fuzz: $(VENV)/.dev  ## Send 10^6 requests to services, from another seed each time.
+	FUZZ_BODIES=1000000 FUZZ_SEED=$(shell date +%s) $(BIN)/python -m pytest -q -n 0 tests/contract/test_fuzz.py
 
 clean:  ## Remove what make made.
 	rm -rf $(VENV) out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

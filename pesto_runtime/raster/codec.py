@@ -152,11 +152,14 @@ def _npy_array(data: bytes | mmap) -> np.ndarray:
     try:
         major, _ = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
-        shape, by_column, dtype = read_header(file, max_header_size=_NPY_HEADER_BYTES)
+        try:
+            shape, by_column, dtype = read_header(file, max_header_size=_NPY_HEADER_BYTES)
+        except Exception as error:  # numpy has Python's parser read it: any error, of memory too
+            raise ValueError(f"its header is no dict of dtype and shape: {error}") from error
         count = int(np.prod(shape, dtype=object))
         flat = np.frombuffer(data, dtype=dtype, count=count, offset=file.tell())
         return flat.reshape(shape, order="F" if by_column else "C")
-    except (ValueError, TypeError, SyntaxError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise RasterUnreadable(f"the .npy cannot be read: {error}") from error
 
 

@@ -56,9 +56,9 @@ def items(text: str) -> tuple[Item, ...]:
     """
     found = []
     for each in _ITEM.findall(text):
-        (name, value), *parameters = (_pair(piece) for piece in _PIECE.findall(each))
-        if name:
-            found.append(Item(name, value, dict(parameters)))
+        pairs = [_pair(piece) for piece in _PIECE.findall(each)]
+        if pairs and pairs[0][0]:
+            found.append(Item(*pairs[0], dict(pairs[1:])))
     return tuple(found)
 
 

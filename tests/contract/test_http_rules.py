@@ -50,6 +50,7 @@ def server() -> Iterator[Server]:
         ("image/tiff;q=1.5, image/png;q=0.001", PNG),
         ('image/png;note="a,b;q=0", image/tiff;q=0.9', PNG),
         ("IMAGE/TIFF; Q=1", TIFF),
+        (";;;, ;q=1", None),
         ("text/html, */*;q=0.8", JSON),
     ],
 )
