@@ -72,6 +72,13 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Host name that requests may have; default: any.")
     ] = None,
+    public_url: Annotated[
+        str, typer.Option(help="Address as callers see it, behind a proxy; for links.")
+    ] = "",
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a proxy whose X-Forwarded-Proto and -For hold; * all."),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate, PEM: serve https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate.")] = None,
     insecure: Annotated[
@@ -108,6 +115,8 @@ def serve(
             certificate=tls_cert,
             private_key=tls_key,
             is_open=insecure,
+            public_url=public_url,
+            proxies=tuple(trusted_proxy or ()),
         ),
     )
 

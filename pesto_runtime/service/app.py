@@ -27,6 +27,7 @@ from pesto_runtime.service.http import (
     Admission,
     FastPath,
     ProcessEndpoint,
+    base_url,
     headers_of,
     is_json_wanted,
 )
@@ -119,6 +120,7 @@ def create_app(
         ("GET", f"{PREFIX}/health"): service.health,
     }
     app.add_middleware(FastPath, routes=routes)
+    app.state.public_url = exposure.public_url
     app.state.drain = service.drain
     app.state.job_manager = service.job_manager
     service.jobs.add_to(app)
@@ -223,7 +225,7 @@ class _Service:
         """Return the description."""
         if self._responses.is_known(headers_of(request.scope).get("if-none-match", "")):
             return Response(status_code=304, headers=self._describe_headers)
-        content = self._responses.describe(str(request.base_url))
+        content = self._responses.describe(base_url(request))
         return Response(content, headers=self._describe_headers, media_type=JSON_TYPE)
 
     async def version(self) -> Response:

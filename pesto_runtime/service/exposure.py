@@ -27,6 +27,8 @@ class Exposure:
         certificate: File of the TLS certificate, PEM; None for plain HTTP.
         private_key: File of its key.
         is_open: Whether anybody may call it beyond loopback.
+        public_url: Its address as others see it, for links; that of the request if it is empty.
+        proxies: Addresses of proxies whose `X-Forwarded-Proto` and `-For` hold.
     """
 
     callers: Callers | None = None
@@ -35,6 +37,8 @@ class Exposure:
     certificate: Path | None = None
     private_key: Path | None = None
     is_open: bool = False
+    public_url: str = ""
+    proxies: tuple[str, ...] = ()
 
     def require_safe(self, host: str) -> None:
         """Do nothing if a service with this exposure may listen on an address.
@@ -47,6 +51,10 @@ class Exposure:
             raise InvalidInput(
                 f"--host {host}: anybody who reaches this address could call the service and read "
                 "the results of others; give --token-file FILE, or --insecure to allow it"
+            )
+        if self.public_url and not self.public_url.startswith(("http://", "https://")):
+            raise InvalidInput(
+                f"--public-url {self.public_url} is no URL, as https://eo.example.org"
             )
         for name, path in (("--tls-cert", self.certificate), ("--tls-key", self.private_key)):
             if path is not None and not path.is_file():

@@ -250,6 +250,11 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
     return found
 
 
+def base_url(request: Request) -> str:
+    """Return the address of the service: the public one, or the one that the caller used."""
+    return request.app.state.public_url or str(request.base_url)
+
+
 def is_json_wanted(headers: Mapping[str, str]) -> bool:
     """Return whether a caller prefers JSON to plain text."""
     return preferred(headers.get("accept", ""), ("text/plain", JSON_TYPE)) == JSON_TYPE

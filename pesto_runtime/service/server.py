@@ -106,6 +106,8 @@ async def _serve(
             ws="none",
             timeout_graceful_shutdown=_LAST_RESPONSES_S,
             timeout_keep_alive=75,
+            proxy_headers=bool(exposure.proxies),
+            forwarded_allow_ips=[*exposure.proxies],
             ssl_certfile=exposure.certificate,
             ssl_keyfile=exposure.private_key,
         )

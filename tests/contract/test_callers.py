@@ -124,6 +124,22 @@ def test_one_web_page_may_call_it(server: Server) -> None:
     assert other.status_code == 400
 
 
+def test_links_have_the_public_address() -> None:
+    """Behind a proxy with a path; fields of the request change nothing. The control has none."""
+    forged = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example"}
+    public = "https://eo.example.org/masks"
+    with served(NAP, "--public-url", f"{public}/") as server:
+        job = server("POST", "/process", json={"seconds": 0}, headers=AT_ONCE | forged)
+        assert job.headers["location"] == f"{public}/api/v1/jobs/{job.json()['id']}"
+        server.over(job.json()["id"])
+        hrefs = [each["href"] for each in server("GET", "/describe").json()["_links"].values()]
+        hrefs += server("GET", f"/jobs/{job.json()['id']}/results").json().values()
+        assert all(each.startswith(f"{public}/api/v1/") for each in hrefs)
+    with served(NAP) as server:
+        job = server("POST", "/process", json={"seconds": 0}, headers=AT_ONCE | forged)
+        assert job.headers["location"].startswith(server.url)
+
+
 def test_tls_by_the_files_of_a_certificate(tmp_path: Path) -> None:
     """A client that trusts it reaches the service; the control does not trust it."""
     authority = trustme.CA()
@@ -204,3 +220,5 @@ def test_the_files_of_tls_belong_together(tmp_path: Path) -> None:
         Exposure(certificate=file).require_safe("127.0.0.1")
     with pytest.raises(InvalidInput, match="is no file"):
         Exposure(certificate=file, private_key=tmp_path / "no").require_safe("127.0.0.1")
+    with pytest.raises(InvalidInput, match="is no URL"):
+        Exposure(public_url="eo.example.org").require_safe("127.0.0.1")

@@ -24,6 +24,7 @@ from pesto_runtime.service.http import (
     PREFIX,
     READ,
     PieceWise,
+    base_url,
     headers_of,
     is_json_wanted,
 )
@@ -126,7 +127,7 @@ class JobEndpoints:
             PestoError: it is over already and has failed.
         """
         parsed = parse_job_headers(headers_of(request.scope))
-        links = Links.below(str(request.base_url))
+        links = Links.below(base_url(request))
         if parsed.respond_async:
             if parsed.wait_s:
                 record = await self._manager.wait(record.id, parsed.wait_s)
@@ -142,7 +143,7 @@ class JobEndpoints:
 
     async def jobs(self, request: Request, key: str | None = None) -> Response:
         """Return the links of the caller's jobs, or of the job of an idempotency `key`."""
-        links = Links.below(str(request.base_url))
+        links = Links.below(base_url(request))
         ids = await self._manager.ids(caller_of(request.scope), key)
         document: dict[str, JsonValue] = {each: {"link": links.status(each)} for each in ids}
         return _json(document)
@@ -152,12 +153,12 @@ class JobEndpoints:
         parsed = parse_job_headers(headers_of(request.scope))
         record = await self._waited(job_id, parsed)
         headers = {"Preference-Applied": f"wait={parsed.wait_s:g}"} if parsed.wait_s else {}
-        return self._document(record, Links.below(str(request.base_url)), headers=headers)
+        return self._document(record, Links.below(base_url(request)), headers=headers)
 
     async def status(self, request: Request, job_id: str) -> Response:
         """Return RUNNING, DONE or FAILED, as PESTO does."""
         record = await self._waited(job_id, parse_job_headers(headers_of(request.scope)))
-        return _json(pesto_status(record, Links.below(str(request.base_url))))
+        return _json(pesto_status(record, Links.below(base_url(request))))
 
     async def log(self, job_id: str) -> Response:
         """Return the last lines that the algorithm logged."""
@@ -167,13 +168,13 @@ class JobEndpoints:
     async def dismiss(self, request: Request, job_id: str) -> Response:
         """Stop a job, and delete its results."""
         record = await self._manager.dismiss(job_id, "a client deleted it")
-        return self._document(record, Links.below(str(request.base_url)))
+        return self._document(record, Links.below(base_url(request)))
 
     async def results(self, request: Request, job_id: str) -> Response:
         """Return the links of the results of a job."""
         record = await self._manager.find(job_id)
         require_results(record)
-        return _json(Links.below(str(request.base_url)).results(record))
+        return _json(Links.below(base_url(request)).results(record))
 
     async def result(self, request: Request, job_id: str, part: str) -> Response:
         """Return one result of a job; numbers and strings as text, or as JSON for `Accept`."""
