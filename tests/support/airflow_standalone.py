@@ -82,6 +82,19 @@ class InspectedApi(AirflowApi):
         else:
             self._request("PATCH", f"/connections/{quote(conn_id)}", body)
 
+    def instances(self, dag_id: str, run_id: str, task_id: str) -> list[dict[str, JsonValue]]:
+        """Return all fields of a task of a run, of each of its mapped ones."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"
+        return [each for each in self._pages(path, "task_instances") if each["task_id"] == task_id]
+
+    def create(self, kind: str, **fields: JsonValue) -> None:
+        """Create an object: one of `pools`, `backfills`."""
+        self._request("POST", f"/{kind}", fields)
+
+    def pause(self, dag_id: str, *, is_paused: bool) -> None:
+        """Pause a DAG, or let it go on."""
+        self._request("PATCH", f"/dags/{quote(dag_id)}", {"is_paused": is_paused})
+
     def shown(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
         """Return all that Airflow shows of a task: fields, rendered templates, XComs, log."""
         path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task.task_id)}"
