@@ -91,9 +91,9 @@ class InspectedApi(AirflowApi):
         """Create an object: one of `pools`, `backfills`."""
         self._request("POST", f"/{kind}", fields)
 
-    def pause(self, dag_id: str, *, is_paused: bool) -> None:
-        """Pause a DAG, or let it go on."""
-        self._request("PATCH", f"/dags/{quote(dag_id)}", {"is_paused": is_paused})
+    def update(self, path: str, **fields: JsonValue) -> None:
+        """Change an object: `pools/NAME`, `dags/ID`."""
+        self._request("PATCH", f"/{path}", fields)
 
     def shown(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
         """Return all that Airflow shows of a task: fields, rendered templates, XComs, log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,19 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="package")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """An Airflow of two workers without a common disk; one for all tests."""
-    home = tmp_path_factory.mktemp("cluster")
-    with airflow_cluster(tmp_path_factory.getbasetemp(), home, {}) as running:
+    """An Airflow of two workers without a common disk; one for all tests.
+
+    One DAG reports its lineage: `lineage-*` beside the logs, a file for each event.
+    """
+    base, home = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("cluster")
+    transport = {"type": "file", "log_file_path": f"{base}/logs/lineage", "debug_mode": True}
+    policy = [
+        {"scope": {}, "controls": {"emit": False}},
+        {"scope": {"dag_id": "two_machines"}, "controls": {"emit": True}},
+    ]
+    env = {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(policy),
+    }
+    with airflow_cluster(base, home, env) as running:
         yield running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -176,3 +177,45 @@ def test_scenes_outlive_a_worker_the_scheduler_and_the_triggerer(
     assert {each["try_number"] for each in jobs} == {1}
     told = Counter((folder / "log").read_text().splitlines())
     assert told == {f"{what} {n}": 1 for what in ("begin", "end") for n in range(4)}
+
+
+def test_dates_share_a_pool_of_one(airflow: Airflow, expected: dict[str, bytes]) -> None:
+    """A backfill of three dates: every folder is right, and no two mapped tasks overlap."""
+    airflow.api.update("dags/calendar", is_paused=False)
+    airflow.api.create(
+        "backfills", dag_id="calendar", from_date="2026-02-01T00:00:00Z",
+        to_date="2026-02-03T00:00:00Z", max_active_runs=2,
+    )  # fmt: skip
+    until(lambda: len(airflow.api.runs("calendar")) >= 3)
+    runs = [each for each in airflow.api.runs("calendar") if each.startswith("backfill")]
+    assert len(runs) == 3
+    for run_id in runs:
+        state = airflow.api.await_end("calendar", run_id, timeout_s=300)
+        assert state == "success", airflow.logs("calendar", run_id)
+    for day in ("2026-02-01", "2026-02-02", "2026-02-03"):
+        product = RemotePath(f"{BUCKET}/calendar/{day}/image.tif")
+        assert product.read_bytes() == expected["a"], day
+    tasks = [each for run_id in runs
+             for each in airflow.api.instances("calendar", run_id, "run.map_slow")]  # fmt: skip
+    spans = sorted((str(each["start_date"]), str(each["end_date"])) for each in tasks)
+    assert len(spans) == 12
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+
+
+def test_a_pause_delays_and_a_mark_of_success_hides_nothing(
+    airflow: Airflow, expected: dict[str, bytes]
+) -> None:
+    """A chunk that a person marks as a success has no blocks: the run fails, and says which."""
+    run_id = airflow.api.trigger("calendar", {"folder": "paused"})
+    until(lambda: states(airflow, "calendar", run_id, "run.map_slow")["running"], timeout_s=200)
+    airflow.api.update("dags/calendar", is_paused=True)
+    until(lambda: not states(airflow, "calendar", run_id, "run.map_slow")["running"])
+    before = states(airflow, "calendar", run_id, "run.map_slow")
+    assert before["success"] < 4
+    assert airflow.api.state("calendar", run_id) == "running"
+
+    airflow.api.mark("calendar", run_id, "success", task="run.map_slow/3")
+    airflow.api.update("dags/calendar", is_paused=False)
+
+    assert airflow.api.await_end("calendar", run_id, timeout_s=300) == "failed"
+    assert not RemotePath(f"{BUCKET}/calendar/paused/result.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from tests.support.buckets import BUCKET, names, put, variables
 from tests.support.commands import served
 from tests.support.file_server import use
 from tests.support.gatekeeper import gatekeeper
-from tests.support.rasters import noise, tree, write_scene
+from tests.support.rasters import noise, sha256_of, tree, write_scene
 from tests.support.runs import PROCESSES, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -183,6 +184,26 @@ def test_machines_that_share_a_bucket_make_the_local_engines_bytes(
     told = airflow.api.xcoms("after_two_machines", after, looked)["return_value"]
     assert isinstance(told, dict)
     assert (told["href"], told["sha256"]) == (f"{out.href}/image.tif", local.sha256())
+
+
+def test_openlineage_is_told_what_was_read_and_written(airflow: Airflow, local: Done) -> None:
+    """The event of the run before: the scene by its ETag, which is its MD5; sha256 of products."""
+    logs = airflow.standalone.home / "logs"
+    (event,) = [json.loads(each.read_text()) for each in logs.glob("lineage-*publish-COMPLETE*")]
+    told = {
+        kind: {(each["namespace"], each["name"]): each["facets"]["version"]["datasetVersion"]
+               for each in event[kind]}
+        for kind in ("inputs", "outputs")
+    }  # fmt: skip
+    scene = hashlib.md5((local.folder.parent / "s.tif").read_bytes()).hexdigest()  # noqa: S324
+    ((read, version),) = told["inputs"].items()
+    assert read == ("s3://bucket", "two/s.tif")
+    assert scene in version
+    mean = sha256_of(local.folder / "mean.json")
+    assert told["outputs"] == {
+        ("s3://bucket", "two/out/image.tif"): local.sha256(),
+        ("s3://bucket", "two/out/mean.json"): mean,
+    }
 
 
 def test_a_folder_of_one_disk_is_refused_or_explained(airflow: Airflow, local: Done) -> None:
