@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
-_ENGINES = ("airflow", "conductor")
+_ENGINES = ("airflow", "celery", "conductor")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,7 +19,7 @@ from pesto_airflow.operators.plan_campaign import next_tasks
 from pesto_airflow.operators.run import POLICY, RETRIES, RETRY_DELAY, RunOperator
 from pesto_airflow.pipelines import MOST_BYTES, engine_of, require_absolute_folder
 from pesto_airflow.progress import ChunkProgress
-from pesto_runtime.errors import NotFound, RunFailed
+from pesto_runtime.errors import NotFound, PestoError, RunFailed
 from pesto_runtime.places import href_of
 
 if TYPE_CHECKING:
@@ -137,12 +137,15 @@ class PestoMapCampaignOperator(CampaignOperator):
 
     @property
     def task_name(self) -> str:
-        """Number of the task, and its scenes."""
+        """Number of the task, and its scenes; the number alone if the plan cannot be read."""
         from pesto_runtime.campaigns import load_campaign
 
         number = int(str(self.number))
-        with self.connections.stores():
-            campaign = load_campaign(self.href)
+        try:
+            with self.connections.stores():
+                campaign = load_campaign(self.href)
+        except PestoError:  # as for a chunk: it would hide the error of the task
+            return str(number)
         names = [campaign.scenes[part.scene].id for part in campaign.tasks[self.phase][number]]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         return f"{number}: {', '.join(names[:2])}{more}"

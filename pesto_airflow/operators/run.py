@@ -214,9 +214,11 @@ class PestoMapOperator(RunOperator):
 
     @property
     def chunk_name(self) -> str:
-        """Index and window of the chunk."""
-        with self.connections.stores():
+        """Index and window of the chunk; the index alone if the plan cannot be read."""
+        # Airflow renders it for failed tasks too: an error here would hide the one of the task.
+        with suppress(PestoError), self.connections.stores():
             return name_of_chunk(str(self.plan), self.phase, int(str(self.chunk)))
+        return str(self.chunk)
 
     def perform(self, context: Context) -> JsonValue:
         """Run the chunk; return the counts of tiles, holes, blocks and bytes.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pesto_airflow.catalog import write_catalog
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.services import find, resolve_services, save_description
 from tests.support.commands import saved
 from tests.support.runs import CLOUD_COVER
 
@@ -112,3 +112,38 @@ def add_pipeline(
     saved(own / "settings.json", settings)
     airflow.add(dag_id, _DAG.format(dag_id=dag_id))
     return PipelineDag(airflow, dag_id, scene, folder)
+
+
+def add_bundle(
+    own: Path, document: Mapping[str, JsonValue], code: str, *, services: Mapping[str, str]
+) -> dict[str, JsonValue]:
+    """Write what a DAG bundle has beside its DAG file: pipeline, catalog, code.
+
+    The catalog has no URLs: connections have them.
+
+    Args:
+        own: A new folder of it.
+        document: The pipeline.
+        code: Source of the processes that run in the workers.
+        services: Process -> URL of its service; the others are in the code.
+
+    Returns:
+        The pipeline, with a target for each process, for a run by another engine.
+    """
+    own.mkdir()
+    file = own / "code.py"
+    file.write_text(code)
+    stages = document["stages"]
+    assert isinstance(stages, list)
+    names = {str(each["process"]) for each in stages if isinstance(each, dict)}
+    targets = {name: services.get(name, f"{file}:{name}") for name in sorted(names)}
+    saved(own / "pipeline.json", {**document, "services": {}})
+    for name, target in targets.items():
+        found = find((target,))
+        path = save_description(own / "catalog", target, found.said, found.service.transports)
+        description = json.loads(path.read_text())
+        del description["url"]
+        saved(
+            path, description if name in services else {**description, "url": f"../code.py:{name}"}
+        )
+    return {**document, "services": {**targets}}

@@ -82,6 +82,19 @@ class InspectedApi(AirflowApi):
         else:
             self._request("PATCH", f"/connections/{quote(conn_id)}", body)
 
+    def instances(self, dag_id: str, run_id: str, task_id: str) -> list[dict[str, JsonValue]]:
+        """Return all fields of a task of a run, of each of its mapped ones."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"
+        return [each for each in self._pages(path, "task_instances") if each["task_id"] == task_id]
+
+    def create(self, kind: str, **fields: JsonValue) -> None:
+        """Create an object: one of `pools`, `backfills`."""
+        self._request("POST", f"/{kind}", fields)
+
+    def update(self, path: str, **fields: JsonValue) -> None:
+        """Change an object: `pools/NAME`, `dags/ID`."""
+        self._request("PATCH", f"/{path}", fields)
+
     def shown(self, dag_id: str, run_id: str, task: TaskInstanceState) -> str:
         """Return all that Airflow shows of a task: fields, rendered templates, XComs, log."""
         path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task.task_id)}"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.places import RemotePath
-from pesto_runtime.run.services import find, save_description
+from tests.support.airflow_runs import add_bundle
 from tests.support.buckets import BUCKET, put, variables
-from tests.support.commands import saved, served
+from tests.support.commands import served
 from tests.support.file_server import use
 from tests.support.gatekeeper import gatekeeper
 from tests.support.rasters import noise, write_scene
@@ -21,8 +21,6 @@ from tests.support.runs import PROCESSES, chain, run_local
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from pydantic import JsonValue
 
     from tests.support.airflow_standalone import Airflow
     from tests.support.gatekeeper import Gatekeeper
@@ -86,9 +84,8 @@ def test_connections_reach_service_and_bucket_and_nothing_shows_a_secret(
     scene = write_scene(tmp_path / "s.tif", noise(600, 300))
     put("connections/s.tif", scene.read_bytes())
     with served(f"{PROCESSES}:grow", "--workers", 1) as url:
-        code = add_bundle(airflow.dags / "connections", service=url)
-        targets: JsonValue = {"grow": url, "lighter": f"{code}:lighter"}
-        document = {**chain("grow", "lighter"), "services": targets}
+        document = chain("grow", "lighter")
+        document = add_bundle(airflow.dags / "connections", document, CODE, services={"grow": url})
         local = run_local(document, tmp_path / "local", {"scene": scene})
         with guards(tmp_path, url, bucket_port) as (eo, lake):
             connect(airflow, eo, lake, token=TOKEN, is_new=True)
@@ -160,20 +157,3 @@ def shown_of(airflow: Airflow, dag_id: str, *run_ids: str) -> dict[str, str]:
             if task.state in ("success", "failed"):
                 shown[task.task_id] += airflow.api.shown(dag_id, run_id, task)
     return shown
-
-
-def add_bundle(own: Path, *, service: str) -> Path:
-    """Write what a DAG bundle has beside its DAG file: pipeline, descriptions, code; the last."""
-    own.mkdir()
-    code = own / "lighter.py"
-    code.write_text(CODE)
-    saved(own / "pipeline.json", {**chain("grow", "lighter"), "services": {}})
-    for target in (service, f"{code}:lighter"):
-        found = find((target,))
-        file = save_description(own / "catalog", target, found.said, found.service.transports)
-        document = json.loads(file.read_text())
-        del document["url"]
-        if target != service:
-            document["url"] = "../lighter.py:lighter"
-        saved(file, document)
-    return code

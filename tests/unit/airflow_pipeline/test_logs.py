@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pesto_airflow import (
+    PestoMapCampaignOperator,
     PestoMapOperator,
     PestoMergeOperator,
     PestoMosaicOperator,
@@ -111,6 +112,14 @@ def test_a_relative_path_is_refused_by_name(folder: str, scene: str, named: str)
     """Before anything is read or written; the error has the solution."""
     with pytest.raises(InvalidInput, match=rf"{named} is a relative path.*give an absolute path"):
         plan_task(folder, scene, chain("grow")).perform(cast("Context", {}))
+
+
+def test_a_label_never_fails(tmp_path: Path) -> None:
+    """Airflow renders it after a failure too, and an error of it would take the place of that."""
+    absent = (tmp_path / "plan.json").as_uri()
+    assert PestoMapOperator(task_id="map", plan=absent, chunk=3).chunk_name == "3"
+    scenes = PestoMapCampaignOperator(task_id="map", campaign=absent, number=4)
+    assert scenes.task_name == "4"
 
 
 @pytest.mark.parametrize(

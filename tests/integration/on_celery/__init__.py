@@ -1,0 +1,1 @@
+"""Tests on an Airflow of several machines."""
