@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime import __version__
-from pesto_runtime.cli import discovering, probing, running, serving
+from pesto_runtime.cli import discovering, probing, project_commands, running, serving
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ app.command()(running.plan)
 app.command()(running.render)
 app.command()(running.run)
 app.command()(running.verify)
+app.command("test")(project_commands.replay_calls)
 
 
 def _print_version(is_requested: bool) -> None:  # positional: typer's signature of a callback

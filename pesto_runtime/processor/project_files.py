@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pesto_runtime.processor.sources import Source
 
 _TEXTS = ("title", "family", "description", "organization", "email")
-_OPTIONAL = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce")
+_OPTIONAL = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce",
+             "x-examples")  # fmt: skip
 _RESERVED = ("required", "definition", "$schema", "title", "type", "content", "definitions",
              "description")  # fmt: skip
 _PACKAGING = "packaged with PESTO v1.7.2"
