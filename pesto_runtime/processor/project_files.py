@@ -117,6 +117,14 @@ def _require_profile(folder: Path, profile: str) -> None:
             f"{folder.parent}: no file has the profile {profile!r}; there is "
             f"{', '.join(known) or 'no profile'}"
         )
+    for file in sorted(folder.glob(f"*/*.{profile}.json")):
+        base = file.with_name(file.name.removesuffix(f".{profile}.json") + ".json")
+        if not base.is_file():
+            others = [each.name for each in base.parent.glob("*.json") if each.name.count(".") == 1]
+            raise InvalidContract(
+                f"{file}: changes {base.name}, which does not exist; there is "
+                f"{', '.join(sorted(others))}"
+            )
 
 
 def _read_json(file: Path) -> dict[str, JsonValue]:

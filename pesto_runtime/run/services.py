@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Service, drift
+from pesto_runtime.contract.pipeline import PROFILES
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused
 from pesto_runtime.run.builds import described_at, is_url, portable_target
 from pesto_runtime.run.catalogs import ServiceEntry, catalog_entries, service_entry, targets_in
@@ -242,11 +243,13 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
 
 def _seen_from(folder: Path, target: str) -> str:
     """Return a target for a catalog: a relative path is read as relative to its folder."""
-    place, colon, function = target.rpartition(":")
-    path = Path(place if colon else target)
+    code, mark, profiles = target.partition(PROFILES)
+    place, colon, function = code.rpartition(":")
+    path = Path(place if colon else code)
     if is_url(target) or path.is_absolute() or not path.exists():
         return target
-    return f"{os.path.relpath(path.resolve(), folder.resolve())}{colon}{function if colon else ''}"
+    relative = os.path.relpath(path.resolve(), folder.resolve())
+    return f"{relative}{colon}{function if colon else ''}{mark}{profiles}"
 
 
 def _entries(
