@@ -41,6 +41,8 @@ app.command(cls=ProfiledCommand)(running.plan)
 app.command()(running.render)
 app.command(cls=ProfiledCommand)(running.run)
 app.command()(running.verify)
+app.command()(project_commands.init)
+app.command()(project_commands.schemagen)
 app.command("test", cls=ProfiledCommand)(project_commands.replay_calls)
 
 

@@ -1,8 +1,10 @@
-"""Define `pesto test`: replay the recorded calls of a project, a target, an image or a service."""
+"""Define `pesto init` and `pesto test`: a new project, and its recorded calls replayed."""
 
 from __future__ import annotations
 
 import json
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,58 @@ from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import StoreFailed
 
 _FAILED = 1
+
+
+class Style(StrEnum):
+    """Built-in templates."""
+
+    function = "function"
+    project = "project"
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="Folder of the project; also names the process.")],
+    style: Annotated[
+        Style, typer.Option(help="function: one file. project: the layout of PESTO.")
+    ] = Style.function,
+    template: Annotated[
+        Path | None, typer.Option("-t", "--template", help="Folder of your own template.")
+    ] = None,
+    organization: Annotated[
+        str | None, typer.Option(help="Your organization; asked for in a terminal.")
+    ] = None,
+    email: Annotated[str | None, typer.Option(help="Your address; also asked for.")] = None,
+) -> None:
+    """Make a new project, with a test, a README and a Makefile of two commands."""
+    from pesto_runtime.projects.starting import start_project
+
+    facts = {
+        "organization": _asked("Organization", organization, "example"),
+        "email": _asked("Email", email, "nobody@example.org"),
+    }
+    for file in start_project(Path(name), style=style.value, template=template, facts=facts):
+        typer.echo(file)
+
+
+def _asked(question: str, given: str | None, default: str) -> str:
+    if given is not None or not sys.stdin.isatty():
+        return given or default
+    return str(typer.prompt(question, default=default))
+
+
+def schemagen(
+    target: Annotated[Path, typer.Argument(help="Directory of a PESTO project.")],
+    force: Annotated[
+        bool, typer.Option("-f", "--force", help="Replace schemas that differ.")
+    ] = False,
+) -> None:
+    """Write the schemas of a project from the dataclasses Input and Output of its code."""
+    from pesto_runtime.projects.schema_writing import write_generated
+
+    with author_output_on_stderr():
+        changed = write_generated(target.resolve(), force=force)
+    for path in changed:
+        typer.echo(path)
 
 
 def replay_calls(
