@@ -43,6 +43,7 @@ app.command(cls=ProfiledCommand)(running.run)
 app.command()(running.verify)
 app.command()(project_commands.init)
 app.command()(project_commands.schemagen)
+app.command(cls=ProfiledCommand)(project_commands.build)
 app.command("test", cls=ProfiledCommand)(project_commands.replay_calls)
 
 

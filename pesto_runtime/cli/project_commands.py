@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pesto_runtime.cli.options import AsJson, Credentials, Profiles, profile_names
-from pesto_runtime.cli.terminal import author_output_on_stderr
+from pesto_runtime.cli.terminal import author_output_on_stderr, show_warnings
 from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import StoreFailed
 
@@ -68,6 +68,68 @@ def schemagen(
         changed = write_generated(target.resolve(), force=force)
     for path in changed:
         typer.echo(path)
+
+
+class Level(StrEnum):
+    """Cache levels, by both names that PESTO has."""
+
+    C1 = "C1"
+    C2 = "C2"
+    C3 = "C3"
+    CACHE_UP_TO_PESTO = "CACHE_UP_TO_PESTO"
+    CACHE_UP_TO_PIP_REQ = "CACHE_UP_TO_PIP_REQ"
+    CACHE_UP_TO_ALGO = "CACHE_UP_TO_ALGO"
+
+
+def build(
+    project: Annotated[
+        Path, typer.Argument(help="Directory of a PESTO project, or one of its build files.")
+    ],
+    profile: Profiles = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for context, digest and SBOM; by default .pesto/NAME-VERSION.",
+        ),
+    ] = None,
+    cache: Annotated[
+        Level | None,
+        typer.Option("-c", "--cache", help="Reuse layers up to this level, and build the others."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base image.")] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="This package in the image: a requirement of pip, or a wheel."),
+    ] = None,
+    builder_option: Annotated[
+        list[str] | None, typer.Option(help="Option of buildah, docker or podman; repeat it.")
+    ] = None,
+    context_only: Annotated[
+        bool, typer.Option("--context-only", help="Write the context, and build nothing.")
+    ] = False,
+) -> None:
+    """Build the image NAME:VERSION[-PROFILE] of a PESTO project, by buildah, docker or podman."""
+    from pesto_runtime.projects.build_context import write_context
+    from pesto_runtime.projects.image_building import build_image
+    from pesto_runtime.projects.validating import read_build_files
+
+    is_file = project.suffix == ".json"
+    directory = project.resolve().parents[2] if is_file else project.resolve()
+    files = read_build_files(
+        directory, profile_names(profile), build=project.stem if is_file else "build"
+    )
+    folder = out or Path(".pesto") / files.tag.replace(":", "-")
+    made = write_context(files, folder, base=base, runtime=runtime)
+    show_warnings(made.remarks)
+    typer.echo(f"context  {made.folder}\ndigest   {made.digest}\nimage    {made.tag}")
+    if not context_only:
+        levels = {"CACHE_UP_TO_PESTO": "C1", "CACHE_UP_TO_PIP_REQ": "C2", "CACHE_UP_TO_ALGO": "C3"}
+        level = levels.get(cache.value, cache.value) if cache else None
+        builder = build_image(made, level=level, options=builder_option or ())
+        typer.echo(f"built by {builder}")
 
 
 def replay_calls(

@@ -106,7 +106,7 @@ class _Api:
         for profile in self.profiles:
             changes = self.folder / f"{name}.{profile}.json"
             if changes.is_file():
-                content = _updated(content, _read_json(changes))
+                content = profile_update(content, _read_json(changes))
         return content
 
 
@@ -139,15 +139,15 @@ def _read_json(file: Path) -> dict[str, JsonValue]:
     return content
 
 
-def _updated(
+def profile_update(
     content: Mapping[str, JsonValue], changes: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
-    """Merge objects at every depth; lists, scalars and null replace."""
+    """Apply a profile: objects merge at every depth; lists, scalars and null replace."""
     merged = dict(content)
     for key, value in changes.items():
         old = merged.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _updated(old, value) if both else value  # type: ignore[arg-type]  # both are dicts
+        merged[key] = profile_update(old, value) if both else value  # type: ignore[arg-type]  # both are dicts
     return merged
 
 
