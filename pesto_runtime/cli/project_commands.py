@@ -18,7 +18,7 @@ from pesto_runtime.errors import StoreFailed
 _FAILED = 1
 
 
-class Style(StrEnum):
+class ProjectStyle(StrEnum):
     """Built-in templates."""
 
     function = "function"
@@ -28,8 +28,8 @@ class Style(StrEnum):
 def init(
     name: Annotated[str, typer.Argument(help="Folder of the project; also names the process.")],
     style: Annotated[
-        Style, typer.Option(help="function: one file. project: the layout of PESTO.")
-    ] = Style.function,
+        ProjectStyle, typer.Option(help="function: one file. project: the layout of PESTO.")
+    ] = ProjectStyle.function,
     template: Annotated[
         Path | None, typer.Option("-t", "--template", help="Folder of your own template.")
     ] = None,
@@ -70,7 +70,7 @@ def schemagen(
         typer.echo(path)
 
 
-class Level(StrEnum):
+class CacheLevel(StrEnum):
     """Cache levels, by both names that PESTO has."""
 
     C1 = "C1"
@@ -96,7 +96,7 @@ def build(
         ),
     ] = None,
     cache: Annotated[
-        Level | None,
+        CacheLevel | None,
         typer.Option("-c", "--cache", help="Reuse layers up to this level, and build the others."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="Base image.")] = None,

@@ -84,17 +84,22 @@ def containerfile(
         *(f"COPY {source}/ {to}/" for source, to in copies.items()),
         f"COPY project/ {HOME}/project/",
         *_level("", "variables, labels, command"),
-        *(f"ENV {name}={json.dumps(value)}" for name, value in sorted(files.environment.items())),
-        f"ENV PATH={HOME}/venv/bin:$PATH" + (f" PYTHONPATH={':'.join(paths)}" if paths else ""),
-        *(f"LABEL {name}={json.dumps(value)}" for name, value in labels(files).items()),
+        "ENV " + " ".join(f"{name}={value}" for name, value in _environment(files, paths).items()),
+        "LABEL " + " ".join(f"{n}={json.dumps(value)}" for n, value in labels(files).items()),
         f"USER {_USER}:{_USER}",
-        "ENV HOME=/tmp",
         f"EXPOSE {PORT}",
         "HEALTHCHECK --interval=30s --timeout=5s --start-period=300s CMD "
         + json.dumps([f"{HOME}/venv/bin/python", "-c", _health()]),
         "ENTRYPOINT " + json.dumps(command(files, target)),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _environment(files: BuildFiles, paths: Sequence[str]) -> dict[str, str]:
+    """Return the variables of an image, in one instruction: each one would be a layer."""
+    own = {name: json.dumps(value) for name, value in sorted(files.environment.items())}
+    path = {"PYTHONPATH": ":".join(paths)} if paths else {}
+    return {**own, "PATH": f"{HOME}/venv/bin:$PATH", "HOME": "/tmp", **path}  # noqa: S108
 
 
 def labels(files: BuildFiles) -> dict[str, str]:

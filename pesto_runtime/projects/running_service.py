@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.client.client import Client
+from pesto_runtime.contract.pipeline import PROFILES
 from pesto_runtime.errors import AlgorithmFailed, Unreachable
 from pesto_runtime.projects.recorded_cases import resources_of
+from pesto_runtime.projects.running_image import is_image, running_image
 from pesto_runtime.run.builds import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import IO
 
 _PESTO = "from pesto_runtime.cli import main; main()"
@@ -28,15 +30,21 @@ _MOST_LINES = 200
 
 @contextmanager
 def running_service(target: str, profiles: Sequence[str] = ()) -> Iterator[str]:
-    """Return the URL of a service: the given one, or that of a target which this starts.
+    """Return the URL of a service: the given one, or that of a target or image which this starts.
 
     The service listens on a free port of this machine, with one worker, until the block ends.
 
     Raises:
         AlgorithmFailed: the target cannot be served; with the last lines of its log.
+        PestoError: an image cannot be run.
     """
     if is_url(target):
         yield target
+        return
+    if is_image(target):
+        with running_image(target) as url:
+            _wait_until_ready(url, lambda: True, ())
+            yield url
         return
     words = ["serve", target, "--port", "0", "--workers", "1"]
     words += [word for profile in profiles for word in ("-p", profile)]
@@ -48,7 +56,7 @@ def running_service(target: str, profiles: Sequence[str] = ()) -> Iterator[str]:
         try:
             url = _announced(process.stderr, target)
             log = _Log(process.stderr)
-            _wait_until_ready(url, process, log)
+            _wait_until_ready(url, lambda: process.poll() is None, log.lines)
             yield url
         finally:
             process.terminate()
@@ -59,13 +67,14 @@ def running_service(target: str, profiles: Sequence[str] = ()) -> Iterator[str]:
 
 
 def cases_folder(target: str) -> Path | None:
-    """Return the folder of the recorded cases of a target; None for a service.
+    """Return the folder of the recorded cases of a target; None for a service or an image.
 
     Raises:
         NotFound: the target has no folder.
     """
-    if is_url(target):
+    if is_url(target) or is_image(target):
         return None
+    target = target.partition(PROFILES)[0]
     place, colon, _ = target.rpartition(":")
     path = Path(place if colon else target)
     return resources_of(path.parent if path.suffix == ".py" else path)
@@ -98,10 +107,10 @@ def _announced(stream: IO[str], target: str) -> str:
     raise AlgorithmFailed(f"{target} cannot be served: {''.join(lines[-20:]).strip()}")
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[str], log: _Log) -> None:
+def _wait_until_ready(url: str, is_alive: Callable[[], bool], lines: Sequence[str]) -> None:
     deadline = time.monotonic() + _READY_S
     with Client(url, retries=0, patience_s=0) as client:
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and is_alive():
             try:
                 state = client.health()
             except Unreachable:
@@ -111,4 +120,4 @@ def _wait_until_ready(url: str, process: subprocess.Popen[str], log: _Log) -> No
             if state == "FAILED":
                 break
             time.sleep(0.05)
-    raise AlgorithmFailed(f"the service does not become ready: {''.join(log.lines[-20:]).strip()}")
+    raise AlgorithmFailed(f"the service does not become ready: {''.join(lines[-20:]).strip()}")
