@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # server stay in one. WORKERS=0 runs them one by one.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * os.cpu_count() // 2)')
 PYTEST  := $(BIN)/pytest -n $(WORKERS)
-LONG    := airflow or conductor or dask or spark or real_pesto or browser
+LONG    := airflow or conductor or dask or spark or image or real_pesto or browser
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean fuzz
@@ -27,7 +27,7 @@ setup: $(VENV)/.dev $(VENV)/.tools  ## Everything for working on the project.
 test: $(VENV)/.dev $(VENV)/.tools  ## Units, contracts, pages, services and runs on this machine.
 	$(PYTEST) -m "not ($(LONG))"
 
-test-all: $(VENV)/.dev $(VENV)/.tools  ## Those, and a real Airflow, Conductor, Dask, Spark, PESTO 1.7.2 and browser.
+test-all: $(VENV)/.dev $(VENV)/.tools  ## Those, and a real Airflow, Conductor, Dask, Spark, image, PESTO 1.7.2 and browser.
 	$(PYTEST)
 
 check: $(VENV)/.dev  ## What CI runs.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_conductor.taskdefs import GPU_DOMAIN
+from pesto_runtime.contract.pipeline import PROFILES
 from pesto_runtime.errors import InvalidPipeline
 from pesto_runtime.pipeline import completed, fed_ports, input_defaults, input_schema
 from pesto_runtime.run.planning import shape
@@ -321,9 +322,12 @@ def _own_targets(pipeline: Pipeline, name: str, base: Path) -> tuple[str, ...]:
 
 
 def _absolute(target: str, base: Path) -> str:
-    place, colon, function = target.rpartition(":")
-    path = base / (place if colon else target)
-    return f"{path.resolve()}{colon}{function if colon else ''}" if path.exists() else target
+    code, mark, profiles = target.partition(PROFILES)
+    place, colon, function = code.rpartition(":")
+    path = base / (place if colon else code)
+    if not path.exists():
+        return target
+    return f"{path.resolve()}{colon}{function if colon else ''}{mark}{profiles}"
 
 
 def _catalog_entry(found: Discovered) -> JsonValue:

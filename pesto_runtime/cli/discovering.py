@@ -13,9 +13,11 @@ from pesto_runtime.cli.options import (
     Credentials,
     Drivers,
     InputTexts,
+    Profiles,
     allow_drivers,
     input_values,
     pairs,
+    profile_names,
 )
 from pesto_runtime.cli.terminal import author_output_on_stderr
 from pesto_runtime.credentials import use_credentials
@@ -26,15 +28,17 @@ if TYPE_CHECKING:
 
 def describe(
     target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
+    profile: Profiles = None,
     credentials: Credentials = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Show inputs, outputs and tiling properties of a process."""
+    from pesto_runtime.run.builds import profiled_target
     from pesto_runtime.run.services import find
 
     use_credentials(credentials)
     with author_output_on_stderr():
-        found = find((target,))
+        found = find((profiled_target(target, profile_names(profile)),))
     if as_json:
         typer.echo(json.dumps(found.said.to_json(), indent=2))
         return
@@ -58,6 +62,7 @@ def discover(
 
 def process(
     target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
+    profile: Profiles = None,
     inputs: InputTexts = None,
     outputs: Annotated[
         list[str] | None, typer.Option("-o", "--out", help="NAME=PATH; file of an output.")
@@ -67,8 +72,10 @@ def process(
     as_json: AsJson = False,
 ) -> None:
     """Call a process once, on whole images; print JSON outputs, write images to -o."""
+    from pesto_runtime.run.builds import profiled_target
     from pesto_runtime.run.single_call import call_once
 
+    target = profiled_target(target, profile_names(profile))
     allow_drivers(driver)
     use_credentials(credentials)
     paths = {name: Path(text) for name, text in pairs(outputs, option="-o").items()}

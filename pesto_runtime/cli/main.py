@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime import __version__
-from pesto_runtime.cli import discovering, probing, running, serving
+from pesto_runtime.cli import discovering, probing, project_commands, running, serving
+from pesto_runtime.cli.profile_words import ProfiledCommand
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
@@ -30,16 +31,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(serving.serve)
-app.command()(discovering.describe)
+app.command(cls=ProfiledCommand)(serving.serve)
+app.command(cls=ProfiledCommand)(discovering.describe)
 app.command()(discovering.discover)
-app.command()(discovering.process)
-app.command()(probing.probe)
-app.command()(running.check)
-app.command()(running.plan)
+app.command(cls=ProfiledCommand)(discovering.process)
+app.command(cls=ProfiledCommand)(probing.probe)
+app.command(cls=ProfiledCommand)(running.check)
+app.command(cls=ProfiledCommand)(running.plan)
 app.command()(running.render)
-app.command()(running.run)
+app.command(cls=ProfiledCommand)(running.run)
 app.command()(running.verify)
+app.command()(project_commands.init)
+app.command()(project_commands.schemagen)
+app.command(cls=ProfiledCommand)(project_commands.build)
+app.command("test", cls=ProfiledCommand)(project_commands.replay_calls)
 
 
 def _print_version(is_requested: bool) -> None:  # positional: typer's signature of a callback

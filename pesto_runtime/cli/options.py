@@ -80,6 +80,16 @@ AreaText: TypeAlias = Annotated[
         help="Cut all images to an area: WEST,SOUTH,EAST,NORTH in degrees, or a GeoJSON file.",
     ),
 ]
+Profiles: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p",
+        "--profile",
+        metavar="NAME...",
+        help="Profiles of a PESTO project, in order: -p P1 P2 after the target, -p P1,P2, or "
+        "-p P1 -p P2.",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Compress: TypeAlias = Annotated[
     str,
@@ -95,6 +105,15 @@ Drivers: TypeAlias = Annotated[
         help="Further GDAL driver by which images may be opened, as VRT; repeat it for several.",
     ),
 ]
+
+
+def profile_names(texts: Sequence[str] | None) -> list[str]:
+    """Return the profiles of `-p` in order, from names that commas or blanks may separate.
+
+    >>> profile_names(["gpu,big", "fast"])
+    ['gpu', 'big', 'fast']
+    """
+    return [name for text in texts or () for name in text.replace(",", " ").split()]
 
 
 def allow_drivers(names: Sequence[str] | None) -> None:

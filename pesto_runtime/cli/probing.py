@@ -11,7 +11,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pesto_runtime.cli.options import AsJson, Credentials, InputTexts, pairs
+from pesto_runtime.cli.options import (
+    AsJson,
+    Credentials,
+    InputTexts,
+    Profiles,
+    pairs,
+    profile_names,
+)
 from pesto_runtime.cli.terminal import author_output_on_stderr
 from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import ContractBroken, RunFailed
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
 def probe(
     target: Annotated[str, typer.Argument(help="URL of a service, or a target.")],
+    profile: Profiles = None,
     inputs: InputTexts = None,
     limit: Annotated[
         int, typer.Option(min=1, max=1024, help="Largest margin to look for, pixels.")
@@ -38,7 +46,9 @@ def probe(
 ) -> None:
     """Measure margin, alignment, scale and exactness of a process; fail if its contract lies."""
     from pesto_runtime.probing.probe import probe as measured
+    from pesto_runtime.run.builds import profiled_target
 
+    target = profiled_target(target, profile_names(profile))
     use_credentials(credentials)
     with author_output_on_stderr(), _progress(hidden=as_json or not sys.stderr.isatty()) as on_step:
         report = measured(

@@ -26,6 +26,7 @@ from pesto_runtime.cli.options import (
     MaxTasks,
     PipelineFile,
     PipelineText,
+    Profiles,
     SceneList,
     ServiceTexts,
     Tile,
@@ -33,6 +34,7 @@ from pesto_runtime.cli.options import (
     Workers,
     allow_drivers,
     input_values,
+    profile_names,
 )
 from pesto_runtime.cli.terminal import (
     author_output_on_stderr,
@@ -76,6 +78,7 @@ class ReportFiles(StrEnum):
 
 def check(
     pipeline: PipelineText,
+    profile: Profiles = None,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
     services: Catalog = None,
@@ -87,6 +90,7 @@ def check(
 ) -> None:
     """Type-check a pipeline using only descriptions; report every error."""
     from pesto_runtime.places import place_of
+    from pesto_runtime.run.builds import profiled_target
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import check_pipeline
     from pesto_runtime.run.services import resolve_services
@@ -96,7 +100,7 @@ def check(
     use_credentials(credentials)
     catalog = place_of(services) if services else None
     with author_output_on_stderr():
-        source = pipeline_of(pipeline)
+        source = pipeline_of(profiled_target(pipeline, profile_names(profile)))
         model = source.pipeline
         found = resolve_services(
             model, base=source.base, options=service or [], catalog=catalog, ask=False
@@ -122,6 +126,7 @@ def check(
 
 def plan(
     pipeline: PipelineText,
+    profile: Profiles = None,
     inputs: InputTexts = None,
     service: ServiceTexts = None,
     services: Catalog = None,
@@ -144,6 +149,7 @@ def plan(
     machine; services are not called.
     """
     from pesto_runtime.places import place_of
+    from pesto_runtime.run.builds import profiled_target
     from pesto_runtime.run.costs import run_cost
     from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
@@ -158,7 +164,7 @@ def plan(
     sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
     texts = input_values(inputs)
     with author_output_on_stderr():
-        source = pipeline_of(pipeline)
+        source = pipeline_of(profiled_target(pipeline, profile_names(profile)))
         model = source.pipeline
         found = resolve_services(model, base=source.base, options=service or [], catalog=catalog)
         given = restricted(model, found, texts, window=window, area=aoi)
@@ -224,6 +230,7 @@ def run(
         str,
         typer.Option("-o", "--out", metavar="PATH", help="Folder for the outputs; also s3://…."),
     ],
+    profile: Profiles = None,
     inputs: InputTexts = None,
     scenes: SceneList = None,
     service: ServiceTexts = None,
@@ -290,6 +297,7 @@ def run(
     from pesto_runtime.engines import RunRequest, load_engine
     from pesto_runtime.places import output_place, place_of
     from pesto_runtime.progress_display import terminal_progress
+    from pesto_runtime.run.builds import profiled_target
     from pesto_runtime.run.pipeline_inputs import restricted
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
@@ -300,7 +308,10 @@ def run(
     of_one_scene = {"window": window, "aoi": aoi, "verify": verify, "engine": engine != "local"}
     listed = _scenes(scenes, of_one_scene)
     with author_output_on_stderr():
-        source, given = pipeline_of(pipeline), input_values(inputs)
+        source, given = (
+            pipeline_of(profiled_target(pipeline, profile_names(profile))),
+            input_values(inputs),
+        )
         if window is not None or aoi is not None:
             found = resolve_services(
                 source.pipeline, base=source.base, options=service or [], catalog=catalog

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from pesto_runtime.cli.options import Profiles, profile_names
 from pesto_runtime.service.logs import LogFormat  # noqa: TC001  # typer reads it at run time
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ def serve(
         typer.Option(help="Address to listen on; if not loopback, hrefs need --allow."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 selects a free port.")] = 8000,
-    profile: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--profile", help="Profile of a PESTO project; a list, or repeated."),
-    ] = None,
+    profile: Profiles = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(help="Prefix of hrefs, or folder, that may be read and written."),
@@ -97,7 +95,7 @@ def serve(
     from pesto_runtime.service.tokens import Callers
 
     configure(log_format)
-    names = [name for text in profile or [] for name in text.replace(",", " ").split()]
+    names = profile_names(profile)
     limits = _limits(workers, timeout, memory, queue=queue, grace_s=grace)
     options = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
     serve(

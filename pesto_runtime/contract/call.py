@@ -29,6 +29,14 @@ LONGEST_LEASE_S = 30 * 24 * 3600
 Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
+class Example(Value):
+    """One call of a process, and the outputs that it must return."""
+
+    inputs: dict[str, JsonValue] = Field(description="As in the body of a request.")
+    outputs: dict[str, JsonValue] = Field(description="JSON outputs; others are not compared.")
+    tolerance: float = Field(default=0, ge=0, description="Allowed difference of each number.")
+
+
 class ProblemField(ClosedValue):
     """One wrong field."""
 

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from pesto_runtime.contract.base import Fill, Value
-from pesto_runtime.contract.call import bad_fields
+from pesto_runtime.contract.call import Example, bad_fields
 from pesto_runtime.contract.geometry import Margin
 from pesto_runtime.contract.raster import RasterContract
 from pesto_runtime.contract.vector import VectorContract
@@ -67,6 +67,9 @@ class DescriptionDocument(Value):
     )
     x_reduce: dict[str, Fold] | None = Field(
         default=None, alias="x-reduce", description="Keys of a partial, and how each folds."
+    )
+    examples: tuple[Example, ...] = Field(
+        default=(), alias="x-examples", description="Calls, and the outputs that they return."
     )
     template: str | None = None
     config: dict[str, JsonValue] | None = None

@@ -28,6 +28,8 @@ InputType: TypeAlias = Literal[
 ]
 LIVE = "live:"
 """Prefix of the target of a function that exists only in one process, as in a notebook."""
+PROFILES = "#profiles="
+"""Stands between the directory of a PESTO project and its profiles in a target."""
 
 _REFERENCE = re.compile(r"^\$(?P<owner>[A-Za-z][A-Za-z0-9_-]*)\.(?P<port>[A-Za-z_][A-Za-z0-9_-]*)$")
 

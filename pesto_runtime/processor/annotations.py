@@ -176,5 +176,7 @@ class ProcessOptions(TypedDict, total=False):
     """Maximum number of calls in such a request; 16 by default."""
     resources: Mapping[str, float]
     """Resources of one instance: `cpu` (cores), `gpu` (devices), `ram` (GiB)."""
+    examples: Sequence[Mapping[str, JsonValue]]
+    """Calls that the contract kit makes: `inputs`, `outputs`, and a `tolerance` of numbers."""
     setup: Callable[[], object]
     """Called once, before the service reports that it is ready."""

@@ -127,6 +127,8 @@ def describe(
         document["tileable"] = tileable
     if "reduce" in options:
         document["x-reduce"] = dict(options["reduce"])
+    if "examples" in options:
+        document["x-examples"] = [dict(each) for each in options["examples"]]
     document["input"] = _side(inputs, "validation", f"{name} input")
     document["output"] = _side(outputs, "serialization", f"{name} output")
     return document

@@ -19,7 +19,7 @@ from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract.pipeline import LIVE
+from pesto_runtime.contract.pipeline import LIVE, PROFILES
 from pesto_runtime.errors import (
     AlgorithmFailed,
     InvalidContract,
@@ -81,8 +81,9 @@ def load_processor(
     """Load the processor of a target; cached until one of its sources changes.
 
     Args:
-        target: `file.py:function`, `package.module:function`, or a PESTO project directory.
-        profiles: Profiles of a project, in the order in which they apply.
+        target: `file.py:function`, `package.module:function`, or a PESTO project directory, also
+            with profiles: `DIRECTORY#profiles=P1,P2`.
+        profiles: Further profiles of a project, in the order in which they apply.
         base: Directory that relative paths are relative to; the working directory by default.
 
     Raises:
@@ -94,6 +95,8 @@ def load_processor(
     with _gate:
         if target.startswith(LIVE):
             return _live_function(target)
+        target, mark, named = target.partition(PROFILES)
+        profiles = (*(named.split(",") if mark else ()), *profiles)
         directory = _path(target, base)
         if os.path.isdir(directory):  # noqa: PTH112  # Path raises for a long name
             return _project(directory, tuple(profiles))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pesto_runtime.processor.sources import Source
 
 _TEXTS = ("title", "family", "description", "organization", "email")
-_OPTIONAL = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce")
+_OPTIONAL = ("batched", "keywords", "template", "tileable", "releases_gil", "x-reduce",
+             "x-examples")  # fmt: skip
 _RESERVED = ("required", "definition", "$schema", "title", "type", "content", "definitions",
              "description")  # fmt: skip
 _PACKAGING = "packaged with PESTO v1.7.2"
@@ -105,7 +106,7 @@ class _Api:
         for profile in self.profiles:
             changes = self.folder / f"{name}.{profile}.json"
             if changes.is_file():
-                content = _updated(content, _read_json(changes))
+                content = profile_update(content, _read_json(changes))
         return content
 
 
@@ -116,6 +117,14 @@ def _require_profile(folder: Path, profile: str) -> None:
             f"{folder.parent}: no file has the profile {profile!r}; there is "
             f"{', '.join(known) or 'no profile'}"
         )
+    for file in sorted(folder.glob(f"*/*.{profile}.json")):
+        base = file.with_name(file.name.removesuffix(f".{profile}.json") + ".json")
+        if not base.is_file():
+            others = [each.name for each in base.parent.glob("*.json") if each.name.count(".") == 1]
+            raise InvalidContract(
+                f"{file}: changes {base.name}, which does not exist; there is "
+                f"{', '.join(sorted(others))}"
+            )
 
 
 def _read_json(file: Path) -> dict[str, JsonValue]:
@@ -130,15 +139,15 @@ def _read_json(file: Path) -> dict[str, JsonValue]:
     return content
 
 
-def _updated(
+def profile_update(
     content: Mapping[str, JsonValue], changes: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
-    """Merge objects at every depth; lists, scalars and null replace."""
+    """Apply a profile: objects merge at every depth; lists, scalars and null replace."""
     merged = dict(content)
     for key, value in changes.items():
         old = merged.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _updated(old, value) if both else value  # type: ignore[arg-type]  # both are dicts
+        merged[key] = profile_update(old, value) if both else value  # type: ignore[arg-type]  # both are dicts
     return merged
 
 

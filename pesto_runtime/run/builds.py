@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.client.describing import Described
 from pesto_runtime.client.steps import process_changed
 from pesto_runtime.contract import Description
-from pesto_runtime.contract.pipeline import LIVE
+from pesto_runtime.contract.pipeline import LIVE, PROFILES
 from pesto_runtime.errors import (
     InvalidContract,
     InvalidInput,
@@ -66,14 +66,32 @@ def portable_target(target: str, base: Path | None) -> str:
     """
     if target.startswith(LIVE):
         return target
-    place, colon, function = target.rpartition(":")
-    path = Path(base or Path.cwd(), place if colon else target)
+    code, mark, profiles = target.partition(PROFILES)
+    place, colon, function = code.rpartition(":")
+    path = Path(base or Path.cwd(), place if colon else code)
     if not path.exists():
         return target
     path = path.resolve()
     if _code_root and path.is_relative_to(_code_root):
         path = path.relative_to(_code_root)
-    return f"{path}{colon}{function if colon else ''}"
+    return f"{path}{colon}{function if colon else ''}{mark}{profiles}"
+
+
+def profiled_target(target: str, profiles: Sequence[str]) -> str:
+    """Return a target with the profiles of `-p`.
+
+    Raises:
+        InvalidInput: it is a service, which has its profiles already, or a pipeline.
+    """
+    if not profiles:
+        return target
+    if is_url(target) or target.endswith(".json"):
+        kind = "a service" if is_url(target) else "a pipeline"
+        raise InvalidInput(
+            f"{target}: {kind} has no option -p; a pipeline names profiles of its projects by -s "
+            f"NAME=DIRECTORY{PROFILES}{','.join(profiles)}"
+        )
+    return f"{target}{',' if PROFILES in target else PROFILES}{','.join(profiles)}"
 
 
 def is_url(target: str) -> bool:

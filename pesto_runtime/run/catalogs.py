@@ -6,7 +6,7 @@ No service is contacted, and no process is loaded: `run/services.py` does that.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.errors import InvalidContract, InvalidInput, shortened
 from pesto_runtime.places import RemotePath
 from pesto_runtime.run.builds import parsed_description
+from pesto_runtime.run.service_versions import newest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,7 @@ class ServiceEntry:
         overlay: JSON merge patch for its description.
         saved: The description in a catalog.
         transports: Media types that the service accepted when it was saved; empty for PESTO 1.7.2.
+        versions: All versions in the catalog, of which this is the newest.
     """
 
     targets: tuple[str, ...]
@@ -43,6 +45,7 @@ class ServiceEntry:
     overlay: Mapping[str, JsonValue] | None = None
     saved: Description | None = None
     transports: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
 
 
 def catalog_entries(path: AnyPath) -> dict[str, ServiceEntry]:
@@ -59,7 +62,7 @@ def catalog_entries(path: AnyPath) -> dict[str, ServiceEntry]:
             raise InvalidInput(
                 f"{path} does not contain a NAME@VERSION.json; `pesto discover` writes them"
             )
-        return _unique(path, [_saved_entry(file) for file in files])
+        return _by_version([_saved_entry(file) for file in files])
     document = _read_object(path)
     return {name: service_entry(name, value, path) for name, value in document.items()}
 
@@ -118,14 +121,16 @@ def _saved_files(folder: AnyPath) -> list[AnyPath]:
     return [*sorted(folder.glob(_SAVED))]
 
 
-def _unique(folder: AnyPath, entries: list[tuple[str, ServiceEntry]]) -> dict[str, ServiceEntry]:
-    names = [name for name, _ in entries]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidInput(
-            f"{folder} contains several versions of {', '.join(twice)}; delete all but one of each"
-        )
-    return dict(entries)
+def _by_version(entries: list[tuple[str, ServiceEntry]]) -> dict[str, ServiceEntry]:
+    """Return the entries by name: the newest of each, and all of them as `NAME@VERSION`."""
+    found: dict[str, ServiceEntry] = {}
+    for name in {name for name, _ in entries}:
+        known = {e.saved.version: e for each, e in entries if each == name and e.saved is not None}
+        best = newest(known)
+        if best is not None:
+            found[name] = replace(known[best], versions=tuple(sorted(known)))
+        found |= {f"{name}@{version}": entry for version, entry in known.items()}
+    return found
 
 
 def _saved_entry(file: AnyPath) -> tuple[str, ServiceEntry]:

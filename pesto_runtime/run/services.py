@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Service, drift
+from pesto_runtime.contract.pipeline import PROFILES
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused
 from pesto_runtime.run.builds import described_at, is_url, portable_target
 from pesto_runtime.run.catalogs import ServiceEntry, catalog_entries, service_entry, targets_in
+from pesto_runtime.run.service_versions import is_compatible, newest, pinned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -156,14 +158,19 @@ def resolve_services(
     needed = {stage.process for stage in pipeline.stages}
     found = {}
     changed: list[BadField] = []
+    entries = {**entries, **_pinned_entries(entries, needed)}
     for name in sorted(needed & set(entries)):
         entry = entries[name]
+        changed += _choice(name, entry)
         if not entry.targets:
             entry = replace(entry, targets=_later(name, later))
+        if entry.saved is not None:
+            _require_pinned(name, entry.saved)
         if entry.saved is not None and not ask:
             found[name] = _from_catalog(entry, entry.saved)
             continue
         found[name] = find(entry.targets, base=entry.base, overlay=entry.overlay)
+        _require_pinned(name, found[name].said)
         changed += _drift(name, entry, found[name])
     return Services(found, tuple(changed), frozenset(entries), base)
 
@@ -179,10 +186,9 @@ def known_targets(
         InvalidInput: as for `resolve_services`, with its arguments.
     """
     entries = {**_entries(pipeline, base, catalog, {}), **_options(options)}
-    return {
-        name: entries[name].targets if name in entries else ()
-        for name in sorted({stage.process for stage in pipeline.stages})
-    }
+    needed = {stage.process for stage in pipeline.stages}
+    entries |= _pinned_entries(entries, needed)
+    return {name: entries[name].targets if name in entries else () for name in sorted(needed)}
 
 
 def discover(urls: Sequence[str], folder: Path) -> list[Path]:
@@ -242,11 +248,13 @@ def save_description(folder: Path, url: str, said: Description, transports: Sequ
 
 def _seen_from(folder: Path, target: str) -> str:
     """Return a target for a catalog: a relative path is read as relative to its folder."""
-    place, colon, function = target.rpartition(":")
-    path = Path(place if colon else target)
+    code, mark, profiles = target.partition(PROFILES)
+    place, colon, function = code.rpartition(":")
+    path = Path(place if colon else code)
     if is_url(target) or path.is_absolute() or not path.exists():
         return target
-    return f"{os.path.relpath(path.resolve(), folder.resolve())}{colon}{function if colon else ''}"
+    relative = os.path.relpath(path.resolve(), folder.resolve())
+    return f"{relative}{colon}{function if colon else ''}{mark}{profiles}"
 
 
 def _entries(
@@ -261,6 +269,39 @@ def _entries(
         name: service_entry(name, value, base / "services") for name, value in chosen.items()
     }
     return entries
+
+
+def _pinned_entries(
+    entries: Mapping[str, ServiceEntry], needed: Collection[str]
+) -> dict[str, ServiceEntry]:
+    """Return the entries of `NAME@PIN`: the newest compatible one, else the one of the name."""
+    found = {}
+    for name in needed - entries.keys():
+        process, pin = pinned(name)
+        versions = [version for each, version in map(pinned, entries) if each == process]
+        best = newest(version for version in versions if version and is_compatible(version, pin))
+        entry = entries.get(process if best is None else f"{process}@{best}")
+        if entry is not None and pin:
+            compatible = tuple(v for v in versions if v and is_compatible(v, pin))
+            found[name] = replace(entry, versions=compatible)
+    return found
+
+
+def _choice(name: str, entry: ServiceEntry) -> Iterator[BadField]:
+    """Yield which of several versions is used."""
+    if len(entry.versions) > 1 and entry.saved is not None:
+        listed = ", ".join(entry.versions)
+        detail = f"the catalog has versions {listed}: {entry.saved.version} is used"
+        yield BadField(f"/{name}", f"{detail}; name one by {pinned(name)[0]}@VERSION")
+
+
+def _require_pinned(name: str, said: Description) -> None:
+    process, pin = pinned(name)
+    if pin and not is_compatible(said.version, pin):
+        raise InvalidInput(
+            f"{name} is pinned, and its service has version {said.version}: give a service of "
+            f"version {pin} by -s {process}@{pin}=TARGET_OR_URL, or change the pin"
+        )
 
 
 def _overlaid(said: Description, overlay: Mapping[str, JsonValue] | None) -> Description:

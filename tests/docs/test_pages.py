@@ -22,6 +22,7 @@ from pesto_runtime.contract import (
     TileInfo,
 )
 from pesto_runtime.errors import PestoError
+from pesto_runtime.kit import pytest_plugin
 from pesto_runtime.schema import MODELS
 from tests.docs.markdown import ROOT, blocks, pages, prose, title_of
 
@@ -73,7 +74,7 @@ def test_a_console_block_runs_something(page: Path):
 @pytest.mark.parametrize("page", pages(), ids=title_of)
 def test_a_command_or_option_on_a_page_is_one_of_pesto(page: Path):
     """Every `--option` in prose and every `pesto COMMAND` anywhere is one that there is."""
-    known = _options()
+    known = _options() | _pytest_options()
     for option in re.findall(r"`[^`\n]*?(--[a-z][a-z-]*)[^`\n]*`", prose(page)):
         assert option in known or option == "--no-deps", f"{page}: {option}"
     shown = [*re.findall(r"`(?:\$ )?pesto ([a-z]+)", prose(page))]
@@ -81,6 +82,14 @@ def test_a_command_or_option_on_a_page_is_one_of_pesto(page: Path):
         if block.language == "console":
             shown += re.findall(r"^\$ (?:\w+=\S+ )?pesto ([a-z]+)", block.text, re.MULTILINE)
     assert set(shown) <= set(_group().commands), f"{page}: {shown}"
+
+
+def _pytest_options() -> set[str]:
+    """Options that the contract kit gives to pytest."""
+    parser = pytest.Parser(_ispytest=True)
+    pytest_plugin.pytest_addoption(parser)
+    (group,) = [each for each in parser._groups if each.name == "pesto"]
+    return {name for option in group.options for name in option.names()}
 
 
 def test_the_page_of_errors_has_every_error_as_it_is():

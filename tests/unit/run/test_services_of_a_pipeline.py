@@ -95,21 +95,57 @@ def test_an_option_that_names_nothing_is_refused(option: str) -> None:
         resolved(option)
 
 
-def test_a_folder_with_two_versions_of_a_process_is_refused(tmp_path: Path) -> None:
-    """Which one is meant is not for us to guess; one of them alone is fine."""
+def versions_of_grow(folder: Path, *versions: str) -> None:
+    """A catalog with several versions."""
     description = resolved().descriptions["grow"].to_json()
-    for version in ("1.9.0", "1.10.0"):
-        entry = {
-            "url": FAR,
-            "digest": "sha256:0",
-            "description": {**description, "version": version},
-        }
-        saved(tmp_path / f"grow@{version}.json", entry)  # type: ignore[arg-type]  # JSON
-    with pytest.raises(InvalidInput, match="several versions of grow"):
-        resolved(catalog=tmp_path)
-    (tmp_path / "grow@1.9.0.json").unlink()
-    with pytest.raises(InvalidContract):  # it has drifted from what the target says
-        resolved(catalog=tmp_path)
+    for version in versions:
+        document = {**description, "version": version}
+        saved(folder / f"grow@{version}.json", {"url": FAR, "description": document})
+
+
+def without_services(process: str) -> Pipeline:
+    """A pipeline that names a process, and no target of its own."""
+    return Pipeline.parse({**chain(process), "services": {}})
+
+
+@pytest.mark.parametrize(
+    ("process", "version"),
+    [("grow", "1.10.0"), ("grow@1.9", "1.9.3"), ("grow@1.9.0", "1.9.0"), ("grow@1", "1.10.0")],
+)
+def test_a_pin_takes_the_newest_compatible_version(
+    tmp_path: Path, process: str, version: str
+) -> None:
+    """Numbers count as numbers; the choice among several is reported."""
+    versions_of_grow(tmp_path, "1.9.0", "1.9.3", "1.10.0")
+    pipeline = without_services(process)
+    found = resolve_services(pipeline, base=tmp_path, catalog=tmp_path, ask=False)
+    assert found.found[process].said.version == version
+    warned = [str(each) for each in found.changed]
+    assert bool(warned) == (process != "grow@1.9.0")
+    assert all(f"{version} is used" in each for each in warned)
+
+
+@pytest.mark.parametrize("process", ["grow@2", "grow@1.9"])
+def test_a_pin_without_a_version_in_the_catalog_is_an_error(tmp_path: Path, process: str) -> None:
+    """The control: another major version is not taken instead, nor 1.90 for 1.9."""
+    versions_of_grow(tmp_path, "1.90.0")
+    with pytest.raises(InvalidInput, match=r"has version 1\.90"):
+        resolve_services(without_services(process), base=tmp_path, catalog=tmp_path, ask=False)
+
+
+def test_a_service_of_another_version_than_the_pin_is_refused(tmp_path: Path) -> None:
+    """By its own description, not by its name in an option."""
+    pipeline = without_services("grow@7")
+    with pytest.raises(InvalidInput, match="is pinned, and its service has version"):
+        resolve_services(
+            pipeline, base=tmp_path, options=["grow@7=tests/support/processes.py:grow"]
+        )
+    version = resolved().descriptions["grow"].version
+    pipeline = without_services(f"grow@{version}")
+    found = resolve_services(
+        pipeline, base=tmp_path, options=["grow=tests/support/processes.py:grow"]
+    )
+    assert found.found[f"grow@{version}"].said.version == version
 
 
 def test_a_description_is_parsed_once_until_its_file_changes(tmp_path: Path) -> None:

@@ -1,0 +1,202 @@
+"""Define `pesto init` and `pesto test`: a new project, and its recorded calls replayed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pesto_runtime.cli.options import AsJson, Credentials, Profiles, profile_names
+from pesto_runtime.cli.terminal import author_output_on_stderr, show_warnings
+from pesto_runtime.credentials import use_credentials
+from pesto_runtime.errors import StoreFailed
+
+_FAILED = 1
+
+
+class ProjectStyle(StrEnum):
+    """Built-in templates."""
+
+    function = "function"
+    project = "project"
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="Folder of the project; also names the process.")],
+    style: Annotated[
+        ProjectStyle, typer.Option(help="function: one file. project: the layout of PESTO.")
+    ] = ProjectStyle.function,
+    template: Annotated[
+        Path | None, typer.Option("-t", "--template", help="Folder of your own template.")
+    ] = None,
+    organization: Annotated[
+        str | None, typer.Option(help="Your organization; asked for in a terminal.")
+    ] = None,
+    email: Annotated[str | None, typer.Option(help="Your address; also asked for.")] = None,
+) -> None:
+    """Make a new project, with a test, a README and a Makefile of two commands."""
+    from pesto_runtime.projects.starting import start_project
+
+    facts = {
+        "organization": _asked("Organization", organization, "example"),
+        "email": _asked("Email", email, "nobody@example.org"),
+    }
+    for file in start_project(Path(name), style=style.value, template=template, facts=facts):
+        typer.echo(file)
+
+
+def _asked(question: str, given: str | None, default: str) -> str:
+    if given is not None or not sys.stdin.isatty():
+        return given or default
+    return str(typer.prompt(question, default=default))
+
+
+def schemagen(
+    target: Annotated[Path, typer.Argument(help="Directory of a PESTO project.")],
+    force: Annotated[
+        bool, typer.Option("-f", "--force", help="Replace schemas that differ.")
+    ] = False,
+) -> None:
+    """Write the schemas of a project from the dataclasses Input and Output of its code."""
+    from pesto_runtime.projects.schema_writing import write_generated
+
+    with author_output_on_stderr():
+        changed = write_generated(target.resolve(), force=force)
+    for path in changed:
+        typer.echo(path)
+
+
+class CacheLevel(StrEnum):
+    """Cache levels, by both names that PESTO has."""
+
+    C1 = "C1"
+    C2 = "C2"
+    C3 = "C3"
+    CACHE_UP_TO_PESTO = "CACHE_UP_TO_PESTO"
+    CACHE_UP_TO_PIP_REQ = "CACHE_UP_TO_PIP_REQ"
+    CACHE_UP_TO_ALGO = "CACHE_UP_TO_ALGO"
+
+
+def build(
+    project: Annotated[
+        Path, typer.Argument(help="Directory of a PESTO project, or one of its build files.")
+    ],
+    profile: Profiles = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for context, digest and SBOM; by default .pesto/NAME-VERSION.",
+        ),
+    ] = None,
+    cache: Annotated[
+        CacheLevel | None,
+        typer.Option("-c", "--cache", help="Reuse layers up to this level, and build the others."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base image.")] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="This package in the image: a requirement of pip, or a wheel."),
+    ] = None,
+    builder_option: Annotated[
+        list[str] | None, typer.Option(help="Option of buildah, docker or podman; repeat it.")
+    ] = None,
+    context_only: Annotated[
+        bool, typer.Option("--context-only", help="Write the context, and build nothing.")
+    ] = False,
+) -> None:
+    """Build the image NAME:VERSION[-PROFILE] of a PESTO project, by buildah, docker or podman."""
+    from pesto_runtime.projects.build_context import write_context
+    from pesto_runtime.projects.image_building import build_image
+    from pesto_runtime.projects.validating import read_build_files
+
+    is_file = project.suffix == ".json"
+    directory = project.resolve().parents[2] if is_file else project.resolve()
+    files = read_build_files(
+        directory, profile_names(profile), build=project.stem if is_file else "build"
+    )
+    folder = out or Path(".pesto") / files.tag.replace(":", "-")
+    made = write_context(files, folder, base=base, runtime=runtime)
+    show_warnings(made.remarks)
+    typer.echo(f"context  {made.folder}\ndigest   {made.digest}\nimage    {made.tag}")
+    if not context_only:
+        levels = {"CACHE_UP_TO_PESTO": "C1", "CACHE_UP_TO_PIP_REQ": "C2", "CACHE_UP_TO_ALGO": "C3"}
+        level = levels.get(cache.value, cache.value) if cache else None
+        builder = build_image(made, level=level, options=builder_option or ())
+        typer.echo(f"built by {builder}")
+
+
+def replay_calls(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Project directory, file.py:function, image NAME:VERSION, or URL of a service."
+        ),
+    ],
+    profile: Profiles = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of test_*/{input,output}; by default pesto/tests/resources of a project, "
+            "tests/resources beside a file of functions.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for results.json, junit.xml."),
+    ] = None,
+    record: Annotated[
+        bool,
+        typer.Option("--record", help="Write the outputs as the recorded ones, and test nothing."),
+    ] = False,
+    credentials: Credentials = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay recorded calls and the examples of the description; fail if an output differs.
+
+    Outputs must fit the output schema. Images are compared by pixel, dtype, CRS and nodata, lists
+    in order; integers exactly, other numbers to 6 digits, unless a case has a tolerance.json.
+    """
+    from pesto_runtime.projects import recording
+    from pesto_runtime.projects.recorded_cases import expected_description, recorded_cases
+    from pesto_runtime.projects.replaying import replay
+    from pesto_runtime.projects.running_service import cases_folder, running_service
+
+    use_credentials(credentials)
+    profiles = profile_names(profile)
+    folder = cases or cases_folder(target)
+    known = recorded_cases(folder) if folder else []
+    expected = expected_description(folder, profiles) if folder else None
+    with author_output_on_stderr(), running_service(target, profiles) as url:
+        written = recording.record(url, known) if record else []
+        report = (
+            None
+            if record
+            else replay(url, known, target=target, profiles=profiles, expected=expected)
+        )
+    if report is None:
+        typer.echo("\n".join(map(str, written)))
+        return
+    if out is not None:
+        results = json.dumps(report.to_json(), indent=2) + "\n"
+        _write(out, {"results.json": results.encode(), "junit.xml": report.to_junit()})
+    text = json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report.lines())
+    typer.echo(text)
+    if report.failed:
+        raise typer.Exit(_FAILED)
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise StoreFailed(f"{folder}: {error.strerror or error}") from error

@@ -1,0 +1,3 @@
+"""Check any PESTO service against its own description and the wire contract."""
+
+from __future__ import annotations
