@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pesto_conductor.client import Conductor
+from pesto_conductor.connection import VARIABLE, plain_url
 from pesto_conductor.provision import VERSION, java, server_jar, silent, unpacked
 from pesto_runtime.errors import InvalidInput, RunFailed, StoreRefused, Unreachable
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from io import TextIOWrapper
 
     from pesto_conductor.provision import DownloadListener
-
-VARIABLE = "CONDUCTOR_SERVER_URL"
 
 _HOST = "127.0.0.1"
 _PORTS = range(18080, 19080)  # below the ephemeral ports: Linux uses 32768 to 60999
@@ -194,7 +193,8 @@ def _api(url: str) -> str:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InvalidInput(f"{url!r} is not the URL of a Conductor, as http://HOST:PORT/api")
+        shown = plain_url(url).rpartition("@")[2]
+        raise InvalidInput(f"{shown!r} is not the URL of a Conductor, as http://HOST:PORT/api")
     return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/api"
 
 
