@@ -177,6 +177,22 @@ class TaskQueue:
             return {}
         return found if isinstance(found, dict) else {}
 
+    async def assigned(self, workflow: str, worker: str) -> list[Assignment]:
+        """Return the running tasks of a workflow that a worker has; raises the errors of `poll`."""
+        tasks = (await self.workflow(workflow, tasks=True)).get("tasks")
+        running = [
+            each for each in (tasks if isinstance(tasks, list) else [])
+            if isinstance(each, dict)
+            and (each.get("status"), each.get("workerId")) == ("IN_PROGRESS", worker)
+        ]  # fmt: skip
+        return [
+            Assignment(
+                str(each.get("taskId")), str(each.get("taskDefName")), workflow, {}, 0.0,
+                _deaths(each.get("outputData")),
+            )
+            for each in running
+        ]  # fmt: skip
+
     async def task_definitions(self) -> list[Mapping[str, JsonValue]]:
         """Return all registered task definitions; raises the errors of `poll`."""
         found = await self._send("GET", "/metadata/taskdefs", "")
@@ -234,8 +250,13 @@ def _assignment(task: Task) -> Assignment:
         workflow=task.workflow_instance_id,
         input=dict(task.input_data or {}),
         response_timeout_s=float(task.response_timeout_seconds or 0),
-        deaths=int((task.output_data or {}).get(DEATHS) or 0),
+        deaths=_deaths(task.output_data),
     )
+
+
+def _deaths(output: object) -> int:
+    count = output.get(DEATHS) if isinstance(output, dict) else None
+    return count if isinstance(count, int) else 0
 
 
 def _error_of(error: ApiException, url: str) -> PestoError:

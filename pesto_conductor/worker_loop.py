@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,16 @@ class WorkerLoop:
 
     async def _return_predecessors(self) -> None:
         """Return the tasks that a process before this one had in hand when it died."""
-        for task in self.journal.take_over() if self.journal else ():
+        left = self.journal.take_over(self.queue.worker) if self.journal else None
+        if left is None:
+            return
+        tasks = dict(left.tasks)
+        for workflow in left.workflows:
+            # Also those that the server has assigned by a response that was never read.
+            with suppress(PestoError):
+                found = await self.queue.assigned(workflow, left.worker)
+                tasks |= {each.identity: each for each in found}
+        for task in tasks.values():
             try:
                 await self.queue.report(task, died_with(task.deaths + 1), and_next=False)
                 _LOG.info("%s %s returned: its process died", task.type, task.identity)

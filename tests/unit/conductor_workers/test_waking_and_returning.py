@@ -30,24 +30,28 @@ def assignment(name: str) -> Assignment:
 def test_the_next_process_reads_the_tasks_that_were_in_hand(tmp_path: Path) -> None:
     """Those that had ended are not among them, and neither is the part of a line."""
     first = Journal(tmp_path / "journal")
+    first.take_over("host-1")
     for name in ("a", "b", "c"):
         first.began(assignment(name))
     first.ended(assignment("b"))
     with (tmp_path / "journal").open("a") as file:
         file.write('{"identity": "d", "ty')
-    found = Journal(tmp_path / "journal").take_over()
-    assert [each.identity for each in found] == ["a", "c"]
-    assert found[0].workflow == "w"
-    assert Journal(tmp_path / "journal").take_over() == []
+    found = Journal(tmp_path / "journal").take_over("host-2")
+    assert [*found.tasks] == ["a", "c"]
+    assert (found.worker, [*found.workflows]) == ("host-1", ["w", "w", "w"])
+    assert Journal(tmp_path / "journal").take_over().tasks == {}
 
 
-def test_a_journal_without_a_task_is_empty(tmp_path: Path) -> None:
-    """It does not grow with the number of tasks."""
+def test_a_journal_does_not_grow_with_the_number_of_tasks(tmp_path: Path) -> None:
+    """The task in hand and the last workflows are still in it."""
     journal = Journal(tmp_path / "journal")
-    for number in range(50):
+    journal.began(assignment("first"))
+    for number in range(9000):
         journal.began(assignment(str(number)))
         journal.ended(assignment(str(number)))
-    assert (tmp_path / "journal").stat().st_size == 0
+    assert (tmp_path / "journal").stat().st_size < 1 << 20
+    found = journal.take_over()
+    assert ([*found.tasks], "w" in found.workflows) == (["first"], True)
 
 
 def test_a_task_of_a_dead_process_returns_until_it_has_killed_three() -> None:
@@ -125,4 +129,4 @@ def test_a_journal_without_a_path_is_of_the_processes_that_have_it_open() -> Non
         journal.began(assignment("a"))
         os._exit(0)
     os.waitpid(child, 0)
-    assert [each.identity for each in journal.take_over()] == ["a"]
+    assert [*journal.take_over().tasks] == ["a"]
