@@ -24,12 +24,16 @@ _SECONDS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
 
 
 class WorkerMetrics:
-    """Counts of one worker process."""
+    """Counts of one worker process.
+
+    Attributes:
+        has_polled: Whether the server has responded to a poll.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._responded = time.monotonic()
-        self._has_polled = False
+        self.has_polled = False
         self._polls = Counter(
             "pesto_worker_polls", "Polls by outcome.", ["type", "outcome"], registry=self.registry
         )
@@ -58,7 +62,7 @@ class WorkerMetrics:
         """Count a poll."""
         self._polls.labels(task_type, "answered" if responded else "failed").inc()
         if responded:
-            self._responded, self._has_polled = time.monotonic(), True
+            self._responded, self.has_polled = time.monotonic(), True
 
     def began(self, task_type: str) -> None:
         """Count a task that begins."""
@@ -75,7 +79,7 @@ class WorkerMetrics:
 
     def readiness(self) -> tuple[int, dict[str, object]]:
         """Return HTTP status and document; 503 until the server has responded to a poll."""
-        return (200, {"state": "OK"}) if self._has_polled else (503, {"state": "STARTING"})
+        return (200, {"state": "OK"}) if self.has_polled else (503, {"state": "STARTING"})
 
     def health(self) -> tuple[int, dict[str, object]]:
         """Return HTTP status and document; 503 if the server has not responded for 30 s."""

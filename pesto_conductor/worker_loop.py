@@ -199,9 +199,10 @@ class WorkerLoop:
         begun = time.monotonic()
         try:
             tasks = await self.queue.poll(task_type, count, wait_s=wait_s, domain=domain)
-        except InvalidInput:
-            raise
         except PestoError as error:
+            # Later, it may be a server of tokens that does not respond: /health tells the platform.
+            if isinstance(error, InvalidInput) and not self.metrics.has_polled:
+                raise
             self.metrics.polled(task_type, responded=False)
             if warns:
                 _LOG.warning("polling %s: %s", task_type, error)

@@ -10,9 +10,7 @@ import sys
 import threading
 from base64 import b64encode
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +18,7 @@ import pytest
 from pesto_conductor.client import Conductor
 from pesto_conductor.taskqueue import TaskQueue
 from pesto_runtime.errors import InvalidInput, NotFound, ServiceMisbehaved, Unreachable
+from tests.support.certificates import certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,33 +208,6 @@ def test_without_the_sdk_the_error_names_the_extra(monkeypatch: pytest.MonkeyPat
         pytest.raises(InvalidInput, match=r"pip install 'pesto-workflows\[conductor\]'"),
     ):
         conductor.task_types()
-
-
-def certificate(folder: Path) -> Path:
-    """Write a certificate of 127.0.0.1 that no authority has signed, and its key, to one file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "conductor")])
-    now = datetime.now(UTC)
-    host = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name)
-        .public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
-        .add_extension(host, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    pem, no_password = serialization.Encoding.PEM, serialization.NoEncryption()
-    file = folder / "server.pem"
-    file.write_bytes(
-        made.public_bytes(pem)
-        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, no_password)
-    )
-    return file
 
 
 def test_a_certificate_is_trusted_by_the_variable_of_openssl_or_named_as_the_cause(
