@@ -37,6 +37,10 @@ class Wakeups:
         # Many workers report the end of a fan-out at once: they need not ask at once.
         self._due[workflow] = (time.monotonic() + _AFTER_S[0] * random.uniform(0.5, 1.5), 0)  # noqa: S311
 
+    def forget(self, workflow: str) -> None:
+        """Drop the planned decisions of a workflow."""
+        self._due.pop(workflow, None)
+
     async def run(self) -> None:
         """Request decisions when they are due, until cancelled."""
         while True:
@@ -47,7 +51,7 @@ class Wakeups:
                     await self._decide(workflow, step)
 
     async def _decide(self, workflow: str, step: int) -> None:
-        planned = self._due[workflow]
+        planned = self._due.get(workflow)
         try:
             is_running = await self._queue.decide(workflow)
         except PestoError as error:

@@ -254,8 +254,11 @@ class WorkerLoop:
             if self.journal is not None:
                 self.journal.ended(taken)
             others = (each.assignment.workflow for each in self._attempts.values())
-            if report.status != "IN_PROGRESS" and taken.workflow not in others:
+            if report.status == "COMPLETED" and taken.workflow not in others:
                 self._wakeups.reported(taken.workflow)
+            elif report.status.startswith("FAILED"):
+                # A decision between a failure and its retry can end the workflow (Conductor 3.32).
+                self._wakeups.forget(taken.workflow)
 
     async def _run_attempt(self, attempt: Attempt) -> Report:
         # A task that arrives with a result while the loop drains has cost no attempt yet.
