@@ -232,6 +232,8 @@ def conductor_worker(
         subprocess.Popen(
             [*PESTO, *map(str, words)], cwd=ROOT, stdout=output, stderr=output,
             start_new_session=True,
+            # A worker awaits its open polls when it ends: 5 s for long ones.
+            env={"CONDUCTOR_WORKER_ALL_POLL_TIMEOUT": "100", **os.environ},
         ) as process,
     ):  # fmt: skip
         worker = Worker(process, log)
