@@ -12,7 +12,15 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
-from pesto_runtime.errors import InvalidInput, NotFound, PestoError, ServiceMisbehaved, Unreachable
+from pesto_conductor.connection import (
+    authorization,
+    connection_error,
+    connection_pool,
+    not_conductor,
+    plain_url,
+    refusal,
+)
+from pesto_runtime.errors import InvalidInput, NotFound, PestoError, ServiceMisbehaved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,18 +56,14 @@ class Conductor:
     """A Conductor server; every method that sends a request raises the errors of `request`.
 
     Attributes:
-        url: Base of its REST interface: `http://HOST:PORT/api`.
+        address: Base of its REST interface: `http://HOST:PORT/api`, with the user if it has one.
+        url: The same without user and password, for messages.
     """
 
     def __init__(self, url: str) -> None:
         """Prepare a connection pool; nothing is sent yet."""
-        import httpx
-
-        from pesto_runtime.client.transport import http_options
-
-        self.url = url.rstrip("/")
-        options = http_options(self.url, timeout_s=_READ_S, headers=None, verify=True)
-        self._http = httpx.Client(**options)
+        self.address, self.url = url, plain_url(url)
+        self._http = connection_pool(self.url)
 
     def __enter__(self) -> Self:
         return self
@@ -85,27 +89,34 @@ class Conductor:
             return False
 
     def require(self) -> Self:
-        """Check that the server is healthy, before other requests; takes 3 s at most.
+        """Check that a Conductor responds, before other requests.
 
         Raises:
-            Unreachable: there is no healthy server.
+            Unreachable: there is no server.
+            InvalidInput: its certificate is not trusted, it refuses the credentials, or the URL is
+                not that of a Conductor.
         """
-        if not self.is_healthy():
-            raise Unreachable(
-                f"no Conductor responds at {self.url}; start one with "
-                "`pesto conductor server up`, or set CONDUCTOR_SERVER_URL to the /api of one"
-            )
+        # Not `/health`: a gateway may have a route for `/api` alone.
+        try:
+            found = self.request("GET", "/tasks/queue/sizes", query={"taskType": "pesto_plan"})
+        except NotFound as error:
+            raise not_conductor(self.url, str(error)) from error
+        if not isinstance(found, dict):
+            raise not_conductor(self.url, f"it returned {str(found)[:60]!r}")
         return self
 
     def register_tasks(self, definitions: Sequence[Document]) -> None:
         """Register task definitions; they replace those of the same name."""
         self.request("POST", "/metadata/taskdefs", body=list(definitions))
 
+    def task_definitions(self) -> list[Document]:
+        """Return all registered task definitions."""
+        found = self.request("GET", "/metadata/taskdefs")
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
     def task_types(self) -> list[str]:
         """Return the names of all registered task definitions."""
-        found = self.request("GET", "/metadata/taskdefs")
-        known = found if isinstance(found, list) else []
-        return [str(each["name"]) for each in known if isinstance(each, dict)]
+        return [str(each["name"]) for each in self.task_definitions()]
 
     def register_workflows(self, definitions: Sequence[Document]) -> None:
         """Register workflow definitions; they replace those of the same name and version."""
@@ -192,6 +203,14 @@ class Conductor:
         """Have the server schedule the next tasks of a workflow now, not at its next sweep."""
         self.request("PUT", f"/workflow/decide/{identity}")
 
+    def complete(self, task: str, workflow: str, output: Document) -> None:
+        """Complete a task from outside, with an output."""
+        body: Document = {
+            "taskId": task, "workflowInstanceId": workflow, "status": "COMPLETED",
+            "outputData": output,
+        }  # fmt: skip
+        self.request("POST", "/tasks", body=body)
+
     def register_event_handler(self, handler: Document) -> None:
         """Register an event handler; it replaces one of the same name."""
         name = str(handler["name"])
@@ -238,20 +257,22 @@ class Conductor:
         from conductor.client.configuration.configuration import Configuration
         from conductor.client.http.api_client import ApiClient
 
-        # The SDK's own pool tries four times to connect, and ignores proxies of the environment.
         configuration = Configuration(server_api_url=self.url)
         configuration.http_connection = self._http
-        return ApiClient(configuration)
+        user = authorization(self.address)
+        api = ApiClient(configuration, "Authorization" if user else None, user)
+        # It would replace our pool by one without our certificates; httpx heals its own pool.
+        api.rest_client._reset_connection = lambda expected=None: False  # noqa: ARG005
+        return api
 
     def _error_of(self, error: ApiException, request: str) -> PestoError:
         if not error.status:
-            return Unreachable(f"Conductor at {self.url}: {request}: {error.reason}")
+            return connection_error(self.url, f"{request}: {error.reason}")
         text = f"Conductor, {request}: {_message(error)}"
         if error.status in (401, 403):
-            return InvalidInput(
-                f"{text} (HTTP {error.status}); set CONDUCTOR_AUTH_KEY and CONDUCTOR_AUTH_SECRET "
-                f"to an access key of {self.url}"
-            )
+            return refusal(self.url, error.status, text)
+        if error.status < 400:
+            return not_conductor(self.url, f"HTTP {error.status}, a redirect")
         if error.status == 404:
             return NotFound(text)
         if error.status < 500:

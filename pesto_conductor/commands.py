@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from pesto_conductor import run_commands, trial_server
+from pesto_conductor.connection import VARIABLE
 from pesto_conductor.run_commands import Url
-from pesto_conductor.trial_server import VARIABLE, conductor_url
+from pesto_conductor.trial_server import conductor_url
 from pesto_runtime.cli.options import Catalog, Credentials, ServiceTexts
 from pesto_runtime.credentials import use_credentials
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pesto_conductor.provision import DownloadListener
 
 
-_FAILED = 1
+_FAILED, _REFUSED = 1, 2
 
 server_app = typer.Typer(help="Run a Conductor on this machine, for trials.", no_args_is_help=True)
 
@@ -37,6 +38,11 @@ DataFolder: TypeAlias = Annotated[
     Path | None, typer.Option("--data", help="Folder for all data of it.", show_default=False)
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+Allowed: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="RULE", help="Leave out the findings of a rule."),
+]
 
 
 @server_app.command()
@@ -103,6 +109,7 @@ app.command()(run_commands.start)
 app.command()(run_commands.status)
 app.command()(run_commands.retry)
 app.command()(run_commands.stop)
+app.command()(run_commands.wake)
 
 
 @app.command()
@@ -117,6 +124,7 @@ def register(
         list[str] | None,
         typer.Option("--per-service", metavar="URL", help="Add a task type for this service."),
     ] = None,
+    allow: Allowed = None,
     service: ServiceTexts = None,
     services: Catalog = None,
     credentials: Credentials = None,
@@ -135,8 +143,49 @@ def register(
             file: read_definitions(place_of(file), services=tuple(service or ()), catalog=catalog)
             for file in files or ()
         }
-        for name in register_all(conductor, documents, tasks=service_tasks(per_service or ())):
+        names = register_all(
+            conductor, documents, tasks=service_tasks(per_service or ()), allow=allow or ()
+        )
+        for name in names:
             typer.echo(name)
+
+
+@app.command()
+def lint(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Definitions, handlers or pipelines; also s3://…."),
+    ],
+    allow: Allowed = None,
+    service: ServiceTexts = None,
+    services: Catalog = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find errors in workflow definitions without a server; exits with 2 if there are any."""
+    from pesto_conductor.deploy import descriptions_of, lint_all, read_definitions
+    from pesto_runtime.places import place_of
+
+    catalog = place_of(services) if services else None
+    chosen = tuple(service or ())
+    documents = {
+        file: read_definitions(place_of(file), services=chosen, catalog=catalog) for file in files
+    }
+    describe = descriptions_of(Path.cwd(), chosen, catalog)
+    found = lint_all(documents, describe=describe, allow=allow or ())
+    if as_json:
+        rows = [
+            {"file": file, "rule": each.rule, "pointer": each.field.pointer,
+             "detail": each.field.detail}
+            for file, findings in found.items()
+            for each in findings
+        ]  # fmt: skip
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        for file, findings in found.items():
+            for each in findings:
+                typer.echo(f"{file}: {each}")
+    if any(found.values()):
+        raise typer.Exit(_REFUSED)
 
 
 @app.command()
@@ -145,11 +194,22 @@ def worker(
         list[str] | None, typer.Option("--task", help="Task type to poll; can be repeated.")
     ] = None,
     concurrency: Annotated[
-        int, typer.Option(min=1, show_default="one per core", help="Tasks at once.")
+        int,
+        typer.Option(min=1, show_default="one per core", help="Tasks at once, over all types."),
     ] = os.cpu_count() or 1,
     domain: Annotated[str | None, typer.Option(help="Take only tasks of this domain.")] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Serve /metrics and /health here.")
+        int | None, typer.Option(min=0, max=65535, help="Serve /metrics, /health, /ready here.")
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Interface of that port; 0.0.0.0 for probes of other machines.")
+    ] = "127.0.0.1",
+    no_supervisor: Annotated[
+        bool, typer.Option("--no-supervisor", help="Where a platform restarts the worker.")
+    ] = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="File of the tasks in hand, which a restarted worker returns."),
     ] = None,
     credentials: Credentials = None,
     url: Url = None,
@@ -169,6 +229,9 @@ def worker(
         concurrency=concurrency,
         domain=domain,
         metrics_port=metrics_port,
+        metrics_host=metrics_host,
+        is_supervised=not no_supervisor,
+        journal=journal,
     )
     if code:
         raise typer.Exit(code)

@@ -6,27 +6,31 @@ Requests are sent by `client.py`, and errors of a definition are found by `lint.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_conductor.lint import is_event_handler, lint
-from pesto_conductor.taskdefs import service_definition, task_definitions
+from pesto_conductor.lint import RULES, is_event_handler, lint
+from pesto_conductor.scopes import started_workflows
+from pesto_conductor.taskdefs import is_newer, service_definition, task_definitions
 from pesto_conductor.workflows import failure_definition, render
 from pesto_runtime.engines import RenderRequest
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import as_href, image_reference, looks_like_href
 from pesto_runtime.run.catalogs import read_document
 from pesto_runtime.run.planning import load_pipeline
-from pesto_runtime.run.services import find
+from pesto_runtime.run.services import find, resolve_services
 from pesto_runtime.schema import schema_faults, typed_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pydantic import JsonValue
 
     from pesto_conductor.client import Conductor
+    from pesto_conductor.lint import Describe, Finding
     from pesto_conductor.taskdefs import TaskDefinition
+    from pesto_runtime.contract import Description, Pipeline
     from pesto_runtime.places import AnyPath
 
     Document = dict[str, JsonValue]
@@ -69,20 +73,85 @@ def service_tasks(urls: Sequence[str]) -> list[TaskDefinition]:
     return [service_definition(each.description, each.service.targets) for each in found]
 
 
+def lint_all(
+    documents: Mapping[str, Sequence[Document]],
+    *,
+    tasks: Iterable[TaskDefinition] = (),
+    registered: Iterable[Document] = (),
+    describe: Describe | None = None,
+    allow: Sequence[str] = (),
+) -> dict[str, tuple[Finding, ...]]:
+    """Return file -> its findings; a definition may refer to those of all files.
+
+    Args:
+        documents: File -> its definitions.
+        tasks: Further task types.
+        registered: Further workflows: those of a server.
+        describe: Returns the descriptions of a pipeline's processes, empty if they are not known.
+        allow: Rules whose findings are left out.
+
+    Raises:
+        InvalidInput: a rule does not exist.
+    """
+    unknown = [rule for rule in allow if rule not in RULES]
+    if unknown:
+        raise InvalidInput(f"there is no rule {', '.join(unknown)}, only {', '.join(RULES)}")
+    known = (*task_definitions(), *tasks)
+    every = [each for found in documents.values() for each in found if not is_event_handler(each)]
+    workflows = (failure_definition(), *registered, *every)
+    describe = describe or (lambda _pipeline: {})
+    return {
+        source: tuple(
+            finding
+            for document in found
+            for finding in lint(
+                document, tasks=known, workflows=workflows, describe=describe, allow=allow
+            )
+        )
+        for source, found in documents.items()
+    }
+
+
+def descriptions_of(
+    base: Path, services: Sequence[str] = (), catalog: AnyPath | None = None
+) -> Describe:
+    """Return a function that finds the descriptions of a pipeline's processes.
+
+    No service is contacted that a catalog describes. Without all descriptions it returns none.
+
+    Args:
+        base: Folder to which targets are relative.
+        services: `NAME=TARGET_OR_URL` or URLs.
+        catalog: `{name: target}` or a folder of saved descriptions.
+    """
+
+    def describe(pipeline: Pipeline) -> Mapping[str, Description]:
+        with suppress(PestoError):
+            return resolve_services(
+                pipeline, base=base, options=services, catalog=catalog, ask=False
+            ).descriptions
+        return {}
+
+    return describe
+
+
 def register(
     conductor: Conductor,
     documents: Mapping[str, Sequence[Document]],
     *,
     tasks: Iterable[TaskDefinition] = (),
+    allow: Sequence[str] = (),
 ) -> list[str]:
     """Register definitions, our task types and the workflow `pesto_failure`; return all names.
 
-    No workflow is registered if one of the definitions has an error.
+    No workflow is registered if one of the definitions has an error. A task type that a newer
+    version of this package has registered stays, and is not among the names.
 
     Args:
         conductor: The server.
         documents: File -> its definitions.
         tasks: Further task types.
+        allow: Rules of the lint whose findings are left out.
 
     Raises:
         InvalidInput: the lint or the server finds errors in a definition; with every error.
@@ -90,21 +159,36 @@ def register(
     known = (*task_definitions(), *tasks)
     definitions = [each for found in documents.values() for each in found]
     handlers = [each for each in definitions if is_event_handler(each)]
-    others = [each for each in definitions if not is_event_handler(each)]
-    workflows = list({str(each["name"]): each for each in (failure_definition(), *others)}.values())
-    for source, found in documents.items():
-        for document in found:
-            _require_valid(document, source, known, workflows)
-    conductor.register_tasks([each.to_json() for each in known])
+    own = (failure_definition(), *(e for e in definitions if not is_event_handler(e)))
+    workflows = list({str(each["name"]): each for each in own}.values())
+    others = _registered(conductor, definitions, workflows)
+    found = lint_all(documents, tasks=tasks, registered=others, allow=allow)
+    for source, findings in found.items():
+        if findings:
+            raise InvalidInput.of(source, [each.with_rule for each in findings])
+    newer = {str(each["name"]) for each in conductor.task_definitions() if is_newer(each)}
+    registered = [each for each in known if each.name not in newer]
+    if registered:
+        conductor.register_tasks([each.to_json() for each in registered])
     for workflow in workflows:
         conductor.validate(workflow)
     conductor.register_workflows(workflows)
     for handler in handlers:
         conductor.register_event_handler(handler)
     return [
-        *(each.name for each in known),
+        *(each.name for each in registered),
         *(str(each["name"]) for each in (*workflows, *handlers)),
     ]
+
+
+def _registered(
+    conductor: Conductor, definitions: Iterable[Document], own: Iterable[Document]
+) -> Iterator[Document]:
+    """Yield the workflows of the server that definitions refer to."""
+    names = {name for each in definitions for name in started_workflows(each)}
+    for name in sorted(names - {str(each["name"]) for each in own}):
+        with suppress(NotFound):
+            yield conductor.definition(name)
 
 
 def start_workflow(conductor: Conductor, definition: Document, texts: Mapping[str, str]) -> str:
@@ -154,17 +238,6 @@ def domains_of(definition: Mapping[str, JsonValue]) -> dict[str, str]:
     return (
         {name: str(domain) for name, domain in domains.items()} if isinstance(domains, dict) else {}
     )
-
-
-def _require_valid(
-    document: Document,
-    source: str,
-    tasks: Iterable[TaskDefinition],
-    workflows: Iterable[Document],
-) -> None:
-    faults = lint(document, tasks=tasks, workflows=workflows)
-    if faults:
-        raise InvalidInput.of(source, faults)
 
 
 def _folders(definition: Mapping[str, JsonValue], inputs: Document) -> Document:

@@ -9,6 +9,7 @@ activities: the workers run those of `verbs.py`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from pesto_conductor.client import Conductor, require_sdk
+from pesto_conductor.connection import VARIABLE
 from pesto_conductor.deploy import register
 from pesto_conductor.following import failure_of, follow
 from pesto_conductor.taskdefs import task_definitions
@@ -116,9 +118,12 @@ class RunWorkers:
             at_once: Tasks that each worker runs at once.
         """
         self._command = [
-            *_COMMAND, "conductor", "worker", "--url", url, "--domain", domain,
+            *_COMMAND, "conductor", "worker", "--domain", domain,
             "--concurrency", str(at_once), "--until-stdin-closes",
         ]  # fmt: skip
+        # Not an option: it may have a password, and every user can read the arguments.
+        short_polls = {"CONDUCTOR_WORKER_ALL_POLL_TIMEOUT": "100"}  # long ones end after the run
+        self._environment = {**os.environ, **short_polls, VARIABLE: url}
         self.domain = domain
         self._count = processes
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by __exit__
@@ -164,7 +169,7 @@ class RunWorkers:
         # signal is for the run, which then stops its workers.
         return subprocess.Popen(  # noqa: S603  # our own command
             self._command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log,
-            start_new_session=True,
+            start_new_session=True, env=self._environment,
         )  # fmt: skip
 
 
@@ -201,7 +206,7 @@ def _finished(request: RunRequest, planned: Plan) -> Document | None:
 def _workers(conductor: Conductor, request: RunRequest) -> RunWorkers:
     processes = request.workers if request.executor == "processes" else 1
     return RunWorkers(
-        conductor.url,
+        conductor.address,
         f"run-{uuid.uuid4().hex[:12]}",
         processes=processes,
         at_once=request.workers // processes,

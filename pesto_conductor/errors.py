@@ -5,6 +5,7 @@
 | `Busy` | returned to the queue for the time that the service requests | no attempt is lost |
 | retryable: `Unreachable`, `JobInterrupted`, … | FAILED | retried, each pause twice the last |
 | `Interrupted`, as the worker stops | returned to the queue | another worker takes it at once |
+| its worker process died | returned to the queue; FAILED at last | a worker takes it at once |
 | any other `PestoError` | FAILED_WITH_TERMINAL_ERROR | waits for a retry of the workflow |
 | anything else | FAILED | a defect, or a machine in trouble: retried |
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 _BUSY_S = 5
+_MOST_DEATHS = 3
+DEATHS = "workerDeaths"
+"""Output of a task that was returned to its queue after the death of its worker process."""
 _REASON_CHARS = 500
 """Conductor truncates longer reasons; the log of the task has the whole text."""
 
@@ -67,6 +71,18 @@ def report_of(error: Exception) -> Report:
     )
     text = str(error)
     return Report(status, reason=_truncated(text), lines=(text,))
+
+
+def died_with(deaths: int) -> Report:
+    """Return the report of a task with which so many worker processes have died.
+
+    It returns to the queue without the loss of an attempt; a task of which several processes have
+    died probably kills them, and has failed.
+    """
+    why = f"the worker process died; {deaths} of them had this task"
+    if deaths >= _MOST_DEATHS:
+        return Report("FAILED", reason=why, output={DEATHS: 0}, lines=(why,))
+    return replace(returned_to_queue(why), output={DEATHS: deaths})
 
 
 def returned_to_queue(why: str, *, after_s: int = 0) -> Report:

@@ -116,6 +116,60 @@ def missing_field(schema: JsonValue, steps: tuple[str, ...]) -> str | None:
     return None
 
 
+def field_schema(schema: JsonValue, steps: tuple[str, ...]) -> JsonValue:
+    """Follow steps through a JSON schema; return the schema there, True if it is not known.
+
+    >>> field_schema({"properties": {"chunks": {"items": {"type": "array"}}}}, ("chunks", "0"))
+    {'type': 'array'}
+    """
+    here: JsonValue = schema
+    for step in steps:
+        here = _resolved(here, schema)
+        if not isinstance(here, dict):
+            return True
+        properties = here.get("properties")
+        if step.isdigit() or step == "*":
+            here = here.get("items", True)
+        elif isinstance(properties, dict) and step in properties:
+            here = properties[step]
+        else:
+            here = here.get("additionalProperties", True)
+    return _resolved(here, schema)
+
+
+def types_of(schema: JsonValue) -> frozenset[str]:
+    """Return the JSON types that a schema permits; empty if it permits any, or they are not known.
+
+    >>> sorted(types_of({"anyOf": [{"type": "integer"}, {"type": "null"}]}))
+    ['integer', 'null']
+    """
+    if not isinstance(schema, dict):
+        return frozenset()
+    if isinstance(options := schema.get("anyOf"), list):
+        found = [types_of(each) for each in options]
+        return frozenset().union(*found) if all(found) else frozenset()
+    if isinstance(values := schema.get("enum"), list):
+        return frozenset(_type_name(value) for value in values)
+    declared = schema.get("type")
+    listed = declared if isinstance(declared, list) else [declared] if declared else []
+    return frozenset(str(each) for each in listed)
+
+
+def fits(given: frozenset[str], wanted: frozenset[str]) -> bool:
+    """Whether a value of one of some types can be of a wanted type; unknown types fit."""
+    given = given - {"null"}
+    if not given or not wanted:
+        return True
+    numbers = {"integer", "number"}
+    return bool(given & wanted) or bool(given & numbers and wanted & numbers)
+
+
+def _type_name(value: JsonValue) -> str:
+    names = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array",
+             dict: "object"}  # fmt: skip
+    return names.get(type(value), "null")
+
+
 def _steps(text: str) -> tuple[str, ...]:
     return tuple(
         found["name"] or found["index"] or found["quoted"] or "" for found in _STEP.finditer(text)

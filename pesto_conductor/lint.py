@@ -1,238 +1,105 @@
-"""Find errors in a workflow definition or event handler, and in its expressions.
+"""Find errors in workflow definitions and event handlers, before a server has them.
 
-A task may read the inputs of the workflow, and outputs of earlier tasks. A task in a branch of a
-SWITCH does not always run, and Conductor then replaces its output by null: only outputs of the
-workflow may read it. Expressions themselves are parsed by `expressions.py`.
+Each finding has a rule, by which it can be allowed. This file has the entry and the rules of
+pesto's own task types and of other workflows; those of Conductor's task types are in
+`lint_tasks.py`, of scripts in `lint_scripts.py`, and of pipelines in `lint_pipelines.py`.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pesto_conductor.expressions import Expression, expressions, missing_field, unclosed
+from pesto_conductor.expressions import field_schema, fits, types_of
+from pesto_conductor.lint_pipelines import pipeline_faults, plan_reference_faults
+from pesto_conductor.lint_tasks import system_task_faults
+from pesto_conductor.scopes import Scope, TaskPosition, schema_of_input, walk
 from pesto_conductor.taskdefs import PREFIX
 from pesto_runtime.errors import BadField, json_pointer
 from pesto_runtime.schema import schema_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
     from pesto_conductor.taskdefs import TaskDefinition
+    from pesto_runtime.contract import Description, Pipeline
 
     Document = dict[str, JsonValue]
-    Schemas = Mapping[str, JsonValue]
+    Faults = Iterator[tuple[str, BadField]]
+    Describe = Callable[[Pipeline], Mapping[str, Description]]
 
 _SCHEMAS = Path(__file__).parent / "schemas"
-_FORKS = frozenset({"FORK_JOIN", "FORK_JOIN_DYNAMIC"})
-_JOINS = frozenset({"JOIN", "EXCLUSIVE_JOIN"})
-
-
-_BRANCHES = ("forkTasks", "decisionCases", "defaultCase", "loopOver")
-_WORKFLOW_FIELDS = frozenset(
-    {"workflowId", "parentWorkflowId", "parentWorkflowTaskId", "workflowType", "version",
-     "correlationId", "status", "reasonForIncompletion", "schemaVersion", "output", "variables",
-     "secrets", "env"}
-)  # fmt: skip
-_TASK_FIELDS = frozenset({"input", "output", "status", "taskId", "reasonForIncompletion"})
-
-
-def _closed(*names: str) -> Document:
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": dict.fromkeys(names, True),
-    }
-
-
-# Outputs of Conductor's own task types; a type that is not listed may have any output.
-_RESPONSE = _closed("body", "headers", "statusCode", "reasonPhrase")
-_OUTPUTS: dict[str, JsonValue] = {
-    "HTTP": {**_closed(), "properties": {"response": _RESPONSE}},
-    "INLINE": _closed("result", "error"),
-    "JSON_JQ_TRANSFORM": _closed("result", "resultList", "error"),
-    "SWITCH": _closed("evaluationResult", "selectedCase"),
-    "START_WORKFLOW": _closed("workflowId"),
-    "FORK_JOIN_DYNAMIC": _closed(),
-    "FORK_JOIN": _closed(),
-    "SET_VARIABLE": _closed(),
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+RULES = {
+    "structure": "a key that Conductor does not know, or a value of the wrong type",
+    "reference-name": "two tasks have one reference name",
+    "expression": "an expression without a target",
+    "variable": "a variable that no task sets",
+    "type": "an expression gives a value of another type than the input requires",
+    "optional": "an optional task of this project: the workflow would complete with holes",
+    "task-type": "a task type that is not registered",
+    "input": "an input that a task type does not have, requires, or has with another type",
+    "workflow": "a workflow that is not among the files and on the server, or another version",
+    "workflow-input": "an input that a workflow does not have, requires, or has with another type",
+    "pipeline": "an error of the pipeline of a `pesto_plan`",
+    "join": "a JOIN that waits for ever or for nothing, or a fork without a JOIN",
+    "script": "a script that does not parse, or reads no input of its task",
+    "case": "a case that its expression never has",
+    "literal": "a duration, a method or a status that Conductor does not know",
+    "not-executed": "a task type that the open-source server accepts and never executes",
 }
+"""Rule -> the errors that it finds."""
 
 
 @dataclass(frozen=True)
-class Scope:
-    """The values that can be read at one place of a workflow.
+class Finding:
+    """One error of a definition.
 
     Attributes:
-        inputs: Names of the workflow's inputs.
-        tasks: Task type -> task definition.
-        workflows: Name -> workflow definition.
-        outputs: Reference of each earlier task -> schema of its output.
-        uncertain: Earlier tasks that do not always run.
+        rule: One of `RULES`.
+        field: Its place and the error.
     """
 
-    inputs: frozenset[str]
-    tasks: Mapping[str, TaskDefinition]
-    workflows: Mapping[str, Mapping[str, JsonValue]]
-    outputs: Schemas = field(default_factory=dict)
-    uncertain: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(
-        cls,
-        document: Mapping[str, JsonValue],
-        tasks: Mapping[str, TaskDefinition],
-        workflows: Mapping[str, Mapping[str, JsonValue]],
-    ) -> Scope:
-        """Return the scope of the first task."""
-        names, defaults = document.get("inputParameters"), document.get("inputTemplate")
-        inputs = [str(name) for name in names] if isinstance(names, list) else []
-        inputs += list(defaults) if isinstance(defaults, dict) else []
-        return cls(frozenset(inputs), tasks, workflows)
-
-    def faults(
-        self, value: JsonValue, *, pointer: str, is_certain: bool = True
-    ) -> Iterator[BadField]:
-        """Yield the fault of every expression in a value that has no target, or no end.
-
-        With `is_certain`, also of those whose target does not always exist.
-        """
-        for where in unclosed(value, pointer=pointer):
-            yield BadField(where, "a ${ has no } after it: Conductor would treat it as text")
-        for each in expressions(value, pointer=pointer):
-            if fault := self._fault(each, is_certain=is_certain):
-                yield BadField(each.pointer, f"${{{each.text}}} {fault}")
-
-    def _fault(self, expression: Expression, *, is_certain: bool) -> str | None:
-        owner, part, *rest = (*expression.steps, "", "")
-        steps = tuple(step for step in rest if step)
-        if owner == "workflow":
-            return self._workflow_fault(part, steps)
-        if owner not in self.outputs:
-            known = ", ".join(("workflow", *self.outputs))
-            return f"reads {owner!r}, but no earlier task has this name; there are: {known}"
-        if part not in _TASK_FIELDS:
-            return f"must continue with .output or .input, not {part!r}"
-        if is_certain and owner in self.uncertain:
-            return f"reads {owner!r}, which does not always run: it is in a branch of a SWITCH"
-        fault = missing_field(self.outputs[owner], steps) if part == "output" else None
-        return f"has no target: the output of {owner!r} {fault}" if fault else None
-
-    def _workflow_fault(self, part: str, steps: tuple[str, ...]) -> str | None:
-        if part != "input":
-            is_known = part in _WORKFLOW_FIELDS
-            return None if is_known else f"reads {part!r}, which a workflow does not have"
-        if not steps or steps[0] in self.inputs:
-            return None
-        return f"is not one of the inputParameters: {', '.join(sorted(self.inputs)) or 'none'}"
-
-    def with_task(self, task: Mapping[str, JsonValue]) -> Scope:
-        """Return the scope after a task."""
-        reference = str(task.get("taskReferenceName"))
-        return replace(self, outputs={**self.outputs, reference: self._output_of(task)})
-
-    def with_branches(self, ends: list[Scope], *, all_run: bool) -> Scope:
-        """Return the scope after the branches with these ends."""
-        outputs = {name: schema for end in ends for name, schema in end.outputs.items()}
-        uncertain = self.uncertain.union(*(end.uncertain for end in ends))
-        if not all_run:
-            certain = frozenset.intersection(*(frozenset(end.outputs) for end in ends))
-            uncertain |= outputs.keys() - certain
-        return replace(self, outputs={**self.outputs, **outputs}, uncertain=uncertain)
-
-    def _output_of(self, task: Mapping[str, JsonValue]) -> JsonValue:
-        kind = str(task.get("type"))
-        if kind == "SIMPLE":
-            known = self.tasks.get(str(task.get("name")))
-            return dict(known.output_schema) if known else True
-        if kind == "JOIN":
-            return self._joined(task.get("joinOn"))
-        if kind == "SUB_WORKFLOW":
-            return self._workflow_output(task.get("subWorkflowParam"))
-        return _OUTPUTS.get(kind, True)
-
-    def _joined(self, names: JsonValue) -> JsonValue:
-        """Return the schema of a JOIN: an output per branch; any after a dynamic fork."""
-        if not isinstance(names, list) or not names:
-            return True
-        outputs = {str(name): self.outputs.get(str(name), True) for name in names}
-        return {"type": "object", "additionalProperties": False, "properties": outputs}
-
-    def _workflow_output(self, parameters: JsonValue) -> JsonValue:
-        name = str(parameters.get("name")) if isinstance(parameters, dict) else ""
-        outputs = self.workflows.get(name, {}).get("outputParameters")
-        return _closed("subWorkflowId", *outputs) if isinstance(outputs, dict) else True
-
-
-@dataclass(frozen=True)
-class TaskPosition:
-    """A task, and the values that can be read before and after it.
-
-    Attributes:
-        task: The task.
-        pointer: JSON pointer to it.
-        scope: The values that it can read.
-        after: The values that can be read after it, and after its branches.
-        next_type: Type of the next task in its list; None for the last.
-    """
-
-    task: Document
-    pointer: str
-    scope: Scope
-    after: Scope
-    next_type: str | None
+    rule: str
+    field: BadField
 
     @property
-    def own_fields(self) -> Document:
-        """The task without its branches, whose tasks have their own positions."""
-        return {key: value for key, value in self.task.items() if key not in _BRANCHES}
+    def with_rule(self) -> BadField:
+        """The field, with the rule after the error."""
+        return replace(self.field, detail=f"{self.field.detail} [{self.rule}]")
+
+    def __str__(self) -> str:
+        return str(self.with_rule)
 
 
-def walk(tasks: JsonValue, scope: Scope, *, pointer: str) -> Iterator[TaskPosition]:
-    """Yield every task in the order of execution, the tasks of branches before their owner."""
-    listed = tasks if isinstance(tasks, list) else []
-    for index, task in enumerate(listed):
-        if not isinstance(task, dict):
-            continue
-        here, ends = pointer + json_pointer(index), []
-        before = scope
-        for branch, where in _branches(task):
-            end = before
-            for position in walk(branch, before, pointer=here + where):
-                yield position
-                end = position.after
-            ends.append(end)
-        if ends:
-            scope = scope.with_branches(ends, all_run=task.get("type") != "SWITCH")
-        scope = scope.with_task(task)
-        yield TaskPosition(task, here, before, scope, _first_type(listed[index + 1 :]))
+def _no_descriptions(_pipeline: Pipeline) -> Mapping[str, Description]:
+    return {}
 
 
-def _first_type(tasks: list[JsonValue]) -> str | None:
-    """Return the type of the first task of a list; None if the list is empty."""
-    first = tasks[0] if tasks else None
-    return str(first.get("type")) if isinstance(first, dict) else None
+@dataclass(frozen=True)
+class Known:
+    """The definitions that a workflow may refer to.
 
-
-def _branches(task: Document) -> Iterator[tuple[JsonValue, str]]:
-    """Yield the lists of tasks inside a task, with their pointers.
-
-    A SWITCH without a `defaultCase` has an empty one, so that no case is certain to run.
+    Attributes:
+        tasks: Task type -> task definition.
+        workflows: Name -> version -> definition.
+        describe: Returns the descriptions of a pipeline's processes, empty if they are not known.
     """
-    forks, cases = task.get("forkTasks"), task.get("decisionCases")
-    for index, branch in enumerate(forks if isinstance(forks, list) else []):
-        yield branch, json_pointer("forkTasks", index)
-    for name, branch in cases.items() if isinstance(cases, dict) else []:
-        yield branch, json_pointer("decisionCases", name)
-    if task.get("type") == "SWITCH":
-        yield task.get("defaultCase"), "/defaultCase"
-    if task.get("type") == "DO_WHILE":
-        yield task.get("loopOver"), "/loopOver"
+
+    tasks: Mapping[str, TaskDefinition]
+    workflows: Mapping[str, Mapping[int, Mapping[str, JsonValue]]] = field(default_factory=dict)
+    describe: Describe = _no_descriptions
+
+    @property
+    def newest(self) -> dict[str, Mapping[str, JsonValue]]:
+        """Name -> the newest version of a workflow."""
+        return {name: found[max(found)] for name, found in self.workflows.items()}
 
 
 def is_event_handler(document: Mapping[str, JsonValue]) -> bool:
@@ -245,112 +112,209 @@ def lint(
     *,
     tasks: Iterable[TaskDefinition],
     workflows: Iterable[Mapping[str, JsonValue]] = (),
-) -> tuple[BadField, ...]:
+    describe: Describe = _no_descriptions,
+    allow: Collection[str] = (),
+) -> tuple[Finding, ...]:
     """Return every error of a workflow definition or an event handler.
 
     Args:
         document: The definition.
         tasks: Task definitions that will be registered; another `pesto_…` type is an error.
-        workflows: Other workflows that it may start; references to their outputs are checked.
+        workflows: Workflows that it may start, itself included or not.
+        describe: Returns the descriptions of a pipeline's processes, empty if they are not known.
+        allow: Rules whose findings are left out.
     """
-    if is_event_handler(document):
-        return tuple(schema_faults(_schema("event_handler"), document))
-    faults = tuple(schema_faults(_schema("workflow"), document))
-    if faults:  # the other rules rely on the structure that the schema requires
-        return faults
-    known = {each.name: each for each in tasks}
-    others = {str(each.get("name")): each for each in workflows}
-    return tuple(_faults(document, known, others))
+    versions: dict[str, dict[int, Mapping[str, JsonValue]]] = {}
+    for each in (*workflows, *(() if is_event_handler(document) else (document,))):
+        versions.setdefault(str(each.get("name")), {})[_version(each.get("version")) or 1] = each
+    known = Known({each.name: each for each in tasks}, versions, describe)
+    kind = "event_handler" if is_event_handler(document) else "workflow"
+    faults = [("structure", each) for each in schema_faults(_schema(kind), document)]
+    if not faults:  # the other rules rely on the structure that the schema requires
+        found = _handler_faults if is_event_handler(document) else _workflow_faults
+        faults = list(found(document, known))
+    return tuple(Finding(rule, each) for rule, each in faults if rule not in allow)
 
 
-def _faults(
-    document: Document,
-    known: Mapping[str, TaskDefinition],
-    workflows: Mapping[str, Mapping[str, JsonValue]],
-) -> Iterator[BadField]:
-    scope = Scope.of(document, known, workflows)
+def _handler_faults(document: Document, known: Known) -> Faults:
+    actions = document.get("actions")
+    for index, action in enumerate(actions if isinstance(actions, list) else []):
+        start = action.get("start_workflow") if isinstance(action, dict) else None
+        if isinstance(start, dict):
+            where = json_pointer("actions", index, "start_workflow")
+            yield from _start_faults(start, start.get("input"), known, None, where)
+
+
+def _workflow_faults(document: Document, known: Known) -> Faults:
+    scope = Scope.of(document, known.tasks, known.newest)
+    plans: dict[str, Pipeline] = {}
+    seen: set[str] = set()
     for position in walk(document.get("tasks"), scope, pointer="/tasks"):
+        reference = str(position.task.get("taskReferenceName"))
+        if reference in seen:
+            where = f"{position.pointer}/taskReferenceName"
+            yield "reference-name", BadField(where, "is not unique: an earlier task has it")
+        seen.add(reference)
+        yield from system_task_faults(position)
         yield from _task_faults(position, known)
+        yield from pipeline_faults(position, plans, known.describe)
+        yield from plan_reference_faults(position, plans, known.describe)
         yield from position.scope.faults(position.own_fields, pointer=position.pointer)
         scope = position.after
     outputs = {"outputParameters": document.get("outputParameters")}
     yield from scope.faults(outputs, pointer="", is_certain=False)
+    if failure := document.get("failureWorkflow"):
+        yield from _name_faults({"name": failure}, known, "/failureWorkflow")
 
 
-def _task_faults(position: TaskPosition, known: Mapping[str, TaskDefinition]) -> Iterator[BadField]:
-    task, kind = position.task, position.task.get("type")
-    if task.get("taskReferenceName") in position.scope.outputs:
-        yield BadField(
-            f"{position.pointer}/taskReferenceName", "is not unique: an earlier task has it"
-        )
-    yield from _join_faults(position)
-    parameters = task.get("inputParameters")
-    inputs = parameters if isinstance(parameters, dict) else {}
+def _task_faults(position: TaskPosition, known: Known) -> Faults:
+    task, kind, pointer = position.task, position.task.get("type"), position.pointer
+    inputs = position.inputs
+    is_ours = kind == "SIMPLE" and str(task["name"]).startswith(PREFIX)
+    if task.get("optional") is True and (is_ours or kind in ("JOIN", "FORK_JOIN_DYNAMIC")):
+        detail = "an optional task hides holes: the workflow would complete over them"
+        yield "optional", BadField(f"{pointer}/optional", detail)
     if kind == "SIMPLE":
-        yield from _input_faults(str(task["name"]), inputs, known, position.pointer)
-    elif kind == "FORK_JOIN_DYNAMIC" and isinstance(inputs.get("forkTaskName"), str):
-        yield from _type_faults(str(inputs["forkTaskName"]), known, position.pointer)
-    elif task.get("evaluatorType") == "value-param" and task.get("expression") not in inputs:
-        yield BadField(f"{position.pointer}/expression", "is not one of the inputParameters")
+        yield from _input_faults(str(task["name"]), inputs, known.tasks, position)
+    elif kind == "FORK_JOIN_DYNAMIC":
+        yield from _forked_faults(inputs, known, pointer)
+    elif kind == "SUB_WORKFLOW" and isinstance(asked := task.get("subWorkflowParam"), dict):
+        if not asked.keys() & {"workflowDefinition", "workflowDef"}:
+            where = f"{pointer}/inputParameters"
+            yield from _start_faults(asked, inputs, known, position.scope, where)
+    elif kind == "START_WORKFLOW" and isinstance(asked := inputs.get("startWorkflow"), dict):
+        where = f"{pointer}/inputParameters/startWorkflow/input"
+        yield from _start_faults(asked, asked.get("input"), known, position.scope, where)
 
 
-def _join_faults(position: TaskPosition) -> Iterator[BadField]:
-    """Yield the faults of forks and joins.
+def _forked_faults(inputs: Document, known: Known, pointer: str) -> Faults:
+    """Yield the faults of the task type or the workflow that a dynamic fork starts."""
+    if isinstance(name := inputs.get("forkTaskName"), str):
+        yield from _type_faults(name, known.tasks, pointer)
+    if isinstance(name := inputs.get("forkTaskWorkflow"), str):
+        asked: Document = {"name": name, "version": inputs.get("forkTaskWorkflowVersion")}
+        yield from _name_faults(asked, known, f"{pointer}/inputParameters/forkTaskWorkflow")
 
-    A JOIN waits for ever for a task that does not exist; a fork without a JOIN fails at run time.
-    """
-    kind, names = position.task.get("type"), position.task.get("joinOn")
-    if kind in _FORKS and position.next_type != "JOIN":
-        yield BadField(position.pointer, f"a {kind} must be followed by a JOIN")
-    if kind not in _JOINS:
+
+def _type_faults(name: str, known: Mapping[str, TaskDefinition], pointer: str) -> Faults:
+    if name in known:
         return
-    known = position.scope.outputs
-    for index, name in enumerate(names if isinstance(names, list) else []):
-        if name not in known:
-            yield BadField(
-                f"{position.pointer}/joinOn" + json_pointer(index),
-                f"no earlier task is called {name!r}, so it would wait for ever; "
-                f"there are: {', '.join(known)}",
-            )
-
-
-def _type_faults(
-    name: str, known: Mapping[str, TaskDefinition], pointer: str
-) -> Iterator[BadField]:
-    if name.startswith(PREFIX) and name not in known:
-        yield BadField(
-            pointer,
+    if name.startswith(PREFIX):
+        detail = (
             f"there is no task type {name!r}, only {', '.join(known)}; "
-            "--per-service URL adds that of a service",
+            "--per-service URL adds that of a service"
         )
+        yield "task-type", BadField(pointer, detail)
+    elif close := get_close_matches(name, known, n=1, cutoff=0.85):
+        detail = f"there is no task type {name!r} in this project; did you mean {close[0]!r}?"
+        yield "task-type", BadField(pointer, detail)
 
 
 def _input_faults(
-    name: str, inputs: Document, known: Mapping[str, TaskDefinition], pointer: str
-) -> Iterator[BadField]:
-    """Yield the faults of a task's inputs: unknown, missing, or literals of the wrong type."""
-    yield from _type_faults(name, known, pointer)
+    name: str, inputs: Document, known: Mapping[str, TaskDefinition], position: TaskPosition
+) -> Faults:
+    """Yield the faults of a task's inputs: unknown, missing, or of the wrong type."""
+    yield from _type_faults(name, known, position.pointer)
     if name not in known:
         return
-    schema, where = known[name].input_schema, f"{pointer}/inputParameters"
+    where = f"{position.pointer}/inputParameters"
+    defaults = known[name].defaults
+    found = _argument_faults(
+        inputs, known[name].input_schema, defaults, name, where, position.scope
+    )
+    yield from (("type" if "reads" in each.detail else "input", each) for each in found)
+
+
+def _name_faults(asked: Mapping[str, JsonValue], known: Known, where: str) -> Faults:
+    """Yield the fault of a reference to a workflow: its name, or its version."""
+    name, version = str(asked.get("name")), _version(asked.get("version"))
+    if "${" in name:
+        return
+    versions = known.workflows.get(name)
+    if versions is None:
+        close = get_close_matches(name, known.workflows, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "give its file too, or allow this rule"
+        yield "workflow", BadField(where, f"there is no workflow {name!r}; {hint}")
+    elif version is not None and version not in versions:
+        there = ", ".join(map(str, sorted(versions)))
+        detail = f"workflow {name!r} has no version {version}; there are: {there}"
+        yield "workflow", BadField(where, detail)
+
+
+def _start_faults(
+    asked: Mapping[str, JsonValue], given: JsonValue, known: Known, scope: Scope | None, where: str
+) -> Faults:
+    """Yield the faults of a started workflow: its name, its version, its inputs."""
+    faults = list(_name_faults(asked, known, where))
+    yield from faults
+    versions = known.workflows.get(str(asked.get("name")))
+    if faults or versions is None or not isinstance(given, dict | None):
+        return
+    definition = versions[_version(asked.get("version")) or max(versions)]
+    template = definition.get("inputTemplate")
+    defaults = template if isinstance(template, dict) else {}
+    schema = schema_of_input(definition)
+    if schema is None:
+        names = definition.get("inputParameters")
+        listed = [str(each) for each in names] if isinstance(names, list) else []
+        if not listed:  # such a workflow may read any input
+            return
+        schema = {"properties": dict.fromkeys((*listed, *defaults), True)}
+    name = f"workflow {asked.get('name')}"
+    for each in _argument_faults(given or {}, schema, defaults, name, where, scope):
+        yield "workflow-input", each
+
+
+def _argument_faults(
+    given: Document,
+    schema: Mapping[str, JsonValue],
+    defaults: Mapping[str, JsonValue],
+    name: str,
+    where: str,
+    scope: Scope | None,
+) -> Iterator[BadField]:
+    """Yield the faults of inputs against the schema of all of them."""
     properties = schema.get("properties")
     declared = properties if isinstance(properties, dict) else {}
-    for key in inputs.keys() - declared.keys():
-        yield BadField(
-            where + json_pointer(key), f"{name} has no such input; there are: {', '.join(declared)}"
-        )
+    for key in given.keys() - declared.keys():
+        if schema.get("additionalProperties") not in (True, {}):
+            detail = f"{name} has no such input; there are: {', '.join(declared)}"
+            yield BadField(where + json_pointer(key), detail)
     required = schema.get("required")
     for needed in required if isinstance(required, list) else []:
-        if str(needed) not in inputs and str(needed) not in known[name].defaults:
+        if str(needed) not in given and str(needed) not in defaults:
             yield BadField(where, f"{name} requires {needed}")
-    literals = {key: value for key, value in inputs.items() if "${" not in json.dumps(value)}
-    for key in literals.keys() & declared.keys():
+    for key in given.keys() & declared.keys():
+        if "${" in json.dumps(given[key]):
+            yield from _expression_type_faults(given[key], key, schema, where, scope)
+            continue
         of_key: Document = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "properties": {key: declared[key]},
+            "$schema": _DIALECT, "properties": {key: declared[key]},
             "$defs": schema.get("$defs", {}),
-        }
-        yield from schema_faults(of_key, {key: literals[key]}, pointer=where)
+        }  # fmt: skip
+        yield from schema_faults(of_key, {key: given[key]}, pointer=where)
+
+
+def _expression_type_faults(
+    value: JsonValue,
+    key: str,
+    schema: Mapping[str, JsonValue],
+    where: str,
+    scope: Scope | None,
+) -> Iterator[BadField]:
+    wanted = types_of(field_schema(dict(schema), (key,)))
+    given = types_of(scope.type_of_text(value)) if scope is not None else frozenset()
+    if not fits(given, wanted):
+        detail = f"must be {_listed(wanted)}, but {value} reads {_listed(given)}"
+        yield BadField(where + json_pointer(key), detail)
+
+
+def _listed(types: Iterable[str]) -> str:
+    return " or ".join(sorted(types))
+
+
+def _version(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
 
 
 @cache

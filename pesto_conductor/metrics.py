@@ -24,11 +24,16 @@ _SECONDS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
 
 
 class WorkerMetrics:
-    """Counts of one worker process."""
+    """Counts of one worker process.
+
+    Attributes:
+        has_polled: Whether the server has responded to a poll.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._responded = time.monotonic()
+        self.has_polled = False
         self._polls = Counter(
             "pesto_worker_polls", "Polls by outcome.", ["type", "outcome"], registry=self.registry
         )
@@ -57,7 +62,7 @@ class WorkerMetrics:
         """Count a poll."""
         self._polls.labels(task_type, "answered" if responded else "failed").inc()
         if responded:
-            self._responded = time.monotonic()
+            self._responded, self.has_polled = time.monotonic(), True
 
     def began(self, task_type: str) -> None:
         """Count a task that begins."""
@@ -71,6 +76,10 @@ class WorkerMetrics:
         self._seconds.labels(task_type, status).observe(seconds)
         for state, count in tiles.items():
             self._tiles.labels(state).inc(count)
+
+    def readiness(self) -> tuple[int, dict[str, object]]:
+        """Return HTTP status and document; 503 until the server has responded to a poll."""
+        return (200, {"state": "OK"}) if self.has_polled else (503, {"state": "STARTING"})
 
     def health(self) -> tuple[int, dict[str, object]]:
         """Return HTTP status and document; 503 if the server has not responded for 30 s."""
@@ -104,14 +113,15 @@ class _Handler(BaseHTTPRequestHandler):
     metrics_of_worker: WorkerMetrics
 
     def do_GET(self) -> None:
-        if self.path.startswith("/health"):
-            status, document = self.metrics_of_worker.health()
+        metrics, path = self.metrics_of_worker, self.path.partition("?")[0]
+        if path in ("/health", "/ready"):
+            status, document = metrics.health() if path == "/health" else metrics.readiness()
             self._send(status, "application/json", json.dumps(document).encode())
         elif self.path.startswith("/metrics"):
             encode, media_type = choose_encoder(self.headers.get("Accept", ""))
             self._send(200, media_type, encode(self.metrics_of_worker.registry))
         else:
-            self._send(404, "text/plain", b"there are /metrics and /health\n")
+            self._send(404, "text/plain", b"there are /metrics, /health and /ready\n")
 
     def _send(self, status: int, media_type: str, body: bytes) -> None:
         self.send_response(status)

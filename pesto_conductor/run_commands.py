@@ -115,6 +115,18 @@ def stop(
         conductor.terminate(workflow, reason=reason)
 
 
+def wake(workflow: Identity, url: Url = None) -> None:
+    """Continue a workflow that waits for a server that is lost: decide, and complete its JOINs."""
+    from pesto_conductor.joins import wedged_joins
+
+    with _conductor(url) as conductor:
+        conductor.decide(workflow)
+        for join in wedged_joins(conductor.workflow(workflow), after_s=0):
+            conductor.complete(join.task, workflow, join.output)
+            typer.echo(f"completed {join.reference}")
+        conductor.decide(workflow)
+
+
 def _conductor(url: str | None) -> Conductor:
     from pesto_conductor.client import Conductor
 

@@ -15,15 +15,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pesto_conductor.client import Conductor
-from pesto_conductor.taskdefs import PREFIX, task_definitions
+from pesto_conductor.journal import Journal
+from pesto_conductor.taskdefs import PREFIX, registered_types, task_definitions
 from pesto_conductor.worker import FAILED, REFUSED, STOPPED, Settings, work
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import FrameType
 
-_GRACE_S = 4.5
+    from pydantic import JsonValue
+
+_GRACE_S = 9.5
 _POLL_S = 0.05
 _MOST_DEATHS, _WITHIN_S = 5, 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
@@ -36,6 +40,9 @@ def run(
     concurrency: int | None = None,
     domain: str | None = None,
     metrics_port: int | None = None,
+    metrics_host: str = "127.0.0.1",
+    is_supervised: bool = True,
+    journal: Path | None = None,
 ) -> int:
     """Work for a Conductor until SIGTERM or SIGINT.
 
@@ -44,17 +51,21 @@ def run(
     Args:
         url: Base of its REST interface: `http://HOST:PORT/api`.
         types: Task types to work on; by default those of the activities, and those of services
-            that `register --per-service` has registered.
-        concurrency: Most tasks of a type at once; by default one per core.
+            that `register --per-service` has registered, before or while it works.
+        concurrency: Most tasks at once; by default one per core.
         domain: Task domain to work in, for example `gpu`.
-        metrics_port: For Prometheus' `/metrics` and for `/health`, on the loopback interface.
+        metrics_port: For Prometheus' `/metrics`, and for `/health` and `/ready`.
+        metrics_host: The interface of that port.
+        is_supervised: Whether a parent process restarts the worker; False if the platform does.
+        journal: File of the tasks in hand, for a worker that the platform restarts.
 
     Returns:
         0 after a signal, 2 if the server rejects the worker, 1 after five deaths within a minute.
 
     Raises:
         Unreachable: no server responds.
-        InvalidInput: a type does not begin with `pesto_`, or is not registered.
+        InvalidInput: a type does not begin with `pesto_`, or is not registered; or the journal
+            cannot be written.
     """
     foreign = [each for each in types or () if not each.startswith(PREFIX)]
     if foreign:
@@ -62,16 +73,22 @@ def run(
             f"{', '.join(foreign)}: task types of this project begin with {PREFIX!r}"
         )
     with Conductor(url) as server:
-        known = server.require().task_types()
-    _require_known(types or (), known)
+        known = server.require().task_definitions()
+    _require_known(types or (), [str(each.get("name")) for each in known])
     settings = Settings(
         url=url,
         types=tuple(types or _default_types(known)),
         concurrency=concurrency or os.cpu_count() or 1,
         domain=domain,
         metrics_port=metrics_port,
+        metrics_host=metrics_host,
+        adds_types=not types,
     )
-    return Supervisor(settings).run()
+    try:
+        in_hand = Journal(journal)
+    except OSError as error:
+        raise InvalidInput(f"journal {journal}: {error.strerror}") from error
+    return Supervisor(settings, in_hand).run() if is_supervised else work(settings, in_hand)
 
 
 def _require_known(types: Sequence[str], known: Sequence[str]) -> None:
@@ -85,9 +102,9 @@ def _require_known(types: Sequence[str], known: Sequence[str]) -> None:
         )
 
 
-def _default_types(known: Sequence[str]) -> tuple[str, ...]:
+def _default_types(known: Sequence[Mapping[str, JsonValue]]) -> tuple[str, ...]:
     verbs = tuple(each.name for each in task_definitions())
-    return (*verbs, *sorted({each for each in known if each.startswith(PREFIX)} - set(verbs)))
+    return (*verbs, *sorted(set(registered_types(known)) - set(verbs)))
 
 
 @dataclass
@@ -96,9 +113,11 @@ class Supervisor:
 
     Attributes:
         settings: Of the worker.
+        journal: The tasks that the worker has in hand.
     """
 
     settings: Settings
+    journal: Journal
     _worker: int | None = None
     _signalled_at: float | None = None
     _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_DEATHS))
@@ -130,9 +149,7 @@ class Supervisor:
                 return STOPPED
             if code == REFUSED:
                 return REFUSED
-            _log(
-                f"the worker died ({_cause(code)}); its tasks are assigned again after their lease"
-            )
+            _log(f"the worker died ({_cause(code)}); the next one returns its tasks to the queue")
             if self._dies_too_often():
                 _log(f"{_MOST_DEATHS} deaths within {_WITHIN_S:g} s: no further restart")
                 return FAILED
@@ -152,7 +169,7 @@ class Supervisor:
         code = FAILED
         try:
             os.close(writing)
-            code = work(self.settings, alive_fd=reading)
+            code = work(self.settings, self.journal, alive_fd=reading)
         finally:
             sys.stderr.flush()
             os._exit(code)

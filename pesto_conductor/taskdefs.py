@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from pesto_conductor import payloads
 from pesto_runtime.contract import ChunkResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic import BaseModel, JsonValue
 
@@ -23,7 +24,8 @@ PREFIX = "pesto_"
 GPU_DOMAIN = "gpu"
 """Task domain of services that require a GPU; only workers with `--domain gpu` poll it."""
 
-_OWNER = "pesto@example.com"
+OWNER = "pesto@example.com"
+_PACKAGE = "pesto-workflows"
 _RESPONSE_TIMEOUT_S = 30
 _HOUR_S = 3600
 _RETRIES = 5
@@ -45,6 +47,7 @@ class TaskDefinition:
         timeout_s: Longest time of one attempt.
         response_timeout_s: Longest time without an update by the worker; then another attempt
             begins elsewhere.
+        poll_timeout_s: Longest time without a worker that takes a task; None for no limit.
         retries: Attempts after the first; the pause doubles from 2 s.
         at_once: Most running tasks of the type, over all workers; None for no limit.
         defaults: Inputs that a task may omit.
@@ -59,18 +62,20 @@ class TaskDefinition:
     output_schema: Mapping[str, JsonValue]
     timeout_s: int = _HOUR_S
     response_timeout_s: int = _RESPONSE_TIMEOUT_S
+    poll_timeout_s: int | None = None
     retries: int = _RETRIES
     at_once: int | None = None
     defaults: Mapping[str, JsonValue] = field(default_factory=dict)
     domain: str | None = None
     is_of_chunks: bool = False
 
-    def to_json(self) -> dict[str, JsonValue]:
+    def to_json(self, *, owner: str = OWNER) -> dict[str, JsonValue]:
         """Return the definition in the form of Conductor's REST interface."""
         document: dict[str, JsonValue] = {
             "name": self.name,
             "description": self.description,
-            "ownerEmail": _OWNER,
+            "ownerEmail": owner,
+            "ownerApp": f"{_PACKAGE}/{package_version()}",
             "retryCount": self.retries,
             "retryLogic": "EXPONENTIAL_BACKOFF",
             "retryDelaySeconds": _RETRY_DELAY_S,
@@ -78,6 +83,8 @@ class TaskDefinition:
             "timeoutSeconds": self.timeout_s,
             "responseTimeoutSeconds": self.response_timeout_s,
         }
+        if self.poll_timeout_s is not None:
+            document["pollTimeoutSeconds"] = self.poll_timeout_s
         # Conductor copies the definition into each task of a fan-out, twice, and reads all tasks of
         # a workflow when one of them ends: with schemas, 64 tasks take it a third more CPU time.
         if not self.is_of_chunks:
@@ -109,6 +116,37 @@ def task_definition(name: str) -> TaskDefinition:
     if not name.startswith(PREFIX):
         raise KeyError(name)
     return replace(_SERVICE, name=name)
+
+
+def registered_types(definitions: Iterable[Mapping[str, JsonValue]]) -> list[str]:
+    """Return the types among task definitions of a server that this package has registered."""
+    return [str(each["name"]) for each in definitions if registering_version(each) is not None]
+
+
+def registering_version(definition: Mapping[str, JsonValue]) -> tuple[int, ...] | None:
+    """Return the version of this package that registered a task definition; None for others.
+
+    >>> registering_version({"name": "pesto_call", "ownerApp": "pesto-workflows/0.10.1"})
+    (0, 10, 1)
+    """
+    package, _, number = str(definition.get("ownerApp")).partition("/")
+    is_ours = package == _PACKAGE and str(definition.get("name")).startswith(PREFIX)
+    return _numbers(number) if is_ours else None
+
+
+def is_newer(definition: Mapping[str, JsonValue]) -> bool:
+    """Whether a newer version of this package has registered a task definition."""
+    found = registering_version(definition)
+    return found is not None and found > _numbers(package_version())
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def package_version() -> str:
+    """Return the version of this package."""
+    return version(_PACKAGE)
 
 
 def service_definition(

@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING
 from conductor.client.configuration.configuration import Configuration
 from conductor.client.http.api.async_task_resource_api import AsyncTaskResourceApi
 from conductor.client.http.async_api_client import AsyncApiClient
-from conductor.client.http.async_rest import ApiException
+from conductor.client.http.async_rest import ApiException, AsyncRESTClientObject
 from conductor.client.http.models.task_exec_log import TaskExecLog
 from conductor.client.http.models.task_result import TaskResult
 
+from pesto_conductor.connection import (
+    async_connection_pool,
+    authorization,
+    connection_error,
+    plain_url,
+    refusal,
+)
+from pesto_conductor.errors import DEATHS
 from pesto_runtime.errors import InvalidInput, NotFound, PestoError, Unreachable
 
 if TYPE_CHECKING:
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
 
     from pesto_conductor.errors import Report
 
-_LONG_POLL_MS = 100
 _TIMEOUTS_S = (3, 30)  # to connect, to read
 _ENDED = frozenset({"CANCELED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "COMPLETED", "TIMED_OUT",
                     "COMPLETED_WITH_ERRORS", "SKIPPED"})  # fmt: skip
@@ -44,6 +51,7 @@ class Assignment:
         workflow: Id of its workflow.
         input: Its input.
         response_timeout_s: Longest time without an update before the server assigns it again.
+        deaths: Worker processes that have died while they had it.
     """
 
     identity: str
@@ -51,46 +59,56 @@ class Assignment:
     workflow: str
     input: Mapping[str, JsonValue]
     response_timeout_s: float
+    deaths: int = 0
 
 
 class TaskQueue:
     """The tasks of a Conductor server, used from one event loop.
 
     Attributes:
-        url: Base of its REST interface.
+        url: Base of its REST interface, with the user if it has one.
         worker: Identity of this worker: host and process.
     """
 
-    def __init__(self, url: str, *, domain: str | None = None) -> None:
+    def __init__(self, url: str) -> None:
         """Prepare requests; nothing is sent yet.
 
         The SDK reads `CONDUCTOR_AUTH_KEY` and `CONDUCTOR_AUTH_SECRET`.
 
         Args:
             url: Base of its REST interface: `http://HOST:PORT/api`.
-            domain: Task domain to poll in.
         """
         self.url = url
         self.worker = f"{socket.gethostname()}-{os.getpid()}"
-        self._domain = {"domain": domain} if domain else {}
-        self._client = AsyncApiClient(configuration=Configuration(server_api_url=url))
+        self._plain = plain_url(url)
+        user = authorization(url)
+        self._client = AsyncApiClient(
+            Configuration(server_api_url=self._plain), "Authorization" if user else None, user
+        )
+        self._http = async_connection_pool(self._plain)
+        self._client.async_rest_client = AsyncRESTClientObject(self._http)
         self._tasks = AsyncTaskResourceApi(api_client=self._client)
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.close()
+        await self._http.aclose()
 
-    async def poll(self, task_type: str, count: int) -> list[Assignment]:
+    async def poll(
+        self, task_type: str, count: int, *, wait_s: float = 0.1, domain: str | None = None
+    ) -> list[Assignment]:
         """Take up to `count` tasks of a type.
+
+        The server waits until there are as many, or for `wait_s`.
 
         Raises:
             Unreachable: the server does not respond, or returns HTTP 429 or 5xx.
             InvalidInput: it rejects the request, most often for its credentials.
         """
-        found = await _translated(
+        chosen = {"domain": domain} if domain else {}
+        found = await self._translated(
             self._tasks.batch_poll(
-                task_type, workerid=self.worker, count=count, timeout=_LONG_POLL_MS,
-                _request_timeout=_TIMEOUTS_S, **self._domain,
+                task_type, workerid=self.worker, count=count, timeout=int(1000 * wait_s),
+                _request_timeout=_TIMEOUTS_S, **chosen,
             )
         )  # fmt: skip
         tasks = found if isinstance(found, list) else []
@@ -112,7 +130,7 @@ class TaskQueue:
         """
         result = self._result(assignment, report)
         update = self._tasks.update_task_v2 if and_next else self._tasks.update_task
-        task = await _translated(update(body=result, _request_timeout=_TIMEOUTS_S))
+        task = await self._translated(update(body=result, _request_timeout=_TIMEOUTS_S))
         return _assignment(task) if and_next and task is not None else None
 
     async def renew(self, assignment: Assignment) -> None:
@@ -124,7 +142,7 @@ class TaskQueue:
             status="IN_PROGRESS",
             extend_lease=True,
         )
-        await _translated(self._tasks.update_task(body=result, _request_timeout=_TIMEOUTS_S))
+        await self._translated(self._tasks.update_task(body=result, _request_timeout=_TIMEOUTS_S))
 
     async def is_wanted(self, assignment: Assignment) -> bool:
         """Whether the server still waits for the task; raises the errors of `poll`."""
@@ -138,18 +156,78 @@ class TaskQueue:
         """Write a line to the log of a task; raises the errors of `poll`."""
         await self._request("POST", assignment, "/log", body=line)
 
+    async def decide(self, workflow: str) -> bool:
+        """Have the server schedule the next tasks of a workflow; return whether it still runs.
+
+        Raises the errors of `poll`.
+        """
+        found = await self.workflow(workflow, tasks=False)
+        if found.get("status") != "RUNNING":
+            return False
+        await self._send("PUT", "/workflow/decide/{id}", workflow)
+        return True
+
+    async def workflow(self, identity: str, *, tasks: bool) -> Mapping[str, JsonValue]:
+        """Return a workflow, empty if it does not exist; raises the errors of `poll`."""
+        try:
+            found = await self._send(
+                "GET", "/workflow/{id}", identity, query={"includeTasks": str(tasks).lower()}
+            )
+        except NotFound:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    async def assigned(self, workflow: str, worker: str) -> list[Assignment]:
+        """Return the running tasks of a workflow that a worker has; raises the errors of `poll`."""
+        tasks = (await self.workflow(workflow, tasks=True)).get("tasks")
+        running = [
+            each for each in (tasks if isinstance(tasks, list) else [])
+            if isinstance(each, dict)
+            and (each.get("status"), each.get("workerId")) == ("IN_PROGRESS", worker)
+        ]  # fmt: skip
+        return [
+            Assignment(
+                str(each.get("taskId")), str(each.get("taskDefName")), workflow, {}, 0.0,
+                _deaths(each.get("outputData")),
+            )
+            for each in running
+        ]  # fmt: skip
+
+    async def task_definitions(self) -> list[Mapping[str, JsonValue]]:
+        """Return all registered task definitions; raises the errors of `poll`."""
+        found = await self._send("GET", "/metadata/taskdefs", "")
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
     async def _request(
         self, method: str, assignment: Assignment, path: str, *, body: str | None = None
     ) -> object:
+        return await self._send(method, f"/tasks/{{id}}{path}", assignment.identity, body=body)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        identity: str,
+        *,
+        body: str | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> object:
         """Send a request for which the SDK's task API has no method, or one with another body."""
-        return await _translated(
+        return await self._translated(
             self._client.call_api(
-                f"/tasks/{{id}}{path}", method, {"id": assignment.identity}, [],
+                path, method, {"id": identity}, list((query or {}).items()),
                 {"Accept": "*/*", "Content-Type": "application/json"}, body=body,
                 response_type="object" if method == "GET" else None, auth_settings=[],
                 _return_http_data_only=True, _request_timeout=_TIMEOUTS_S,
             )
         )  # fmt: skip
+
+    async def _translated(self, response: Awaitable[object]) -> object:
+        """Await a response of the SDK, and convert its errors."""
+        try:
+            return await response
+        except ApiException as error:
+            raise _error_of(error, self._plain) from error
 
     def _result(self, assignment: Assignment, report: Report) -> TaskResult:
         now = int(time.time() * 1000)
@@ -172,20 +250,22 @@ def _assignment(task: Task) -> Assignment:
         workflow=task.workflow_instance_id,
         input=dict(task.input_data or {}),
         response_timeout_s=float(task.response_timeout_seconds or 0),
+        deaths=_deaths(task.output_data),
     )
 
 
-async def _translated(response: Awaitable[object]) -> object:
-    """Await a response of the SDK, and convert its errors."""
-    try:
-        return await response
-    except ApiException as error:
-        raise _error_of(error) from error
+def _deaths(output: object) -> int:
+    count = output.get(DEATHS) if isinstance(output, dict) else None
+    return count if isinstance(count, int) else 0
 
 
-def _error_of(error: ApiException) -> PestoError:
+def _error_of(error: ApiException, url: str) -> PestoError:
+    if not error.status:
+        return connection_error(url, str(error.reason))
     message = f"Conductor returned HTTP {error.status}: {str(error.body or error.reason)[:200]}"
+    if error.status in (401, 403):
+        return refusal(url, error.status, message)
     if error.status == 404:
         return NotFound(message)
-    is_rejection = error.status is not None and 400 <= error.status < 500 and error.status != 429
+    is_rejection = 400 <= error.status < 500 and error.status != 429
     return InvalidInput(message) if is_rejection else Unreachable(message)

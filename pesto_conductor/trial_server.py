@@ -14,15 +14,17 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pesto_conductor.client import Conductor
+from pesto_conductor.connection import VARIABLE, plain_url
 from pesto_conductor.provision import VERSION, java, server_jar, silent, unpacked
 from pesto_runtime.errors import InvalidInput, RunFailed, StoreRefused, Unreachable
 
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from io import TextIOWrapper
 
     from pesto_conductor.provision import DownloadListener
-
-VARIABLE = "CONDUCTOR_SERVER_URL"
 
 _HOST = "127.0.0.1"
 _PORTS = range(18080, 19080)  # below the ephemeral ports: Linux uses 32768 to 60999
@@ -193,7 +193,8 @@ def _api(url: str) -> str:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InvalidInput(f"{url!r} is not the URL of a Conductor, as http://HOST:PORT/api")
+        shown = plain_url(url).rpartition("@")[2]
+        raise InvalidInput(f"{shown!r} is not the URL of a Conductor, as http://HOST:PORT/api")
     return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/api"
 
 
@@ -223,6 +224,7 @@ def _start(folder: Path, port: int, listener: DownloadListener) -> Server:
     (folder / "tmp").mkdir(exist_ok=True)
     with (folder / "server.lock").open("w") as lock, log_of(folder).open("w") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _release_messages(folder / "conductor.db")
         process = subprocess.Popen(  # noqa: S603  # Java and the jar are pinned ones
             _command(folder, port, executable, jar), cwd=folder, stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True, pass_fds=(lock.fileno(),),
@@ -233,6 +235,23 @@ def _start(folder: Path, port: int, listener: DownloadListener) -> Server:
     draft.write_text(json.dumps(asdict(server)))
     draft.replace(folder / "server.json")
     return server
+
+
+def _release_messages(database: Path) -> None:
+    """Return the messages that a killed server had taken from its queues to them.
+
+    A server marks a message that it works on, and only 60 to 120 s later is the mark of a server
+    that was killed ignored: for so long a JOIN is not evaluated. Tasks that workers have in hand
+    are not in the queues.
+    """
+    if not database.exists():
+        return
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "UPDATE queue_message SET popped = 0, deliver_on ="
+            " min(deliver_on, strftime('%Y-%m-%d %H:%M:%f', 'now')) WHERE popped"
+        )
+        connection.commit()
 
 
 def _command(folder: Path, port: int, executable: Path, jar: Path) -> list[str]:

@@ -13,9 +13,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pesto_conductor.connection import plain_url
+from pesto_conductor.taskdefs import registered_types
 from pesto_runtime.errors import InvalidInput, PestoError
 
 if TYPE_CHECKING:
+    from pesto_conductor.binding import TaskBinding
+    from pesto_conductor.journal import Journal
     from pesto_conductor.worker_loop import WorkerLoop
 
 _LOG = logging.getLogger(__name__)
@@ -29,9 +33,11 @@ class Settings:
     Attributes:
         url: The Conductor's `/api`.
         types: Task types to work on.
-        concurrency: Most tasks of a type at once.
+        concurrency: Most tasks at once, over all types.
         domain: Task domain to work in.
-        metrics_port: For `/metrics` and `/health`; None for neither.
+        metrics_port: For `/metrics`, `/health` and `/ready`; None for none of them.
+        metrics_host: The interface of that port.
+        adds_types: Whether types that are registered later are worked on too.
     """
 
     url: str
@@ -39,9 +45,11 @@ class Settings:
     concurrency: int = 1
     domain: str | None = None
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    adds_types: bool = False
 
 
-def work(settings: Settings, *, alive_fd: int) -> int:
+def work(settings: Settings, journal: Journal, *, alive_fd: int | None = None) -> int:
     """Work until SIGTERM, SIGINT, or the other end of `alive_fd` is closed; return an exit code.
 
     The caller must end the process then: a thread that did not stop in time still runs.
@@ -51,44 +59,57 @@ def work(settings: Settings, *, alive_fd: int) -> int:
     )
     # The SDK names its loggers by the process that imported it: this one, or its supervisor.
     sdk = (f"[{each}] conductor" for each in (os.getpid(), os.getppid()))
-    for chatty in ("httpx", "httpcore", *sdk):
+    # rasterio says for each task that boto3 is not there, which is not needed.
+    for chatty in ("httpx", "httpcore", "rasterio", *sdk):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        asyncio.run(_work(settings, alive_fd))
+        asyncio.run(_work(settings, journal, alive_fd))
     except PestoError as error:
         _LOG.error("%s", error)  # the message is sufficient
         return REFUSED if isinstance(error, InvalidInput) else FAILED
     return STOPPED
 
 
-async def _work(settings: Settings, alive_fd: int) -> None:
+async def _work(settings: Settings, journal: Journal, alive_fd: int | None) -> None:
     from pesto_conductor.metrics import WorkerMetrics, serve_metrics
     from pesto_conductor.taskqueue import TaskQueue
     from pesto_conductor.verbs import binding_of
     from pesto_conductor.worker_loop import WorkerLoop
 
-    bindings = [binding_of(each) for each in settings.types]
+    known = list(settings.types)
     metrics = WorkerMetrics()
     if settings.metrics_port is not None:
-        serve_metrics(metrics, settings.metrics_port)
-    queue = TaskQueue(settings.url, domain=settings.domain)
-    loop = WorkerLoop(queue, metrics, settings.concurrency)
+        serve_metrics(metrics, settings.metrics_port, host=settings.metrics_host)
+    queue = TaskQueue(settings.url)
+
+    async def new_bindings() -> list[TaskBinding]:
+        added = sorted(set(registered_types(await queue.task_definitions())) - set(known))
+        known.extend(added)
+        return [binding_of(each) for each in added]
+
+    loop = WorkerLoop(
+        queue, metrics, settings.concurrency, domain=settings.domain, journal=journal,
+        new_bindings=new_bindings if settings.adds_types else None,
+    )  # fmt: skip
     _drain_on_request(loop, alive_fd)
-    _LOG.info("working on %s at %s", ", ".join(settings.types), settings.url)
+    _LOG.info("working on %s at %s", ", ".join(settings.types), plain_url(settings.url))
     try:
-        await loop.run(bindings)
+        await loop.run([binding_of(each) for each in settings.types])
     finally:
         await queue.close()
     _LOG.info("stopped")
 
 
-def _drain_on_request(loop: WorkerLoop, alive_fd: int) -> None:
+def _drain_on_request(loop: WorkerLoop, alive_fd: int | None) -> None:
     """Drain after a signal, and when the supervisor has ended."""
     events = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         events.add_signal_handler(number, loop.drain)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # the supervisor blocked them to fork
+
+    if alive_fd is None:
+        return
 
     # The kernel closes the supervisor's end of the pipe, however the supervisor ends.
     def drain_orphan() -> None:

@@ -9,38 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from pesto_conductor.binding import TaskContext
-from pesto_conductor.errors import Report, report_of, returned_to_queue
+from pesto_conductor.attempts import Attempt, exclusive_key
+from pesto_conductor.errors import Report, died_with, returned_to_queue
+from pesto_conductor.polling import PollSettings
+from pesto_conductor.wakeups import Wakeups
 from pesto_runtime.errors import InvalidInput, PestoError
-from pesto_runtime.run.records import TileObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from concurrent.futures import Executor
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from pesto_conductor.binding import TaskBinding
+    from pesto_conductor.journal import Journal
     from pesto_conductor.metrics import WorkerMetrics
     from pesto_conductor.taskqueue import Assignment, TaskQueue
-    from pesto_runtime.run.records import TileRecord
+
+    NewBindings = Callable[[], Awaitable[Sequence[TaskBinding]]]
 
 _LOG = logging.getLogger(__name__)
 
 _DRAIN_S = 3.0
+_POLLS_END_S = 5.5
+_POLL_CHECK_S = 0.5
 _BUSY_POLL_S, _IDLE_POLL_S = 0.05, 0.5
+_SHORT_POLL_S = 0.1
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.2, 5.0
-
-_STATUS_CHECK_S = 3.0
-_LOG_INTERVAL_S = 5.0
-_RENEWALS = 3
-"""Renewals within the response timeout of a task: two of them may be lost."""
+_LATE_S = 2.0
+"""A poll without a task that returns so late has waited for a thread of the server."""
+_SHORT_POLLS_S = 60.0
+_NEW_TYPES_S = 15.0
 
 
 @dataclass
@@ -50,16 +52,25 @@ class WorkerLoop:
     Attributes:
         queue: The tasks of the server.
         metrics: Counts polls and tasks.
-        concurrency: Most tasks of a type at once.
+        concurrency: Most tasks at once, over all types.
+        domain: Task domain to poll in, unless the environment has another one for a type.
+        journal: Receives the tasks in hand; None for no such file.
+        new_bindings: Returns bindings of task types that have been registered since.
     """
 
     queue: TaskQueue
     metrics: WorkerMetrics
     concurrency: int
+    domain: str | None = None
+    journal: Journal | None = None
+    new_bindings: NewBindings | None = None
     _attempts: dict[tuple[object, ...], Attempt] = field(default_factory=dict)
     _draining: asyncio.Event = field(default_factory=asyncio.Event)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
+    _pollers: set[asyncio.Task[None]] = field(default_factory=set)
     _last_task: float = field(default_factory=time.monotonic)
+    _polls_short_until: float = 0.0
+    _polls_end: float = float("inf")
 
     async def run(self, bindings: Sequence[TaskBinding]) -> None:
         """Work until `drain` is called.
@@ -67,19 +78,73 @@ class WorkerLoop:
         Raises:
             InvalidInput: the server rejects a request, most often for its credentials.
         """
-        self._pool = ThreadPoolExecutor(self.concurrency * len(bindings), "pesto-task")
-        pollers = [asyncio.create_task(self._poll(binding)) for binding in bindings]
+        self._pool = ThreadPoolExecutor(self.concurrency, "pesto-task")
+        self._wakeups = Wakeups(self.queue)
+        beside = [asyncio.create_task(self._wakeups.run())]
+        if self.new_bindings is not None:
+            beside.append(asyncio.create_task(self._look_for_types(self.new_bindings)))
         try:
-            await asyncio.gather(*pollers)
+            await self._return_predecessors()
+            self._poll_all(bindings)
+            while self._pollers and time.monotonic() < self._polls_end:
+                done, _ = await asyncio.wait(
+                    self._pollers, return_when=asyncio.FIRST_COMPLETED, timeout=_POLL_CHECK_S
+                )
+                for poller in done:
+                    self._pollers.discard(poller)
+                    poller.result()
         finally:
             self.drain()
-            for poller in pollers:
-                poller.cancel()
+            for task in (*self._pollers, *beside):
+                task.cancel()
             await self._finish_attempts()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    async def _return_predecessors(self) -> None:
+        """Return the tasks that a process before this one had in hand when it died."""
+        left = self.journal.take_over(self.queue.worker) if self.journal else None
+        if left is None:
+            return
+        tasks = dict(left.tasks)
+        for workflow in left.workflows:
+            # Also those that the server has assigned by a response that was never read.
+            with suppress(PestoError):
+                found = await self.queue.assigned(workflow, left.worker)
+                tasks |= {each.identity: each for each in found}
+        for task in tasks.values():
+            try:
+                await self.queue.report(task, died_with(task.deaths + 1), and_next=False)
+                _LOG.info("%s %s returned: its process died", task.type, task.identity)
+            except PestoError as error:  # its lease will end
+                _LOG.warning("task %s: %s", task.identity, error)
+
+    def _poll_all(self, bindings: Iterable[TaskBinding]) -> None:
+        for binding in bindings:
+            settings = PollSettings.of(
+                binding.definition.name, concurrency=self.concurrency, domain=self.domain
+            )
+            if not settings.is_paused:
+                self._pollers.add(asyncio.create_task(self._poll(binding, settings)))
+
+    async def _look_for_types(self, new_bindings: NewBindings) -> None:
+        while not self.is_draining:
+            await self._pause(_NEW_TYPES_S)
+            try:
+                found = await new_bindings()
+            except PestoError as error:
+                _LOG.debug("new task types: %s", error)
+                continue
+            if found:
+                _LOG.info("new task types: %s", ", ".join(each.definition.name for each in found))
+                self._poll_all(found)
+
     def drain(self) -> None:
-        """Take no more tasks, and stop running ones at their next tile."""
+        """Take no more tasks, and stop running ones at their next tile.
+
+        Open polls are awaited: a task that is assigned to a closed one is lost for its lease.
+        """
+        if not self.is_draining:
+            self._polls_end = time.monotonic() + _POLLS_END_S
         self._draining.set()
         for attempt in self._attempts.values():
             attempt.stop()
@@ -101,33 +166,65 @@ class WorkerLoop:
             except PestoError as error:
                 _LOG.warning("task %s: %s", attempt.assignment.identity, error)
 
-    async def _poll(self, binding: TaskBinding) -> None:
+    async def _poll(self, binding: TaskBinding, settings: PollSettings) -> None:
         """Poll one task type, for as many tasks as there are free slots."""
-        slots = asyncio.Semaphore(self.concurrency)
-        task_type, backoff_s = binding.definition.name, 0.0
+        slots = asyncio.Semaphore(settings.most)
+        backoff_s, has_more = 0.0, False
         while not self.is_draining:
-            free = await _take_all(slots, self.concurrency)
-            tasks: list[Assignment] = []
-            try:
-                tasks = await self.queue.poll(task_type, free)
-                self.metrics.polled(task_type, responded=True)
-                backoff_s = 0.0
-            except InvalidInput:
-                raise
-            except PestoError as error:
-                self.metrics.polled(task_type, responded=False)
-                if not backoff_s:
-                    _LOG.warning("polling %s: %s", task_type, error)
-                backoff_s = min(max(2 * backoff_s, _FIRST_BACKOFF_S), _LONGEST_BACKOFF_S)
-            for _ in range(free - len(tasks)):
-                slots.release()
-            for task in tasks:
+            free = await _take_all(slots, settings.most)
+            # One task may wait for a thread, so that no type waits for ever behind another one.
+            idle = self.concurrency - len(self._running)
+            if idle <= 0 and free < settings.most:
+                _release(slots, free)
+                await self._pause(_SHORT_POLL_S)
+                continue
+            wait_s = _SHORT_POLL_S if has_more else self._wait_s(settings)
+            # For more than one task the server waits until it has as many, or the time is over.
+            count = 1 if wait_s > _SHORT_POLL_S else min(free, max(idle, 1))
+            tasks = await self._take(
+                binding.definition.name, count, wait_s, settings.domain, warns=not backoff_s
+            )
+            _release(slots, free - len(tasks or ()))
+            for task in tasks or ():
                 self._begin(binding, task, slots)
+            has_more, failed = bool(tasks), tasks is None
+            backoff_s = _longer(backoff_s) if failed else 0.0
             if not tasks:
-                await self._pause(backoff_s or self._poll_interval_s())
+                await self._pause(backoff_s or self._poll_interval_s(settings, wait_s))
 
-    def _poll_interval_s(self) -> float:
+    async def _take(
+        self, task_type: str, count: int, wait_s: float, domain: str | None, *, warns: bool
+    ) -> list[Assignment] | None:
+        """Take tasks of a type; return None if the server does not respond."""
+        begun = time.monotonic()
+        try:
+            tasks = await self.queue.poll(task_type, count, wait_s=wait_s, domain=domain)
+        except PestoError as error:
+            # Later, it may be a server of tokens that does not respond: /health tells the platform.
+            if isinstance(error, InvalidInput) and not self.metrics.has_polled:
+                raise
+            self.metrics.polled(task_type, responded=False)
+            if warns:
+                _LOG.warning("polling %s: %s", task_type, error)
+            return None
+        self.metrics.polled(task_type, responded=True)
+        if time.monotonic() - begun > wait_s + _LATE_S:
+            self._polls_short_until = time.monotonic() + _SHORT_POLLS_S
+        return tasks
+
+    def _wait_s(self, settings: PollSettings) -> float:
+        """Return the time of a long poll; short if the server has no thread for long ones."""
+        is_short = time.monotonic() < self._polls_short_until
+        return min(settings.wait_s, _SHORT_POLL_S) if is_short else settings.wait_s
+
+    def _poll_interval_s(self, settings: PollSettings, wait_s: float) -> float:
         """Return the pause between empty polls; short after a task, which often starts others."""
+        if settings.interval_s is not None:
+            return settings.interval_s
+        if wait_s > _SHORT_POLL_S:
+            return 0.0
+        if settings.wait_s > _SHORT_POLL_S and time.monotonic() < self._polls_short_until:
+            return settings.wait_s
         idle_s = time.monotonic() - self._last_task
         return min(max(idle_s / 20, _BUSY_POLL_S), _IDLE_POLL_S)
 
@@ -149,15 +246,25 @@ class WorkerLoop:
         task: Assignment | None = first
         while task is not None:
             self._last_task = time.monotonic()
-            attempt = Attempt(task, binding, self.queue)
+            attempt, taken = Attempt(task, binding, self.queue), task
+            if self.journal is not None:
+                self.journal.began(taken)
             report = await self._run_attempt(attempt)
-            task = None if attempt.is_unwanted else await self._deliver(attempt.assignment, report)
+            task = None if attempt.is_unwanted else await self._deliver(taken, report)
+            if self.journal is not None:
+                self.journal.ended(taken)
+            others = (each.assignment.workflow for each in self._attempts.values())
+            if report.status == "COMPLETED" and taken.workflow not in others:
+                self._wakeups.reported(taken.workflow)
+            elif report.status.startswith("FAILED"):
+                # A decision between a failure and its retry can end the workflow (Conductor 3.32).
+                self._wakeups.forget(taken.workflow)
 
     async def _run_attempt(self, attempt: Attempt) -> Report:
         # A task that arrives with a result while the loop drains has cost no attempt yet.
         if self.is_draining:
             return returned_to_queue("the worker stops")
-        key = _exclusive_key(attempt.assignment)
+        key = exclusive_key(attempt.assignment)
         await self._end_earlier_attempt(key)
         self._attempts[key] = attempt
         task_type, begun = attempt.assignment.type, time.monotonic()
@@ -205,141 +312,6 @@ class WorkerLoop:
                 backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
 
 
-class ProgressTracker:
-    """Counts the tiles of one attempt, stores lines for its log, and can stop it.
-
-    The thread that runs the activity writes to it, the event loop reads it.
-
-    Attributes:
-        observer: Counts the tiles; given to the activity.
-    """
-
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._tiles: Counter[str] = Counter()
-        self._reported = 0
-        self._lines: SimpleQueue[str] = SimpleQueue()
-        self._stopped = threading.Event()
-        self._guard = threading.Lock()
-        self.observer = TileObserver(self._count, self._stopped.is_set)
-
-    def stop(self) -> None:
-        """Request the end of the activity: at its next tile, or while it waits for a service."""
-        self._stopped.set()
-
-    @property
-    def tiles(self) -> Counter[str]:
-        """State -> number of tiles so far."""
-        with self._guard:
-            return Counter(self._tiles)
-
-    def log(self, line: str) -> None:
-        """Store a line for the task's log."""
-        self._lines.put(line)
-
-    def new_lines(self) -> list[str]:
-        """Return the lines since the last call; the last one is the progress, if it changed."""
-        found = []
-        while True:
-            try:
-                found.append(self._lines.get_nowait())
-            except Empty:
-                break
-        progress = self.new_progress()
-        return found if progress is None else [*found, progress]
-
-    def new_progress(self) -> str | None:
-        """Return the progress as text; None if it has not changed since the last call."""
-        tiles, seconds = self.tiles, time.monotonic() - self._begun
-        if tiles.total() == self._reported:
-            return None
-        self._reported = tiles.total()
-        counts = [f"{tiles['done']} tiles computed", f"{tiles['reused']} reused"]
-        if tiles["hole"]:
-            counts.append(f"{tiles['hole']} failed")
-        return f"{', '.join(counts)} in {seconds:.1f} s"
-
-    def _count(self, record: TileRecord) -> None:
-        with self._guard:
-            self._tiles[record.state] += 1
-
-
-@dataclass
-class Attempt:
-    """One attempt at a task.
-
-    Attributes:
-        assignment: The task.
-        binding: Its activity.
-        queue: The queue that the task came from.
-        is_unwanted: Whether the server does not wait for the result any more.
-        ended: Set when the activity has returned.
-        progress: Counts the tiles, and stops the activity.
-    """
-
-    assignment: Assignment
-    binding: TaskBinding
-    queue: TaskQueue
-    is_unwanted: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    progress: ProgressTracker = field(default_factory=ProgressTracker)
-
-    def stop(self) -> None:
-        """Request the end of the activity."""
-        self.progress.stop()
-
-    async def run(self, pool: Executor) -> Report:
-        """Run the activity in a thread; meanwhile renew the lease and log the progress."""
-        supervision = asyncio.create_task(self._supervise())
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, self._perform)
-        finally:
-            self.ended.set()
-            supervision.cancel()
-
-    def _perform(self) -> Report:
-        context = TaskContext(
-            self.queue.url, self.assignment.workflow, self.progress.observer, self.progress.log
-        )
-        try:
-            output = self.binding.run(self.assignment.input, context)
-        except Exception as error:  # noqa: BLE001  # the author's code may raise anything
-            report = report_of(error)
-        else:
-            report = Report("COMPLETED", output)
-        return report.after_lines(self.progress.new_lines())
-
-    async def _supervise(self) -> None:
-        """Renew the lease, log the progress, and stop the activity if the task is not wanted."""
-        timeout_s = self.assignment.response_timeout_s
-        renew_s = timeout_s / (_RENEWALS + 1) if timeout_s else float("inf")
-        renewed = logged = time.monotonic()
-        while not self.is_unwanted:
-            await asyncio.sleep(min(_STATUS_CHECK_S, renew_s))
-            now = time.monotonic()
-            try:
-                if now - renewed >= renew_s:
-                    await self.queue.renew(self.assignment)
-                    renewed = now
-                if now - logged >= _LOG_INTERVAL_S:
-                    await self._send_lines()
-                    logged = now
-                await self._stop_if_unwanted()
-            except PestoError as error:  # the server is away: the activity continues without it
-                _LOG.debug("task %s: %s", self.assignment.identity, error)
-
-    async def _send_lines(self) -> None:
-        for line in self.progress.new_lines():
-            await self.queue.log(self.assignment, line)
-
-    async def _stop_if_unwanted(self) -> None:
-        # Conductor sends no notice of a cancelled task; its state must be requested.
-        if not await self.queue.is_wanted(self.assignment):
-            self.is_unwanted = True
-            _LOG.info("task %s is no longer wanted: stopping", self.assignment.identity)
-            self.stop()
-
-
 async def _take_all(slots: asyncio.Semaphore, most: int) -> int:
     """Wait for a free slot, then take all free ones; return their number."""
     await slots.acquire()
@@ -350,10 +322,10 @@ async def _take_all(slots: asyncio.Semaphore, most: int) -> int:
     return taken
 
 
-def _exclusive_key(task: Assignment) -> tuple[object, ...]:
-    """Return a key that one running attempt may have: of its run and chunk, or of the task."""
-    if "plan" in task.input and "start" in task.input:
-        names = ("plan", "phase", "start", "stop")
-        # Identical runs have the same plan; each must get a result for its own task.
-        return (task.workflow, *(str(task.input.get(name)) for name in names))
-    return (task.identity,)
+def _longer(backoff_s: float) -> float:
+    return min(max(2 * backoff_s, _FIRST_BACKOFF_S), _LONGEST_BACKOFF_S)
+
+
+def _release(slots: asyncio.Semaphore, count: int) -> None:
+    for _ in range(count):
+        slots.release()

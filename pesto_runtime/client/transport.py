@@ -113,7 +113,7 @@ def http_options(
     return {
         "timeout": timeouts(timeout_s),
         "trust_env": is_remote,  # proxies of the environment are never for this machine
-        "verify": _verification(where, verify, trust_env=is_remote),
+        "verify": _verification(where, verify),
         "headers": headers,
         "auth": _authorised,
     }
@@ -127,13 +127,13 @@ def _authorised(request: httpx.Request) -> httpx.Request:
     return request
 
 
-def _verification(where: str, verify: bool | str, *, trust_env: bool) -> bool | ssl.SSLContext:
+def _verification(where: str, verify: bool | str) -> bool | ssl.SSLContext:
     if not where.startswith("https://") or verify is False:
         return False
     if verify is True:
         import httpx
 
-        return httpx.create_ssl_context(trust_env=trust_env)  # once: it takes 20 ms
+        return httpx.create_ssl_context()  # once: it takes 20 ms
     try:
         return ssl.create_default_context(cafile=verify)
     except OSError as error:

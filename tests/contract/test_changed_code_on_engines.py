@@ -13,10 +13,10 @@ import pytest
 import tests.support.airflow_home  # noqa: F401  # before any test imports Airflow
 from pesto_airflow import PestoMapOperator, PestoPlanOperator
 from pesto_airflow.errors import PestoTaskFailed, PestoTryAgain
+from pesto_conductor.attempts import ProgressTracker
 from pesto_conductor.binding import TaskContext
 from pesto_conductor.errors import report_of
 from pesto_conductor.verbs import binding_of
-from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime.errors import PestoError
 from pesto_runtime.run.callers import close_callers
 from pesto_runtime.run.context import load_context

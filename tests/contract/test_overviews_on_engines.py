@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_airflow import PestoMapOperator, PestoPlanOperator, PestoPublishOperator
+from pesto_conductor.attempts import ProgressTracker
 from pesto_conductor.binding import TaskContext
 from pesto_conductor.verbs import binding_of
-from pesto_conductor.worker_loop import ProgressTracker
 from tests.support.airflow_tasks import Run
 from tests.support.rasters import noise, sha256_of, write_scene
 from tests.support.runs import CLOUD_COVER, chain, run_local

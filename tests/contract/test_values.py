@@ -17,9 +17,9 @@ import pytest
 import tests.support.airflow_home  # noqa: F401  # before any test imports Airflow
 from pesto_airflow import PestoPlanOperator, pesto_pipeline
 from pesto_airflow.catalog import write_catalog
+from pesto_conductor.attempts import ProgressTracker
 from pesto_conductor.binding import TaskContext
 from pesto_conductor.verbs import binding_of
-from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime import flow
 from pesto_runtime.cli import main
 from pesto_runtime.contract import Pipeline

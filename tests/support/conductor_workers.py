@@ -116,17 +116,14 @@ class Desk:
         return [each for each in every if each.get("taskType") == task_type]
 
     def ended(self, identity: str, timeout_s: float = 60) -> Document:
-        """A workflow once it is over; it is nudged now and then."""
-        deadline, nudged = time.monotonic() + timeout_s, time.monotonic()
+        """A workflow once it is over; only workers ask the server to go on with it."""
+        deadline = time.monotonic() + timeout_s
         with self.conductor() as conductor:
             while True:
                 workflow = conductor.workflow(identity)
                 if is_over(workflow):
                     return workflow
                 assert time.monotonic() < deadline, _standing(workflow)
-                if time.monotonic() - nudged > 2:
-                    conductor.decide(identity)
-                    nudged = time.monotonic()
                 time.sleep(0.1)
 
     def retried(self, identity: str, timeout_s: float = 60, *, times: int = 3) -> Document:
@@ -235,6 +232,8 @@ def conductor_worker(
         subprocess.Popen(
             [*PESTO, *map(str, words)], cwd=ROOT, stdout=output, stderr=output,
             start_new_session=True,
+            # A worker awaits its open polls when it ends: 5 s for long ones.
+            env={"CONDUCTOR_WORKER_ALL_POLL_TIMEOUT": "100", **os.environ},
         ) as process,
     ):  # fmt: skip
         worker = Worker(process, log)

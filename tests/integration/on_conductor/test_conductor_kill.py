@@ -33,7 +33,7 @@ SIDE, TILE = 2048, 512
 TILES = (SIDE // TILE) ** 2
 AT_ONCE = 2
 SECONDS = 0.4
-FAMILY_S = 5
+FAMILY_S = 20
 
 
 @dataclass

@@ -130,8 +130,9 @@ MADE_UP: dict[str, tuple[Document, dict[str, Document], Document]] = {
 
 
 def test_every_workflow_has_made_up_outputs() -> None:
-    """A new file without a contract test is noticed; events are really sent, so they run below."""
-    others = {"announce_scene", "on_new_scene"}
+    """A new file without a contract test is noticed; those without made-up outputs run below."""
+    others = {"announce_scene", "on_new_scene", "approved_scene", "scenes_at_once"}
+    others |= {"scenes_one_by_one"}
     assert {path.stem for path in FOLDER.glob("*.json")} == MADE_UP.keys() | others
 
 
@@ -221,6 +222,34 @@ def test_a_workflow_without_workers_calls_a_service(conductor: Desk) -> None:
     with served(f"{EXAMPLES}/verdict.py:verdict") as url:
         output = run(conductor, "without-workers", f"service={url}", "fractions=[0.1, 0.7]")
     assert output == {"verdict": "cloudy", "text": "verdict says cloudy"}
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("name", ["scenes-one-by-one", "scenes-at-once"])
+def test_a_list_of_scenes_runs_as_sub_workflows(
+    conductor: Desk, tmp_path: Path, local: str, name: str
+) -> None:
+    """One after another in a loop, or all at once in a fork: a folder each."""
+    scenes = f"scenes={json.dumps([str(SCENE)] * 2)}"
+    run(conductor, name, scenes, f"folder={tmp_path}")
+    for number in (1, 2):
+        assert sha256_of(tmp_path / str(number) / "mask.tif") == local
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(("approved", "status"), [(True, "COMPLETED"), (False, "FAILED")])
+def test_a_person_decides_over_a_scene(
+    conductor: Desk, tmp_path: Path, approved: bool, status: str
+) -> None:
+    """The workflow waits until the task is completed from outside, and ends by the decision."""
+    inputs: Document = {"scene": str(SCENE), "folder": str(tmp_path / "out")}
+    with conductor.conductor() as server:
+        identity = server.start("approved-scene", inputs)
+        waited(lambda: bool(conductor.tasks(identity, "HUMAN")), 120)
+        (approval,) = conductor.tasks(identity, "HUMAN")
+        assert approval["inputData"]["cover"] == expected_answer().cover  # type: ignore[index, call-overload]
+        server.complete(str(approval["taskId"]), identity, {"approved": approved, "by": "Ada"})
+        assert conductor.ended(identity, 60)["status"] == status
 
 
 @pytest.mark.usefixtures("worker")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,3 +111,26 @@ def test_up_prints_the_export_that_other_commands_need_to_find_the_server(
     assert "CONDUCTOR_SERVER_URL" not in capsys.readouterr().out
     commands.up(data=tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["url"] == runs.url
+
+
+def test_messages_that_a_killed_server_had_taken_are_released_when_it_starts(
+    tmp_path: Path,
+) -> None:
+    """The control: a message that nobody has taken stays due in an hour."""
+    database = tmp_path / "conductor.db"
+    trial_server._release_messages(database)  # the first start: there is none
+    assert not database.exists()
+    with closing(sqlite3.connect(database)) as connection:
+        trial_server._release_messages(database)  # it was killed before it made its tables
+        # Columns of conductor-sqlite-persistence 3.32.3, V1__initial_schema.sql.
+        connection.execute(
+            "CREATE TABLE queue_message (message_id TEXT, deliver_on DATETIME, popped INTEGER)"
+        )
+        rows = [("join", "2999-01-01 00:00:00.000", 1), ("task", "2026-01-01 00:00:00.000", 1),
+                ("wait", "2999-01-01 00:00:00.000", 0)]  # fmt: skip
+        connection.executemany("INSERT INTO queue_message VALUES (?, ?, ?)", rows)
+        connection.commit()
+        trial_server._release_messages(database)
+        due = "SELECT message_id FROM queue_message WHERE deliver_on <= datetime('now', '1 second')"
+        assert connection.execute(due).fetchall() == [("join",), ("task",)]
+        assert connection.execute("SELECT sum(popped) FROM queue_message").fetchone() == (0,)

@@ -63,7 +63,7 @@ MISSPELT = [
     ('"type": "JOIN"', '"type": "JION"', "must be one of"),
     ('"joinOn": []', '"joinon": []', "unexpected"),
     ('"joinOn": []', '"joinOn": [], "joinMode": "SYNCH"', "must be one of"),
-    ('"joinOn": []', '"joinOn": [], "optional": true', "False was expected"),
+    ('"joinOn": []', '"joinOn": [], "optional": true', "an optional task hides holes"),
     ('"timeoutPolicy": "ALERT_ONLY"', '"timeoutPolicy": "ALERT"', "must be one of"),
     ('"forkTaskInputs"', '"forkTaskInput"', "'forkTaskInputs' is a required property"),
     ('"joinOn": []', '"joinOn": ["mosaic"]', "no earlier task is called 'mosaic'"),
@@ -194,6 +194,7 @@ def test_outputs_of_a_known_sub_workflow_are_known() -> None:
         "taskReferenceName": "sub",
         "type": "SUB_WORKFLOW",
         "subWorkflowParam": {"name": "cloud-cover", "version": 1},
+        "inputParameters": {"scene": "${workflow.input.flag}", "folder": "out"},
     }
     assert faults(workflow(sub, x="${sub.output.outputs.cover}")) == []
     (fault,) = faults(workflow(sub, x="${sub.output.cover}"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import sys
 import threading
+from base64 import b64encode
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -16,13 +18,35 @@ import pytest
 from pesto_conductor.client import Conductor
 from pesto_conductor.taskqueue import TaskQueue
 from pesto_runtime.errors import InvalidInput, NotFound, ServiceMisbehaved, Unreachable
+from tests.support.certificates import certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pydantic import JsonValue
 
+    from pesto_conductor.taskqueue import Assignment
+
 KEY = {"keyId": "me", "keySecret": "hush"}
+
+RESPONSES: dict[str, tuple[int, JsonValue]] = {
+    "/api/workflow/gone": (404, {"message": "no such workflow"}),
+    "/api/workflow/broken": (500, {"message": "out of order"}),
+    "/api/workflow": (200, "d5c3ec98-9f77-424c-8047-2e69c9fe8ae9"),
+    "/api/metadata/workflow/validate": (
+        400,
+        {"message": "invalid", "validationErrors": [{"path": "tasks", "message": "are empty"}]},
+    ),
+    "/api/metadata/workflow": (200, {"name": "w", "nobodyKnows": {"this": None}}),
+    "/api/tasks/poll": (
+        200,
+        [{"taskId": "t", "workflowInstanceId": "w", "taskType": "pesto_call"}],
+    ),
+    "/api/tasks/queue": (200, {"pesto_plan": 0}),
+    "/api/": (200, [{"name": "pesto_call"}]),
+}
+"""Start of a path -> status and document; the first that fits."""
 
 
 class Locked(BaseHTTPRequestHandler):
@@ -32,6 +56,7 @@ class Locked(BaseHTTPRequestHandler):
     valid = "first"
     requests: list[tuple[str, JsonValue]] = []  # noqa: RUF012  # one server at a time
     peers: set[object] = set()  # noqa: RUF012  # as above
+    users: list[str] = []  # noqa: RUF012  # as above
 
     def do_GET(self) -> None:
         """Definitions, a page of tasks, and three kinds of failure."""
@@ -47,28 +72,18 @@ class Locked(BaseHTTPRequestHandler):
 
     def take(self, body: JsonValue) -> None:
         """Respond to a request that has the token."""
+        if not self.path.startswith("/api/"):
+            self.respond(404, {"message": "no such page"})
+            return
         if self.headers.get("X-Authorization") != self.valid:
             self.respond(401, {"message": "who are you?", "error": "INVALID_TOKEN"})
             return
         self.requests.append((self.path, body))
         self.peers.add(self.client_address)
-        if self.path.startswith("/api/workflow/gone"):
-            self.respond(404, {"message": "no such workflow"})
-        elif self.path.startswith("/api/workflow/broken"):
-            self.respond(500, {"message": "out of order"})
-        elif self.path.startswith("/api/workflow"):
-            self.respond(200, "d5c3ec98-9f77-424c-8047-2e69c9fe8ae9")
-        elif self.path == "/api/metadata/workflow/validate":
-            wrong: list[JsonValue] = [{"path": "tasks", "message": "are empty"}]
-            self.respond(400, {"message": "invalid", "validationErrors": wrong})
-        elif self.path.startswith("/api/metadata/workflow"):
-            self.respond(200, {"name": "w", "nobodyKnows": {"this": None}})
-        elif self.path.startswith("/api/tasks/poll"):
-            self.respond(
-                200, [{"taskId": "t", "workflowInstanceId": "w", "taskType": "pesto_call"}]
-            )
-        else:
-            self.respond(200, [{"name": "pesto_call"}])
+        if user := self.headers.get("Authorization"):
+            self.users.append(user)
+        known = (each for each in RESPONSES if self.path.startswith(each))
+        self.respond(*RESPONSES[next(known)])
 
     def respond(self, status: int, document: JsonValue) -> None:
         """Send JSON, or plain text as Conductor does for an id."""
@@ -93,6 +108,7 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     Locked.valid = "first"
     Locked.requests.clear()
     Locked.peers.clear()
+    Locked.users.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -181,7 +197,7 @@ def test_a_server_that_does_not_run_is_unreachable_with_its_address() -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
     with Conductor(url) as conductor, pytest.raises(Unreachable) as caught:
         conductor.task_types()
-    assert f"Conductor at {url}: GET /metadata/taskdefs" in str(caught.value)
+    assert f"no Conductor responds at {url}: GET /metadata/taskdefs" in str(caught.value)
 
 
 def test_without_the_sdk_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,3 +208,53 @@ def test_without_the_sdk_the_error_names_the_extra(monkeypatch: pytest.MonkeyPat
         pytest.raises(InvalidInput, match=r"pip install 'pesto-workflows\[conductor\]'"),
     ):
         conductor.task_types()
+
+
+def test_a_certificate_is_trusted_by_the_variable_of_openssl_or_named_as_the_cause(
+    locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this machine too; another cause than a server that does not run."""
+    file = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}/api"
+        with Conductor(url) as conductor, pytest.raises(InvalidInput) as caught:
+            conductor.task_types()
+        assert f"the certificate of {url} is not trusted" in str(caught.value)
+        assert "SSL_CERT_FILE" in str(caught.value)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with Conductor(url) as conductor:
+            assert conductor.task_types() == ["pesto_call"]
+        server.shutdown()
+
+
+def test_a_password_is_sent_and_in_no_message(locked: str) -> None:
+    """Unescaped, as a header; the address without it is in errors."""
+    url = locked.replace("//", "//ops:p%40ss@")
+    with Conductor(url) as conductor, pytest.raises(NotFound) as caught:
+        conductor.workflow("gone")
+    assert Locked.users == [f"Basic {b64encode(b'ops:p@ss').decode()}"]
+    assert "p%40ss" not in f"{caught.value}{conductor.url}"
+
+    async def polled() -> list[Assignment]:
+        queue = TaskQueue(url)
+        try:
+            return await queue.poll("pesto_call", 1)
+        finally:
+            await queue.close()
+
+    assert asyncio.run(polled())
+    assert set(Locked.users) == {f"Basic {b64encode(b'ops:p@ss').decode()}"}
+
+
+def test_an_address_that_is_not_a_conductor_is_named_with_its_path(locked: str) -> None:
+    """A wrong prefix; `require` says so, and does not propose to start a server."""
+    url = locked.replace("/api", "/orch/api")
+    with Conductor(url) as conductor, pytest.raises(InvalidInput) as caught:
+        conductor.require()
+    assert f"{url} is not the /api of a Conductor" in str(caught.value)
+    with Conductor(locked) as conductor:
+        assert conductor.require() is conductor

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pesto_conductor.attempts import ProgressTracker
 from pesto_conductor.binding import TaskContext
 from pesto_conductor.errors import report_of
 from pesto_conductor.verbs import binding_of
-from pesto_conductor.worker_loop import ProgressTracker
 from pesto_runtime.contract import Window
 from pesto_runtime.errors import (
     AlgorithmFailed,
