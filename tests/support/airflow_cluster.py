@@ -154,6 +154,8 @@ def airflow_cluster(base: Path, home: Path, env: Mapping[str, str]) -> Iterator[
             "CELERY__BROKER_URL": redis,
             "CELERY__RESULT_BACKEND": redis,
             "CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
+            # Of tasks of a killed machine; 300 s by default.
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         }
         named = {f"AIRFLOW__{name}": value for name, value in settings.items()}
         cluster = Cluster(base, home, {**named, **env})

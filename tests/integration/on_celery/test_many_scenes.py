@@ -167,7 +167,7 @@ def test_scenes_outlive_a_worker_the_scheduler_and_the_triggerer(
     cluster.begin_worker("worker-b")
     airflow.restart("scheduler")
 
-    state = airflow.api.await_end("many_scenes", run_id, timeout_s=300)
+    state = airflow.api.await_end("many_scenes", run_id, timeout_s=400)
     assert state == "success", airflow.logs("many_scenes", run_id)
     for name, data in expected.items():
         assert RemotePath(f"{BUCKET}/many/out/{name}/image.tif").read_bytes() == data, name
@@ -191,7 +191,7 @@ def test_dates_share_a_pool_of_one(airflow: Airflow, expected: dict[str, bytes])
     runs = [each for each in airflow.api.runs("calendar") if each.startswith("backfill")]
     assert len(runs) == 3
     for run_id in runs:
-        state = airflow.api.await_end("calendar", run_id, timeout_s=300)
+        state = airflow.api.await_end("calendar", run_id, timeout_s=400)
         assert state == "success", airflow.logs("calendar", run_id)
     for day in ("2026-02-01", "2026-02-02", "2026-02-03"):
         product = RemotePath(f"{BUCKET}/calendar/{day}/image.tif")
@@ -218,7 +218,7 @@ def test_a_pause_delays_and_a_mark_of_success_hides_nothing(
     airflow.api.mark("calendar", run_id, "success", task="run.map_slow/3")
     airflow.api.update("dags/calendar", is_paused=False)
 
-    assert airflow.api.await_end("calendar", run_id, timeout_s=300) == "success"
+    assert airflow.api.await_end("calendar", run_id, timeout_s=400) == "success"
     (never,) = [each for each in airflow.api.instances("calendar", run_id, "run.map_slow")
                 if each["map_index"] == 3]  # fmt: skip
     assert (never["state"], never["pid"]) == ("success", None)

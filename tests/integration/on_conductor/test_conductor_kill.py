@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.conductor, pytest.mark.timeou
 SIDE, TILE = 2048, 512
 TILES = (SIDE // TILE) ** 2
 AT_ONCE = 2
+IN_HAND = 2 * AT_ONCE
+"""Tiles of the chunks in hand: a chunk has two, and its finished tile waits up to 2 s to be stored."""
 SECONDS = 0.4
 FAMILY_S = 20
 
@@ -160,7 +162,7 @@ def test_a_killed_worker_is_replaced_and_its_tiles_come_back(
     with working(conductor, tmp_path) as (job, worker):
         killed = worker.child
         os.kill(killed, signal.SIGKILL)
-        job.ends_well(most_repeated=AT_ONCE)
+        job.ends_well(most_repeated=IN_HAND)
         assert "the worker died (by signal 9)" in worker.said
         assert worker.child != killed
         family = worker.family
@@ -176,7 +178,7 @@ def test_a_worker_whose_supervisor_is_killed_drains(conductor: Desk, tmp_path: P
         worker.process.wait()
         waited(lambda: not any(is_alive(pid) for pid in family), FAMILY_S)
         with conductor_worker(conductor.url, tmp_path, "--domain", "kill", at_once=AT_ONCE):
-            job.ends_well(most_repeated=AT_ONCE)
+            job.ends_well(most_repeated=IN_HAND)
 
 
 def test_a_killed_service_is_asked_again_once_it_is_back(conductor: Desk, tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_killed_service_is_asked_again_once_it_is_back(conductor: Desk, tmp_pa
         job.service.kill()
         time.sleep(3)
         job.service.start()
-        job.ends_well(most_repeated=AT_ONCE)
+        job.ends_well(most_repeated=IN_HAND)
 
 
 def test_a_killed_server_loses_nothing(conductor: Desk, tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_a_killed_server_loses_nothing(conductor: Desk, tmp_path: Path) -> None:
     with working(conductor, tmp_path) as (job, worker):
         conductor.kill()
         conductor.up()
-        job.ends_well(most_repeated=AT_ONCE)
+        job.ends_well(most_repeated=IN_HAND)
         assert worker.process.poll() is None
 
 
@@ -205,7 +207,7 @@ def test_all_three_killed_at_once_end_with_the_same_bytes(conductor: Desk, tmp_p
         conductor.kill()
         conductor.up()
         job.service.start()
-        job.ends_well(most_repeated=AT_ONCE)
+        job.ends_well(most_repeated=IN_HAND)
 
 
 def test_a_worker_that_dies_of_every_task_gives_up(conductor: Desk, tmp_path: Path) -> None:
