@@ -33,7 +33,7 @@ SIDE, TILE = 2048, 512
 TILES = (SIDE // TILE) ** 2
 AT_ONCE = 2
 IN_HAND = 2 * AT_ONCE
-"""Tiles of the chunks in hand: a chunk has two, and its finished tile waits up to 2 s to be stored."""
+"""Tiles of the chunks in hand: a chunk has two, and stores a finished one within 2 s."""
 SECONDS = 0.4
 FAMILY_S = 20
 
