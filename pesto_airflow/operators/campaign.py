@@ -42,6 +42,7 @@ class CampaignOperator(RunOperator):
 
     Args:
         campaign: Href of the campaign's plan.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("campaign",)
@@ -94,6 +95,7 @@ class PestoMapCampaignOperator(CampaignOperator):
         conn_ids: Process name -> connection of its service, of type `pesto`.
         store_conn_id: Connection of the buckets.
         map_index_template: Label of the task in the grid.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = (*CampaignOperator.template_fields, "number")
@@ -182,6 +184,7 @@ class PestoCloseCampaignOperator(CampaignOperator):
     Args:
         campaign: Href of the campaign's plan.
         phase: Number of the phase.
+        kwargs: Arguments of every operator.
     """
 
     def __init__(
@@ -222,6 +225,7 @@ class PestoPublishCampaignOperator(CampaignOperator):
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
         overviews: Whether image outputs have overviews; cloud-optimised ones always have.
         keep: Whether the run stores of complete runs are preserved.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = (*CampaignOperator.template_fields, "folder")
@@ -296,6 +300,7 @@ class PestoRequireScenesOperator(CampaignOperator):
     Args:
         campaign: Href of the campaign's plan.
         published: The result of the operator that published it; templated.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = (*CampaignOperator.template_fields, "published")

@@ -42,6 +42,7 @@ class PestoMosaicOperator(RunOperator):
         raster: The raster, as `$stage.port`.
         path: File to write; only one task may write it.
         holes: `fail` if blocks are missing, or `keep` them as nodata.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "raster", "path")
@@ -89,6 +90,7 @@ class PestoMergeOperator(RunOperator):
         vector: The vector, as `$stage.port`.
         path: File to write; only one task may write it.
         holes: `fail` if blocks are missing, or `keep` the features of the others.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "vector", "path")
@@ -133,6 +135,7 @@ class PestoReduceOperator(RunOperator):
     Args:
         plan: Href of the plan.
         stage: Id of the reduce's stage.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "stage")
@@ -177,6 +180,7 @@ class PestoPublishOperator(RunOperator):
         overviews: Whether image outputs have overviews; cloud-optimised ones always have.
         keep: Whether the run store of a complete run is preserved.
         fail_on_partial: Whether the task fails after it has published a PARTIAL run.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "folder")

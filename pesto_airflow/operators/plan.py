@@ -68,6 +68,7 @@ class PestoPlanOperator(RunOperator):
         report: What `report.html` has of the products: `links` or `embed`; `none` for no report.
         compress: Codec and level of image outputs, as `Compression.parse` reads them.
         preflight: `refuse` a run with places that tasks on other machines cannot reach, or `warn`.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = (

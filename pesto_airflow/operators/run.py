@@ -54,6 +54,7 @@ class RunOperator(BaseOperator):
         pesto_conn_id: Connection of the services that have none in `conn_ids`.
         conn_ids: Process name -> connection of its service, of type `pesto`.
         store_conn_id: Connection of the buckets.
+        kwargs: Arguments of every operator.
     """
 
     operator_extra_links: Collection[BaseOperatorLink] = (
@@ -170,6 +171,7 @@ class PestoMapOperator(RunOperator):
         conn_ids: Process name -> connection of its service, of type `pesto`.
         store_conn_id: Connection of the buckets.
         map_index_template: Label of the chunk in the grid.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "chunk")
@@ -271,6 +273,7 @@ class PestoClosePhaseOperator(RunOperator):
     Args:
         plan: Href of the plan.
         phase: Number of the phase.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan",)
@@ -303,6 +306,7 @@ class PestoCallOperator(RunOperator):
     Args:
         plan: Href of the plan.
         stage: Id of the stage.
+        kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("plan", "stage")
