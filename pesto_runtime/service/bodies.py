@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from typing import TYPE_CHECKING
 
@@ -14,68 +15,124 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from fastapi import Request
+    from starlette.types import Message
 
 SILENCE_S = 30.0
 """Longest time without a byte of a body."""
 LEAST_BYTES_PER_S = 1024
 """Least mean rate of a body, once it has been sent for longer than `SILENCE_S`."""
 
+_CHECKS = 4
+"""Checks within `SILENCE_S`."""
 _GZIP = 16 + zlib.MAX_WBITS
 _PIECE_BYTES = 1 << 20
 
 
-async def read_body(request: Request, headers: Mapping[str, str], most_bytes: int) -> bytes | Spool:
-    """Read a body, a large one into a spool; one with too large a `Content-Length` is not read.
+class _SilenceWatch:
+    """Cancels tasks that have waited too long for a caller; one timer for all of them."""
 
-    Raises:
-        TooLarge: over `most_bytes`, decoded.
-        TooSlow: nothing came for `SILENCE_S`, or less than `LEAST_BYTES_PER_S`.
-        UnsupportedMedia: its `Content-Encoding` is not gzip.
-        BadRequest: it is not what its `Content-Encoding` states.
-        Unreachable: the caller disconnected before the end of the body.
-    """
-    length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > most_bytes:
-        raise TooLarge(f"the body has {length} bytes; at most {most_bytes} are accepted")
-    pieces = _received(request)
-    if "content-encoding" in headers and _is_gzip(headers["content-encoding"]):
-        pieces = _decoded(pieces)
-    body, spool = b"", None
-    async for piece in pieces:
-        if (len(spool) if spool else len(body)) + len(piece) > most_bytes:
-            raise TooLarge(f"the body has over {most_bytes} bytes, the most that is accepted")
-        if spool is None:
-            body += piece
-            spool = Spool.of(body) if len(body) > INLINE_BYTES else None
-        else:
-            spool.write(piece)
-    return body if spool is None else spool
+    def __init__(self) -> None:
+        self._since: dict[asyncio.Task[object], float] = {}
+        self._overdue: set[asyncio.Task[object]] = set()
+        self._is_checking = False
 
+    async def next_message(self, request: Request) -> Message:
+        """Return the next message of a request.
 
-async def _received(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body as it is received."""
-    loop = asyncio.get_running_loop()
-    began, size, is_more = loop.time(), 0, True
-    while is_more:
+        Raises:
+            TimeoutError: there is none for `SILENCE_S`.
+        """
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if task is None:
+            return await request.receive()
+        self._since[task] = loop.time()
+        if not self._is_checking:
+            self._is_checking = True
+            loop.call_later(SILENCE_S / _CHECKS, self._check, loop)
         try:
-            async with asyncio.timeout(SILENCE_S):
-                message = await request.receive()
-        except TimeoutError:
-            raise TooSlow(
-                f"no byte of the body was received for {SILENCE_S:g} s, after {size}"
-            ) from None
-        if message["type"] == "http.disconnect":
-            raise Unreachable("the caller disconnected before the end of its body")
-        is_more = message.get("more_body", False)
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        seconds = loop.time() - began
-        if is_more and seconds > SILENCE_S and size < seconds * LEAST_BYTES_PER_S:
-            raise TooSlow(
-                f"{size} bytes of the body in {seconds:.0f} s; at least {LEAST_BYTES_PER_S} bytes "
-                "a second are expected"
-            )
-        yield piece
+            return await request.receive()
+        except asyncio.CancelledError:
+            if task not in self._overdue:
+                raise
+            task.uncancel()
+            raise TimeoutError from None
+        finally:
+            del self._since[task]
+            self._overdue.discard(task)
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task, since in self._since.items():
+            if now - since > SILENCE_S and task not in self._overdue:
+                self._overdue.add(task)
+                task.cancel()
+        self._is_checking = bool(self._since)
+        if self._is_checking:
+            loop.call_later(SILENCE_S / _CHECKS, self._check, loop)
+
+
+class BodyReader:
+    """Reads the bodies of one service, on one event loop."""
+
+    def __init__(self, most_bytes: int) -> None:
+        """Accept so many bytes of a body, decoded."""
+        self._most_bytes = most_bytes
+        self._watch = _SilenceWatch()
+
+    async def read(self, request: Request, headers: Mapping[str, str]) -> bytes | Spool:
+        """Read a body, a large one into a spool; one with too large a `Content-Length` is not read.
+
+        Raises:
+            TooLarge: over the most bytes.
+            TooSlow: nothing came for `SILENCE_S`, or less than `LEAST_BYTES_PER_S`.
+            UnsupportedMedia: its `Content-Encoding` is not gzip.
+            BadRequest: it is not what its `Content-Encoding` states.
+            Unreachable: the caller disconnected before the end of the body.
+        """
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._most_bytes:
+            raise TooLarge(f"the body has {length} bytes; at most {self._most_bytes} are accepted")
+        is_gzip = "content-encoding" in headers and _is_gzip(headers["content-encoding"])
+        pieces = _decoded(self._received(request)) if is_gzip else self._received(request)
+        body, spool = b"", None
+        async for piece in pieces:
+            if (len(spool) if spool else len(body)) + len(piece) > self._most_bytes:
+                raise TooLarge(
+                    f"the body has over {self._most_bytes} bytes, the most that is accepted"
+                )
+            if spool is None:
+                body += piece
+                spool = Spool.of(body) if len(body) > INLINE_BYTES else None
+            else:
+                spool.write(piece)
+        return body if spool is None else spool
+
+    async def _received(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the body as it is received."""
+        began, size, is_more = time.monotonic(), 0, True
+        while is_more:
+            try:
+                message = await self._watch.next_message(request)
+            except TimeoutError:
+                raise TooSlow(
+                    f"no byte of the body was received for {SILENCE_S:g} s, after {size}"
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise Unreachable("the caller disconnected before the end of its body")
+            is_more = message.get("more_body", False)
+            piece: bytes = message.get("body", b"")
+            size += len(piece)
+            if is_more:
+                _require_rate(size, time.monotonic() - began)
+            yield piece
+
+
+def _require_rate(size: int, seconds: float) -> None:
+    if seconds > SILENCE_S and size < seconds * LEAST_BYTES_PER_S:
+        raise TooSlow(
+            f"{size} bytes of the body in {seconds:.0f} s; at least {LEAST_BYTES_PER_S} bytes a "
+            "second are expected"
+        )
 
 
 def _is_gzip(encodings: str) -> bool:

@@ -20,7 +20,7 @@ from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.client.transport import HEADER
 from pesto_runtime.errors import Busy, PestoError, Unreachable
 from pesto_runtime.hrefs import is_loopback
-from pesto_runtime.service.bodies import read_body
+from pesto_runtime.service.bodies import BodyReader
 from pesto_runtime.service.header_fields import LISTS, preferred
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import (
@@ -122,10 +122,11 @@ class ProcessEndpoint:
         self, runs: CallRunner, admission: Admission, jobs: JobIntake, limits: Limits
     ) -> None:
         """Store the runner, the queue in front of it, and the endpoints of jobs."""
-        self._runs, self._admission, self._jobs, self._limits = runs, admission, jobs, limits
+        self._runs, self._admission, self._jobs = runs, admission, jobs
         self._description = runs.facts.description
         self._are_jobs = self._description.known.asynchronous
         self.is_stopping = False
+        self._bodies = BodyReader(limits.body_bytes)
         # Jobs are not refused when all places are in use. Their bodies are written to disk, but are
         # in memory until then: this bounds how many are read at the same time.
         self._receiving = asyncio.Semaphore(admission.capacity)
@@ -166,7 +167,7 @@ class ProcessEndpoint:
 
     async def _payload(self, request: Request, media_type: str) -> Payload:
         headers = headers_of(request.scope)
-        body = await read_body(request, headers, self._limits.body_bytes)
+        body = await self._bodies.read(request, headers)
         query = parse_query(request.scope["query_string"], self._description)
         trace = headers.get(HEADER, "")
         if isinstance(body, bytes):
