@@ -14,7 +14,7 @@ PYTEST  := $(BIN)/pytest -n $(WORKERS)
 LONG    := airflow or conductor or dask or spark or image or real_pesto or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean fuzz
+.PHONY: help demo setup test test-all check lint types layers bench docs site schemas pins clean fuzz endurance
 
 help:  ## Show what there is to make.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -27,8 +27,11 @@ setup: $(VENV)/.dev $(VENV)/.tools  ## Everything for working on the project.
 test: $(VENV)/.dev $(VENV)/.tools  ## Units, contracts, pages, services and runs on this machine.
 	$(PYTEST) -m "not ($(LONG))"
 
-test-all: $(VENV)/.dev $(VENV)/.tools  ## Those, and a real Airflow, Conductor, Dask, Spark, image, PESTO 1.7.2 and browser.
-	$(PYTEST)
+test-all: $(VENV)/.dev $(VENV)/.tools  ## Those, and a real Airflow, Conductor, Dask, Spark, PESTO 1.7.2 and browser.
+	$(PYTEST) -m "not endurance"
+
+endurance: $(VENV)/.dev $(VENV)/.tools  ## Tests that take many minutes: a real image, and kills of an Airflow on several machines.
+	$(PYTEST) -n 0 -m endurance
 
 check: $(VENV)/.dev  ## What CI runs.
 	@$(MAKE) --no-print-directory -j2 --output-sync types site $(VENV)/.tools lint layers

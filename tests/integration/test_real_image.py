@@ -27,7 +27,12 @@ from tests.support.projects import write_project
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.integration, pytest.mark.image, pytest.mark.timeout(3000)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.image,
+    pytest.mark.endurance,
+    pytest.mark.timeout(3000),
+]
 
 BASE = "localhost/pesto-test-base:1"
 CERTIFICATES = "--builder-option=--volume=/etc/ssl/certs:/etc/ssl/certs:ro"

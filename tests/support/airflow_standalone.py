@@ -184,7 +184,12 @@ def shared_airflow(folder: Path, env: Mapping[str, str]) -> Iterator[Airflow]:
     for name in ("workflows", "examples"):
         (folder / name).symlink_to(ROOT / name)
     # It looks for work five times a second by default, which is most of what it does here.
-    calm = {"AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5", **env}
+    # The provider of OpenLineage is loaded by each task, and takes seconds.
+    calm = {
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+        "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+        **env,
+    }
     with running_standalone(folder / "home", dags, env=calm) as standalone:
         airflow = Airflow(standalone, dags)
         with closing(airflow.api):
