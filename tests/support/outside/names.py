@@ -139,7 +139,11 @@ def _signature(thing: object) -> str:
 
 def _options(name: str) -> str:
     """The keyword arguments that a TypedDict of ours stands for; its name if only types use it."""
-    ours = [each for key, each in sys.modules.items() if key.startswith("pesto_")]
+    # Only type checkers load the types of Airflow's own arguments, and some tests.
+    ours = [
+        each for key, each in sys.modules.items()
+        if key.startswith("pesto_") and key != "pesto_airflow.arguments"
+    ]  # fmt: skip
     found = next((vars(each)[name] for each in ours if name in vars(each)), None)
     if found is None:
         return name
