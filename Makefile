@@ -30,7 +30,7 @@ test: $(VENV)/.dev $(VENV)/.tools  ## Units, contracts, pages, services and runs
 test-all: $(VENV)/.dev $(VENV)/.tools  ## Those, and a real Airflow, Conductor, Dask, Spark, PESTO 1.7.2 and browser.
 	$(PYTEST) -m "not endurance"
 
-endurance: $(VENV)/.dev $(VENV)/.tools  ## Tests that take many minutes: a real image, and kills of an Airflow on several machines.
+endurance: $(VENV)/.dev $(VENV)/.tools  ## Tests that take many minutes: an Airflow on several machines, real images, projects.
 	$(PYTEST) -n 0 -m endurance
 
 check: $(VENV)/.dev  ## What CI runs.

@@ -17,7 +17,7 @@ from tests.support.projects import scene, write_project
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.endurance, pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

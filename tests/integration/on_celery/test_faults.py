@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
-pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration, pytest.mark.airflow, pytest.mark.endurance, pytest.mark.timeout(900),
+]  # fmt: skip
 
 KEY, SECRET = "key-of-lake", "secret-of-lake"  # of the test
 CODE = """

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from tests.support.airflow_standalone import Airflow
     from tests.support.runs import Done
 
-pytestmark = [pytest.mark.integration, pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration, pytest.mark.airflow, pytest.mark.endurance, pytest.mark.timeout(900),
+]  # fmt: skip
 
 TOKEN, KEY, SECRET = "t0ken", "key-of-lake", "secret-of-lake"  # of the test
 CODE = """
