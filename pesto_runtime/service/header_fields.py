@@ -50,9 +50,8 @@ class Item:
 def items(text: str) -> tuple[Item, ...]:
     """Parse a list.
 
-    >>> items('respond-async;x="a,b", wait=5')
-    (Item(name='respond-async', value='', parameters={'x': 'a,b'}),
-     Item(name='wait', value='5', parameters={}))
+    >>> [(each.name, each.value) for each in items('respond-async;x="a,b", wait=5')]
+    [('respond-async', ''), ('wait', '5')]
     """
     found = []
     for each in _ITEM.findall(text):
