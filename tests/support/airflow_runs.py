@@ -21,6 +21,26 @@ if TYPE_CHECKING:
     from pesto_airflow.trial.rest import TaskInstanceState
     from tests.support.airflow_standalone import Airflow
 
+MEAN = """
+from typing import Annotated
+
+import numpy as np
+
+from pesto_runtime import Named, Raster, process
+
+Grey = Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8")]
+
+
+def finish(partial: dict[str, int]) -> Annotated[float, Named("mean")]:
+    return partial["sum"] / partial["count"]
+
+
+@process(version="1", reduce={"sum": "sum", "count": "sum"}, finish=finish)
+def mean(image: Grey) -> dict[str, int]:
+    return {"sum": int(image.sum(dtype=np.int64)), "count": image.size}
+"""
+"""Code of a bundle: the type of a grey image, and a reduce of its mean; others follow it."""
+
 _DAG = """
 import json
 from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 
 from pesto_runtime.places import RemotePath
 from tests.support.airflow_cluster import HOST, Cluster
-from tests.support.airflow_runs import add_bundle
+from tests.support.airflow_runs import MEAN, add_bundle
 from tests.support.airflow_standalone import until
 from tests.support.buckets import BUCKET, proxy_before, put, variables
 from tests.support.file_server import use
@@ -28,24 +28,9 @@ pytestmark = [
 ]  # fmt: skip
 
 KEY, SECRET = "key-of-lake", "secret-of-lake"  # of the test
-CODE = """
-from typing import Annotated
-
-import numpy as np
-
-from pesto_runtime import Named, Raster, process
-
-Grey = Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8")]
-
-
-def finish(partial: dict[str, int]) -> Annotated[float, Named("mean")]:
-    return partial["sum"] / partial["count"]
-
-
-@process(version="1", reduce={"sum": "sum", "count": "sum"}, finish=finish)
-def mean(image: Grey) -> dict[str, int]:
-    return {"sum": int(image.sum(dtype=np.int64)), "count": image.size}
-
+CODE = (
+    MEAN
+    + """
 
 @process(version="1", tileable="map")
 def marked(
@@ -55,6 +40,7 @@ def marked(
         raise ZeroDivisionError
     return image + 1
 """
+)
 DOCUMENT = pipeline(
     stage("marked", "marked", image="$inputs.scene"),
     stage("mean", "mean", image="$marked.image"),

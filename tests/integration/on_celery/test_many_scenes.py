@@ -11,7 +11,7 @@ import pytest
 
 from pesto_runtime.places import RemotePath
 from tests.support.airflow_cluster import HOST, Cluster
-from tests.support.airflow_runs import add_bundle
+from tests.support.airflow_runs import MEAN, add_bundle
 from tests.support.airflow_standalone import until
 from tests.support.buckets import BUCKET, put, variables
 from tests.support.commands import served
@@ -33,24 +33,11 @@ pytestmark = [
 
 KEY, SECRET = "key-of-lake", "secret-of-lake"  # of the test
 SCENES = ("a", "b", "c")
-CODE = """
+CODE = (
+    MEAN
+    + """
+
 import time
-from typing import Annotated
-
-import numpy as np
-
-from pesto_runtime import Named, Raster, process
-
-Grey = Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8")]
-
-
-def finish(partial: dict[str, int]) -> Annotated[float, Named("mean")]:
-    return partial["sum"] / partial["count"]
-
-
-@process(version="1", reduce={"sum": "sum", "count": "sum"}, finish=finish)
-def mean(image: Grey) -> dict[str, int]:
-    return {"sum": int(image.sum(dtype=np.int64)), "count": image.size}
 
 
 @process(version="1", tileable="map")
@@ -60,6 +47,7 @@ def slow(
     time.sleep(seconds)
     return image + 1
 """
+)
 DOCUMENT = pipeline(
     stage("slow", "slow", image="$inputs.scene", seconds=0.5),
     stage("mean", "mean", image="$slow.image"),

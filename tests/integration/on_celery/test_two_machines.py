@@ -11,7 +11,7 @@ import pytest
 
 from pesto_runtime.places import RemotePath
 from tests.support.airflow_cluster import HOST
-from tests.support.airflow_runs import add_bundle
+from tests.support.airflow_runs import MEAN, add_bundle
 from tests.support.airflow_standalone import until
 from tests.support.buckets import BUCKET, names, put, variables
 from tests.support.commands import served
@@ -32,24 +32,9 @@ pytestmark = [
 ]  # fmt: skip
 
 TOKEN, KEY, SECRET = "t0ken", "key-of-lake", "secret-of-lake"  # of the test
-CODE = """
-from typing import Annotated
-
-import numpy as np
-
-from pesto_runtime import Named, Raster, process
-
-Grey = Annotated[np.ndarray, Raster(bands=["grey"], dtype="uint8")]
-
-
-def finish(partial: dict[str, int]) -> Annotated[float, Named("mean")]:
-    return partial["sum"] / partial["count"]
-
-
-@process(version="1", reduce={"sum": "sum", "count": "sum"}, finish=finish)
-def mean(image: Grey) -> dict[str, int]:
-    return {"sum": int(image.sum(dtype=np.int64)), "count": image.size}
-
+CODE = (
+    MEAN
+    + """
 
 @process(version="1", tileable="map")
 def above(
@@ -57,6 +42,7 @@ def above(
 ) -> Annotated[np.ndarray, Raster(name="image", bands=["grey"], dtype="uint8")]:
     return (image > level).astype(np.uint8) + 1
 """
+)
 DOCUMENT = pipeline(
     stage("grown", "grow", image="$inputs.scene"),
     stage("mean", "mean", image="$grown.image"),
