@@ -1,7 +1,7 @@
 """Decide which hrefs a service may read and write, and convert local paths to hrefs and back.
 
 The decision compares names after resolving symbolic links. It does not open the href, and does not
-query DNS.
+query DNS: whoever connects asks for the address, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
@@ -22,9 +21,6 @@ from pesto_runtime.contract import ImageReference, bad_fields
 from pesto_runtime.contract.selection import wrong_fragment
 from pesto_runtime.errors import HrefRefused, InvalidInput, shortened
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 IMAGE_FORMS = (
     "an image is a path or href, with bands and window as in HREF#bands=green:2,nir:4, or an "
     "object {href, bands, window}"
@@ -32,6 +28,7 @@ IMAGE_FORMS = (
 
 _REMOTE = ("http", "https", "s3", "gs", "az", "memory")
 _PORTS = {"http": 80, "https": 443}
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SUSPECT = re.compile(r"[\x00-\x20\x7f\\]")
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f\\]|%(2e|2f|5c|25|00)", re.IGNORECASE)
 _HREF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -50,22 +47,35 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The access rules of a process that listens on one address.
+    """The access rules of a service.
 
     Attributes:
-        loopback: Whether only this machine reaches the process. It may then read every local file
-            and http(s) from this machine, because its caller could read them too.
         allow: Prefixes (hrefs, or local paths) below which reading and writing is admitted. A
             prefix ends at a path boundary: `/data` contains `/data/a.tif`, not `/database`.
+        local_files: Whether every local file may be read.
+        networks: Networks, as `10.0.0.0/8`, in which the names of `allow` may have addresses.
+        redirects: Whether a redirect is followed; each of its targets must be admitted, too.
     """
 
-    loopback: bool
     allow: tuple[str, ...] = ()
+    local_files: bool = False
+    networks: tuple[str, ...] = ()
+    redirects: bool = False
 
-    @classmethod
-    def bound_to(cls, host: str, allow: Iterable[str] = ()) -> Gate:
-        """Create the gate of a process that listens on a host."""
-        return cls(is_loopback(host), tuple(allow))
+    def __post_init__(self) -> None:
+        """Check the prefixes and networks, so that a mistake is told at the start.
+
+        Raises:
+            HrefRefused: a prefix is no href.
+            InvalidInput: a network is none.
+        """
+        for each in self.allow:
+            _prefix(each)
+        for each in self.networks:
+            try:
+                ipaddress.ip_network(each)
+            except ValueError as error:
+                raise InvalidInput(f"--allow-network {each}: {error}; as 10.0.0.0/8") from error
 
     def admit_read(self, href: str) -> str:
         """Return the href to open, symbolic links resolved.
@@ -74,10 +84,10 @@ class Gate:
             HrefRefused: it is not an href, its spelling hides its target, or no rule admits it.
         """
         place = _place(href)
-        scheme, host, _ = place.origin
-        at_home = scheme == "file" or (scheme in _PORTS and is_loopback(host))
-        if not (self.loopback and at_home) and not self._allows(place):
-            raise HrefRefused(f"{shortened(href)} may not be read here; {_way_out(place)}")
+        if not (self.local_files and place.origin[0] == "file") and not self._allows(place):
+            raise HrefRefused(
+                f"{shortened(href)} may not be read here; {_way_out(place, to_read=True)}"
+            )
         return _opened(href, place)
 
     def admit_write(self, href: str) -> str:
@@ -91,8 +101,47 @@ class Gate:
             raise HrefRefused(f"{shortened(href)} may not be written here; {_way_out(place)}")
         return _opened(href, place)
 
+    def admit_address(self, host: str, address: str) -> None:
+        """Do nothing if a connection to an address of an admitted host may be opened.
+
+        DNS may map a name to another address at any time (rebinding). A name may therefore have a
+        public address, or one of `networks`; `localhost` one of this machine; an address is itself.
+
+        Raises:
+            HrefRefused: it may not.
+        """
+        found = _embedded(ipaddress.ip_address(address.partition("%")[0]))
+        if is_loopback(host):
+            is_admitted = found.is_loopback
+        else:
+            is_admitted = (found.is_global and not found.is_multicast) or _is_address(host)
+        if not is_admitted and not any(found in ipaddress.ip_network(n) for n in self.networks):
+            raise HrefRefused(
+                f"{host} has the address {address}, which is not a public one; if it is meant, "
+                f"start the service with --allow-network {address}"
+            )
+
     def _allows(self, place: _Place) -> bool:
         return any(_prefix(each).contains(place) for each in self.allow)
+
+
+def _embedded(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IPv4 address inside an IPv6 one: mapped, 6to4, or NAT64 (RFC 6052)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
@@ -282,10 +331,11 @@ def _opened(href: str, place: _Place) -> str:
     return file_href("/" + "/".join(place.parts)) if place.origin[0] == "file" else href
 
 
-def _way_out(place: _Place) -> str:
+def _way_out(place: _Place, *, to_read: bool = False) -> str:
     scheme, host, port = place.origin
     folder = "/".join(place.parts[:-1])
     if scheme == "file":
-        return f"start the service with --allow {file_href('/' + folder)}"
+        further = " or with --local-files, or send the pixels" if to_read else ""
+        return f"start the service with --allow {file_href('/' + folder)}{further}"
     where = host if port == _PORTS.get(scheme) else f"{host}:{port}"
     return f"start the service with --allow {scheme}://{where}/{folder}"

@@ -119,7 +119,7 @@ def bare_worker(url: str) -> Iterator[int]:
 @contextmanager
 def service(target: str) -> Iterator[str]:
     """A service of ours; answers its URL."""
-    words = [*_PESTO, "serve", target, "--port", "18737"]
+    words = [*_PESTO, "serve", target, "--port", "18737", "--local-files"]
     with _running(words, "http://"):
         yield "http://127.0.0.1:18737/api/v1"
 

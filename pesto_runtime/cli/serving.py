@@ -26,7 +26,7 @@ def serve(
     ],
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on; if not loopback, hrefs need --allow."),
+        typer.Option(help="Address to listen on; beyond loopback, with --token-file."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 selects a free port.")] = 8000,
     profile: Profiles = None,
@@ -34,6 +34,16 @@ def serve(
         list[str] | None,
         typer.Option(help="Prefix of hrefs, or folder, that may be read and written."),
     ] = None,
+    allow_network: Annotated[
+        list[str] | None,
+        typer.Option(help="Network, 10.0.0.0/8, in which hosts of --allow may have addresses."),
+    ] = None,
+    local_files: Annotated[
+        bool, typer.Option("--local-files", help="Let callers read every file that this user may.")
+    ] = False,
+    follow_redirects: Annotated[
+        bool, typer.Option("--follow-redirects", help="Follow redirects below --allow prefixes.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes: calls at once.")
     ] = None,
@@ -88,6 +98,7 @@ def serve(
     ] = "text",
 ) -> None:
     """Serve a process under /api/v1: health, describe, version, openapi, process, jobs."""
+    from pesto_runtime.hrefs import Gate
     from pesto_runtime.service.exposure import Exposure
     from pesto_runtime.service.jobs.states import JobOptions
     from pesto_runtime.service.logs import configure
@@ -103,7 +114,12 @@ def serve(
         profiles=names,
         host=host,
         port=port,
-        allow=allow or [],
+        gate=Gate(
+            tuple(allow or ()),
+            local_files=local_files,
+            networks=tuple(allow_network or ()),
+            redirects=follow_redirects,
+        ),
         limits=limits,
         jobs=options,
         exposure=Exposure(

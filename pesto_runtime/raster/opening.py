@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,16 +21,19 @@ from pesto_runtime.raster.identity import local_path
 from pesto_runtime.remote import answers_ranges, gdal_authorization, has_server, require_reachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from rasterio.io import DatasetReader
 
 DRIVERS = ("GTiff", "PNG", "JPEG", "JP2OpenJPEG")
+OPENED_NAME = "raster"
+"""Name with which an opener is called for the raster itself."""
 _ATTEMPTS = 3
 _DENIED = re.compile(r"\b40[13]\b|Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch")
 """In messages of GDAL about a server that refuses credentials, or has none."""
 T = TypeVar("T")
+_SYSTEMS = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 _READ_AS = {"complex_int16": "complex64"}
 """GDAL's dtypes that numpy does not have -> the dtype of the array that rasterio reads."""
 
@@ -40,7 +44,27 @@ def allowed_drivers() -> tuple[str, ...]:
     return (*DRIVERS, *(each.strip() for each in further if each.strip()))
 
 
-def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
+@dataclass(frozen=True)
+class Access:
+    """How a service opens a raster for a caller: by `DRIVERS`, and nothing else beside it.
+
+    Attributes:
+        beside: Name -> path of the files beside it whose facts count.
+        opener: Opens it in place of GDAL, which then reads nothing from a network: called with
+            `OPENED_NAME` or the name of a file beside it, and `mode`; returns a file.
+    """
+
+    beside: Mapping[str, Path]
+    opener: Callable[..., object] | None = None
+
+    def gdal_settings(self, href: str) -> dict[str, str]:
+        """Return GDAL's settings by which it opens no other remote file than the raster."""
+        scheme, _, name = href.partition("://")
+        system = None if self.opener else _SYSTEMS.get(scheme)
+        return {"CPL_VSIL_CURL_ALLOWED_FILENAME": system + name if system else "-"}
+
+
+def opened(href: str, drivers: tuple[str, ...], access: Access | None = None) -> DatasetReader:
     """Open a raster by one of these drivers.
 
     Raises:
@@ -48,12 +72,20 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
         Unreachable: its server is away.
     """
     path = local_path(href)
-    if path is not None and not os.path.exists(path):  # noqa: PTH110  # Path raises for long names
-        raise RasterUnreadable(f"{href} does not exist")
-    if path is not None and path.is_file() and path.stat().st_size == 0:
-        raise RasterUnreadable(f"{href} is empty (0 bytes)")
-    reasons: list[str] = []
+    if path is not None:
+        _require_file(path, href)
     settings = gdal_authorization(href) if path is None else {}
+    if access is not None:
+        settings |= access.gdal_settings(href)
+        if access.opener is not None:
+            return _opened_through(access.opener, href, drivers, settings)
+    return _opened_by_gdal(href, path, drivers, settings)
+
+
+def _opened_by_gdal(
+    href: str, path: Path | None, drivers: tuple[str, ...], settings: Mapping[str, str]
+) -> DatasetReader:
+    reasons: list[str] = []
     for driver in drivers:
         try:
             with rasterio.Env(**settings):
@@ -75,6 +107,32 @@ def opened(href: str, drivers: tuple[str, ...]) -> DatasetReader:
     raise RasterUnreadable(
         f"{href} is not a raster that can be read ({', '.join(drivers)}): {reasons[0]}; a command "
         "takes further formats by --driver, a worker by PESTO_DRIVERS"
+    )
+
+
+def _require_file(path: Path, href: str) -> None:
+    # Not Path.exists, which raises for long names. A pipe or a device would be read for ever.
+    if not os.path.exists(path):  # noqa: PTH110
+        raise RasterUnreadable(f"{href} does not exist")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device, a pipe or a socket"
+        raise RasterUnreadable(f"{href} is not a file but {kind}")
+    if path.stat().st_size == 0:
+        raise RasterUnreadable(f"{href} is empty (0 bytes)")
+
+
+def _opened_through(
+    opener: Callable[..., object], href: str, drivers: tuple[str, ...], settings: Mapping[str, str]
+) -> DatasetReader:
+    reasons: list[str] = []
+    for driver in drivers:
+        try:
+            with rasterio.Env(**settings):
+                return rasterio.open(OPENED_NAME, driver=driver, opener=opener)
+        except RasterioError as error:
+            reasons.append(reason_of_gdal(error))
+    raise RasterUnreadable(
+        f"{shortened(href)} is not a raster that can be read ({', '.join(drivers)}): {reasons[0]}"
     )
 
 

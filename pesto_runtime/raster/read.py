@@ -20,6 +20,8 @@ from pesto_runtime.raster.image import UNBOUNDED, Image, shifted
 from pesto_runtime.raster.metadata import crs_text, read_bands, read_georeference
 from pesto_runtime.raster.opening import (
     DRIVERS,
+    Access,
+    T,
     allowed_drivers,
     dtype_of,
     opened,
@@ -34,8 +36,7 @@ from pesto_runtime.raster.side_files import mask_name, side_files
 from pesto_runtime.raster.validity import dataset_mask, stated_validity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from rasterio.io import DatasetReader
 
@@ -56,17 +57,15 @@ class RasterReader:
         href: str,
         selection: Selection | None = None,
         *,
-        beside: Mapping[str, Path] | None = None,
-        drivers: tuple[str, ...] | None = None,
+        access: Access | None = None,
     ) -> None:
         """Open a raster.
 
         Args:
             href: `file:///…`, an http(s) URL, or a path.
             selection: The bands and the window to use; None for all.
-            beside: Name -> path of the files beside it whose facts count; None for those of
-                `side_files`.
-            drivers: GDAL's drivers that may open it; None for those of `allowed_drivers`.
+            access: How a service opens it; None to open it as the user of this process may: with
+                the files of `side_files`, by the drivers of `allowed_drivers`.
 
         Raises:
             RasterUnreadable: the file is missing, empty, corrupt, or in another format; or a file
@@ -76,14 +75,14 @@ class RasterReader:
         self.selection = selection or Selection()
         with ExitStack() as stack:
             self._dataset = self._facts = opened(
-                href, allowed_drivers() if drivers is None else drivers
+                href, DRIVERS if access else allowed_drivers(), access
             )
+            self._is_fetched = access is not None and access.opener is not None
             # Not as a context manager, which has GDAL's settings of this thread until it ends:
             # another thread may close it.
             stack.callback(self._dataset.close)
             path = local_path(href)
-            found = side_files(path) if beside is None and path is not None else beside
-            files = dict(found or {})
+            files = dict(access.beside if access else side_files(path) if path else {})
             mask = files.pop(mask_name(path.name), None) if path else None
             if files and path is not None:
                 self._facts = dataset_of_facts(self._dataset, path.name, files, stack)
@@ -187,7 +186,7 @@ class RasterReader:
         try:
             moved = self.selection.moved(window)
             if self._mask is None:
-                return patiently(self.href, lambda: dataset_mask(self._dataset, moved))
+                return self._patiently(lambda: dataset_mask(self._dataset, moved))
             marks: np.ndarray = self._mask.read(window=RasterioWindow(*moved))
             return np.asarray(marks.any(axis=0))
         except RasterioError as error:
@@ -233,8 +232,7 @@ class RasterReader:
         numbers, moved = self.selection.numbers(bands), self.selection.moved(window)
         indexes = list(self._dataset.indexes if numbers is None else numbers)
         try:
-            pixels: np.ndarray = patiently(
-                self.href,
+            pixels: np.ndarray = self._patiently(
                 lambda: self._dataset.read(
                     indexes,
                     window=RasterioWindow(*moved),
@@ -247,6 +245,9 @@ class RasterReader:
                 "is it truncated or still being written?"
             ) from error
         return pixels
+
+    def _patiently(self, read: Callable[[], T]) -> T:
+        return read() if self._is_fetched else patiently(self.href, read)
 
     def image(
         self, window: Window | None = None, *, bands: Sequence[int | str] | None = None
@@ -296,8 +297,7 @@ def read_for(
     *,
     pick_window: Callable[[int, int], Window] | None = None,
     bounds: Bounds = UNBOUNDED,
-    beside: Mapping[str, Path] | None = None,
-    drivers: tuple[str, ...] | None = None,
+    access: Access | None = None,
 ) -> Image:
     """Read a raster as a port receives it: its bands in order, physical values if `scaled`.
 
@@ -306,8 +306,7 @@ def read_for(
         contract: The raster contract of the port.
         pick_window: Called with width and height if the reference has no window.
         bounds: Maximum size of the window.
-        beside: Files beside the raster, as of `RasterReader`.
-        drivers: Drivers that may open it, as of `RasterReader`.
+        access: How it is opened, as of `RasterReader`.
 
     Raises:
         InvalidInput: the window is not inside the raster, a band does not exist, or the port names
@@ -315,7 +314,7 @@ def read_for(
         RasterUnreadable: the raster cannot be read.
         TooLarge: the window exceeds the bounds.
     """
-    with raster_settings(), _reader_of(image, beside=beside, drivers=drivers) as reader:
+    with raster_settings(), _reader_of(image, access=access) as reader:
         scene = reader.scene()
         wanted = picked_numbers(scene, contract)
         window = None
@@ -354,12 +353,11 @@ def open_file(path: AnyPath) -> DatasetReader:
 def _reader_of(
     image: str | ImageReference,
     *,
-    beside: Mapping[str, Path] | None = None,
-    drivers: tuple[str, ...] | None = None,
+    access: Access | None = None,
 ) -> Iterator[RasterReader]:
     """Open a raster, and select the bands and the window of its reference."""
     href = image if isinstance(image, str) else image.href
-    with RasterReader(href, beside=beside, drivers=drivers) as reader:
+    with RasterReader(href, access=access) as reader:
         if isinstance(image, ImageReference):
             reader.select(image)
         yield reader

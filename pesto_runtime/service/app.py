@@ -20,7 +20,9 @@ from starlette.exceptions import HTTPException
 import pesto_runtime
 from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER
 from pesto_runtime.errors import PestoError
+from pesto_runtime.hrefs import Gate
 from pesto_runtime.service.exposure import Exposure
+from pesto_runtime.service.header_fields import preferred
 from pesto_runtime.service.http import (
     PREFIX,
     READ,
@@ -36,6 +38,7 @@ from pesto_runtime.service.jobs.manager import JobManager
 from pesto_runtime.service.jobs.states import JobOptions
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.observing import MEDIA_TYPE, Metrics, RequestObserver
+from pesto_runtime.service.ogc.api import OgcEndpoints
 from pesto_runtime.service.openapi import openapi
 from pesto_runtime.service.page import Page
 from pesto_runtime.service.problems import handle_bug, handle_http_error, handle_pesto_error
@@ -75,6 +78,7 @@ def create_app(
     limits: Limits | None = None,
     jobs: JobOptions | None = None,
     exposure: Exposure | None = None,
+    gate: Gate | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Create the web application of one process.
@@ -84,6 +88,7 @@ def create_app(
         limits: Sizes, workers and queue.
         jobs: Where and how long jobs are stored.
         exposure: Who can reach it; anybody who can connect by default.
+        gate: Which addresses of subscribers may be called; none by default.
         on_ready: Called once the set-up is done.
     """
     exposure = exposure or Exposure()
@@ -124,7 +129,9 @@ def create_app(
     app.state.drain = service.drain
     app.state.job_manager = service.job_manager
     service.jobs.add_to(app)
-    _add_operations(app, service, runs.facts)
+    ogc = OgcEndpoints(description, service.job_manager, service.limits, gate or Gate())
+    ogc.add_to(app)
+    _add_operations(app, service, runs.facts, ogc)
     app.add_exception_handler(PestoError, handle_pesto_error)
     app.add_exception_handler(HTTPException, handle_http_error)
     if exposure.callers is not None:
@@ -174,7 +181,7 @@ class _Service:
         self, runs: CallRunner, limits: Limits, jobs: JobOptions, on_ready: Callable[[], None]
     ) -> None:
         self._runs = runs
-        self._limits = limits
+        self.limits = limits
         self._description = runs.facts.description
         self._responses = StaticResponses.of(runs.facts)
         self._describe_headers = {
@@ -200,7 +207,7 @@ class _Service:
         self.calls.is_stopping = True
         self.job_manager.pause()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._limits.drain_s
+        deadline = loop.time() + self.limits.drain_s
         while (self.admission.admitted or self.job_manager.running) and loop.time() < deadline:  # noqa: ASYNC110  # two counts
             await asyncio.sleep(_DRAIN_CHECK_S)
 
@@ -280,7 +287,9 @@ class StaticResponses:
         return "*" in tags or self.etag in tags
 
 
-def _add_operations(app: FastAPI, service: _Service, facts: ProcessFacts) -> None:
+def _add_operations(
+    app: FastAPI, service: _Service, facts: ProcessFacts, ogc: OgcEndpoints
+) -> None:
     """Add `/metrics`, `/docs`, and the middleware that counts and logs every request."""
     description = facts.description
     about = {
@@ -292,8 +301,8 @@ def _add_operations(app: FastAPI, service: _Service, facts: ProcessFacts) -> Non
     app.add_api_route("/metrics", figures, methods=[*READ], response_class=Response)
     page = partial(_docs, Page.of(description))
     app.add_api_route("/docs", page, methods=[*READ], response_class=Response)
-    for path in ("/", PREFIX):
-        app.add_api_route(path, _to_page, methods=[*READ], response_class=Response)
+    app.add_api_route("/", partial(_root, ogc), methods=[*READ], response_class=Response)
+    app.add_api_route(PREFIX, _to_page, methods=[*READ], response_class=Response)
     app.add_middleware(RequestObserver, metrics=metrics)
 
 
@@ -307,6 +316,14 @@ async def _docs(page: Page) -> Response:
     """Return the page."""
     headers = {"Content-Security-Policy": page.policy, "X-Content-Type-Options": "nosniff"}
     return Response(page.content, headers=headers, media_type="text/html")
+
+
+async def _root(ogc: OgcEndpoints, request: Request) -> Response:
+    """Send a browser to the page, and return the landing page of OGC to others."""
+    accept = headers_of(request.scope).get("accept", "")
+    if preferred(accept, (JSON_TYPE, "text/html")) == "text/html":
+        return RedirectResponse("/docs")
+    return ogc.landing(request)
 
 
 async def _to_page() -> Response:

@@ -67,7 +67,7 @@ class Execution:
     @classmethod
     def of(cls, processor: Processor, gate: Gate, limits: Limits) -> Execution:
         """Prepare the calls of a processor: compile its schema."""
-        loader = ImageLoader(gate, limits.bounds)
+        loader = ImageLoader(gate, limits.bounds, limits.body_bytes)
         reader = InputReader(processor.description, loader, request_bounds=limits.bounds_of_request)
         return cls(processor, gate, reader)
 

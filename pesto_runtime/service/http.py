@@ -10,16 +10,14 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import Request, Response
 
 from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.client.transport import HEADER
 from pesto_runtime.errors import Busy, PestoError, Unreachable
-from pesto_runtime.hrefs import is_loopback
 from pesto_runtime.service.bodies import BodyReader
 from pesto_runtime.service.header_fields import LISTS, preferred
 from pesto_runtime.service.problems import error_response
@@ -54,7 +52,6 @@ LEASE_HEADER = "x-pesto-lease"
 _LOG = logging.getLogger(__name__)
 _RESTART_S = 5.0  # a guess at the time until another service listens here
 _JOB_HEADERS = frozenset({"prefer", KEY_HEADER, LEASE_HEADER})
-_PROXY_HEADERS = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
 _HEADERS_KEY = "pesto.headers"
 _IGNORED_HEADER = "X-Pesto-Ignored"
 _MOST_IGNORED = 20
@@ -103,7 +100,7 @@ class JobIntake(Protocol):
             InvalidInput: a header of jobs is wrong.
         """
 
-    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Respond:
+    async def accept(self, request: Request, payload: Payload) -> Respond:
         """Make a call a job, and store it; return a function that waits for its response.
 
         Raises:
@@ -143,20 +140,17 @@ class ProcessEndpoint:
         headers = headers_of(request.scope)
         media_type = media_type_of(headers.get("content-type", ""))
         require_media_type(media_type, self._description)
-        from_here = is_local_caller(headers)
         if self._is_job(headers):
             async with self._receiving:
                 payload = await self._payload(request, media_type)
                 body = await asyncio.to_thread(payload.whole) if payload.spool else payload.body
                 payload = replace(payload, body=body, spool=None)
-                respond = await self._jobs.accept(request, payload, from_here=from_here)
+                respond = await self._jobs.accept(request, payload)
             return await respond()
         self._admission.require_room()
         payload = await self._payload(request, media_type)
         with self._admission.place():  # only now: a slow caller must not take places of others
-            running = self._runs.run(
-                payload, from_here=from_here, on_progress=no_progress, on_log=_LOG.info
-            )
+            running = self._runs.run(payload, on_progress=no_progress, on_log=_LOG.info)
             response = await cancelled_on_disconnect(request, running)
         return http_response(response)
 
@@ -259,30 +253,6 @@ def base_url(request: Request) -> str:
 def is_json_wanted(headers: Mapping[str, str]) -> bool:
     """Return whether a caller prefers JSON to plain text."""
     return preferred(headers.get("accept", ""), ("text/plain", JSON_TYPE)) == JSON_TYPE
-
-
-def is_local_caller(headers: Mapping[str, str]) -> bool:
-    """Return whether the caller is on this machine, so that local files may be read for it.
-
-    A proxy on this machine forwards requests of other machines. A browser on it runs pages of other
-    sites, which may even have resolved their own host name to it (DNS rebinding). Neither counts.
-    """
-    is_forwarded = not _PROXY_HEADERS.isdisjoint(headers)
-    return not is_forwarded and _are_loopback(headers.get("host"), headers.get("origin"))
-
-
-@lru_cache(maxsize=256)
-def _are_loopback(host: str | None, origin: str | None) -> bool:
-    """Return whether the `Host` header, and `Origin` if there is one, are of this machine."""
-    urls = [f"//{host or ''}", *([] if origin is None else [origin])]
-    return all(is_loopback(_host_name(url)) for url in urls)
-
-
-def _host_name(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def http_response(response: CallResponse) -> Response:

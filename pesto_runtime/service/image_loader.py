@@ -10,21 +10,31 @@ import binascii
 import io
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
 from pesto_runtime.contract import Description, ImageReference, Window, bad_fields
 from pesto_runtime.contract.base import Value
-from pesto_runtime.errors import HrefRefused, InvalidInput, RasterUnreadable, shortened
+from pesto_runtime.errors import (
+    HrefRefused,
+    InvalidInput,
+    PestoError,
+    RasterUnreadable,
+    SceneChanged,
+    shortened,
+)
 from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.raster.identity import local_path, unchanged
 from pesto_runtime.raster.image import Bounds, Image
-from pesto_runtime.raster.opening import DRIVERS
+from pesto_runtime.raster.opening import Access
 from pesto_runtime.raster.picking import taken_for
 from pesto_runtime.raster.read import read_for
 from pesto_runtime.raster.side_files import side_files
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.long_texts import LongText
 from pesto_runtime.service.request import RawImage
 
@@ -54,10 +64,12 @@ class ImageLoader:
     Attributes:
         gate: Access rules that an href must pass.
         bounds: Limits of one image.
+        fetched_bytes: Largest file of a web server that sends no parts of it.
     """
 
     gate: Gate
     bounds: Bounds
+    fetched_bytes: int = Limits.body_bytes
 
     def load(
         self,
@@ -116,15 +128,26 @@ class ImageLoader:
     ) -> Image:
         href = self.gate.admit_read(reference.href)
         admitted, beside = reference.model_copy(update={"href": href}), self._beside(reference.href)
+        read = partial(read_for, admitted, contract, pick_window=pick_window, bounds=self.bounds)
+        if urlsplit(href).scheme in ("http", "https"):
+            return self._fetched(href, reference.identity, read)
         with unchanged(href, reference.identity, beside):
-            return read_for(
-                admitted,
-                contract,
-                pick_window=pick_window,
-                bounds=self.bounds,
-                beside=beside,
-                drivers=DRIVERS,
+            return read(access=Access(beside))
+
+    def _fetched(self, href: str, identity: str | None, read: Callable[..., Image]) -> Image:
+        """Read an image of a web server: all parts of it have the version of the first one."""
+        from pesto_runtime.service.fetching import WebFile  # loads httpx, which most calls need not
+
+        file = WebFile(href, self.gate, most_bytes=self.fetched_bytes)
+        if identity and file.identity != identity:
+            raise SceneChanged(
+                f"{shortened(href)} is not the scene that was planned: its identity was "
+                f"{identity}, it is now {file.identity or 'without identity'}"
             )
+        try:
+            return read(access=Access({}, file.open))
+        except PestoError as error:
+            raise file.failure or error from None
 
     def _beside(self, href: str) -> dict[str, Path]:
         """Return the files beside a raster that state facts of it, and may be read here."""

@@ -1,6 +1,7 @@
-"""Validate the inputs of a request against the description, collect all faults, read its images.
+"""Validate the inputs of a request, collect all faults, read its images.
 
-How an image is read is in `image_loader`; parsing of the body comes before, in `request`.
+How an image is read is in `image_loader`, other values are validated in `input_values`; parsing of
+the body comes before, in `request`.
 """
 
 from __future__ import annotations
@@ -10,30 +11,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jsonschema import Draft6Validator
-from jsonschema.exceptions import best_match
 
-from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarge, shortened
+from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarge
 from pesto_runtime.processor import OwnedInputs
 from pesto_runtime.raster.validity import add_masks
-from pesto_runtime.schema import main_errors, surely_fits
 from pesto_runtime.service.image_loader import Allowance, parse_roi
+from pesto_runtime.service.input_values import IMAGE_KINDS, ValueValidator, known_values
 from pesto_runtime.service.long_texts import LongText
 from pesto_runtime.service.request import RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jsonschema.exceptions import ValidationError as SchemaFault
-    from pydantic import JsonValue
-
     from pesto_runtime.contract import Description, Port, RasterContract, TileInfo
     from pesto_runtime.raster.image import Bounds, Image
     from pesto_runtime.service.image_loader import ImageLoader, PickWindow, RegionOfInterest
     from pesto_runtime.service.request import Faults, InputValue, ParsedRequest
-
-
-_IMAGES = ("image", "images")
 
 
 @dataclass(frozen=True)
@@ -71,10 +64,8 @@ class InputReader:
         self._request_bounds = request_bounds
         self._description = description
         self._loader = loader
-        self._images = [port for port in description.inputs if port.kind in _IMAGES]
-        self._image_names = {port.name for port in self._images}
-        schema = _schema_of_others(description)
-        self._validator, self._surely_fits = Draft6Validator(schema), surely_fits(schema)
+        self._images = [port for port in description.inputs if port.kind in IMAGE_KINDS]
+        self._values = ValueValidator(description)
 
     def read(self, call: ParsedRequest, faults: Faults) -> RequestInputs:
         """Validate all inputs and read all images.
@@ -84,8 +75,8 @@ class InputReader:
                 are of one other class (`HrefRefused`, `RasterUnreadable`, `TooLarge`), that class.
         """
         roi = self._roi(call, faults)
-        known = _known(self._description, call.values)
-        self._validate(known, faults)
+        known = known_values(self._description, call.values)
+        self._values.validate(known, faults)
         allowance = Allowance(self._loader.bounds, self._request_bounds)
         images: dict[str, list[Image]] = {}
         for port in self._images:
@@ -111,19 +102,6 @@ class InputReader:
         except InvalidInput as error:
             faults.add_error("", error)
             return None
-
-    def _validate(self, known: Mapping[str, InputValue], faults: Faults) -> None:
-        for port in self._description.inputs:
-            if port.required and port.name not in known:
-                faults.add(f"/{port.name}", f"is required; {_expected(port)}")
-        others = {name: known[name] for name in known if name not in self._image_names}
-        if self._surely_fits(others):
-            return
-        errors = list(self._validator.iter_errors(known))
-        found = [best_match([each]) or each for each in errors]  # of the nearest branch of an anyOf
-        for inner in main_errors(found):
-            pointer = "".join(f"/{_escaped(str(part))}" for part in inner.absolute_path)
-            faults.add(pointer, _validation_message(inner), inner.instance)
 
     def _read(
         self,
@@ -166,54 +144,6 @@ def _shown(value: InputValue) -> object:
     if isinstance(value, LongText):
         return value.begins
     return value.media_type if isinstance(value, RawImage) else value
-
-
-def _known(description: Description, values: Mapping[str, InputValue]) -> dict[str, InputValue]:
-    """Select the values of inputs; as PESTO, ignore others, and null for an optional image."""
-    return {
-        port.name: values[port.name]
-        for port in description.inputs
-        if port.name in values
-        and (values[port.name] is not None or port.required or port.kind not in _IMAGES)
-    }
-
-
-def _schema_of_others(description: Description) -> dict[str, JsonValue]:
-    schema = dict(description.known.input)
-    properties = schema.get("properties")
-    others = dict(properties) if isinstance(properties, dict) else {}
-    for port in description.inputs:
-        if port.kind in _IMAGES:
-            others.pop(port.name, None)
-    schema.pop("required", None)
-    schema.pop("additionalProperties", None)
-    return {**schema, "properties": others}
-
-
-def _expected(port: Port) -> str:
-    if port.kind in _IMAGES:
-        return f"it must be {'an image' if port.kind == 'image' else 'a list of images'}"
-    return f"it must match {shortened(dict(port.schema))}"
-
-
-def _validation_message(error: SchemaFault) -> str:
-    # jsonschema's message contains the whole value, which may have megabytes.
-    limit = shortened(error.validator_value)
-    if error.validator == "required":
-        return error.message.removesuffix(" property")
-    phrases = {
-        "type": "must be of type",
-        "enum": "must be one of",
-        "minimum": "must be at least",
-        "maximum": "must be at most",
-        "maxLength": "must have at most this many characters:",
-        "minLength": "must have at least this many characters:",
-    }
-    return f"{phrases.get(str(error.validator), f'violates {error.validator!r}:')} {limit}"
-
-
-def _escaped(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
 
 
 def _check_tile(tile: TileInfo | None, first: Image | None, faults: Faults) -> None:

@@ -162,7 +162,7 @@ def _call(operation: str, summary: str, description: Description) -> Document:
     ]  # fmt: skip
     if port is not None:
         parameters += [
-            _parameter(each.name, "query", _value(each, description),
+            _parameter(each.name, "query", value_schema(each, description),
                        "the input, where the body is an image")
             for each in description.inputs if each.kind not in _IMAGES
         ]  # fmt: skip
@@ -228,7 +228,7 @@ def _form(description: Description) -> Document:
 def _form_part(port: Port, description: Description) -> JsonValue:
     if port.kind == "images":
         return {"type": "array", "items": _BINARY}
-    return {**_BINARY} if port.kind == "image" else _value(port, description)
+    return {**_BINARY} if port.kind == "image" else value_schema(port, description)
 
 
 def _schemas(description: Description) -> Document:
@@ -236,7 +236,7 @@ def _schemas(description: Description) -> Document:
     found: Document = {}
     for side, ports in (("Inputs", description.inputs), ("Outputs", description.outputs)):
         required: list[JsonValue] = [port.name for port in ports if port.required]
-        properties: Document = {port.name: _value(port, description) for port in ports}
+        properties: Document = {port.name: value_schema(port, description) for port in ports}
         if side == "Inputs":
             properties[RESERVED] = _ref("CallOptions")
         found[side] = {"type": "object", "properties": properties, "required": required}
@@ -248,7 +248,7 @@ def _schemas(description: Description) -> Document:
     return found
 
 
-def _value(port: Port, description: Description) -> Document:
+def value_schema(port: Port, description: Description) -> Document:
     """Return the schema of an input or output in JSON."""
     if port.kind == "image":
         return _image(port, description)

@@ -96,13 +96,12 @@ class CallRunner(Protocol):
         """Begin the set-up; `on_ready` is called once it is done."""
 
     async def run(
-        self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
+        self, payload: Payload, *, on_progress: OnProgress, on_log: OnLog
     ) -> CallResponse:
         """Perform a call as soon as there is room; cancelling it stops its work.
 
         Args:
             payload: The request.
-            from_here: Whether the caller is on this machine, and may name its files.
             on_progress: Called with `done` and `total` when the algorithm reports them.
             on_log: Called with every line that the algorithm logs.
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _BACKLOG = 2048
+_THIS_MACHINE = ("localhost", "127.0.0.1")
 _LAST_RESPONSES_S = 5
 
 
@@ -41,7 +42,7 @@ def serve(
     profiles: Sequence[str] = (),
     host: str = "127.0.0.1",
     port: int = 8000,
-    allow: Sequence[str] = (),
+    gate: Gate | None = None,
     limits: Limits | None = None,
     jobs: JobOptions | None = None,
     exposure: Exposure | None = None,
@@ -51,9 +52,9 @@ def serve(
     Args:
         target: The process; it is loaded in workers, never in this process.
         profiles: Of a PESTO project.
-        host: Address to listen on; the gate depends on it.
+        host: Address to listen on.
         port: 0 for any free one.
-        allow: Prefixes of hrefs that may be read and written.
+        gate: Which hrefs may be read and written; none by default.
         limits: Sizes, workers and queue.
         jobs: Where and how long jobs are stored; without a folder, in that of this process and
             port, or for port 0 in a temporary one.
@@ -63,13 +64,15 @@ def serve(
         PestoError: the target cannot be loaded, or its jobs cannot be stored.
         InvalidInput: the address is in use, not one of this machine, or open to everybody.
     """
-    limits, exposure = limits or Limits(), exposure or Exposure()
+    limits, gate, exposure = limits or Limits(), gate or Gate(), exposure or Exposure()
     exposure.require_safe(host)
+    if gate.local_files and host in _THIS_MACHINE and not exposure.hosts:
+        exposure = replace(exposure, hosts=_THIS_MACHINE)  # no page of a rebound host name
     with _listening_socket(host, port) as listening:
-        workers = WorkerPool(target, profiles, gate=Gate.bound_to(host, allow), limits=limits)
+        workers = WorkerPool(target, profiles, gate=gate, limits=limits)
         job_options = _with_folder(jobs or JobOptions(), port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(workers, limits, job_options, exposure, listening))
+            runner.run(_serve(workers, limits, job_options, exposure, gate, listening))
 
 
 async def _serve(
@@ -77,6 +80,7 @@ async def _serve(
     limits: Limits,
     jobs: Callable[[str], JobOptions],
     exposure: Exposure,
+    gate: Gate,
     listening: socket.socket,
 ) -> None:
     from pesto_runtime.service.app import create_app  # FastAPI is imported while the workers load
@@ -93,7 +97,7 @@ async def _serve(
     try:
         app = create_app(
             workers, limits=limits, jobs=jobs(description.name), exposure=exposure,
-            on_ready=announce,
+            gate=gate, on_ready=announce,
         )  # fmt: skip
         await app.state.job_manager.open()
         config = uvicorn.Config(

@@ -12,7 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -45,8 +45,7 @@ class ThreadRunner:
             processor.description, processor.build, processor.version_document
         )
         self._processor = processor
-        self._local = Execution.of(processor, gate, limits)
-        self._remote = Execution.of(processor, replace(gate, loopback=False), limits)
+        self._execution = Execution.of(processor, gate, limits)
         self._threads = ThreadPoolExecutor(limits.workers, thread_name_prefix="pesto-work")
         self._readiness = Readiness(partial(_set_up, processor), on_ready=lambda: None)
         self.busy = 0
@@ -80,7 +79,7 @@ class ThreadRunner:
         self._readiness.start()
 
     async def run(
-        self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
+        self, payload: Payload, *, on_progress: OnProgress, on_log: OnLog
     ) -> CallResponse:
         """Perform a call in the next free thread.
 
@@ -88,10 +87,9 @@ class ThreadRunner:
             PestoError: the request, the algorithm or its outputs are wrong.
         """
         self.require()
-        execution = self._local if from_here else self._remote
         loop = asyncio.get_running_loop()
         listener = _Listener(loop, on_progress, on_log)
-        work = partial(execution.perform, payload, on_tile=_log_tile)
+        work = partial(self._execution.perform, payload, on_tile=_log_tile)
         future = self._threads.submit(copy_context().run, _run_listened, listener, work)
         self.busy += 1
         waiting = asyncio.wrap_future(future)

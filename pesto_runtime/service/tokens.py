@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CALLER_KEY = "pesto.caller"
 _OPEN = frozenset({f"{PREFIX}/health"})
 """Paths without credentials: monitoring has none."""
-_JOB = re.compile(rf"{PREFIX}/jobs/([^/]+)")
+_JOB = re.compile(rf"(?:{PREFIX})?/jobs/([^/]+)")
 _LEAST_CHARS = 16
 
 

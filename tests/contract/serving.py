@@ -59,7 +59,7 @@ class Server:
 @contextmanager
 def served(target: str, *options: str) -> Iterator[Server]:
     """Serve a target on one worker, unless told otherwise; killed at the end."""
-    words = ["serve", target, "--port", "0", "--workers", "1", *options]
+    words = ["serve", target, "--port", "0", "--workers", "1", "--local-files", *options]
     command = [sys.executable, "-c", _PESTO, *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -13,9 +13,12 @@ import trustme
 
 from pesto_runtime.client.client import Client
 from pesto_runtime.errors import CredentialsRefused, InvalidInput
+from pesto_runtime.hrefs import Gate
 from pesto_runtime.service.exposure import Exposure
+from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.tokens import Callers
 from tests.contract.serving import AT_ONCE, Server, served
+from tests.contract.web import in_process, ready
 from tests.support.commands import PESTO
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAP = "tests/contract/processes.py:nap"
+SAME = "tests/contract/processes.py:same"
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
 
 
@@ -222,3 +226,26 @@ def test_the_files_of_tls_belong_together(tmp_path: Path) -> None:
         Exposure(certificate=file, private_key=tmp_path / "no").require_safe("127.0.0.1")
     with pytest.raises(InvalidInput, match="is no URL"):
         Exposure(public_url="eo.example.org").require_safe("127.0.0.1")
+
+
+@pytest.mark.parametrize("header", ["Host", "Origin", "X-Forwarded-For", "Forwarded", "X-Real-IP"])
+def test_no_header_opens_the_files_of_this_machine(tmp_path: Path, header: str) -> None:
+    """They are closed without the option, whatever a request says of its sender."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*")
+    loopback = {"Host": "localhost", "Origin": "http://localhost"}.get(header, "127.0.0.1")
+    with in_process(SAME, (), Limits(workers=1), gate=Gate()) as web:
+        ready(web)
+        document = {"image": path.as_uri()}
+        answer = web("POST", "/process", json=document, headers={header: loopback})
+    assert answer.json()["type"] == "urn:pesto:error:href-refused"
+
+
+def test_with_local_files_a_page_of_a_rebound_name_is_refused() -> None:
+    """Such a page sends its own name as the host; `--allowed-host` replaces the default."""
+    elsewhere = {"Host": "page.example.org"}
+    with served(NAP) as server:
+        assert server("GET", "/describe", headers=elsewhere).status_code == 400
+        assert server("GET", "/describe").status_code == 200
+    with served(NAP, "--allowed-host", "page.example.org") as server:
+        assert server("GET", "/describe", headers=elsewhere).status_code == 200

@@ -81,7 +81,7 @@ def test_reference_binary_and_base64_arrive_the_same(scene: str) -> None:
     )  # fmt: skip
     long = tile.model_copy(update={"tags": {"SENSOR": "OLI", "LONG": "x" * 9000}})
     picked = np.ascontiguousarray(IMAGE.pixels[[2, 0]])
-    with served(PROCESSES + "facts", Gate(loopback=True)) as url, Client(url) as client:
+    with served(PROCESSES + "facts", Gate(local_files=True)) as url, Client(url) as client:
         found = [
             facts_of(client, ImageReference(href=scene)),
             facts_of(client, IMAGE),
@@ -97,9 +97,9 @@ def test_reference_binary_and_base64_arrive_the_same(scene: str) -> None:
 def test_an_href_that_the_service_refuses_is_read_here(scene: str) -> None:
     """Once refused, no reference is sent again; the answer is the same as by reference."""
     reference = ImageReference(href=scene, window=Window(1, 1, 4, 3))
-    with served(PROCESSES + "facts", Gate(loopback=True)) as url, Client(url) as client:
+    with served(PROCESSES + "facts", Gate(local_files=True)) as url, Client(url) as client:
         expected = facts_of(client, reference)
-    with served(PROCESSES + "facts", Gate(loopback=False)) as url, Client(url) as client:
+    with served(PROCESSES + "facts", Gate()) as url, Client(url) as client:
         assert facts_of(client, reference) == expected
         assert facts_of(client, reference) == expected
         with pytest.raises(HrefRefused):  # control: the service does refuse it
@@ -109,7 +109,7 @@ def test_an_href_that_the_service_refuses_is_read_here(scene: str) -> None:
 def test_what_neither_side_can_read_is_told() -> None:
     """The error of this side, after the other's."""
     with (
-        served(PROCESSES + "facts", Gate(loopback=True)) as url,
+        served(PROCESSES + "facts", Gate(local_files=True)) as url,
         Client(url) as client,
         pytest.raises(RasterUnreadable, match="does not exist"),
     ):
@@ -119,18 +119,21 @@ def test_what_neither_side_can_read_is_told() -> None:
 def test_a_refused_writing_is_not_taken_for_a_refused_reading(scene: str, tmp_path: Path) -> None:
     """Sending pixels instead would not help."""
     href = file_href(tmp_path / "out.tif")
-    with served(PROCESSES + "same", Gate(loopback=True)) as url, Client(url) as client:
+    with served(PROCESSES + "same", Gate(local_files=True)) as url, Client(url) as client:
         with pytest.raises(HrefRefused, match=r"out\.tif"):
             client.process({"image": ImageReference(href=scene)}, out={"image": href})
         assert not (tmp_path / "out.tif").exists()
-    with served(PROCESSES + "same", Gate(True, (str(tmp_path),))) as url, Client(url) as client:
+    with (
+        served(PROCESSES + "same", Gate((str(tmp_path),), local_files=True)) as url,
+        Client(url) as client,
+    ):
         assert client.process({"image": IMAGE}, out={"image": href}) == {"image": href}
         assert (tmp_path / "out.tif").exists()
 
 
 def test_images_come_back_as_arrays_or_with_their_place() -> None:
     """`accept` decides; the pixels are the same."""
-    with served(PROCESSES + "same", Gate(loopback=True)) as url, Client(url) as client:
+    with served(PROCESSES + "same", Gate(local_files=True)) as url, Client(url) as client:
         array = client.process({"image": IMAGE})["image"]
         image = client.process({"image": IMAGE}, accept="image/tiff")["image"]
     assert isinstance(array, np.ndarray)
@@ -148,7 +151,7 @@ def test_a_full_queue_slows_callers_and_fails_none() -> None:
             calls = (client.process({"seconds": n / 1000}) for n in range(12))
             return await asyncio.gather(*calls)
 
-    with served(PROCESSES + "nap", Gate(loopback=True), limits=limits) as url:
+    with served(PROCESSES + "nap", Gate(local_files=True), limits=limits) as url:
         answers = asyncio.run(all_of(url))
     assert [each["slept"] for each in answers] == [n / 1000 for n in range(12)]
 
@@ -157,7 +160,7 @@ def test_a_reduce_over_http_folds_as_json() -> None:
     """A partial comes back as the JSON that `finish` takes."""
     mask = np.array([[[0, 1, 1, 255]]], np.uint8)
     with (
-        served("examples/cloud_cover.py:cloud_cover", Gate(loopback=True)) as url,
+        served("examples/cloud_cover.py:cloud_cover", Gate(local_files=True)) as url,
         Client(url) as client,
     ):
         partial = client.process({"mask": mask}, partial=True)
@@ -168,7 +171,7 @@ def test_a_reduce_over_http_folds_as_json() -> None:
 
 def test_errors_are_the_errors_that_they_were() -> None:
     """Kind, fields and words cross the wire, with the URL in front."""
-    with served(PROCESSES + "wrong", Gate(loopback=True)) as url, Client(url) as client:
+    with served(PROCESSES + "wrong", Gate(local_files=True)) as url, Client(url) as client:
         with pytest.raises(AlgorithmFailed, match=rf"{url}.*KeyError"):
             client.process({"how": "raise"})
         with pytest.raises(InvalidInput) as caught:
@@ -179,7 +182,7 @@ def test_errors_are_the_errors_that_they_were() -> None:
 def test_a_client_knows_what_the_headers_say() -> None:
     """Description, digest, build and transports, asked once."""
     processor = load_processor(PROCESSES + "same")
-    with served(PROCESSES + "same", Gate(loopback=True)) as url, Client(url) as client:
+    with served(PROCESSES + "same", Gate(local_files=True)) as url, Client(url) as client:
         described = client.described
     assert described.description.inputs == processor.description.inputs
     assert described.digest == processor.description.digest

@@ -163,7 +163,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
                         ("twice", ("green", "nir", "green", "x"))):  # fmt: skip
         write_scene(folder / f"{name}.tif", PIXELS, names=names)
     write_scene(folder / "two.tif", TWO, names=())
-    with served(f"{folder}/pick.py:pick", Gate.bound_to("127.0.0.1")) as url:
+    with served(f"{folder}/pick.py:pick", Gate(local_files=True)) as url:
         yield Ways(folder, url)
 
 

@@ -133,28 +133,6 @@ def test_writing_needs_permission_and_a_place(serve: Farm, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("header", "value"),
-    [
-        ("Host", "page.example.org"),
-        ("Origin", "https://page.example.org"),
-        ("Origin", "null"),
-        ("X-Forwarded-For", "10.0.0.1"),
-        ("Forwarded", "for=10.0.0.1"),
-    ],
-)
-def test_a_caller_from_elsewhere_reads_no_local_file(
-    serve: Farm, tmp_path: Path, header: str, value: str
-) -> None:
-    """A browser's page and what a proxy carries are not of this machine; its own pages are."""
-    path = tmp_path / "a.tif"
-    path.write_bytes(encode_image(image_of(), TIFF))
-    web, document = serve(PROCESSES + "same"), {"image": file_href(path)}
-    assert post(web, document, Origin="http://localhost:8080").status_code == 200
-    answer = post(web, document, **{header: value})
-    assert answer.json()["type"] == "urn:pesto:error:href-refused"
-
-
-@pytest.mark.parametrize(
     ("method", "path", "options", "status"),
     [
         ("GET", "/nosuch", {}, 404),

@@ -164,7 +164,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
     """A process, and a service of it."""
     folder = tmp_path_factory.mktemp("texts")
     (folder / "echo.py").write_text(SOURCE)
-    with served(f"{folder}/echo.py:echo", Gate.bound_to("127.0.0.1")) as url:
+    with served(f"{folder}/echo.py:echo", Gate(local_files=True)) as url:
         yield Ways(folder, url)
 
 
@@ -241,7 +241,7 @@ def test_a_file_that_is_not_chosen_is_absent(ways: Ways) -> None:
     headers = {"Content-Type": 'multipart/form-data; boundary="x"'}
     empty = _part("mask", ("", b"", "application/octet-stream"))
     image = _part("scene", ("s.npy", npy(), NPY))
-    with served(ways.target.replace(":echo", ":masked"), Gate.bound_to("127.0.0.1")) as url:
+    with served(ways.target.replace(":echo", ":masked"), Gate(local_files=True)) as url:
         masked = Ways(Path(ways.scene).parent, url)
         assert masked.post(content=image + empty + b"--x--\r\n", headers=headers) is False
         both = image + _part("mask", ("m.npy", npy(), NPY))

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 _SERVE = """
 import sys
+from pesto_runtime.hrefs import Gate
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.server import serve
 target, body, workers, queue, *allow = sys.argv[1:]
 limits = Limits(body_bytes=int(body), workers=int(workers), queue=int(queue))
-serve(target, port=0, allow=allow, limits=limits)
+serve(target, port=0, gate=Gate(tuple(allow), local_files=True), limits=limits)
 """
 
 
@@ -87,9 +88,12 @@ def ready(web: Web, state: str = "OK") -> None:
 
 
 @contextmanager
-def in_process(target: str, allow: Sequence[str], limits: Limits) -> Iterator[Web]:
-    """Serve in this process, over ASGI."""
-    runs = ThreadRunner(load_processor(target), gate=Gate(True, tuple(allow)), limits=limits)
+def in_process(
+    target: str, allow: Sequence[str], limits: Limits, *, gate: Gate | None = None
+) -> Iterator[Web]:
+    """Serve in this process, over ASGI; local files may be read, unless a gate is given."""
+    gate = gate or Gate(tuple(allow), local_files=True)
+    runs = ThreadRunner(load_processor(target), gate=gate, limits=limits)
     app = create_app(runs, limits=limits)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -132,7 +132,7 @@ def _variables_in(text: str) -> Iterator[str]:
 
 def _endpoints() -> set[str]:
     target = str(ROOT / "examples" / "cloud_mask.py:cloud_mask")
-    service = create_app(ThreadRunner(load_processor(target), gate=Gate(loopback=True)))
+    service = create_app(ThreadRunner(load_processor(target), gate=Gate(local_files=True)))
     return {
         f"{method} {_shown(route.path)}"
         for route in service.routes

@@ -69,7 +69,9 @@ def started(*words: object) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def served(target: str, *options: object) -> Iterator[str]:
     """A service on a free port, of one worker unless options say otherwise; answers its URL."""
-    with started("serve", target, "--port", 0, "--workers", 1, *options) as process:
+    with started(
+        "serve", target, "--port", 0, "--workers", 1, "--local-files", *options
+    ) as process:
         assert process.stderr is not None
         told = re.search(r"http://\S+/api/v1", process.stderr.readline())
         assert told is not None, process.stderr.read()

@@ -114,7 +114,6 @@ class ActiveJob:
         self._call = asyncio.ensure_future(
             runs.run(
                 request.payload,
-                from_here=request.from_here,
                 on_progress=self._progressed,
                 on_log=self._logged,
             )

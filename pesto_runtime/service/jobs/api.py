@@ -103,7 +103,7 @@ class JobEndpoints:
             parsed.respond_async or parsed.key is not None or self._description.known.asynchronous
         )
 
-    async def accept(self, request: Request, payload: Payload, *, from_here: bool) -> Respond:
+    async def accept(self, request: Request, payload: Payload) -> Respond:
         """Make a call a job, and store it; return a function that waits for its response.
 
         Raises:
@@ -114,9 +114,7 @@ class JobEndpoints:
             raise InvalidInput("a batch cannot be a job; submit its payloads one by one")
         parsed = parse_job_headers(headers_of(request.scope))
         lease_s = parsed.lease_s or await asyncio.to_thread(_lease_in, payload, self._description)
-        job_request = JobRequest(
-            payload, from_here, parsed.key, lease_s, caller=caller_of(request.scope)
-        )
+        job_request = JobRequest(payload, parsed.key, lease_s, caller=caller_of(request.scope))
         record = await self._manager.submit(job_request)
         return partial(self._respond, request, record)
 

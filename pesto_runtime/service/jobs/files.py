@@ -98,7 +98,7 @@ class JobFolder:
         payload: JsonObject = {
             name: each for name, each in vars(request.payload).items() if name != "body"
         }
-        return {"payload": payload, "from_here": request.from_here}
+        return {"payload": payload}
 
     def read_request(self, job_id: str, rest: JsonObject) -> JobRequest:
         """Read a request; `rest` is what `write_request` returned.
@@ -109,7 +109,7 @@ class JobFolder:
         with _store_errors(self.root):
             body = (self._files / job_id / _REQUEST).read_bytes()
         payload = Payload(body=body, **rest["payload"])  # type: ignore[arg-type]  # written above
-        return JobRequest(payload, from_here=bool(rest["from_here"]))
+        return JobRequest(payload)
 
     def write_results(self, job_id: str, pieces: Sequence[Piece]) -> None:
         """Write the results of a job, in their order.

@@ -26,7 +26,7 @@ from pesto_runtime.service.jobs.states import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from pesto_runtime.service.jobs.results import JobRequest
     from pesto_runtime.service.jobs.states import JobOptions
@@ -40,7 +40,11 @@ T = TypeVar("T")
 
 
 class JobManager:
-    """The jobs of one service."""
+    """The jobs of one service.
+
+    Attributes:
+        on_end: Called on the event loop with each job that has ended.
+    """
 
     def __init__(self, runs: CallRunner, options: JobOptions, *, most_running: int) -> None:
         """Prepare; `open` opens the folder, and at most `most_running` jobs run at a time."""
@@ -55,6 +59,7 @@ class JobManager:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawned: set[asyncio.Task[object]] = set()
         self._is_paused = False
+        self.on_end: Callable[[Record], None] = lambda _record: None
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -162,6 +167,15 @@ class JobManager:
         record = await self._records(JobStore.find_by_key, key, caller)
         return [] if record is None else [record.id]
 
+    async def newest(self, caller: str, most: int) -> list[Record]:
+        """Return the last jobs of a caller that have files, without renewing their leases."""
+        found = []
+        for job_id in (await self._records(JobStore.ids, caller))[-most:]:
+            active = self._active.get(job_id)
+            record = active.record if active else await self._records(JobStore.find, job_id)
+            found += [] if record is None else [record]
+        return found
+
     async def dismiss(self, job_id: str, why: str) -> Record:
         """Stop a job, and delete its files; return when that is done.
 
@@ -207,7 +221,13 @@ class JobManager:
             raise Busy(f"{len(self._waiting)} jobs wait; no room for more now", retry_after_s=5)
         job_id = uuid.uuid4().hex
         record = Record(
-            job_id, digest, self._clock.now(), request.key, request.lease_s, caller=request.caller
+            job_id,
+            digest,
+            self._clock.now(),
+            request.key,
+            request.lease_s,
+            caller=request.caller,
+            choice=request.choice,
         )
         try:
             rest = await asyncio.to_thread(self.folder.write_request, job_id, request)
@@ -280,6 +300,7 @@ class JobManager:
         if not active.is_unsaved:
             del self._active[active.record.id]
         active.ended.set()
+        self.on_end(active.record)
         await self._work.delete_unneeded_files(active.record)
 
     async def _tick_forever(self) -> None:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pesto_runtime.client.multipart import Part, is_form, read_parts, write_parts
@@ -37,17 +37,17 @@ class JobRequest:
 
     Attributes:
         payload: The request.
-        from_here: Whether its caller is on this machine.
         key: Idempotency key: one key is executed at most once.
         lease_s: Seconds without a request for the job after which it is dismissed.
         caller: Name of the caller; empty if the service does not know callers.
+        choice: As of `Record`.
     """
 
     payload: Payload
-    from_here: bool
     key: str | None = None
     lease_s: float | None = None
     caller: str = ""
+    choice: dict[str, JsonValue] | None = None
 
     def digest(self) -> str:
         """Return a sha256 that differs for another request with the same key.
@@ -124,7 +124,9 @@ def results_of(pieces: Sequence[Piece]) -> tuple[Result, ...]:
             while part in used:  # `tiles0` may be another output, beside the list `tiles`
                 part = f"{piece.output}.{part.removeprefix(piece.output)}"
             used.add(part)
-        results.append(Result(piece.output, part, piece.media_type, piece.index, piece.href))
+        is_none = piece.data == b"null" and piece.media_type == JSON_TYPE and piece.index is None
+        found = Result(piece.output, part, piece.media_type, piece.index, piece.href)
+        results.append(replace(found, is_none=is_none))
     return tuple(results)
 
 
@@ -139,10 +141,10 @@ def result_body(data: bytes, result: Result, *, as_json: bool) -> tuple[bytes, s
 
 
 def output_hrefs(results: Sequence[Result], hrefs: Mapping[str, str]) -> dict[str, str | list[str]]:
-    """Return output name -> href, or hrefs in order for a list; deleted results are omitted."""
+    """Return output name -> href, or hrefs in order for a list; without those deleted or None."""
     document: dict[str, str | list[str]] = {}
     for result in results:
-        if result.is_deleted:
+        if result.is_deleted or result.is_none:
             continue
         href = result.href or hrefs[result.part]
         if result.index is None:

@@ -53,6 +53,7 @@ class Result:
         index: Index in a list of images; None for other outputs.
         href: The href that it was written to; None for a file of the job.
         is_deleted: Whether a client has deleted it.
+        is_none: Whether the process returned None for it, so that it is not listed, as in PESTO.
     """
 
     output: str
@@ -61,6 +62,7 @@ class Result:
     index: int | None = None
     href: str | None = None
     is_deleted: bool = False
+    is_none: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Record:
         answer_type: Media type of the response that was divided into the results.
         is_kept: Whether its files are still stored.
         caller: Name of the caller whose job it is; empty if the service does not know callers.
+        choice: How an OGC request wants its results, and who is told; None for other requests.
     """
 
     id: str
@@ -95,6 +98,7 @@ class Record:
     log: tuple[str, ...] = ()
     is_kept: bool = True
     caller: str = ""
+    choice: dict[str, JsonValue] | None = None
 
     @property
     def is_over(self) -> bool:

@@ -116,10 +116,10 @@ def _known_head(head: bytes) -> Mapping[str, JsonValue]:
     return document
 
 
-def call_frame(payload: Payload, *, from_here: bool, number: int, spilled: int | None) -> bytes:
+def call_frame(payload: Payload, *, number: int, spilled: int | None) -> bytes:
     """Encode a request; `spilled` is the size of a body that goes as a spool, else None."""
     query = tuple(payload.query.items())
-    head = _call_head(payload.media_type, query, payload.accept, payload.trace, from_here, spilled)
+    head = _call_head(payload.media_type, query, payload.accept, payload.trace, spilled)
     return _joined(head, payload.body if spilled is None else b"", number)
 
 
@@ -129,12 +129,11 @@ def _call_head(
     query: tuple[tuple[str, str], ...],
     accept: str,
     trace: str,
-    from_here: bool,  # cached by its place
     spilled: int | None,
 ) -> bytes:
     head = {
         "kind": "call", "media_type": media_type, "query": dict(query), "accept": accept,
-        "trace": trace, "from_here": from_here, "spilled": spilled,
+        "trace": trace, "spilled": spilled,
     }  # fmt: skip
     return _ENCODER.encode(head).encode()
 

@@ -96,7 +96,7 @@ class WorkerSettings:
         return cls(
             str(document["target"]),
             tuple(profiles),
-            Gate(gate["loopback"], tuple(gate["allow"])),
+            Gate(**gate),
             Limits(**limits),
             tuple(path),
         )
@@ -195,7 +195,6 @@ class WorkerHandle:
         payload: Payload,
         *,
         deadline: float | None,
-        from_here: bool,
         on_progress: OnProgress,
         on_log: OnLog,
     ) -> CallResponse:
@@ -205,7 +204,6 @@ class WorkerHandle:
             payload: The request.
             deadline: When the call must have ended, in seconds of the event loop; `pass_time`
                 compares it.
-            from_here: Whether the caller is on this machine.
             on_progress: Called with `done` and `total`.
             on_log: Called with every line of the algorithm.
 
@@ -220,7 +218,7 @@ class WorkerHandle:
         self._requests.append(request)
         try:
             if "send call" in self._feed(lifecycle.CallAssigned(deadline)):
-                await self._send(payload, request, number, from_here=from_here)
+                await self._send(payload, request, number)
             return _value(await request.outcome)
         except BaseException:
             # Cancelled, or not sent. After an error of the call itself this event changes nothing,
@@ -300,9 +298,7 @@ class WorkerHandle:
         _LOG.debug("worker %d %s", self.process_id, lifecycle.exit_description(code))
         self._feed(lifecycle.ProcessExited(code, started))
 
-    async def _send(
-        self, payload: Payload, request: _Request[Any], number: int, *, from_here: bool
-    ) -> None:
+    async def _send(self, payload: Payload, request: _Request[Any], number: int) -> None:
         """Write a call into the socket; a large body goes along as a spool."""
         body, spool = payload.body, payload.spool
         if spool is None and len(body) > INLINE_BYTES:
@@ -310,7 +306,7 @@ class WorkerHandle:
             spool = Spool.of(body) if is_quick else await asyncio.to_thread(Spool.of, body)
         request.body = spool
         spilled = None if spool is None else spool.size
-        frame = call_frame(payload, from_here=from_here, number=number, spilled=spilled)
+        frame = call_frame(payload, number=number, spilled=spilled)
         if self._life.state == "lost":
             return  # it died while a thread copied the body; its exit is the outcome
         try:

@@ -148,7 +148,7 @@ class WorkerPool:
             _start_task(self._set_up(each), self._starts)
 
     async def run(
-        self, payload: Payload, *, from_here: bool, on_progress: OnProgress, on_log: OnLog
+        self, payload: Payload, *, on_progress: OnProgress, on_log: OnLog
     ) -> CallResponse:
         """Perform a call in the next idle worker; cancelling it kills that worker.
 
@@ -165,9 +165,7 @@ class WorkerPool:
             # The one that worked last comes first: its caches are the warmest.
             handle = self._idle.pop() if self._idle else await self._next_idle()
             try:
-                return await self._run_in(
-                    handle, payload, from_here=from_here, on_progress=on_progress, on_log=on_log
-                )
+                return await self._run_in(handle, payload, on_progress=on_progress, on_log=on_log)
             except CallNotStarted as error:
                 died += 1
                 if died == _MOST_HANDOVERS:
@@ -179,7 +177,6 @@ class WorkerPool:
         handle: WorkerHandle,
         payload: Payload,
         *,
-        from_here: bool,
         on_progress: OnProgress,
         on_log: OnLog,
     ) -> CallResponse:
@@ -188,7 +185,6 @@ class WorkerPool:
             return await handle.call(
                 payload,
                 deadline=deadline,
-                from_here=from_here,
                 on_progress=on_progress,
                 on_log=on_log,
             )

@@ -20,7 +20,6 @@ import threading
 import time
 import traceback
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -91,20 +90,20 @@ class WorkerProcess:
         redirect_output(self._forwarder)
         with listening(self._forwarder, everywhere=True):
             try:
-                local, remote = self._ready(settings)
+                execution = self._ready(settings)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # reported to the service
                 self._fail(error)
                 return
-            with _settled(local.processor):
+            with _settled(execution.processor):
                 # A full collection looks through 54 000 objects of numpy, GDAL and pydantic. It
                 # would take 34 ms in the middle of a call; after `freeze` it takes 1 microsecond.
                 gc.collect()
                 gc.freeze()
                 for frame in frames:
-                    self._perform(local if frame.head["from_here"] else remote, frame)
+                    self._perform(execution, frame)
 
-    def _ready(self, settings: WorkerSettings) -> tuple[Execution, Execution]:
-        """Load and set up; return what performs calls from this machine, and from others."""
+    def _ready(self, settings: WorkerSettings) -> Execution:
+        """Load and set up; return what performs calls."""
         execution_of = import_module("pesto_runtime.service.execution").Execution.of
         processor = _loaded(settings)
         facts: dict[str, JsonValue] = {
@@ -115,14 +114,11 @@ class WorkerProcess:
         self.send("loaded", facts)
         import_module("pesto_runtime.raster.codec")  # else the first call waits for GDAL
         processor.setup()
-        far_gate = replace(settings.gate, loopback=False)
-        both = tuple(
-            execution_of(processor, gate, settings.limits) for gate in (settings.gate, far_gate)
-        )
+        execution: Execution = execution_of(processor, settings.gate, settings.limits)
         if settings.limits.memory_bytes is not None:
             limit_memory(settings.limits.memory_bytes)
         self.send("ready", {})
-        return both[0], both[1]
+        return execution
 
     def _perform(self, execution: Execution, frame: Frame) -> None:
         # First of all: a call counts as not started, and may run elsewhere, only up to here.

@@ -13,27 +13,78 @@ from hypothesis import strategies as st
 from pesto_runtime.errors import HrefRefused, InvalidInput
 from pesto_runtime.hrefs import Gate, file_href, is_loopback, looks_like_href, path_of
 
-HOME = Gate(loopback=True)
-AWAY = Gate(loopback=False)
+HOME = Gate(local_files=True)
+AWAY = Gate()
 names = st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1)
 
 
 @pytest.mark.parametrize(
-    "href",
+    "href", ["file:///data/a.tif", "file://localhost/data/a.tif", "FILE:///data/a%20b.tif"]
+)
+def test_local_files_are_read_when_that_is_asked_for(href: str) -> None:
+    """Without the option, a file of this machine is not read, and the error has both ways out."""
+    assert HOME.admit_read(href)
+    with pytest.raises(HrefRefused, match=r"--allow file:///data or with --local-files"):
+        AWAY.admit_read(href)
+
+
+@pytest.mark.parametrize(
+    "href", ["http://127.0.0.1:8000/a.tif", "http://[::1]/a", "http://localhost/a"]
+)
+def test_web_servers_of_this_machine_are_no_local_files(href: str) -> None:
+    """They are read below `--allow` alone, as all others."""
+    with pytest.raises(HrefRefused, match="--allow"):
+        HOME.admit_read(href)
+    assert Gate(allow=(href,)).admit_read(href) == href
+
+
+PUBLIC, WITHIN = Gate(), Gate(networks=("10.0.0.0/8", "127.0.0.5/32"))
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "public", "within"),
     [
-        "file:///data/a.tif",
-        "file://localhost/data/a.tif",
-        "FILE:///data/a%20b.tif",
-        "http://127.0.0.1:8000/a.tif?token=1",
-        "https://LOCALHOST/a.tif",
-        "http://[::1]:80/a.tif",
+        ("tiles.example.org", "93.184.216.34", True, True),
+        ("tiles.example.org", "2606:2800:220:1::1", True, True),
+        ("tiles.example.org", "127.0.0.1", False, False),
+        ("tiles.example.org", "127.0.0.5", False, True),
+        ("tiles.example.org", "10.1.2.3", False, True),
+        ("tiles.example.org", "192.168.1.1", False, False),
+        ("tiles.example.org", "169.254.169.254", False, False),
+        ("tiles.example.org", "100.64.0.1", False, False),
+        ("tiles.example.org", "0.0.0.0", False, False),
+        ("tiles.example.org", "224.0.0.1", False, False),
+        ("tiles.example.org", "::1", False, False),
+        ("tiles.example.org", "fe80::1%eth0", False, False),
+        ("tiles.example.org", "fd00::1", False, False),
+        ("tiles.example.org", "::ffff:127.0.0.1", False, False),
+        ("tiles.example.org", "::ffff:10.0.0.1", False, True),
+        ("tiles.example.org", "64:ff9b::a9fe:a9fe", False, False),  # 169.254.169.254 by NAT64
+        ("tiles.example.org", "2002:7f00:1::", False, False),  # 127.0.0.1 by 6to4
+        ("127.1", "127.0.0.1", False, False),
+        ("2130706433", "127.0.0.1", False, False),
+        ("localhost", "127.0.0.1", True, True),
+        ("localhost", "10.0.0.1", False, True),
+        ("10.9.9.9", "10.9.9.9", True, True),  # --allow has this very address
     ],
 )
-def test_a_loopback_service_reads_this_machine_and_one_elsewhere_does_not(href: str) -> None:
-    """What the caller on this machine could read anyway is read; the control is bound elsewhere."""
-    assert HOME.admit_read(href)
-    with pytest.raises(HrefRefused, match="--allow"):
-        AWAY.admit_read(href)
+def test_a_name_has_public_addresses_or_those_of_given_networks(
+    host: str, address: str, public: bool, within: bool
+) -> None:
+    """What DNS says of an admitted name is not believed where it points inside."""
+    for gate, is_admitted in ((PUBLIC, public), (WITHIN, within)):
+        if is_admitted:
+            gate.admit_address(host, address)
+        else:
+            with pytest.raises(HrefRefused, match="--allow-network"):
+                gate.admit_address(host, address)
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.0/33", "internal", "10.0.0.1/8", ""])
+def test_a_network_that_is_none_is_told_at_the_start(wrong: str) -> None:
+    """The option is named with its value."""
+    with pytest.raises(InvalidInput, match="--allow-network"):
+        Gate(networks=(wrong,))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +152,7 @@ def test_nothing_but_a_plain_href_of_this_machine_passes(href: str) -> None:
 )
 def test_an_allowed_prefix_ends_at_a_path_boundary(prefix: str, inside: str, outside: str) -> None:
     """Below the prefix everything is admitted, to read and to write; beside it nothing is."""
-    gate = Gate(loopback=False, allow=("/nothing", prefix))
+    gate = Gate(allow=("/nothing", prefix))
     assert gate.admit_read(inside)
     assert gate.admit_write(inside)
     with pytest.raises(HrefRefused):
@@ -111,7 +162,7 @@ def test_an_allowed_prefix_ends_at_a_path_boundary(prefix: str, inside: str, out
 
 
 def test_writing_always_needs_a_prefix() -> None:
-    """A loopback service reads any local file, and writes none that it was not given."""
+    """A service that reads any local file writes none that it was not given."""
     assert HOME.admit_read("file:///data/a.tif")
     with pytest.raises(HrefRefused, match=r"--allow file:///data$"):
         HOME.admit_write("file:///data/a.tif")
@@ -124,7 +175,7 @@ def test_a_link_out_of_the_prefix_is_followed_before_comparing(tmp_path: Path) -
     secret.mkdir()
     (allowed / "out").symlink_to(secret)
     (allowed / "in").symlink_to(allowed)
-    gate = Gate(loopback=False, allow=(str(allowed),))
+    gate = Gate(allow=(str(allowed),))
     assert gate.admit_write(file_href(allowed / "in" / "a.tif")) == file_href(allowed / "a.tif")
     for href in (file_href(allowed / "out" / "a.tif"), file_href(allowed / "out") + "/../secret/a"):
         with pytest.raises(HrefRefused):
@@ -136,7 +187,7 @@ def test_a_prefix_that_is_a_link_means_what_it_points_to(tmp_path: Path) -> None
     real, link = tmp_path / "real", tmp_path / "link"
     real.mkdir()
     link.symlink_to(real)
-    gate = Gate(loopback=False, allow=(file_href(link),))
+    gate = Gate(allow=(file_href(link),))
     assert gate.admit_read(file_href(link / "a")) == gate.admit_read(file_href(real / "a"))
 
 
@@ -157,7 +208,7 @@ def test_any_path_survives_being_an_href(parts: list[str]) -> None:
 )
 def test_what_is_admitted_lies_below_the_prefix(parts: list[str]) -> None:
     """However a path climbs up and down, what the gate returns is inside what was allowed."""
-    gate = Gate(loopback=False, allow=("/nowhere/data",))
+    gate = Gate(allow=("/nowhere/data",))
     try:
         admitted = gate.admit_write("file:///nowhere/" + "/".join(parts))
     except HrefRefused:
@@ -168,7 +219,7 @@ def test_what_is_admitted_lies_below_the_prefix(parts: list[str]) -> None:
 
 def test_some_climbing_paths_are_admitted_and_some_refused() -> None:
     """Control of the property above: both branches of it are taken."""
-    gate = Gate(loopback=False, allow=("/nowhere/data",))
+    gate = Gate(allow=("/nowhere/data",))
     assert gate.admit_write("file:///nowhere/a/../data/b") == "file:///nowhere/data/b"
     with pytest.raises(HrefRefused):
         gate.admit_write("file:///nowhere/data/../a")
@@ -192,7 +243,6 @@ def test_some_climbing_paths_are_admitted_and_some_refused() -> None:
 def test_only_localhost_and_its_addresses_are_loopback(host: str, claim: bool) -> None:
     """A name that DNS resolves is never this machine."""
     assert is_loopback(host) is claim
-    assert Gate.bound_to(host).loopback is claim
 
 
 def test_base64_never_looks_like_an_href() -> None:

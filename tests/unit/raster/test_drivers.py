@@ -49,7 +49,7 @@ def test_a_vrt_is_refused_with_the_way_out_and_read_where_it_is_allowed(
 def test_a_service_never_opens_it(vrt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a reference or as a body, whatever the environment says."""
     monkeypatch.setenv("PESTO_DRIVERS", "VRT")
-    home = ImageLoader(Gate(loopback=True), UNBOUNDED)
+    home = ImageLoader(Gate(local_files=True), UNBOUNDED)
     with pytest.raises(RasterUnreadable, match="GTiff, PNG, JPEG, JP2OpenJPEG"):
         home.load(file_href(vrt), None)
     with pytest.raises(RasterUnreadable):

@@ -140,8 +140,8 @@ def test_a_service_reads_a_side_file_only_if_its_gate_admits_it(tmp_path: Path) 
     (outside / "secret.xml").write_text(PAM)
     (inside / "a.tif.aux.xml").symlink_to(outside / "secret.xml")
 
-    narrow = ImageLoader(Gate(loopback=False, allow=(str(inside),)), UNBOUNDED)
-    wide = ImageLoader(Gate(loopback=False, allow=(str(tmp_path),)), UNBOUNDED)
+    narrow = ImageLoader(Gate(allow=(str(inside),)), UNBOUNDED)
+    wide = ImageLoader(Gate(allow=(str(tmp_path),)), UNBOUNDED)
 
     assert narrow.load(file_href(path), None).crs is None
     assert wide.load(file_href(path), None).crs == "EPSG:32631"

@@ -13,7 +13,7 @@ from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Bounds, Image
 from pesto_runtime.service.image_loader import ImageLoader
 
-LOADER = ImageLoader(Gate(loopback=True), Bounds())
+LOADER = ImageLoader(Gate(local_files=True), Bounds())
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 786_000, 786_301, 1_600_000])

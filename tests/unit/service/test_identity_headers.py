@@ -23,7 +23,7 @@ def _broken() -> None:
 def test_a_bug_of_the_service_states_its_code_too(path: str, status: int) -> None:
     """Starlette answers for a bug outside of all middleware; another page is the control."""
     processor = load_processor(ERRAND)
-    app = create_app(ThreadRunner(processor, gate=Gate(loopback=True)))
+    app = create_app(ThreadRunner(processor, gate=Gate(local_files=True)))
     app.add_api_route("/api/v1/broken", _broken)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
 

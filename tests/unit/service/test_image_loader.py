@@ -19,7 +19,7 @@ def test_a_cropped_upload_keeps_its_place() -> None:
     pixels = np.arange(20, dtype=np.uint8).reshape(1, 4, 5)
     whole = Image(pixels, crs="EPSG:32616", transform=(30.0, 0.0, 100.0, 0.0, -30.0, 900.0))
     upload = RawImage(encode_image(whole, "image/tiff"), "image/tiff")
-    loader = ImageLoader(Gate(loopback=True), UNBOUNDED)
+    loader = ImageLoader(Gate(local_files=True), UNBOUNDED)
     image = loader.load(upload, None, pick_window=lambda _width, _height: Window(2, 1, 3, 2))
     assert image.pixels.tolist() == [[[7, 8, 9], [12, 13, 14]]]
     assert image.transform == (30.0, 0.0, 160.0, 0.0, -30.0, 870.0)

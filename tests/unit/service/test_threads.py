@@ -39,16 +39,14 @@ def threads(tmp_path: Path) -> ThreadRunner:
     """One thread, and a process that leaves a mark."""
     (tmp_path / "told.py").write_text(TOLD)
     processor = load_processor(f"{tmp_path}/told.py:mark")
-    return ThreadRunner(processor, gate=Gate(True), limits=Limits(workers=1))
+    return ThreadRunner(processor, gate=Gate(local_files=True), limits=Limits(workers=1))
 
 
 def call(threads: ThreadRunner, mark: Path, seconds: float = 0.0) -> asyncio.Task[CallResponse]:
     """Begin a call."""
     body = json.dumps({"path": str(mark), "seconds": seconds}).encode()
     payload = Payload(body, "application/json", {}, "")
-    return asyncio.ensure_future(
-        threads.run(payload, from_here=True, on_progress=no_progress, on_log=no_log)
-    )
+    return asyncio.ensure_future(threads.run(payload, on_progress=no_progress, on_log=no_log))
 
 
 async def ready(threads: ThreadRunner) -> None:
@@ -121,7 +119,6 @@ def test_what_an_algorithm_tells_is_heard(threads: ThreadRunner, tmp_path: Path)
         payload = Payload(body, "application/json", {}, "")
         await threads.run(
             payload,
-            from_here=True,
             on_progress=lambda done, total: progress.append((done, total)),
             on_log=lines.append,
         )

@@ -34,7 +34,7 @@ async def opened(
 ) -> AsyncIterator[JobManager]:
     """A desk over one thread, ready."""
     limits = Limits(workers=1)
-    runs = ThreadRunner(load_processor(ERRAND), gate=Gate(loopback=True), limits=limits)
+    runs = ThreadRunner(load_processor(ERRAND), gate=Gate(local_files=True), limits=limits)
     options = JobOptions(folder=root / "jobs", waiting=waiting, ttl_s=ttl_s)
     desk = JobManager(runs, options, most_running=1)
     await desk.open()
@@ -51,7 +51,7 @@ def order(root: Path, name: str, seconds: float = 0.0, **changes: object) -> Job
     """An errand."""
     body = json.dumps({"path": str(root / "told"), "name": name, "seconds": seconds}).encode()
     payload = Payload(body, "application/json", {}, "")
-    return JobRequest(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
+    return JobRequest(payload, **changes)  # type: ignore[arg-type]  # the test's own
 
 
 def told(root: Path) -> list[str]:

@@ -22,7 +22,7 @@ PIECES = (Piece("image", b"II*\0", "image/tiff"), Piece("../../etc", b"1", "appl
 def order(body: bytes = b"body", media_type: str = "image/tiff", **changes: object) -> JobRequest:
     """A request."""
     payload = Payload(body, media_type, {"threshold": "0.5"}, "image/tiff")
-    return JobRequest(payload, from_here=True, **changes)  # type: ignore[arg-type]  # the test's own
+    return JobRequest(payload, **changes)  # type: ignore[arg-type]  # the test's own
 
 
 @pytest.fixture

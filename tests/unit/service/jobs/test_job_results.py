@@ -71,6 +71,18 @@ ANSWERS = {
 }
 
 
+def test_an_output_that_is_none_has_no_link_and_stays_in_the_response() -> None:
+    """As PESTO 1.7.2 lists the results of a job; False, 0 and an empty text are values."""
+    document = {"count": None, "text": "null", "band1": 0, "flag": False, "empty": ""}
+    pieces = split_response(
+        CallResponse(json.dumps(document).encode(), "application/json"), DESCRIPTION
+    )
+    results = results_of(pieces)
+    links = output_hrefs(results, {each.part: each.part for each in results})
+    assert sorted(links) == ["band1", "empty", "flag", "text"]
+    assert json.loads(join_response(pieces, "application/json").content) == document
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_is_the_same_once_put_together_again(name: str) -> None:
     """Byte for byte: whoever asks again under its key is answered as the first one was."""

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 @asynccontextmanager
 async def worker(losses: list[WorkerHandle], target: str = "hazard") -> AsyncIterator[WorkerHandle]:
     """A worker that is ready."""
-    settings = WorkerSettings(HAZARDS + target, (), Gate(True), Limits())
+    settings = WorkerSettings(HAZARDS + target, (), Gate(local_files=True), Limits())
     handle = WorkerHandle(settings, losses.append)
     try:
         await handle.ready(no_log)
@@ -48,7 +48,7 @@ async def worker(losses: list[WorkerHandle], target: str = "hazard") -> AsyncIte
 async def call(handle: WorkerHandle, **inputs: object) -> CallResponse:
     """Have a call performed whose deadline is the start of the loop: it is late at any time."""
     return await handle.call(
-        payload(**inputs), deadline=0.0, from_here=True, on_progress=no_progress, on_log=no_log
+        payload(**inputs), deadline=0.0, on_progress=no_progress, on_log=no_log
     )
 
 
@@ -227,7 +227,9 @@ def test_a_worker_that_dies_before_the_service_starts_is_replaced(tmp_path: Path
     announced: list[str] = []
 
     async def scene() -> None:
-        pool = WorkerPool(f"{tmp_path}/ready.py:ready", gate=Gate(True), limits=Limits(workers=1))
+        pool = WorkerPool(
+            f"{tmp_path}/ready.py:ready", gate=Gate(local_files=True), limits=Limits(workers=1)
+        )
         try:
             await pool.load()
             (first,) = pool._all
@@ -238,10 +240,7 @@ def test_a_worker_that_dies_before_the_service_starts_is_replaced(tmp_path: Path
             pool.start(lambda: announced.append(pool.state))
             await started(pool)
             request = payload(number=1)
-            calls = (
-                pool.run(request, from_here=True, on_progress=no_progress, on_log=no_log)
-                for _ in range(2)
-            )
+            calls = (pool.run(request, on_progress=no_progress, on_log=no_log) for _ in range(2))
             await asyncio.gather(*calls)  # one after the other: the new worker is there once
             assert first.process_id not in pool.process_ids
         finally:

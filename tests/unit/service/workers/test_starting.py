@@ -58,7 +58,7 @@ def starts(folder: Path) -> int:
 @asynccontextmanager
 async def served(name: str, *, count: int = 1) -> AsyncIterator[WorkerPool]:
     """Serve with this many workers, whatever comes of it."""
-    workers = WorkerPool(name, gate=Gate(True), limits=Limits(workers=count))
+    workers = WorkerPool(name, gate=Gate(local_files=True), limits=Limits(workers=count))
     await workers.load()
     workers.start(lambda: None)
     try:
@@ -85,7 +85,7 @@ async def kill(workers: WorkerPool) -> None:
 async def ask(workers: WorkerPool) -> float:
     """Call with 1."""
     payload = Payload(b'{"number": 1}', "application/json", {}, "")
-    answer = await workers.run(payload, from_here=True, on_progress=no_progress, on_log=no_log)
+    answer = await workers.run(payload, on_progress=no_progress, on_log=no_log)
     return float(next(iter(json.loads(answer.whole()).values())))
 
 

@@ -43,7 +43,7 @@ async def working(
 ) -> AsyncIterator[WorkerPool]:
     """Workers that are ready, or failed."""
     limits = Limits(workers=count, timeout_s=timeout_s)
-    workers = WorkerPool(target, gate=Gate(True), limits=limits)
+    workers = WorkerPool(target, gate=Gate(local_files=True), limits=limits)
     await workers.load()
     workers.start(lambda: None)
     try:
@@ -62,9 +62,7 @@ def payload(**inputs: object) -> Payload:
 
 async def ask(workers: WorkerPool, **inputs: object) -> CallResponse:
     """Call, and hear nothing."""
-    return await workers.run(
-        payload(**inputs), from_here=True, on_progress=no_progress, on_log=no_log
-    )
+    return await workers.run(payload(**inputs), on_progress=no_progress, on_log=no_log)
 
 
 def test_what_an_algorithm_tells_arrives_in_its_order() -> None:
@@ -76,7 +74,6 @@ def test_what_an_algorithm_tells_arrives_in_its_order() -> None:
         async with working(HAZARDS + "chatter") as workers:
             answer = await workers.run(
                 payload(lines=2),
-                from_here=True,
                 on_progress=lambda done, total: progress.append((done, total)),
                 on_log=lines.append,
             )
@@ -98,7 +95,6 @@ def test_what_a_call_says_of_its_tile_is_in_the_lines_about_it() -> None:
                 with bound(job="7"):
                     await workers.run(
                         payload(lines=1, pesto=options),
-                        from_here=True,
                         on_progress=no_progress,
                         on_log=lambda _line: seen.append(dict(fields_now())),
                     )
@@ -115,13 +111,9 @@ def test_a_flood_of_lines_is_cut() -> None:
 
     async def scene() -> None:
         async with working(HAZARDS + "chatter") as workers:
-            await workers.run(
-                payload(lines=5000), from_here=True, on_progress=no_progress, on_log=lines.append
-            )
+            await workers.run(payload(lines=5000), on_progress=no_progress, on_log=lines.append)
             again: list[str] = []
-            await workers.run(
-                payload(lines=1), from_here=True, on_progress=no_progress, on_log=again.append
-            )
+            await workers.run(payload(lines=1), on_progress=no_progress, on_log=again.append)
             assert again[0] == "printed 0"  # the next call counts anew
 
     asyncio.run(scene())
@@ -276,7 +268,9 @@ def test_a_target_that_cannot_be_loaded_is_refused_before_it_is_served() -> None
     """The error is the loader's own, and its workers are gone."""
 
     async def scene() -> PestoError:
-        workers = WorkerPool(HAZARDS + "nobody", gate=Gate(True), limits=Limits(workers=2))
+        workers = WorkerPool(
+            HAZARDS + "nobody", gate=Gate(local_files=True), limits=Limits(workers=2)
+        )
         with pytest.raises(NotFound) as caught:
             await workers.load()
         assert workers.process_ids == ()

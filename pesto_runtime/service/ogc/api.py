@@ -1,0 +1,257 @@
+"""Serve OGC API - Processes, part 1, at the root of a service; PESTO's endpoints are below /api/v1.
+
+Every execution is a job of `jobs`; a synchronous one is a job whose end the response waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+
+from pesto_runtime.errors import InvalidInput, NotFound, NotReady, PestoError, shortened
+from pesto_runtime.service.bodies import BodyReader
+from pesto_runtime.service.header_fields import preferred
+from pesto_runtime.service.http import READ, base_url, headers_of
+from pesto_runtime.service.jobs.api import parse_job_headers
+from pesto_runtime.service.jobs.results import JobRequest
+from pesto_runtime.service.jobs.status_bodies import Links, job_of, require_results
+from pesto_runtime.service.ogc import documents
+from pesto_runtime.service.ogc.callbacks import Callbacks
+from pesto_runtime.service.ogc.pages import POLICY, page
+from pesto_runtime.service.ogc.requests import ExecuteRequest, choice_of
+from pesto_runtime.service.ogc.results import JobResults
+from pesto_runtime.service.problems import MEDIA_TYPE as PROBLEM_TYPE
+from pesto_runtime.service.problems import error_response
+from pesto_runtime.service.runner import JSON_TYPE, Payload, Spool
+from pesto_runtime.service.tokens import caller_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pesto_runtime.contract import Description, Job
+    from pesto_runtime.hrefs import Gate
+    from pesto_runtime.service.jobs.manager import JobManager
+    from pesto_runtime.service.jobs.states import Record
+    from pesto_runtime.service.limits import Limits
+    from pesto_runtime.service.ogc.documents import Document
+
+_EXCEPTIONS = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0"
+_MOST_LISTED = 1000
+_LOOK_S = 1.0
+
+
+class OgcEndpoints:
+    """The endpoints of OGC API - Processes of one service."""
+
+    def __init__(
+        self, description: Description, manager: JobManager, limits: Limits, gate: Gate
+    ) -> None:
+        """Store what is served.
+
+        Args:
+            description: Of the process.
+            manager: Its jobs.
+            limits: Of bodies.
+            gate: Admits the addresses of subscribers.
+        """
+        self._description, self._manager = description, manager
+        self._bodies = BodyReader(limits.body_bytes)
+        self._callbacks = Callbacks(gate)
+        manager.on_end = self._ended
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes."""
+        one, job = "/processes/{process_id}", "/jobs/{job_id}"
+        for path, endpoint, method in (
+            ("/conformance", self.conformance, "GET"),
+            ("/api", self.api, "GET"),
+            ("/processes", self.processes, "GET"),
+            (one, self.process, "GET"),
+            (f"{one}/execution", self.execute, "POST"),
+            (f"{one}/validation", self.validate, "POST"),
+            ("/jobs", self.jobs, "GET"),
+            (job, self.job, "GET"),
+            (job, self.dismiss, "DELETE"),
+            (f"{job}/results", self.results, "GET"),
+        ):
+            methods = READ if method == "GET" else (method,)
+            app.add_api_route(path, _as_ogc(endpoint), methods=[*methods], response_class=Response)
+
+    def landing(self, request: Request) -> Response:
+        """Return the landing page as JSON."""
+        return _answer(request, documents.landing(_base(request), [self._description]), "Service")
+
+    async def conformance(self, request: Request) -> Response:
+        """Return the conformance classes."""
+        return _answer(request, documents.conformance(), "Conformance")
+
+    async def api(self, request: Request) -> Response:
+        """Return the OpenAPI 3.0 document of these endpoints."""
+        described = {self._description.name: self._description}
+        content = json.dumps(documents.openapi_30(_base(request), described))
+        return Response(content, media_type=documents.OPENAPI_30_TYPE)
+
+    async def processes(self, request: Request) -> Response:
+        """Return the processes in short."""
+        found = documents.process_list(_base(request), [self._description][: _limit(request)])
+        return _answer(request, found, "Processes")
+
+    async def process(self, request: Request) -> Response:
+        """Return one process with its inputs and outputs."""
+        self._require_process(request)
+        found = documents.process_document(_base(request), self._description)
+        return _answer(request, found, self._description.known.title or self._description.name)
+
+    async def validate(self, request: Request) -> Response:
+        """Check an execute request without executing it; images are not read."""
+        self._require_process(request)
+        parsed = await self._parsed(request)
+        await asyncio.to_thread(parsed.call, self._description)
+        return Response(json.dumps({"valid": True}), media_type=JSON_TYPE)
+
+    async def execute(self, request: Request) -> Response:
+        """Execute the process: respond with the results, or with the job (`respond-async`)."""
+        self._require_process(request)
+        preferences = parse_job_headers(headers_of(request.scope))
+        parsed = await self._parsed(request)
+        body = await asyncio.to_thread(parsed.call, self._description)
+        asked = JobRequest(
+            Payload(body, JSON_TYPE, {}, ""), preferences.key, preferences.lease_s,
+            caller=caller_of(request.scope), choice={**choice_of(parsed), "base": _base(request)},
+        )  # fmt: skip
+        self._callbacks.require(asked.choice or {})
+        record = await self._manager.submit(asked)
+        self._callbacks.began(
+            record, documents.status_info(_base(request), self._job(record, request))
+        )
+        if preferences.respond_async:
+            base = _base(request)
+            found = documents.status_info(base, self._job(record, request))
+            headers = {
+                "Location": f"{base}/jobs/{record.id}",
+                "Preference-Applied": "respond-async",
+            }
+            return Response(json.dumps(found), 201, headers, JSON_TYPE)
+        while not record.is_over:
+            record = await self._manager.wait(record.id, _LOOK_S)
+            if not record.is_over and await request.is_disconnected():
+                record = await self._manager.dismiss(record.id, "its caller disconnected")
+        return await self._results(request, record)
+
+    async def jobs(self, request: Request) -> Response:
+        """Return the jobs of the caller."""
+        found = await self._manager.newest(caller_of(request.scope), _limit(request))
+        jobs = [self._job(each, request) for each in found]
+        return _answer(request, documents.job_list(_base(request), jobs), "Jobs")
+
+    async def job(self, request: Request) -> Response:
+        """Return the state of a job."""
+        record = await self._manager.find(request.path_params["job_id"])
+        found = documents.status_info(_base(request), self._job(record, request))
+        return _answer(request, found, f"Job {record.id}")
+
+    async def dismiss(self, request: Request) -> Response:
+        """Stop a job, and delete its results."""
+        record = await self._manager.dismiss(request.path_params["job_id"], "a client deleted it")
+        found = documents.status_info(_base(request), self._job(record, request))
+        return Response(json.dumps(found), media_type=JSON_TYPE)
+
+    async def results(self, request: Request) -> Response:
+        """Return the results of a job in the form that its request chose."""
+        record = await self._manager.find(request.path_params["job_id"])
+        if not _wants_html(request):
+            return await self._results(request, record)
+        require_results(record)
+        found = await asyncio.to_thread(self._chosen(base_url(request), record).document)
+        return _answer(request, found, f"Results of job {record.id}")
+
+    def _ended(self, record: Record) -> None:
+        base = str((record.choice or {}).get("base", ""))
+        self._callbacks.ended(record, lambda: self._chosen(base, record).document())
+
+    async def _results(self, request: Request, record: Record) -> Response:
+        require_results(record)
+        return await asyncio.to_thread(self._chosen(base_url(request), record).response)
+
+    def _chosen(self, base: str, record: Record) -> JobResults:
+        below = f"{Links.below(base).job(record.id)}/results"
+        urls = {each.part: f"{below}/{quote(each.part, safe='')}" for each in record.results}
+        return JobResults(record, self._manager.folder, urls)
+
+    def _job(self, record: Record, request: Request) -> Job:
+        links = Links.below(base_url(request))
+        return job_of(record, links, process=self._description.name, lease_until=None)
+
+    async def _parsed(self, request: Request) -> ExecuteRequest:
+        body = await self._bodies.read(request, headers_of(request.scope))
+        if isinstance(body, Spool):
+            body = await asyncio.to_thread(Payload(b"", JSON_TYPE, {}, "", spool=body).whole)
+        return await asyncio.to_thread(ExecuteRequest.of, body)
+
+    def _require_process(self, request: Request) -> None:
+        name = request.path_params["process_id"]
+        if name != self._description.name:
+            raise NotFound(f"there is no process {name!r}; there is {self._description.name!r}")
+
+
+def _as_ogc(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint with errors as OGC has them: 400 in place of 422, and its types."""
+
+    async def answered(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except PestoError as error:
+            return _problem(error, request)
+
+    return answered
+
+
+def _problem(error: PestoError, request: Request) -> Response:
+    found = error_response(error)
+    problem = json.loads(bytes(found.body))
+    if isinstance(error, NotReady):
+        problem["type"] = f"{_EXCEPTIONS}/result-not-ready"
+    elif isinstance(error, NotFound):
+        kind = "no-such-job" if "job_id" in request.path_params else "no-such-process"
+        problem["type"] = f"{_EXCEPTIONS}/{kind}"
+    if problem["status"] == InvalidInput.status:
+        problem["status"] = 400
+    headers = (
+        {"Retry-After": found.headers["Retry-After"]} if "Retry-After" in found.headers else {}
+    )
+    return Response(json.dumps(problem), problem["status"], headers, PROBLEM_TYPE)
+
+
+def _wants_html(request: Request) -> bool:
+    accept = headers_of(request.scope).get("accept", "")
+    return preferred(accept, (JSON_TYPE, documents.HTML_TYPE)) == documents.HTML_TYPE
+
+
+def _answer(request: Request, document: Document, title: str) -> Response:
+    """Return a document as JSON, or as a page for browsers."""
+    if not _wants_html(request):
+        return Response(json.dumps(document), media_type=JSON_TYPE)
+    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+    return Response(page(document, title), headers=headers, media_type=documents.HTML_TYPE)
+
+
+def _base(request: Request) -> str:
+    return base_url(request).rstrip("/")
+
+
+def _limit(request: Request) -> int:
+    """Return how many entries of a list are wanted.
+
+    Raises:
+        InvalidInput: `limit` is not a whole number above 0.
+    """
+    text = request.query_params.get("limit", str(_MOST_LISTED))
+    if not (text.isdecimal() and int(text) > 0):
+        raise InvalidInput(f"limit={shortened(text)} must be a whole number above 0")
+    return min(int(text), _MOST_LISTED)
