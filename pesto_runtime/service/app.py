@@ -38,7 +38,7 @@ from pesto_runtime.service.jobs.manager import JobManager
 from pesto_runtime.service.jobs.states import JobOptions
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.observing import MEDIA_TYPE, Metrics, RequestObserver
-from pesto_runtime.service.ogc.api import OgcEndpoints
+from pesto_runtime.service.ogc.routes import OgcEndpoints
 from pesto_runtime.service.openapi import openapi
 from pesto_runtime.service.page import Page
 from pesto_runtime.service.problems import handle_bug, handle_http_error, handle_pesto_error

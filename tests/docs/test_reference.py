@@ -143,7 +143,7 @@ def _endpoints() -> set[str]:
 
 def _shown(path: str) -> str:
     """A route's path as the page writes it."""
-    path = path.removeprefix("/api/v1/").replace("{job_id}", "ID")
+    path = path.removeprefix("/api/v1/").replace("{job_id}", "ID").replace("{process_id}", "ID")
     return re.sub(r"\{\w+:path\}", "NAME", path)
 
 
@@ -184,7 +184,7 @@ PARTS = {
     ),
     "inputs of tasks": Part("reference/conductor.md", _task_inputs, _described_inputs),
     "environment variables": Part("reference/environment.md", _variables, _first_cells),
-    "endpoints": Part("contract/endpoints.md", _endpoints, _described_endpoints),
+    "endpoints": Part("contract/*.md", _endpoints, _described_endpoints),
 }
 _EACH_PART = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 

@@ -23,7 +23,7 @@ from pesto_runtime.service.ogc import documents
 from pesto_runtime.service.ogc.callbacks import Callbacks
 from pesto_runtime.service.ogc.pages import POLICY, page
 from pesto_runtime.service.ogc.requests import ExecuteRequest, choice_of
-from pesto_runtime.service.ogc.results import JobResults
+from pesto_runtime.service.ogc.chosen_results import JobResults
 from pesto_runtime.service.problems import MEDIA_TYPE as PROBLEM_TYPE
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import JSON_TYPE, Payload, Spool
