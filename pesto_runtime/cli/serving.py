@@ -141,10 +141,9 @@ def _limits(
 ) -> Limits:  # fmt: skip
     from pesto_runtime.service.limits import Limits
 
-    default = Limits(queue=queue, grace_s=grace_s)
+    default = Limits.of_machine(workers, queue=queue, grace_s=grace_s)
     return replace(
         default,
-        workers=default.workers if workers is None else workers,
         timeout_s=default.timeout_s if timeout_s is None else timeout_s or None,
         memory_bytes=None if memory_mib is None else memory_mib << 20,
     )

@@ -19,13 +19,12 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.contract import Chunk
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
+from pesto_runtime.machine import memory_bytes
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.places import output_place
 from pesto_runtime.run.callers import close_callers
@@ -58,10 +57,6 @@ if TYPE_CHECKING:
     from pesto_runtime.run.workspace import AnyWorkspace
 
 
-_CONTAINER_LIMITS = (  # of Linux: control groups, version 2 and 1
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 _MOST_DEATHS = 3
 _POLL_S = 0.1
 _MEMORY_SHARE = 4
@@ -125,17 +120,8 @@ class DriverEngine:
 
 def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
     """Return the limits for a run on this machine: a quarter of its memory is for tiles."""
-    memory = _memory_bytes() // _MEMORY_SHARE
+    memory = memory_bytes() // _MEMORY_SHARE
     return Sizing(workers=workers, max_tasks=max_tasks, tile=tile, memory_bytes=memory)
-
-
-def _memory_bytes() -> int:
-    """Return the memory of this machine, or of the container that this process is in."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in _CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # without a limit, it is the word `max`
-            limits.append(int(file.read_text()))
-    return min(limits)
 
 
 def _member() -> str:

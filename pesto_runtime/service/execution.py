@@ -123,7 +123,13 @@ class Execution:
         if options.finish is not None:
             faults.raise_any(f"finish of {description.name!r}")
             return partial(self._finish, options.finish, form)
-        inputs = self.reader.read(call, faults)
+        try:
+            inputs = self.reader.read(call, faults)
+        except MemoryError as error:  # of this request, not of the algorithm
+            raise TooLarge(
+                "the images of this request need more memory than a worker may use; send a window "
+                "of them, or start the service with more --memory"
+            ) from error
         return (
             partial(self._partial, inputs) if options.partial else partial(self._run, inputs, form)
         )

@@ -7,11 +7,15 @@ line, the service and its workers all import this file, so it loads neither Fast
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pesto_runtime.machine import memory_bytes
 
 if TYPE_CHECKING:
     from pesto_runtime.raster.image import Bounds
+
+_MEMORY_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Limits:
 
     Attributes:
         body_bytes: Largest request body.
-        image_bytes: Largest image, decoded; a small file can contain a huge one.
+        image_bytes: Largest image, decoded; a small file can contain a huge one. See `of_machine`.
         image_pixels: Most pixels (width times height) of one image.
         image_bands: Most bands of one image.
         request_bytes: All images of one request, decoded.
@@ -45,6 +49,22 @@ class Limits:
     memory_bytes: int | None = None
     grace_s: float = 2
     drain_s: float = 30
+
+    @classmethod
+    def of_machine(cls, workers: int | None = None, **others: Any) -> Limits:
+        """Return limits by which all images of all workers fit into a quarter of the memory.
+
+        Args:
+            workers: Calls that run at the same time; None for the default.
+            others: Further limits.
+        """
+        limits = cls(**others) if workers is None else cls(workers=workers, **others)
+        share = memory_bytes() // _MEMORY_SHARE // limits.workers
+        return replace(
+            limits,
+            image_bytes=min(limits.image_bytes, share),
+            request_bytes=min(limits.request_bytes, share),
+        )
 
     @property
     def bounds(self) -> Bounds:

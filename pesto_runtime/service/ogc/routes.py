@@ -21,9 +21,9 @@ from pesto_runtime.service.jobs.results import JobRequest
 from pesto_runtime.service.jobs.status_bodies import Links, job_of, require_results
 from pesto_runtime.service.ogc import documents
 from pesto_runtime.service.ogc.callbacks import Callbacks
+from pesto_runtime.service.ogc.chosen_results import JobResults
 from pesto_runtime.service.ogc.pages import POLICY, page
 from pesto_runtime.service.ogc.requests import ExecuteRequest, choice_of
-from pesto_runtime.service.ogc.chosen_results import JobResults
 from pesto_runtime.service.problems import MEDIA_TYPE as PROBLEM_TYPE
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import JSON_TYPE, Payload, Spool

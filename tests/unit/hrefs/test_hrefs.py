@@ -52,7 +52,7 @@ PUBLIC, WITHIN = Gate(), Gate(networks=("10.0.0.0/8", "127.0.0.5/32"))
         ("tiles.example.org", "192.168.1.1", False, False),
         ("tiles.example.org", "169.254.169.254", False, False),
         ("tiles.example.org", "100.64.0.1", False, False),
-        ("tiles.example.org", "0.0.0.0", False, False),
+        ("tiles.example.org", "0.0.0.0", False, False),  # noqa: S104  # refused
         ("tiles.example.org", "224.0.0.1", False, False),
         ("tiles.example.org", "::1", False, False),
         ("tiles.example.org", "fe80::1%eth0", False, False),

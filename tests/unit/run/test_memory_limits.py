@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pesto_runtime import machine
 from pesto_runtime.run import local
+from pesto_runtime.service.limits import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +27,10 @@ def test_a_limit_of_the_container_is_respected(
     """A quarter is for tiles; without a limit, or without control groups, that of the machine."""
     limit = tmp_path / "memory.max"
     limit.write_text(text)
-    monkeypatch.setattr(local, "_CONTAINER_LIMITS", (tmp_path / "absent", limit))
+    monkeypatch.setattr(machine, "_CONTAINER_LIMITS", (tmp_path / "absent", limit))
     sizing = local.sizing_of(workers=2, tile=None, max_tasks=64)
     assert sizing.memory_bytes == memory // 4
+    limits = Limits.of_machine(2)
+    assert limits.image_bytes == min(4 << 30, memory // 8)
+    assert limits.request_bytes == min(8 << 30, memory // 8)
+    assert Limits.of_machine(1).image_bytes == min(4 << 30, memory // 4)
