@@ -6,7 +6,8 @@ An error also has the exit code of the command line, and states whether a retry 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _VALUE_CHARS = 120
 _MOST_FIELDS = 20
+_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+_USER_INFO = re.compile(r"(?<=://)[^/?#@]*@")
+_QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+=)[^&#),;\]}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,11 @@ class BadField:
     def __str__(self) -> str:
         return f"{self.pointer or '/'}: {self.detail}"
 
+    def masked(self) -> BadField:
+        """Return the field without the credentials of URLs in it."""
+        value = self.value and masked(self.value)
+        return replace(self, detail=masked(self.detail), value=value)
+
 
 def shortened(value: object) -> str:
     """Write a value as text of about 120 characters at most, so that a message stays readable.
@@ -52,6 +61,23 @@ def shortened(value: object) -> str:
     return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "..."
 
 
+def masked(text: str) -> str:
+    """Return a text whose URLs show no user information and no values of their queries.
+
+    Both may be credentials: a password, a token, a signature.
+
+    >>> masked("https://me:secret@example.org/a.tif?token=secret&v=1 is no raster")
+    'https://…@example.org/a.tif?token=…&v=… is no raster'
+    >>> masked("a.tif?b=c")
+    'a.tif?b=c'
+    """
+    return _URL.sub(_masked_url, text) if "://" in text else text
+
+
+def _masked_url(found: re.Match[str]) -> str:
+    return _QUERY_VALUE.sub(r"\1…", _USER_INFO.sub("…@", found[0]))
+
+
 def json_pointer(*parts: object) -> str:
     """Write keys and indices as a JSON pointer (RFC 6901).
 
@@ -62,7 +88,7 @@ def json_pointer(*parts: object) -> str:
 
 
 class PestoError(Exception):
-    """Base class of all errors of this package.
+    """Base class of all errors of this package; URLs in it are `masked`.
 
     Attributes:
         slug: Stable name of the kind of error, the last part of the problem's `type`.
@@ -88,9 +114,9 @@ class PestoError(Exception):
         fields: Iterable[BadField] = (),
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.fields = tuple(fields)
+        super().__init__(masked(detail))
+        self.detail = masked(detail)
+        self.fields = tuple(each.masked() for each in fields)
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:

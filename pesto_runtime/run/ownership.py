@@ -15,7 +15,7 @@ from dataclasses import replace as changed
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeGuard
 
-from pesto_runtime.errors import FolderInUse
+from pesto_runtime.errors import FolderInUse, masked
 from pesto_runtime.places import RemotePath, place_of
 from pesto_runtime.run.owner_records import EXPIRES_S, WORKSPACE, Owner, record_of
 from pesto_runtime.run.result import read_result
@@ -198,7 +198,7 @@ def _require_own_result(folder: AnyPath, plan: Plan) -> None:
     pipeline, inputs = result.document["pipeline"], result.document["inputs"]
     named = inputs.items() if isinstance(inputs, dict) else ()
     scenes = {name: str(each["href"]) for name, each in named if _is_scene(each)}
-    wanted = {name: str(scene.reference) for name, scene in plan.scenes.items()}
+    wanted = {name: masked(str(scene.reference)) for name, scene in plan.scenes.items()}
     if (pipeline, scenes) != (plan.pipeline["name"], wanted):
         found = ", ".join([str(pipeline), *scenes.values()])
         raise FolderInUse(

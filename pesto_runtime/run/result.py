@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.contract import Pipeline
+from pesto_runtime.errors import masked
 from pesto_runtime.raster.gdal import gdal_version
 from pesto_runtime.run.features import crs_member
 
@@ -146,7 +147,7 @@ def result_document(
         "seconds": round((ended - record.started).total_seconds(), 3),
         "inputs": {
             **{
-                n: {"href": str(s.reference), "identity": s.identity}
+                n: {"href": masked(str(s.reference)), "identity": s.identity}
                 for n, s in plan.scenes.items()
             },
             **plan.parameters,

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
+from pesto_runtime.errors import masked
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -70,12 +72,21 @@ def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     is_json = log_format == "json"
     handler.setFormatter(JsonLines() if is_json else logging.Formatter(_TEXT))
+    handler.addFilter(_masked)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(_LOGGER_NAME).setLevel(logging.INFO if is_json else logging.WARNING)
+
+
+def _masked(record: logging.LogRecord) -> bool:
+    """Take the credentials of URLs out of a line; those of GDAL are in its own words."""
+    message = record.getMessage()
+    if "://" in message:
+        record.msg, record.args = masked(message), None
+    return True
 
 
 class JsonLines(logging.Formatter):

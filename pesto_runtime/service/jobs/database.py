@@ -63,6 +63,8 @@ class JobStore:
         """
         with _store_errors(path):
             self._path = path
+            path.touch(mode=0o600)
+            path.chmod(0o600)  # it has hrefs, keys and log lines; its journal gets the same mode
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
             self._db.execute("PRAGMA journal_mode = WAL")
             # With NORMAL, a power cut may undo the last commits in WAL mode: accepted jobs would be

@@ -61,6 +61,7 @@ class JobFolder:
                 sweep_leftovers()
             self.root = temporary_folder() if root is None else root
             self._files = self.root / _FILES
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -96,7 +96,12 @@ class WorkerSettings:
         return cls(
             str(document["target"]),
             tuple(profiles),
-            Gate(**gate),
+            Gate(
+                tuple(gate["allow"]),
+                gate["local_files"],
+                tuple(gate["networks"]),
+                gate["redirects"],
+            ),
             Limits(**limits),
             tuple(path),
         )
