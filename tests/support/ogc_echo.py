@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,13 @@ from pesto_runtime import Raster
 Mixed = str | dict[str, Any] | None
 
 
+class Box(TypedDict):
+    """A box, and the system of its coordinates."""
+
+    bbox: list[float]
+    crs: NotRequired[str]
+
+
 class Echoed(TypedDict):
     """The outputs."""
 
@@ -20,7 +27,7 @@ class Echoed(TypedDict):
     arrayInput: list[int]
     imageInput: Annotated[np.ndarray, Raster()]
     mixedInput: Mixed
-    bboxInput: dict[str, Any] | None
+    bboxInput: Box | None
 
 
 @pesto_runtime.process(version="1.0.0")
@@ -29,7 +36,7 @@ def echo(
     arrayInput: list[int] = [],  # noqa: B006, N803  # never changed
     imageInput: np.ndarray | None = None,  # noqa: N803
     mixedInput: Mixed = None,  # noqa: N803
-    bboxInput: dict[str, Any] | None = None,  # noqa: N803
+    bboxInput: Box | None = None,  # noqa: N803
     pause: float = 0.0,
 ) -> Echoed:
     """Return the inputs, after a pause in seconds."""

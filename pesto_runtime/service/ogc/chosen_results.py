@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pesto_runtime.service.jobs.files import JobFolder
     from pesto_runtime.service.jobs.states import Record, Result
 
+_TEXT_TYPE = "text/plain; charset=utf-8"
+
 
 class JobResults:
     """The results of one job that its request wants."""
@@ -38,7 +40,7 @@ class JobResults:
         self._record, self._folder, self._urls = record, folder, urls
         choice = record.choice or {}
         wanted = choice.get("outputs")
-        self._outputs = wanted if isinstance(wanted, dict) else None
+        self._outputs = wanted if isinstance(wanted, dict) and wanted else None  # {} is all
         self._is_document = choice.get("response", "document") == "document"
         self._chosen = [
             (number, each)
@@ -95,8 +97,15 @@ class JobResults:
         if result.media_type != JSON_TYPE:
             path = self._folder.result_path(self._record.id, number)
             return FileResponse(path, media_type=result.media_type)
-        data = self._folder.read_result(self._record.id, number)
-        return Response(data, media_type=JSON_TYPE)
+        data, media_type = self._raw(number, result)
+        return Response(data, media_type=media_type)
+
+    def _raw(self, number: int, result: Result) -> tuple[bytes, str]:
+        """Return a result as a body: a text is not in JSON."""
+        data, media_type = self._folder.read_result(self._record.id, number), result.media_type
+        if media_type == JSON_TYPE and data.startswith(b'"'):
+            return str(json.loads(data)).encode(), _TEXT_TYPE
+        return data, media_type
 
     def _parts(self) -> Response:
         boundary = secrets.token_hex(16)
@@ -105,10 +114,8 @@ class JobResults:
         return Response(content, media_type=f"multipart/related; boundary={boundary}")
 
     def _part(self, boundary: str, number: int, result: Result) -> bytes:
-        head = (
-            f"--{boundary}\r\nContent-Type: {result.media_type}\r\nContent-ID: <{result.part}>\r\n"
-        )
-        if url := self._reference(result):
-            return f"{head}Content-Location: {url}\r\n\r\n\r\n".encode()
-        data = self._folder.read_result(self._record.id, number)
-        return head.encode() + b"\r\n" + data + b"\r\n"
+        url = self._reference(result)
+        data, media_type = (b"", result.media_type) if url else self._raw(number, result)
+        head = [f"--{boundary}", f"Content-Type: {media_type}", f"Content-ID: <{result.part}>"]
+        head += [f"Content-Location: {url}"] if url else []
+        return "\r\n".join([*head, "", ""]).encode() + data + b"\r\n"

@@ -152,15 +152,22 @@ def _schema(port: Port, description: Description) -> Document:
             for each in types
         ]
         return {"oneOf": forms}
-    schema = value_schema(port, description)
-    branches = schema.get("anyOf")
-    if isinstance(branches, list) and {"type": "null"} in branches:
-        rest = [each for each in branches if each != {"type": "null"}]
-        others = {key: each for key, each in schema.items() if key not in ("anyOf", "default")}
-        return {**others, **rest[0]} if len(rest) == 1 and isinstance(rest[0], dict) else {
-            **others, "anyOf": rest,
-        }  # fmt: skip
-    return {key: each for key, each in schema.items() if not (key == "default" and each is None)}
+    return _plain(value_schema(port, description))
+
+
+def _plain(schema: Document) -> Document:
+    """Return a schema without null, which is an absent value here; a union of types is `oneOf`."""
+    found = {key: each for key, each in schema.items() if not (key == "default" and each is None)}
+    branches = found.pop("anyOf", None)
+    if not isinstance(branches, list):
+        return found
+    rest = [each for each in branches if each != {"type": "null"}]
+    if len(rest) == 1 and isinstance(rest[0], dict):
+        return {**found, **rest[0]}
+    types = [each.get("type") for each in rest if isinstance(each, dict)]
+    is_disjoint = all(isinstance(each, str) for each in types) and len({*types}) == len(rest)
+    is_disjoint = is_disjoint and not {"integer", "number"} <= {*types}
+    return {**found, "oneOf" if is_disjoint else "anyOf": rest}
 
 
 def openapi_30(base: str, processes: Mapping[str, Description]) -> Document:

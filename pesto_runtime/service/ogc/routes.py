@@ -225,7 +225,9 @@ def _problem(error: PestoError, request: Request) -> Response:
     headers = (
         {"Retry-After": found.headers["Retry-After"]} if "Retry-After" in found.headers else {}
     )
-    return Response(json.dumps(problem), problem["status"], headers, PROBLEM_TYPE)
+    accept = headers_of(request.scope).get("accept", "")
+    media_type = preferred(accept, (PROBLEM_TYPE, JSON_TYPE)) or PROBLEM_TYPE
+    return Response(json.dumps(problem), problem["status"], headers, media_type)
 
 
 def _wants_html(request: Request) -> bool:
