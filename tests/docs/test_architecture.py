@@ -47,6 +47,19 @@ def test_a_missing_file_or_name_is_noticed():
     assert "" not in defined("raster/no_such_file.py")
 
 
+def test_every_threat_has_a_test_that_exists():
+    """The page of threats names a file and the begin of a test; the control names none."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    rows = re.findall(r"\| `([\w/]+\.py)` `(test_\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) == text.count("\n| ") - 1  # the head of the table is no row
+    assert [row for row in rows if not _is_test(*row)] == []
+    assert not _is_test("contract/test_ogc.py", "test_no_such_thing")
+
+
+def _is_test(file: str, begin: str) -> bool:
+    return f"\ndef {begin}" in (ROOT / "tests" / file).read_text()
+
+
 def files_listed(text: str) -> set[str]:
     """Files in the tables of a page, as paths from the root."""
     return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,6 +59,28 @@ def test_a_service_never_opens_it(vrt: Path, monkeypatch: pytest.MonkeyPatch) ->
         decode_image(vrt.read_bytes())
     window = {"href": file_href(vrt.with_suffix(".tif")), "window": list(Window(0, 0, 3, 2))}
     assert home.load(window, None).pixels.shape == (1, 2, 3)  # type: ignore[arg-type]  # the control
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "socket", "link"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
+    """A pipe or a device would hold the worker; a link to one is one. The control is a file."""
+    path = tmp_path / "a.tif"
+    if kind in ("pipe", "link"):
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(tmp_path):
+            bound.bind("a.tif")
+    home = ImageLoader(Gate(local_files=True), UNBOUNDED)
+    for read in (lambda: home.load(file_href(path), None), lambda: read_scene(str(path))):
+        with pytest.raises(RasterUnreadable, match="is not a file but"):
+            read()
+    good = write_scene(tmp_path / "b.tif", noise(30, 20))
+    assert home.load(file_href(good), None).pixels.shape == (1, 20, 30)
 
 
 @pytest.mark.usefixtures("without_pictures")
