@@ -284,3 +284,22 @@ def test_what_a_page_may_not_do_would_be_complained_of(window: Browser, menageri
     window.run("document.body.append(Object.assign(new Image(), {src: 'https://a.example/b.png'}))")
     window.until("true")
     assert "Content Security Policy" in "".join(window.complaints())
+
+
+def test_the_pages_of_ogc_lead_on_and_are_accessible(
+    window: Browser, doubling: Server, tmp_path: Path
+) -> None:
+    """From the list of processes to one of them; nothing complains, on a narrow window too."""
+    root = doubling.url.removesuffix("/api/v1")
+    window.open(f"{root}/processes")
+    assert window.text("h1") == "Processes"
+    window.click("a[href$='/processes/double-only']")
+    window.until("document.querySelector('h1').textContent !== 'Processes'")
+    assert "minOccurs" in window.text("main")
+    for width in (1100, 400):
+        window.shape(width)
+        assert window.audit() == []
+        overflow = "return document.documentElement.scrollWidth > innerWidth"
+        assert window.run(overflow) is False
+    window.picture(tmp_path / "process.png")
+    assert window.complaints() == []

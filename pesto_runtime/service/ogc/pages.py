@@ -35,8 +35,14 @@ def _shown(value: JsonValue) -> str:
         rows = (f"<dt>{escape(key)}</dt><dd>{_shown(each)}</dd>" for key, each in value.items())
         return f"<dl>{''.join(rows)}</dl>"
     if isinstance(value, list):
-        return f"<ul>{''.join(f'<li>{_shown(each)}</li>' for each in value)}</ul>"
+        items = (_shown(each) for each in value if not _is_this_page(each))
+        return f"<ul>{''.join(f'<li>{each}</li>' for each in items)}</ul>"
     return escape("" if value is None else str(value))
+
+
+def _is_this_page(value: JsonValue) -> bool:
+    """Whether a value is the link to a document as HTML, beside the one that a browser follows."""
+    return isinstance(value, dict) and value.get("rel") == "alternate"
 
 
 def _anchor(link: dict[str, JsonValue]) -> str:
