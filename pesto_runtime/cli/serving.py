@@ -69,6 +69,10 @@ def serve(
     interrupted: Annotated[
         Again, typer.Option(help="Jobs that ran when the service was killed: run again, or fail.")
     ] = "again",
+    unknown_inputs: Annotated[
+        Literal["refuse", "ignore"] | None,
+        typer.Option(help="Names that are not inputs; default: refuse for functions."),
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(help="File with a line `NAME TOKEN` per caller: others are refused."),
@@ -107,7 +111,10 @@ def serve(
 
     configure(log_format)
     names = profile_names(profile)
-    limits = _limits(workers, timeout, memory, queue=queue, grace_s=grace)
+    limits = replace(
+        _limits(workers, timeout, memory, queue=queue, grace_s=grace),
+        refuse_unknown=None if unknown_inputs is None else unknown_inputs == "refuse",
+    )
     options = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
     serve(
         target,

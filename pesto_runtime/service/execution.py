@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from pesto_runtime.client.multipart import FORM_TYPE, Part, is_form, read_parts, write_parts
 from pesto_runtime.client.transport import traced
 from pesto_runtime.errors import BadRequest, InvalidInput, PestoError, TooLarge, shortened
-from pesto_runtime.processor import OwnedInputs, check_outputs, decode_partial, encode_partial
+from pesto_runtime.processor import (
+    FunctionProcessor,
+    OwnedInputs,
+    check_outputs,
+    decode_partial,
+    encode_partial,
+)
 from pesto_runtime.service.image_loader import ImageLoader
 from pesto_runtime.service.input_reader import InputReader, RequestInputs
 from pesto_runtime.service.outputs import admitted, json_response, negotiate, write_response
@@ -58,18 +64,23 @@ class Execution:
         processor: Runs the process.
         gate: Access rules that an href must pass.
         reader: Reads and validates inputs.
+        refuse_unknown: Whether names of a request that are not inputs are an error.
     """
 
     processor: Processor
     gate: Gate
     reader: InputReader
+    refuse_unknown: bool
 
     @classmethod
     def of(cls, processor: Processor, gate: Gate, limits: Limits) -> Execution:
         """Prepare the calls of a processor: compile its schema."""
         loader = ImageLoader(gate, limits.bounds, limits.body_bytes)
         reader = InputReader(processor.description, loader, request_bounds=limits.bounds_of_request)
-        return cls(processor, gate, reader)
+        refuses = limits.refuse_unknown
+        if refuses is None:  # a PESTO project's callers rely on PESTO, which ignores them
+            refuses = isinstance(processor, FunctionProcessor)
+        return cls(processor, gate, reader, refuses)
 
     def perform(self, payload: Payload, *, on_tile: OnTile = no_tile) -> CallResponse:
         """Perform a call, or those of a batch one after the other, as part of its trace.
@@ -117,6 +128,10 @@ class Execution:
             PestoError: the request is wrong.
         """
         description, options = self.processor.description, call.options
+        if self.refuse_unknown:
+            known = ", ".join(port.name for port in description.inputs) or "none"
+            for name in call.ignored(description):
+                faults.add(f"/{name}", f"is not an input; inputs are {known}")
         out = admitted(description, options.out, self.gate, faults)
         form = negotiate(description, accept, out)
         self._check_reduce(options, faults)

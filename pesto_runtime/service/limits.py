@@ -35,6 +35,8 @@ class Limits:
         memory_bytes: Address space that a worker may use beyond its size when idle.
         grace_s: How long an asynchronous process waits for its end when the request does not say.
         drain_s: How long running calls may take to end once the service stops.
+        refuse_unknown: Whether names of a request that are not inputs are an error, or ignored and
+            named in a header; None for an error if the process is a function.
     """
 
     body_bytes: int = 512 << 20
@@ -49,6 +51,7 @@ class Limits:
     memory_bytes: int | None = None
     grace_s: float = 2
     drain_s: float = 30
+    refuse_unknown: bool | None = None
 
     @classmethod
     def of_machine(cls, workers: int | None = None, **others: Any) -> Limits:

@@ -32,8 +32,28 @@ def same(scene: np.ndarray, threshold: float = 1) -> Annotated[np.ndarray, Raste
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     target = tmp_path_factory.mktemp("author") / "t.py"
     target.write_text(AUTHOR)
-    with served(f"{target}:same") as running:
+    with served(f"{target}:same", "--unknown-inputs", "ignore") as running:
         yield running
+
+
+def test_a_function_refuses_names_that_are_not_inputs(tmp_path: Path, scene: Path) -> None:
+    """All of them at once, in each form of a request; a right one is the control."""
+    (tmp_path / "t.py").write_text(AUTHOR)
+    href, raw = scene.as_uri(), {"Content-Type": "image/tiff"}
+    with served(f"{tmp_path / 't.py'}:same") as server:
+        answers = [
+            server("POST", "/process", json={"scene": href, "treshold": 5, "é": 1}),
+            server("POST", "/process", files={"scene": scene.read_bytes()}, data={"treshold": "5"}),
+            server("POST", "/process?treshold=5", content=scene.read_bytes(), headers=raw),
+        ]
+        for answer in answers:
+            assert answer.status_code == 422
+            first = answer.json()["errors"][0]
+            assert (first["pointer"], first["detail"]) == (
+                "/treshold", "is not an input; inputs are scene, threshold",
+            )  # fmt: skip
+        assert len(answers[0].json()["errors"]) == 2
+        assert server("POST", "/process", json={"scene": href, "pesto": {}}).status_code == 200
 
 
 @pytest.fixture(scope="module")

@@ -138,14 +138,14 @@ def test_images_of_a_request_have_a_bound_together(limit: dict[str, int], told: 
     """Each fits alone; the second is refused for what the first has taken. The control fits."""
     image = npy(np.zeros((1, 20, 50), np.uint8))
     parts: list[tuple[str, object]] = [("before", ("a", image, NPY)), ("after", ("b", image, NPY))]
-    with in_process(COUNTS + "differ", [], Limits(workers=1, **limit)) as web:
+    with in_process(COUNTS + "differ", [], Limits(workers=1, **limit)) as web:  # type: ignore[arg-type]  # numbers
         ready(web)
         answer = post_form(web, parts)
         assert (answer.status_code, pointers(answer)) == (413, ["/after"])
         assert told in answer.text
         assert "images before it in this request have 1000 pixels, 1000 bytes" in answer.text
     within = {name: most + 1 for name, most in limit.items()}
-    with in_process(COUNTS + "differ", [], Limits(workers=1, **within)) as web:
+    with in_process(COUNTS + "differ", [], Limits(workers=1, **within)) as web:  # type: ignore[arg-type]  # numbers
         ready(web)
         assert post_form(web, parts).status_code == 200
 
