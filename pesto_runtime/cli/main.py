@@ -45,6 +45,7 @@ app.command()(project_commands.init)
 app.command()(project_commands.schemagen)
 app.command(cls=ProfiledCommand)(project_commands.build)
 app.command("test", cls=ProfiledCommand)(project_commands.replay_calls)
+app.command(cls=ProfiledCommand)(project_commands.deploy)
 
 
 def _print_version(is_requested: bool) -> None:  # positional: typer's signature of a callback

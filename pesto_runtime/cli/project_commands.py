@@ -1,4 +1,4 @@
-"""Define `pesto init` and `pesto test`: a new project, and its recorded calls replayed."""
+"""Define `pesto init`, `schemagen`, `build`, `test`, `deploy`: from a project to its services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from pesto_runtime.cli.options import AsJson, Credentials, Profiles, profile_names
+from pesto_runtime.cli.options import (
+    AsJson,
+    Catalog,
+    Credentials,
+    PipelineText,
+    Profiles,
+    ServiceTexts,
+    pairs,
+    profile_names,
+)
 from pesto_runtime.cli.terminal import author_output_on_stderr, show_warnings
 from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import StoreFailed
@@ -193,10 +202,103 @@ def replay_calls(
         raise typer.Exit(_FAILED)
 
 
+class Platform(StrEnum):
+    """Where services are deployed."""
+
+    kubernetes = "kubernetes"
+    compose = "compose"
+
+
+def deploy(
+    pipeline: PipelineText,
+    to: Annotated[Platform, typer.Option(help="Form of the files.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the files.")
+    ] = Path("deploy"),
+    profile: Profiles = None,
+    service: ServiceTexts = None,
+    services: Catalog = None,
+    registry: Annotated[
+        str, typer.Option(help="Prefix of the images NAME:VERSION[-PROFILE] of pesto build.")
+    ] = "",
+    image: Annotated[
+        list[str] | None, typer.Option(help="PROCESS=IMAGE, for another image; repeat it.")
+    ] = None,
+    replicas: Annotated[
+        list[str] | None,
+        typer.Option(help="PROCESS=N, or PROCESS=MIN-MAX for automatic scaling; repeat it."),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="Secret whose keys are variables of all services; repeat it."),
+    ] = None,
+    token_secret: Annotated[
+        str, typer.Option(help="Secret with the tokens of callers, in its key tokens.")
+    ] = "",
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Prefix of hrefs that services may read; repeat it.")
+    ] = None,
+    gpu_node: Annotated[
+        list[str] | None, typer.Option(help="LABEL=VALUE of nodes with GPUs; repeat it.")
+    ] = None,
+    publish: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="compose: first port of this machine for replicas."),
+    ] = None,
+    credentials: Credentials = None,
+) -> None:
+    """Write manifests for every service of a pipeline, and a catalog of the deployed services.
+
+    Resources, probes and GPUs are those of the descriptions. Services are not contacted, if a
+    catalog has their descriptions.
+    """
+    from pesto_runtime.places import place_of
+    from pesto_runtime.projects.deploying import (
+        DeploymentOptions,
+        catalog_of,
+        deployed_services,
+    )
+    from pesto_runtime.projects.manifests import written
+    from pesto_runtime.run.builds import profiled_target
+    from pesto_runtime.run.planning import check_pipeline
+    from pesto_runtime.run.services import resolve_services
+    from pesto_runtime.run.targets import pipeline_of
+
+    use_credentials(credentials)
+    options = DeploymentOptions(
+        registry=registry.rstrip("/"),
+        images=pairs(image, option="--image"),
+        replicas=pairs(replicas, option="--replicas"),
+        secrets=tuple(secret or ()),
+        token_secret=token_secret,
+        allow=tuple(allow or ()),
+        gpu_nodes=pairs(gpu_node, option="--gpu-node"),
+        published_port=publish,
+    )
+    with author_output_on_stderr():
+        source = pipeline_of(profiled_target(pipeline, profile_names(profile)))
+        model = source.pipeline
+        found = resolve_services(
+            model,
+            base=source.base,
+            options=service or [],
+            catalog=place_of(services) if services else None,
+            ask=False,
+            later=[stage.process for stage in model.stages],
+        )
+    check_pipeline(model, found).require(pipeline)
+    deployed, remarks = deployed_services(found, options)
+    show_warnings(remarks)
+    files = dict(written(to.value, model.name, deployed, options))
+    files["services.json"] = json.dumps(catalog_of(deployed, options), indent=2) + "\n"
+    _write(out, {name: text.encode() for name, text in files.items()})
+    typer.echo("\n".join(str(out / name) for name in files))
+
+
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
     except OSError as error:
         raise StoreFailed(f"{folder}: {error.strerror or error}") from error

@@ -66,7 +66,8 @@ def _run_by_buildah(image: str) -> Iterator[str]:
     container = _output("buildah", "from", "--pull-never", image)
     try:
         document = json.loads(_output("buildah", "inspect", container))
-        entry = document["OCIv1"]["config"].get("Entrypoint") or []
+        config = document["OCIv1"]["config"]
+        entry = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         words = [port if each == str(PORT) else each for each in entry]
