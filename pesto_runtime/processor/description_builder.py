@@ -159,11 +159,8 @@ def _side(
 
 
 def _property(port: PortSpec, schema: JsonValue) -> JsonValue:
-    body: dict[str, JsonValue]
-    if port.kind in ("json", "vector"):
-        body = dict(schema) if isinstance(schema, dict) else {}
-    else:
-        body = reference("Image" if port.kind == "image" else "Images")
+    written = schema if isinstance(schema, dict) and schema else port.type.schema
+    body: dict[str, JsonValue] = dict(written)
     if port.text:
         body["description"] = port.text
     if port.has_default:
