@@ -24,7 +24,6 @@ from pesto_runtime.errors import (
     PestoError,
     shortened,
 )
-from pesto_runtime.processor.description_builder import reference
 from pesto_runtime.processor.hints import Hint, adapter_of, validate_json
 from pesto_runtime.processor.values import (
     encode_value,
@@ -115,6 +114,11 @@ class DataType:
 
 
 Finder: TypeAlias = "Callable[[Hint, str], DataType | None]"
+
+
+def reference(definition: str) -> dict[str, JsonValue]:
+    """Return a reference to a definition of the same object schema."""
+    return {"$ref": f"#/definitions/{definition}"}
 
 
 def image_type(hint: Hint, _where: str) -> DataType | None:

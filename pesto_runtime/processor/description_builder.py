@@ -59,11 +59,6 @@ DEFINITIONS: Mapping[str, JsonValue] = {
 """Definitions in the object schemas of every PESTO service; part of the wire format, verbatim."""
 
 
-def reference(definition: str) -> dict[str, JsonValue]:
-    """Return a reference to a definition of the same object schema."""
-    return {"$ref": f"#/definitions/{definition}"}
-
-
 def object_schema(
     properties: Mapping[str, JsonValue],
     *,
