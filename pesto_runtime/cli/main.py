@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime import __version__
-from pesto_runtime.cli import checking, discovering, probing, project_commands, running, serving
+from pesto_runtime.cli import (
+    checking,
+    discovering,
+    listing_processes,
+    probing,
+    project_commands,
+    running,
+    serving,
+)
 from pesto_runtime.cli.profile_words import ProfiledCommand
 from pesto_runtime.errors import PestoError
 
@@ -34,6 +42,7 @@ app = typer.Typer(
 app.command(cls=ProfiledCommand)(serving.serve)
 app.command(cls=ProfiledCommand)(discovering.describe)
 app.command()(discovering.discover)
+app.command("list")(listing_processes.list_processes)
 app.command(cls=ProfiledCommand)(discovering.process)
 app.command(cls=ProfiledCommand)(probing.probe)
 app.command(cls=ProfiledCommand)(checking.check)

@@ -23,6 +23,7 @@ LEVELS = ("C1", "C2", "C3")
 HOME = "/opt/pesto"
 PORT = 8080
 HEALTH = "/api/v1/health"
+DIGEST_LABEL = "org.pesto.description.digest"
 DEFAULT_OPTIONS = ["--insecure"]
 """Options of `pesto serve` unless a container has others: only its host opens its port."""
 _USER = 10001
@@ -113,7 +114,7 @@ def labels(files: BuildFiles) -> dict[str, str]:
         "org.opencontainers.image.version": files.version,
         "org.opencontainers.image.description": files.description.known.title,
         "org.pesto.profiles": ",".join(files.profiles),
-        "org.pesto.description.digest": files.description.digest,
+        DIGEST_LABEL: files.description.digest,
     }
 
 

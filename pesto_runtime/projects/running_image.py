@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import NotFound, RunFailed
-from pesto_runtime.projects.containerfile import PORT
+from pesto_runtime.projects.containerfile import DIGEST_LABEL, PORT
 from pesto_runtime.projects.image_building import BUILDERS
 
 if TYPE_CHECKING:
@@ -82,6 +82,21 @@ def _run_by_buildah(image: str) -> Iterator[str]:
                 process.wait(_STOP_S)
     finally:
         _output("buildah", "rm", container)
+
+
+def built_images() -> list[tuple[str, str, str, str]]:
+    """Return the images of `pesto build` on this machine: name, version, engine, id."""
+    found = []
+    for engine in filter(shutil.which, BUILDERS):
+        name = "{{.Name}}" if engine == "buildah" else "{{.Repository}}"
+        words = [engine, "images", "--filter", f"label={DIGEST_LABEL}",
+                 "--format", f"{name}\t{{{{.Tag}}}}\t{{{{.ID}}}}"]  # fmt: skip
+        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  # as below
+        lines = (
+            [line.split("\t") for line in done.stdout.splitlines()] if not done.returncode else []
+        )
+        found += [(line[0], line[1], engine, line[2]) for line in lines if len(line) == 3]
+    return found
 
 
 def _has_image(engine: str, image: str) -> bool:
