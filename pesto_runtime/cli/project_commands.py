@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,10 @@ from pesto_runtime.cli.options import (
 )
 from pesto_runtime.cli.terminal import author_output_on_stderr, show_warnings
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.errors import StoreFailed
+from pesto_runtime.errors import InvalidInput, StoreFailed
+
+if TYPE_CHECKING:
+    from pesto_runtime.projects.validating import BuildFiles
 
 _FAILED = 1
 
@@ -92,7 +95,11 @@ class CacheLevel(StrEnum):
 
 def build(
     project: Annotated[
-        Path, typer.Argument(help="Directory of a PESTO project, or one of its build files.")
+        str,
+        typer.Argument(
+            metavar="PROJECT_OR_TARGET",
+            help="Directory of a PESTO project, one of its build files, or file.py:function.",
+        ),
     ],
     profile: Profiles = None,
     out: Annotated[
@@ -120,16 +127,11 @@ def build(
         bool, typer.Option("--context-only", help="Write the context, and build nothing.")
     ] = False,
 ) -> None:
-    """Build the image NAME:VERSION[-PROFILE] of a PESTO project, by buildah, docker or podman."""
+    """Build the image NAME:VERSION[-PROFILE] of a process, by buildah, docker or podman."""
     from pesto_runtime.projects.build_context import write_context
     from pesto_runtime.projects.image_building import build_image
-    from pesto_runtime.projects.validating import read_build_files
 
-    is_file = project.suffix == ".json"
-    directory = project.resolve().parents[2] if is_file else project.resolve()
-    files = read_build_files(
-        directory, profile_names(profile), build=project.stem if is_file else "build"
-    )
+    files = _build_files(project, profile_names(profile))
     folder = out or Path(".pesto") / files.tag.replace(":", "-")
     made = write_context(files, folder, base=base, runtime=runtime)
     show_warnings(made.remarks)
@@ -139,6 +141,20 @@ def build(
         level = levels.get(cache.value, cache.value) if cache else None
         builder = build_image(made, level=level, options=builder_option or ())
         typer.echo(f"built by {builder}")
+
+
+def _build_files(target: str, profiles: list[str]) -> BuildFiles:
+    from pesto_runtime.projects.validating import function_build_files, read_build_files
+
+    if ".py:" in target:
+        if profiles:
+            raise InvalidInput(f"-p {' '.join(profiles)}: a function has no profiles")
+        with author_output_on_stderr():
+            return function_build_files(target)
+    path = Path(target)
+    is_file = path.suffix == ".json"
+    directory = path.resolve().parents[2] if is_file else path.resolve()
+    return read_build_files(directory, profiles, build=path.stem if is_file else "build")
 
 
 def replay_calls(

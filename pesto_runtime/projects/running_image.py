@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*:(\w[\w.-]*)")
 _STOP_S = 60.0
+_UNNAMED = "<none>"
 
 
 def is_image(target: str) -> bool:
@@ -90,12 +91,10 @@ def built_images() -> list[tuple[str, str, str, str]]:
     for engine in filter(shutil.which, BUILDERS):
         name = "{{.Name}}" if engine == "buildah" else "{{.Repository}}"
         words = [engine, "images", "--filter", f"label={DIGEST_LABEL}",
-                 "--format", f"{name}\t{{{{.Tag}}}}\t{{{{.ID}}}}"]  # fmt: skip
+                 "--format", f"{name} {{{{.Tag}}}} {{{{.ID}}}}"]  # fmt: skip
         done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  # as below
-        lines = (
-            [line.split("\t") for line in done.stdout.splitlines()] if not done.returncode else []
-        )
-        found += [(line[0], line[1], engine, line[2]) for line in lines if len(line) == 3]
+        lines = [] if done.returncode else map(str.split, done.stdout.splitlines())
+        found += [(line[0], line[1], engine, line[2]) for line in lines if line[0] != _UNNAMED]
     return found
 
 
