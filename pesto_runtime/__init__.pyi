@@ -13,6 +13,7 @@ from .processor import Raster as Raster
 from .processor import TileInfo as TileInfo
 from .processor import Vector as Vector
 from .processor import process as process
+from .processor.data_types import DataType as DataType
 from .processor.protocol import log as log
 from .processor.protocol import progress as progress
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime import __version__
-from pesto_runtime.cli import discovering, probing, project_commands, running, serving
+from pesto_runtime.cli import (
+    checking,
+    discovering,
+    listing_processes,
+    probing,
+    project_commands,
+    running,
+    serving,
+)
 from pesto_runtime.cli.profile_words import ProfiledCommand
 from pesto_runtime.errors import PestoError
 
@@ -34,9 +42,10 @@ app = typer.Typer(
 app.command(cls=ProfiledCommand)(serving.serve)
 app.command(cls=ProfiledCommand)(discovering.describe)
 app.command()(discovering.discover)
+app.command("list")(listing_processes.list_processes)
 app.command(cls=ProfiledCommand)(discovering.process)
 app.command(cls=ProfiledCommand)(probing.probe)
-app.command(cls=ProfiledCommand)(running.check)
+app.command(cls=ProfiledCommand)(checking.check)
 app.command(cls=ProfiledCommand)(running.plan)
 app.command()(running.render)
 app.command(cls=ProfiledCommand)(running.run)
@@ -45,6 +54,7 @@ app.command()(project_commands.init)
 app.command()(project_commands.schemagen)
 app.command(cls=ProfiledCommand)(project_commands.build)
 app.command("test", cls=ProfiledCommand)(project_commands.replay_calls)
+app.command(cls=ProfiledCommand)(project_commands.deploy)
 
 
 def _print_version(is_requested: bool) -> None:  # positional: typer's signature of a callback

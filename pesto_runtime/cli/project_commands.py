@@ -1,4 +1,4 @@
-"""Define `pesto init` and `pesto test`: a new project, and its recorded calls replayed."""
+"""Define `pesto init`, `schemagen`, `build`, `test`, `deploy`: from a project to its services."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pesto_runtime.cli.options import AsJson, Credentials, Profiles, profile_names
+from pesto_runtime.cli.options import (
+    AsJson,
+    Catalog,
+    Credentials,
+    PipelineText,
+    Profiles,
+    ServiceTexts,
+    pairs,
+    profile_names,
+)
 from pesto_runtime.cli.terminal import author_output_on_stderr, show_warnings
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.errors import StoreFailed
+from pesto_runtime.errors import InvalidInput, StoreFailed
+
+if TYPE_CHECKING:
+    from pesto_runtime.projects.validating import BuildFiles
 
 _FAILED = 1
 
@@ -83,7 +95,11 @@ class CacheLevel(StrEnum):
 
 def build(
     project: Annotated[
-        Path, typer.Argument(help="Directory of a PESTO project, or one of its build files.")
+        str,
+        typer.Argument(
+            metavar="PROJECT_OR_TARGET",
+            help="Directory of a PESTO project, one of its build files, or file.py:function.",
+        ),
     ],
     profile: Profiles = None,
     out: Annotated[
@@ -111,16 +127,11 @@ def build(
         bool, typer.Option("--context-only", help="Write the context, and build nothing.")
     ] = False,
 ) -> None:
-    """Build the image NAME:VERSION[-PROFILE] of a PESTO project, by buildah, docker or podman."""
+    """Build the image NAME:VERSION[-PROFILE] of a process, by buildah, docker or podman."""
     from pesto_runtime.projects.build_context import write_context
     from pesto_runtime.projects.image_building import build_image
-    from pesto_runtime.projects.validating import read_build_files
 
-    is_file = project.suffix == ".json"
-    directory = project.resolve().parents[2] if is_file else project.resolve()
-    files = read_build_files(
-        directory, profile_names(profile), build=project.stem if is_file else "build"
-    )
+    files = _build_files(project, profile_names(profile))
     folder = out or Path(".pesto") / files.tag.replace(":", "-")
     made = write_context(files, folder, base=base, runtime=runtime)
     show_warnings(made.remarks)
@@ -130,6 +141,20 @@ def build(
         level = levels.get(cache.value, cache.value) if cache else None
         builder = build_image(made, level=level, options=builder_option or ())
         typer.echo(f"built by {builder}")
+
+
+def _build_files(target: str, profiles: list[str]) -> BuildFiles:
+    from pesto_runtime.projects.validating import function_build_files, read_build_files
+
+    if ".py:" in target:
+        if profiles:
+            raise InvalidInput(f"-p {' '.join(profiles)}: a function has no profiles")
+        with author_output_on_stderr():
+            return function_build_files(target)
+    path = Path(target)
+    is_file = path.suffix == ".json"
+    directory = path.resolve().parents[2] if is_file else path.resolve()
+    return read_build_files(directory, profiles, build=path.stem if is_file else "build")
 
 
 def replay_calls(
@@ -193,10 +218,103 @@ def replay_calls(
         raise typer.Exit(_FAILED)
 
 
+class Platform(StrEnum):
+    """Where services are deployed."""
+
+    kubernetes = "kubernetes"
+    compose = "compose"
+
+
+def deploy(
+    pipeline: PipelineText,
+    to: Annotated[Platform, typer.Option(help="Form of the files.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the files.")
+    ] = Path("deploy"),
+    profile: Profiles = None,
+    service: ServiceTexts = None,
+    services: Catalog = None,
+    registry: Annotated[
+        str, typer.Option(help="Prefix of the images NAME:VERSION[-PROFILE] of pesto build.")
+    ] = "",
+    image: Annotated[
+        list[str] | None, typer.Option(help="PROCESS=IMAGE, for another image; repeat it.")
+    ] = None,
+    replicas: Annotated[
+        list[str] | None,
+        typer.Option(help="PROCESS=N, or PROCESS=MIN-MAX for automatic scaling; repeat it."),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="Secret whose keys are variables of all services; repeat it."),
+    ] = None,
+    token_secret: Annotated[
+        str, typer.Option(help="Secret with the tokens of callers, in its key tokens.")
+    ] = "",
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Prefix of hrefs that services may read; repeat it.")
+    ] = None,
+    gpu_node: Annotated[
+        list[str] | None, typer.Option(help="LABEL=VALUE of nodes with GPUs; repeat it.")
+    ] = None,
+    publish: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="compose: first port of this machine for replicas."),
+    ] = None,
+    credentials: Credentials = None,
+) -> None:
+    """Write manifests for every service of a pipeline, and a catalog of the deployed services.
+
+    Resources, probes and GPUs are those of the descriptions. Services are not contacted, if a
+    catalog has their descriptions.
+    """
+    from pesto_runtime.places import place_of
+    from pesto_runtime.projects.deploying import (
+        DeploymentOptions,
+        catalog_of,
+        deployed_services,
+    )
+    from pesto_runtime.projects.manifests import written
+    from pesto_runtime.run.builds import profiled_target
+    from pesto_runtime.run.planning import check_pipeline
+    from pesto_runtime.run.services import resolve_services
+    from pesto_runtime.run.targets import pipeline_of
+
+    use_credentials(credentials)
+    options = DeploymentOptions(
+        registry=registry.rstrip("/"),
+        images=pairs(image, option="--image"),
+        replicas=pairs(replicas, option="--replicas"),
+        secrets=tuple(secret or ()),
+        token_secret=token_secret,
+        allow=tuple(allow or ()),
+        gpu_nodes=pairs(gpu_node, option="--gpu-node"),
+        published_port=publish,
+    )
+    with author_output_on_stderr():
+        source = pipeline_of(profiled_target(pipeline, profile_names(profile)))
+        model = source.pipeline
+        found = resolve_services(
+            model,
+            base=source.base,
+            options=service or [],
+            catalog=place_of(services) if services else None,
+            ask=False,
+            later=[stage.process for stage in model.stages],
+        )
+    check_pipeline(model, found).require(pipeline)
+    deployed, remarks = deployed_services(found, options)
+    show_warnings(remarks)
+    files = dict(written(to.value, model.name, deployed, options))
+    files["services.json"] = json.dumps(catalog_of(deployed, options), indent=2) + "\n"
+    _write(out, {name: text.encode() for name, text in files.items()})
+    typer.echo("\n".join(str(out / name) for name in files))
+
+
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
     except OSError as error:
         raise StoreFailed(f"{folder}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Define `pesto check`, `plan`, `render`, `run` and `verify`.
+"""Define `pesto plan`, `render`, `run` and `verify`.
 
 Commands import numpy and rasterio only when they run, to keep `pesto --help` quick.
 """
@@ -74,54 +74,6 @@ class ReportFiles(StrEnum):
 
     links = "links"
     embed = "embed"
-
-
-def check(
-    pipeline: PipelineText,
-    profile: Profiles = None,
-    inputs: InputTexts = None,
-    service: ServiceTexts = None,
-    services: Catalog = None,
-    window: WindowText = None,
-    aoi: AreaText = None,
-    driver: Drivers = None,
-    credentials: Credentials = None,
-    as_json: AsJson = False,
-) -> None:
-    """Type-check a pipeline using only descriptions; report every error."""
-    from pesto_runtime.places import place_of
-    from pesto_runtime.run.builds import profiled_target
-    from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
-    from pesto_runtime.run.planning import check_pipeline
-    from pesto_runtime.run.services import resolve_services
-    from pesto_runtime.run.targets import pipeline_of
-
-    allow_drivers(driver)
-    use_credentials(credentials)
-    catalog = place_of(services) if services else None
-    with author_output_on_stderr():
-        source = pipeline_of(profiled_target(pipeline, profile_names(profile)))
-        model = source.pipeline
-        found = resolve_services(
-            model, base=source.base, options=service or [], catalog=catalog, ask=False
-        )
-    texts = restricted(model, found, input_values(inputs), window=window, area=aoi)
-    checked = check_pipeline(
-        model, found, inputs=read_inputs(model, found, texts) if texts else None
-    )
-    if as_json:
-        report = {
-            "errors": [asdict(each) for each in checked.errors],
-            "warnings": [asdict(each) for each in checked.warnings],
-        }
-        typer.echo(json.dumps(report, indent=2))
-    else:
-        show_warnings((*source.remarks, *checked.warnings))
-        checked.require(pipeline)
-        count = len(model.stages)
-        typer.echo(f"{pipeline}: {count} stage{'s' if count > 1 else ''}, no errors")
-    if checked.errors:
-        raise typer.Exit(_REFUSED)
 
 
 def plan(

@@ -59,11 +59,6 @@ DEFINITIONS: Mapping[str, JsonValue] = {
 """Definitions in the object schemas of every PESTO service; part of the wire format, verbatim."""
 
 
-def reference(definition: str) -> dict[str, JsonValue]:
-    """Return a reference to a definition of the same object schema."""
-    return {"$ref": f"#/definitions/{definition}"}
-
-
 def object_schema(
     properties: Mapping[str, JsonValue],
     *,
@@ -159,11 +154,8 @@ def _side(
 
 
 def _property(port: PortSpec, schema: JsonValue) -> JsonValue:
-    body: dict[str, JsonValue]
-    if port.kind in ("json", "vector"):
-        body = dict(schema) if isinstance(schema, dict) else {}
-    else:
-        body = reference("Image" if port.kind == "image" else "Images")
+    written = schema if isinstance(schema, dict) and schema else port.type.schema
+    body: dict[str, JsonValue] = dict(written)
     if port.text:
         body["description"] = port.text
     if port.has_default:

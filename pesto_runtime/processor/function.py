@@ -5,7 +5,6 @@ The contract of the function is made in `authoring`; images are encoded and deco
 
 from __future__ import annotations
 
-import json
 import threading
 import traceback
 from contextlib import contextmanager
@@ -15,9 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
-from pesto_runtime.contract import TileInfo, bad_fields
 from pesto_runtime.errors import (
     AlgorithmFailed,
     BadField,
@@ -30,15 +27,9 @@ from pesto_runtime.errors import (
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.processor.blending import blended
 from pesto_runtime.processor.fitting import FittedCall, whole_tile
-from pesto_runtime.processor.hints import validate_json
 from pesto_runtime.processor.values import (
     encode_value,
-    image_faults,
     is_empty,
-    output_image,
-    output_images,
-    read_only,
-    received_mask,
     require_no_faults,
 )
 
@@ -47,7 +38,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description
+    from pesto_runtime.contract import Description, TileInfo
     from pesto_runtime.processor.authoring import FunctionContract
     from pesto_runtime.processor.ports import PortSpec
     from pesto_runtime.tiling import Step
@@ -252,57 +243,14 @@ def _arguments(
 
 def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterator[BadField]:
     """Check one input and add it to the arguments; yield its faults."""
-    pointer = f"/{port.name}"
     if value is None and port.optional:
         arguments[port.name] = None
-    elif port.kind in ("json", "vector"):
-        yield from _read_json(port, value, arguments)
-    elif port.kind == "image":
-        faults = list(image_faults(pointer, value, port.raster))
-        yield from faults
-        if isinstance(value, np.ndarray) and not faults:
-            arguments[port.name] = read_only(
-                received_mask(value, port.raster) if port.is_mask else value
-            )
-    elif isinstance(value, (list, tuple)):
-        for index, each in enumerate(value):
-            yield from image_faults(f"{pointer}/{index}", each, port.raster)
-        arguments[port.name] = [read_only(each) for each in value if isinstance(each, np.ndarray)]
     else:
-        yield BadField(pointer, "must be a list of arrays (band, row, col)", shortened(value))
-
-
-def _read_json(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterator[BadField]:
-    """Validate a value as JSON: a list is accepted for a tuple, but not a string for a number."""
-    if port.adapter is None:
-        return
-    try:
-        # Strict mode accepts a list for a tuple only in JSON, not in Python values:
-        # https://docs.pydantic.dev/latest/concepts/strict_mode/
-        text = json.dumps(value, allow_nan=False)
-        arguments[port.name] = validate_json(port.adapter, text)
-    except ValidationError as error:
-        yield from bad_fields(error, prefix=f"/{port.name}", value=value)
-    except (TypeError, ValueError) as error:
-        yield BadField(f"/{port.name}", f"is not JSON: {error}", shortened(value))
+        yield from port.type.faults(port.name, value, port.raster, arguments)
 
 
 def _output(port: PortSpec, value: object) -> object:
-    if value is None and port.optional:
-        return None
-    if port.kind == "image":
-        return output_image(port.name, value)
-    if port.kind == "images":
-        return output_images(port.name, value)
-    encoded = encode_value(port.name, value)
-    if port.adapter is not None:
-        try:
-            port.adapter.validate_json(json.dumps(encoded), strict=True)
-        except ValidationError as error:
-            faults = list(bad_fields(error, prefix=f"/{port.name}", value=encoded))
-            detail = f"output {port.name!r} does not fit its type hint: {faults[0].detail}"
-            raise ContractBroken(f"{detail}, not {faults[0].value}", fields=faults) from error
-    return encoded
+    return None if value is None and port.optional else port.type.encoded(port.name, value)
 
 
 def _partial_value(key: str, value: object) -> object:

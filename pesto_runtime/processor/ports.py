@@ -10,20 +10,23 @@ import inspect
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 import typing_extensions
 from pydantic import TypeAdapter, ValidationError
 
 from pesto_runtime.contract import RasterContract, TileInfo, VectorContract
 from pesto_runtime.errors import InvalidContract, PestoError, shortened
-from pesto_runtime.processor.hints import Hint, adapter_of, hints_of
+from pesto_runtime.processor.data_types import DataType, data_type_of
+from pesto_runtime.processor.hints import Hint, hints_of
 from pesto_runtime.processor.values import encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pydantic import JsonValue
+
+    from pesto_runtime.contract import PortKind
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
@@ -38,12 +41,11 @@ class PortSpec:
 
     Attributes:
         name: Name of the port.
-        kind: `image`, `images`, `vector` (GeoJSON), or `json` for any other value.
+        type: The type of its values: how they travel, are decoded and encoded.
         text: Its description; may be empty.
         required: Whether a call must have it.
         optional: Whether None is allowed.
         declared: Fields of its raster contract; None without a `Raster`.
-        adapter: Pydantic's adapter for its values; None for images.
         default: Its default as JSON; valid only if `has_default`.
         has_default: Whether the description has a default.
         make_default: Makes the default that the hint states, `Field(default=…)`, and the function
@@ -52,16 +54,25 @@ class PortSpec:
     """
 
     name: str
-    kind: Literal["image", "images", "vector", "json"]
+    type: DataType
     text: str
     required: bool
     optional: bool = False
     declared: Mapping[str, object] | None = None
-    adapter: TypeAdapter[object] | None = None
     default: JsonValue = None
     has_default: bool = False
     make_default: Callable[[], object] | None = None
     vector: VectorContract | None = None
+
+    @property
+    def kind(self) -> PortKind:
+        """`image`, `images`, `vector` (GeoJSON), or `json` for any other value."""
+        return self.type.kind
+
+    @property
+    def adapter(self) -> TypeAdapter[object] | None:
+        """Pydantic's adapter for its values; None for images, and for types of other packages."""
+        return self.type.adapter
 
     @cached_property
     def raster(self) -> RasterContract | None:
@@ -204,13 +215,13 @@ def _input(parameter: inspect.Parameter, hint: Hint, where: str) -> PortSpec:
         raise InvalidContract(f"{where}: a mask is always passed; remove its default")
     if port.is_mask:
         return replace(port, required=False)
-    if absent and field is not None and port.adapter is not None:
+    if absent and field is not None and port.kind not in ("image", "images"):
         make = partial(field.get_default, call_default_factory=True, validated_data={})
         return _with_made_default(port, make, where)
     port = replace(port, required=absent)
     if absent:
         return port
-    if port.adapter is None:
+    if port.kind in ("image", "images"):
         if parameter.default is not None or not hint.optional:
             raise InvalidContract(f"{where}: an image has no default but None; add `| None = None`")
         return port
@@ -242,7 +253,8 @@ def _with_default(port: PortSpec, default: object, where: str) -> PortSpec:
     adapter = port.adapter or TypeAdapter(object)
     try:
         adapter.validate_python(default)
-        encoded = encode_value(port.name, default)
+        encode = port.type.encoded if port.adapter is None and default is not None else encode_value
+        encoded = cast("JsonValue", encode(port.name, default))
     except ValidationError as error:
         if default is None:
             message = f"{where}: its default is None; annotate it `... | None`"
@@ -273,32 +285,23 @@ def _output(name: str, hint: Hint, where: str) -> PortSpec:
 
 
 def _port(name: str, hint: Hint, where: str) -> PortSpec:
-    items = hint.items
-    image = hint if hint.is_array else items if items is not None and items.is_array else None
-    if image is None:
+    data_type = data_type_of(hint, where)
+    if data_type.kind not in ("image", "images"):
         if hint.raster:
             raise InvalidContract(f"{where}: Raster is for np.ndarray or list[np.ndarray]")
-        adapter, vector = adapter_of(hint.whole, where), _vector(hint, where)
-        return PortSpec(name, "vector" if vector else "json", hint.text, required=True,
-                        optional=hint.optional, adapter=adapter, vector=vector)  # fmt: skip
-    if hint.vector:
-        raise InvalidContract(f"{where}: Vector is for dict, a FeatureCollection; not for an array")
+        return PortSpec(name, data_type, hint.text, required=True, optional=hint.optional,
+                        vector=_vector(hint, where))  # fmt: skip
+    image = hint if hint.items is None else hint.items
     declared = dict(_declared((hint, image), where)) or None
     return PortSpec(
-        name, "image" if hint.is_array else "images", hint.text or image.text,
+        name, data_type, hint.text or image.text,
         required=True, optional=hint.optional, declared=declared,
     )  # fmt: skip
 
 
 def _vector(hint: Hint, where: str) -> VectorContract | None:
-    if hint.vector is None:
-        return None
-    if hint.optional:
-        raise InvalidContract(
-            f"{where}: a vector must not be None; without features it is an empty list"
-        )
     try:
-        return hint.vector.contract()
+        return None if hint.vector is None else hint.vector.contract()
     except InvalidContract as error:
         raise InvalidContract(f"{where}: {error.detail}", fields=error.fields) from error
 

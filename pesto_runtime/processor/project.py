@@ -19,16 +19,14 @@ import numpy as np
 
 from pesto_runtime.errors import BadField, ContractBroken, InvalidContract, InvalidInput, shortened
 from pesto_runtime.pipeline import step_of
+from pesto_runtime.processor.data_types import encode_as
 from pesto_runtime.processor.fitting import FittedCall
 from pesto_runtime.processor.function import author_code
 from pesto_runtime.processor.modules import ModuleSpace, supplied_modules
 from pesto_runtime.processor.project_files import ProjectFiles, project_build, read_project
 from pesto_runtime.processor.protocol import OwnedInputs
 from pesto_runtime.processor.values import (
-    encode_value,
     image_faults,
-    output_image,
-    output_images,
     received_mask,
     require_no_faults,
 )
@@ -108,7 +106,7 @@ class ProjectProcessor:
             self.setup()
             results = self._perform("", lambda: self._process_class.call(values))
         outputs = {
-            port.name: _output(port, results[port.name])
+            port.name: encode_as(port.kind, port.name, results[port.name])
             for port in self.description.outputs
             if port.name in results and not (results[port.name] is None and port.kind in _IMAGES)
         }
@@ -331,14 +329,6 @@ def _own_copy(value: object) -> object:
     if isinstance(value, (list, tuple)) and any(isinstance(each, np.ndarray) for each in value):
         return [_own_copy(each) for each in value]
     return copy.deepcopy(value)
-
-
-def _output(port: Port, value: object) -> object:
-    if port.kind == "image":
-        return output_image(port.name, value)
-    if port.kind == "images":
-        return output_images(port.name, value)
-    return encode_value(port.name, value)
 
 
 @dataclass(frozen=True)

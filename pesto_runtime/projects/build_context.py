@@ -102,7 +102,7 @@ def _fill(files: BuildFiles, folder: Path, base: str, runtime: str) -> None:
     (folder / "pip" / "requirements.txt").write_text(pip)
     _copy_project(files.directory, folder / "project")
     paths = [each.to for each in files.requirements if each.kind == "python"]
-    text = containerfile(files, base=base, target="", copies=copies, paths=paths)
+    text = containerfile(files, base=base, target=files.target, copies=copies, paths=paths)
     (folder / "Containerfile").write_text(text)
 
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 LEVELS = ("C1", "C2", "C3")
 HOME = "/opt/pesto"
 PORT = 8080
+HEALTH = "/api/v1/health"
+DIGEST_LABEL = "org.pesto.description.digest"
+DEFAULT_OPTIONS = ["--insecure"]
+"""Options of `pesto serve` unless a container has others: only its host opens its port."""
 _USER = 10001
 _PYTHON = "3.11"
 _NVIDIA = "nvidia/cuda:12.6.3-runtime-ubuntu24.04"
@@ -91,6 +95,7 @@ def containerfile(
         "HEALTHCHECK --interval=30s --timeout=5s --start-period=300s CMD "
         + json.dumps([f"{HOME}/venv/bin/python", "-c", _health()]),
         "ENTRYPOINT " + json.dumps(command(files, target)),
+        "CMD " + json.dumps(DEFAULT_OPTIONS),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -109,7 +114,7 @@ def labels(files: BuildFiles) -> dict[str, str]:
         "org.opencontainers.image.version": files.version,
         "org.opencontainers.image.description": files.description.known.title,
         "org.pesto.profiles": ",".join(files.profiles),
-        "org.pesto.description.digest": files.description.digest,
+        DIGEST_LABEL: files.description.digest,
     }
 
 
@@ -148,7 +153,7 @@ def rebuilding(level: str | None) -> str | None:
 
 
 def _health() -> str:
-    url = f"http://127.0.0.1:{PORT}/api/v1/health"
+    url = f"http://127.0.0.1:{PORT}{HEALTH}"
     return f"import urllib.request as r; r.urlopen('{url}', timeout=4)"
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import NotFound, RunFailed
-from pesto_runtime.projects.containerfile import PORT
+from pesto_runtime.projects.containerfile import DIGEST_LABEL, PORT
 from pesto_runtime.projects.image_building import BUILDERS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*:(\w[\w.-]*)")
 _STOP_S = 60.0
+_UNNAMED = "<none>"
 
 
 def is_image(target: str) -> bool:
@@ -66,7 +67,8 @@ def _run_by_buildah(image: str) -> Iterator[str]:
     container = _output("buildah", "from", "--pull-never", image)
     try:
         document = json.loads(_output("buildah", "inspect", container))
-        entry = document["OCIv1"]["config"].get("Entrypoint") or []
+        config = document["OCIv1"]["config"]
+        entry = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         words = [port if each == str(PORT) else each for each in entry]
@@ -81,6 +83,19 @@ def _run_by_buildah(image: str) -> Iterator[str]:
                 process.wait(_STOP_S)
     finally:
         _output("buildah", "rm", container)
+
+
+def built_images() -> list[tuple[str, str, str, str]]:
+    """Return the images of `pesto build` on this machine: name, version, engine, id."""
+    found = []
+    for engine in filter(shutil.which, BUILDERS):
+        name = "{{.Name}}" if engine == "buildah" else "{{.Repository}}"
+        words = [engine, "images", "--filter", f"label={DIGEST_LABEL}",
+                 "--format", f"{name} {{{{.Tag}}}} {{{{.ID}}}}"]  # fmt: skip
+        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  # as below
+        lines = [] if done.returncode else map(str.split, done.stdout.splitlines())
+        found += [(line[0], line[1], engine, line[2]) for line in lines if line[0] != _UNNAMED]
+    return found
 
 
 def _has_image(engine: str, image: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from jsonschema import Draft6Validator
@@ -11,11 +13,11 @@ from jsonschema.exceptions import SchemaError
 
 from pesto_runtime.errors import BadField, InvalidContract, PestoError, shortened
 from pesto_runtime.processor.project_files import profile_update, read_project
+from pesto_runtime.run.services import find
 from pesto_runtime.schema import schema_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -29,6 +31,7 @@ _RESERVED = ("definition", "definitions", "content", "type", "$schema")
 _SCHEMES = ("file", "http", "https", "s3", "gs")
 _KINDS = ("python", "pip", "", "static", "copy")
 _MANAGERS = ("apt", "dnf")
+_IMAGE_NAME = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class BuildFiles:
         requirements: Files.
         pip: Requirements of pip, as in a requirements file.
         packages: Package manager -> system packages.
+        target: What is served, below the directory: empty for a project, `/FILE.py:FUNCTION`.
     """
 
     directory: Path
@@ -75,6 +79,7 @@ class BuildFiles:
     requirements: tuple[Requirement, ...]
     pip: tuple[str, ...]
     packages: Mapping[str, tuple[str, ...]]
+    target: str = ""
 
     @property
     def tag(self) -> str:
@@ -121,6 +126,37 @@ def read_build_files(
     return BuildFiles(
         directory, tuple(profiles), name, version, description,
         str(base) if base else None, environment, tuple(requirements), pip, packages,
+    )  # fmt: skip
+
+
+def function_build_files(target: str) -> BuildFiles:
+    """Return what the image of a function is made from: the code of its folder.
+
+    Requirements of pip are in `requirements.txt` beside its file.
+
+    Args:
+        target: `FILE.py:FUNCTION`.
+
+    Raises:
+        PestoError: the target cannot be loaded.
+        InvalidContract: its requirements or its name cannot be those of an image.
+    """
+    place, _, function = target.rpartition(":")
+    file = Path(place).resolve()
+    description = find((target,), base=Path.cwd()).said
+    faults: list[BadField] = []
+    listed = file.parent / "requirements.txt"
+    lines = listed.read_text().splitlines() if listed.is_file() else []
+    needed = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+    pip = _list([*needed], f"/{listed.name}", faults)
+    if not _IMAGE_NAME.fullmatch(description.name):
+        faults.append(BadField("/name", "an image has small letters, digits, - and _ as its name",
+                               description.name))  # fmt: skip
+    if faults:
+        raise InvalidContract.of(target, faults)
+    return BuildFiles(
+        file.parent, (), description.name, description.version, description, None, {}, (), pip, {},
+        target=f"/{file.name}:{function}",
     )  # fmt: skip
 
 

@@ -141,6 +141,11 @@ def _saved_entry(file: AnyPath) -> tuple[str, ServiceEntry]:
         saved = parsed_description(json.dumps(document["description"]))
     except InvalidContract as error:
         raise InvalidContract(f"{file}: {error.detail}", fields=error.fields) from error
+    if document.get("digest") not in (None, saved.digest):
+        raise InvalidContract(
+            f"{file}: its description has the digest {saved.digest}, not {document['digest']}: it "
+            "was changed or damaged. Discover it again; an overlay changes a description"
+        )
     # Without a URL, the engine has it: an Airflow connection, which differs by environment.
     targets = targets_in(document["url"]) if "url" in document else ()
     overlay = _overlay(document, file)

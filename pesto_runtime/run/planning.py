@@ -6,12 +6,13 @@ pipeline whenever they parse a DAG. It does not run anything.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pesto_runtime.contract import Compression, Pipeline, Plan
-from pesto_runtime.errors import InvalidPipeline
+from pesto_runtime.errors import InvalidInput, InvalidPipeline, StoreFailed
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
@@ -25,17 +26,20 @@ from pesto_runtime.pipeline import (
     raster_sizes,
     read_later,
 )
+from pesto_runtime.pipeline.conversions import with_conversions
 from pesto_runtime.places import href_of
 from pesto_runtime.run.catalogs import read_document
 from pesto_runtime.run.pipeline_inputs import PipelineInputs, with_defaults, with_literal_images
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import Literal
 
     from pesto_runtime.contract import Phase, ReportForm, Scene
     from pesto_runtime.pipeline import Checked
+    from pesto_runtime.pipeline.conversions import Conversion
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.services import Services
 
@@ -112,6 +116,22 @@ def load_pipeline(path: AnyPath) -> Pipeline:
         return Pipeline.parse(document)
     except InvalidPipeline as error:
         raise InvalidPipeline.of(str(path), error.fields) from error
+
+
+def insert_conversions(path: Path, found: Sequence[Conversion]) -> None:
+    """Write proposed conversions into the file of a pipeline, as stages of their own.
+
+    Raises:
+        InvalidInput: it is not the file of a pipeline on this machine.
+        StoreFailed: it cannot be written.
+    """
+    document = read_document(path)
+    if path.suffix != ".json" or not isinstance(document, dict):
+        raise InvalidInput(f"--insert-converters changes the file of a pipeline; {path} is none")
+    try:
+        path.write_text(json.dumps(with_conversions(document, found), indent=2) + "\n")
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror or error}") from error
 
 
 def check_pipeline(

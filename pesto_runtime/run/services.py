@@ -36,11 +36,13 @@ class Discovered:
         service: The service in the form that a plan contains.
         description: The description with the overlay.
         said: The description as the service returns it, without the overlay.
+        overlay: The overlay; None for none.
     """
 
     service: Service
     description: Description
     said: Description
+    overlay: Mapping[str, JsonValue] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -115,7 +117,7 @@ def find(
         digest=found.digest,
         states_code=found.states_code,
     )
-    return Discovered(service, description, said)
+    return Discovered(service, description, said, overlay)
 
 
 def resolve_services(
@@ -323,7 +325,7 @@ def _from_catalog(entry: ServiceEntry, saved: Description) -> Discovered:
         transports=entry.transports,
         digest=saved.digest,
     )
-    return Discovered(service, description, saved)
+    return Discovered(service, description, saved, entry.overlay)
 
 
 def _later(name: str, later: Collection[str]) -> tuple[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,10 +22,19 @@ from rasterio.enums import MaskFlags
 from pesto_conductor.deploy import read_definitions
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RenderRequest, RunRequest, SilentListener, load_renderer
-from pesto_runtime.errors import FolderInUse, InvalidInput, PestoError, StoreFailed, StoreRefused
+from pesto_runtime.errors import (
+    FolderInUse,
+    InvalidContract,
+    InvalidInput,
+    PestoError,
+    StoreFailed,
+    StoreRefused,
+)
 from pesto_runtime.finished_run import Run
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.places import RemotePath, output_place, place_of
+from pesto_runtime.projects.build_context import write_context
+from pesto_runtime.projects.validating import BuildFiles, read_build_files
 from pesto_runtime.raster.read import read_scene
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
@@ -42,7 +53,8 @@ from pesto_runtime.store import Store
 from tests.support import detections, masked
 from tests.support.buckets import BUCKET, moto_server, names, proxy_before, put, variables
 from tests.support.commands import pesto, saved, started
-from tests.support.file_server import use
+from tests.support.file_server import serving, use
+from tests.support.projects import write_project
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import CLOUD_COVER, SCENE, Settings, chain, pipeline, run_local, stage
 
@@ -437,3 +449,36 @@ def masked_scene(path: Path) -> Path:
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
         dataset.write_mask(noise(1100, 700, below=3, seed=3)[0] == 1)
     return path
+
+
+def test_requirements_of_an_image_are_in_a_bucket_or_on_a_web_server(
+    bucket: str, tmp_path: Path
+) -> None:
+    """An archive is unpacked, a model copied; of what is absent, all names are in one report."""
+    web = tmp_path / "web"
+    web.mkdir()
+    with tarfile.open(tmp_path / "a.tar.gz", mode="w:gz") as file:
+        member = tarfile.TarInfo("weights/a.bin")
+        member.size = 5
+        file.addfile(member, io.BytesIO(b"model"))
+    RemotePath(f"{bucket}/model.tar.gz").write_bytes((tmp_path / "a.tar.gz").read_bytes())
+    (web / "b.bin").write_bytes(b"other")
+    project = write_project(tmp_path / "scaled")
+    listed = project / "pesto" / "build" / "requirements.json"
+
+    def needs(**hrefs: str) -> BuildFiles:
+        entries = {name: {"from": href, "to": "/opt/models"} for name, href in hrefs.items()}
+        listed.write_text(json.dumps({"requirements": entries}))
+        return read_build_files(project)
+
+    with serving(web, tmp_path / "log") as server:
+        files = needs(model=f"{bucket}/model.tar.gz", b=f"{server.url}/b.bin")
+        made = write_context(files, tmp_path / "out")
+        assert (made.folder / "files/model/weights/a.bin").read_bytes() == b"model"
+        assert not (made.folder / "files/model/model.tar.gz").exists()
+        assert (made.folder / "files/b/b.bin").read_bytes() == b"other"
+        files = needs(x=f"{bucket}/x.bin", y=f"{server.url}/y.bin", b=f"{server.url}/b.bin")
+        with pytest.raises(InvalidContract) as refused:
+            write_context(files, tmp_path / "other")
+    assert [each.pointer.split("/")[-2] for each in refused.value.fields] == ["x", "y"]
+    assert not (tmp_path / "other" / "context").exists()

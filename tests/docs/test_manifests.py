@@ -1,4 +1,4 @@
-"""The manifests of examples/kubernetes are valid, and the page about them shows and names them."""
+"""The manifests of examples/ are valid, and the pages about them show and name them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 FOLDER = ROOT / "examples" / "kubernetes"
 PAGE = ROOT / "docs" / "airflow" / "kubernetes.md"
 MANIFESTS = sorted(FOLDER.glob("*.yaml"))
+DEPLOYED = sorted((ROOT / "examples" / "deployment" / "kubernetes").glob("*.yaml"))
 VERSION = kubernetes_validate.latest_version()
 
 
-@pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*MANIFESTS, *DEPLOYED], ids=lambda file: file.stem)
 def test_a_manifest_fits_the_schemas_of_kubernetes(file: Path) -> None:
     """Every document of it, and no field that Kubernetes does not know."""
     for document in yaml.safe_load_all(file.read_text()):

@@ -111,6 +111,16 @@ def test_a_project_is_built_run_and_passes_the_kit(base: str, wheel: Path, tmp_p
     assert reused("-c", "C3") == ["C1", "C2", "C3"]
 
 
+def test_a_function_is_built_run_and_passes_the_kit(base: str, wheel: Path, tmp_path: Path) -> None:
+    """An example of one file; `pesto list --images` has its image."""
+    target = ROOT / "examples" / "cloud_mask.py:cloud_mask"
+    made = pesto("build", target, "-o", tmp_path, "--base", base, "--runtime", wheel, CERTIFICATES)
+    assert made.returncode == 0, made.stderr[-2000:]
+    with running_service("cloud-mask:1.0.0") as url:
+        assert failures(url) == {}
+    assert "cloud-mask 1.0.0  buildah" in pesto("list", "--images").stdout
+
+
 def cached_steps(log: str) -> list[str]:
     """The cache levels whose last layer was reused."""
     last = {"C1": "runtime/requirements.txt", "C2": "pip/requirements.txt", "C3": "COPY project/"}

@@ -7,7 +7,8 @@ from pydantic import JsonValue
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import ContractBroken
 from pesto_runtime.processor import check_outputs
-from pesto_runtime.processor.description_builder import object_schema, reference
+from pesto_runtime.processor.data_types import reference
+from pesto_runtime.processor.description_builder import object_schema
 
 SCENE = np.zeros((2, 30, 41), np.uint16)
 

@@ -11,7 +11,7 @@ import pytest
 
 from pesto_runtime.errors import InvalidContract
 from pesto_runtime.projects.build_context import BuildContext, write_context
-from pesto_runtime.projects.validating import read_build_files
+from pesto_runtime.projects.validating import function_build_files, read_build_files
 from tests.support.projects import write_project
 
 if TYPE_CHECKING:
@@ -138,3 +138,42 @@ def test_all_faults_of_a_project_are_in_one_report(project: Path) -> None:
     }  # fmt: skip
     assert "line 2 column 12" in found["/pesto/api/input_schema.json"]
     assert "reserved" in found["/pesto/api/output_schema.json/definitions"]
+
+
+def test_a_function_is_built_with_the_code_of_its_folder(tmp_path: Path) -> None:
+    """Its modules, its requirements.txt, its own target, no tests; equal code, equal digests."""
+    made = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        (folder / "tests").mkdir(parents=True)
+        (folder / "tests" / "test_f.py").write_text("")
+        (folder / "factor.py").write_text("FACTOR = 3.0\n")
+        (folder / "requirements.txt").write_text("# why\nscipy==1.14.0\n\n")
+        (folder / "f.py").write_text(
+            "from factor import FACTOR\nfrom pesto_runtime import process\n\n\n"
+            "@process(version='2.0.0', resources={'gpu': 1})\n"
+            "def times(a: float) -> float:\n    return a * FACTOR\n"
+        )
+        files = function_build_files(f"{folder / 'f.py'}:times")
+        made.append(write_context(files, folder / "out"))
+    assert made[0].digest == made[1].digest
+    assert made[0].tag == "times:2.0.0"
+    assert made[0].remarks[0].startswith("resources.gpu is not 0")
+    inside = made[0].folder / "project"
+    assert sorted(each.name for each in inside.iterdir()) == ["f.py", "factor.py"]
+    assert (made[0].folder / "pip" / "requirements.txt").read_text() == "scipy==1.14.0\n"
+    text = (made[0].folder / "Containerfile").read_text()
+    assert '"/opt/pesto/project/f.py:times", "--host"' in text
+    assert text.endswith('CMD ["--insecure"]\n')
+
+
+def test_a_function_whose_name_no_image_can_have_is_refused(tmp_path: Path) -> None:
+    """Before anything is written; all faults at once."""
+    (tmp_path / "requirements.txt").write_text("--index-url x\n")
+    (tmp_path / "f.py").write_text(
+        "from pesto_runtime import process\n\n\n"
+        "@process(name='Big', version='1.0.0')\ndef f(a: float) -> float:\n    return a\n"
+    )
+    with pytest.raises(InvalidContract) as refused:
+        function_build_files(f"{tmp_path / 'f.py'}:f")
+    assert [each.pointer for each in refused.value.fields] == ["/requirements.txt", "/name"]
