@@ -6,10 +6,11 @@ An error also has the exit code of the command line, and states whether a retry 
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Self
+
+from pesto_runtime.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 _VALUE_CHARS = 120
 _MOST_FIELDS = 20
-_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
-_USER_INFO = re.compile(r"(?<=://)[^/?#@]*@")
-_QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+=)[^&#),;\]}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +57,6 @@ def shortened(value: object) -> str:
         return text if len(value) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "..."
     text = repr(value)
     return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "..."
-
-
-def masked(text: str) -> str:
-    """Return a text whose URLs show no user information and no values of their queries.
-
-    Both may be credentials: a password, a token, a signature.
-
-    >>> masked("https://me:secret@example.org/a.tif?token=secret&v=1 is no raster")
-    'https://…@example.org/a.tif?token=…&v=… is no raster'
-    >>> masked("a.tif?b=c")
-    'a.tif?b=c'
-    """
-    return _URL.sub(_masked_url, text) if "://" in text else text
-
-
-def _masked_url(found: re.Match[str]) -> str:
-    return _QUERY_VALUE.sub(r"\1…", _USER_INFO.sub("…@", found[0]))
 
 
 def json_pointer(*parts: object) -> str:

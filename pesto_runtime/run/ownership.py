@@ -15,7 +15,8 @@ from dataclasses import replace as changed
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeGuard
 
-from pesto_runtime.errors import FolderInUse, masked
+from pesto_runtime.errors import FolderInUse
+from pesto_runtime.masking import masked
 from pesto_runtime.places import RemotePath, place_of
 from pesto_runtime.run.owner_records import EXPIRES_S, WORKSPACE, Owner, record_of
 from pesto_runtime.run.result import read_result

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pesto_runtime.contract import Pipeline
-from pesto_runtime.errors import masked
+from pesto_runtime.masking import masked
 from pesto_runtime.raster.gdal import gdal_version
 from pesto_runtime.run.features import crs_member
 

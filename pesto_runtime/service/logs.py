@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from pesto_runtime.errors import masked
+from pesto_runtime.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

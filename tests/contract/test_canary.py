@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pesto_runtime.errors import BadField, InvalidInput, masked
+from pesto_runtime.errors import BadField, InvalidInput
+from pesto_runtime.masking import masked
 from tests.contract.serving import AT_ONCE, served
 from tests.support.commands import pesto
 from tests.support.file_server import serving
