@@ -190,10 +190,28 @@ def render(
     services: Catalog = None,
     tile: Tile = None,
     max_tasks: MaxTasks = 64,
+    owner: Annotated[
+        str | None, typer.Option(help="Conductor: email address of the workflow's owner.")
+    ] = None,
+    version: Annotated[int, typer.Option(min=1, help="Conductor: version of the workflow.")] = 1,
+    failure_workflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Conductor: workflow that starts after a failure; '' for none.",
+            show_default="pesto_failure",
+        ),
+    ] = None,
+    timeout: Annotated[
+        int, typer.Option(min=0, help="Conductor: seconds until the workflow is ended; 0: never.")
+    ] = 0,
+    campaign: Annotated[
+        bool, typer.Option("--campaign", help="Conductor: run it over a list of scenes.")
+    ] = False,
     credentials: Credentials = None,
 ) -> None:
     """Write a pipeline for an orchestrator, as a DAG file or as workflow JSON."""
-    from pesto_runtime.engines import RenderRequest, load_renderer
+    from pesto_runtime.engines import RenderRequest, WorkflowSettings, load_renderer
     from pesto_runtime.places import place_of
     from pesto_runtime.run.planning import load_pipeline
 
@@ -207,6 +225,7 @@ def render(
         max_tasks=max_tasks,
         tile=tile,
         out=out,
+        workflow=WorkflowSettings(owner, version, failure_workflow, timeout, campaign),
     )
     text = load_renderer(engine).render(request)
     if out is None:
