@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pesto_runtime import __version__
-from pesto_runtime.cli import discovering, probing, project_commands, running, serving
+from pesto_runtime.cli import discovering, probing, project_commands, rendering, running, serving
 from pesto_runtime.cli.profile_words import ProfiledCommand
 from pesto_runtime.errors import PestoError
 
@@ -38,7 +38,7 @@ app.command(cls=ProfiledCommand)(discovering.process)
 app.command(cls=ProfiledCommand)(probing.probe)
 app.command(cls=ProfiledCommand)(running.check)
 app.command(cls=ProfiledCommand)(running.plan)
-app.command()(running.render)
+app.command()(rendering.render)
 app.command(cls=ProfiledCommand)(running.run)
 app.command()(running.verify)
 app.command()(project_commands.init)

@@ -106,7 +106,7 @@ def conductor_on_postgres(folder: Path, *, replicas: int) -> Iterator[Replicated
         for server in servers:  # the first one makes the tables
             stack.callback(server.kill)
             server.start()
-            waited(server.is_ready, timeout_s=300)
+            waited(server.is_ready, timeout_s=600)
         balancer = stack.enter_context(_balancer([each.port for each in servers]))
         desk = ReplicatedDesk(folder, servers, balancer)
         desk.register()

@@ -1,4 +1,4 @@
-"""Two servers over Postgres, 100 task threads, 8 replicas of two services, and a kill each 10 s."""
+"""Two servers over Postgres, 104 task threads, 8 replicas of two services, and a kill each 10 s."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = [
 
 _LOG = logging.getLogger(__name__)
 MINUTES = float(os.environ.get("PESTO_TEST_FLEET_MINUTES", "3"))
-PROCESSES_OF_WORKERS, AT_ONCE = 25, 4
+PROCESSES_OF_WORKERS, AT_ONCE = 13, 8
 REPLICAS = 4
 TILES = 64
 KILL_EACH_S = 10.0
@@ -182,7 +182,7 @@ def test_a_fleet_with_random_kills_gives_the_same_bytes(
             found = windows(folder / "a")
             assert len(set(found)) == TILES
             calls, again = calls + len(found), again + repeated(found)
-        # A chunk stores finished tiles within 2 s, of 0.2 s each; a worker has four chunks.
+        # A chunk stores finished tiles within 2 s, of 0.2 s each; a worker has eight chunks.
         in_hand = AT_ONCE * 12
         _LOG.warning(
             "%d runs, %d calls, %d repeated, %s", len(fleet.runs), calls, again, fleet.kills
