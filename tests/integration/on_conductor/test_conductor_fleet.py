@@ -1,4 +1,4 @@
-"""Two servers over Postgres, 104 task threads, 8 replicas of two services, and a kill each 10 s."""
+"""Two servers over Postgres, 100 task threads, 8 replicas of two services, and a kill each 10 s."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ pytestmark = [
 
 _LOG = logging.getLogger(__name__)
 MINUTES = float(os.environ.get("PESTO_TEST_FLEET_MINUTES", "3"))
-PROCESSES_OF_WORKERS, AT_ONCE = 13, 8
+PROCESSES_OF_WORKERS, AT_ONCE = 4, 25
 REPLICAS = 4
-TILES = 64
+TILES, CHUNKS = 64, 16
 KILL_EACH_S = 10.0
 SEED = 7
 
@@ -99,7 +99,7 @@ class Fleet:
         }
         inputs: dict[str, JsonValue] = {
             "scene": str(scene), "folder": str(folder / "out"), "tile": 512, "services": urls,
-            "concurrency": 1, "workers": 16, "keep": True,
+            "concurrency": 1, "workers": CHUNKS, "max_tasks": CHUNKS, "keep": True,
         }  # fmt: skip
         try:
             identity = self.desk.start(self.document(folder), inputs, domains={"*": "fleet"})
@@ -182,8 +182,7 @@ def test_a_fleet_with_random_kills_gives_the_same_bytes(
             found = windows(folder / "a")
             assert len(set(found)) == TILES
             calls, again = calls + len(found), again + repeated(found)
-        # A chunk stores finished tiles within 2 s, of 0.2 s each; a worker has eight chunks.
-        in_hand = AT_ONCE * 12
+        in_hand = AT_ONCE * TILES // CHUNKS  # a process that is killed has so many chunks at most
         _LOG.warning(
             "%d runs, %d calls, %d repeated, %s", len(fleet.runs), calls, again, fleet.kills
         )
