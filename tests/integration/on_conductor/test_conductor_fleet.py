@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.markdown import ROOT
-from tests.integration.on_conductor.test_conductor_kill import ended_by_its_join
 from tests.support.commands import PESTO, pesto, waited
 from tests.support.conductor_replicas import PROPERTIES, ReplicatedDesk, conductor_on_postgres
 from tests.support.conductor_workers import Worker, conductor_worker, repeated, windows
@@ -171,12 +170,13 @@ def test_a_fleet_with_random_kills_gives_the_same_bytes(
     with fleet_of(desk, tmp_path) as fleet:
         local = run_local(fleet.document(quick, 0.0), tmp_path / "l", {"scene": scene}, tile=512)
         _keep_busy(fleet, scene, dice)
-        calls, again = 0, 0
+        calls, again, again_by_hand = 0, 0, 0
         for identity, folder in fleet.runs.items():
             workflow = desk.ended(identity, 600)
-            if ended_by_its_join(workflow):
-                pesto("conductor", "retry", identity, "--url", desk.url)
-                workflow = desk.ended(identity, 600)
+            # A JOIN that is evaluated too early, or a plan while a replica is away for minutes.
+            if workflow["status"] == "FAILED":
+                again_by_hand += 1
+                workflow = desk.retried(identity, 600)
             assert workflow["status"] == "COMPLETED", workflow.get("reasonForIncompletion")
             assert sha256_of(folder / "out" / "image.tif") == local.sha256()
             found = windows(folder / "a")
@@ -184,7 +184,12 @@ def test_a_fleet_with_random_kills_gives_the_same_bytes(
             calls, again = calls + len(found), again + repeated(found)
         in_hand = AT_ONCE * TILES // CHUNKS  # a process that is killed has so many chunks at most
         _LOG.warning(
-            "%d runs, %d calls, %d repeated, %s", len(fleet.runs), calls, again, fleet.kills
+            "%d runs, %d calls, %d repeated, %d retried by hand, %s",
+            len(fleet.runs),
+            calls,
+            again,
+            again_by_hand,
+            fleet.kills,
         )
         assert len(fleet.kills) > 0
         assert again <= in_hand * len(fleet.kills)
