@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from airflow.sdk import conf
 
 from pesto_runtime.errors import BadField, InvalidInput
-from pesto_runtime.hrefs import is_loopback
+from pesto_runtime.run.local_places import local_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pesto_runtime.contract import Plan
-
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
 
 
 def has_remote_workers() -> bool:
@@ -39,7 +36,7 @@ def preflight(plan: Plan, *, kind: Literal["refuse", "warn"]) -> tuple[str, ...]
     """
     if not has_remote_workers():
         return ()
-    faults = [*_places(plan), *_services(plan), *_endpoint(plan)]
+    faults = [*local_places(plan, endpoint="/store_conn_id"), *_code(plan)]
     if faults and kind == "refuse":
         raise InvalidInput.of(
             "tasks may run on other machines, which reach only what all of them share: buckets and "
@@ -50,36 +47,8 @@ def preflight(plan: Plan, *, kind: Literal["refuse", "warn"]) -> tuple[str, ...]
     return tuple(f"{each}; tasks on other machines may not reach it" for each in faults)
 
 
-def _places(plan: Plan) -> Iterator[BadField]:
-    places = {"/folder": plan.folder}
-    if not plan.store.startswith(f"{plan.folder}/"):
-        places["/store"] = plan.store
-    places |= {f"/inputs/{name}": scene.href for name, scene in plan.scenes.items()}
-    for pointer, href in places.items():
-        if _is_of_this_machine(href):
-            yield BadField(pointer, f"{href} is on this machine")
-
-
-def _services(plan: Plan) -> Iterator[BadField]:
+def _code(plan: Plan) -> Iterator[BadField]:
     for name, service in plan.services.items():
         for target in service.targets:
-            if service.is_remote and _is_of_this_machine(target):
-                yield BadField(f"/services/{name}", f"{target} is a service of this machine")
-            elif target.startswith("/"):
+            if target.startswith("/"):
                 yield BadField(f"/services/{name}", f"{target} is outside the DAG bundle")
-
-
-def _endpoint(plan: Plan) -> Iterator[BadField]:
-    places = (plan.folder, plan.store, *(scene.href for scene in plan.scenes.values()))
-    endpoint = next((url for name in _ENDPOINTS if (url := os.environ.get(name))), "")
-    url = endpoint if "://" in endpoint else f"https://{endpoint}"
-    if any(each.startswith("s3://") for each in places) and _is_of_this_machine(url):
-        yield BadField("/store_conn_id", f"{endpoint} is an endpoint of this machine")
-
-
-def _is_of_this_machine(href: str) -> bool:
-    """Whether an href is that of a file, or of a server of this machine."""
-    parts = urlsplit(href)
-    if parts.scheme in ("http", "https"):
-        return is_loopback(parts.hostname or "")
-    return parts.scheme == "file" or href.startswith("/")

@@ -11,6 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_airflow.pipelines import KnownPipeline, know_pipeline
+from pesto_runtime.engines import refuse_workflow_settings
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.pipeline import fed_ports, input_defaults, input_schema
 from pesto_runtime.run.services import known_targets
@@ -75,6 +76,7 @@ class AirflowRenderer:
             InvalidInput: a process has no saved description, or a file is in a bucket.
             InvalidPipeline: the pipeline is wrong; with every error.
         """
+        refuse_workflow_settings(request, "airflow")
         if request.catalog is None or request.services:
             raise InvalidInput(
                 "a DAG file reads only saved descriptions: save them by `pesto discover URL… "

@@ -143,7 +143,13 @@ class Attempt:
 
     def _perform(self) -> Report:
         context = TaskContext(
-            self.queue.url, self.assignment.workflow, self.progress.observer, self.progress.log
+            self.queue.url,
+            self.assignment.workflow,
+            self.progress.observer,
+            self.progress.log,
+            attempt=self.assignment.attempt,
+            domain=self.assignment.domain,
+            worker=self.queue.worker,
         )
         try:
             output = self.binding.run(self.assignment.input, context)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEAVY_MODULES = (
     "jsonschema.validators",
+    "pesto_runtime.campaigns",
     "pesto_runtime.client.client",
     "pesto_runtime.run.local",
     "pesto_runtime.run.publishing",
@@ -41,12 +42,28 @@ class TaskContext:
         workflow: Id of the workflow that the task belongs to.
         observer: Receives the state of each tile, and can stop the activity.
         log: Writes a line to the task's log.
+        attempt: Number of the attempt; 0 for the first.
+        domain: Task domain of the task; empty for none.
+        worker: Identity of the worker: host and process.
     """
 
     server: str
     workflow: str
     observer: TileObserver
     log: Callable[[str], None]
+    attempt: int = 0
+    domain: str = ""
+    worker: str = ""
+
+    @property
+    def engine(self) -> dict[str, JsonValue]:
+        """This run, as results state it."""
+        return engine_of(self.workflow)
+
+
+def engine_of(workflow: str) -> dict[str, JsonValue]:
+    """Return the run of a workflow, as results state it."""
+    return {"name": "conductor", "run": workflow}
 
 
 Verb: TypeAlias = "Callable[[ClosedValue, TaskContext], ClosedValue]"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
 from pesto_conductor.connection import (
     authorization,
@@ -33,6 +33,22 @@ if TYPE_CHECKING:
 Document: TypeAlias = "dict[str, JsonValue]"
 _CONNECT_S, _READ_S = 3.0, 60.0
 _ENDED = frozenset({"COMPLETED", "FAILED", "TIMED_OUT", "TERMINATED"})
+
+
+class Poll(NamedTuple):
+    """The last poll for the tasks of one type in one task domain.
+
+    Attributes:
+        type: The task type.
+        domain: The task domain; empty for none.
+        worker: Identity of the worker.
+        at_ms: Time, milliseconds since 1970.
+    """
+
+    type: str
+    domain: str
+    worker: str
+    at_ms: float
 
 
 def is_over(workflow: Mapping[str, JsonValue]) -> bool:
@@ -184,6 +200,20 @@ class Conductor:
         parameters = {"start": "0", "size": str(size), "sort": "startTime:DESC", "query": query}
         found = _object(self.request("GET", "/workflow/search", query=parameters)).get("results")
         return [_object(each) for each in found] if isinstance(found, list) else []
+
+    def last_polls(self) -> list[Poll]:
+        """Return the last poll of each task type and task domain."""
+        found = self.request("GET", "/tasks/queue/polldata/all")
+        return [
+            Poll(
+                str(each.get("queueName")),
+                str(each.get("domain") or ""),
+                str(each.get("workerId")),
+                float(str(each.get("lastPollTime") or 0)),
+            )
+            for each in (found if isinstance(found, list) else [])
+            if isinstance(each, dict)
+        ]
 
     def logs(self, task: str) -> list[str]:
         """Return the lines that workers have logged for a task."""

@@ -125,6 +125,15 @@ def register(
         typer.Option("--per-service", metavar="URL", help="Add a task type for this service."),
     ] = None,
     allow: Allowed = None,
+    owner: Annotated[
+        str | None, typer.Option(help="Email address of the owner of the task types.")
+    ] = None,
+    poll_timeout: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Seconds that a task waits for a worker in each attempt; default: for ever."
+        ),
+    ] = None,
     service: ServiceTexts = None,
     services: Catalog = None,
     credentials: Credentials = None,
@@ -144,7 +153,12 @@ def register(
             for file in files or ()
         }
         names = register_all(
-            conductor, documents, tasks=service_tasks(per_service or ()), allow=allow or ()
+            conductor,
+            documents,
+            tasks=service_tasks(per_service or ()),
+            allow=allow or (),
+            owner=owner,
+            poll_timeout_s=poll_timeout,
         )
         for name in names:
             typer.echo(name)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pesto_conductor.definitions import failure_definition
 from pesto_conductor.lint import RULES, is_event_handler, lint
 from pesto_conductor.scopes import started_workflows
-from pesto_conductor.taskdefs import is_newer, service_definition, task_definitions
-from pesto_conductor.workflows import failure_definition, render
+from pesto_conductor.taskdefs import OWNER, is_newer, service_definition, task_definitions
+from pesto_conductor.workflows import render
 from pesto_runtime.engines import RenderRequest
 from pesto_runtime.errors import InvalidInput, NotFound, PestoError
 from pesto_runtime.hrefs import as_href, image_reference, looks_like_href
@@ -141,6 +143,8 @@ def register(
     *,
     tasks: Iterable[TaskDefinition] = (),
     allow: Sequence[str] = (),
+    owner: str | None = None,
+    poll_timeout_s: int | None = None,
 ) -> list[str]:
     """Register definitions, our task types and the workflow `pesto_failure`; return all names.
 
@@ -152,6 +156,8 @@ def register(
         documents: File -> its definitions.
         tasks: Further task types.
         allow: Rules of the lint whose findings are left out.
+        owner: Email address of the owner of task types and of `pesto_failure`.
+        poll_timeout_s: Longest time that a task waits for a worker, in each attempt.
 
     Raises:
         InvalidInput: the lint or the server finds errors in a definition; with every error.
@@ -159,7 +165,7 @@ def register(
     known = (*task_definitions(), *tasks)
     definitions = [each for found in documents.values() for each in found]
     handlers = [each for each in definitions if is_event_handler(each)]
-    own = (failure_definition(), *(e for e in definitions if not is_event_handler(e)))
+    own = (failure_definition(owner), *(e for e in definitions if not is_event_handler(e)))
     workflows = list({str(each["name"]): each for each in own}.values())
     others = _registered(conductor, definitions, workflows)
     found = lint_all(documents, tasks=tasks, registered=others, allow=allow)
@@ -169,7 +175,8 @@ def register(
     newer = {str(each["name"]) for each in conductor.task_definitions() if is_newer(each)}
     registered = [each for each in known if each.name not in newer]
     if registered:
-        conductor.register_tasks([each.to_json() for each in registered])
+        timed = [replace(each, poll_timeout_s=poll_timeout_s) for each in registered]
+        conductor.register_tasks([each.to_json(owner=owner or OWNER) for each in timed])
     for workflow in workflows:
         conductor.validate(workflow)
     conductor.register_workflows(workflows)

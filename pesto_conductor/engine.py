@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Self
 
 from pesto_conductor.client import Conductor, require_sdk
 from pesto_conductor.connection import VARIABLE
+from pesto_conductor.definitions import workflow_definition
 from pesto_conductor.deploy import register
 from pesto_conductor.following import failure_of, follow
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import borrowed, configured_url
-from pesto_conductor.workflows import chosen_services, workflow_definition
+from pesto_conductor.workflows import chosen_services
 from pesto_runtime.engines import refuse_verifying
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run

@@ -9,10 +9,20 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
+from pesto_runtime.contract import package_version
 from pesto_runtime.contract.base import ClosedValue
 
 Targets: TypeAlias = str | list[str]
 Holes: TypeAlias = Literal["fail", "keep"]
+
+
+class TaskOutput(ClosedValue):
+    """What every output has, except those of chunks: a JOIN has 256 of them in 64 KB."""
+
+    package: str = Field(
+        default_factory=package_version,
+        description="Version of this package that the worker has.",
+    )
 
 
 class DiscoverInput(ClosedValue):
@@ -22,7 +32,7 @@ class DiscoverInput(ClosedValue):
     catalog: str | None = Field(default=None, description="Folder to save descriptions in.")
 
 
-class DiscoverOutput(ClosedValue):
+class DiscoverOutput(TaskOutput):
     """The processes of the services."""
 
     services: dict[str, str] = Field(description="Process name -> URL, for `pesto_plan`.")
@@ -71,6 +81,11 @@ class PlanInput(ClosedValue):
     replace: bool | None = Field(
         default=None, description="Overwrite the finished result of another pipeline or scene."
     )
+    preflight: Literal["refuse", "warn"] | None = Field(
+        default=None,
+        description="If workers of other machines poll, and a place is on this one: `refuse`"
+        " (default), or `warn` if they share it.",
+    )
 
 
 class ChunkInput(ClosedValue):
@@ -88,7 +103,7 @@ class ChunkInput(ClosedValue):
     concurrency: int | None = Field(default=None, ge=1, description="Tiles at once.")
 
 
-class PlanOutput(ClosedValue):
+class PlanOutput(TaskOutput):
     """A plan, and the chunks of each of its phases."""
 
     plan: str = Field(description="href of the plan")
@@ -111,7 +126,7 @@ class CloseInput(ClosedValue):
     phase: int = Field(ge=0, description="number of the phase")
 
 
-class CloseOutput(ClosedValue):
+class CloseOutput(TaskOutput):
     """The stages that could not be finished."""
 
     unmade: list[str] = Field(description="Ids of stages without a result, because of holes.")
@@ -128,7 +143,7 @@ class PublishInput(ClosedValue):
     keep: bool | None = Field(default=None, description="Keep the run store.")
 
 
-class PublishOutput(ClosedValue):
+class PublishOutput(TaskOutput):
     """The outputs of a run."""
 
     status: Literal["COMPLETE", "PARTIAL"]
@@ -145,7 +160,7 @@ class MosaicInput(ClosedValue):
     path: str = Field(description="File to write.")
 
 
-class MosaicOutput(ClosedValue):
+class MosaicOutput(TaskOutput):
     """A raster that was written."""
 
     href: str
@@ -161,7 +176,7 @@ class MergeInput(ClosedValue):
     path: str = Field(description="File to write.")
 
 
-class MergeOutput(ClosedValue):
+class MergeOutput(TaskOutput):
     """A vector that was written."""
 
     href: str
@@ -177,7 +192,7 @@ class ReduceInput(ClosedValue):
     stage: str = Field(description="Id of the reduce stage.")
 
 
-class ReduceOutput(ClosedValue):
+class ReduceOutput(TaskOutput):
     """Whether the values were computed."""
 
     made: bool = Field(description="False if there are holes.")
@@ -191,7 +206,7 @@ class CallInput(ClosedValue):
     keep: dict[str, str] | None = Field(default=None, description="Output name -> file.")
 
 
-class CallOutput(ClosedValue):
+class CallOutput(TaskOutput):
     """The outputs of a call."""
 
     outputs: dict[str, JsonValue] = Field(description="Name -> value, or the path of its file.")
@@ -207,7 +222,91 @@ class CleanupInput(ClosedValue):
     forget: bool | None = Field(default=None, description="Delete its objects in the run store.")
 
 
-class CleanupOutput(ClosedValue):
+class CleanupOutput(TaskOutput):
     """Whether the run can be resumed."""
 
     forgotten: bool = Field(description="Whether the objects were deleted; else `retry` resumes.")
+
+
+class PlanScenesInput(PlanInput):
+    """A campaign that is to be planned: one pipeline over many scenes."""
+
+    scenes: list[JsonValue] = Field(
+        min_length=1,
+        description="For each scene its href, or an object of its inputs, with an `id`.",
+    )
+    inputs: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Input name -> href, or a value, for all scenes."
+    )
+    as_cog: bool | None = Field(default=None, description="Write cloud-optimised GeoTIFFs.")
+    overviews: bool | None = Field(default=None, description="Write GeoTIFFs with overviews.")
+
+
+class ScenesTaskInput(ClosedValue):
+    """A task of a campaign: chunks of one scene or of several."""
+
+    campaign: str = Field(description="href of the plan of the campaign")
+    phase: int = Field(ge=0, description="number of the phase")
+    task: int = Field(ge=0, description="number of the task in its phase")
+    holes: Holes | None = Field(
+        default=None,
+        description="After a failed tile, `fail` (the default): its scene fails; "
+        "`keep`: it ends PARTIAL.",
+    )
+    concurrency: int | None = Field(default=None, ge=1, description="Tiles at once.")
+
+
+class PlanScenesOutput(TaskOutput):
+    """The plan of a campaign, and the tasks of each of its phases."""
+
+    campaign: str = Field(description="href of the plan of the campaign")
+    started: str = Field(description="Start of the run, ISO 8601.")
+    planned: int = Field(description="Scenes that have a plan.")
+    complete: int = Field(description="Scenes that an earlier run has completed.")
+    tasks: list[list[ScenesTaskInput]] = Field(description="By phase.")
+
+
+class ScenesTaskOutput(ClosedValue):
+    """Counts of a task of a campaign."""
+
+    scenes: int = Field(default=0, description="Scenes whose chunks are computed.")
+    failed: int = Field(default=0, description="Scenes that failed.")
+    tiles: int = 0
+    reused: int = 0
+    holes: int = 0
+    blocks: int = 0
+    bytes_read: int = 0
+
+
+class CloseScenesInput(ClosedValue):
+    """A phase of a campaign whose tasks are done."""
+
+    campaign: str = Field(description="href of the plan of the campaign")
+    phase: int = Field(ge=0, description="number of the phase")
+
+
+class CloseScenesOutput(TaskOutput):
+    """The number of failed scenes."""
+
+    failed: int = Field(description="Scenes that have failed in this phase or before.")
+
+
+class PublishScenesInput(ClosedValue):
+    """A campaign whose phases are done."""
+
+    campaign: str = Field(description="href of the plan of the campaign")
+    folder: str = Field(min_length=1, description="Folder of the campaign.")
+    started: str | None = Field(default=None, description="Start of the run, ISO 8601.")
+    as_cog: bool | None = Field(default=None, description="Write cloud-optimised GeoTIFFs.")
+    overviews: bool | None = Field(default=None, description="Write GeoTIFFs with overviews.")
+    keep: bool | None = Field(default=None, description="Keep the run stores.")
+
+
+class PublishScenesOutput(TaskOutput):
+    """The end of a campaign."""
+
+    status: Literal["COMPLETE", "PARTIAL"]
+    scenes: Literal["all-published", "some-failed"]
+    campaign: str = Field(description="href of campaign.json")
+    counts: dict[str, int] = Field(description="Status -> number of scenes.")
+    failed: list[str] = Field(description="Ids of failed scenes, 20 at most.")

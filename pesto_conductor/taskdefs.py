@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from pesto_conductor import payloads
-from pesto_runtime.contract import ChunkResult
+from pesto_runtime.contract import ChunkResult, package_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -144,11 +143,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def package_version() -> str:
-    """Return the version of this package."""
-    return version(_PACKAGE)
-
-
 def service_definition(
     description: Description, targets: Sequence[str], *, at_once: int | None = None
 ) -> TaskDefinition:
@@ -267,7 +261,8 @@ _DEFINITIONS: dict[str, TaskDefinition] = {
         _verb("plan", "Check a pipeline against its inputs, and divide it into chunks.",
               (payloads.PlanInput, payloads.PlanOutput)),
         _verb("process", "Run the tiles of a chunk, and store their blocks.",
-              (payloads.ChunkInput, ChunkResult), timeout_s=24 * _HOUR_S, is_of_chunks=True),
+              (payloads.ChunkInput, ChunkResult), timeout_s=24 * _HOUR_S,
+              is_of_chunks=True),
         _verb("close", "Finish a phase: mosaic rasters, merge vectors, fold reduces.",
               (payloads.CloseInput, payloads.CloseOutput), timeout_s=6 * _HOUR_S),
         _verb("mosaic", "Join the blocks of a raster into one GeoTIFF.",
@@ -282,6 +277,16 @@ _DEFINITIONS: dict[str, TaskDefinition] = {
               (payloads.PublishInput, payloads.PublishOutput), timeout_s=6 * _HOUR_S),
         _verb("cleanup", "After a failed workflow, delete its objects in the run store on request.",
               (payloads.CleanupInput, payloads.CleanupOutput)),
+        _verb("plan_scenes", "Plan a pipeline over many scenes, and divide it into tasks.",
+              (payloads.PlanScenesInput, payloads.PlanScenesOutput), timeout_s=6 * _HOUR_S),
+        _verb("process_scenes", "Run the chunks of a task of a campaign.",
+              (payloads.ScenesTaskInput, payloads.ScenesTaskOutput), timeout_s=24 * _HOUR_S,
+              is_of_chunks=True),
+        _verb("close_scenes", "Finish a phase of every scene of a campaign that has not failed.",
+              (payloads.CloseScenesInput, payloads.CloseScenesOutput), timeout_s=24 * _HOUR_S),
+        _verb("publish_scenes", "Write the outputs of every scene that has not failed.",
+              (payloads.PublishScenesInput, payloads.PublishScenesOutput),
+              timeout_s=24 * _HOUR_S),
     )
 }  # fmt: skip
 

@@ -52,6 +52,8 @@ class Assignment:
         input: Its input.
         response_timeout_s: Longest time without an update before the server assigns it again.
         deaths: Worker processes that have died while they had it.
+        attempt: Number of the attempt; 0 for the first.
+        domain: Its task domain; empty for none.
     """
 
     identity: str
@@ -60,6 +62,8 @@ class Assignment:
     input: Mapping[str, JsonValue]
     response_timeout_s: float
     deaths: int = 0
+    attempt: int = 0
+    domain: str = ""
 
 
 class TaskQueue:
@@ -243,6 +247,15 @@ class TaskQueue:
         )
 
 
+def host_of(worker: str) -> str:
+    """Return the host of a worker's identity.
+
+    >>> host_of("node-7-4711")
+    'node-7'
+    """
+    return worker.rpartition("-")[0]
+
+
 def _assignment(task: Task) -> Assignment:
     return Assignment(
         identity=task.task_id,
@@ -251,6 +264,8 @@ def _assignment(task: Task) -> Assignment:
         input=dict(task.input_data or {}),
         response_timeout_s=float(task.response_timeout_seconds or 0),
         deaths=_deaths(task.output_data),
+        attempt=task.retry_count or 0,
+        domain=task.domain or "",
     )
 
 

@@ -6,18 +6,16 @@ Conductor: `worker_loop.py` takes tasks and reports their results, `binding.py` 
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from pesto_conductor import payloads
-from pesto_conductor.binding import TaskBinding, TaskContext, Verb
+from pesto_conductor import campaign_verbs, payloads
+from pesto_conductor.binding import TaskBinding, TaskContext, Verb, engine_of
+from pesto_conductor.planning import LOCK_WAIT_S, accept, note_versions, prepare
 from pesto_conductor.taskdefs import PREFIX, task_definition
 from pesto_runtime.contract.base import ClosedValue
 from pesto_runtime.errors import InvalidInput, NotFound
-from pesto_runtime.hrefs import file_href, looks_like_href, path_of
 from pesto_runtime.places import href_of, output_place, place_of
 
 if TYPE_CHECKING:
@@ -29,11 +27,6 @@ if TYPE_CHECKING:
     from pesto_runtime.places import AnyPath
 
 T = TypeVar("T", bound=ClosedValue)
-
-TASK_COST_S = 0.015
-"""Seconds that a task costs in addition to its work: 256 tasks took 2.6 to 3.6 s."""
-
-_LOCK_WAIT_S = 60.0
 
 
 def binding_of(task_type: str) -> TaskBinding:
@@ -59,7 +52,7 @@ def discover(request: payloads.DiscoverInput, _task: TaskContext) -> payloads.Di
 
     found = {url: find((url,)) for url in request.urls}
     if request.catalog is not None:
-        save(request.urls, _path(request.catalog))
+        save(request.urls, _folder(request.catalog))
     return payloads.DiscoverOutput(
         services={each.said.name: url for url, each in found.items()},
         digests={each.said.name: each.said.digest for each in found.values()},
@@ -74,42 +67,33 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         FolderInUse: another run owns the folder, or has finished in it.
         PestoError: a scene or a service cannot be read.
     """
-    from pesto_runtime.contract import Pipeline
     from pesto_runtime.run.context import begin_run, forget_run
-    from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.ownership import claim
     from pesto_runtime.run.pipeline_inputs import read_inputs
     from pesto_runtime.run.planning import count_tiles, plan
     from pesto_runtime.run.result import member_of
-    from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.workspace import locked_workspace, run_store
 
     started, folder = datetime.now(UTC), output_place(request.folder)
-    pipeline, base = Pipeline.parse(request.pipeline), Path(request.base or ".").resolve()
-    services = resolve_services(pipeline, base=base, chosen=request.model_dump()["services"])
-    sizing = sizing_of(
-        workers=request.workers or os.cpu_count() or 1,
-        tile=request.tile,
-        max_tasks=request.max_tasks or 64,
-    )
+    pipeline, services, sizing = prepare(request)
     planned = plan(
         pipeline,
         services,
         read_inputs(pipeline, services, request.inputs),
         store=run_store(folder, request.store),
-        sizing=replace(sizing, task_cost_s=TASK_COST_S),
+        sizing=sizing,
         folder=folder,
         patience_s=60.0 if request.patience is None else request.patience,
         report=request.report or "links",
         compress=request.compress or "deflate",
     )
-    for warning in planned.plan.warnings:
+    for warning in (*accept(request, task)(planned.plan), *planned.plan.warnings):
         task.log(warning)
-    with locked_workspace(folder, run=planned.plan.run, patience_s=_LOCK_WAIT_S):
+    with locked_workspace(folder, run=planned.plan.run, patience_s=LOCK_WAIT_S):
         joins = claim(
             folder,
             planned.plan,
-            member=member_of(_engine(task.workflow)),
+            member=member_of(task.engine),
             take_over=request.take_over or False,
             replace=request.replace or False,
         )
@@ -138,6 +122,7 @@ def process(request: payloads.ChunkInput, task: TaskContext) -> ChunkResult:
 
     context = load_context(request.plan)
     chunk = Chunk(plan=request.plan, phase=request.phase, start=request.start, stop=request.stop)
+    note_versions(context.plan, task)
     return process(
         chunk,
         watch=task.observer,
@@ -157,10 +142,10 @@ def mosaic(request: payloads.MosaicInput, _task: TaskContext) -> payloads.Mosaic
     """Write a raster to a file."""
     from pesto_runtime.run.closing import mosaic as write
 
-    path = _path(request.path)
+    path = output_place(request.path)
     written = write(request.plan, request.raster, path)
     return payloads.MosaicOutput(
-        href=file_href(path), sha256=written.product.sha256, holes=len(written.holes)
+        href=href_of(path), sha256=written.product.sha256, holes=len(written.holes)
     )
 
 
@@ -168,10 +153,10 @@ def merge(request: payloads.MergeInput, _task: TaskContext) -> payloads.MergeOut
     """Write a vector to a file."""
     from pesto_runtime.run.closing import merge as write
 
-    path = _path(request.path)
+    path = output_place(request.path)
     written = write(request.plan, request.vector, path)
     return payloads.MergeOutput(
-        href=file_href(path), sha256=written.sha256, features=written.features,
+        href=href_of(path), sha256=written.sha256, features=written.features,
         holes=len(written.holes),
     )  # fmt: skip
 
@@ -187,7 +172,7 @@ def call(request: payloads.CallInput, _task: TaskContext) -> payloads.CallOutput
     """Call one process once."""
     from pesto_runtime.run.single_call import call_once
 
-    files = {name: _path(path) for name, path in (request.keep or {}).items()}
+    files = {name: output_place(path) for name, path in (request.keep or {}).items()}
     outputs = call_once(request.service, request.values, keep=files, stays_open=True)
     return payloads.CallOutput(outputs=outputs)
 
@@ -200,7 +185,7 @@ def publish(request: payloads.PublishInput, task: TaskContext) -> payloads.Publi
 
     folder = output_place(request.folder)
     started = datetime.fromisoformat(request.started) if request.started else datetime.now(UTC)
-    record = RunRecord(engine=_engine(task.workflow), started=started)
+    record = RunRecord(engine=task.engine, started=started)
     form = ProductForm.of(as_cog=bool(request.as_cog), overviews=bool(request.overviews))
     result = publish_run(request.plan, folder, record, form=form, keep=bool(request.keep))
     return payloads.PublishOutput.model_validate(
@@ -226,7 +211,7 @@ def cleanup(request: payloads.CleanupInput, task: TaskContext) -> payloads.Clean
     if href is not None:
         try:
             plan = load_context(href).plan
-            member = member_of(_engine(request.workflow))
+            member = member_of(engine_of(request.workflow))
             if not plan.folder or release(place_of(plan.folder), plan.run, member=member):
                 forget_run(plan)
         except NotFound:
@@ -260,12 +245,12 @@ _BINDINGS = {
         _bound("call", call, payloads.CallInput),
         _bound("publish", publish, payloads.PublishInput),
         _bound("cleanup", cleanup, payloads.CleanupInput),
+        _bound("plan_scenes", campaign_verbs.plan, payloads.PlanScenesInput),
+        _bound("process_scenes", campaign_verbs.process, payloads.ScenesTaskInput),
+        _bound("close_scenes", campaign_verbs.close, payloads.CloseScenesInput),
+        _bound("publish_scenes", campaign_verbs.publish, payloads.PublishScenesInput),
     )
 }
-
-
-def _engine(workflow: str) -> dict[str, JsonValue]:
-    return {"name": "conductor", "run": workflow}
 
 
 def _chunks(href: str, phase: int, request: payloads.PlanInput) -> list[payloads.ChunkInput]:
@@ -289,6 +274,13 @@ def _plan_of(server: str, workflow: str) -> str | None:
     return next((str(each["plan"]) for each in outputs if isinstance(each.get("plan"), str)), None)
 
 
+def _folder(text: str) -> Path:
+    place = place_of(text)
+    if not isinstance(place, Path):
+        raise InvalidInput(f"catalog {text}: a catalog is saved in a folder of this machine")
+    return place
+
+
 def _values_or_hrefs(outputs: JsonValue, folder: AnyPath) -> dict[str, JsonValue]:
     """Return output name -> its value, or the href of its file."""
     found: dict[str, JsonValue] = {}
@@ -297,7 +289,3 @@ def _values_or_hrefs(outputs: JsonValue, folder: AnyPath) -> dict[str, JsonValue
             is_value = "value" in output
             found[name] = output["value"] if is_value else href_of(folder / str(output["path"]))
     return found
-
-
-def _path(text: str) -> Path:
-    return path_of(text) if looks_like_href(text) else Path(text)

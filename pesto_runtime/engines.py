@@ -87,6 +87,25 @@ class RunRequest:
 
 
 @dataclass(frozen=True)
+class WorkflowSettings:
+    """Settings of a rendered workflow definition, for orchestrators that have them: Conductor.
+
+    Attributes:
+        owner: Email address of its owner; None for a placeholder.
+        version: Version of the definition.
+        failure_workflow: Workflow that starts when it has failed; empty for none, None for ours.
+        timeout_s: Time after which the workflow is ended; 0 for no limit.
+        is_campaign: Whether it runs the pipeline over a list of scenes.
+    """
+
+    owner: str | None = None
+    version: int = 1
+    failure_workflow: str | None = None
+    timeout_s: int = 0
+    is_campaign: bool = False
+
+
+@dataclass(frozen=True)
 class RenderRequest:
     """The request to write a pipeline as a file of an orchestrator.
 
@@ -98,6 +117,7 @@ class RenderRequest:
         max_tasks: Largest number of tasks of a fan-out.
         tile: Side of a tile, pixels; None to size it by memory.
         out: File that will contain the text; paths in the text are relative to it if possible.
+        workflow: Settings of a workflow definition.
     """
 
     pipeline: Pipeline
@@ -107,6 +127,7 @@ class RenderRequest:
     max_tasks: int = 64
     tile: int | None = None
     out: Path | None = None
+    workflow: WorkflowSettings = field(default_factory=WorkflowSettings)
 
 
 def refuse_verifying(request: RunRequest, engine: str) -> None:
@@ -119,6 +140,19 @@ def refuse_verifying(request: RunRequest, engine: str) -> None:
         raise InvalidInput(
             f"--verify is not for the engine {engine!r}: verify a run of the local engine, or "
             "measure each process by `pesto probe`"
+        )
+
+
+def refuse_workflow_settings(request: RenderRequest, engine: str) -> None:
+    """Require that a request has no settings of workflow definitions, for another engine.
+
+    Raises:
+        InvalidInput: it has.
+    """
+    if request.workflow != WorkflowSettings():
+        raise InvalidInput(
+            "--owner, --version, --failure-workflow, --timeout and --campaign are for workflow "
+            f"definitions of Conductor, not for the engine {engine!r}"
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import rasterio
 
-from pesto_conductor.workflows import workflow_definition
+from pesto_conductor.definitions import workflow_definition
 from pesto_runtime import Raster, process
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.run.planning import shape

@@ -65,6 +65,7 @@ def process_task(
     watch: TileObserver | None = None,
     threads: int | None = None,
     holes: Literal["keep", "fail"] = "fail",
+    failures: Literal["raise", "raise-retryable", "count"] = "raise",
 ) -> dict[str, JsonValue]:
     """Run the chunks of a task, scene after scene; return counts of scenes, tiles, holes, blocks.
 
@@ -75,6 +76,7 @@ def process_task(
         watch: Receives the state of each tile, and can stop the task.
         threads: Number of tiles at once; None for what its processes allow.
         holes: `keep` records a tile that failed finally as a hole; with `fail` its scene fails.
+        failures: Which errors of scenes are raised at the end; others are counted as `failed`.
 
     Raises:
         NotFound: there is no such campaign.
@@ -103,8 +105,10 @@ def process_task(
             if isinstance(number, int):
                 counts[name] = counts.get(name, 0) + number
     records.end_task(phase, task, {name: error.detail for name, error in failed.items()})
-    _raise_any(failed)
-    return {**counts}
+    can_help = any(error.retryable for error in failed.values())
+    if failures == "raise" or (failures == "raise-retryable" and can_help):
+        _raise_any(failed)
+    return {**counts, **({"failed": len(failed)} if failed else {})}
 
 
 def close_campaign_phase(href: str, phase: int, *, retry: bool = False) -> dict[str, str]:

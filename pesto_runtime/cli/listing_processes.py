@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pesto_runtime.cli.options import AsJson, Credentials  # noqa: TC001  # read at run time
+from pesto_runtime.cli.options import AsJson, Credentials  # read at run time
 from pesto_runtime.cli.terminal import author_output_on_stderr
 from pesto_runtime.credentials import use_credentials
 

@@ -20,6 +20,7 @@ from pesto_runtime.cli import (
     listing_processes,
     probing,
     project_commands,
+    rendering,
     running,
     serving,
 )
@@ -47,7 +48,7 @@ app.command(cls=ProfiledCommand)(discovering.process)
 app.command(cls=ProfiledCommand)(probing.probe)
 app.command(cls=ProfiledCommand)(checking.check)
 app.command(cls=ProfiledCommand)(running.plan)
-app.command()(running.render)
+app.command()(rendering.render)
 app.command(cls=ProfiledCommand)(running.run)
 app.command()(running.verify)
 app.command()(project_commands.init)

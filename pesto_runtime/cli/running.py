@@ -1,4 +1,4 @@
-"""Define `pesto plan`, `render`, `run` and `verify`.
+"""Define `pesto plan`, `run` and `verify`.
 
 Commands import numpy and rasterio only when they run, to keep `pesto --help` quick.
 """
@@ -10,7 +10,6 @@ import os
 import sys
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +23,6 @@ from pesto_runtime.cli.options import (
     Drivers,
     InputTexts,
     MaxTasks,
-    PipelineFile,
     PipelineText,
     Profiles,
     SceneList,
@@ -44,7 +42,7 @@ from pesto_runtime.cli.terminal import (
     show_warnings,
 )
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.errors import InvalidInput, StoreFailed
+from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,50 +128,6 @@ def plan(
         typer.echo(json.dumps(document, indent=2))
     else:
         show_plan(planned, cost, workers=count, executor=executor.value)
-
-
-def render(
-    pipeline: PipelineFile,
-    engine: Annotated[str, typer.Option(help="Orchestrator: airflow or conductor.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="File to write; default: standard output.")
-    ] = None,
-    service: ServiceTexts = None,
-    services: Catalog = None,
-    tile: Tile = None,
-    max_tasks: MaxTasks = 64,
-    credentials: Credentials = None,
-) -> None:
-    """Write a pipeline for an orchestrator, as a DAG file or as workflow JSON."""
-    from pesto_runtime.engines import RenderRequest, load_renderer
-    from pesto_runtime.places import place_of
-    from pesto_runtime.run.planning import load_pipeline
-
-    use_credentials(credentials)
-    place = place_of(pipeline)
-    request = RenderRequest(
-        pipeline=load_pipeline(place),
-        path=place,
-        services=tuple(service or ()),
-        catalog=place_of(services) if services else None,
-        max_tasks=max_tasks,
-        tile=tile,
-        out=out,
-    )
-    text = load_renderer(engine).render(request)
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        _write(out, text)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        raise StoreFailed(f"{path}: {error.strerror or error}") from error
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from pesto_runtime.cli.options import Profiles, profile_names
-from pesto_runtime.service.logs import LogFormat  # noqa: TC001  # typer reads it at run time
+from pesto_runtime.service.logs import LogFormat  # typer reads it at run time
 
 if TYPE_CHECKING:
     from pesto_runtime.service.limits import Limits

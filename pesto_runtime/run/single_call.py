@@ -6,6 +6,7 @@ Nothing is tiled or stored, and no plan is made.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,11 +27,11 @@ from pesto_runtime.schema import typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description, Port
+    from pesto_runtime.places import AnyPath
     from pesto_runtime.raster.image import Image
 
 _TIFF, _PNG = "image/tiff", "image/png"
@@ -40,7 +41,7 @@ def call_once(
     target: str | Sequence[str],
     texts: Mapping[str, JsonValue],
     *,
-    keep: Mapping[str, Path],
+    keep: Mapping[str, AnyPath],
     stays_open: bool = False,
 ) -> dict[str, JsonValue]:
     """Call a target or a service.
@@ -49,8 +50,8 @@ def call_once(
         target: A target, a service's URL, or the URLs of its replicas.
         texts: Input name -> text: path or href of an image, JSON for other kinds, or a plain
             string; a list of images is a list of paths or hrefs.
-        keep: Output name -> file for it: a GeoTIFF, a `.png`, a vector's `.geojson` in the CRS of
-            the first image, or JSON as the process returns it.
+        keep: Output name -> file or object for it: a GeoTIFF, a `.png`, a vector's `.geojson` in
+            the CRS of the first image, or JSON as the process returns it.
         stays_open: Whether connections stay open for the next call, until `close_callers`.
 
     Returns:
@@ -128,7 +129,7 @@ def _pixels(port: Port | None, images: list[Image]) -> object:
 
 
 def _refuse_unknown(
-    description: Description, texts: Mapping[str, JsonValue], keep: Mapping[str, Path]
+    description: Description, texts: Mapping[str, JsonValue], keep: Mapping[str, AnyPath]
 ) -> None:
     inputs = {port.name for port in description.inputs}
     outputs = {port.name for port in description.outputs}
@@ -159,12 +160,12 @@ def _refuse_unknown(
 def _save(
     description: Description,
     outputs: Mapping[str, object],
-    keep: Mapping[str, Path],
+    keep: Mapping[str, AnyPath],
     first: Image | None,
 ) -> dict[str, JsonValue]:
     """Write outputs to their files, and return JSON outputs and paths by name."""
     results: dict[str, JsonValue] = {}
-    files: dict[Path, bytes] = {}
+    files: dict[AnyPath, bytes] = {}
     for port in description.outputs:
         value = outputs.get(port.name)
         path = keep.get(port.name)
@@ -183,20 +184,23 @@ def _save(
 
 
 def _text(
-    description: Description, port: Port, value: JsonValue, first: Image | None, path: Path
+    description: Description, port: Port, value: JsonValue, first: Image | None, path: AnyPath
 ) -> str:
     if port.kind == "vector" and path.suffix == ".geojson" and first is not None:
         return whole_collection(description, port, value, first)
     return json_text(value)
 
 
-def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: Path) -> bytes:
+def _encoded(port: Port, pixels: np.ndarray, first: Image | None, path: AnyPath) -> bytes:
     on_input = first is not None and covers(pixels, first.whole_tile, port.raster)
     image = output_image(pixels, port.raster, first, covers=on_input)
     return encode_image(image, _PNG if path.suffix == ".png" else _TIFF)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: AnyPath, data: bytes) -> None:
+    if not isinstance(path, Path):
+        path.write_bytes(data)
+        return
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

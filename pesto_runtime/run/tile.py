@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.run.stage import StageFailed, StageRunner
 from pesto_runtime.tiling import StepWindows, scaled_size, scaled_window, whole
 
@@ -118,11 +119,16 @@ class TilePool:
             check_stop()
             # A thread of a pool does not inherit context variables: without the copy, its calls
             # could not be cancelled, and would lose the trace.
-            waiting.add(self._pool.submit(copy_context().run, self._outcome, window, wanted))
+            waiting.add(self._pool.submit(copy_context().run, self._in_thread, window, wanted))
             while len(waiting) >= len(self.runners):
                 yield from _finished(waiting, check_stop)
         while waiting:
             yield from _finished(waiting, check_stop)
+
+    def _in_thread(self, window: Window, wanted: Mapping[str, Window]) -> TileOutcome:
+        # Settings of GDAL are those of one thread, unless the main thread sets them.
+        with raster_settings():
+            return self._outcome(window, wanted)
 
     def _outcome(self, window: Window, wanted: Mapping[str, Window]) -> TileOutcome:
         runner, begun = self._free.get(), time.perf_counter()

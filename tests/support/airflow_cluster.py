@@ -11,48 +11,32 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack, closing, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pesto_airflow.trial.standalone import Standalone, free_port
 from tests.support.airflow_standalone import Airflow, until
-from tests.support.commands import waited
+from tests.support.machines import (
+    disk_variables,
+    on_machine,
+    require_machines,
+    write_hosts,
+)
+from tests.support.postgres import postgres, postgres_commands, server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import TypeAlias
 
     Command: TypeAlias = Sequence[str | Path]
 
-HOST = "shared"
-"""Name by which workers reach servers of 127.0.0.1, as other machines would: not by `localhost`."""
 WORKERS = {"worker-a": "default,cpu", "worker-b": "default,gpu"}
 """Host name of a worker -> its queues."""
 SLOTS = 2
 _PARTS = ("scheduler", "triggerer", "dag-processor", "api-server")
-# A new disk is made at /mnt, with what all machines have: DAG files and Airflow's own logs. Then it
-# is put over the folder of the tests.
-_ISOLATE = """
-set -e
-name=$1 base=$2 dags=$3 logs=$4 hosts=$5
-shift 5
-mount -t tmpfs none /mnt
-mkdir /mnt/home /mnt/tmp /mnt/logs "/mnt/dags-$name"
-mount --bind "$dags" "/mnt/dags-$name"
-mount -o remount,bind,ro "/mnt/dags-$name"
-mount --bind "$logs" /mnt/logs
-mount --bind "$hosts" /etc/hosts
-mount -t tmpfs none /var/tmp
-mount -t tmpfs none /dev/shm
-mount --move /mnt "$base"
-hostname "$name"
-cd "$base/home"
-exec "$@"
-"""
 
 
 class Cluster(Standalone):
@@ -70,10 +54,7 @@ class Cluster(Standalone):
         self._sessions: dict[str, int] = {}
         for folder in ("dags", "logs"):
             (home / folder).mkdir(parents=True)
-        # A name is looked up by its address, so each host has its own.
-        hosts = enumerate(("localhost", *WORKERS, *_PARTS), start=1)
-        lines = [*(f"127.0.0.{number} {name}\n" for number, name in hosts), f"127.0.0.1 {HOST}\n"]
-        (home / "hosts").write_text("".join(lines))
+        write_hosts(home / "hosts", (*WORKERS, *_PARTS))
 
     def start(self, *, timeout_s: float = 240) -> None:
         """Make the database, start all processes, and return when they are healthy."""
@@ -91,16 +72,21 @@ class Cluster(Standalone):
         name = host or command[0]
         disk = {
             "AIRFLOW_HOME": self.base / "home",
-            "HOME": self.base / "home",
-            "TMPDIR": self.base / "tmp",
+            **disk_variables(self.base),
             "AIRFLOW__CORE__DAGS_FOLDER": self.base / f"dags-{name}",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": self.base / "logs",
         }
-        places = [self.base, self.dags, self.home / "logs", self.home / "hosts"]
+        isolated = on_machine(
+            name,
+            [sys.executable, "-m", "airflow", *command],
+            base=self.base,
+            hosts=self.home / "hosts",
+            read_only={f"dags-{name}": self.dags},
+            writable={"logs": self.home / "logs"},
+        )
         with (self.home / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                ["unshare", "--mount", "--uts", "sh", "-c", _ISOLATE, "sh",  # noqa: S607
-                 name, *map(str, places), sys.executable, "-m", "airflow", *command],
+                isolated,
                 env={**self.env, **{key: str(value) for key, value in disk.items()}},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -144,9 +130,10 @@ def airflow_cluster(base: Path, home: Path, env: Mapping[str, str]) -> Iterator[
         home: Where it lives, in `base`.
         env: Additional environment variables of its processes.
     """
-    postgres = _require_means()
+    commands = _require_means()
     with ExitStack() as servers:
-        database = servers.enter_context(_postgres(postgres))
+        port = servers.enter_context(postgres(commands, "airflow"))
+        database = f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
         redis = f"redis://127.0.0.1:{servers.enter_context(_redis(home))}/0"
         settings = {
             "CORE__EXECUTOR": "CeleryExecutor",
@@ -170,55 +157,16 @@ def airflow_cluster(base: Path, home: Path, env: Mapping[str, str]) -> Iterator[
 
 def _require_means() -> Path:
     """Return the folder of Postgres' commands; skip if a means is not there."""
-    postgres = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
-    if postgres is None or shutil.which("redis-server") is None:
+    commands = postgres_commands()
+    if commands is None or shutil.which("redis-server") is None:
         pytest.skip("an Airflow of several machines needs the packages postgresql and redis-server")
-    probe = ["unshare", "--mount", "--uts", "mount", "-t", "tmpfs", "none", "/mnt"]
-    if shutil.which("unshare") is None or subprocess.run(probe, check=False).returncode:
-        pytest.skip("NOT TESTED: pipelines on machines without a common disk, since this machine "
-                    "permits no mount namespaces (they need root)")  # fmt: skip
-    return postgres.parent
-
-
-@contextmanager
-def _postgres(commands: Path) -> Iterator[str]:
-    """Run Postgres, which root may not, and give its URL."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="airflow-postgres-") as data:
-        shutil.chown(data, "postgres")
-        make: Command = [
-            commands / "initdb",
-            "-D",
-            data,
-            "-U",
-            "airflow",
-            "--auth=trust",
-            "--no-sync",
-        ]
-        subprocess.run(make, user="postgres", cwd="/", check=True, capture_output=True)
-        run: Command = [commands / "postgres", "-D", data, "-p", str(port), "-c", "fsync=off",
-               "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-               "-c", "max_connections=200"]  # fmt: skip
-        ready: Command = [commands / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
-        with _server(run, ready, user="postgres"):
-            yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
+    require_machines()
+    return commands
 
 
 @contextmanager
 def _redis(home: Path) -> Iterator[int]:
     port = free_port()
     run = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with _server(run, ["redis-cli", "-p", str(port), "ping"]):
+    with server(run, ["redis-cli", "-p", str(port), "ping"]):
         yield port
-
-
-@contextmanager
-def _server(command: Command, ready: Command, *, user: str | None = None) -> Iterator[None]:
-    silent = subprocess.DEVNULL
-    with subprocess.Popen(command, user=user, cwd="/", stdout=silent, stderr=silent) as server:
-        try:
-            waited(lambda: not subprocess.run(ready, check=False, capture_output=True).returncode)
-            yield
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(30)

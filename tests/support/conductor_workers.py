@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pesto_conductor.campaign_definitions import campaign_definition
 from pesto_conductor.client import Conductor, is_over
+from pesto_conductor.definitions import workflow_definition
 from pesto_conductor.following import tasks_of
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import Server, find, up
-from pesto_conductor.workflows import workflow_definition
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.run.planning import shape
@@ -22,7 +23,7 @@ from pesto_runtime.run.services import resolve_services
 from tests.support.commands import PESTO, ROOT, descendants, waited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -90,13 +91,15 @@ class Desk:
         *,
         domains: Mapping[str, str] | None = None,
         base: Path = ROOT,
+        is_campaign: bool = False,
     ) -> str:
-        """Start a pipeline as a rendered workflow; answers the workflow's id."""
+        """Start a pipeline, or a campaign of it, as a rendered workflow; answers its id."""
         pipeline = Pipeline.parse(dict(document))
         services = resolve_services(pipeline, base=base)
         defaults: Document = {"base": str(base)}
         phases = shape(pipeline, services)
-        definition = workflow_definition(pipeline, phases, defaults=defaults)
+        write = campaign_definition if is_campaign else workflow_definition
+        definition = write(pipeline, phases, defaults=defaults)
         definition.pop("failureWorkflow", None)
         with self.conductor() as conductor:
             return conductor.start(
@@ -222,18 +225,32 @@ class Worker:
 
 @contextmanager
 def conductor_worker(
-    url: str, folder: Path, *options: object, at_once: int = 2
+    url: str,
+    folder: Path,
+    *options: object,
+    at_once: int = 2,
+    machine: Callable[[list[str]], list[str]] = lambda command: command,
+    env: Mapping[str, str] = {},
 ) -> Iterator[Worker]:
-    """A worker while the block runs, once it polls."""
+    """A worker while the block runs, once it polls.
+
+    Args:
+        url: Base of Conductor's REST interface.
+        folder: For its log.
+        options: Of the command.
+        at_once: Tasks at once.
+        machine: Returns the command that runs a command on another machine.
+        env: Variables of it alone.
+    """
     log = folder / f"worker-{time.monotonic_ns()}.log"
     words = ["conductor", "worker", "--url", url, "--concurrency", at_once, *options]
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [*PESTO, *map(str, words)], cwd=ROOT, stdout=output, stderr=output,
+            machine([*PESTO, *map(str, words)]), cwd=ROOT, stdout=output, stderr=output,
             start_new_session=True,
             # A worker awaits its open polls when it ends: 5 s for long ones.
-            env={"CONDUCTOR_WORKER_ALL_POLL_TIMEOUT": "100", **os.environ},
+            env={"CONDUCTOR_WORKER_ALL_POLL_TIMEOUT": "100", **os.environ, **env},
         ) as process,
     ):  # fmt: skip
         worker = Worker(process, log)

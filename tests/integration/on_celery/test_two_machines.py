@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pesto_runtime.places import RemotePath
-from tests.support.airflow_cluster import HOST
 from tests.support.airflow_runs import MEAN, add_bundle
 from tests.support.airflow_standalone import until
 from tests.support.buckets import BUCKET, names, put, variables
 from tests.support.commands import served
 from tests.support.file_server import use
 from tests.support.gatekeeper import gatekeeper
+from tests.support.machines import HOST
 from tests.support.rasters import noise, sha256_of, tree, write_scene
 from tests.support.runs import PROCESSES, pipeline, run_local, stage
 

@@ -120,7 +120,8 @@ def ended_by_its_join(workflow: Document) -> bool:
     failed = [task["referenceTaskName"] for task in chunks if task["status"] == "FAILED"]
     retried = {task["referenceTaskName"] for task in chunks if task["retryCount"] == 1}
     joins = [task["status"] for task in tasks if task["taskType"] == "JOIN"]
-    return workflow["status"] == "FAILED" and joins[-1] == "FAILED" and retried >= {*failed}
+    has_failed_join = joins[-1:] == ["FAILED"]
+    return workflow["status"] == "FAILED" and has_failed_join and retried >= {*failed}
 
 
 @contextmanager

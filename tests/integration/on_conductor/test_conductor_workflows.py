@@ -14,7 +14,7 @@ from tests.support.commands import descendants, is_alive, pesto, saved, served, 
 from tests.support.conductor_workers import conductor_worker, made_up_run
 from tests.support.landsat import expected_answer
 from tests.support.processes import MARKER
-from tests.support.rasters import noise, sha256_of, write_scene
+from tests.support.rasters import noise, pixels_of, sha256_of, write_scene
 from tests.support.runs import CLOUD_COVER, ROOT, SCENE, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ MADE_UP: dict[str, tuple[Document, dict[str, Document], Document]] = {
 def test_every_workflow_has_made_up_outputs() -> None:
     """A new file without a contract test is noticed; those without made-up outputs run below."""
     others = {"announce_scene", "on_new_scene", "approved_scene", "scenes_at_once"}
-    others |= {"scenes_one_by_one"}
+    others |= {"scenes_one_by_one", "cloud_cover_campaign", "service_job", "decide_scene"}
+    others |= {"on_decision"}
     assert {path.stem for path in FOLDER.glob("*.json")} == MADE_UP.keys() | others
 
 
@@ -224,6 +225,25 @@ def test_a_workflow_without_workers_calls_a_service(conductor: Desk) -> None:
     assert output == {"verdict": "cloudy", "text": "verdict says cloudy"}
 
 
+def test_a_long_call_without_a_worker_is_a_job_that_writes_its_image(
+    conductor: Desk, tmp_path: Path
+) -> None:
+    """The service writes the file; the control is a scene that does not exist."""
+    target, made, alone = f"{EXAMPLES}/cloud_mask.py:cloud_mask", tmp_path / "m.tif", tmp_path / "a"
+    with served(target, "--allow", "/") as url:
+        output = run(conductor, "service-job", f"service={url}", f"scene={SCENE.as_uri()}",
+                     f"out={made.as_uri()}")  # fmt: skip
+        assert output["cloud"] == made.as_uri()
+        words = ("conductor", "start", "service-job", "--url", conductor.url, "--wait")
+        gone = ("-i", f"service={url}", "-i", "scene=file:///no.tif", "-i", f"out={alone.as_uri()}")
+        failed = pesto(*words, *gone)
+    assert (failed.returncode, "the job is failed" in failed.stderr) == (1, True), failed.stderr
+    assert "no.tif" in failed.stderr
+    done = pesto("process", target, "-i", f"scene={SCENE}", "-o", f"cloud={alone}.tif")
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(pixels_of(made), pixels_of(tmp_path / "a.tif"))
+
+
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("name", ["scenes-one-by-one", "scenes-at-once"])
 def test_a_list_of_scenes_runs_as_sub_workflows(
@@ -250,6 +270,20 @@ def test_a_person_decides_over_a_scene(
         assert approval["inputData"]["cover"] == expected_answer().cover  # type: ignore[index, call-overload]
         server.complete(str(approval["taskId"]), identity, {"approved": approved, "by": "Ada"})
         assert conductor.ended(identity, 60)["status"] == status
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_event_decides_over_a_scene(conductor: Desk, tmp_path: Path) -> None:
+    """Another workflow publishes the decision; a handler completes the task that waits for it."""
+    inputs: Document = {"scene": str(SCENE), "folder": str(tmp_path / "out")}
+    with conductor.conductor() as server:
+        identity = server.start("approved-scene", inputs)
+    waited(lambda: bool(conductor.tasks(identity, "HUMAN")), 120)
+    run(conductor, "decide-scene", f"workflow={identity}", "approved=true", "by=Ada")
+    # The server looks for new handlers once a minute.
+    ended = conductor.ended(identity, 150)
+    assert ended["status"] == "COMPLETED", ended.get("reasonForIncompletion")
+    assert ended["output"]["by"] == "Ada"  # type: ignore[index, call-overload]
 
 
 @pytest.mark.usefixtures("worker")

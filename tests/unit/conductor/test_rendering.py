@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pesto_conductor.definitions import failure_definition
 from pesto_conductor.lint import lint
 from pesto_conductor.taskdefs import task_definitions
-from pesto_conductor.workflows import failure_definition, render, renderer
+from pesto_conductor.workflows import render, renderer
 from pesto_runtime.contract import ChunkResult, Pipeline
-from pesto_runtime.engines import RenderRequest, load_renderer
+from pesto_runtime.engines import RenderRequest, WorkflowSettings, load_renderer
 from pesto_runtime.errors import InvalidPipeline
 from pesto_runtime.run.services import discover
 from tests.support.commands import pesto, saved, served
@@ -171,6 +172,44 @@ def test_services_of_a_catalog_are_in_the_definition_and_are_not_contacted(tmp_p
     defaults = render(request)["inputTemplate"]
     assert isinstance(defaults, dict)
     assert defaults["services"] == {"grow": {"url": [url], "overlay": overlay}}
+
+
+def test_owner_version_failure_workflow_and_time_limit_are_options(tmp_path: Path) -> None:
+    """All four are in the definition; the control has the defaults."""
+    words = ("render", "workflows/cloud_cover.json", "--engine", "conductor")
+    options = ("--owner", "eo@example.org", "--version", 3, "--failure-workflow", "page_us",
+               "--timeout", 600)  # fmt: skip
+    keys = ("ownerEmail", "version", "failureWorkflow", "timeoutSeconds", "timeoutPolicy")
+    made, plain = (json.loads(pesto(*words, *more).stdout) for more in (options, ()))
+    assert [made[key] for key in keys] == ["eo@example.org", 3, "page_us", 600, "TIME_OUT_WF"]
+    assert [plain[key] for key in keys] == [
+        "pesto@example.com", 1, "pesto_failure", 0, "ALERT_ONLY",
+    ]  # fmt: skip
+    without = json.loads(pesto(*words, "--failure-workflow", "").stdout)
+    assert {**plain, "failureWorkflow": None} == {**without, "failureWorkflow": None}
+    assert "failureWorkflow" not in without
+    done = pesto("render", "workflows/cloud_cover.json", "--engine", "airflow", *options)
+    assert done.returncode == 2
+    assert "are for workflow definitions of Conductor" in done.stderr
+
+
+def test_a_campaign_has_a_fan_out_and_an_end_for_each_phase(tmp_path: Path) -> None:
+    """As a run of one scene; it fails at its end, so that the others are published."""
+    document = pipeline(
+        ("m", "mean", {"image": "$inputs.scene"}),
+        ("b", "above", {"image": "$inputs.scene", "level": "$m.mean"}),
+        outputs={"image": "$b.image"},
+    )
+    path = saved(tmp_path / "pipeline.json", document)
+    settings = WorkflowSettings(is_campaign=True)
+    definition = render(RenderRequest(Pipeline.parse(document), path, workflow=settings))
+    assert lint(definition, tasks=task_definitions()) == ()
+    assert references(definition) == [
+        "plan", "fan_out_0", "join_0", "close_0", "fan_out_1", "join_1", "close_1", "publish",
+        "require_scenes",
+    ]  # fmt: skip
+    wrong = json.loads(json.dumps(definition).replace("output.tasks[0]", "output.task[0]"))
+    assert [each.rule for each in lint(wrong, tasks=task_definitions())] == ["expression"]
 
 
 def test_a_join_of_256_chunks_stays_under_64_kb() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from pesto_conductor.payloads import CloseOutput
 from pesto_conductor.taskdefs import (
     GPU_DOMAIN,
+    TaskDefinition,
     service_definition,
     task_definition,
     task_definitions,
@@ -39,11 +43,31 @@ def test_every_activity_has_limits_retries_and_valid_schemas(definition) -> None
     assert document["retryLogic"] == "EXPONENTIAL_BACKOFF"
     assert 0 < document["responseTimeoutSeconds"] < document["timeoutSeconds"]
     schemas = {"inputSchema", "outputSchema"} & document.keys()
-    assert len(schemas) == (0 if definition.name == "pesto_process" else 2)
+    is_of_chunks = definition.name in ("pesto_process", "pesto_process_scenes")
+    assert len(schemas) == (0 if is_of_chunks else 2)
     for side in schemas:
         assert document[side]["type"] == "JSON"
         Draft202012Validator.check_schema(document[side]["data"])
         assert document[side]["data"]["properties"]
+
+
+@pytest.mark.parametrize("definition", task_definitions(), ids=lambda each: each.name)
+def test_every_output_but_those_of_chunks_states_the_version_of_the_worker(
+    definition: TaskDefinition,
+) -> None:
+    """Workers of two versions on one server are told apart; a JOIN of chunks has no room for it."""
+    properties = definition.output_schema["properties"]
+    assert isinstance(properties, dict)
+    assert ("package" in properties) is not definition.is_of_chunks
+    assert CloseOutput(unmade=[]).package == version("pesto-workflows")
+
+
+def test_a_definition_has_an_owner_and_a_time_limit_for_polls() -> None:
+    """Without one, a task waits for a worker for ever: a fan-out may be long."""
+    plain = task_definition("pesto_plan").to_json()
+    assert "pollTimeoutSeconds" not in plain
+    timed = replace(task_definition("pesto_plan"), poll_timeout_s=600).to_json(owner="a@b.org")
+    assert (timed["pollTimeoutSeconds"], timed["ownerEmail"]) == (600, "a@b.org")
 
 
 def test_a_task_of_a_service_is_a_chunk_or_a_call() -> None:
