@@ -223,7 +223,8 @@ def test_twenty_scenes_outlive_kills(airflow: Airflow, expected: dict[str, str])
     assert {name: made(f"twenty/{name}") for name in names} == {n: expected[n] for n in names}
     tasks = mapped(airflow, "scenes", run_id)
     assert len(tasks) == 128
-    assert {each["try_number"] for each in tasks} == {1, 2}, "the killed tasks alone are retried"
+    retried = sum(int(str(each["try_number"])) > 1 for each in tasks)
+    assert 1 <= retried <= len(tasks) / 4, "those that were killed, or had no heartbeat"
     log.info("%d scenes, %d tasks: %s", SCENES, len(tasks), times(tasks))
 
 
