@@ -66,6 +66,7 @@ pins: $(VENV)/.dev  ## Pin what is installed anew: one set of versions that ever
 	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt -o requirements/base.txt
 	printf '%s\n' 'moto[server]>=5.2' 'openapi-python-client>=0.29' | $(PIN) - -o requirements/tools.txt
+	printf '%s\n' 'apache-airflow-providers-amazon>=9.39' | $(PIN) --no-deps - -o requirements/amazon.txt
 
 fuzz: $(VENV)/.dev  ## Send 10^6 requests to services, from another seed each time.
 	FUZZ_BODIES=1000000 FUZZ_SEED=$(shell date +%s) $(BIN)/python -m pytest -q -n 0 tests/contract/test_fuzz.py
@@ -99,8 +100,9 @@ $(VENV)/.dev: $(VENV)/.base requirements/dev.txt
 	@touch $@
 
 # Programs that tests run: an S3 server, a generator of clients. They have an environment of their own:
-# with boto3, importing rasterio takes 0.7 s more.
-$(VENV)/.tools: $(VENV)/.dev requirements/tools.txt
+# with boto3, importing rasterio takes 0.7 s more. Airflow's Amazon provider is beside that boto3.
+$(VENV)/.tools: $(VENV)/.dev requirements/tools.txt requirements/amazon.txt
 	$(BIN)/python -m venv --clear $(VENV)/tools
 	$(VENV)/tools/bin/python -m pip install -q --no-compile --disable-pip-version-check -r requirements/tools.txt
+	$(VENV)/tools/bin/python -m pip install -q --no-compile --disable-pip-version-check --no-deps -r requirements/amazon.txt
 	@touch $@

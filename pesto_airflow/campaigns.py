@@ -109,6 +109,7 @@ def pesto_campaign(
             as_cog=chosen["as_cog"],
             overviews=chosen["overviews"],
             keep=chosen["keep"],
+            note_conn_id=chosen["note_conn_id"],
             **connections,
         )
         required = PestoRequireScenesOperator(

@@ -153,6 +153,6 @@ class RunConnections:
 def _store_variables(conn_id: str) -> Variables:
     connection = BaseHook.get_connection(conn_id)
     try:
-        return variables_of(connection, connection.conn_type)
+        return variables_of(connection, connection.conn_type, conn_id=conn_id)
     except PestoError as error:
         raise error.prefixed(f"store_conn_id {conn_id!r}") from None

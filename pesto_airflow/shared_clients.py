@@ -1,7 +1,8 @@
-"""Share one client among the triggers of a triggerer that wait for the same service.
+"""Share one client, and its turns, among the triggers of a triggerer that wait for one service.
 
 A client has connections and a TLS context of its own, which takes about 20 ms of the event loop;
-hundreds of triggers wait in one triggerer.
+hundreds of triggers wait in one triggerer. Their requests are sent one after another, at a bounded
+rate: triggers that start together would otherwise stay together, and send theirs at one moment.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Most requests to one service at once, of all triggers of a triggerer."""
+RATE = 10.0
+"""Requests per second to one service, unless more are needed to ask for each job in time."""
 
 _Key: TypeAlias = "tuple[asyncio.AbstractEventLoop, str]"
 
@@ -30,13 +33,27 @@ class SharedClient:
 
     _client: AsyncClient
     users: int = 0
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _under_way: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _queue: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _next_s: float = 0.0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[AsyncClient]:
-        """Use the client once fewer than `AT_ONCE` of its requests are under way."""
-        async with self._turns:
+    async def turn(self, every_s: float) -> AsyncIterator[AsyncClient]:
+        """Use the client in turn: first come, first served.
+
+        Args:
+            every_s: Longest time between two turns of a user, seconds.
+        """
+        async with self._queue:
+            clock = asyncio.get_running_loop().time
+            await asyncio.sleep(self._next_s - clock())
+            self._next_s = clock() + min(1 / RATE, every_s / self.users)
+        async with self._under_way:
             yield self._client
+
+    def pause_s(self, wanted_s: float, every_s: float) -> float:
+        """Return the seconds until the next turn of a user: longer with many, at most `every_s`."""
+        return max(wanted_s, min(self.users / RATE, every_s))
 
     async def close(self) -> None:
         """Close its connections."""

@@ -1,7 +1,8 @@
 """Convert Airflow's connections of buckets to the variables by which all stores are opened.
 
 obstore and GDAL read the same variables (`pesto_runtime/remote.py`), in the task's own process: no
-file is written. The providers of Amazon, Google and Microsoft are not needed.
+file is written. The providers of Amazon, Google and Microsoft are not needed, except for a role of
+AWS.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from airflow.sdk.log import mask_secret
 
+from pesto_airflow.assumed_roles import can_assume_roles, role_variables
 from pesto_runtime.errors import BadField, InvalidInput, shortened
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _REFUSED = {
     "wasb": ("tenant_id", "connection_string", "managed_identity_client_id"),
 }
 """Extra fields that state another identity than those that are read here."""
+_AMAZON = "apache-airflow-providers-amazon"
 _AWS_IDENTITY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
                  "AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST",
                  "AWS_WEB_IDENTITY_TOKEN_FILE")  # fmt: skip
@@ -47,7 +50,7 @@ _SECRETS = ("SECRET_ACCESS_KEY", "SESSION_TOKEN", "ACCOUNT_KEY", "SAS_TOKEN", "P
             "SERVICE_ACCOUNT_KEY")  # fmt: skip
 
 
-def variables_of(connection: ConnectionFields, kind: str | None) -> Variables:
+def variables_of(connection: ConnectionFields, kind: str | None, *, conn_id: str) -> Variables:
     """Return the environment variables of a connection.
 
     A connection without credentials has those of the environment: a role of the machine.
@@ -55,9 +58,12 @@ def variables_of(connection: ConnectionFields, kind: str | None) -> Variables:
     Args:
         connection: Its fields.
         kind: Its type: `aws`, `google_cloud_platform` or `wasb`.
+        conn_id: Its id.
 
     Raises:
         InvalidInput: another type, or an extra field that cannot be used; without its value.
+        StoreFailed: the role of the connection cannot be assumed.
+        Unreachable: it cannot be assumed now.
     """
     if kind is None or kind not in _READERS:
         raise InvalidInput(
@@ -65,8 +71,13 @@ def variables_of(connection: ConnectionFields, kind: str | None) -> Variables:
             f"{', '.join(_READERS)}"
         )
     extra = connection.extra_dejson
+    has_role = kind == "aws" and bool(extra.get("role_arn"))
+    if has_role and can_assume_roles():
+        own = dict.fromkeys(_AWS_IDENTITY)
+        return {**_aws(connection, extra), **own, **role_variables(conn_id)}
     if refused := [name for name in _REFUSED[kind] if extra.get(name)]:
-        faults = [BadField(f"/extra/{name}", "cannot be used here") for name in refused]
+        reason = f"needs {_AMAZON} in the worker" if has_role else "cannot be used here"
+        faults = [BadField(f"/extra/{name}", reason) for name in refused]
         raise InvalidInput.of(
             f"connection of type {kind} (give keys, or no credentials: then those of the worker's "
             "environment are used)",

@@ -69,6 +69,8 @@ class GroupSettings(TypedDict, total=False):
     """Whether the run store of a complete run is preserved."""
     fail_on_partial: bool
     """With `holes="keep"`: whether `publish` fails after it has published a PARTIAL run."""
+    note_conn_id: str | None
+    """Connection of Airflow's API server, by which a PARTIAL run gets a note; none without it."""
     take_over: bool
     """Whether the folder is taken from a run that still owns it."""
     replace: bool
@@ -104,6 +106,7 @@ DEFAULTS: GroupSettings = {
     "overviews": False,
     "keep": False,
     "fail_on_partial": False,
+    "note_conn_id": None,
     "take_over": False,
     "replace": False,
     "pesto_conn_id": None,
@@ -180,6 +183,7 @@ def pesto_pipeline(
             overviews=chosen["overviews"],
             keep=chosen["keep"],
             fail_on_partial=chosen["fail_on_partial"],
+            note_conn_id=chosen["note_conn_id"],
             **connections,
         )
         last >> published

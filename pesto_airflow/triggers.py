@@ -82,19 +82,19 @@ class PestoJobTrigger(BaseTrigger):
         poller = JobPoller(longest_wait_s=self.poll_s)
         async with shared_client(self._hook) as shared:
             while True:
-                async with shared.turn() as client:
+                async with shared.turn(self.poll_s) as client:
                     step = poller.next_step(await self._status(client))
                 if isinstance(step, JobEnd):
                     yield _event({"job_id": self.job_id, **step.to_json()})
                     return
-                await asyncio.sleep(step)
+                await asyncio.sleep(shared.pause_s(step, self.poll_s))
 
     async def on_kill(self) -> None:
         """Cancel the job, because a user marked the task failed, or cleared it."""
         if not self.cancel_on_kill:
             return
         # Airflow calls this only while a triggerer runs the trigger; else the lease ends the job.
-        async with shared_client(self._hook) as shared, shared.turn() as client:
+        async with shared_client(self._hook) as shared, shared.turn(self.poll_s) as client:
             try:
                 await client.cancel(self.job_id)
             except NotFound:
@@ -140,7 +140,7 @@ class PestoHealthTrigger(BaseTrigger):
         hook = PestoHook(self.pesto_conn_id, service=self.service)
         async with shared_client(hook) as shared:
             while True:
-                async with shared.turn() as client:
+                async with shared.turn(self.poll_s) as client:
                     health = await _health(client)
                 if health in ("OK", "FAILED"):
                     yield _event({"health": health})

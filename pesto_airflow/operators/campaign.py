@@ -19,6 +19,7 @@ from pesto_airflow.operators.plan_campaign import next_tasks
 from pesto_airflow.operators.run import POLICY, RETRIES, RETRY_DELAY, RunOperator
 from pesto_airflow.pipelines import MOST_BYTES, engine_of, require_absolute_folder
 from pesto_airflow.progress import ChunkProgress
+from pesto_airflow.run_notes import write_note
 from pesto_runtime.errors import NotFound, PestoError, RunFailed
 from pesto_runtime.places import href_of
 
@@ -225,6 +226,8 @@ class PestoPublishCampaignOperator(CampaignOperator):
         as_cog: Whether image outputs become cloud-optimised GeoTIFFs.
         overviews: Whether image outputs have overviews; cloud-optimised ones always have.
         keep: Whether the run stores of complete runs are preserved.
+        note_conn_id: Connection of Airflow's API server, for a note on the DAG run if a scene is
+            PARTIAL or has failed.
         kwargs: Arguments of every operator.
     """
 
@@ -239,6 +242,7 @@ class PestoPublishCampaignOperator(CampaignOperator):
         as_cog: bool = False,
         overviews: bool = False,
         keep: bool = False,
+        note_conn_id: str | None = None,
         **kwargs: Unpack[RunArguments],
     ) -> None:
         kwargs["outlets"] = [*(kwargs.get("outlets") or ()), *([asset] if asset else [])]
@@ -248,6 +252,7 @@ class PestoPublishCampaignOperator(CampaignOperator):
         self.as_cog = as_cog
         self.overviews = overviews
         self.keep = keep
+        self.note_conn_id = note_conn_id
         self._published: list[tuple[Mapping[str, JsonValue], Mapping[str, JsonValue]]] = []
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage:  # noqa: ARG002  # OpenLineage's signature
@@ -281,6 +286,10 @@ class PestoPublishCampaignOperator(CampaignOperator):
         }
         if self.asset is not None:
             context["outlet_events"][self.asset].extra = {**told}
+        if self.note_conn_id and told["status"] != "COMPLETE":
+            counts = ", ".join(f"{n} {name}" for name, n in _mapping(told["counts"]).items() if n)
+            text = f"{self.task_id}: {told['status']}: scenes {counts}; {told['campaign']}"
+            write_note(self.note_conn_id, context, text)
         entries = _entries(document)
         failed = [name for name, entry in entries.items() if entry["status"] == "FAILED"]
         made = {name: entry for name, entry in entries.items() if name not in failed}

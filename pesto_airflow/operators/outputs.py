@@ -18,6 +18,7 @@ from pesto_airflow.pipelines import (
     require_absolute_path,
     stage_values,
 )
+from pesto_airflow.run_notes import write_note
 from pesto_runtime.errors import RunFailed
 from pesto_runtime.hrefs import file_href
 from pesto_runtime.places import href_of
@@ -180,6 +181,7 @@ class PestoPublishOperator(RunOperator):
         overviews: Whether image outputs have overviews; cloud-optimised ones always have.
         keep: Whether the run store of a complete run is preserved.
         fail_on_partial: Whether the task fails after it has published a PARTIAL run.
+        note_conn_id: Connection of Airflow's API server, by which a PARTIAL run gets a note.
         kwargs: Arguments of every operator.
     """
 
@@ -195,6 +197,7 @@ class PestoPublishOperator(RunOperator):
         overviews: bool = False,
         keep: bool = False,
         fail_on_partial: bool = False,
+        note_conn_id: str | None = None,
         **kwargs: Unpack[RunArguments],
     ) -> None:
         kwargs["outlets"] = [*(kwargs.get("outlets") or ()), *(assets or {}).values()]
@@ -206,6 +209,7 @@ class PestoPublishOperator(RunOperator):
         self.overviews = overviews
         self.keep = keep
         self.fail_on_partial = fail_on_partial
+        self.note_conn_id = note_conn_id
         self._lineage: tuple[Mapping[str, JsonValue], Mapping[str, JsonValue]] = ({}, {})
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage:  # noqa: ARG002  # OpenLineage's signature
@@ -234,6 +238,8 @@ class PestoPublishOperator(RunOperator):
         inputs = result["inputs"]
         self._lineage = (inputs if isinstance(inputs, dict) else {}, {**files})
         self.log.info("%s", _summary(result, folder))
+        if self.note_conn_id and result["status"] == "PARTIAL":
+            write_note(self.note_conn_id, context, f"{self.task_id}: {_summary(result, folder)}")
         if self.fail_on_partial and result["status"] == "PARTIAL":
             raise RunFailed(
                 f"{_summary(result, folder)}, and fail_on_partial is set; correct the cause, and "

@@ -33,6 +33,11 @@ class InspectedApi(AirflowApi):
         path = f"/dags/{quote(dag_id)}/dagRuns"
         return [str(each["dag_run_id"]) for each in self._pages(path, "dag_runs")]
 
+    def note(self, dag_id: str, run_id: str) -> JsonValue:
+        """Return the note of a run."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
+        return self._request("GET", path)["note"]
+
     def emit_asset_event(self, name: str, extra: Mapping[str, JsonValue]) -> None:
         """Create an event of an Asset, which starts the DAGs that wait for it.
 

@@ -24,6 +24,7 @@ class Run:
     dag_id: str = "d"
     task_id: str = "t"
     try_number: int = 1
+    note: str | None = None
     bundle_instance: SimpleNamespace | None = None
     start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     pushed: dict[str, JsonValue] = field(default_factory=dict)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import selectors
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]  # it has no types
 
 from pesto_airflow.hooks import PestoHook
-from pesto_airflow.shared_clients import AT_ONCE, shared_client
+from pesto_airflow.shared_clients import AT_ONCE, RATE, SharedClient, shared_client
 from pesto_airflow.triggers import PestoJobTrigger
+from pesto_runtime.client.async_client import AsyncClient
 from tests.unit.airflow.test_waiting import submitted
 
 if TYPE_CHECKING:
@@ -32,9 +35,8 @@ def connections_to(port: int) -> int:
 
 async def event_of(trigger: PestoJobTrigger) -> object:
     """The one event of a trigger."""
-    async for event in trigger.run():
-        return event.payload
-    return None
+    (payload,) = [event.payload async for event in trigger.run()]
+    return payload
 
 
 def test_triggers_of_one_service_share_a_few_connections(errands: Server, tmp_path: Path) -> None:
@@ -89,10 +91,80 @@ def test_other_credentials_are_another_client(
             token("second")
             async with shared_client(PestoHook("t")) as other:
                 found += [first is same, first is other]
-                async with other.turn() as client:
+                async with other.turn(1) as client:
                     found.append(await client.health())
         async with shared_client(PestoHook("t")) as later:
             found.append(later is other)
         return found
 
     assert asyncio.run(clients()) == [True, False, "OK", False]
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Nothing is waited for: the clock jumps instead."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0
+        return super().select(0)
+
+
+class _JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose seconds take no time."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """The seconds so far."""
+        return self._jumping.now
+
+
+def turns_of(users: int, *, every_s: float, for_s: float, wanted_s: float) -> list[list[float]]:
+    """The times of the turns of each of so many users, who all begin at once, seconds."""
+    turns: list[list[float]] = [[] for _ in range(users)]
+
+    async def use(shared: SharedClient, own: list[float]) -> None:
+        clock = asyncio.get_running_loop().time
+        while clock() < for_s:
+            async with shared.turn(every_s):
+                own.append(clock())
+            await asyncio.sleep(shared.pause_s(wanted_s, every_s))
+
+    async def use_all() -> None:
+        async with AsyncClient("http://127.0.0.1:1") as client:
+            shared = SharedClient(client, users)
+            await asyncio.gather(*(use(shared, own) for own in turns))
+
+    with asyncio.Runner(loop_factory=_JumpingLoop) as runner:
+        runner.run(use_all())
+    return turns
+
+
+def most_in_a_second(turns: list[list[float]]) -> int:
+    """The most turns that begin within one second."""
+    times = sorted(time for own in turns for time in own)
+    return max(sum(begin <= each < begin + 1 for each in times) for begin in times)
+
+
+def test_users_that_begin_together_take_turns() -> None:
+    """A hundred send 20 requests in each second, which is one each 5 s, and nobody waits longer.
+
+    The control: so many of their own accord would send a hundred at once.
+    """
+    turns = turns_of(100, every_s=5, for_s=60, wanted_s=0.25)
+    assert most_in_a_second(turns) <= 21
+    assert {len(own) for own in turns} <= {11, 12, 13}
+    gaps = [later - earlier for own in turns for earlier, later in pairwise(own)]
+    assert 5 - 1e-6 <= min(gaps) <= max(gaps) <= 6
+    alone = turns_of(100, every_s=1e-9, for_s=5, wanted_s=5)
+    assert most_in_a_second(alone) == 100
+
+
+def test_a_few_users_wait_as_they_want() -> None:
+    """The rate limits many: one user has a turn as often as it asks."""
+    (own,) = turns_of(1, every_s=5, for_s=10, wanted_s=0.25)
+    assert len(own) >= 39
+    assert most_in_a_second(turns_of(30, every_s=5, for_s=60, wanted_s=0.25)) <= RATE + 1

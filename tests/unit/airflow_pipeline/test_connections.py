@@ -261,12 +261,12 @@ def test_google_and_azure_reach_both_libraries() -> None:
         extra=json.dumps({"keyfile_dict": json.dumps(key)}),
     )  # fmt: skip
     azure = Connection(conn_id="lake", conn_type="wasb", login="lake", password="c2VjcmV0")  # noqa: S106  # not a real one
-    with environment(variables_of(google, google.conn_type)):
+    with environment(variables_of(google, google.conn_type, conn_id="c")):
         url = signed("gs://b")
         assert "me%40eo.example" in url
         assert os.environ["GS_OAUTH2_CLIENT_EMAIL"] == "me@eo.example"
         assert os.environ["GS_OAUTH2_PRIVATE_KEY"] == private
-    with environment(variables_of(azure, azure.conn_type)):
+    with environment(variables_of(azure, azure.conn_type, conn_id="c")):
         url = signed("az://c")
         assert "lake.blob.core" in url
         settings = gdal_settings()
@@ -279,7 +279,7 @@ def test_google_and_azure_reach_both_libraries() -> None:
     ("kind", "extra", "message"),
     [
         ("http", {}, "type 'http' is none of a store; give one of type aws, google"),
-        ("aws", {"role_arn": SECRET}, "/extra/role_arn: cannot be used here"),
+        ("aws", {"role_arn": SECRET}, "/extra/role_arn: needs apache-airflow-providers-amazon"),
         ("aws", {"aws_secret_access_key": SECRET}, "/login: and the password belong together"),
         ("wasb", {"tenant_id": SECRET}, "/extra/tenant_id"),
         ("google_cloud_platform", {"keyfile_dict": f"{{{SECRET}"}, "/extra/keyfile_dict: must be"),
@@ -302,11 +302,11 @@ def test_a_connection_without_credentials_has_those_of_the_worker() -> None:
     keys = Connection(
         conn_id="lake", conn_type="aws", login="AKIA", password=SECRET, extra=json.dumps(place)
     )
-    assert "AWS_ACCESS_KEY_ID" not in variables_of(bare, "aws")
+    assert "AWS_ACCESS_KEY_ID" not in variables_of(bare, "aws", conn_id="c")
     account = Connection(conn_id="lake", conn_type="wasb", login="lake")
-    assert "AZURE_STORAGE_ACCOUNT_KEY" not in variables_of(account, "wasb")
-    assert variables_of(bare, "aws")["AWS_ENDPOINT_URL"] == "https://s3.example"
-    found = variables_of(keys, "aws")
+    assert "AZURE_STORAGE_ACCOUNT_KEY" not in variables_of(account, "wasb", conn_id="c")
+    assert variables_of(bare, "aws", conn_id="c")["AWS_ENDPOINT_URL"] == "https://s3.example"
+    found = variables_of(keys, "aws", conn_id="c")
     assert found["AWS_ACCESS_KEY_ID"] == "AKIA"
     assert [found[f"AWS_{name}"] for name in ("SESSION_TOKEN", "PROFILE", "S3_ENDPOINT")] == [
         None
