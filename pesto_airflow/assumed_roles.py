@@ -18,14 +18,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.util import find_spec
 from threading import Thread
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import IO, Protocol, cast
 
 from airflow.sdk.log import mask_secret
 
 from pesto_runtime.errors import StoreFailed, Unreachable
-
-if TYPE_CHECKING:
-    from pesto_airflow.store_connections import Variables
 
 VALID = timedelta(minutes=10)
 """Validity that is stated: botocore renews credentials that expire within 10 minutes."""
@@ -57,7 +54,7 @@ def can_assume_roles() -> bool:
 
 
 @cache
-def role_variables(conn_id: str) -> Variables:
+def role_variables(conn_id: str) -> dict[str, str | None]:
     """Return the variables by which stores are opened with the role of a connection.
 
     The role is assumed now, with the connection's own keys or with those of the worker; later

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from pesto_runtime.errors import (
     UnsupportedMedia,
 )
 from pesto_runtime.hrefs import path_of
+from pesto_runtime.places import WRITABLE, RemotePath
 from pesto_runtime.service.header_fields import preferred
 from pesto_runtime.service.runner import (
     INLINE_BYTES,
@@ -114,7 +116,8 @@ def admitted(
             continue
         try:
             hrefs[name] = gate.admit_write(href)
-            path_of(hrefs[name])
+            if urlsplit(href).scheme not in WRITABLE:
+                path_of(hrefs[name])
         except PestoError as error:
             faults.add_error(pointer, error, href)
     return hrefs
@@ -307,11 +310,15 @@ class _OutputEncoder:
 
 
 def _write(href: str, data: bytes) -> None:
-    """Write a file atomically: beside its name first, then rename it."""
+    """Write a file atomically: beside its name first, then rename it; or an object of a bucket."""
+    if urlsplit(href).scheme in WRITABLE:
+        RemotePath(href).write_bytes(data)
+        return
     target = path_of(href)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("xb") as file:
                 file.write(data)
             beside.replace(target)

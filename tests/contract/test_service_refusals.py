@@ -121,14 +121,18 @@ def test_a_tile_that_contradicts_its_image_is_told(serve: Farm) -> None:
 
 
 def test_writing_needs_permission_and_a_place(serve: Farm, tmp_path: Path) -> None:
-    """Outside `--allow` nothing is written; inside, a folder that is not there is an error."""
+    """Outside `--allow` nothing is written; inside, folders are made where they can be."""
     web, image = serve(PROCESSES + "same"), text(image_of())
     outside = tmp_path / "a.tif"
     answer = post(web, {"image": image, "pesto": {"out": {"image": file_href(outside)}}})
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:pesto:error:href-refused")
     assert not outside.exists()
-    missing = serve.allowed / "nosuch" / "a.tif"
-    answer = post(web, {"image": image, "pesto": {"out": {"image": file_href(missing)}}})
+    new = serve.allowed / "new" / "folder" / "a.tif"
+    answer = post(web, {"image": image, "pesto": {"out": {"image": file_href(new)}}})
+    assert (answer.status_code, answer.json()) == (200, {"image": file_href(new)})
+    assert [each.name for each in new.parent.iterdir()] == ["a.tif"]
+    below_a_file = new / "b.tif"
+    answer = post(web, {"image": image, "pesto": {"out": {"image": file_href(below_a_file)}}})
     assert (answer.status_code, answer.json()["type"]) == (507, "urn:pesto:error:store-failed")
 
 

@@ -20,6 +20,7 @@ import rasterio
 from rasterio.enums import MaskFlags
 
 from pesto_conductor.deploy import read_definitions
+from pesto_runtime.client.client import Client
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RenderRequest, RunRequest, SilentListener, load_renderer
 from pesto_runtime.errors import (
@@ -35,7 +36,8 @@ from pesto_runtime.pipeline import Sizing
 from pesto_runtime.places import RemotePath, output_place, place_of
 from pesto_runtime.projects.build_context import write_context
 from pesto_runtime.projects.validating import BuildFiles, read_build_files
-from pesto_runtime.raster.read import read_scene
+from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.read import read_image, read_scene
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
@@ -52,7 +54,7 @@ from pesto_runtime.run.workspace import locked_workspace, run_store
 from pesto_runtime.store import Store
 from tests.support import detections, masked
 from tests.support.buckets import BUCKET, moto_server, names, proxy_before, put, variables
-from tests.support.commands import pesto, saved, started
+from tests.support.commands import pesto, saved, served, started
 from tests.support.file_server import serving, use
 from tests.support.projects import write_project
 from tests.support.rasters import noise, write_scene
@@ -482,3 +484,16 @@ def test_requirements_of_an_image_are_in_a_bucket_or_on_a_web_server(
             write_context(files, tmp_path / "other")
     assert [each.pointer.split("/")[-2] for each in refused.value.fields] == ["x", "y"]
     assert not (tmp_path / "other" / "context").exists()
+
+
+def test_a_service_writes_an_output_into_a_bucket(bucket: str) -> None:
+    """Below `--allow` alone; the control is a prefix beside it."""
+    target = "tests/contract/processes.py:same"
+    with served(target, "--allow", f"{bucket}/out") as url, Client(url) as client:
+        image = Image(noise(20, 10, bands=2), bands=("red", "nir"))
+        for href in (f"{bucket}/other/a.tif", f"{bucket}/out2/a.tif"):
+            with pytest.raises(PestoError, match="may not be written"):
+                client.process({"image": image}, out={"image": href})
+        href = f"{bucket}/out/new/a.tif"
+        assert client.process({"image": image}, out={"image": href}) == {"image": href}
+    np.testing.assert_array_equal(read_image(href).pixels, noise(20, 10, bands=2))

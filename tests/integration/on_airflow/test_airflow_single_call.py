@@ -54,7 +54,7 @@ def expected(folder: Path) -> np.ndarray:
 
 def test_the_form_of_a_single_call_is_its_input_schema(airflow: Airflow, tmp_path: Path) -> None:
     """Airflow refuses what the schema does; a right call writes the mask, and answers its href."""
-    out = tmp_path / "cloud.tif"
+    out = tmp_path / "new" / "folder" / "cloud.tif"
     with masks(tmp_path) as server:
         conf = form(server, out)
         with pytest.raises(InvalidInput, match="threshold"):

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 
 from pesto_runtime.places import RemotePath
-from tests.support.airflow_cluster import HOST, Cluster
+from tests.support.airflow_cluster import Cluster
 from tests.support.airflow_runs import MEAN, add_bundle
 from tests.support.airflow_standalone import until
 from tests.support.buckets import BUCKET, put, variables
 from tests.support.file_server import use
+from tests.support.machines import HOST
 from tests.support.rasters import noise, write_scene
 from tests.support.runs import pipeline, run_local, stage
 
