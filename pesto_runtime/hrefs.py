@@ -55,12 +55,14 @@ class Gate:
         local_files: Whether every local file may be read.
         networks: Networks, as `10.0.0.0/8`, in which the names of `allow` may have addresses.
         redirects: Whether a redirect is followed; each of its targets must be admitted, too.
+        callbacks: Prefixes of addresses to which the end of a job may be sent.
     """
 
     allow: tuple[str, ...] = ()
     local_files: bool = False
     networks: tuple[str, ...] = ()
     redirects: bool = False
+    callbacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the prefixes and networks, so that a mistake is told at the start.
@@ -69,7 +71,7 @@ class Gate:
             HrefRefused: a prefix is no href.
             InvalidInput: a network is none.
         """
-        for each in self.allow:
+        for each in (*self.allow, *self.callbacks):
             _prefix(each)
         for each in self.networks:
             try:
@@ -100,6 +102,20 @@ class Gate:
         if not self._allows(place):
             raise HrefRefused(f"{shortened(href)} may not be written here; {_way_out(place)}")
         return _opened(href, place)
+
+    def admit_callback(self, href: str) -> str:
+        """Return an address to which a document may be sent.
+
+        Raises:
+            HrefRefused: it is not below a prefix of `callbacks`.
+        """
+        place = _place(href)
+        if not any(_prefix(each).contains(place) for each in self.callbacks):
+            raise HrefRefused(
+                f"{shortened(href)} may not be called from here; start the service with --callback "
+                f"{urlsplit(href).scheme}://{urlsplit(href).netloc}"
+            )
+        return href
 
     def admit_address(self, host: str, address: str) -> None:
         """Do nothing if a connection to an address of an admitted host may be opened.

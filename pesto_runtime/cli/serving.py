@@ -41,6 +41,10 @@ def serve(
     local_files: Annotated[
         bool, typer.Option("--local-files", help="Let callers read every file that this user may.")
     ] = False,
+    callback: Annotated[
+        list[str] | None,
+        typer.Option(help="Prefix of addresses to which OGC requests may have results sent."),
+    ] = None,
     follow_redirects: Annotated[
         bool, typer.Option("--follow-redirects", help="Follow redirects below --allow prefixes.")
     ] = False,
@@ -126,6 +130,7 @@ def serve(
             local_files=local_files,
             networks=tuple(allow_network or ()),
             redirects=follow_redirects,
+            callbacks=tuple(callback or ()),
         ),
         limits=limits,
         jobs=options,

@@ -244,11 +244,10 @@ def post(href: str, gate: Gate, body: bytes, media_type: str) -> None:
         HrefRefused: the gate does not admit the address.
         Unreachable: it does not answer, or not with 2xx.
     """
-    url = _plain_url(gate.admit_read(href))
+    url = _plain_url(gate.admit_callback(href))
+    # Without credentials of its origin: a caller must not act there with those of the service.
     headers = {"Host": url.netloc.decode(), "Content-Type": media_type,
                "Content-Length": str(len(body)), "User-Agent": "pesto-workflows"}  # fmt: skip
-    if authorization := object_authorization(href):
-        headers["Authorization"] = authorization
     reason = ""
     for attempt in range(_ATTEMPTS):
         if attempt:

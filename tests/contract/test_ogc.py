@@ -386,14 +386,14 @@ def subscriber(url: str) -> dict[str, str]:
 
 
 def test_subscribers_are_told(ogc: Ogc) -> None:
-    """/conf/callback/job-callback: below `--allow` alone; results, or the problem."""
+    """/conf/callback/job-callback: below `--callback` alone; results, or the problem."""
     with listener() as (url, seen):
         body = {"inputs": {"stringInput": "x"}, "subscriber": subscriber(url)}
         exception(ogc.execute(body, **ASYNC), 400, "*")  # the control: it is not allowed
-        with service(ECHO, "--allow", url) as open_one:
+        with service(ECHO, "--callback", url) as open_one:
             job = open_one.submitted(body)["jobID"]
             until(lambda: len(seen) == 2)
-        with service("tests/support/ogc_echo.py:broken", "--allow", url) as open_one:
+        with service("tests/support/ogc_echo.py:broken", "--callback", url) as open_one:
             open_one.execute({"inputs": {}, "subscriber": subscriber(url)}, process="broken")
             until(lambda: len(seen) == 4)
     by_path = {path: (kind, document) for path, kind, document in seen}

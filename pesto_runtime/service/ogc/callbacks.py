@@ -24,10 +24,10 @@ _KINDS = ("successUri", "inProgressUri", "failedUri")
 
 
 class Callbacks:
-    """Sends a request per event to the addresses that a request named, below `--allow` alone."""
+    """Sends a request per event to the addresses that a request named, below `--callback` alone."""
 
     def __init__(self, gate: Gate) -> None:
-        """Start without events; the gate admits addresses as those of hrefs."""
+        """Start without events; the gate admits the addresses."""
         self._gate = gate
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -39,7 +39,7 @@ class Callbacks:
         """
         for kind in _KINDS:
             if (uri := _uri(choice, kind)) is not None:
-                self._gate.admit_read(uri)
+                self._gate.admit_callback(uri)
 
     def began(self, record: Record, state: dict[str, JsonValue]) -> None:
         """Send the state of a job that was accepted."""

@@ -101,6 +101,7 @@ class WorkerSettings:
                 gate["local_files"],
                 tuple(gate["networks"]),
                 gate["redirects"],
+                tuple(gate["callbacks"]),
             ),
             Limits(**limits),
             tuple(path),
