@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
@@ -73,6 +76,7 @@ def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
     is_json = log_format == "json"
     handler.setFormatter(JsonLines() if is_json else logging.Formatter(_TEXT))
     handler.addFilter(_masked)
+    handler.addFilter(BoundedRate())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -87,6 +91,45 @@ def _masked(record: logging.LogRecord) -> bool:
     if "://" in message:
         record.msg, record.args = masked(message), None
     return True
+
+
+class BoundedRate(logging.Filter):
+    """Lets through 20 warnings or errors of one place in the code per 10 s, and counts the others.
+
+    Each wrong request may write one, with a traceback: callers could fill the disk.
+    """
+
+    def __init__(self, *, most: int = 20, period_s: float = 10.0) -> None:
+        """Start with no line."""
+        super().__init__()
+        self._most, self._period_s = most, period_s
+        self._places: dict[tuple[str, int], _Place] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is written; the first of a period says how many were not."""
+        if record.levelno < logging.WARNING:
+            return True
+        place = self._places.setdefault((record.pathname, record.lineno), _Place())
+        now = time.monotonic()
+        if now - place.began >= self._period_s:
+            if place.left_out:
+                more = f" ({place.left_out} such lines before this one were left out)"
+                record.msg, record.args = record.getMessage() + more, None
+            place.began, place.written, place.left_out = now, 0, 0
+        if place.written < self._most:
+            place.written += 1
+            return True
+        place.left_out += 1
+        return False
+
+
+@dataclass
+class _Place:
+    """The lines of one place in the code since the begin of a period."""
+
+    began: float = -math.inf
+    written: int = 0
+    left_out: int = 0
 
 
 class JsonLines(logging.Formatter):
