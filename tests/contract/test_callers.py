@@ -92,6 +92,24 @@ def test_a_caller_sees_its_own_jobs_alone(server: Server) -> None:
         assert server(method, path, headers=bearer(ALICE)).status_code == 200, path
 
 
+def test_the_jobs_of_ogc_are_those_of_their_caller(server: Server) -> None:
+    """At the root of the service, as below /api/v1; without a token there is nothing."""
+    root = server.url.removesuffix("/api/v1")
+    headers = {"Prefer": "respond-async", **bearer(ALICE)}
+    body = {"inputs": {"seconds": 0}}
+    answer = server.http.post(f"{root}/processes/nap/execution", json=body, headers=headers)
+    assert answer.status_code == 201, answer.text
+    job = answer.json()["jobID"]
+    for verb, path in (("GET", ""), ("GET", "/results"), ("DELETE", "")):
+        url = f"{root}/jobs/{job}{path}"
+        assert server.http.request(verb, url, headers=bearer(BOB)).status_code == 404
+        assert server.http.request(verb, url).status_code == 401
+    for token, count in ((ALICE, 1), (BOB, 0)):
+        listed = server.http.get(f"{root}/jobs", headers=bearer(token)).json()["jobs"]
+        assert sum(each["jobID"] == job for each in listed) == count
+    assert server.http.get(f"{root}/jobs/{job}", headers=bearer(ALICE)).status_code == 200
+
+
 def test_jobs_of_callers_survive_a_restart(tokens: Path, tmp_path: Path) -> None:
     """They are still those of their callers."""
     words = [NAP, "--token-file", str(tokens), "--jobs", str(tmp_path / "jobs")]
