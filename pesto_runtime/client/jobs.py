@@ -157,10 +157,7 @@ class JobSteps:
         _require_success((yield from self.status(job_id)), self.where)
         path = f"/jobs/{job_id}/results"
         links = self._object((yield from self.exchange(Request("GET", path, {"Accept": JSON}))))
-        # An output that is None has no link.
-        outputs: dict[str, object] = {
-            port.name: None for port in self.described.description.outputs
-        }
+        outputs: dict[str, object] = {}
         for name, link in links.items():
             several: list[object] = []
             for each in link if isinstance(link, list) else [link]:

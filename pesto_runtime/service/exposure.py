@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import BadRequest, InvalidInput, shortened
 from pesto_runtime.hrefs import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from pesto_runtime.service.tokens import Callers
 
@@ -72,6 +76,39 @@ class Exposure:
                 allow_headers=["*"], expose_headers=["*"],
             )  # fmt: skip
         if self.hosts:
-            from starlette.middleware.trustedhost import TrustedHostMiddleware
+            app.add_middleware(KnownHosts, names=self.hosts)
 
-            app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*self.hosts])
+
+class KnownHosts:
+    """ASGI middleware that refuses requests to the service by another name.
+
+    Starlette has one, whose refusal does not say what was refused and how to allow it.
+    """
+
+    def __init__(self, app: ASGIApp, *, names: Sequence[str]) -> None:
+        """Wrap an application; `*.example.org` is every name below one, `*` every name."""
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or self._knows(name := _host_name(scope)):
+            await self._app(scope, receive, send)
+            return
+        from pesto_runtime.service.problems import problem_response  # loads FastAPI, as does an app
+
+        refusal = BadRequest(
+            f"this service is not called {shortened(name)}; if it is, start it with --allowed-host "
+            "and that name"
+        )
+        await problem_response(refusal)(scope, receive, send)
+
+    def _knows(self, name: str) -> bool:
+        return any(fnmatchcase(name, each.lower()) for each in self._names)
+
+
+def _host_name(scope: Scope) -> str:
+    host = next((value for key, value in scope["headers"] if key == b"host"), b"")
+    try:
+        return urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+    except ValueError:
+        return ""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _BACKLOG = 2048
-_THIS_MACHINE = ("localhost", "127.0.0.1")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _LAST_RESPONSES_S = 5
 
 

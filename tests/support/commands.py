@@ -66,12 +66,13 @@ def started(*words: object) -> Iterator[subprocess.Popen[str]]:
             process.wait()
 
 
+_OPEN = ("--local-files", "--allowed-host", "*")  # tests of several machines name their hosts
+
+
 @contextmanager
 def served(target: str, *options: object) -> Iterator[str]:
     """A service on a free port, of one worker unless options say otherwise; answers its URL."""
-    with started(
-        "serve", target, "--port", 0, "--workers", 1, "--local-files", *options
-    ) as process:
+    with started("serve", target, "--port", 0, "--workers", 1, *_OPEN, *options) as process:
         assert process.stderr is not None
         told = re.search(r"http://\S+/api/v1", process.stderr.readline())
         assert told is not None, process.stderr.read()
