@@ -57,8 +57,10 @@ class Server:
 
 
 @contextmanager
-def served(target: str, *options: str) -> Iterator[Server]:
+def served(target: str, *options: str, any_host: bool = True) -> Iterator[Server]:
     """Serve a target on one worker, unless told otherwise; killed at the end."""
+    if any_host and "--allowed-host" not in options:
+        options = ("--allowed-host", "*", *options)
     words = ["serve", target, "--port", "0", "--workers", "1", "--local-files", *options]
     command = [sys.executable, "-c", _PESTO, *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

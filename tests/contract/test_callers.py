@@ -262,7 +262,7 @@ def test_no_header_opens_the_files_of_this_machine(tmp_path: Path, header: str) 
 def test_with_local_files_a_page_of_a_rebound_name_is_refused() -> None:
     """Such a page sends its own name as the host; `--allowed-host` replaces the default."""
     elsewhere = {"Host": "page.example.org"}
-    with served(NAP) as server:
+    with served(NAP, any_host=False) as server:
         refused = server("GET", "/describe", headers=elsewhere)
         assert refused.status_code == 400
         assert (

@@ -108,7 +108,7 @@ def test_the_printed_address_leads_to_the_page(server: Server) -> None:
     """And a path that is none names those that are."""
     host = server.url.removesuffix("/api/v1")
     for url in (host, f"{host}/", server.url, f"{server.url}/"):
-        page = server.http.get(url, follow_redirects=True)
+        page = server.http.get(url, headers={"Accept": "text/html"}, follow_redirects=True)
         assert (page.status_code, page.url.path) == (200, "/docs")
     absent = server("GET", "/nothing")
     assert absent.status_code == 404
