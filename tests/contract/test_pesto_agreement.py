@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -50,12 +51,12 @@ def listed() -> dict[str, dict[str, JsonValue]]:
 @pytest.fixture(scope="module")
 def ours() -> Iterator[Answers]:
     """What we answer, by `pesto serve`."""
-    one = ("--workers", "1")
-    with (
-        images() as found,
-        served(PROJECT, *one) as plain,
-        served(PROJECT, *one, "-p", "stateful") as stateful,
-    ):
+    with ExitStack() as stack:
+        found = stack.enter_context(images())
+        # PESTO fetches from every web server; here each has to be named.
+        one = ("--workers", "1", "--allow", found.address)
+        plain = stack.enter_context(served(PROJECT, *one))
+        stateful = stack.enter_context(served(PROJECT, *one, "-p", "stateful"))
         yield {
             each.id: answers(each, (stateful if each.is_stateful else plain).url, found)  # type: ignore[misc]  # each step is an object
             for each in cases()

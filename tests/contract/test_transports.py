@@ -92,10 +92,11 @@ def test_a_form_carries_several_images_and_values(serve: Farm) -> None:
         ("after", ("a", npy(after), "application/octet-stream")),
         ("weight", (None, "0.5")),
         ("note", (None, "17")),
-        ("unknown", ("x", b"\xff\x00", "video/mp4")),
     ]
     told = post_form(web, parts).json()["told"]
     assert told == {"change": 6.0, "dtypes": ["int16", "float32"], "note": "17"}
+    film = ("unknown", ("x", b"\xff\x00", "video/mp4"))
+    assert pointers(post_form(web, [*parts, film])) == ["/unknown"]
     swapped = [("before", parts[1][1]), ("after", parts[0][1])]
     assert post_form(web, swapped).json()["told"]["change"] == -12.0
 

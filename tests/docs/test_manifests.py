@@ -9,8 +9,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from pesto_conductor.commands import app as commands
 from pesto_conductor.taskdefs import task_definitions
-from pesto_runtime.cli.main import app
 from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_workers_of_conductor_have_what_their_manifests_name() -> None:
     taken = []
     for name in ("pesto-worker", "pesto-planner"):
         words = pods[name]["containers"][0]["args"]
-        command = get_command(app).get_command(None, "conductor").get_command(None, "worker")  # type: ignore[attr-defined]
+        command = get_command(commands).get_command(None, "worker")  # type: ignore[attr-defined]
         parsed = command.make_context("worker", [*words[3:]])
         assert parsed.params["no_supervisor"]
         taken += parsed.params["task"]
