@@ -10,7 +10,6 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError
 from pesto_runtime.contract import bad_fields
 from pesto_runtime.contract.base import Value
 from pesto_runtime.errors import InvalidInput, shortened
-from pesto_runtime.service.input_values import IMAGE_KINDS, ValueValidator, known_values
 from pesto_runtime.service.request import Faults, read_json
 
 if TYPE_CHECKING:
@@ -74,6 +73,9 @@ class ExecuteRequest(Value):
         Raises:
             InvalidInput: an input or output is unknown, absent, or does not match its schema.
         """
+        # Loads jsonschema, which a service without such requests does not need.
+        from pesto_runtime.service.input_values import ValueValidator, known_values
+
         faults = Faults()
         known = [each.name for each in description.inputs]
         for name in self.inputs:
@@ -106,7 +108,7 @@ def _one(port: Port, given: JsonValue) -> JsonValue:
         return given
     if "value" in given and given.keys() <= _QUALIFIED:
         return given["value"]
-    if port.kind in IMAGE_KINDS and "href" in given:
+    if port.kind in ("image", "images") and "href" in given:
         return {name: given[name] for name in _REFERENCE if name in given}
     if isinstance(given.get("href"), str) and given.keys() <= {"href", "rel", "type", "title"}:
         raise InvalidInput(
