@@ -81,7 +81,7 @@ def a_folder(path: Path) -> None:
     ("harm", "told"),
     [(missing, "does not exist"), (empty, "empty"), (corrupt, "not a raster"),
      (beheaded, "not a raster"), (no_pixel_wide, "not a raster"),
-     (a_folder, "not a raster")],
+     (a_folder, "is not a file but a folder")],
 )  # fmt: skip
 def test_a_bad_raster_is_refused_by_name_and_reason(scene: Path, harm: object, told: str) -> None:
     """Missing, empty, corrupt, cut off in its header, without a pixel, or no file at all."""
