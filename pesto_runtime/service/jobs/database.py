@@ -217,7 +217,7 @@ def _read(text: str) -> Record:
 def _store_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreFailed(f"the jobs in {path} cannot be stored: {error}") from error
 
 

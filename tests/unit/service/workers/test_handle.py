@@ -35,7 +35,9 @@ pytestmark = pytest.mark.integration
 @asynccontextmanager
 async def worker(losses: list[WorkerHandle], target: str = "hazard") -> AsyncIterator[WorkerHandle]:
     """A worker that is ready."""
-    settings = WorkerSettings(HAZARDS + target, (), Gate(local_files=True), Limits())
+    settings = WorkerSettings(
+        HAZARDS + target, (), Gate(local_files=True), Limits(refuse_unknown=False)
+    )
     handle = WorkerHandle(settings, losses.append)
     try:
         await handle.ready(no_log)

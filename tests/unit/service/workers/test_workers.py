@@ -42,7 +42,7 @@ async def working(
     target: str, *, count: int = 1, timeout_s: float = 60
 ) -> AsyncIterator[WorkerPool]:
     """Workers that are ready, or failed."""
-    limits = Limits(workers=count, timeout_s=timeout_s)
+    limits = Limits(workers=count, timeout_s=timeout_s, refuse_unknown=False)
     workers = WorkerPool(target, gate=Gate(local_files=True), limits=limits)
     await workers.load()
     workers.start(lambda: None)
