@@ -137,7 +137,7 @@ def test_what_cannot_be_kept_says_so(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_text("no database at all, but long enough to be looked at")
     with pytest.raises(StoreFailed, match="not a database"):
         JobStore(tmp_path / "jobs.sqlite", process="mask")
-    with pytest.raises(StoreFailed, match="cannot be stored.*No such file"):
+    with pytest.raises(StoreFailed, match=r"cannot be stored.*No such file"):
         JobStore(tmp_path / "none" / "jobs.sqlite", process="mask")
 
 
