@@ -149,6 +149,8 @@ class OwnerBeat:
     def keep(self) -> None:
         """Verify the ownership, and renew it, at most every 30 s; claims a folder without owner.
 
+        The folder of a complete run stays without one.
+
         Raises:
             FolderInUse: another run has taken the folder over.
         """
@@ -159,11 +161,19 @@ class OwnerBeat:
         record = record_of(self._folder)
         owner = record.read()
         if owner is None:
-            claim(self._folder, self._plan, member="", replace=True)
+            if not _is_complete(self._folder, self._plan):
+                claim(self._folder, self._plan, member="", replace=True)
         elif owner.run != self._plan.run:
             raise _in_use(self._folder, record, owner)
         else:
             record.beat(owner)
+
+
+def _is_complete(folder: AnyPath, plan: Plan) -> bool:
+    """Whether the run has ended: a late repetition of a task must not own the folder."""
+    result = read_result(folder)
+    document = {} if result is None else result.document
+    return (document.get("run"), document.get("status")) == (plan.run, "COMPLETE")
 
 
 def owner_of(folder: AnyPath) -> Owner | None:

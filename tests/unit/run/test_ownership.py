@@ -19,7 +19,7 @@ from pesto_runtime.run import workspace
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import close_phase
 from pesto_runtime.run.context import begin_run, chunks_of, load_context
-from pesto_runtime.run.ownership import abandon, claim, owner_of, release
+from pesto_runtime.run.ownership import OwnerBeat, abandon, claim, owner_of, release
 from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import plan
 from pesto_runtime.run.publishing import publish_run
@@ -171,6 +171,23 @@ def test_a_chunk_keeps_its_folder_and_stops_when_another_run_has_it(
     with pytest.raises(FolderInUse, match=second.run):
         publish_run(href, folder, RunRecord(engine={}))
     assert not (folder / "result.json").exists()
+
+
+def test_a_late_repetition_of_a_task_owns_nothing(tmp_path: Path, scene: Path) -> None:
+    """An engine may repeat a task whose run has ended; the control is one that has not."""
+    folder = tmp_path / "out"
+    made = claimed(folder, chain("grow"), scene, member="test:1")
+    href = begin_run(made)
+    for chunk in chunks_of(href, 0):
+        process(chunk)
+    publish_run(href, folder, RunRecord(engine={"name": "test", "run": 1}))
+    (folder / ".pesto").mkdir()  # a bucket has no folders: there, nothing has to be made
+    files = tree(folder)
+    OwnerBeat(made).keep()
+    assert tree(folder) == files
+    (folder / "result.json").unlink()
+    OwnerBeat(made).keep()
+    assert tree(folder) - files == {".pesto/owner.json"}
 
 
 @pytest.mark.parametrize("count", [1, 3])
