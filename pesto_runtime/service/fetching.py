@@ -35,7 +35,7 @@ from pesto_runtime.errors import (
 from pesto_runtime.raster.opening import OPENED_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pesto_runtime.hrefs import Gate
 
@@ -160,9 +160,7 @@ class WebFile:
     def _requested(self, begin: int, end: int) -> _Response:
         """Return a part, or the whole file if the server sends that."""
         last: PestoError | None = None
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(_FIRST_PAUSE_S * 4 ** (attempt - 1))
+        for _ in _attempts():
             try:
                 response = self._followed(begin, end)
             except _FAILURES as error:
@@ -237,6 +235,14 @@ class WebFile:
         return bytes(body)
 
 
+def _attempts() -> Iterator[None]:
+    """Yield for each attempt, with a longer pause before each further one."""
+    for number in range(_ATTEMPTS):
+        if number:
+            time.sleep(_FIRST_PAUSE_S * 4 ** (number - 1))
+        yield
+
+
 def post(href: str, gate: Gate, body: bytes, media_type: str) -> None:
     """Send a document to an address that the gate admits; redirects are not followed.
 
@@ -249,9 +255,7 @@ def post(href: str, gate: Gate, body: bytes, media_type: str) -> None:
     headers = {"Host": url.netloc.decode(), "Content-Type": media_type,
                "Content-Length": str(len(body)), "User-Agent": "pesto-workflows"}  # fmt: skip
     reason = ""
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_FIRST_PAUSE_S * 4 ** (attempt - 1))
+    for _ in _attempts():
         try:
             status = _pool(gate, _proxy_of(url)).request(
                 "POST", _target(url), headers=[*headers.items()], content=body,

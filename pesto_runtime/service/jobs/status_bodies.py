@@ -45,9 +45,12 @@ class Links:
 
     def results(self, record: Record) -> dict[str, str | list[str]]:
         """Return the URLs of its results, by output name."""
+        return output_hrefs(record.results, self.parts(record))
+
+    def parts(self, record: Record) -> dict[str, str]:
+        """Return the URL of each of its results, by the last part of the URL."""
         below = f"{self.base}/{record.id}/results"
-        hrefs = {each.part: f"{below}/{quote(each.part, safe='')}" for each in record.results}
-        return output_hrefs(record.results, hrefs)
+        return {each.part: f"{below}/{quote(each.part, safe='')}" for each in record.results}
 
 
 def job_of(record: Record, links: Links, *, process: str, lease_until: float | None) -> Job:

@@ -35,6 +35,14 @@ def link(href: str, rel: str, title: str = "", media_type: str = JSON_TYPE) -> D
     return {**found, "title": title} if title else found
 
 
+def _own(url: str, title: str) -> list[JsonValue]:
+    """Return the links of a document to itself, as JSON and as HTML."""
+    return [
+        link(url, "self", title),
+        link(url, "alternate", f"{title} as HTML", HTML_TYPE),
+    ]
+
+
 def landing(base: str, processes: Iterable[Description]) -> Document:
     """Return the landing page: what there is, and where.
 
@@ -47,8 +55,7 @@ def landing(base: str, processes: Iterable[Description]) -> Document:
         "title": names,
         "description": f"{names}: PESTO at {base}/api/v1, OGC API - Processes here",
         "links": [
-            link(f"{base}/", "self", "This document"),
-            link(f"{base}/", "alternate", "This document as HTML", HTML_TYPE),
+            *_own(f"{base}/", "This document"),
             link(f"{base}/api", "service-desc", "OpenAPI 3.0", OPENAPI_30_TYPE),
             link(f"{base}/docs", "service-doc", "Page to try it", HTML_TYPE),
             link(f"{base}/conformance", f"{_REL}/conformance", "Conformance classes"),
@@ -67,10 +74,7 @@ def process_list(base: str, processes: Iterable[Description]) -> Document:
     """Return the processes in short."""
     return {
         "processes": [process_summary(base, each) for each in processes],
-        "links": [
-            link(f"{base}/processes", "self", "This document"),
-            link(f"{base}/processes", "alternate", "This document as HTML", HTML_TYPE),
-        ],
+        "links": _own(f"{base}/processes", "This document"),
     }
 
 
@@ -85,8 +89,7 @@ def process_summary(base: str, description: Description) -> Document:
         "jobControlOptions": ["sync-execute", "async-execute", "dismiss"],
         "outputTransmission": ["value", "reference"],
         "links": [
-            link(own, "self", "This process"),
-            link(own, "alternate", "This process as HTML", HTML_TYPE),
+            *_own(own, "This process"),
             link(f"{own}/execution", f"{_REL}/execute", "Execute it"),
         ],
     }
@@ -122,10 +125,7 @@ def job_list(base: str, jobs: Iterable[Job]) -> Document:
     """Return the jobs of a caller."""
     return {
         "jobs": [status_info(base, each) for each in jobs],
-        "links": [
-            link(f"{base}/jobs", "self", "This document"),
-            link(f"{base}/jobs", "alternate", "This document as HTML", HTML_TYPE),
-        ],
+        "links": _own(f"{base}/jobs", "This document"),
     }
 
 

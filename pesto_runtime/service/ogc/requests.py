@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pesto_runtime.contract import Description, Port
+    from pesto_runtime.service.input_values import ValueValidator
 
 _QUALIFIED = frozenset({"value", "mediaType", "encoding", "schema", "format"})
 _REFERENCE = ("href", "window", "bands", "identity")
@@ -67,20 +68,21 @@ class ExecuteRequest(Value):
         except ValidationError as error:
             raise InvalidInput.of("execute request", bad_fields(error, value=document)) from error
 
-    def call(self, description: Description) -> bytes:
+    def call(self, description: Description, validator: ValueValidator) -> bytes:
         """Return the body of PESTO's call with these inputs.
+
+        Args:
+            description: Of the process.
+            validator: Of its values.
 
         Raises:
             InvalidInput: an input or output is unknown, absent, or does not match its schema.
         """
-        # Loads jsonschema, which a service without such requests does not need.
-        from pesto_runtime.service.input_values import ValueValidator, known_values
-
         faults = Faults()
-        known = [each.name for each in description.inputs]
+        names = [each.name for each in description.inputs]
         for name in self.inputs:
-            if name not in known:
-                faults.add(f"/inputs/{name}", f"is unknown; inputs are {', '.join(known)}")
+            if name not in names:
+                faults.add(f"/inputs/{name}", f"is unknown; inputs are {', '.join(names)}")
         outputs = [each.name for each in description.outputs]
         for name in self.outputs or {}:
             if name not in outputs:
@@ -89,7 +91,7 @@ class ExecuteRequest(Value):
             port.name: _value(port, self.inputs[port.name])
             for port in description.inputs if port.name in self.inputs
         }  # fmt: skip
-        ValueValidator(description).validate(known_values(description, values), faults)
+        validator.validate(values, faults)
         faults.raise_any(f"execution of {description.name!r}")
         return json.dumps(values).encode()
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description, Job
     from pesto_runtime.hrefs import Gate
+    from pesto_runtime.service.input_values import ValueValidator
     from pesto_runtime.service.jobs.manager import JobManager
     from pesto_runtime.service.jobs.states import Record
     from pesto_runtime.service.limits import Limits
@@ -110,7 +111,7 @@ class OgcEndpoints:
         """Check an execute request without executing it; images are not read."""
         self._require_process(request)
         parsed = await self._parsed(request)
-        await asyncio.to_thread(parsed.call, self._description)
+        await asyncio.to_thread(self._call_of, parsed)
         return Response(json.dumps({"valid": True}), media_type=JSON_TYPE)
 
     async def execute(self, request: Request) -> Response:
@@ -118,7 +119,7 @@ class OgcEndpoints:
         self._require_process(request)
         preferences = parse_job_headers(headers_of(request.scope))
         parsed = await self._parsed(request)
-        body = await asyncio.to_thread(parsed.call, self._description)
+        body = await asyncio.to_thread(self._call_of, parsed)
         asked = JobRequest(
             Payload(body, JSON_TYPE, {}, ""), preferences.key, preferences.lease_s,
             caller=caller_of(request.scope), choice={**choice_of(parsed), "base": _base(request)},
@@ -169,6 +170,16 @@ class OgcEndpoints:
         found = await asyncio.to_thread(self._chosen(base_url(request), record).document)
         return _answer(request, found, f"Results of job {record.id}")
 
+    def _call_of(self, parsed: ExecuteRequest) -> bytes:
+        return parsed.call(self._description, self._values)
+
+    @cached_property
+    def _values(self) -> ValueValidator:
+        """Validates inputs; loads jsonschema, which a service without executions does not need."""
+        from pesto_runtime.service.input_values import ValueValidator
+
+        return ValueValidator(self._description)
+
     def _ended(self, record: Record) -> None:
         base = str((record.choice or {}).get("base", ""))
         self._callbacks.ended(record, lambda: self._chosen(base, record).document())
@@ -178,9 +189,7 @@ class OgcEndpoints:
         return await asyncio.to_thread(self._chosen(base_url(request), record).response)
 
     def _chosen(self, base: str, record: Record) -> JobResults:
-        below = f"{Links.below(base).job(record.id)}/results"
-        urls = {each.part: f"{below}/{quote(each.part, safe='')}" for each in record.results}
-        return JobResults(record, self._manager.folder, urls)
+        return JobResults(record, self._manager.folder, Links.below(base).parts(record))
 
     def _job(self, record: Record, request: Request) -> Job:
         links = Links.below(base_url(request))
