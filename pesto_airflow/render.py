@@ -136,6 +136,9 @@ def _params(known: KnownPipeline) -> dict[str, _Expression]:
         if kind == "image":
             title = json.dumps(f"{name}: path or href of an image")
             schema = {"type=": '"string"', "minLength=": "1", "title=": title}
+        elif kind == "images":
+            title = json.dumps(f"{name}: paths or hrefs of images")
+            schema = {"type=": '"array"', "title=": title}
         else:
             limits = input_schema(kind, fed[name]).items()
             schema = {f"{key}=": _literal(each) for key, each in limits if key in _LIMITS}

@@ -74,13 +74,15 @@ PUBLISH_SETTINGS: dict[str, Document] = {
     "keep": {"type": "boolean", "description": "Keep the run store of a complete run."},
 }
 FOLDER: Document = {**_HREF, "description": "Output folder; all workers must have access to it."}
+_IMAGE: Document = {
+    "type": ["string", "object"],
+    "format": "uri-reference",
+    "description": "An image: path or href, with bands and window as in HREF#bands=green:2,"
+    "nir:4, or an object {href, bands, window}.",
+}
 _TYPES: dict[str, Document] = {
-    "image": {
-        "type": ["string", "object"],
-        "format": "uri-reference",
-        "description": "An image: path or href, with bands and window as in HREF#bands=green:2,"
-        "nir:4, or an object {href, bands, window}.",
-    }
+    "image": _IMAGE,
+    "images": {"type": "array", "items": _IMAGE, "minItems": 1},
 }
 
 

@@ -94,7 +94,11 @@ def _given_faults(
     where = f"{position.pointer}/inputParameters/inputs"
     for name, kind in pipeline.inputs.items():
         # Without descriptions, the default of a value is not known; images have none.
-        if name not in given and name not in defaults and (descriptions or kind == "image"):
+        if (
+            name not in given
+            and name not in defaults
+            and (descriptions or kind in ("image", "images"))
+        ):
             yield "pipeline", BadField(where, f"the pipeline requires {name}")
 
 

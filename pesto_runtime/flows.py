@@ -241,7 +241,8 @@ class _Step:
 
 def _bound(description: Description, image: Reference, step: _Step) -> dict[str, JsonValue]:
     """Bind an image to the only image input that the step does not bind itself."""
-    free = [port.name for port in description.data_inputs if port.name not in step.inputs]
+    ports = [*description.data_inputs, *description.lists]
+    free = [port.name for port in ports if port.name not in {*step.inputs, *description.masks}]
     if not free:
         return {}
     return {_only(free, None, f"{description.name} has the image inputs", "NAME="): str(image)}

@@ -221,11 +221,11 @@ class PestoPlanOperator(RunOperator):
         return _number("patience", self.patience, float)
 
     def _plan(self, pipeline: Pipeline, services: Services, folder: AnyPath) -> Plan:
-        from pesto_runtime.run.pipeline_inputs import read_inputs
+        from pesto_runtime.run.pipeline_inputs import given_images, read_inputs
         from pesto_runtime.run.planning import plan
         from pesto_runtime.run.workspace import run_store
 
-        require_absolute_images(images_of(pipeline, self.inputs))
+        require_absolute_images(given_images(pipeline, self.inputs))
         planned = plan(
             pipeline,
             services,
@@ -238,15 +238,6 @@ class PestoPlanOperator(RunOperator):
             compress=self.compress,
         )
         return planned.plan
-
-
-def images_of(pipeline: Pipeline, inputs: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the inputs that are images, and are given."""
-    return {
-        name: value
-        for name, value in inputs.items()
-        if pipeline.inputs.get(name) == "image" and value is not None
-    }
 
 
 def _number(name: str, value: object, kind: Callable[[str], N]) -> N:

@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 from pesto_airflow.links import PestoCampaignLink
-from pesto_airflow.operators.plan import PLAN, PestoPlanOperator, images_of
+from pesto_airflow.operators.plan import PLAN, PestoPlanOperator
 from pesto_airflow.pipelines import engine_of, require_absolute_folder, require_absolute_images
 from pesto_airflow.preflight import preflight
 from pesto_runtime.errors import InvalidInput, shortened
+from pesto_runtime.run.pipeline_inputs import given_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ class PestoPlanCampaignOperator(PestoPlanOperator):
         with self.resolved(context) as (pipeline, services):
             scenes = read_scenes(self._listed(), pipeline, common=self.inputs)
             for scene in scenes:
-                require_absolute_images(images_of(pipeline, scene.inputs))
+                require_absolute_images(given_images(pipeline, scene.inputs))
             href = plan_campaign(
                 pipeline, services, scenes, settings,
                 warn=self.log.warning,

@@ -27,6 +27,7 @@ from pesto_runtime.engines import refuse_verifying
 from pesto_runtime.errors import Interrupted, InvalidInput, RunFailed
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import completed
+from pesto_runtime.run.pipeline_inputs import given_images, with_images
 from pesto_runtime.tiling import tiles_of
 
 if TYPE_CHECKING:
@@ -261,10 +262,9 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
 
 def _absolute_inputs(request: RunRequest) -> dict[str, JsonValue]:
     """Return the inputs with hrefs of images: Airflow's workers have another working directory."""
-    return {
-        name: str(image_reference(value)) if request.pipeline.inputs.get(name) == "image" else value
-        for name, value in request.inputs.items()
-    }
+    images = given_images(request.pipeline, request.inputs)
+    absolute = {name: str(image_reference(value)) for name, value in images.items()}
+    return with_images(request.inputs, absolute)
 
 
 def _literal(value: JsonValue) -> JsonValue:

@@ -18,6 +18,7 @@ import numpy as np
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.steps import Request
 from pesto_runtime.contract import ImageReference, TileInfo
+from pesto_runtime.contract.image_lists import gathered
 from pesto_runtime.errors import BadField, InvalidInput, shortened
 from pesto_runtime.hrefs import image_reference, looks_like_href
 from pesto_runtime.raster.codec import encode_image
@@ -25,7 +26,7 @@ from pesto_runtime.raster.identity import unchanged
 from pesto_runtime.raster.image import Image
 from pesto_runtime.raster.picking import taken_for
 from pesto_runtime.raster.read import read_for
-from pesto_runtime.raster.validity import add_masks
+from pesto_runtime.raster.validity import add_masks, named_images
 from pesto_runtime.schema import typed_text
 
 if TYPE_CHECKING:
@@ -165,15 +166,20 @@ def _masks(
     images: Mapping[str, Sent | list[Sent]], description: Description
 ) -> dict[str, Sent | list[Sent]]:
     """Return masks of images whose form on the wire does not state what is valid."""
-    stated = {
-        name: image
-        for name, image in images.items()
-        if isinstance(image, Image) and (image.mask is not None or image.nodata is not None)
-    }
-    arrays: dict[str, object] = {name: image.pixels for name, image in stated.items()}
+    stated: dict[str, Image] = {}
+    for name, several in images.items():
+        listed = several if isinstance(several, list) else [several]
+        known = [each for each in listed if isinstance(each, Image)]
+        states = any(each.mask is not None or each.nodata is not None for each in known)
+        if states and len(known) == len(listed):  # masks are sent for all images of a list
+            stated |= named_images(description, {name: known})
+    arrays = gathered(description, {name: image.pixels for name, image in stated.items()})
     made = add_masks({**dict.fromkeys(images), **arrays}, description, stated)
-    return {name: Image(array) for name, array in made.items()
-            if name not in images and isinstance(array, np.ndarray)}  # fmt: skip
+    return {
+        name: Image(array) if isinstance(array, np.ndarray) else [Image(each) for each in array]
+        for name, array in made.items()
+        if name not in images and isinstance(array, (np.ndarray, list))
+    }
 
 
 def accepted(call: OutgoingCall, described: Described) -> str:

@@ -12,6 +12,7 @@ from pesto_runtime.contract.call import (
     WireImage,
     bad_fields,
 )
+from pesto_runtime.contract.canonical import digest, merge_patch
 from pesto_runtime.contract.classification import RasterClass
 from pesto_runtime.contract.compression import Compression
 from pesto_runtime.contract.description import (
@@ -21,8 +22,6 @@ from pesto_runtime.contract.description import (
     Port,
     PortKind,
     Tileable,
-    digest,
-    merge_patch,
 )
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
 from pesto_runtime.contract.pipeline import (

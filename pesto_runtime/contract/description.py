@@ -6,13 +6,11 @@ A description is never rewritten: `document` is the JSON as it was read, with al
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import rfc8785
 from pydantic import (
     Field,
     JsonValue,
@@ -21,6 +19,7 @@ from pydantic import (
 
 from pesto_runtime.contract.base import Fill, Value
 from pesto_runtime.contract.call import Example, bad_fields
+from pesto_runtime.contract.canonical import digest, merge_patch
 from pesto_runtime.contract.geometry import Margin
 from pesto_runtime.contract.raster import RasterContract
 from pesto_runtime.contract.vector import VectorContract
@@ -36,6 +35,7 @@ PortKind: TypeAlias = Literal["image", "images", "vector", "json"]
 
 _DEFAULT_BATCH = 16
 """Payloads per request of a batched process that declares no number; all images are in memory."""
+_IMAGES: tuple[PortKind, ...] = ("image", "images")
 _PADDED_TEMPLATES = ("tile-object-detection", "tile-change-detection")
 
 
@@ -211,10 +211,20 @@ class Description:
     def margin(self) -> Margin:
         """The margin around an output pixel: the largest of its image inputs, side by side."""
         margin = Margin()
-        for port in self.image_inputs:
+        for port in (*self.image_inputs, *self.lists):
             if port.raster is not None:
                 margin = margin.union(port.raster.margin)
         return margin
+
+    @cached_property
+    def lists(self) -> tuple[Port, ...]:
+        """Input ports that take a list of images each."""
+        return tuple(port for port in self.inputs if port.kind == "images")
+
+    @cached_property
+    def spread_forms(self) -> dict[tuple[tuple[str, int], ...], Description]:
+        """Its forms with single images in place of lists, as `with_items` made them."""
+        return {}
 
     @cached_property
     def fills(self) -> Mapping[str, Fill]:
@@ -261,37 +271,6 @@ class Description:
             InvalidContract: the merged description contradicts itself.
         """
         return Description.parse(merge_patch(self.to_json(), dict(overlay)))
-
-
-def digest(document: Mapping[str, JsonValue]) -> str:
-    """Return `sha256:…` of the canonical JSON (RFC 8785) of a description without `_links`.
-
-    Raises:
-        InvalidContract: a number is outside the range of canonical JSON.
-    """
-    # The service appends `_links` to the description; they are not part of the contract.
-    hashed = {key: value for key, value in document.items() if key != "_links"}
-    try:
-        return "sha256:" + hashlib.sha256(rfc8785.dumps(hashed)).hexdigest()
-    except rfc8785.CanonicalizationError as error:
-        raise InvalidContract(f"the description has no canonical form: {error}") from error
-
-
-def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
-    """Apply a JSON merge patch (RFC 7396): objects merge, null removes, other values replace.
-
-    >>> merge_patch({"a": 1, "b": {"c": 2}}, {"a": None, "b": {"d": 3}})
-    {'b': {'c': 2, 'd': 3}}
-    """
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge_patch(merged.get(key), value)
-    return merged
 
 
 def _ports(
@@ -357,7 +336,7 @@ def _is_mask(port: Port) -> bool:
 
 def _masks(inputs: tuple[Port, ...]) -> dict[str, str]:
     """Return the image of each mask: the one that it names, else the first."""
-    first = next((p.name for p in inputs if p.kind == "image" and not _is_mask(p)), "")
+    first = next((p.name for p in inputs if p.kind in _IMAGES and not _is_mask(p)), "")
     return {
         port.name: port.raster.mask if isinstance(port.raster.mask, str) else first
         for port in inputs
@@ -382,17 +361,25 @@ def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Ite
                 shortened(port.raster.fill),
             )
     yield from _mask_faults(inputs)
-    images = [port for port in inputs if port.kind == "image" and not _is_mask(port)]
+    lists = {port.name for port in inputs if port.kind == "images"}
+    for port in inputs:
+        owner, _, index = port.name.rpartition(".")
+        if owner in lists and index.isdigit():
+            where = json_pointer("input", "properties", port.name)
+            yield BadField(where, f"is the name of an image of the list {owner!r}; rename one")
+    images = [port for port in inputs if port.kind in _IMAGES and not _is_mask(port)]
     if known.tileable in ("map", "reduce") and not images:
         yield BadField("/tileable", f"{known.tileable!r} needs an image input", known.tileable)
 
 
 def _mask_faults(inputs: tuple[Port, ...]) -> Iterator[BadField]:
-    images = [port.name for port in inputs if port.kind == "image" and not _is_mask(port)]
+    kinds = {p.name: p.kind for p in inputs if p.kind in _IMAGES and not _is_mask(p)}
+    own = {port.name: port.kind for port in inputs}
     for name, image in _masks(inputs).items():
-        if image not in images:
-            yield BadField(
-                json_pointer("input", "properties", name, "x-raster", "mask"),
-                f"names no image input; there are {', '.join(images) or 'none'}",
-                shortened(image or True),
-            )
+        where = json_pointer("input", "properties", name, "x-raster", "mask")
+        if image not in kinds:
+            detail = f"names no image input; there are {', '.join(kinds) or 'none'}"
+            yield BadField(where, detail, shortened(image or True))
+        elif own[name] != kinds[image]:
+            wanted = "a list of masks" if kinds[image] == "images" else "one mask"
+            yield BadField(where, f"{image!r} has {wanted}, one for each image", shortened(image))

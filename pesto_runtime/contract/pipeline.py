@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 InputType: TypeAlias = Literal[
-    "image", "number", "integer", "string", "boolean", "object", "array", "inherit"
+    "image", "images", "number", "integer", "string", "boolean", "object", "array", "inherit"
 ]
 LIVE = "live:"
 """Prefix of the target of a function that exists only in one process, as in a notebook."""
 PROFILES = "#profiles="
 """Stands between the directory of a PESTO project and its profiles in a target."""
 
-_REFERENCE = re.compile(r"^\$(?P<owner>[A-Za-z][A-Za-z0-9_-]*)\.(?P<port>[A-Za-z_][A-Za-z0-9_-]*)$")
+_REFERENCE = re.compile(
+    r"^\$(?P<owner>[A-Za-z][A-Za-z0-9_-]*)\.(?P<port>[A-Za-z_][A-Za-z0-9_-]*(\.\d+)?)$"
+)
 
 _TEXT = ("title", "description", "examples", "example")
 _GEOMETRY = (
@@ -42,7 +44,7 @@ _COMPARED = ("name", "version", "tileable", "x-reduce", "input", "output", "_lin
 
 
 class Reference(ClosedValue):
-    """`$inputs.NAME` or `$STAGE.OUTPUT`.
+    """`$inputs.NAME` or `$STAGE.OUTPUT`; `$inputs.LIST.2` is an image of a list, counted from 0.
 
     Attributes:
         owner: A stage's id, or `inputs`.
@@ -68,7 +70,8 @@ class Stage(ClosedValue):
     process: str = Field(min_length=1)
     inputs: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="Input port -> `$inputs.NAME`, `$STAGE.OUTPUT` or a literal; `$$` escapes `$`.",
+        description="Input port -> `$inputs.NAME`, `$STAGE.OUTPUT` or a literal; `$$` escapes `$`. "
+        "A list of images is an input of type `images`, or a list of these.",
     )
 
 

@@ -10,7 +10,7 @@ from jsonschema import Draft6Validator
 from jsonschema.exceptions import SchemaError
 
 from pesto_runtime.contract import Description, drift
-from pesto_runtime.contract.description import digest
+from pesto_runtime.contract.canonical import digest
 from pesto_runtime.errors import InvalidInput, PestoError
 from pesto_runtime.kit.check_list import check
 from pesto_runtime.kit.claims import NotApplicable, require

@@ -75,7 +75,7 @@ def bind_stage(
     """
     bound = _Bound()
     for name, value in stage.inputs.items():
-        port, pointer = description.input(name), json_pointer(name)
+        port, pointer = description.input(name), json_pointer(*name.split("."))
         if port is None:
             bound.errors.append(_unknown_port(name, description, f"{where}/inputs{pointer}"))
         else:
@@ -145,14 +145,9 @@ def _bind(
 
 
 def _bind_literal(bound: _Bound, port: Port, value: JsonValue, where: str) -> None:
-    if port.kind in ("image", "images"):
-        bound.errors.append(
-            BadField(
-                where,
-                f"an {port.kind.rstrip('s')} port is bound to $inputs.NAME or $STAGE.OUTPUT",
-                shortened(value),
-            )
-        )
+    if port.kind == "image":
+        detail = "an image port is bound to $inputs.NAME or $STAGE.OUTPUT"
+        bound.errors.append(BadField(where, detail, shortened(value)))
         return
     bound.literals[port.name] = value
 
@@ -161,12 +156,7 @@ def edge_faults(
     value: ValueType, port: Port, *, reference: Reference, where: str
 ) -> Iterator[BadField]:
     """Yield the reasons why a value cannot be bound to an input port."""
-    if port.kind == "images":
-        detail = (
-            "the port takes a list of images, which a pipeline cannot bind: call the process alone"
-        )
-        yield BadField(where, detail, str(reference))
-    elif isinstance(value, RasterType) != (port.kind == "image"):
+    if isinstance(value, RasterType) != (port.kind == "image"):
         actual = _kind_phrase(value)
         wanted = "an image" if port.kind == "image" else "a JSON value"
         yield BadField(

@@ -10,8 +10,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description, Pipeline, Reference, Scene, parse_binding
+from pesto_runtime.contract.image_lists import counts_of, list_of
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
+from pesto_runtime.pipeline.list_bindings import spread_pipeline
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
 from pesto_runtime.pipeline.scene_warnings import scene_warnings
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
@@ -86,9 +88,12 @@ class Checked:
 def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
     """Check every stage, binding, literal, output and pin of a pipeline; errors are returned."""
     pipeline = completed(pipeline, facts.descriptions, given=_given(facts))
+    spread = spread_pipeline(
+        pipeline, facts.descriptions, counts_of({**facts.scenes, **facts.unreadable})
+    )
+    errors = [*_faults_of_inputs(pipeline, facts), *_order_faults(spread.pipeline), *spread.faults]
+    pipeline = spread.pipeline
     types = _input_types(pipeline, facts)
-    errors = [*_id_faults(pipeline), *_order_faults(pipeline), *_pin_faults(pipeline, facts)]
-    errors += (*_untyped_faults(pipeline, facts), *_parameter_faults(pipeline, facts))
     warnings: list[BadField] = []
     stages: list[BoundStage] = []
     failed: set[str] = set()
@@ -101,10 +106,9 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
             continue
         # A reference to a failed or later stage is reported once, there or by `_order_faults`.
         untyped = failed | {later.id for later in pipeline.stages[index:]}
-        if description.version == _NO_VERSION:
-            detail = f"{stage.process} has no version, which names it in catalogs and results: "
-            warnings.append(BadField(f"{where}/process", detail + '@process(version="1.0.0")'))
-        bound = bind_stage(stage, description, types, where=where, failed=untyped)
+        warnings += _version_warnings(stage.process, description, f"{where}/process")
+        own = spread.descriptions.get(stage.id, description)
+        bound = bind_stage(stage, own, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
         stage_errors = [*bound.errors, *_empty_outputs(bound.stage, facts, where)]
         stage_errors += _plain_faults(bound.stage, where) if plain else ()
@@ -117,6 +121,19 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
     errors += _output_faults(pipeline, types, failed)
     warnings += _lost_facts(pipeline, types)
     return Checked(tuple(stages), types, tuple(_unique(errors)), tuple(_unique(warnings)))
+
+
+def _version_warnings(process: str, description: Description, where: str) -> Iterator[BadField]:
+    if description.version == _NO_VERSION:
+        detail = f"{process} has no version, which names it in catalogs and results: "
+        yield BadField(where, detail + '@process(version="1.0.0")')
+
+
+def _faults_of_inputs(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
+    yield from _id_faults(pipeline)
+    yield from _pin_faults(pipeline, facts)
+    yield from _untyped_faults(pipeline, facts)
+    yield from _parameter_faults(pipeline, facts)
 
 
 def _input_types(pipeline: Pipeline, facts: KnownFacts) -> dict[str, ValueType]:
@@ -146,7 +163,7 @@ def _given(facts: KnownFacts) -> set[str] | None:
     """Return the names of the inputs that have a value; None if they are not known yet."""
     if facts.parameters is None:
         return None
-    return {*facts.parameters, *facts.scenes, *facts.unreadable}
+    return {*facts.parameters, *map(list_of, facts.scenes), *map(list_of, facts.unreadable)}
 
 
 def _id_faults(pipeline: Pipeline) -> Iterator[BadField]:
@@ -226,7 +243,8 @@ def _pin_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
 
 def _parameter_faults(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadField]:
     for name, reason in facts.unreadable.items():
-        yield BadField(json_pointer("inputs", name), f"{reason}; correct -i {name}=…")
+        detail = f"{reason}; correct -i {list_of(name)}=…"
+        yield BadField(json_pointer("inputs", *name.split(".")), detail)
     given = _given(facts)
     if facts.parameters is not None and given is not None:
         yield from input_faults(pipeline, facts.descriptions, facts.parameters, given=given)

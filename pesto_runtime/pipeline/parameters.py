@@ -42,11 +42,13 @@ class FedPort:
         stage: Id of the stage.
         port: The port.
         description: The description of the stage's process.
+        in_list: Whether it is one of the images of the port, and not all of them.
     """
 
     stage: str
     port: Port
     description: Description
+    in_list: bool = False
 
     def __str__(self) -> str:
         return f"{self.port.name!r} of stage {self.stage!r}"
@@ -70,9 +72,13 @@ def fed_ports(
         description = descriptions.get(stage.process)
         for name, value in stage.inputs.items():
             port = description.input(name) if description else None
-            source = _source(value)
-            if description is not None and port is not None and source in found:
-                found[source] = (*found[source], FedPort(stage.id, port, description))
+            if description is None or port is None:
+                continue
+            in_list = port.kind == "images" and isinstance(value, list)
+            for source in map(_source, value if in_list and isinstance(value, list) else [value]):
+                if source in found:
+                    fed = FedPort(stage.id, port, description, in_list)
+                    found[source] = (*found[source], fed)
     return found
 
 
@@ -120,7 +126,7 @@ def input_defaults(
     firsts = {
         name: (ports[0].port.schema.get("default"), ports)
         for name, ports in fed_ports(pipeline, descriptions).items()
-        if ports and pipeline.inputs[name] != "image"
+        if ports and pipeline.inputs[name] not in ("image", "images")
     }
     return {name: value for name, (value, ports) in firsts.items() if is_default(value, ports)}
 
@@ -189,7 +195,7 @@ def way_to_write(name: str, fault: BadField) -> str:
 
 def type_schema(kind: str) -> dict[str, JsonValue]:
     """Return the JSON Schema of an input's own type; that of a port's type is not restricted."""
-    return {} if kind == "inherit" else {"type": kind}
+    return {} if kind in ("inherit", "images") else {"type": kind}
 
 
 def _value_faults(
@@ -211,14 +217,20 @@ def _value_faults(
 
 def _is_absent(name: str, ports: Collection[FedPort], given: Collection[str]) -> bool:
     """Return whether an input is not given, and its ports have neither need nor default of it."""
-    optional = not any(each.port.required or each.port.has_default for each in ports)
+    optional = not any(
+        each.port.required or each.port.has_default or each.in_list for each in ports
+    )
     return name not in given and bool(ports) and optional
 
 
 def _inherited_type(ports: Iterable[FedPort]) -> str:
     """Return the one type of some ports; `inherit` if they have none, or several."""
     kinds = {
-        "image" if each.port.kind == "image" else str(each.port.schema.get("type", "inherit"))
+        "image"
+        if each.in_list
+        else each.port.kind
+        if each.port.kind in ("image", "images")
+        else str(each.port.schema.get("type", "inherit"))
         for each in ports
     }
     if kinds == {"integer", "number"}:

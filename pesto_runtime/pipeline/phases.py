@@ -99,7 +99,8 @@ def step_of(
     makes: tuple[str, ...] = (),
 ) -> Step:
     """Return the geometry of a process, from the contracts of its image inputs together."""
-    rasters = [port.raster for port in description.image_inputs if port.raster is not None]
+    ports = (*description.image_inputs, *description.lists)
+    rasters = [port.raster for port in ports if port.raster is not None]
     limits = [raster.tile for raster in rasters if raster.tile is not None]
     is_mirrored = any(raster.edge == "reflect" for raster in rasters)
     return Step(

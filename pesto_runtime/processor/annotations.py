@@ -33,6 +33,8 @@ class Named:
 class Raster:
     """The raster contract of an image parameter or output; only the given fields are declared.
 
+    That of `list[np.ndarray]` holds for each image of the list.
+
     Attributes:
         name: Name of the output; an input has the name of its parameter.
         bands: Band names in the order wanted, or the number of bands; absent for any.
@@ -50,7 +52,8 @@ class Raster:
         scale: Output pixels per input pixel: a ratio, or one per axis (x, y). Outputs only.
         align: Tile origins and sizes are multiples of it, pixels.
         mask: The parameter receives the valid pixels of another image as a bool array (row, col),
-            True for valid: of the first image with `True`, or of the parameter that is named.
+            True for valid: of the first image with `True`, or of the parameter that is named. Of a
+            list of images it is a list of such arrays.
         per_band: Masks only: the array is bool (band, row, col), for each band of the image.
         exactness: `bitwise`, or `{"rtol": …, "atol": …}`.
         tile: Tile sizes that it accepts: min, max, preferred, fixed; pixels.

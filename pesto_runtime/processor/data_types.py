@@ -190,7 +190,9 @@ def _decode_images(value: object, contract: RasterContract | None) -> object:
         raise InvalidInput.of("images", [BadField("", _NOT_JSON, shortened(value))])
     _require(fault for index, each in enumerate(value)
              for fault in image_faults(f"/{index}", each, contract))  # fmt: skip
-    return [read_only(each) for each in value]
+    is_mask = contract is not None and bool(contract.mask)
+    arrays = [np.asarray(each) for each in value]
+    return [read_only(received_mask(a, contract) if is_mask else a) for a in arrays]
 
 
 def _require(faults: Iterator[BadField]) -> None:

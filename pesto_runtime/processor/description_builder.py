@@ -155,7 +155,7 @@ def _side(
 
 def _property(port: PortSpec, schema: JsonValue) -> JsonValue:
     written = schema if isinstance(schema, dict) and schema else port.type.schema
-    body: dict[str, JsonValue] = dict(written)
+    body: dict[str, JsonValue] = {**written, **port.lengths}
     if port.text:
         body["description"] = port.text
     if port.has_default:

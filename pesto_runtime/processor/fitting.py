@@ -141,7 +141,9 @@ def whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> 
     """Return the tile of a call without one: the whole array, as a whole scene."""
     for port in ports:
         pixels = arguments.get(port.name)
-        if port.kind == "image" and not port.is_mask and isinstance(pixels, np.ndarray):
+        if port.kind == "images" and isinstance(pixels, (list, tuple)) and pixels:
+            pixels = pixels[0]
+        if port.kind in ("image", "images") and not port.is_mask and isinstance(pixels, np.ndarray):
             _, height, width = pixels.shape
             window = Window(0, 0, width, height)
             return TileInfo(read=window, write=window, scene_size=(width, height))

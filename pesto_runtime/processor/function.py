@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pesto_runtime.contract.image_lists import count_faults, gathered, spread_call
 from pesto_runtime.errors import (
     AlgorithmFailed,
     BadField,
@@ -101,12 +102,11 @@ class FunctionProcessor:
             return self._once(inputs, tile)
         blend = self.contract.blend
         is_mirrored = blend is not None and tile is None
-        call = FittedCall.of(
-            self.description, inputs, tile, step=self._step, is_mirrored=is_mirrored
-        )
+        description, inputs = spread_call(self.description, inputs)
+        call = FittedCall.of(description, inputs, tile, step=self._step, is_mirrored=is_mirrored)
         if blend is not None:
-            place = call.tile or whole_tile(self.contract.inputs, call.inputs)
-            return call.trimmed(blended(self._once, blend, self.description, call.inputs, place))
+            place = call.tile or whole_tile(self.contract.inputs, self._gathered(call.inputs))
+            return call.trimmed(blended(self._once, blend, description, call.inputs, place))
         with call.naming_fill():
             return call.trimmed(self._once(call.inputs, call.tile))
 
@@ -122,7 +122,8 @@ class FunctionProcessor:
         """
         self._require_reduce()
         name, folds = self.description.name, self.description.folds
-        call = FittedCall.of(self.description, inputs, tile, step=self._step)
+        description, inputs = spread_call(self.description, inputs)
+        call = FittedCall.of(description, inputs, tile, step=self._step)
         partial = self._call(call.inputs, tile)
         if not isinstance(partial, dict) or not set(partial) <= set(folds):
             raise ContractBroken(
@@ -172,7 +173,7 @@ class FunctionProcessor:
 
     def _call(self, inputs: Mapping[str, object], tile: TileInfo | None) -> object:
         name = self.description.name
-        arguments, faults = _arguments(self.contract.inputs, inputs)
+        arguments, faults = _arguments(self.contract.inputs, self._gathered(inputs))
         require_no_faults(name, faults)
         if self.contract.tile is not None:
             arguments[self.contract.tile] = tile or whole_tile(self.contract.inputs, arguments)
@@ -181,6 +182,9 @@ class FunctionProcessor:
             self.setup()
         with author_code(name, self._root):
             return self.contract.function(**arguments)
+
+    def _gathered(self, inputs: Mapping[str, object]) -> Mapping[str, object]:
+        return gathered(self.description, inputs)
 
     def _once(self, inputs: Mapping[str, object], tile: TileInfo | None) -> dict[str, object]:
         return self._outputs(self._call(inputs, tile))
@@ -245,8 +249,10 @@ def _read(port: PortSpec, value: object, arguments: dict[str, object]) -> Iterat
     """Check one input and add it to the arguments; yield its faults."""
     if value is None and port.optional:
         arguments[port.name] = None
-    else:
-        yield from port.type.faults(port.name, value, port.raster, arguments)
+        return
+    if isinstance(value, (list, tuple)) and port.lengths:
+        yield from count_faults(port.lengths, len(value), f"/{port.name}")
+    yield from port.type.faults(port.name, value, port.raster, arguments)
 
 
 def _output(port: PortSpec, value: object) -> object:

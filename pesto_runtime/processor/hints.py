@@ -27,6 +27,7 @@ from typing import (
 
 import numpy as np
 import typing_extensions
+from annotated_types import Len, MaxLen, MinLen
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
@@ -104,6 +105,20 @@ class Hint:
         """The pydantic field of the hint that states a default; None without one."""
         fields = (each for each in self.metadata if isinstance(each, FieldInfo))
         return next((each for each in fields if not each.is_required()), None)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """`minItems` and `maxItems` of a list, from `Field(min_length=…)` or annotated-types."""
+        parts = [
+            p for m in self.metadata for p in (m.metadata if isinstance(m, FieldInfo) else [m])
+        ]
+        found: dict[str, int] = {}
+        for part in parts:
+            if isinstance(part, (MinLen, Len)) and part.min_length:
+                found["minItems"] = part.min_length
+            if isinstance(part, (MaxLen, Len)) and part.max_length is not None:
+                found["maxItems"] = part.max_length
+        return found
 
     @property
     def is_array(self) -> bool:

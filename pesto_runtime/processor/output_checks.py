@@ -50,8 +50,9 @@ def check_outputs(
 
 def _window(description: Description, inputs: Mapping[str, object]) -> tuple[int, int] | None:
     """Return height and width of the window that a map process received."""
-    for port in description.image_inputs:
+    for port in (*description.image_inputs, *description.lists):
         pixels = inputs.get(port.name)
+        pixels = pixels[0] if isinstance(pixels, (list, tuple)) and pixels else pixels
         if isinstance(pixels, np.ndarray) and pixels.ndim >= 2:
             return pixels.shape[-2], pixels.shape[-1]
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
@@ -51,6 +51,7 @@ class PortSpec:
         make_default: Makes the default that the hint states, `Field(default=…)`, and the function
             does not have itself.
         vector: Its vector contract; None for any other kind.
+        lengths: `minItems` and `maxItems` of a list of images, as far as they are declared.
     """
 
     name: str
@@ -63,6 +64,7 @@ class PortSpec:
     has_default: bool = False
     make_default: Callable[[], object] | None = None
     vector: VectorContract | None = None
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def kind(self) -> PortKind:
@@ -295,7 +297,7 @@ def _port(name: str, hint: Hint, where: str) -> PortSpec:
     declared = dict(_declared((hint, image), where)) or None
     return PortSpec(
         name, data_type, hint.text or image.text,
-        required=True, optional=hint.optional, declared=declared,
+        required=True, optional=hint.optional, declared=declared, lengths=hint.lengths,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import numpy as np
 
+from pesto_runtime.contract.image_lists import gathered, spread_call
 from pesto_runtime.errors import BadField, ContractBroken, InvalidContract, InvalidInput, shortened
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.processor.data_types import encode_as
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft6Validator
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Port, TileInfo
+    from pesto_runtime.contract import Description, Port, RasterContract, TileInfo
     from pesto_runtime.schema import SurelyFits
 
 
@@ -99,8 +100,9 @@ class ProjectProcessor:
             AlgorithmFailed: the project's code raised.
             ContractBroken: an output is not the image or the JSON value that was declared.
         """
-        call = FittedCall.of(self.description, inputs, tile, step=step_of(self.description))
-        values, faults = self._values(call.inputs)
+        description, spread = spread_call(self.description, inputs)
+        call = FittedCall.of(description, spread, tile, step=step_of(description))
+        values, faults = self._values(gathered(self.description, call.inputs))
         require_no_faults(self.description.name, faults)
         with self._gate, call.naming_fill():
             self.setup()
@@ -153,7 +155,7 @@ class ProjectProcessor:
                 faults.extend(self._faults(port, inputs[port.name]))
                 values[port.name] = _input_value(port, inputs)
                 if port.name in self.description.masks:
-                    values[port.name] = received_mask(np.asarray(inputs[port.name]), port.raster)
+                    values[port.name] = _received_masks(inputs[port.name], port.raster)
             elif port.required:
                 faults.append(BadField(f"/{port.name}", "is required"))
             elif port.has_default:
@@ -316,6 +318,13 @@ def _input_value(port: Port, inputs: Mapping[str, object]) -> object:
         return value
     own = _own_copy(value)
     return _named_part(own, dict(port.schema)) if port.kind == "json" else own
+
+
+def _received_masks(value: object, contract: RasterContract | None) -> object:
+    """Return the mask that an author receives; of a list of masks each."""
+    if isinstance(value, (list, tuple)):
+        return [received_mask(np.asarray(each), contract) for each in value]
+    return received_mask(np.asarray(value), contract)
 
 
 def _is_writeable(value: object) -> bool:

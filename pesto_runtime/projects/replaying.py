@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 from pesto_runtime.client.client import Client
 from pesto_runtime.contract import Tolerance
-from pesto_runtime.contract.description import digest
+from pesto_runtime.contract.canonical import digest
 from pesto_runtime.errors import BadField, PestoError, json_pointer
 from pesto_runtime.projects.comparing import differences
 from pesto_runtime.projects.recorded_cases import ImageFile

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pesto_runtime.contract.image_lists import gathered, item_of, spread_call
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -88,11 +90,13 @@ def add_masks(
     """Return inputs with the masks that they do not have, made from the images of a call.
 
     Args:
-        inputs: Input name -> array (band, row, col) or any other value.
+        inputs: Input name -> array (band, row, col), list of arrays, or any other value.
         description: The contract of the process.
-        images: Image input -> the image with its mask and nodata; an input without one counts as an
-            array with the nodata of its contract.
+        images: Image input -> the image with its mask and nodata, those of a list as `dates.0`,
+            `dates.1`, …; an input without one counts as an array with the nodata of its contract.
     """
+    whole = description
+    description, inputs = spread_call(description, inputs)
     found = dict(inputs)
     for name, source in description.masks.items():
         pixels = inputs.get(source)
@@ -105,7 +109,17 @@ def add_masks(
         mask = image.mask if image is not None else None
         per_band = name in description.band_masks
         found[name] = valid_pixels(pixels, nodata=nodata, mask=mask, per_band=per_band)
-    return found
+    return dict(gathered(whole, found))
+
+
+def named_images(description: Description, images: Mapping[str, list[Image]]) -> dict[str, Image]:
+    """Return each image of a call by its name, those of a list as `dates.0`, `dates.1`, …."""
+    lists = {port.name for port in description.lists}
+    return {
+        item_of(name, index) if name in lists else name: image
+        for name, several in images.items()
+        for index, image in enumerate(several)
+    }
 
 
 def _is_value(nodata: float, dtype: np.dtype) -> bool:

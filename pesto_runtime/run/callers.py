@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 
 from pesto_runtime.contract import Description, Service
+from pesto_runtime.contract.image_lists import gathered
 from pesto_runtime.errors import PestoError, ProcessChanged, Unreachable
 from pesto_runtime.processor import check_outputs, encode_partial, encode_value
 from pesto_runtime.processor.values import plain_array
@@ -79,7 +80,10 @@ def close_callers() -> None:
 
 
 class Caller(Protocol):
-    """Calls one process; several threads may use it."""
+    """Calls one process; several threads may use it.
+
+    The images of a list may be given one by one, as a stage has them: `dates.0`, `dates.1`, ….
+    """
 
     @property
     def takes_references(self) -> bool:
@@ -125,6 +129,7 @@ class LocalCaller:
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the outputs, checked against the contract like those of a service."""
+        inputs = gathered(self.description, inputs)
         outputs = self.processor.run(inputs, tile=tile)
         check_outputs(self.description, inputs, outputs)
         return outputs
@@ -135,7 +140,9 @@ class LocalCaller:
             key: np.array(plain_array(key, value))
             if isinstance(value, np.ndarray)
             else encode_value(key, value)
-            for key, value in self.processor.partial(inputs, tile=tile).items()
+            for key, value in self.processor.partial(
+                gathered(self.description, inputs), tile=tile
+            ).items()
         }
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
@@ -171,6 +178,7 @@ class RemoteCaller:
 
     def run(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the outputs; calls of several threads to a batched process share a request."""
+        inputs = gathered(self._description, inputs)
         call = (inputs, tile if self._has_extensions else None)
         is_batched = self._description.max_batch_size > 1
         outputs = self._batcher(call) if is_batched else self._call_many([call])[0]
@@ -179,6 +187,7 @@ class RemoteCaller:
 
     def partial(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the partial of a reduce."""
+        inputs = gathered(self._description, inputs)
         with self._client() as client:
             return client.process(inputs, tile=tile, partial=True)
 

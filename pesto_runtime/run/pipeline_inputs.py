@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from pesto_runtime.contract import literal, parse_binding, parse_window
-from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
+from pesto_runtime.contract.image_lists import item_of, list_of
+from pesto_runtime.errors import (
+    BadField,
+    InvalidInput,
+    InvalidPipeline,
+    PestoError,
+    json_pointer,
+    shortened,
+)
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import completed, fed_ports, input_defaults, type_schema
 from pesto_runtime.schema import typed_value
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Pipeline, Scene
+    from pesto_runtime.contract import Description, Pipeline, Scene, Stage
     from pesto_runtime.run.services import Services
 
 
@@ -52,12 +60,56 @@ def read_inputs(
         given: Input name -> text as on the command line (path or href of an image, a string as it
             is, otherwise JSON), or a value that is not a text; null as if the input were absent.
             An image may have bands and a window: `HREF#bands=…`, or `{"href", "bands", "window"}`.
+            A list of images is a list of these, or its JSON text.
     """
     typed = completed(pipeline, services.descriptions)
     known = {name: value for name, value in given.items() if value is not None}
-    images = {name: value for name, value in known.items() if typed.inputs.get(name) == "image"}
-    read = _read_images(images, base=None)
+    read = _read_images(given_images(typed, known), base=None)
     return replace(read, parameters=read_values(typed, services.descriptions, known))
+
+
+def given_images(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the images among the inputs, those of lists by their names: `dates.0`, `dates.1`, ….
+
+    Args:
+        pipeline: Declares the types of its inputs.
+        given: Input -> value, as for `read_inputs`.
+
+    Raises:
+        InvalidInput: a list of images is something else, or empty.
+    """
+    found: dict[str, JsonValue] = {}
+    for name, value in given.items():
+        kind = pipeline.inputs.get(name)
+        if kind == "image" and value is not None:
+            found[name] = value
+        elif kind == "images" and value is not None:
+            listed = _listed(name, value)
+            found |= {item_of(name, index): each for index, each in enumerate(listed)}
+    return found
+
+
+def with_images(given: Mapping[str, JsonValue], images: Mapping[str, str]) -> dict[str, JsonValue]:
+    """Return inputs with other texts for their images, as `given_images` names them."""
+    changed: dict[str, JsonValue] = dict(given)
+    changed |= {name: text for name, text in images.items() if name in given}
+    lists = {list_of(name) for name in images} - images.keys()
+    for owner in lists:
+        changed[owner] = [text for name, text in images.items() if list_of(name) == owner]
+    return changed
+
+
+def _listed(name: str, value: JsonValue) -> list[JsonValue]:
+    is_json = isinstance(value, str) and value.lstrip().startswith("[")
+    listed = typed_value({"type": "array"}, value) if is_json else value
+    listed = [listed] if isinstance(listed, (str, dict)) else listed
+    if not isinstance(listed, list) or not listed:
+        detail = (
+            f"must be a list of images, not {shortened(value)}: repeat -i {name}=…, or write a "
+            "JSON list"
+        )
+        raise InvalidInput.of("inputs", [BadField(json_pointer("inputs", name), detail)])
+    return listed
 
 
 def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> PipelineInputs:
@@ -92,7 +144,7 @@ def read_values(
     return {
         name: typed_value(schema(name), value)
         for name, value in given.items()
-        if kinds[name] != "image"
+        if kinds[name] not in ("image", "images")
     }
 
 
@@ -122,9 +174,9 @@ def restricted(
         return dict(given)
     if window is not None and area is not None:
         raise InvalidInput("--window and --aoi exclude each other: give one")
-    kinds = completed(pipeline, services.descriptions).inputs
-    images = {n: image_reference(v) for n, v in given.items() if kinds.get(n) == "image"}
-    if any(name not in kinds for name in given):
+    typed = completed(pipeline, services.descriptions)
+    images = {n: image_reference(v) for n, v in given_images(typed, given).items()}
+    if any(name not in typed.inputs for name in given):
         return dict(given)  # the check lists these names, and the existing ones
     if not images:
         raise InvalidInput("--window and --aoi cut images, and none is given: -i NAME=FILE")
@@ -137,8 +189,8 @@ def restricted(
         from pesto_runtime.raster.area import window_of_area  # loads rasterio
 
         found = window_of_area(next(iter(images.values())), _area(area or ""))
-    moved = {n: str(image.model_copy(update={"window": found})) for n, image in images.items()}
-    return {**given, **moved}
+    cut_images = {n: image.model_copy(update={"window": found}) for n, image in images.items()}
+    return with_images(given, {name: str(image) for name, image in cut_images.items()})
 
 
 def _area(text: str) -> JsonValue:
@@ -189,11 +241,8 @@ def with_literal_images(
     stages = []
     for stage in pipeline.stages:
         found = services.found.get(stage.process)
-        ports = found.description.image_inputs if found else ()
-        stated = [p.name for p in ports if _is_literal(stage.inputs.get(p.name))]
-        names = {port: f"{stage.id}-{port.replace('.', '-')}" for port in stated}
-        images |= {name: literal(stage.inputs[port]) for port, name in names.items()}
-        bound = {port: f"$inputs.{name}" for port, name in names.items()}
+        images_of, bound = _stated_images(stage, found.description if found else None)
+        images |= images_of
         stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
     if not images:
         return pipeline, inputs
@@ -211,6 +260,27 @@ def with_literal_images(
             unreadable={**inputs.unreadable, **read.unreadable},
         )
     return extended, inputs
+
+
+def _stated_images(
+    stage: Stage, description: Description | None
+) -> tuple[dict[str, JsonValue], dict[str, JsonValue]]:
+    """Return the images that a stage states, by names of inputs, and the bindings to these."""
+    images: dict[str, JsonValue] = {}
+    bound: dict[str, JsonValue] = {}
+    for port in description.inputs if description else ():
+        value, name = stage.inputs.get(port.name), f"{stage.id}-{port.name.replace('.', '-')}"
+        if port.kind == "image" and _is_literal(value):
+            images[name] = literal(value)
+            bound[port.name] = f"$inputs.{name}"
+        elif port.kind == "images" and isinstance(value, list):
+            stated = {index: each for index, each in enumerate(value) if _is_literal(each)}
+            images |= {f"{name}-{index}": literal(each) for index, each in stated.items()}
+            bound[port.name] = [
+                f"$inputs.{name}-{index}" if index in stated else each
+                for index, each in enumerate(value)
+            ]
+    return images, bound
 
 
 def _is_literal(value: JsonValue) -> bool:

@@ -18,7 +18,7 @@ from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.inheritance import covers, output_image
 from pesto_runtime.raster.read import read_for
-from pesto_runtime.raster.validity import add_masks
+from pesto_runtime.raster.validity import add_masks, named_images
 from pesto_runtime.run.callers import caller_for, close_callers
 from pesto_runtime.run.features import whole_collection
 from pesto_runtime.run.output_files import json_text
@@ -74,8 +74,7 @@ def call_once(
         name: _pixels(description.input(name), images[name]) if name in images else values[name]
         for name in texts
     }
-    singles = {name: several[0] for name, several in images.items() if len(several) == 1}
-    inputs = add_masks(inputs, description, singles)
+    inputs = add_masks(inputs, description, named_images(description, images))
     data = [several for name, several in images.items() if name not in description.masks]
     first = next((each[0] for each in data if each), None)
     try:

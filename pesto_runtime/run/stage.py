@@ -5,10 +5,12 @@ What does not depend on the tile is computed once per chunk. `run/tile.py` has t
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pesto_runtime.contract.image_lists import list_of
 from pesto_runtime.errors import PestoError, Unreachable
 from pesto_runtime.pipeline import BoundStage, RasterType, VectorType
 from pesto_runtime.run.callers import planned_caller
@@ -26,7 +28,7 @@ from pesto_runtime.tiling import StepWindows, source_window, whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pesto_runtime.contract import TileInfo, Window
+    from pesto_runtime.contract import ImageReference, TileInfo, Window
     from pesto_runtime.run.callers import Caller
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.run.inputs import Pixels, Sources, StageImage
@@ -97,9 +99,9 @@ class StageRunner:
         may_refer = caller.takes_references and self._whole.contains(shown)
         source = source_window(shown, self.size)
         inputs: dict[str, object] = dict(self.parameters)
+        references = self._references(shown) if may_refer else {}
         for image in self.images:
-            is_large = may_refer and image.byte_count(shown) > SENT_BYTES
-            reference = image.reference(shown) if is_large else None
+            reference = references.get(image.port)
             if reference is None:
                 inputs[image.port] = image.array(read(image.raster).crop(source), shown)
             elif not image.is_made_mask:  # which the service makes from the image that it reads
@@ -151,6 +153,19 @@ class StageRunner:
     def values(self, outputs: Mapping[str, object]) -> dict[str, object]:
         """Return reference -> value of each JSON output."""
         return {name: outputs.get(port) for port, name in self._values}
+
+    def _references(self, shown: Window) -> dict[str, ImageReference]:
+        """Return the windows that are sent by reference: those that are large, or in a long list.
+
+        The images of a list are sent in one form, because their masks are.
+        """
+        sizes: Counter[str] = Counter()
+        for image in self.images:
+            sizes[list_of(image.port)] += image.byte_count(shown)
+        found = {each.port: each.reference(shown) for each in self.images
+                 if sizes[list_of(each.port)] > SENT_BYTES}  # fmt: skip
+        without = {list_of(port) for port, reference in found.items() if reference is None}
+        return {port: each for port, each in found.items() if each and list_of(port) not in without}
 
     @cached_property
     def images(self) -> tuple[StageImage, ...]:

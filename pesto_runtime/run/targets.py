@@ -97,14 +97,13 @@ def single_stage(description: Description, target: str, *, base: Path) -> Pipeli
 
 
 def _is_bound(port: Port) -> bool:
-    # A list of images cannot be bound: if the process requires one, the check reports it. A mask
-    # binds itself to its image.
-    is_mask = port.raster is not None and bool(port.raster.mask)
-    return not is_mask and (port.kind != "images" or port.required)
+    # A mask binds itself to its image.
+    return port.raster is None or not port.raster.mask
 
 
 def _kept(description: Description) -> list[Port]:
-    per_tile = description.tileable == "map" and any(description.image_inputs)
+    has_images = any((*description.image_inputs, *description.lists))
+    per_tile = description.tileable == "map" and has_images
     kept = [port for port in description.outputs if port.kind != "json" or not per_tile]
     return kept or list(description.outputs)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarge
 from pesto_runtime.processor import OwnedInputs
-from pesto_runtime.raster.validity import add_masks
+from pesto_runtime.raster.validity import add_masks, named_images
 from pesto_runtime.service.image_loader import Allowance, parse_roi
 from pesto_runtime.service.input_values import IMAGE_KINDS, ValueValidator, known_values
 from pesto_runtime.service.long_texts import LongText
@@ -92,8 +92,8 @@ class InputReader:
         arrays = {port.name: _arrays(port, images) for port in self._images if port.name in images}
         tile = call.options.tile or (None if first is None else first.whole_tile)
         header = None if first is None else _header(first, call.options.tile)
-        singles = {name: several[0] for name, several in images.items() if len(several) == 1}
-        values = add_masks({**known, **arrays}, self._description, singles)
+        named = named_images(self._description, images)
+        values = add_masks({**known, **arrays}, self._description, named)
         return RequestInputs(OwnedInputs(values), tile, header, roi)
 
     def _roi(self, call: ParsedRequest, faults: Faults) -> RegionOfInterest | None:

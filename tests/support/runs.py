@@ -141,7 +141,9 @@ def run_local(
     request = RunRequest(
         pipeline=Pipeline.parse(document),
         base=CLOUD_COVER.parent,
-        inputs={name: str(value) for name, value in given.items()},
+        inputs={
+            name: value if isinstance(value, list) else str(value) for name, value in given.items()
+        },
         folder=folder,
         **wanted,
     )
