@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
+from pesto_runtime.contract import ReportForm
 from pesto_runtime.contract.base import ClosedValue
 from pesto_runtime.errors import NotFound
 from pesto_runtime.store import open_store
@@ -38,6 +39,9 @@ class SceneRun(ClosedValue):
     is_complete: bool = Field(default=False, description="an earlier run has made its outputs")
     tiles: int = Field(default=0, description="tiles of all its phases")
     error: str = Field(default="", description="why it has no plan")
+    bbox: tuple[float, float, float, float] | None = Field(
+        default=None, description="west, south, east, north of its first image, degrees"
+    )
 
 
 class Campaign(ClosedValue):
@@ -46,6 +50,7 @@ class Campaign(ClosedValue):
     format: Literal[1] = 1
     pipeline: str
     folder: str = Field(description="href of the folder of `campaign.json`")
+    report: ReportForm = Field(default="links", description="whether reports are written")
     scenes: tuple[SceneRun, ...]
     tasks: tuple[tuple[tuple[ScenePart, ...], ...], ...] = Field(
         description="phase -> task -> its parts; a phase without chunks has no task"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pesto_runtime.campaigns.campaign_plan import Campaign, ScenePart, SceneRun, save_campaign
+from pesto_runtime.campaigns.campaign_result import complete_scenes
 from pesto_runtime.contract import ProductForm
 from pesto_runtime.errors import InvalidPipeline, PestoError
 from pesto_runtime.places import href_of
@@ -45,6 +46,8 @@ class CampaignSettings:
         take_over: Whether folders are taken from runs that still own them.
         replace: Whether finished results of another pipeline or scene are overwritten.
         fresh: Whether scenes that are complete are computed again.
+        only_failed: Whether the scenes that `campaign.json` has as COMPLETE are left as they are,
+            without a look at them.
     """
 
     folder: AnyPath
@@ -58,6 +61,31 @@ class CampaignSettings:
     take_over: bool = False
     replace: bool = False
     fresh: bool = False
+    only_failed: bool = False
+
+
+@dataclass(frozen=True)
+class _PlannedScene:
+    """What the tasks of a campaign need of a scene's plan; the plan itself is in the store.
+
+    Attributes:
+        number: Place of the scene in the campaign.
+        chunks: Phase -> pixels of each of its chunks.
+        seconds: Phase -> its estimated time.
+    """
+
+    number: int
+    chunks: tuple[tuple[int, ...], ...]
+    seconds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, number: int, planned: Planned) -> _PlannedScene:
+        """Return the part of a plan that is kept."""
+        return cls(
+            number,
+            tuple(tuple(w.width * w.height for w in p.chunks) for p in planned.plan.phases),
+            tuple(each.seconds for each in planned.estimates),
+        )
 
 
 def plan_campaign(
@@ -88,35 +116,54 @@ def plan_campaign(
     """
     checked = check_pipeline(pipeline, services)
     checked.require(pipeline.name)
-    runs, plans = [], []
+    done = complete_scenes(settings.folder, pipeline.name) if settings.only_failed else {}
+    runs: list[SceneRun] = []
+    plans: list[_PlannedScene] = []
     for number, scene in enumerate(scenes):
-        folder = settings.folder / scene.id
-        run = SceneRun(id=scene.id, folder=href_of(folder))
-        planned = None
-        try:
-            planned = _planned(pipeline, services, scene, settings)
-        except InvalidPipeline as error:
-            told = f"{error.detail}: {error.fields[0]}" if error.fields else error.detail
-            run = run.model_copy(update={"error": told})
-        except PestoError as error:
-            run = run.model_copy(update={"error": error.detail})
-        warnings: tuple[str, ...] = ()
-        if planned is not None:
-            warnings = (*accept(planned.plan), *planned.plan.warnings)
-            run = _claimed(run, planned.plan, settings)
-            if run.plan:
-                plans.append((number, planned))
-        runs.append(run)
+        run = SceneRun(id=scene.id, folder=href_of(settings.folder / scene.id))
+        if scene.id in done:
+            runs.append(run.model_copy(update={"is_complete": True, "bbox": done[scene.id]}))
+            continue
+        planned = _planned_or_error(pipeline, services, scene, settings)
+        if isinstance(planned, str):
+            runs.append(run.model_copy(update={"error": planned}))
+            continue
+        warnings = (*accept(planned.plan), *planned.plan.warnings)
+        run = run.model_copy(update={"bbox": _bounds(planned.plan)})
+        runs.append(_claimed(run, planned.plan, settings))
+        if runs[-1].plan:
+            plans.append(_PlannedScene.of(number, planned))
         for warning in warnings:
             warn(f"{scene.id}: {warning}")
-    count = len(plans[0][1].plan.phases) if plans else 0
+    count = len(plans[0].chunks) if plans else 0
     campaign = Campaign(
         pipeline=pipeline.name,
         folder=href_of(settings.folder),
+        report=settings.report,
         scenes=tuple(runs),
         tasks=tuple(_tasks(plans, phase, settings.sizing) for phase in range(count)),
     )
     return save_campaign(campaign, run_store(settings.folder, settings.store))
+
+
+def _planned_or_error(
+    pipeline: Pipeline, services: Services, scene: SceneInputs, settings: CampaignSettings
+) -> Planned | str:
+    """Return the plan of a scene, or why it has none."""
+    try:
+        return _planned(pipeline, services, scene, settings)
+    except InvalidPipeline as error:
+        return f"{error.detail}: {error.fields[0]}" if error.fields else error.detail
+    except PestoError as error:
+        return error.detail
+
+
+def _bounds(planned: Plan) -> tuple[float, float, float, float] | None:
+    """Return the bounds of the first scene in degrees, if they are known."""
+    from pesto_runtime.raster.place import lonlat_of
+
+    first = next(iter(planned.scenes.values()), None)
+    return lonlat_of(first) if first else None
 
 
 def _planned(
@@ -157,18 +204,18 @@ def _claimed(run: SceneRun, planned: Plan, settings: CampaignSettings) -> SceneR
 
 
 def _tasks(
-    plans: Sequence[tuple[int, Planned]], phase: int, sizing: Sizing
+    plans: Sequence[_PlannedScene], phase: int, sizing: Sizing
 ) -> tuple[tuple[ScenePart, ...], ...]:
     """Divide the chunks of a phase among tasks of about as many pixels, scene after scene.
 
     Small scenes share a task, large ones have many; neighbours stay together.
     """
     chunks = [
-        (scene, number, window.width * window.height)
-        for scene, planned in plans
-        for number, window in enumerate(planned.plan.phases[phase].chunks)
+        (scene.number, number, pixels)
+        for scene in plans
+        for number, pixels in enumerate(scene.chunks[phase])
     ]
-    seconds = sum(planned.estimates[phase].seconds for _, planned in plans)
+    seconds = sum(scene.seconds[phase] for scene in plans)
     count = min(len(chunks), sizing.chunk_count(seconds))
     whole = sum(pixels for *_, pixels in chunks)
     tasks: list[list[ScenePart]] = [[] for _ in range(count)]

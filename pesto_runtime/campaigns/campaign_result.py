@@ -1,4 +1,4 @@
-"""Publish a campaign: the outputs of each scene into its folder, and `campaign.json` last."""
+"""Publish a campaign: each scene into its folder, then `campaign.html` and `campaign.json`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords, load_campaign
 from pesto_runtime.contract import ProductForm
-from pesto_runtime.errors import Interrupted, NotFound, PestoError, StoreFailed
+from pesto_runtime.errors import Interrupted, InvalidInput, NotFound, PestoError, StoreFailed
 from pesto_runtime.places import href_of, output_place
+from pesto_runtime.report.campaign_page import render_campaign
+from pesto_runtime.report.page import write_page
 from pesto_runtime.run.context import load_context
 from pesto_runtime.run.output_files import json_text
 from pesto_runtime.run.owner_records import WORKSPACE
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pesto_runtime.run.result import RunRecord
 
 CAMPAIGN = "campaign.json"
+CAMPAIGN_PAGE = "campaign.html"
 
 
 def publish_campaign(
@@ -80,6 +83,8 @@ def publish_campaign(
         "counts": dict(counts),
         "scenes": scenes,
     }
+    if campaign.report != "none":
+        write_page(folder / CAMPAIGN_PAGE, render_campaign(document))
     _write(folder, document)
     if document["status"] == "COMPLETE" and not keep:
         records.delete()
@@ -94,9 +99,12 @@ def _entry(
 ) -> dict[str, JsonValue]:
     """Publish a scene; return its status, folder, outputs and tiles, or its error."""
     folder = output_place(scene.folder)
+    place: dict[str, JsonValue] = {"folder": scene.folder}
+    if scene.bbox is not None:
+        place["bbox"] = [*scene.bbox]
     if why_failed:
         _give_up(scene)
-        return {"status": "FAILED", "folder": scene.folder, "error": why_failed}
+        return {"status": "FAILED", **place, "error": why_failed}
     try:
         if scene.is_complete:
             found = read_result(folder)
@@ -106,13 +114,13 @@ def _entry(
     except Interrupted:
         raise
     except PestoError as error:
-        return {"status": "FAILED", "folder": scene.folder, "error": error.detail}
+        return {"status": "FAILED", **place, "error": error.detail}
     if not result:
         gone = "its result.json was deleted while the campaign ran; run it again"
-        return {"status": "FAILED", "folder": scene.folder, "error": gone}
+        return {"status": "FAILED", **place, "error": gone}
     return {
         "status": result["status"],
-        "folder": scene.folder,
+        **place,
         "run": result["run"],
         "inputs": result["inputs"],
         "outputs": _outputs(result, folder),
@@ -150,6 +158,32 @@ def _finished(folder: AnyPath, identity: str) -> dict[str, JsonValue] | None:
         return None
     is_own = isinstance(document, dict) and document.get("campaign") == identity
     return document if is_own else None
+
+
+def complete_scenes(
+    folder: AnyPath, pipeline: str
+) -> dict[str, tuple[float, float, float, float] | None]:
+    """Return the scenes that `campaign.json` has as COMPLETE -> their bounds in degrees.
+
+    Raises:
+        InvalidInput: there is no `campaign.json`, it cannot be read, or it is of another pipeline.
+    """
+    path = folder / CAMPAIGN
+    try:
+        document = json.loads(path.read_bytes())
+        scenes, found = document["scenes"].items(), document["pipeline"]
+        if found != pipeline:
+            detail = f"{path} is of the pipeline {found!r}, not {pipeline!r}"
+            raise InvalidInput(f"{detail}: leave --only-failed out, or choose another folder")
+        return {
+            name: tuple(scene["bbox"]) if "bbox" in scene else None
+            for name, scene in scenes
+            if scene["status"] == "COMPLETE"
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told = error.strerror if isinstance(error, OSError) else f"is no result of one: {error}"
+        detail = f"{path}: {told or error}; without --only-failed every scene is looked at"
+        raise InvalidInput(detail) from error
 
 
 def _write(folder: AnyPath, document: dict[str, JsonValue]) -> None:

@@ -39,9 +39,11 @@ class CampaignEngine:
 
     Attributes:
         scenes: As for `read_scenes`.
+        only_failed: Whether the scenes that `campaign.json` has as COMPLETE are left alone.
     """
 
     scenes: Sequence[JsonValue]
+    only_failed: bool = False
 
     def run(self, request: RunRequest, *, watcher: ProgressListener) -> dict[str, JsonValue]:
         """Run a pipeline over the scenes; return the content of `campaign.json`.
@@ -84,6 +86,7 @@ class CampaignEngine:
             take_over=request.take_over,
             replace=request.replace,
             fresh=request.fresh,
+            only_failed=self.only_failed,
         )
         href = plan_campaign(pipeline, services, listed, settings, warn=watcher.warn)
         try:

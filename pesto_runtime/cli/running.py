@@ -139,6 +139,13 @@ def run(
     profile: Profiles = None,
     inputs: InputTexts = None,
     scenes: SceneList = None,
+    only_failed: Annotated[
+        bool,
+        typer.Option(
+            "--only-failed",
+            help="With --scenes: leave the scenes alone that campaign.json has as COMPLETE.",
+        ),
+    ] = False,
     service: ServiceTexts = None,
     services: Catalog = None,
     engine: Annotated[
@@ -212,7 +219,7 @@ def run(
     use_credentials(credentials)
     folder, catalog = output_place(out), place_of(services) if services else None
     of_one_scene = {"window": window, "aoi": aoi, "verify": verify, "engine": engine != "local"}
-    listed = _scenes(scenes, of_one_scene)
+    listed = _scenes(scenes, of_one_scene, only_failed=only_failed)
     with author_output_on_stderr():
         source, given = (
             pipeline_of(profiled_target(pipeline, profile_names(profile))),
@@ -252,7 +259,7 @@ def run(
         author_output_on_stderr(),
         terminal_progress(request.pipeline.name, hidden=hidden) as watcher,
     ):
-        chosen = CampaignEngine(listed) if listed else load_engine(engine)
+        chosen = CampaignEngine(listed, only_failed) if listed else load_engine(engine)
         result = chosen.run(request, watcher=watcher)
     show = show_campaign if listed else show_result
     typer.echo(json.dumps(result, indent=2)) if as_json else show(result, place_of(out))
@@ -260,11 +267,15 @@ def run(
         raise typer.Exit(_PARTIAL)
 
 
-def _scenes(text: str | None, options: Mapping[str, object]) -> list[JsonValue] | None:
+def _scenes(
+    text: str | None, options: Mapping[str, object], *, only_failed: bool
+) -> list[JsonValue] | None:
     """Read a list of scenes, which has no options of a run of one scene; None if there is none."""
     from pesto_runtime.campaigns.scene_lists import listed_scenes
 
     if text is None:
+        if only_failed:
+            raise InvalidInput("--only-failed is for a campaign: give --scenes, too")
         return None
     given = ", ".join(f"--{name}" for name, value in options.items() if value)
     if given:

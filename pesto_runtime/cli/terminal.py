@@ -71,6 +71,8 @@ def show_campaign(result: Mapping[str, JsonValue], folder: AnyPath) -> None:
         if isinstance(scene, dict):
             told = scene["error"] if "error" in scene else folder / name
             typer.echo(f"  {scene['status']:<8} {name:<20} {told}")
+    if (folder / "campaign.html").exists():
+        typer.echo(f"  report   {folder / 'campaign.html'}")
 
 
 def show_result(result: Mapping[str, JsonValue], folder: AnyPath) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, Self, TypeAlias
 
@@ -25,6 +26,7 @@ ReportForm: TypeAlias = Literal["links", "embed", "none"]
 """What `report.html` has of the products: links, their bytes; or no report is written."""
 
 
+@cache
 def package_version() -> str:
     """Return the version of this package; `0+unknown` if it is not installed."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from rasterio.crs import CRS
@@ -54,16 +55,10 @@ def place_of(scene: Scene) -> Place | None:
     """Return the place of a raster; None if it has no CRS or no transform."""
     if scene.crs is None or scene.transform is None:
         return None
-    try:
-        crs = CRS.from_user_input(scene.crs)
-    except CRSError:
+    crs, (a, b, _, d, e, _) = _known_crs(scene.crs), scene.transform
+    if crs is None:
         return None
-    a, b, c, d, e, f = scene.transform
-    corners = [
-        (a * x + b * y + c, d * x + e * y + f) for x in (0, scene.width) for y in (0, scene.height)
-    ]
-    xs, ys = zip(*corners, strict=True)
-    bounds = (min(xs), min(ys), max(xs), max(ys))
+    bounds = _bounds(scene)
     lonlat = _lonlat(crs, bounds)
     ground, north = _ground(crs, scene) if lonlat else (None, 0.0)
     return Place(
@@ -76,6 +71,31 @@ def place_of(scene: Scene) -> Place | None:
         ground=ground,
         north=north,
     )
+
+
+def lonlat_of(scene: Scene) -> Box | None:
+    """Return the bounds of a raster in degrees; None if they are not known, as for `Place`."""
+    if scene.crs is None or scene.transform is None:
+        return None
+    crs = _known_crs(scene.crs)
+    return None if crs is None else _lonlat(crs, _bounds(scene))
+
+
+@lru_cache(maxsize=64)
+def _known_crs(text: str) -> CRS | None:
+    try:
+        return CRS.from_user_input(text)
+    except CRSError:
+        return None
+
+
+def _bounds(scene: Scene) -> Box:
+    a, b, c, d, e, f = scene.transform or (1, 0, 0, 0, 1, 0)
+    corners = [
+        (a * x + b * y + c, d * x + e * y + f) for x in (0, scene.width) for y in (0, scene.height)
+    ]
+    xs, ys = zip(*corners, strict=True)
+    return (min(xs), min(ys), max(xs), max(ys))
 
 
 def _name(crs: CRS) -> str:

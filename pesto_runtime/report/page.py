@@ -61,7 +61,15 @@ def write_report(path: AnyPath, data: ReportData) -> None:
     Raises:
         StoreFailed: disk full, or not writable.
     """
-    page = render(data)
+    write_page(path, render(data))
+
+
+def write_page(path: AnyPath, page: str) -> None:
+    """Write a page; whole, or not at all.
+
+    Raises:
+        StoreFailed: disk full, or not writable.
+    """
     if isinstance(path, RemotePath):
         path.write_text(page)
         return
@@ -97,7 +105,7 @@ def render(data: ReportData) -> str:
     ]
     body = "".join(parts)
     script = f'<script type="module">{SCRIPT}</script>' if shown else ""
-    return _document(f"{run.pipeline}: {run.status}", body, _footer(run) + script)
+    return html_page(f"{run.pipeline}: {run.status}", body, _footer(run) + script)
 
 
 def _place(pictures: Sequence[Picture]) -> Place | None:
@@ -106,7 +114,14 @@ def _place(pictures: Sequence[Picture]) -> Place | None:
     return next((place_of(subject.scene) for subject in subjects if subject), None)
 
 
-def _document(title: str, body: str, footer: str) -> str:
+def html_page(title: str, body: str, footer: str) -> str:
+    """Return a page with the style and the policy of reports.
+
+    Args:
+        title: Text of the title.
+        body: HTML of the main part.
+        footer: HTML after it.
+    """
     style = files("pesto_runtime.report").joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -121,14 +121,6 @@ class RunContext:
         values = {port: self.value(reference) for port, reference in stage.values.items()}
         return {**stage.literals, **values}
 
-    def forget_manifests(self) -> None:
-        """Delete the tile records of earlier attempts of this run.
-
-        Raises:
-            StoreFailed: the store cannot be written.
-        """
-        self.store.delete_folder(f"manifests/{self.plan.run}")
-
 
 def begin_run(plan: Plan, *, joins: bool = False) -> str:
     """Store a plan in its run store, and delete the tile records of earlier attempts.
@@ -145,7 +137,7 @@ def begin_run(plan: Plan, *, joins: bool = False) -> str:
     """
     href = save_plan(plan)
     if not joins:
-        load_context(href).forget_manifests()
+        open_store(plan.store).delete_folder(f"manifests/{plan.run}")
     return href
 
 

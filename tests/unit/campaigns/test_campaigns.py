@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rasterio.warp import transform
 
 from pesto_runtime.campaigns import CAMPAIGN, load_campaign, process_task
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords
 from pesto_runtime.campaigns.campaign_planning import CampaignSettings, plan_campaign
+from pesto_runtime.campaigns.campaign_result import CAMPAIGN_PAGE
 from pesto_runtime.campaigns.local_campaign import CampaignEngine
 from pesto_runtime.campaigns.scene_lists import SceneInputs
 from pesto_runtime.contract import Pipeline
@@ -20,7 +22,7 @@ from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.context import load_context
 from pesto_runtime.run.services import resolve_services
 from tests.support.processes import MARKER
-from tests.support.rasters import noise, sha256_of, stamps, write_scene
+from tests.support.rasters import UTM, noise, sha256_of, stamps, write_scene
 from tests.support.runs import chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
@@ -38,13 +40,18 @@ TWO_PHASES = pipeline(
 
 
 def campaign(
-    document: dict[str, JsonValue], folder: Path, scenes: list[JsonValue], **settings: object
+    document: dict[str, JsonValue],
+    folder: Path,
+    scenes: list[JsonValue],
+    *,
+    only_failed: bool = False,
+    **settings: object,
 ) -> dict[str, JsonValue]:
     request = RunRequest(
         pipeline=Pipeline.parse(document), base=Path.cwd(), inputs={}, folder=folder,
         **{"workers": 2, "tile": 200, **settings},  # type: ignore[arg-type]
     )  # fmt: skip
-    return CampaignEngine(scenes).run(request, watcher=SilentListener())
+    return CampaignEngine(scenes, only_failed).run(request, watcher=SilentListener())
 
 
 def statuses(result: dict[str, JsonValue]) -> dict[str, str]:
@@ -78,7 +85,11 @@ def test_each_scene_has_the_bytes_of_its_run_alone(tmp_path: Path, scenes: dict[
             "mean": alone.value("mean"),
         }
         assert sha256_of(tmp_path / "all" / name / "image.tif") == alone.sha256()
-    assert {path.name for path in (tmp_path / "all").iterdir()} == {CAMPAIGN, *scenes}
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {
+        CAMPAIGN,
+        CAMPAIGN_PAGE,
+        *scenes,
+    }
     assert not list((tmp_path / "all").rglob(".pesto"))
 
 
@@ -115,6 +126,46 @@ def test_a_failed_scene_stops_nobody_and_is_alone_run_again(
     assert isinstance(tiles, dict)
     assert isinstance(tiles["broken"], dict)
     assert tiles["broken"]["tiles"] == {"computed": 1, "reused": 5, "holes": 0}
+
+
+def test_only_failed_scenes_are_looked_at(tmp_path: Path, scenes: dict[str, Path]) -> None:
+    """A complete scene may be gone; without the option, that is a failure."""
+    gone, absent = write_scene(tmp_path / "gone.tif", noise(50, 50)), tmp_path / "absent.tif"
+    listed: list[JsonValue] = [str(gone), str(absent), str(scenes["small"])]
+    document, folder = chain("grow"), tmp_path / "out"
+    with pytest.raises(InvalidInput, match=r"campaign\.json"):
+        campaign(document, folder, listed, only_failed=True)
+    assert campaign(document, folder, listed)["counts"] == {"COMPLETE": 2, "FAILED": 1}
+    gone.unlink()
+    write_scene(absent, noise(60, 60))
+    again = campaign(document, folder, listed, only_failed=True)
+    assert again["counts"] == {"COMPLETE": 3}
+    assert campaign(document, folder, listed)["counts"] == {"COMPLETE": 2, "FAILED": 1}
+    with pytest.raises(InvalidInput, match="is of the pipeline 'test', not 'other'"):
+        campaign({**document, "name": "other"}, folder, listed, only_failed=True)
+
+
+def test_a_report_has_a_map_and_what_failed(tmp_path: Path, scenes: dict[str, Path]) -> None:
+    """A footprint for each scene with a place, one row for each scene; names are escaped."""
+    listed: list[JsonValue] = [*(str(each) for each in scenes.values()), str(tmp_path / "no.tif")]
+    result = campaign(chain("grow"), tmp_path / "out", listed)
+    page = (tmp_path / "out" / CAMPAIGN_PAGE).read_text()
+    assert page.count("<rect") == len(scenes)
+    assert page.count('<th scope="row">') == len(scenes) + 1
+    assert "1 scene failed" in page
+    assert "no.tif does not exist" in page
+    found = result["scenes"]
+    assert isinstance(found, dict)
+    assert isinstance(found["small"], dict)
+    a, _, left, _, e, top = UTM
+    width, height = SIZES["small"]
+    xs, ys = [left, left + a * width], [top, top + e * height]
+    lons, lats = transform("EPSG:32616", "EPSG:4326", xs * 2, [ys[0], ys[0], ys[1], ys[1]])
+    bounds = [min(lons), min(lats), max(lons), max(lats)]
+    assert found["small"]["bbox"] == pytest.approx(bounds, abs=1e-5)
+    assert "bbox" not in dict(found["no"])  # type: ignore[arg-type]  # an object
+    campaign(chain("grow"), tmp_path / "none", listed, report="none")
+    assert not (tmp_path / "none" / CAMPAIGN_PAGE).exists()
 
 
 def planned(
