@@ -16,6 +16,7 @@ import numpy as np
 from pesto_runtime.contract import BLOCK, Window
 from pesto_runtime.errors import PestoError
 from pesto_runtime.pipeline import RasterType, phase_chain
+from pesto_runtime.raster.block_cache import CACHE_BYTES
 from pesto_runtime.raster.block_codec import BlockCodec
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import is_local
@@ -110,12 +111,24 @@ class _Phase:
         phase = self._context.plan.phases[0]
         chunk = phase.chunks[len(phase.chunks) // 2]
         decode_s = self._decode_s(chunk.intersection(Window(*chunk[:2], BLOCK, BLOCK)))
-        cost, seconds = self._measured(self._window(chunk, _SIDES[0]), decode_s)
-        for side in _SIDES[1:]:
+        first, *larger = _SIDES if self._shares_blocks() else _SIDES[-1:]
+        cost, seconds = self._measured(self._window(chunk, first), decode_s)
+        for side in larger:
             if seconds > _MOST_S or cost.side >= max(phase.tile):
                 break
             cost, seconds = self._measured(self._window(chunk, side), decode_s)
         return cost
+
+    def _shares_blocks(self) -> bool:
+        """Whether one decoded block of every scene fits into the cache.
+
+        If not, each small window would decode whole blocks again, which large tiles do not.
+        """
+        sizes = [
+            scene.block[0] * scene.block[1] * len(scene.bands) * np.dtype(scene.dtype).itemsize
+            for scene in self._context.plan.scenes.values()
+        ]
+        return sum(sizes) <= CACHE_BYTES
 
     def _window(self, chunk: Window, side: int) -> Window:
         """Return a window of about this size, of whole, aligned pixels in all rasters."""
