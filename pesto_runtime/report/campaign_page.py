@@ -31,7 +31,7 @@ def render_campaign(document: Mapping[str, JsonValue]) -> str:
         (
             _header(document, scenes),
             _failed(scenes),
-            section("Map", _map(scenes), anchor="map"),
+            section("Map", _map(scenes), anchor="places"),
             section("Scenes", _table(scenes), anchor="scenes"),
         )
     )
