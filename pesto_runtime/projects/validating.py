@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from jsonschema import Draft6Validator
 from jsonschema.exceptions import SchemaError
 
 from pesto_runtime.errors import BadField, InvalidContract, PestoError, shortened
-from pesto_runtime.processor.project_files import profile_update, read_project
+from pesto_runtime.processor.project_files import ProjectReader
 from pesto_runtime.run.services import find
 from pesto_runtime.schema import schema_faults
 
@@ -101,8 +100,9 @@ def read_build_files(
         NotFound: it is not a project, or has no such profile.
         InvalidContract: files are missing or wrong; the error lists all faults.
     """
-    reader = _Reader(directory / "pesto", tuple(profiles), build)
-    files = {name: reader.read(name) for name in (*_REQUIRED_FILES, *_OPTIONAL_FILES)}
+    reader = ProjectReader(directory, tuple(profiles), build=build)
+    files = {name: reader.read(name, optional=False) for name in _REQUIRED_FILES}
+    files |= {name: reader.read(name) for name in _OPTIONAL_FILES}
     faults = reader.faults
     if not (directory / "algorithm" / "process.py").is_file():
         faults.append(BadField("/algorithm/process.py", "is missing"))
@@ -117,7 +117,7 @@ def read_build_files(
     description = None
     if not faults:
         try:
-            description = read_project(directory, profiles).description
+            description = reader.project().description
         except PestoError as error:
             faults.extend(error.fields or [BadField("/pesto", error.detail)])
     if faults or description is None:
@@ -158,50 +158,6 @@ def function_build_files(target: str) -> BuildFiles:
         file.parent, (), description.name, description.version, description, None, {}, (), pip, {},
         target=f"/{file.name}:{function}",
     )  # fmt: skip
-
-
-class _Reader:
-    """Reads JSON files with the changes of profiles; collects faults."""
-
-    def __init__(self, folder: Path, profiles: tuple[str, ...], build: str) -> None:
-        self.folder, self.profiles, self.build = folder, profiles, build
-        self.faults: list[BadField] = []
-
-    def read(self, name: str) -> dict[str, JsonValue]:
-        """Return a file's content; empty if it is absent or wrong."""
-        is_build = name == "build/build"
-        path = (
-            self.folder / f"build/{self.build}.json" if is_build else self.folder / f"{name}.json"
-        )
-        if not path.is_file():
-            if name in _REQUIRED_FILES:
-                self.faults.append(BadField(self._pointer(path), "is missing"))
-            return {}
-        content = self._object(path)
-        for profile in () if is_build else self.profiles:
-            changes = path.with_name(f"{path.stem}.{profile}.json")
-            if changes.is_file():
-                content = profile_update(content, self._object(changes))
-        return content
-
-    def _object(self, path: Path) -> dict[str, JsonValue]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            detail = f"is not JSON: line {error.lineno} column {error.colno}: {error.msg}"
-            self.faults.append(BadField(self._pointer(path), detail))
-            return {}
-        except (OSError, UnicodeDecodeError) as error:
-            self.faults.append(BadField(self._pointer(path), f"cannot be read: {error}"))
-            return {}
-        if not isinstance(content, dict):
-            fault = BadField(self._pointer(path), "must be a JSON object", shortened(content))
-            self.faults.append(fault)
-            return {}
-        return content
-
-    def _pointer(self, path: Path) -> str:
-        return f"/{path.relative_to(self.folder.parent)}"
 
 
 def _schema_faults(side: str, schema: Mapping[str, JsonValue]) -> Iterator[BadField]:

@@ -89,7 +89,7 @@ def _project(folder: Path, scene: SceneFacts | None) -> Listed:
     try:
         return _process(read_project(folder).description, str(folder), scene)
     except PestoError as error:
-        return Listed(folder.name, "", str(folder), error.detail)
+        return Listed(folder.name, "", str(folder), str(error))
 
 
 def _process(description: Description, target: str, scene: SceneFacts | None) -> Listed:

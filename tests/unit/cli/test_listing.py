@@ -94,7 +94,7 @@ def test_projects_below_a_folder_are_listed(tmp_path: Path, pesto: Command) -> N
     said = pesto("list", tmp_path)
     assert said.code == 0
     assert "scaled 1.2.0" in said.out
-    assert "cannot be read as JSON" in said.out
+    assert "/pesto/api/description.json: is not JSON: line 1" in said.out
     (tmp_path / "empty").mkdir()
     nothing = pesto("list", tmp_path / "empty")
     assert nothing.code == 2
