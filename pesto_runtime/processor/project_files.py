@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Description
 from pesto_runtime.errors import BadField, InvalidContract, NotFound, shortened
 from pesto_runtime.processor.description_builder import DRAFT, object_schema
+from pesto_runtime.processor.shared_schemas import LOCK, SharedSchemas
 from pesto_runtime.processor.sources import sources_digest
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.processor.shared_schemas import SchemaMode, SharedSchema
     from pesto_runtime.processor.sources import Source
 
 _TEXTS = ("title", "family", "description", "organization", "email")
@@ -24,6 +27,8 @@ _OPTIONAL = ("batched", "keywords", "template", "tileable", "releases_gil", "x-r
              "x-examples")  # fmt: skip
 _RESERVED = ("required", "definition", "$schema", "title", "type", "content", "definitions",
              "description")  # fmt: skip
+_OPTIONAL_SCHEMAS = ("user_definitions", "config_schema")
+_SCHEMAS = (*_OPTIONAL_SCHEMAS, "input_schema", "output_schema")
 _PACKAGING = "packaged with PESTO v1.7.2"
 """The format of a project's files, verbatim as PESTO's clients know it."""
 
@@ -66,14 +71,23 @@ class ProjectReader:
         faults: Of all files so far.
     """
 
-    def __init__(self, directory: Path, profiles: tuple[str, ...], *, build: str = "build") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        profiles: tuple[str, ...],
+        *,
+        build: str = "build",
+        mode: SchemaMode = "locked",
+    ) -> None:
         """Read nothing yet.
 
         Args:
             directory: Of the project.
             profiles: In the order in which they apply.
             build: Name of its build file without `.json`; it is never changed by profiles.
+            mode: Of the schemas of other places, as of `SharedSchemas`.
         """
+        self._mode = mode
         self.directory, self.profiles, self._build = directory, profiles, build
         self.faults: list[BadField] = []
         self._known: dict[str, dict[str, JsonValue]] = {}
@@ -83,6 +97,28 @@ class ProjectReader:
         if name not in self._known:
             self._known[name] = self._updated(name, optional=optional)
         return self._known[name]
+
+    @cached_property
+    def shared(self) -> SharedSchemas:
+        """The schemas of other places to which those of the project refer."""
+        own = self.read("api/user_definitions")
+        api = self.directory / "pesto" / "api"
+        return SharedSchemas(api, reserved=own, mode=self._mode)
+
+    @cached_property
+    def schemas(self) -> dict[str, dict[str, JsonValue]]:
+        """The content of the files of schemas by name; shared ones are among the definitions."""
+        found = {}
+        for name in _SCHEMAS:
+            content = self.read(f"api/{name}", optional=name in _OPTIONAL_SCHEMAS)
+            found[name] = self.shared.bundled(content, f"/pesto/api/{name}.json")
+        self.faults.extend(self.shared.faults)
+        if self.shared.definitions:
+            found["user_definitions"] |= self.shared.definitions
+            own = found["config_schema"].get("definitions", {})
+            if found["config_schema"] and isinstance(own, dict):
+                found["config_schema"]["definitions"] = {**own, **self.shared.definitions}
+        return found
 
     def project(self) -> ProjectFiles:
         """Return the whole project.
@@ -94,7 +130,7 @@ class ProjectReader:
         for profile in self.profiles:
             _require_profile(self.directory / "pesto", profile)
         declared = self.read("api/description", optional=False)
-        document = _document(self, declared)
+        document = _document(declared, self.schemas)
         version = str(declared.get("version", ""))
         built = self.read("build/build").get("version", version)
         own = self.read("api/version")
@@ -141,6 +177,26 @@ class ProjectReader:
         return f"/{file.relative_to(self.directory)}"
 
 
+def used_schemas(directory: Path) -> list[SharedSchema]:
+    """Return the schemas of other places that a project uses, with or without a profile.
+
+    Each is read where it is, whether it is locked or not.
+
+    Raises:
+        InvalidContract: a file is wrong, or a schema cannot be read; lists all of them.
+    """
+    found: dict[str, SharedSchema] = {}
+    faults: list[BadField] = []
+    for profiles in ((), *((each,) for each in _profiles(directory / "pesto"))):
+        reader = ProjectReader(directory, profiles, mode="live")
+        if reader.schemas:
+            found |= {each.href: each for each in reader.shared.used}
+        faults += [each for each in reader.faults if each not in faults]
+    if faults:
+        raise InvalidContract.of(f"project {directory}", faults)
+    return [found[href] for href in sorted(found)]
+
+
 def project_build(
     directory: Path, profiles: Sequence[str] = (), *, compiled: Sequence[Source] = ()
 ) -> str:
@@ -161,8 +217,13 @@ def project_build(
     return sources_digest(directory, files, sources=sources, profiles=profiles)
 
 
+def _profiles(folder: Path) -> list[str]:
+    files = (file for file in folder.glob("*/*.*.json") if file.name != LOCK)
+    return sorted({file.suffixes[-2][1:] for file in files})
+
+
 def _require_profile(folder: Path, profile: str) -> None:
-    known = sorted({file.suffixes[-2][1:] for file in folder.glob("*/*.*.json")})
+    known = _profiles(folder)
     if profile not in known:
         raise NotFound(
             f"{folder.parent}: no file has the profile {profile!r}; there is "
@@ -190,19 +251,19 @@ def profile_update(
     return merged
 
 
-def _document(reader: ProjectReader, declared: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    config = reader.read("api/config_schema")
-    user = reader.read("api/user_definitions")
-    sides = [reader.read(f"api/{name}_schema", optional=False) for name in ("input", "output")]
+def _document(
+    declared: Mapping[str, JsonValue], schemas: Mapping[str, Mapping[str, JsonValue]]
+) -> dict[str, JsonValue]:
+    config, user = schemas["config_schema"], schemas["user_definitions"]
     return {
         **{key: declared.get(key, "") for key in _TEXTS},
         **{key: declared[key] for key in ("name", "version") if key in declared},
         "resources": declared.get("resources", {}),
         "asynchronous": declared.get("asynchronous", False),
         **{key: declared[key] for key in _OPTIONAL if key in declared},
-        **({"config": config} if config else {}),
-        "input": _side(sides[0], user),
-        "output": _side(sides[1], user),
+        **({"config": {**config}} if config else {}),
+        "input": _side(schemas["input_schema"], user),
+        "output": _side(schemas["output_schema"], user),
     }
 
 

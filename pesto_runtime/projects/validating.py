@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
+    from pesto_runtime.processor.shared_schemas import SharedSchema
 
 _SCHEMAS = ("input_schema", "output_schema")
 _REQUIRED_FILES = ("api/description", "api/input_schema", "api/output_schema", "build/build")
@@ -66,6 +67,7 @@ class BuildFiles:
         pip: Requirements of pip, as in a requirements file.
         packages: Package manager -> system packages.
         target: What is served, below the directory: empty for a project, `/FILE.py:FUNCTION`.
+        schemas: Those of other places, which the image does not reach.
     """
 
     directory: Path
@@ -79,6 +81,7 @@ class BuildFiles:
     pip: tuple[str, ...]
     packages: Mapping[str, tuple[str, ...]]
     target: str = ""
+    schemas: tuple[SharedSchema, ...] = ()
 
     @property
     def tag(self) -> str:
@@ -100,7 +103,7 @@ def read_build_files(
         NotFound: it is not a project, or has no such profile.
         InvalidContract: files are missing or wrong; the error lists all faults.
     """
-    reader = ProjectReader(directory, tuple(profiles), build=build)
+    reader = ProjectReader(directory, tuple(profiles), build=build, mode="compared")
     files = {name: reader.read(name, optional=False) for name in _REQUIRED_FILES}
     files |= {name: reader.read(name) for name in _OPTIONAL_FILES}
     faults = reader.faults
@@ -108,7 +111,7 @@ def read_build_files(
         faults.append(BadField("/algorithm/process.py", "is missing"))
     for side in _SCHEMAS:
         faults.extend(_schema_faults(side, files[f"api/{side}"]))
-    faults.extend(_config_faults(files))
+    faults.extend(_config_faults(reader.schemas["config_schema"], files["api/config"]))
     requirements = list(_requirements(directory, files["build/requirements"], faults))
     known = files["build/requirements"]
     environment = _texts(known, "environments", faults)
@@ -126,6 +129,7 @@ def read_build_files(
     return BuildFiles(
         directory, tuple(profiles), name, version, description,
         str(base) if base else None, environment, tuple(requirements), pip, packages,
+        schemas=tuple(reader.shared.used),
     )  # fmt: skip
 
 
@@ -189,8 +193,9 @@ def _port_fault(name: str, body: JsonValue) -> str | None:
     return None
 
 
-def _config_faults(files: Mapping[str, Mapping[str, JsonValue]]) -> Iterator[BadField]:
-    schema, config = files["api/config_schema"], files["api/config"]
+def _config_faults(
+    schema: Mapping[str, JsonValue], config: Mapping[str, JsonValue]
+) -> Iterator[BadField]:
     if schema and config:
         try:
             yield from schema_faults(schema, dict(config), pointer="/pesto/api/config.json")
