@@ -220,6 +220,8 @@ def replay_calls(
 
     Outputs must fit the output schema. Images are compared by pixel, dtype, CRS and nodata, lists
     in order; integers exactly, other numbers to 6 digits, unless a case has a tolerance.json.
+
+    The contract of a service is tested by pytest --pesto-url URL, of pesto-workflows[kit].
     """
     from pesto_runtime.projects import recording
     from pesto_runtime.projects.recorded_cases import expected_description, recorded_cases
