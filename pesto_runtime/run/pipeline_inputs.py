@@ -15,14 +15,15 @@ from pesto_runtime.contract import literal, parse_binding, parse_window
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, PestoError, shortened
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import completed, fed_ports, input_defaults, type_schema
+from pesto_runtime.run.stac_items import absolute_item, image_of_item, is_item, read_item
 from pesto_runtime.schema import typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Pipeline, Scene
+    from pesto_runtime.contract import Description, ImageReference, Pipeline, Scene
     from pesto_runtime.run.services import Services
 
 
@@ -52,15 +53,43 @@ def read_inputs(
         given: Input name -> text as on the command line (path or href of an image, a string as it
             is, otherwise JSON), or a value that is not a text; null as if the input were absent.
             An image may have bands and a window: `HREF#bands=…`, or `{"href", "bands", "window"}`.
+            It may be a STAC item, or the path or href of one (`….json`): the bands that its ports
+            name are taken from its assets.
     """
     typed = completed(pipeline, services.descriptions)
     known = {name: value for name, value in given.items() if value is not None}
     images = {name: value for name, value in known.items() if typed.inputs.get(name) == "image"}
-    read = _read_images(images, base=None)
+    read = _read_images(images, base=None, wanted=_band_names(typed, services.descriptions))
     return replace(read, parameters=read_values(typed, services.descriptions, known))
 
 
-def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> PipelineInputs:
+def _band_names(
+    pipeline: Pipeline, descriptions: Mapping[str, Description]
+) -> dict[str, list[str]]:
+    """Return image input -> names of the bands that its ports take."""
+    found: dict[str, list[str]] = {}
+    for name, ports in fed_ports(pipeline, descriptions).items():
+        rasters = [each.port.raster for each in ports]
+        names = [band for each in rasters if each for band in each.band_names or ()]
+        found[name] = [*dict.fromkeys(names)]
+    return found
+
+
+def _image(value: JsonValue, wanted: Sequence[str], base: Path | None) -> ImageReference:
+    """Return the reference of an image, which may be a STAC item."""
+    if is_item(value):
+        return image_of_item(absolute_item(value), wanted, where=f"item {value.get('id')!r}")
+    if isinstance(value, str) and value.endswith(".json"):
+        return image_of_item(read_item(value), wanted, where=value)
+    return image_reference(value, base=base)
+
+
+def _read_images(
+    images: Mapping[str, JsonValue],
+    *,
+    base: Path | None,
+    wanted: Mapping[str, Sequence[str]] = {},
+) -> PipelineInputs:
     """Read the facts of images; paths are relative to `base`, or else the working directory."""
     scenes: dict[str, Scene] = {}
     unreadable: dict[str, PestoError] = {}
@@ -70,7 +99,7 @@ def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> Pipel
 
     for name, value in images.items():
         try:
-            scenes[name] = read_scene(image_reference(value, base=base))
+            scenes[name] = read_scene(_image(value, wanted.get(name, ()), base))
         except PestoError as error:
             unreadable[name] = error
     return PipelineInputs(scenes, {}, unreadable)
@@ -123,7 +152,9 @@ def restricted(
     if window is not None and area is not None:
         raise InvalidInput("--window and --aoi exclude each other: give one")
     kinds = completed(pipeline, services.descriptions).inputs
-    images = {n: image_reference(v) for n, v in given.items() if kinds.get(n) == "image"}
+    wanted = _band_names(pipeline, services.descriptions)
+    images = {n: _image(v, wanted.get(n, ()), None) for n, v in given.items()
+              if kinds.get(n) == "image"}  # fmt: skip
     if any(name not in kinds for name in given):
         return dict(given)  # the check lists these names, and the existing ones
     if not images:
