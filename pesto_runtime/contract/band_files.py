@@ -32,6 +32,7 @@ class BandFile(ClosedValue):
         unit: Unit of the physical values; None for what the raster states.
         nodata: Number of pixels without data; None for what the raster states.
         item: Href of the STAC item that lists the file; None for none.
+        datetime: Time of the acquisition (RFC 3339), or `START/END`; None if it is unknown.
     """
 
     href: str = Field(min_length=1)
@@ -42,6 +43,7 @@ class BandFile(ClosedValue):
     unit: str | None = None
     nodata: float | None = None
     item: str | None = None
+    datetime: str | None = None
 
 
 _BANDS = TypeAdapter(tuple[BandFile, ...])

@@ -143,7 +143,7 @@ def _candidates(item: Mapping[str, JsonValue]) -> Iterator[_Candidate]:
             continue
         bands = _bands(asset)
         for number, facts in enumerate(bands, start=1):
-            band = _band_file(asset, number, facts, self_href(item))
+            band = _band_file(asset, number, facts, item)
             common = facts.get("eo:common_name") or facts.get("common_name")
             names = [key if len(bands) == 1 else None, facts.get("name"), common]
             for rank, name in enumerate(names):
@@ -171,7 +171,10 @@ def _bands(asset: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
 
 
 def _band_file(
-    asset: Mapping[str, JsonValue], number: int, facts: Mapping[str, JsonValue], item: str
+    asset: Mapping[str, JsonValue],
+    number: int,
+    facts: Mapping[str, JsonValue],
+    item: Mapping[str, JsonValue],
 ) -> BandFile:
     def fact(*names: str) -> JsonValue:
         both = (*(facts.get(each) for each in names), *(asset.get(each) for each in names))
@@ -187,8 +190,19 @@ def _band_file(
         offset=_number(offset),
         nodata=_number(nodata),
         unit=str(unit) if unit else None,
-        item=item or None,
+        item=self_href(item) or None,
+        datetime=_time(item),
     )
+
+
+def _time(item: Mapping[str, JsonValue]) -> str | None:
+    """Return the time of an item, or `START/END`; None without one."""
+    known = item.get("properties")
+    facts = known if isinstance(known, Mapping) else {}
+    if facts.get("datetime"):
+        return str(facts["datetime"])
+    span = [str(facts.get(name) or "") for name in ("start_datetime", "end_datetime")]
+    return "/".join(span) if all(span) else None
 
 
 def _number(value: JsonValue) -> float | None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pystac
 import pytest
+import rasterio
+from pystac.extensions.file import FileExtension
+from pystac.extensions.projection import ProjectionExtension
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
+from rasterio.warp import transform_bounds
 
 from pesto_runtime.campaigns import read_scenes
 from pesto_runtime.campaigns.scene_lists import listed_scenes
@@ -176,3 +183,101 @@ def test_a_pipeline_runs_over_items(tmp_path: Path, pesto: Command) -> None:
     for folder in (out / "s2", tmp_path / "one"):
         found = read_image(str(folder / "ndvi.tif")).pixels[0]
         np.testing.assert_allclose(found, (nir - red).astype("float32"), atol=1e-6)
+
+
+CLASSES = """
+from typing import Annotated
+import numpy as np
+from pesto_runtime import Raster, process
+
+@process(version='1.2.0', margin=0)
+def water(scene: Annotated[np.ndarray, Raster(bands=['nir'])]) -> Annotated[np.ndarray, Raster(
+    name='mask', bands=['water'], dtype='uint8', nodata=255,
+    classes=[{'value': 0, 'name': 'land'}, {'value': 1, 'name': 'water', 'color_hint': '0000FF'}],
+)]:
+    return (scene < 4000).astype('uint8')
+"""
+
+
+def required_valid(document: dict[str, Any]) -> pystac.Item:
+    """An item that pystac's own schemas accept; they are in its package."""
+    uri = JsonSchemaSTACValidator().validate_core(document, pystac.STACObjectType.ITEM, "1.1.0")
+    assert uri is not None
+    assert uri.endswith("item.json")
+    return pystac.Item.from_dict(document, href="/x/item.json", preserve_dict=True)
+
+
+def test_outputs_are_an_item_with_facts_and_provenance(tmp_path: Path, pesto: Command) -> None:
+    """Read back by pystac: place, classes, checksum, time and source; what is wrong is refused."""
+    (tmp_path / "p.py").write_text(CLASSES)
+    write_scene(tmp_path / "n.tif", PIXELS[:1])
+    out, source = tmp_path / "out", save(tmp_path, sentinel())
+    done = pesto("run", f"{tmp_path / 'p.py'}:water", "-i", f"scene={source}", "-o", out, "--stac")
+    assert (done.code, "time of acquisition" in done.err) == (0, False), done.err
+    document = json.loads((out / "item.json").read_text())
+    found = required_valid(document)
+    result = json.loads((out / "result.json").read_text())
+
+    asset = found.assets["mask"]
+    with rasterio.open(out / "mask.tif") as dataset:
+        proj = ProjectionExtension.ext(asset)
+        assert (proj.code, proj.shape) == (dataset.crs.to_string(), [*dataset.shape])
+        assert proj.transform == [*dataset.transform][:6]
+        bounds = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    np.testing.assert_allclose(found.bbox or (), bounds, atol=1e-6)
+    digest = hashlib.sha256((out / "mask.tif").read_bytes()).hexdigest()
+    assert FileExtension.ext(asset).checksum == f"1220{digest}"
+    (band,) = asset.extra_fields["bands"]
+    assert (band["name"], band["data_type"], band["nodata"]) == ("water", "uint8", 255)
+    assert band["classification:classes"] == [
+        {"value": 0, "name": "land"}, {"value": 1, "name": "water", "color_hint": "0000FF"},
+    ]  # fmt: skip
+    assert found.datetime == datetime(2026, 5, 1, 10, tzinfo=UTC)
+    assert [each.href for each in found.get_links("derived_from")] == [source.as_uri()]
+    assert found.properties["processing:software"]["water"] == "1.2.0"
+    assert found.properties["pesto:run"] == result["run"]
+    assert found.properties["pesto:pipeline_digest"] == result["pipeline_digest"]
+    assert len(found.stac_extensions) == 5
+
+    del document["properties"]["datetime"]
+    with pytest.raises(pystac.STACValidationError):
+        required_valid(document)
+
+
+def test_a_time_is_that_of_the_user_or_of_the_run(tmp_path: Path, pesto: Command) -> None:
+    """An interval too; a scene that is no item has none, and the command says so."""
+    (tmp_path / "p.py").write_text(CLASSES)
+    scene, out = write_scene(tmp_path / "n.tif", PIXELS[:1], names=("nir",)), tmp_path / "out"
+    assert pesto("run", f"{tmp_path / 'p.py'}:water", "-i", f"scene={scene}", "-o", out).code == 0
+    assert not (out / "item.json").exists()
+    assert "no time of acquisition is known" in pesto("stac", out).err
+    started = json.loads((out / "result.json").read_text())["started"]
+    assert json.loads((out / "item.json").read_text())["properties"]["datetime"] == started
+    span = "2026-01-01T00:00:00Z/2026-02-01T00:00:00Z"
+    assert pesto("stac", out, "--datetime", span).err == ""
+    found = required_valid(json.loads((out / "item.json").read_text()))
+    assert found.datetime is None
+    assert found.common_metadata.end_datetime == datetime(2026, 2, 1, tzinfo=UTC)
+    missing = pesto("stac", tmp_path)
+    assert missing.code == 2
+    assert "no result.json of a finished run" in missing.err
+
+
+def test_a_campaign_is_a_collection_of_items(tmp_path: Path, pesto: Command) -> None:
+    """Each item beside its files and in items.json, with hrefs from there; no failed scene."""
+    (tmp_path / "p.py").write_text(CLASSES)
+    write_scene(tmp_path / "n.tif", PIXELS[:1])
+    broken = sentinel("broken")
+    broken["assets"]["B08"]["href"] = "./gone.tif"
+    features: JsonValue = {
+        "type": "FeatureCollection", "features": [sentinel("a"), sentinel("b"), broken],
+    }  # fmt: skip
+    listed, out = save(tmp_path, features, "list.json"), tmp_path / "out"
+    done = pesto("run", f"{tmp_path / 'p.py'}:water", "--scenes", listed, "-o", out, "--stac")
+    assert done.code == 3
+    items = json.loads((out / "items.json").read_text())["features"]
+    assert [each["id"] for each in items] == ["a-water", "b-water"]
+    for each in items:
+        required_valid(each)
+        assert (out / each["assets"]["mask"]["href"]).is_file()
+    assert required_valid(json.loads((out / "a" / "item.json").read_text())).id == "a-water"
