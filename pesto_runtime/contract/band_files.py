@@ -71,8 +71,8 @@ def stacked_bands(href: str) -> tuple[BandFile, ...]:
         found = _BANDS.validate_json(href.removeprefix(_SCHEME))
     except ValidationError as error:
         raise InvalidInput(f"{shortened(href)} is no list of bands and files: {error}") from error
-    if not found:
-        raise InvalidInput(f"{href} has no band")
+    if not found or any(each.href.startswith(_SCHEME) for each in found):
+        raise InvalidInput(f"{shortened(href)} has no band, or one that is such a list again")
     return found
 
 

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract.band_files import stacked_bands
+from pesto_runtime.contract.selection import split_fragment
 from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.places import place_of
 from pesto_runtime.raster.class_table import TAG
@@ -102,7 +103,7 @@ def _item(
 ) -> tuple[dict[str, JsonValue], tuple[str, ...]]:
     document = result.document
     inputs = document["inputs"] if isinstance(document["inputs"], dict) else {}
-    hrefs = [str(each["href"]) for each in inputs.values()
+    hrefs = [split_fragment(str(each["href"]))[0] for each in inputs.values()
              if isinstance(each, dict) and "identity" in each]  # fmt: skip
     sources = [band for href in hrefs for band in stacked_bands(href)]
     times = [time] if time else sorted({each.datetime for each in sources if each.datetime})
