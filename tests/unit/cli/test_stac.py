@@ -22,6 +22,7 @@ from pesto_runtime.contract.band_files import stacked_bands
 from pesto_runtime.errors import InvalidInput, Unreachable
 from pesto_runtime.raster.read import read_image
 from pesto_runtime.run.stac_items import absolute_item, image_of_item, read_item
+from tests.support.file_server import serving
 from tests.support.rasters import sha256_of, write_scene
 from tests.support.runs import pipeline, stage
 from tests.support.stac_api import stac_api
@@ -152,9 +153,9 @@ def test_a_search_lists_the_items_of_all_pages() -> None:
 
 
 def test_a_pipeline_runs_over_items(tmp_path: Path, pesto: Command) -> None:
-    """The pixels of the assets with their scale, in a folder for each item; one item lacks a file.
+    """Of a search, with files on a web server: a folder for each item; one item lacks a file.
 
-    One item alone is an image of a run.
+    The pixels have the scale of the items. One item alone, with local files, is an image of a run.
     """
     for name, pixels in zip(("r.tif", "n.tif", "b.tif"), PIXELS, strict=True):
         write_scene(tmp_path / name, pixels[np.newaxis])
@@ -166,14 +167,18 @@ def test_a_pipeline_runs_over_items(tmp_path: Path, pesto: Command) -> None:
         ") -> Annotated[np.ndarray, Raster(name='ndvi', bands=1, dtype='float32')]:\n"
         "    return (scene[:1] - scene[1:]).astype('float32')\n"
     )
-    broken = sentinel("broken")
-    broken["assets"]["B08"]["href"] = "./gone.tif"
-    features: JsonValue = {"type": "FeatureCollection", "features": [sentinel(), broken]}
+    items = [sentinel(), sentinel("broken")]
+    items[1]["assets"]["B08"]["href"] = "./gone.tif"
     target, out = f"{tmp_path / 'p.py'}:ndvi", tmp_path / "out"
-    done = pesto("run", target, "--scenes", save(tmp_path, features, "i.json"), "-o", out, "--json")
+    with serving(tmp_path, tmp_path / "log") as server, stac_api(items, page=1) as url:
+        for asset in (asset for each in items for asset in each["assets"].values()):
+            asset["href"] = asset["href"].replace(".", server.url, 1)
+        words = ("--scenes", f"{url}/search?collections=c", "-o", out, "--json")
+        done = pesto("run", target, *words)
     assert done.code == 3, done.err
     scenes = json.loads(done.out)["scenes"]
-    assert "gone.tif does not exist" in json.dumps(scenes)
+    assert "gone.tif" in scenes["broken"]["error"]
+    assert len(scenes["s2"]["inputs"]["scene"]["identity"].split(" ")) == 2
     alone = pesto(
         "run", target, "-i", f"scene={save(tmp_path, sentinel())}", "-o", tmp_path / "one"
     )
