@@ -80,7 +80,8 @@ def _image(value: JsonValue, wanted: Sequence[str], base: Path | None) -> ImageR
     if is_item(value):
         return image_of_item(absolute_item(value), wanted, where=f"item {value.get('id')!r}")
     if isinstance(value, str) and value.endswith(".json"):
-        return image_of_item(read_item(value), wanted, where=value)
+        place = value if base is None or "://" in value else str(base / value)
+        return image_of_item(read_item(place), wanted, where=value)
     return image_reference(value, base=base)
 
 
@@ -217,6 +218,7 @@ def with_literal_images(
 ) -> tuple[Pipeline, PipelineInputs | None]:
     """Return the pipeline with an input for each image that a stage states itself; read them."""
     images: dict[str, JsonValue] = {}
+    wanted: dict[str, Sequence[str]] = {}
     stages = []
     for stage in pipeline.stages:
         found = services.found.get(stage.process)
@@ -224,6 +226,9 @@ def with_literal_images(
         stated = [p.name for p in ports if _is_literal(stage.inputs.get(p.name))]
         names = {port: f"{stage.id}-{port.replace('.', '-')}" for port in stated}
         images |= {name: literal(stage.inputs[port]) for port, name in names.items()}
+        rasters = {port.name: port.raster for port in ports}
+        wanted |= {name: (raster.band_names or ()) if (raster := rasters[port]) else ()
+                   for port, name in names.items()}  # fmt: skip
         bound = {port: f"$inputs.{name}" for port, name in names.items()}
         stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
     if not images:
@@ -235,7 +240,7 @@ def with_literal_images(
     declared = {**pipeline.inputs, **dict.fromkeys(images, "image")}
     extended = pipeline.model_copy(update={"stages": tuple(stages), "inputs": declared})
     if inputs is not None:
-        read = _read_images(images, base=services.base)
+        read = _read_images(images, base=services.base, wanted=wanted)
         inputs = replace(
             inputs,
             scenes={**inputs.scenes, **read.scenes},

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 _NOT_DATA = {"thumbnail", "overview", "visual", "metadata", "graphic"}
+_FACTS = ("type", "roles", "bands", "eo:bands", "raster:bands", "raster:scale", "raster:offset",
+          "nodata", "unit")  # fmt: skip
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg")
 
 
@@ -73,7 +75,8 @@ def absolute_item(item: Mapping[str, JsonValue], href: str = "") -> dict[str, Js
     found: dict[str, JsonValue] = {}
     for key, asset in assets.items() if isinstance(assets, Mapping) else ():
         if isinstance(asset, Mapping) and isinstance(asset.get("href"), str):
-            found[key] = {**asset, "href": _joined(own, str(asset["href"]))}
+            facts = {name: asset[name] for name in _FACTS if name in asset}
+            found[key] = {**facts, "href": _joined(own, str(asset["href"]))}
     return {
         "type": "Feature", "id": str(item.get("id", "")), "assets": found,
         "properties": {name: known[name] for name in times if known.get(name)},

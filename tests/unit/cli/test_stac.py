@@ -183,8 +183,13 @@ def test_a_pipeline_runs_over_items(tmp_path: Path, pesto: Command) -> None:
         "run", target, "-i", f"scene={save(tmp_path, sentinel())}", "-o", tmp_path / "one"
     )
     assert alone.code == 0, alone.err
+    stated: JsonValue = {
+        "name": "p", "inputs": {}, "services": {"ndvi": target}, "outputs": {"ndvi": "$s.ndvi"},
+        "stages": [{"id": "s", "process": "ndvi", "inputs": {"scene": "item.json"}}],
+    }  # fmt: skip
+    assert pesto("run", save(tmp_path, stated, "p.json"), "-o", tmp_path / "stated").code == 0
     red, nir = (each.astype("float64") * 0.0001 - 0.1 for each in PIXELS[:2])
-    for folder in (out / "s2", tmp_path / "one"):
+    for folder in (out / "s2", tmp_path / "one", tmp_path / "stated"):
         found = read_image(str(folder / "ndvi.tif")).pixels[0]
         np.testing.assert_allclose(found, (nir - red).astype("float32"), atol=1e-6)
 
