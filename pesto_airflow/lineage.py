@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from pesto_runtime.contract.band_files import files_of, stacked_bands
+from pesto_runtime.contract.selection import split_fragment
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -58,12 +61,13 @@ def _datasets(found: Mapping[str, JsonValue], version: str) -> dict[str, Dataset
     datasets = {}
     for entry in found.values():
         if isinstance(entry, dict) and isinstance(entry.get("href"), str):
-            href = str(entry["href"])
-            namespace, name = dataset_name(href)
             facets: dict[str, DatasetFacet] = {}
             if told := entry.get(version):
                 facets["version"] = DatasetVersionDatasetFacet(datasetVersion=str(told))
-            datasets[href] = Dataset(namespace=namespace, name=name, facets=facets)
+            whole, _ = split_fragment(str(entry["href"]))
+            for href in files_of(whole) if stacked_bands(whole) else (str(entry["href"]),):
+                namespace, name = dataset_name(href)
+                datasets[href] = Dataset(namespace=namespace, name=name, facets=facets)
     return datasets
 
 

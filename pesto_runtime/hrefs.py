@@ -18,12 +18,13 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import ValidationError
 
 from pesto_runtime.contract import ImageReference, bad_fields
+from pesto_runtime.contract.band_files import BandFile, stack_href
 from pesto_runtime.contract.selection import wrong_fragment
 from pesto_runtime.errors import HrefRefused, InvalidInput, shortened
 
 IMAGE_FORMS = (
     "an image is a path or href, with bands and window as in HREF#bands=green:2,nir:4, or an "
-    "object {href, bands, window}"
+    "object {href, bands, window}, or {stack: {NAME: HREF, …}} for bands in files of their own"
 )
 
 _REMOTE = ("http", "https", "s3", "gs", "az", "memory")
@@ -244,12 +245,28 @@ def _parsed_image(value: object, base: Path) -> ImageReference:
             raise InvalidInput(f"{shortened(value)} is not JSON: {error}") from error
     if isinstance(value, Mapping):
         try:
+            if "stack" in value:
+                rest = {name: each for name, each in value.items() if name != "stack"}
+                value = {**rest, "href": _stacked(value["stack"], base)}
             return ImageReference.parse(value)
         except ValidationError as error:
             raise InvalidInput(IMAGE_FORMS, fields=bad_fields(error, value=value)) from error
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{IMAGE_FORMS}, not {shortened(value)}")
     return ImageReference.parse(value) if looks_like_href(value) else _of_path(value, base)
+
+
+def _stacked(bands: object, base: Path) -> str:
+    """Return the href of a scene of several files: name of a band -> its file, or an object."""
+    if not isinstance(bands, Mapping) or not bands:
+        raise InvalidInput(f"{IMAGE_FORMS}, not {shortened(bands)}")
+    found = []
+    for name, given in bands.items():
+        facts = {"href": given} if isinstance(given, str) else given
+        band = BandFile.model_validate({**facts, "name": name})
+        href = band.href if looks_like_href(band.href) else file_href(base / band.href)
+        found.append(band.model_copy(update={"href": href}))
+    return stack_href(found)
 
 
 def _of_path(text: str, base: Path) -> ImageReference:

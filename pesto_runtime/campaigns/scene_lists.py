@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from pesto_runtime.campaigns.stac_catalogs import is_search, listed_items, searched_items
 from pesto_runtime.errors import InvalidInput, shortened
 from pesto_runtime.hrefs import image_reference
+from pesto_runtime.run.stac_items import is_item
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,21 +45,26 @@ def listed_scenes(text: str) -> list[JsonValue]:
 
     Args:
         text: A folder, whose GeoTIFFs are meant; a pattern with `*`; a `.json` file of a list for
-            `read_scenes`; or a text file with an href or path in each line.
+            `read_scenes`, or of STAC: an item, a collection of features, a catalog or a collection,
+            also by href; a search of a STAC API, `https://…/search?…`; or a text file with an href
+            or path in each line.
 
     Raises:
         InvalidInput: there is no such file or folder, it is not readable, or it has no scene.
+        Unreachable: a server is away.
     """
     path = Path(text)
     listed: JsonValue = None
     try:
-        if path.is_dir():
+        if is_search(text):
+            listed = searched_items(text)
+        elif path.suffix == ".json":
+            listed = listed_items(text)
+        elif path.is_dir():
             found = sorted(each for each in path.iterdir() if each.suffix.lower() in _SUFFIXES)
             listed = [str(each) for each in found]
         elif "*" in text:
             listed = [*sorted(glob(text, recursive=True))]  # noqa: PTH207  # as a shell finds it
-        elif path.suffix == ".json":
-            listed = json.loads(path.read_bytes())
         else:
             lines = (line.strip() for line in path.read_text().splitlines())
             listed = [line for line in lines if line and not line.startswith("#")]
@@ -68,7 +74,7 @@ def listed_scenes(text: str) -> list[JsonValue]:
     if not isinstance(listed, list) or not listed:
         raise InvalidInput(
             f"--scenes {text} lists no scene; give a folder of GeoTIFFs, a pattern with '*', a "
-            "JSON list, or a text file with an href in each line"
+            "JSON list, items of STAC, or a text file with an href in each line"
         )
     return listed
 
@@ -108,8 +114,10 @@ def read_scenes(
 def _scene(
     where: str, item: JsonValue, images: Sequence[str], common: Mapping[str, JsonValue]
 ) -> SceneInputs:
-    if isinstance(item, str) or (
-        isinstance(item, dict) and "href" in item and "href" not in images
+    if (
+        isinstance(item, str)
+        or is_item(item)
+        or (isinstance(item, dict) and "href" in item and "href" not in images)
     ):
         free = [name for name in images if name not in common]
         if len(free) != 1:
@@ -123,7 +131,7 @@ def _scene(
         raise InvalidInput(f"{where} must be an href or an object of inputs, not {shortened(item)}")
     given = {name: value for name, value in item.items() if name != "id"}
     first = next((given[name] for name in images if name in given), None)
-    name = item.get("id", None if first is None else _stem(first))
+    name = item.get("id", None if first is None else _name_of(first))
     if name is None:
         raise InvalidInput(f'{where} has no image of its own to be named after; give it an "id"')
     if not isinstance(name, str) or not _ID.fullmatch(name):
@@ -134,6 +142,9 @@ def _scene(
     return SceneInputs(name, {**common, **given})
 
 
-def _stem(image: JsonValue) -> str:
+def _name_of(image: JsonValue) -> str:
+    """Return the name of a scene after its image: the id of an item, or the stem of a file."""
+    if is_item(image):
+        return re.sub(r"[^\w.-]", "_", str(image.get("id")), flags=re.ASCII)
     path = urlsplit(image_reference(image).href).path
     return unquote(path).rstrip("/").rpartition("/")[2].partition(".")[0]

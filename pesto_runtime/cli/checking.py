@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pesto_runtime.cli.listing_processes import process_lines
 from pesto_runtime.cli.options import (
     AreaText,
     AsJson,
@@ -28,11 +29,12 @@ from pesto_runtime.cli.terminal import author_output_on_stderr, show_warnings
 from pesto_runtime.credentials import use_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.pipeline import Checked
     from pesto_runtime.pipeline.conversions import Conversion
+    from pesto_runtime.run.listing import Listed
 
 _REFUSED = 2
 
@@ -62,6 +64,7 @@ def check(
     from pesto_runtime.pipeline.conversions import conversions
     from pesto_runtime.places import place_of
     from pesto_runtime.run.builds import profiled_target
+    from pesto_runtime.run.listing import others_for
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import check_pipeline, insert_conversions
     from pesto_runtime.run.services import resolve_services
@@ -77,9 +80,8 @@ def check(
             model, base=source.base, options=service or [], catalog=catalog, ask=False
         )
     texts = restricted(model, found, input_values(inputs), window=window, area=aoi)
-    checked = check_pipeline(
-        model, found, inputs=read_inputs(model, found, texts) if texts else None
-    )
+    read = read_inputs(model, found, texts) if texts else None
+    checked = check_pipeline(model, found, inputs=read)
     proposed = conversions(model, found.descriptions, checked.types)
     if proposed and insert_converters:
         insert_conversions(Path(pipeline), proposed)
@@ -87,7 +89,10 @@ def check(
         check(pipeline, profile, inputs, service, services, window, aoi, driver, credentials,
               insert_converters, as_json)  # fmt: skip
         return
-    _show(pipeline, model, checked, proposed, remarks=source.remarks, as_json=as_json)
+    others = others_for(model, checked.errors, read.scenes, catalog) if read and catalog else {}
+    _show(
+        pipeline, model, checked, proposed, others=others, remarks=source.remarks, as_json=as_json
+    )
     if checked.errors:
         raise typer.Exit(_REFUSED)
 
@@ -98,6 +103,7 @@ def _show(
     checked: Checked,
     proposed: Sequence[Conversion],
     *,
+    others: Mapping[str, list[Listed]],
     remarks: Sequence[str],
     as_json: bool,
 ) -> None:
@@ -107,11 +113,25 @@ def _show(
             "warnings": [asdict(each) for each in checked.warnings],
         }
         report |= {"proposed": [str(each) for each in proposed]} if proposed else {}
+        report |= (
+            {
+                "others": [
+                    {"stage": stage, **each.to_json()}
+                    for stage, several in others.items()
+                    for each in several
+                ]
+            }
+            if others
+            else {}
+        )
         typer.echo(json.dumps(report, indent=2))
         return
     show_warnings((*remarks, *checked.warnings))
     for each in proposed:
         typer.echo(f"proposed: {each}; --insert-converters", err=True)
+    for stage, several in others.items():
+        typer.echo(f"other processes for the scene of stage {stage!r}:", err=True)
+        typer.echo("\n".join(process_lines(several)) or "none in the catalog", err=True)
     checked.require(name)
     count = len(pipeline.stages)
     typer.echo(f"{name}: {count} stage{'s' if count > 1 else ''}, no errors")

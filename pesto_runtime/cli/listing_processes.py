@@ -12,7 +12,7 @@ from pesto_runtime.cli.terminal import author_output_on_stderr
 from pesto_runtime.credentials import use_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pesto_runtime.pipeline.fitting_scenes import SceneFacts
     from pesto_runtime.run.listing import Listed
@@ -44,13 +44,18 @@ def list_processes(
     if as_json:
         typer.echo(json.dumps([each.to_json() for each in found], indent=2))
         return
+    for line in process_lines(found):
+        typer.echo(line)
+
+
+def process_lines(found: Sequence[Listed]) -> Iterator[str]:
+    """Yield the lines that show processes, and why they cannot take a scene."""
     width = max((len(f"{each.name} {each.version}") for each in found), default=0)
     for each in found:
         fits = "" if each.reasons is None else "no   " if each.reasons else "yes  "
         name = f"{each.name} {each.version}".ljust(width)
-        typer.echo(f"{fits}{name}  {each.target or '-'}  {each.title}".rstrip())
-        for reason in each.reasons or ():
-            typer.echo(f"       {reason}")
+        yield f"{fits}{name}  {each.target or '-'}  {each.title}".rstrip()
+        yield from (f"       {reason}" for reason in each.reasons or ())
 
 
 def _processes(places: Sequence[str], facts: SceneFacts | None) -> list[Listed]:
@@ -64,14 +69,10 @@ def _processes(places: Sequence[str], facts: SceneFacts | None) -> list[Listed]:
 def _facts(scene: str | None, sensor: str, level: str) -> SceneFacts | None:
     if scene is None:
         return None
-    from pesto_runtime.pipeline.fitting_scenes import SceneFacts
-    from pesto_runtime.raster.place import place_of
     from pesto_runtime.raster.read import read_scene
+    from pesto_runtime.run.listing import scene_facts
 
-    read = read_scene(scene)
-    place = place_of(read)
-    metres = max(place.ground) if place is not None and place.ground else None
-    return SceneFacts(read, metres, sensor, level)
+    return scene_facts(read_scene(scene), sensor=sensor, level=level)
 
 
 def _images() -> list[Listed]:

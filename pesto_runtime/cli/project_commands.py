@@ -82,6 +82,38 @@ def schemagen(
         typer.echo(path)
 
 
+def schemas(
+    project: Annotated[Path, typer.Argument(help="Directory of a PESTO project.")],
+    lock: Annotated[
+        bool, typer.Option("--lock", help="Write their contents and digests into the project.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the schemas of other folders and servers that a project refers to.
+
+    Exit code 1 if one is not the locked one.
+    """
+    from pesto_runtime.processor.project_files import used_schemas
+    from pesto_runtime.processor.shared_schemas import LOCK, lock_text, locked_schemas
+
+    path = project / "pesto" / "api" / LOCK
+    found = used_schemas(project.resolve())
+    if lock:
+        _write(path.parent, {LOCK: lock_text(found).encode()})
+    locked = {each.href: each.digest for each in locked_schemas(path)} if path.is_file() else {}
+    rows = [
+        {"href": each.href, "version": each.version, "digest": each.digest,
+         "state": "locked" if locked.get(each.href) == each.digest
+         else "changed" if each.href in locked else "not locked"}
+        for each in found
+    ]  # fmt: skip
+    lines = (f"{row['state']:<10}  {row['href']}  {row['version'] or '-'}  {row['digest']}"
+             for row in rows)  # fmt: skip
+    typer.echo(json.dumps(rows, indent=2) if as_json else "\n".join(lines))
+    if any(row["state"] == "changed" or (locked and row["state"] != "locked") for row in rows):
+        raise typer.Exit(_FAILED)
+
+
 class CacheLevel(StrEnum):
     """Cache levels, by both names that PESTO has."""
 
@@ -188,6 +220,8 @@ def replay_calls(
 
     Outputs must fit the output schema. Images are compared by pixel, dtype, CRS and nodata, lists
     in order; integers exactly, other numbers to 6 digits, unless a case has a tolerance.json.
+
+    The contract of a service is tested by pytest --pesto-url URL, of pesto-workflows[kit].
     """
     from pesto_runtime.projects import recording
     from pesto_runtime.projects.recorded_cases import expected_description, recorded_cases

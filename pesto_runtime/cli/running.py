@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.places import AnyPath
+
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
 _MOST_BLOCKS = 20
 
@@ -199,6 +201,9 @@ def run(
     ] = ReportFiles.links,
     compress: Compress = "deflate",
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Describe the outputs as STAC, as pesto stac does.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline or one process over a scene; the same command resumes an interrupted run.
@@ -254,15 +259,24 @@ def run(
         compress=str(Compression.parse(compress)),
     )
     show_warnings(source.remarks)
-    hidden = as_json or not sys.stderr.isatty()
     with (
         author_output_on_stderr(),
-        terminal_progress(request.pipeline.name, hidden=hidden) as watcher,
+        terminal_progress(
+            request.pipeline.name, hidden=as_json or not sys.stderr.isatty()
+        ) as watcher,
     ):
         chosen = CampaignEngine(listed, only_failed) if listed else load_engine(engine)
         result = chosen.run(request, watcher=watcher)
-    show = show_campaign if listed else show_result
-    typer.echo(json.dumps(result, indent=2)) if as_json else show(result, place_of(out))
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        (show_campaign if listed else show_result)(result, place_of(out))
+    _end(result, place_of(out), stac=stac)
+
+
+def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:
+    if stac:
+        _write_stac(folder, None)
     if result["status"] != "COMPLETE":
         raise typer.Exit(_PARTIAL)
 
@@ -281,6 +295,41 @@ def _scenes(
     if given:
         raise InvalidInput(f"--scenes has no {given}: run a scene alone for it")
     return listed_scenes(text)
+
+
+def stac(
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER", help="Output folder of a run or campaign; also s3://…."),
+    ],
+    datetime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Time of the acquisition (RFC 3339), or START/END; by default that of the STAC "
+            "items that the run has read.",
+        ),
+    ] = None,
+    credentials: Credentials = None,
+) -> None:
+    """Describe the outputs of a finished run as STAC: item.json, items.json of a campaign."""
+    from pesto_runtime.places import place_of
+
+    use_credentials(credentials)
+    typer.echo(_write_stac(place_of(folder), datetime))
+
+
+def _write_stac(folder: AnyPath, time: str | None) -> AnyPath:
+    from pesto_runtime.campaigns import CAMPAIGN
+    from pesto_runtime.run.stac_output import write_item, write_items
+
+    campaign = folder / CAMPAIGN
+    if campaign.is_file():
+        place, remarks = write_items(folder, json.loads(campaign.read_bytes())["scenes"], time=time)
+    else:
+        place, remarks = write_item(folder, time=time)
+    show_warnings(remarks)
+    return place
 
 
 def verify(

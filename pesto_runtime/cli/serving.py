@@ -105,7 +105,10 @@ def serve(
         typer.Option(help="json also writes a line per request, with its job, tile and trace."),
     ] = "text",
 ) -> None:
-    """Serve a process under /api/v1: health, describe, version, openapi, process, jobs."""
+    """Serve a process under /api/v1: health, describe, version, openapi, process, jobs.
+
+    Its contract is tested by pytest --pesto-url URL, of pesto-workflows[kit].
+    """
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.service.exposure import Exposure
     from pesto_runtime.service.jobs.states import JobOptions

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime import __version__
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, PestoError, StoreFailed
 from pesto_runtime.places import place_of
+from pesto_runtime.processor.shared_schemas import LOCK, lock_text
 from pesto_runtime.projects.containerfile import HOME, base_of, containerfile
 from pesto_runtime.projects.validating import local_source
 
@@ -101,6 +102,9 @@ def _fill(files: BuildFiles, folder: Path, base: str, runtime: str) -> None:
     pip = "".join(f"{each}\n" for each in (*files.pip, *local))
     (folder / "pip" / "requirements.txt").write_text(pip)
     _copy_project(files.directory, folder / "project")
+    if files.schemas:
+        lock = folder / "project" / "pesto" / "api" / LOCK
+        lock.write_text(lock_text(files.schemas))
     paths = [each.to for each in files.requirements if each.kind == "python"]
     text = containerfile(files, base=base, target=files.target, copies=copies, paths=paths)
     (folder / "Containerfile").write_text(text)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import TYPE_CHECKING
 
 from pesto_runtime.projects.containerfile import HEALTH, PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pydantic import JsonValue
 
     from pesto_runtime.projects.deploying import DeployedService, DeploymentOptions
 
-_PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
-_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 _SECRETS = "/run/secrets"
 _TOKENS = "tokens"
 _STARTING_S, _PERIOD_S = 300, 5
@@ -60,14 +56,15 @@ def compose(
     return document
 
 
-def as_yaml(value: JsonValue, indent: str = "") -> str:
-    """Write a value as YAML, in blocks."""
-    if isinstance(value, dict) and value:
-        return "".join(f"{indent}{_scalar(key)}:{_below(each, indent)}"
-                       for key, each in value.items())  # fmt: skip
-    if isinstance(value, list) and value:
-        return "".join(_item(each, indent) for each in value)
-    return f"{indent}{_scalar(value)}\n"
+def as_yaml(*documents: JsonValue) -> str:
+    """Write documents as YAML, in blocks and without anchors."""
+    import yaml
+
+    class _Plain(yaml.SafeDumper):
+        def ignore_aliases(self, _data: object) -> bool:
+            return True
+
+    return yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=100)
 
 
 def _pod(service: DeployedService, options: DeploymentOptions) -> dict[str, JsonValue]:
@@ -167,24 +164,6 @@ def _compose_service(
     return document
 
 
-def _below(value: JsonValue, indent: str) -> str:
-    if isinstance(value, (dict, list)) and value:
-        return "\n" + as_yaml(value, f"{indent}  ")
-    return f" {_scalar(value)}\n"
-
-
-def _item(value: JsonValue, indent: str) -> str:
-    text = as_yaml(value, f"{indent}  ")
-    return f"{indent}- {text.removeprefix(f'{indent}  ')}"
-
-
-def _scalar(value: JsonValue) -> str:
-    """Return a scalar; a text that YAML could read as something else is quoted."""
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
-        return value
-    return json.dumps(value)
-
-
 def written(
     target: str, name: str, services: Sequence[DeployedService], options: DeploymentOptions
 ) -> Iterator[tuple[str, str]]:
@@ -200,5 +179,4 @@ def written(
         yield "compose.yaml", as_yaml(compose(name, services, options))
         return
     for each in services:
-        documents: list[Mapping[str, JsonValue]] = [*kubernetes(each, options)]
-        yield f"kubernetes/{each.name}.yaml", "---\n".join(as_yaml(dict(one)) for one in documents)
+        yield f"kubernetes/{each.name}.yaml", as_yaml(*kubernetes(each, options))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from jsonschema import Draft6Validator
 from jsonschema.exceptions import SchemaError
 
 from pesto_runtime.errors import BadField, InvalidContract, PestoError, shortened
-from pesto_runtime.processor.project_files import profile_update, read_project
+from pesto_runtime.processor.project_files import ProjectReader
 from pesto_runtime.run.services import find
 from pesto_runtime.schema import schema_faults
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description
+    from pesto_runtime.processor.shared_schemas import SharedSchema
 
 _SCHEMAS = ("input_schema", "output_schema")
 _REQUIRED_FILES = ("api/description", "api/input_schema", "api/output_schema", "build/build")
@@ -67,6 +67,7 @@ class BuildFiles:
         pip: Requirements of pip, as in a requirements file.
         packages: Package manager -> system packages.
         target: What is served, below the directory: empty for a project, `/FILE.py:FUNCTION`.
+        schemas: Those of other places, which the image does not reach.
     """
 
     directory: Path
@@ -80,6 +81,7 @@ class BuildFiles:
     pip: tuple[str, ...]
     packages: Mapping[str, tuple[str, ...]]
     target: str = ""
+    schemas: tuple[SharedSchema, ...] = ()
 
     @property
     def tag(self) -> str:
@@ -101,14 +103,15 @@ def read_build_files(
         NotFound: it is not a project, or has no such profile.
         InvalidContract: files are missing or wrong; the error lists all faults.
     """
-    reader = _Reader(directory / "pesto", tuple(profiles), build)
-    files = {name: reader.read(name) for name in (*_REQUIRED_FILES, *_OPTIONAL_FILES)}
+    reader = ProjectReader(directory, tuple(profiles), build=build, mode="compared")
+    files = {name: reader.read(name, optional=False) for name in _REQUIRED_FILES}
+    files |= {name: reader.read(name) for name in _OPTIONAL_FILES}
     faults = reader.faults
     if not (directory / "algorithm" / "process.py").is_file():
         faults.append(BadField("/algorithm/process.py", "is missing"))
     for side in _SCHEMAS:
         faults.extend(_schema_faults(side, files[f"api/{side}"]))
-    faults.extend(_config_faults(files))
+    faults.extend(_config_faults(reader.schemas["config_schema"], files["api/config"]))
     requirements = list(_requirements(directory, files["build/requirements"], faults))
     known = files["build/requirements"]
     environment = _texts(known, "environments", faults)
@@ -117,7 +120,7 @@ def read_build_files(
     description = None
     if not faults:
         try:
-            description = read_project(directory, profiles).description
+            description = reader.project().description
         except PestoError as error:
             faults.extend(error.fields or [BadField("/pesto", error.detail)])
     if faults or description is None:
@@ -126,6 +129,7 @@ def read_build_files(
     return BuildFiles(
         directory, tuple(profiles), name, version, description,
         str(base) if base else None, environment, tuple(requirements), pip, packages,
+        schemas=tuple(reader.shared.used),
     )  # fmt: skip
 
 
@@ -160,50 +164,6 @@ def function_build_files(target: str) -> BuildFiles:
     )  # fmt: skip
 
 
-class _Reader:
-    """Reads JSON files with the changes of profiles; collects faults."""
-
-    def __init__(self, folder: Path, profiles: tuple[str, ...], build: str) -> None:
-        self.folder, self.profiles, self.build = folder, profiles, build
-        self.faults: list[BadField] = []
-
-    def read(self, name: str) -> dict[str, JsonValue]:
-        """Return a file's content; empty if it is absent or wrong."""
-        is_build = name == "build/build"
-        path = (
-            self.folder / f"build/{self.build}.json" if is_build else self.folder / f"{name}.json"
-        )
-        if not path.is_file():
-            if name in _REQUIRED_FILES:
-                self.faults.append(BadField(self._pointer(path), "is missing"))
-            return {}
-        content = self._object(path)
-        for profile in () if is_build else self.profiles:
-            changes = path.with_name(f"{path.stem}.{profile}.json")
-            if changes.is_file():
-                content = profile_update(content, self._object(changes))
-        return content
-
-    def _object(self, path: Path) -> dict[str, JsonValue]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            detail = f"is not JSON: line {error.lineno} column {error.colno}: {error.msg}"
-            self.faults.append(BadField(self._pointer(path), detail))
-            return {}
-        except (OSError, UnicodeDecodeError) as error:
-            self.faults.append(BadField(self._pointer(path), f"cannot be read: {error}"))
-            return {}
-        if not isinstance(content, dict):
-            fault = BadField(self._pointer(path), "must be a JSON object", shortened(content))
-            self.faults.append(fault)
-            return {}
-        return content
-
-    def _pointer(self, path: Path) -> str:
-        return f"/{path.relative_to(self.folder.parent)}"
-
-
 def _schema_faults(side: str, schema: Mapping[str, JsonValue]) -> Iterator[BadField]:
     where = f"/pesto/api/{side}.json"
     for name, body in schema.items():
@@ -233,8 +193,9 @@ def _port_fault(name: str, body: JsonValue) -> str | None:
     return None
 
 
-def _config_faults(files: Mapping[str, Mapping[str, JsonValue]]) -> Iterator[BadField]:
-    schema, config = files["api/config_schema"], files["api/config"]
+def _config_faults(
+    schema: Mapping[str, JsonValue], config: Mapping[str, JsonValue]
+) -> Iterator[BadField]:
     if schema and config:
         try:
             yield from schema_faults(schema, dict(config), pointer="/pesto/api/config.json")

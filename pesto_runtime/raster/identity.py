@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from pesto_runtime.contract.band_files import files_of, stacked_bands
 from pesto_runtime.errors import NotFound, RasterUnreadable, SceneChanged, StoreFailed
 from pesto_runtime.raster.side_files import side_files
 from pesto_runtime.remote import stated_identity
@@ -35,6 +36,9 @@ def identity_of(href: str, beside: Mapping[str, Path] | None = None) -> str:
         RasterUnreadable: a local file does not exist, or may not be read.
         Unreachable: the server is away.
     """
+    if stacked_bands(href):
+        found = [identity_of(each) for each in files_of(href)]
+        return " ".join(found) if all(found) else ""
     path = _file_of(href)
     if path is not None:
         try:
@@ -94,7 +98,7 @@ def unchanged(
 
 def is_local(href: str) -> bool:
     """Whether an href is that of a local file, whose identity costs microseconds."""
-    return _file_of(href) is not None
+    return all(_file_of(each) is not None for each in files_of(href))
 
 
 @lru_cache(maxsize=64)  # most of the cost of a comparison
@@ -115,6 +119,9 @@ def _file_of(href: str) -> Path | None:
 
 def _present(href: str, beside: Mapping[str, Path] | None) -> str | None:
     """Return the identity now; None if the raster no longer exists."""
+    if stacked_bands(href):
+        found = [_present(each, None) for each in files_of(href)]
+        return None if None in found else " ".join(each or "" for each in found)
     path = _file_of(href)
     try:
         return stated_identity(href) if path is None else _local_identity(path, beside)

@@ -98,6 +98,29 @@ def _bounds(scene: Scene) -> Box:
     return (min(xs), min(ys), max(xs), max(ys))
 
 
+def footprint(scene: Scene) -> list[list[tuple[float, float]]]:
+    """Return the outline of a raster in degrees, a closed ring of (lon, lat), anticlockwise.
+
+    Two rings if it crosses the antimeridian; none if its place is not known.
+    """
+    place = place_of(scene)
+    if place is None or place.lonlat is None or scene.transform is None:
+        return []
+    west, south, east, north = place.lonlat
+    if west > east:
+        return [_ring(west, south, 180.0, north), _ring(-180.0, south, east, north)]
+    a, b, c, d, e, f = scene.transform
+    width, height = scene.width, scene.height
+    corners = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]
+    xs, ys = zip(*((a * x + b * y + c, d * x + e * y + f) for x, y in corners), strict=True)
+    lons, lats = transform(CRS.from_user_input(scene.crs), _LONLAT, xs, ys)
+    return [[*zip(lons, lats, strict=True)]]
+
+
+def _ring(west: float, south: float, east: float, north: float) -> list[tuple[float, float]]:
+    return [(west, south), (east, south), (east, north), (west, north), (west, south)]
+
+
 def _name(crs: CRS) -> str:
     found = re.match(r'\w+\["([^"]*)"', crs.to_wkt())
     return found[1] if found else ""

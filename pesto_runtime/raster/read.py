@@ -12,6 +12,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from pesto_runtime.contract import ImageReference, Scene, Selection, Window
+from pesto_runtime.contract.band_files import files_of, stacked_bands
 from pesto_runtime.errors import InvalidInput, RasterUnreadable
 from pesto_runtime.raster.block_cache import CellGrid
 from pesto_runtime.raster.gdal import raster_settings
@@ -33,6 +34,7 @@ from pesto_runtime.raster.picking import band_numbers, picked_numbers
 from pesto_runtime.raster.scaling import scaled_image, values_of
 from pesto_runtime.raster.side_facts import dataset_of_facts, unread_files
 from pesto_runtime.raster.side_files import mask_name, side_files
+from pesto_runtime.raster.stack import opened_stack
 from pesto_runtime.raster.validity import dataset_mask, stated_validity
 
 if TYPE_CHECKING:
@@ -74,8 +76,10 @@ class RasterReader:
         self.href = href
         self.selection = selection or Selection()
         with ExitStack() as stack:
-            self._dataset = self._facts = opened(
-                href, DRIVERS if access else allowed_drivers(), access
+            self._dataset = self._facts = (
+                opened_stack(href, _part)
+                if stacked_bands(href) and access is None
+                else opened(href, DRIVERS if access else allowed_drivers(), access)
             )
             self._is_fetched = access is not None and access.opener is not None
             # Not as a context manager, which has GDAL's settings of this thread until it ends:
@@ -170,7 +174,7 @@ class RasterReader:
             validity="mask" if self._mask else stated_validity(self._dataset, dataset),
             selection=None if self.selection == Selection() else self.selection,
             values=values_of(self.bands(), self.href),
-            driver="" if self._dataset.driver in DRIVERS else self._dataset.driver,
+            driver="" if self._dataset.driver in (*DRIVERS, "VRT") else self._dataset.driver,
         )
 
     def mask(self, window: Window) -> np.ndarray | None:
@@ -247,7 +251,7 @@ class RasterReader:
         return pixels
 
     def _patiently(self, read: Callable[[], T]) -> T:
-        return read() if self._is_fetched else patiently(self.href, read)
+        return read() if self._is_fetched else patiently(files_of(self.href)[0], read)
 
     def image(
         self, window: Window | None = None, *, bands: Sequence[int | str] | None = None
@@ -347,6 +351,11 @@ def open_file(path: AnyPath) -> DatasetReader:
     """Open a product with rasterio alone, for a caller that reads it further on its own."""
     with raster_settings():
         return rasterio.open(str(path))
+
+
+def _part(href: str) -> tuple[Scene, str]:
+    with RasterReader(href) as reader:
+        return reader.scene(), str(reader._dataset.files[0])
 
 
 @contextmanager

@@ -84,7 +84,9 @@ def unread_files(scene: Scene) -> tuple[str, ...]:
     """
     url = urlsplit(scene.href)
     has_place = scene.crs is not None and scene.transform is not None
-    if has_place or local_path(scene.href) is not None or url.query or url.fragment:
+    if has_place or url.scheme == "stack" or url.query or url.fragment:
+        return ()
+    if local_path(scene.href) is not None:
         return ()
     folder, _, name = scene.href.rpartition("/")
     names = side_names(unquote(name))

@@ -23,6 +23,7 @@ from pesto_runtime.contract import (
     Window,
     parse_binding,
 )
+from pesto_runtime.contract.band_files import stacked_bands
 from pesto_runtime.errors import ContractBroken
 from pesto_runtime.pipeline import RasterType, taken_type
 from pesto_runtime.raster.filling import extended
@@ -234,7 +235,8 @@ class StageImage:
     def reference(self, window: Window) -> ImageReference | None:
         """Return a window of the raster by reference, if it is a scene; None otherwise."""
         scene = self._scene
-        if scene is None or scene.driver:  # which a service does not open
+        # A service opens neither a scene of several files nor one of another driver.
+        if scene is None or scene.driver or stacked_bands(scene.href):
             return None
         selection, contract = scene.selection or Selection(), self._contract
         numbers = selection.numbers(self._bands)

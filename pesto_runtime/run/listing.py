@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pesto_runtime.errors import InvalidInput, PestoError
+from pesto_runtime.errors import InvalidInput, PestoError, json_pointer
 from pesto_runtime.pipeline.fitting_scenes import SceneFacts, why_not
 from pesto_runtime.places import RemotePath
 from pesto_runtime.processor.project_files import read_project
@@ -13,12 +13,13 @@ from pesto_runtime.run.catalogs import catalog_entries
 from pesto_runtime.run.services import find
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description
+    from pesto_runtime.contract import Description, Pipeline, Scene
+    from pesto_runtime.errors import BadField
     from pesto_runtime.places import AnyPath
 
 _DEPTH = 3
@@ -67,6 +68,37 @@ def listed(place: AnyPath, scene: SceneFacts | None = None) -> list[Listed]:
     return sorted(found, key=lambda each: (each.name, each.version))
 
 
+def scene_facts(scene: Scene, *, sensor: str = "", level: str = "") -> SceneFacts:
+    """Return a scene with its resolution, and with facts that its file may not state."""
+    from pesto_runtime.raster.place import place_of  # loads rasterio
+
+    place = place_of(scene)
+    metres = max(place.ground) if place is not None and place.ground else None
+    return SceneFacts(scene, metres, sensor, level)
+
+
+def others_for(
+    pipeline: Pipeline, errors: Sequence[BadField], scenes: Mapping[str, Scene], catalog: AnyPath
+) -> dict[str, list[Listed]]:
+    """Return what else a catalog has: stage that does not take its scene -> other processes.
+
+    Args:
+        pipeline: The pipeline.
+        errors: Those of its check.
+        scenes: Image input -> scene.
+        catalog: The catalog.
+    """
+    found: dict[str, list[Listed]] = {}
+    for index, stage in enumerate(pipeline.stages):
+        for port, binding in stage.inputs.items():
+            where = json_pointer("stages", index, "inputs", port)
+            name = binding.removeprefix("$inputs.") if isinstance(binding, str) else ""
+            if name in scenes and any(each.pointer == where for each in errors):
+                listed_ones = listed(catalog, scene_facts(scenes[name]))
+                found[stage.id] = [each for each in listed_ones if each.name != stage.process]
+    return found
+
+
 def _of_catalog(place: AnyPath, scene: SceneFacts | None) -> Iterator[Listed]:
     try:
         entries = catalog_entries(place)
@@ -89,7 +121,7 @@ def _project(folder: Path, scene: SceneFacts | None) -> Listed:
     try:
         return _process(read_project(folder).description, str(folder), scene)
     except PestoError as error:
-        return Listed(folder.name, "", str(folder), error.detail)
+        return Listed(folder.name, "", str(folder), str(error))
 
 
 def _process(description: Description, target: str, scene: SceneFacts | None) -> Listed:

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pesto_runtime.contract.band_files import files_of
 from pesto_runtime.errors import BadField
 from pesto_runtime.hrefs import is_loopback
 
@@ -31,14 +32,15 @@ def local_places(plan: Plan, *, endpoint: str = "/store") -> Iterator[BadField]:
     if not plan.store.startswith(f"{plan.folder}/"):
         places["/store"] = plan.store
     places |= {f"/inputs/{name}": scene.href for name, scene in plan.scenes.items()}
-    for pointer, href in places.items():
-        if _is_of_this_machine(href):
-            yield BadField(pointer, f"{href} is on this machine")
+    for pointer, place in places.items():
+        for href in files_of(place):
+            if _is_of_this_machine(href):
+                yield BadField(pointer, f"{href} is on this machine")
     for name, service in plan.services.items():
         for target in service.targets:
             if service.is_remote and _is_of_this_machine(target):
                 yield BadField(f"/services/{name}", f"{target} is a service of this machine")
-    yield from _endpoint([*places.values()], endpoint)
+    yield from _endpoint([each for place in places.values() for each in files_of(place)], endpoint)
 
 
 def _endpoint(places: list[str], pointer: str) -> Iterator[BadField]:

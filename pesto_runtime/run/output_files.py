@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.errors import StoreFailed
 from pesto_runtime.places import RemotePath
-from pesto_runtime.run.result import RESULT, SUFFIXES, read_result
+from pesto_runtime.run.result import ITEM, RESULT, SUFFIXES, read_result
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -65,7 +65,7 @@ def withdraw(plan: Plan, folder: AnyPath, *, keep: Set[str]) -> None:
     for name in set(Pipeline.parse(plan.pipeline).outputs) - kept:
         names |= {f"{name}{suffix}" for suffix in SUFFIXES}
     (folder / RESULT).unlink(missing_ok=True)
-    for name in (*(names - keep), HOLES, REPORT):
+    for name in (*({*names, ITEM} - keep), HOLES, REPORT):
         (folder / name).unlink(missing_ok=True)
 
 

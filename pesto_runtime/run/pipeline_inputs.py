@@ -23,14 +23,15 @@ from pesto_runtime.errors import (
 )
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import completed, fed_ports, input_defaults, type_schema
+from pesto_runtime.run.stac_items import absolute_item, image_of_item, is_item, read_item
 from pesto_runtime.schema import typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description, Pipeline, Scene, Stage
+    from pesto_runtime.contract import Description, ImageReference, Pipeline, Scene, Stage
     from pesto_runtime.run.services import Services
 
 
@@ -61,10 +62,13 @@ def read_inputs(
             is, otherwise JSON), or a value that is not a text; null as if the input were absent.
             An image may have bands and a window: `HREF#bands=…`, or `{"href", "bands", "window"}`.
             A list of images is a list of these, or its JSON text.
+            It may be a STAC item, or the path or href of one (`….json`): the bands that its ports
+            name are taken from its assets.
     """
     typed = completed(pipeline, services.descriptions)
     known = {name: value for name, value in given.items() if value is not None}
-    read = _read_images(given_images(typed, known), base=None)
+    wanted = _band_names(typed, services.descriptions)
+    read = _read_images(given_images(typed, known), base=None, wanted=wanted)
     return replace(read, parameters=read_values(typed, services.descriptions, known))
 
 
@@ -112,7 +116,34 @@ def _listed(name: str, value: JsonValue) -> list[JsonValue]:
     return listed
 
 
-def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> PipelineInputs:
+def _band_names(
+    pipeline: Pipeline, descriptions: Mapping[str, Description]
+) -> dict[str, list[str]]:
+    """Return image input -> names of the bands that its ports take."""
+    found: dict[str, list[str]] = {}
+    for name, ports in fed_ports(pipeline, descriptions).items():
+        rasters = [each.port.raster for each in ports]
+        names = [band for each in rasters if each for band in each.band_names or ()]
+        found[name] = [*dict.fromkeys(names)]
+    return found
+
+
+def _image(value: JsonValue, wanted: Sequence[str], base: Path | None) -> ImageReference:
+    """Return the reference of an image, which may be a STAC item."""
+    if is_item(value):
+        return image_of_item(absolute_item(value), wanted, where=f"item {value.get('id')!r}")
+    if isinstance(value, str) and value.endswith(".json"):
+        place = value if base is None or "://" in value else str(base / value)
+        return image_of_item(read_item(place), wanted, where=value)
+    return image_reference(value, base=base)
+
+
+def _read_images(
+    images: Mapping[str, JsonValue],
+    *,
+    base: Path | None,
+    wanted: Mapping[str, Sequence[str]] = {},
+) -> PipelineInputs:
     """Read the facts of images; paths are relative to `base`, or else the working directory."""
     scenes: dict[str, Scene] = {}
     unreadable: dict[str, PestoError] = {}
@@ -122,7 +153,7 @@ def _read_images(images: Mapping[str, JsonValue], *, base: Path | None) -> Pipel
 
     for name, value in images.items():
         try:
-            scenes[name] = read_scene(image_reference(value, base=base))
+            scenes[name] = read_scene(_image(value, wanted.get(list_of(name), ()), base))
         except PestoError as error:
             unreadable[name] = error
     return PipelineInputs(scenes, {}, unreadable)
@@ -175,7 +206,11 @@ def restricted(
     if window is not None and area is not None:
         raise InvalidInput("--window and --aoi exclude each other: give one")
     typed = completed(pipeline, services.descriptions)
-    images = {n: image_reference(v) for n, v in given_images(typed, given).items()}
+    wanted = _band_names(typed, services.descriptions)
+    images = {
+        name: _image(value, wanted.get(list_of(name), ()), None)
+        for name, value in given_images(typed, given).items()
+    }
     if any(name not in typed.inputs for name in given):
         return dict(given)  # the check lists these names, and the existing ones
     if not images:
@@ -238,11 +273,13 @@ def with_literal_images(
 ) -> tuple[Pipeline, PipelineInputs | None]:
     """Return the pipeline with an input for each image that a stage states itself; read them."""
     images: dict[str, JsonValue] = {}
+    wanted: dict[str, Sequence[str]] = {}
     stages = []
     for stage in pipeline.stages:
         found = services.found.get(stage.process)
-        images_of, bound = _stated_images(stage, found.description if found else None)
+        images_of, bound, bands = _stated_images(stage, found.description if found else None)
         images |= images_of
+        wanted |= bands
         stages.append(stage.model_copy(update={"inputs": {**stage.inputs, **bound}}))
     if not images:
         return pipeline, inputs
@@ -253,7 +290,7 @@ def with_literal_images(
     declared = {**pipeline.inputs, **dict.fromkeys(images, "image")}
     extended = pipeline.model_copy(update={"stages": tuple(stages), "inputs": declared})
     if inputs is not None:
-        read = _read_images(images, base=services.base)
+        read = _read_images(images, base=services.base, wanted=wanted)
         inputs = replace(
             inputs,
             scenes={**inputs.scenes, **read.scenes},
@@ -264,23 +301,27 @@ def with_literal_images(
 
 def _stated_images(
     stage: Stage, description: Description | None
-) -> tuple[dict[str, JsonValue], dict[str, JsonValue]]:
-    """Return the images that a stage states, by names of inputs, and the bindings to these."""
+) -> tuple[dict[str, JsonValue], dict[str, JsonValue], dict[str, Sequence[str]]]:
+    """Return the images that a stage states, by names of inputs; the bindings; the bands wanted."""
     images: dict[str, JsonValue] = {}
     bound: dict[str, JsonValue] = {}
+    bands: dict[str, Sequence[str]] = {}
     for port in description.inputs if description else ():
         value, name = stage.inputs.get(port.name), f"{stage.id}-{port.name.replace('.', '-')}"
         if port.kind == "image" and _is_literal(value):
             images[name] = literal(value)
+            bands[name] = (port.raster and port.raster.band_names) or ()
             bound[port.name] = f"$inputs.{name}"
         elif port.kind == "images" and isinstance(value, list):
             stated = {index: each for index, each in enumerate(value) if _is_literal(each)}
-            images |= {f"{name}-{index}": literal(each) for index, each in stated.items()}
+            named = {f"{name}-{index}": literal(each) for index, each in stated.items()}
+            images |= named
+            bands |= dict.fromkeys(named, (port.raster and port.raster.band_names) or ())
             bound[port.name] = [
                 f"$inputs.{name}-{index}" if index in stated else each
                 for index, each in enumerate(value)
             ]
-    return images, bound
+    return images, bound, bands
 
 
 def _is_literal(value: JsonValue) -> bool:

@@ -5,6 +5,7 @@ This file writes nothing: `run/publishing.py` does.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -15,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import numpy as np
+import rfc8785
 
 from pesto_runtime.contract import Pipeline
 from pesto_runtime.masking import masked
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from pesto_runtime.run.context import RunContext
 
 RESULT = "result.json"
+ITEM = "item.json"
+"""The run as a STAC item."""
 SUFFIXES = (".tif", ".json", ".geojson")
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _PACKAGES = ("pesto-workflows", "numpy", "rasterio", "obstore", "pydantic")
@@ -141,6 +145,7 @@ def result_document(
     return {
         "status": "PARTIAL" if holes or skipped else "COMPLETE",
         "pipeline": str(plan.pipeline["name"]),
+        "pipeline_digest": f"sha256:{hashlib.sha256(rfc8785.dumps(plan.pipeline)).hexdigest()}",
         "run": plan.run,
         "engine": dict(record.engine),
         "started": record.started.isoformat(timespec="seconds"),

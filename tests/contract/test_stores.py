@@ -454,9 +454,12 @@ def masked_scene(path: Path) -> Path:
 
 
 def test_requirements_of_an_image_are_in_a_bucket_or_on_a_web_server(
-    bucket: str, tmp_path: Path
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An archive is unpacked, a model copied; of what is absent, all names are in one report."""
+    """An archive is unpacked, a model copied; of what is absent, all names are in one report.
+
+    The server of files stands for Google's storage, whose objects have the paths /BUCKET/NAME.
+    """
     web = tmp_path / "web"
     web.mkdir()
     with tarfile.open(tmp_path / "a.tar.gz", mode="w:gz") as file:
@@ -473,17 +476,30 @@ def test_requirements_of_an_image_are_in_a_bucket_or_on_a_web_server(
         listed.write_text(json.dumps({"requirements": entries}))
         return read_build_files(project)
 
+    (web / "lake").mkdir()
+    (web / "lake" / "g.bin").write_bytes(b"google")
     with serving(web, tmp_path / "log") as server:
-        files = needs(model=f"{bucket}/model.tar.gz", b=f"{server.url}/b.bin")
+        as_google(server.url, tmp_path, monkeypatch)
+        files = needs(model=f"{bucket}/model.tar.gz", b=f"{server.url}/b.bin", g="gs://lake/g.bin")
         made = write_context(files, tmp_path / "out")
         assert (made.folder / "files/model/weights/a.bin").read_bytes() == b"model"
         assert not (made.folder / "files/model/model.tar.gz").exists()
         assert (made.folder / "files/b/b.bin").read_bytes() == b"other"
-        files = needs(x=f"{bucket}/x.bin", y=f"{server.url}/y.bin", b=f"{server.url}/b.bin")
+        assert (made.folder / "files/g/g.bin").read_bytes() == b"google"
+        files = needs(x=f"{bucket}/x.bin", y=f"{server.url}/y.bin", z="gs://lake/z.bin",
+                      b=f"{server.url}/b.bin")  # fmt: skip
         with pytest.raises(InvalidContract) as refused:
             write_context(files, tmp_path / "other")
-    assert [each.pointer.split("/")[-2] for each in refused.value.fields] == ["x", "y"]
+    assert [each.pointer.split("/")[-2] for each in refused.value.fields] == ["x", "y", "z"]
     assert not (tmp_path / "other" / "context").exists()
+
+
+def as_google(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `gs://BUCKET/NAME` be the file BUCKET/NAME of a server."""
+    account = folder / "account.json"
+    keys = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    account.write_text(json.dumps({"gcs_base_url": url, "disable_oauth": True, **keys}))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(account))
 
 
 def test_a_service_writes_an_output_into_a_bucket(bucket: str) -> None:

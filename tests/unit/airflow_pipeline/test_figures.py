@@ -17,7 +17,8 @@ from pesto_airflow import (
     PestoPlanOperator,
     PestoPublishOperator,
 )
-from pesto_airflow.lineage import dataset_name
+from pesto_airflow.lineage import dataset_name, lineage_of
+from pesto_runtime.contract.band_files import BandFile, stack_href
 from tests.support.airflow_tasks import Run
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, sha256_of, write_scene
@@ -109,6 +110,17 @@ def test_openlineage_learns_scenes_and_products_with_their_versions(tmp_path: Pa
     assert written["facets"]["version"]["datasetVersion"] == sha256_of(image)
     assert (read["namespace"], read["name"]) == ("file", str(tmp_path / "s.tif"))
     assert read["facets"]["version"]["datasetVersion"]
+
+
+def test_each_file_of_a_scene_is_a_dataset() -> None:
+    """Also with a window; each once."""
+    bands = ["s3://b/red.tif", "s3://b/nir.tif", "s3://b/nir.tif"]
+    href = stack_href([BandFile(href=each) for each in bands])
+    inputs: dict[str, JsonValue] = {"scene": {"href": f"{href}#window=0,0,5,5", "identity": "x y"}}
+    found = lineage_of([(inputs, {})]).inputs
+    assert [(each.namespace, each.name) for each in found] == [
+        ("s3://b", "red.tif"), ("s3://b", "nir.tif"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

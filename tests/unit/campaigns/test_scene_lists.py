@@ -101,8 +101,8 @@ def test_scenes_are_listed_in_every_way(tmp_path: Path, way: str) -> None:
     [
         ("l.txt", None, "No such file"),
         ("l.txt", "# none\n", "lists no scene"),
-        ("l.json", "{", "is not a list"),
-        ("l.json", '{"a": 1}', "lists no scene"),
+        ("l.json", "{", "is not JSON"),
+        ("l.json", '{"a": 1}', "neither a list nor an item"),
     ],
 )
 def test_a_list_that_is_none_is_refused(

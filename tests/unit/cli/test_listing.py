@@ -94,7 +94,7 @@ def test_projects_below_a_folder_are_listed(tmp_path: Path, pesto: Command) -> N
     said = pesto("list", tmp_path)
     assert said.code == 0
     assert "scaled 1.2.0" in said.out
-    assert "cannot be read as JSON" in said.out
+    assert "/pesto/api/description.json: is not JSON: line 1" in said.out
     (tmp_path / "empty").mkdir()
     nothing = pesto("list", tmp_path / "empty")
     assert nothing.code == 2
@@ -111,3 +111,30 @@ def test_a_saved_description_is_verified_by_its_digest(tmp_path: Path, pesto: Co
     digest = wrong.err.partition("has the digest ")[2].partition(",")[0]
     path.write_text(json.dumps({**json.loads(path.read_text()), "digest": digest}))
     assert pesto("list", folder).out.startswith("a 1.0.0")
+
+
+def test_a_check_says_which_other_processes_take_the_scene(
+    tmp_path: Path, catalog: Path, pesto: Command
+) -> None:
+    """Of the catalog, each with its reasons; nothing of the kind for a stage that fits."""
+    scene = write_scene(tmp_path / "s.tif", np.ones((2, 8, 8), "uint16"), names=("red", "nir"))
+    pipeline = tmp_path / "p.json"
+
+    def checked(process: str, *words: str) -> tuple[str, int]:
+        pipeline.write_text(json.dumps({
+            "name": "p", "inputs": {"a": "image"}, "outputs": {"n": "$s.n"},
+            "stages": [{"id": "s", "process": process, "inputs": {"scene": "$inputs.a"}}],
+        }))  # fmt: skip
+        done = pesto("check", pipeline, "--services", catalog, "-i", f"a={scene}", *words)
+        return done.out + done.err, done.code
+
+    said, code = checked("radar")
+    assert code == 2
+    assert "other processes for the scene of stage 's'" in said
+    assert "yes  any 1.10.0" in said
+    assert "no   sensor 1.0.0" in said
+    assert "state that of the scene" in said
+    assert "radar 1.0.0" not in said
+    found = json.loads(checked("radar", "--json")[0])["others"]
+    assert {each["name"] for each in found if not each["reasons"]} == {"any"}
+    assert "other processes" not in checked("any")[0]

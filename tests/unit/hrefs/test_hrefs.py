@@ -257,3 +257,12 @@ def test_only_a_local_file_has_a_path(href: str) -> None:
     """Anything else is refused by name rather than opened as something near."""
     with pytest.raises(InvalidInput, match="local file"):
         path_of(href)
+
+
+def test_a_service_reads_no_list_of_files() -> None:
+    """A scene of several files is for the user of this process alone, whatever is allowed."""
+    href = 'stack:[{"href":"file:///data/a.tif"}]'
+    assert HOME.admit_read("file:///data/a.tif")
+    for gate in (HOME, AWAY, Gate(allow=("/",), local_files=True)):
+        with pytest.raises(HrefRefused):
+            gate.admit_read(href)

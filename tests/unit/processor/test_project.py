@@ -112,9 +112,9 @@ def test_a_profile_that_no_file_has_is_an_error_and_one_of_the_build_alone_is_no
 def test_an_unreadable_file_is_an_error_that_names_it(tmp_path):
     """Broken JSON, no object, or not there at all."""
     for name, text, message in [
-        ("description.gpu.json", "{", "cannot be read as JSON"),
-        ("input_schema.json", "[]", "must contain a JSON object"),
-        ("output_schema.json", None, "is missing in the project"),
+        ("description.gpu.json", "{", "is not JSON: line 1 column 2"),
+        ("input_schema.json", "[]", "must be a JSON object"),
+        ("output_schema.json", None, "is missing"),
     ]:
         copy = shutil.copytree(PROJECT, tmp_path / name)
         file = copy / "pesto" / "api" / name
