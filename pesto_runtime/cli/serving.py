@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from pesto_runtime.cli.options import Profiles, profile_names
+from pesto_runtime.errors import InvalidInput
 from pesto_runtime.service.logs import LogFormat  # typer reads it at run time
-
-if TYPE_CHECKING:
-    from pesto_runtime.service.limits import Limits
 
 Again: TypeAlias = Literal["again", "fail"]
 
 
 def serve(
     target: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            help="file.py:function, package.module:function, or a PESTO project directory."
+            help="file.py:function, package.module:function, or a PESTO project directory; several "
+            "are served below /NAME each."
         ),
     ],
     host: Annotated[
@@ -105,18 +104,31 @@ def serve(
         typer.Option(help="json also writes a line per request, with its job, tile and trace."),
     ] = "text",
 ) -> None:
-    """Serve a process under /api/v1: health, describe, version, openapi, process, jobs."""
+    """Serve a process under /api/v1: health, describe, version, openapi, process, jobs.
+
+    Several are served below /NAME/api/v1 each, and together by OGC API - Processes at the root.
+    """
+    from pesto_runtime.contract.pipeline import PROFILES
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.service.exposure import Exposure
     from pesto_runtime.service.jobs.states import JobOptions
+    from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.logs import configure
     from pesto_runtime.service.server import serve
     from pesto_runtime.service.tokens import Callers
 
     configure(log_format)
     names = profile_names(profile)
+    if names and len(target) > 1:
+        raise InvalidInput(
+            f"-p is for one target, and there are {len(target)}: write the profiles of a project "
+            f"as {target[0]}{PROFILES}{','.join(names)}"
+        )
+    default = Limits.of_machine(workers, processes=len(target), queue=queue, grace_s=grace)
     limits = replace(
-        _limits(workers, timeout, memory, queue=queue, grace_s=grace),
+        default,
+        timeout_s=default.timeout_s if timeout is None else timeout or None,
+        memory_bytes=None if memory is None else memory << 20,
         refuse_unknown=None if unknown_inputs is None else unknown_inputs == "refuse",
     )
     options = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
@@ -144,18 +156,4 @@ def serve(
             public_url=public_url,
             proxies=tuple(trusted_proxy or ()),
         ),
-    )
-
-
-def _limits(
-    workers: int | None, timeout_s: float | None, memory_mib: int | None, *, queue: int,
-    grace_s: float,
-) -> Limits:  # fmt: skip
-    from pesto_runtime.service.limits import Limits
-
-    default = Limits.of_machine(workers, queue=queue, grace_s=grace_s)
-    return replace(
-        default,
-        timeout_s=default.timeout_s if timeout_s is None else timeout_s or None,
-        memory_bytes=None if memory_mib is None else memory_mib << 20,
     )

@@ -246,8 +246,13 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
 
 
 def base_url(request: Request) -> str:
-    """Return the address of the service: the public one, or the one that the caller used."""
-    return request.app.state.public_url or str(request.base_url)
+    """Return the address of the service: the public one, or the one that the caller used.
+
+    That of a process beside others ends with its name.
+    """
+    state = request.app.state
+    base: str = state.public_url or str(request.base_url)
+    return f"{base.rstrip('/')}{state.mount}" if state.mount else base
 
 
 def is_json_wanted(headers: Mapping[str, str]) -> bool:

@@ -54,15 +54,16 @@ class Limits:
     refuse_unknown: bool | None = None
 
     @classmethod
-    def of_machine(cls, workers: int | None = None, **others: Any) -> Limits:
+    def of_machine(cls, workers: int | None = None, *, processes: int = 1, **others: Any) -> Limits:
         """Return limits by which all images of all workers fit into a quarter of the memory.
 
         Args:
-            workers: Calls that run at the same time; None for the default.
+            workers: Calls of a process that run at the same time; None for the default.
+            processes: Number of processes with these limits.
             others: Further limits.
         """
         limits = cls(**others) if workers is None else cls(workers=workers, **others)
-        share = memory_bytes() // _MEMORY_SHARE // limits.workers
+        share = memory_bytes() // _MEMORY_SHARE // (limits.workers * processes)
         return replace(
             limits,
             image_bytes=min(limits.image_bytes, share),

@@ -215,7 +215,7 @@ def _write_json(
         if href is None:
             images.write_json(writer, port, value)
         else:
-            _write(href, images.file(port, value, href))
+            write_to_href(href, [images.file(port, value, href)])
             writer.write(_json_bytes(href))
     writer.write(b"}" if ports else b"{}")
     return writer.response(JSON_TYPE)
@@ -309,10 +309,14 @@ class _OutputEncoder:
         return output_image(pixels, port.raster, first, covers=on_input)
 
 
-def _write(href: str, data: bytes) -> None:
-    """Write a file atomically: beside its name first, then rename it; or an object of a bucket."""
+def write_to_href(href: str, pieces: Iterable[bytes]) -> None:
+    """Write a file atomically: beside its name first, then rename it; or an object of a bucket.
+
+    Raises:
+        StoreFailed: it cannot be written.
+    """
     if urlsplit(href).scheme in WRITABLE:
-        RemotePath(href).write_bytes(data)
+        RemotePath(href).write_chunks(pieces)
         return
     target = path_of(href)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -320,7 +324,7 @@ def _write(href: str, data: bytes) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("xb") as file:
-                file.write(data)
+                file.writelines(pieces)
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)

@@ -33,6 +33,8 @@ JSON_TYPE = "application/json"
 NPY_TYPE = "application/x-npy"
 TIFF_TYPE = "image/tiff"
 BYTES_TYPE = "application/octet-stream"
+QUOTE_TYPE = "application/vnd.pesto.quote+json"
+"""Of a call that a pipeline plans, and does not run."""
 
 RESERVED = "pesto"
 """Key of a request's options."""

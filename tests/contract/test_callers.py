@@ -262,13 +262,13 @@ def test_no_header_opens_the_files_of_this_machine(tmp_path: Path, header: str) 
 def test_with_local_files_a_page_of_a_rebound_name_is_refused() -> None:
     """Such a page sends its own name as the host; `--allowed-host` replaces the default."""
     elsewhere = {"Host": "page.example.org"}
-    with served(NAP, any_host=False) as server:
+    with served(NAP, "--host", "127.0.0.2", any_host=False) as server:
         refused = server("GET", "/describe", headers=elsewhere)
         assert refused.status_code == 400
         assert (
             "'page.example.org'; if it is, start it with --allowed-host" in refused.json()["detail"]
         )
-        for name in ("localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:9"):
+        for name in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.2", "[::1]:9"):
             assert server("GET", "/describe", headers={"Host": name}).status_code == 200
     with served(NAP, "--allowed-host", "page.example.org") as server:
         assert server("GET", "/describe", headers=elsewhere).status_code == 200

@@ -21,10 +21,11 @@ import time
 import traceback
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.client.transport import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
+from pesto_runtime.masking import masked
 from pesto_runtime.processor.protocol import listening
 from pesto_runtime.service.runner import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.frames import (
@@ -45,8 +46,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.processor import Processor
-    from pesto_runtime.service.execution import Execution
+    from pesto_runtime.contract import Description
     from pesto_runtime.service.runner import CallResponse, Payload
 
     Send = Callable[[str, Mapping[str, JsonValue]], None]
@@ -58,6 +58,36 @@ _PARENT_LOOK_S = 1.0
 _LINE_CHARS = 2000
 _MOST_LINES = 2000
 _PROGRESS_EVERY_S = 0.05
+
+
+class ServedTarget(Protocol):
+    """What a worker has loaded: the processor of a process, or a pipeline."""
+
+    @property
+    def description(self) -> Description:
+        """Its contract."""
+
+    @property
+    def build(self) -> str:
+        """`sha256:…` of its sources."""
+
+    @property
+    def version_document(self) -> Mapping[str, JsonValue]:
+        """The body of the response to `GET /api/v1/version`."""
+
+    def setup(self) -> None:
+        """Run the author's set-up once."""
+
+
+class Performer(Protocol):
+    """Performs the calls of a target."""
+
+    @property
+    def processor(self) -> ServedTarget:
+        """The target."""
+
+    def perform(self, payload: Payload, *, on_tile: Callable[[str], None]) -> CallResponse:
+        """Perform a call; `on_tile` is called with the tile that the request names."""
 
 
 class WorkerProcess:
@@ -102,10 +132,9 @@ class WorkerProcess:
                 for frame in frames:
                     self._perform(execution, frame)
 
-    def _ready(self, settings: WorkerSettings) -> Execution:
+    def _ready(self, settings: WorkerSettings) -> Performer:
         """Load and set up; return what performs calls."""
-        execution_of = import_module("pesto_runtime.service.execution").Execution.of
-        processor = _loaded(settings)
+        execution_of, processor = _loaded(settings)
         facts: dict[str, JsonValue] = {
             "description": processor.description.to_json(),
             "build": processor.build,
@@ -114,13 +143,13 @@ class WorkerProcess:
         self.send("loaded", facts)
         import_module("pesto_runtime.raster.codec")  # else the first call waits for GDAL
         processor.setup()
-        execution: Execution = execution_of(processor, settings.gate, settings.limits)
+        execution = execution_of(processor, settings.gate, settings.limits)
         if settings.limits.memory_bytes is not None:
             limit_memory(settings.limits.memory_bytes)
         self.send("ready", {})
         return execution
 
-    def _perform(self, execution: Execution, frame: Frame) -> None:
+    def _perform(self, execution: Performer, frame: Frame) -> None:
         # First of all: a call counts as not started, and may run elsewhere, only up to here.
         self._started_call.set(frame.number)
         self._forwarder.begin()
@@ -164,7 +193,7 @@ class WorkerProcess:
     def _fail(self, error: BaseException) -> None:
         self._forwarder.end()
         trace = "".join(traceback.format_exception(error))
-        self.send("failed", encode_error(_as_pesto_error(error), trace))
+        self.send("failed", encode_error(_as_pesto_error(error), masked(trace)))
 
     def _frames(self) -> Iterator[Frame]:
         decoder = FrameDecoder()
@@ -253,7 +282,7 @@ class _LogHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        for line in self.format(record).splitlines():
+        for line in masked(self.format(record)).splitlines():
             self._forwarder.log(line)
 
 
@@ -304,13 +333,20 @@ def main() -> None:
     WorkerProcess(socket.socket(fileno=channel), StartedCallCounter(counter)).serve()
 
 
-def _loaded(settings: WorkerSettings) -> Processor:
+def _loaded(settings: WorkerSettings) -> tuple[Callable[..., Performer], ServedTarget]:
+    """Return what performs the calls of a target, and the target."""
+    if settings.target.endswith(".json"):
+        from pesto_runtime.service.pipeline_execution import PipelineExecution
+        from pesto_runtime.service.pipeline_process import PipelineProcess
+
+        return PipelineExecution.of, PipelineProcess.load(settings.target, settings.profiles)
     from pesto_runtime.processor import load_processor
+    from pesto_runtime.service.execution import Execution
 
-    return load_processor(settings.target, profiles=settings.profiles)
+    return Execution.of, load_processor(settings.target, profiles=settings.profiles)
 
 
-def _settled(processor: Processor) -> AbstractContextManager[None]:
+def _settled(processor: ServedTarget) -> AbstractContextManager[None]:
     from pesto_runtime.processor import ProjectProcessor
 
     return processor.settled() if isinstance(processor, ProjectProcessor) else nullcontext()
