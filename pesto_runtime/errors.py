@@ -291,6 +291,12 @@ class Busy(PestoError):
     slug, title, status, retryable = "busy", "Busy", 503, True
 
 
+class OverQuota(Busy):
+    """A caller has as many calls, jobs or stored bytes as it may have; other callers go on."""
+
+    slug, title, status = "over-quota", "Over quota", 429
+
+
 class Unreachable(PestoError):
     """The service does not respond: connection refused, reset, timed out, or without workers."""
 

@@ -80,6 +80,15 @@ def serve(
         Path | None,
         typer.Option(help="File with a line `NAME TOKEN` per caller: others are refused."),
     ] = None,
+    caller_calls: Annotated[
+        int | None, typer.Option(min=1, help="Calls of one caller at once; more get 429.")
+    ] = None,
+    caller_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs of one caller that are not over.")
+    ] = None,
+    caller_mib: Annotated[
+        int | None, typer.Option(min=1, help="MiB of requests and results of one caller's jobs.")
+    ] = None,
     cors: Annotated[
         list[str] | None,
         typer.Option(help="Origin of web pages that may call it, https://maps.example.org; * all."),
@@ -129,9 +138,17 @@ def serve(
         default,
         timeout_s=default.timeout_s if timeout is None else timeout or None,
         memory_bytes=None if memory is None else memory << 20,
+        caller_calls=caller_calls,
         refuse_unknown=None if unknown_inputs is None else unknown_inputs == "refuse",
     )
-    options = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
+    quotas = {"calls": caller_calls, "jobs": caller_jobs, "mib": caller_mib}
+    given = [f"--caller-{name}" for name, most in quotas.items() if most is not None]
+    if given and token_file is None:
+        raise InvalidInput(f"{', '.join(given)}: callers are known by --token-file; give it, too")
+    options = JobOptions(
+        folder=jobs, ttl_s=ttl, interrupted=interrupted, caller_jobs=caller_jobs,
+        caller_bytes=None if caller_mib is None else caller_mib << 20,
+    )  # fmt: skip
     serve(
         target,
         profiles=names,

@@ -33,6 +33,7 @@ class Limits:
         queue: Calls that may wait as well; the next one is refused with 503.
         timeout_s: Longest time that a call may run; a worker that takes longer is killed.
         memory_bytes: Address space that a worker may use beyond its size when idle.
+        caller_calls: Calls of one caller that run or wait; None for any number.
         grace_s: How long an asynchronous process waits for its end when the request does not say.
         drain_s: How long running calls may take to end once the service stops.
         refuse_unknown: Whether names of a request that are not inputs are an error, or ignored and
@@ -49,6 +50,7 @@ class Limits:
     queue: int = 32
     timeout_s: float | None = 3600
     memory_bytes: int | None = None
+    caller_calls: int | None = None
     grace_s: float = 2
     drain_s: float = 30
     refuse_unknown: bool | None = None

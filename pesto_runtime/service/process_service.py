@@ -28,6 +28,7 @@ from pesto_runtime.service.http import (
     FastPath,
     ProcessEndpoint,
     base_url,
+    caller_of,
     cancelled_on_disconnect,
     headers_of,
     http_response,
@@ -112,7 +113,7 @@ class ProcessService:
             "ETag": self._responses.etag,
             "Accept-Post": ", ".join(transports(self.description)),
         }
-        self.admission = Admission(limits.workers, limits.queue)
+        self.admission = Admission(limits.workers, limits.queue, of_caller=limits.caller_calls)
         self.job_manager = JobManager(runs, jobs, most_running=limits.workers)
         self.jobs = JobEndpoints(self.job_manager, self.description, grace_s=limits.grace_s)
         self.calls = ProcessEndpoint(runs, self.admission, self.jobs, limits)
@@ -192,7 +193,7 @@ class ProcessService:
             raise InvalidInput(f"{name} is one process; a quote is the plan of a pipeline")
         self._runs.require()
         payload = Payload(body, QUOTE_TYPE, {}, JSON_TYPE)
-        with self.admission.place():
+        with self.admission.place(caller_of(request.scope)):
             planning = self._runs.run(payload, on_progress=no_progress, on_log=_LOG.info)
             return http_response(await cancelled_on_disconnect(request, planning))
 

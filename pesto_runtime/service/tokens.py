@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from pesto_runtime.errors import CredentialsRefused, InvalidInput, NotFound
-from pesto_runtime.service.http import PREFIX, headers_of
+from pesto_runtime.service.http import CALLER_KEY, PREFIX, headers_of
 from pesto_runtime.service.problems import problem_response
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-_CALLER_KEY = "pesto.caller"
 _OPEN = frozenset({f"{PREFIX}/health"})
 """Paths without credentials: monitoring has none."""
 _JOB = re.compile(rf"(?:{PREFIX})?/jobs/([^/]+)")
@@ -105,7 +104,7 @@ class CallerGuard:
             response = problem_response(refusal, {"WWW-Authenticate": 'Bearer realm="pesto"'})
             await response(scope, receive, send)
             return
-        scope[_CALLER_KEY] = name
+        scope[CALLER_KEY] = name
         job = _JOB.match(path)
         if job is not None and await self._owner_of(job[1]) != name:
             # As for a job that does not exist: nobody learns of the jobs of others.
@@ -116,11 +115,6 @@ class CallerGuard:
     def _below_mount(self, path: str) -> str:
         """Return a path without the name of a process at its start, as the router sees it."""
         return next((path[len(m) :] for m in self._mounts if path.startswith(f"{m}/")), path)
-
-
-def caller_of(scope: Scope) -> str:
-    """Return the name of the caller of a request; empty if the service does not know callers."""
-    return str(scope.get(_CALLER_KEY, ""))
 
 
 def _fault(words: list[str], found: dict[bytes, str]) -> str | None:

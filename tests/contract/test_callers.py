@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from pesto_runtime.hrefs import Gate
 from pesto_runtime.service.exposure import Exposure
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.tokens import Callers
-from tests.contract.serving import AT_ONCE, Server, served
+from tests.contract.serving import AT_ONCE, Server, served, until
 from tests.contract.web import in_process, ready
 from tests.support.commands import PESTO
 
@@ -90,6 +91,46 @@ def test_a_caller_sees_its_own_jobs_alone(server: Server) -> None:
     assert waited["state"] == "successful"
     for method, path in requests:
         assert server(method, path, headers=bearer(ALICE)).status_code == 200, path
+
+
+def test_a_quota_is_of_one_caller(tokens: Path) -> None:
+    """Calls, jobs and bytes; other callers go on, and what ends or is dismissed is free again."""
+    words = ["--token-file", str(tokens), "--caller-calls", "1", "--caller-jobs", "2"]
+    with served(NAP, *words, "--caller-mib", "1") as server:
+
+        def call(
+            token: str, seconds: float, padding: int = 0, *, as_job: bool = False
+        ) -> httpx.Response:
+            body = f'{{"seconds": {seconds}}}'.encode() + b" " * padding
+            sent = bearer(token) | (AT_ONCE if as_job else {})
+            return server("POST", "/process", content=body, headers=sent)
+
+        def admitted() -> int:
+            document = server("GET", "/health", headers={"Accept": "application/json"}).json()
+            count: int = document["queue"]["admitted"]
+            return count
+
+        with ThreadPoolExecutor() as threads:
+            running = threads.submit(call, ALICE, 3)
+            until(lambda: admitted() == 1)
+            refused = call(ALICE, 0)
+            assert (refused.status_code, refused.json()["type"]) == (
+                429, "urn:pesto:error:over-quota",
+            )  # fmt: skip
+            assert int(refused.headers["retry-after"]) >= 1
+            assert call(BOB, 0).status_code == 200
+            assert running.result().status_code == 200
+        assert call(ALICE, 0).status_code == 200
+        first, second = (call(ALICE, 60, as_job=True).json()["id"] for _ in range(2))
+        assert call(ALICE, 0, as_job=True).status_code == 429
+        assert call(BOB, 60, as_job=True).status_code == 201
+        for job in (first, second):
+            assert server("DELETE", f"/jobs/{job}", headers=bearer(ALICE)).status_code == 200
+        third = call(ALICE, 60, 600_000, as_job=True)
+        assert third.status_code == 201
+        assert "bytes" in call(ALICE, 60, 600_000, as_job=True).json()["detail"]
+        server("DELETE", f"/jobs/{third.json()['id']}", headers=bearer(ALICE))
+        assert call(ALICE, 60, 600_000, as_job=True).status_code == 201
 
 
 def test_the_jobs_of_ogc_are_those_of_their_caller(server: Server) -> None:

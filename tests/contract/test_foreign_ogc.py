@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pesto_runtime.contract import Port
+
 MASK, SCENE = "examples/cloud_mask.py:cloud_mask", "examples/data/landsat8_cloudy.tif"
 ECHO = "tests/support/ogc_echo.py:echo"
 RESULTS = "http://www.opengis.net/def/rel/ogc/1.0/results"
@@ -54,25 +56,21 @@ def test_a_stage_on_an_ogc_service_makes_the_same_pixels(mask: str, tmp_path: Pa
     document = json.loads(saved.read_text())
     assert document["url"] == mask
     assert "x-raster" not in json.dumps(document["description"])
-    own = load_processor(MASK).description.document
+    own = load_processor(MASK).description
+
+    def rasters(ports: tuple[Port, ...]) -> dict[str, Any]:
+        return {"properties": {each.name: {"x-raster": each.schema["x-raster"]}
+                               for each in ports if each.raster}}  # fmt: skip
+
     document["overlay"] = {
-        "tileable": "map",
-        **{
-            side: {
-                "properties": {
-                    name: {"x-raster": port["x-raster"]}
-                    for name, port in own[side]["properties"].items()  # type: ignore[index, call-overload, union-attr]  # of a description
-                    if "x-raster" in port
-                }
-            }
-            for side in ("input", "output")
-        },
-    }
+        "tileable": "map", "input": rasters(own.inputs), "output": rasters(own.outputs),
+    }  # fmt: skip
     saved.write_text(json.dumps(document))
     by_ogc = run(tmp_path / "ogc", catalog=place_of(tmp_path / "catalog"))
     expected = run(tmp_path / "own")
-    assert by_ogc.result["stages"]["mask"]["where"] == [mask]  # type: ignore[index, call-overload]
-    assert by_ogc.result["tiles"]["computed"] > 4  # type: ignore[index, call-overload, operator]
+    result: Any = by_ogc.result
+    assert result["stages"]["mask"]["where"] == [mask]
+    assert result["tiles"]["computed"] > 4
     np.testing.assert_array_equal(by_ogc.read("mask"), expected.read("mask"))
     assert by_ogc.values == expected.values
 
@@ -86,7 +84,7 @@ def test_values_lists_and_images_arrive(mask: str) -> None:
             "stringInput": "a", "arrayInput": [1, 2], "imageInput": pixels,
             "mixedInput": {"k": 1}, "bboxInput": {"bbox": [1, 2, 3, 4]},
         })  # fmt: skip
-        np.testing.assert_array_equal(found.pop("imageInput"), pixels)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found.pop("imageInput"), pixels)
         assert found == {
             "stringInput": "a", "arrayInput": [1, 2], "mixedInput": {"k": 1},
             "bboxInput": {"bbox": [1, 2, 3, 4]},

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from pesto_runtime.errors import InvalidInput, NotFound, NotReady, PestoError, shortened
 from pesto_runtime.service.bodies import BodyReader
 from pesto_runtime.service.header_fields import preferred
-from pesto_runtime.service.http import READ, base_url, headers_of
+from pesto_runtime.service.http import READ, base_url, caller_of, headers_of
 from pesto_runtime.service.jobs.api import parse_job_headers
 from pesto_runtime.service.jobs.results import JobRequest
 from pesto_runtime.service.jobs.status_bodies import Links, job_of, require_results
@@ -28,7 +28,6 @@ from pesto_runtime.service.ogc.requests import ExecuteRequest, choice_of
 from pesto_runtime.service.problems import MEDIA_TYPE as PROBLEM_TYPE
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import JSON_TYPE, Payload, Spool
-from pesto_runtime.service.tokens import caller_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
