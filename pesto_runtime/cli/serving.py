@@ -101,7 +101,7 @@ def serve(
     ] = "",
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(help="Address of a proxy whose X-Forwarded-Proto and -For hold; * all."),
+        typer.Option(help="Address of a proxy whose Forwarded and X-Forwarded-… hold; * all."),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate, PEM: serve https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate.")] = None,

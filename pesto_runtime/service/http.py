@@ -20,6 +20,7 @@ from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.client.transport import HEADER
 from pesto_runtime.errors import Busy, OverQuota, PestoError, Unreachable
 from pesto_runtime.service.bodies import BodyReader
+from pesto_runtime.service.exposure import PREFIX_KEY
 from pesto_runtime.service.header_fields import LISTS, preferred
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import (
@@ -282,13 +283,13 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
 
 
 def base_url(request: Request) -> str:
-    """Return the address of the service: the public one, or the one that the caller used.
+    """Return the address of the service, no slash at its end: the public or the requested one.
 
     That of a process beside others ends with its name.
     """
-    state = request.app.state
-    base: str = state.public_url or str(request.base_url)
-    return f"{base.rstrip('/')}{state.mount}" if state.mount else base
+    own = f"{str(request.base_url).rstrip('/')}{request.scope.get(PREFIX_KEY, '')}"
+    base: str = request.app.state.public_url or own
+    return f"{base.rstrip('/')}{request.app.state.mount}"
 
 
 def is_json_wanted(headers: Mapping[str, str]) -> bool:

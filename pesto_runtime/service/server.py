@@ -172,8 +172,7 @@ class _Service:
             ws="none",
             timeout_graceful_shutdown=_LAST_RESPONSES_S,
             timeout_keep_alive=75,
-            proxy_headers=bool(self.exposure.proxies),
-            forwarded_allow_ips=[*self.exposure.proxies],
+            proxy_headers=False,  # `TrustedProxies` reads them
             ssl_certfile=self.exposure.certificate,
             ssl_keyfile=self.exposure.private_key,
         )

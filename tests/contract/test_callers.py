@@ -203,6 +203,21 @@ def test_links_have_the_public_address() -> None:
         assert job.headers["location"].startswith(server.url)
 
 
+def test_a_trusted_proxy_states_the_address() -> None:
+    """By Forwarded or by X-Forwarded-…; a path is no path of ours, and of two proxies the last."""
+    by_name = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "a.example, eo.example"}
+    standard = {"Forwarded": 'for=9.9.9.9, for="[::1]";proto=https;host="eo.example"'}
+    with served(NAP, "--trusted-proxy", "127.0.0.0/8") as server:
+        for fields in (by_name, standard, standard | {"X-Forwarded-Host": "b.example"}):
+            for prefix in ("/masks", "", "/masks/..//", "javascript:"):
+                sent = AT_ONCE | fields | {"X-Forwarded-Prefix": prefix}
+                job = server("POST", "/process", json={"seconds": 0}, headers=sent)
+                path = "/masks" if prefix == "/masks" else ""
+                expected = f"https://eo.example{path}/api/v1/jobs/{job.json()['id']}"
+                assert job.headers["location"] == expected
+        assert server("GET", "/describe").json()["_links"]["self"]["href"].startswith(server.url)
+
+
 def test_tls_by_the_files_of_a_certificate(tmp_path: Path) -> None:
     """A client that trusts it reaches the service; the control does not trust it."""
     authority = trustme.CA()
