@@ -12,6 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from pesto_runtime.errors import BadRequest, InvalidInput, shortened
 from pesto_runtime.hrefs import is_loopback
+from pesto_runtime.service.header_fields import PREFIX_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 _PAIR = re.compile(r'([\w-]+)=(?:"([^"\\]*)"|([^;,\s]*))')
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-PREFIX_KEY = "pesto.prefix"
-"""Where the scope of a request has the path that a proxy has taken off."""
 
 
 @dataclass(frozen=True)

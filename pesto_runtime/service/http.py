@@ -20,8 +20,7 @@ from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.client.transport import HEADER
 from pesto_runtime.errors import Busy, OverQuota, PestoError, Unreachable
 from pesto_runtime.service.bodies import BodyReader
-from pesto_runtime.service.exposure import PREFIX_KEY
-from pesto_runtime.service.header_fields import LISTS, preferred
+from pesto_runtime.service.header_fields import LISTS, PREFIX_KEY, preferred
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import (
     JSON_TYPE,
@@ -127,7 +126,7 @@ class ProcessEndpoint:
         self._description = runs.facts.description
         self._are_jobs = self._description.known.asynchronous
         self.is_stopping = False
-        self._bodies = BodyReader(limits.body_bytes)
+        self._bodies = BodyReader(limits.body_bytes, kept=limits.workers)
         # Jobs are not refused when all places are in use. Their bodies are written to disk, but are
         # in memory until then: this bounds how many are read at the same time.
         self._receiving = asyncio.Semaphore(admission.capacity)

@@ -35,6 +35,7 @@ from pesto_runtime.service.runner import (
     TIFF_TYPE,
     CallResponse,
     Spool,
+    SpoolPool,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ IMAGE_TYPES = (TIFF_TYPE, NPY_TYPE, PNG_TYPE)
 _RESPONSE_TYPES = (JSON_TYPE, *IMAGE_TYPES, FORM_TYPE)
 
 _PIECE_BYTES = 3 << 18  # a multiple of 3, so that base64 of a piece has no padding
+_ANSWERS = SpoolPool(1)  # of this worker process, which sends one answer after the other
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", PNG_TYPE: ".png"}
 _BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": PNG_TYPE, ".npy": NPY_TYPE}
@@ -177,7 +179,7 @@ class ResponseWriter:
             self._bytes += data
             return
         if self._spool is None:
-            self._spool = Spool.of(bytes(self._bytes))
+            self._spool = Spool.of(bytes(self._bytes), _ANSWERS)
         self._spool.write(data)
 
     def write_base64(self, pieces: Iterable[bytes | memoryview]) -> None:

@@ -21,6 +21,7 @@ import uvloop
 
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate, is_loopback
+from pesto_runtime.machine import keep_freed_memory
 from pesto_runtime.service.connections import BoundedHeads
 from pesto_runtime.service.exposure import Exposure
 from pesto_runtime.service.jobs.files import default_folder
@@ -79,6 +80,7 @@ def serve(
         pools = [WorkerPool(each, profiles, gate=gate, limits=limits) for each in names]
         folders = _JobFolders(jobs or JobOptions(), port, are_several=len(pools) > 1)
         service = _Service(pools, limits, folders, exposure, gate)
+        keep_freed_memory(8 << 20, 32 << 20)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(service.serve(listening))
 

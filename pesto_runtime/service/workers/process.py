@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.client.transport import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
+from pesto_runtime.machine import keep_freed_memory
 from pesto_runtime.masking import masked
 from pesto_runtime.processor.protocol import listening
 from pesto_runtime.service.runner import INLINE_BYTES, Spool
@@ -156,7 +157,8 @@ class WorkerProcess:
         try:
             payload = self._payload(frame)
             self._set_trace(payload.trace)
-            self._reply(execution.perform(payload, on_tile=self._send_tile))
+            response = execution.perform(payload, on_tile=self._send_tile)
+            self._reply(response, is_body_free=not (payload.spool and payload.spool.is_mapped))
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of the process: it continues
             self._fail(error)
 
@@ -182,13 +184,18 @@ class WorkerProcess:
             self.send("begun", {})
         return decode_payload(frame, spool)
 
-    def _reply(self, response: CallResponse) -> None:
+    def _reply(self, response: CallResponse, *, is_body_free: bool) -> None:
         self._forwarder.end()
         spool, content = response.spool, response.content
         if spool is None and len(content) > INLINE_BYTES:
             spool, content = Spool.of(content), b""
         size = None if spool is None else spool.size
-        self._send(response_frame(response, content=content, spilled=size), spool)
+        frame = response_frame(response, content=content, spilled=size, is_body_free=is_body_free)
+        self._send(frame, spool)
+        if spool is not None:
+            # The service copies what may be kept when it takes the frame, before it sends the next
+            # call; what is larger, it reads while it sends it.
+            spool.give_back()
 
     def _fail(self, error: BaseException) -> None:
         self._forwarder.end()
@@ -330,6 +337,7 @@ def main() -> None:
         os.set_inheritable(descriptor, False)  # not for programs of an algorithm
     os.dup2(2, 1)  # output that bypasses Python goes to the service's log
     faulthandler.enable(file=2)
+    keep_freed_memory(16 << 20, 64 << 20)
     WorkerProcess(socket.socket(fileno=channel), StartedCallCounter(counter)).serve()
 
 
