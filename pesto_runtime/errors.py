@@ -291,6 +291,12 @@ class Busy(PestoError):
     slug, title, status, retryable = "busy", "Busy", 503, True
 
 
+class OverQuota(Busy):
+    """A caller has as many calls, jobs or stored bytes as it may have; other callers go on."""
+
+    slug, title, status = "over-quota", "Over quota", 429
+
+
 class Unreachable(PestoError):
     """The service does not respond: connection refused, reset, timed out, or without workers."""
 
@@ -344,18 +350,15 @@ def error_from_problem(
 ) -> PestoError:
     """Convert a problem document, or a plain `{"detail": …}`, back to its error.
 
-    The problem's `type` decides; if it is absent or unknown, the status does: 401, 403 and 407 are
-    `CredentialsRefused`, 429 and 503 `Busy`, 502 and 504 `Unreachable`, other 4xx `InvalidInput`,
-    the rest `AlgorithmFailed`.
-    A `retryable` in the document overrules the kind. Texts are shortened: they may be megabytes.
+    The problem's `type` decides; if it is absent or unknown, the status does (`_kind_of_status`). A
+    `retryable` in the document overrules the kind. Texts are shortened: they may be megabytes.
     """
     slug = str(problem.get("type", "")).rpartition(":")[2]
     kind = {each.slug: each for each in _kinds()}.get(slug) or _kind_of_status(status)
     detail = problem.get("detail") or problem.get("title") or f"HTTP {status}"
     fields = tuple(_fields(problem))
     error = kind(_cut(str(detail)), fields=fields, retry_after_s=retry_after_s)
-    retryable = problem.get("retryable")
-    if isinstance(retryable, bool):
+    if isinstance(retryable := problem.get("retryable"), bool):
         error.retryable = retryable  # type: ignore[misc]  # of this instance only
     return error
 
@@ -377,9 +380,7 @@ def _kind_of_status(status: int) -> type[PestoError]:
         405: MethodNotAllowed, 407: CredentialsRefused, 408: TooSlow, 413: TooLarge,
         415: UnsupportedMedia, 429: Busy, 502: Unreachable, 503: Busy, 504: Unreachable,
     }  # fmt: skip
-    if status in known:
-        return known[status]
-    return InvalidInput if 400 <= status < 500 else AlgorithmFailed
+    return known.get(status, InvalidInput if 400 <= status < 500 else AlgorithmFailed)
 
 
 def _fields(problem: Mapping[str, JsonValue]) -> Iterator[BadField]:

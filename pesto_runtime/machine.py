@@ -1,7 +1,8 @@
-"""Say how much memory this process may use: that of the machine, or of its container."""
+"""The memory of this process: how much it may use, and how much of it is used again."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ _CONTAINER_LIMITS = (  # of Linux: control groups, version 2 and 1
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
 
 def memory_bytes() -> int:
     """Return the memory of this machine, or of the container that this process is in."""
@@ -19,3 +22,21 @@ def memory_bytes() -> int:
         with suppress(OSError, ValueError):  # without a limit, it is the word `max`
             limits.append(int(file.read_text()))
     return min(limits)
+
+
+def keep_freed_memory(largest: int, most: int) -> None:
+    """Have the allocator of this process use freed memory again, instead of returning it at once.
+
+    glibc returns large blocks to the system, and every page of the next one is a page fault of
+    3 microseconds: 2.6 ms for 3 MiB. Nothing changes with other allocators.
+
+    Args:
+        largest: Bytes of the largest block that is kept.
+        most: Bytes that are kept.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, largest)
+    mallopt(_M_TRIM_THRESHOLD, most)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from pesto_runtime.cli.options import Profiles, profile_names
+from pesto_runtime.errors import InvalidInput
 from pesto_runtime.service.logs import LogFormat  # typer reads it at run time
-
-if TYPE_CHECKING:
-    from pesto_runtime.service.limits import Limits
 
 Again: TypeAlias = Literal["again", "fail"]
 
 
 def serve(
     target: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            help="file.py:function, package.module:function, or a PESTO project directory."
+            help="file.py:function, package.module:function, or a PESTO project directory; several "
+            "are served below /NAME each."
         ),
     ],
     host: Annotated[
@@ -81,6 +80,15 @@ def serve(
         Path | None,
         typer.Option(help="File with a line `NAME TOKEN` per caller: others are refused."),
     ] = None,
+    caller_calls: Annotated[
+        int | None, typer.Option(min=1, help="Calls of one caller at once; more get 429.")
+    ] = None,
+    caller_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs of one caller that are not over.")
+    ] = None,
+    caller_mib: Annotated[
+        int | None, typer.Option(min=1, help="MiB of requests and results of one caller's jobs.")
+    ] = None,
     cors: Annotated[
         list[str] | None,
         typer.Option(help="Origin of web pages that may call it, https://maps.example.org; * all."),
@@ -93,7 +101,7 @@ def serve(
     ] = "",
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(help="Address of a proxy whose X-Forwarded-Proto and -For hold; * all."),
+        typer.Option(help="Address of a proxy whose Forwarded and X-Forwarded-… hold; * all."),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate, PEM: serve https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate.")] = None,
@@ -107,22 +115,41 @@ def serve(
 ) -> None:
     """Serve a process under /api/v1: health, describe, version, openapi, process, jobs.
 
+    Several are served below /NAME/api/v1 each, and together by OGC API - Processes at the root.
     Its contract is tested by pytest --pesto-url URL, of pesto-workflows[kit].
     """
+    from pesto_runtime.contract.pipeline import PROFILES
     from pesto_runtime.hrefs import Gate
     from pesto_runtime.service.exposure import Exposure
     from pesto_runtime.service.jobs.states import JobOptions
+    from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.logs import configure
     from pesto_runtime.service.server import serve
     from pesto_runtime.service.tokens import Callers
 
     configure(log_format)
     names = profile_names(profile)
+    if names and len(target) > 1:
+        raise InvalidInput(
+            f"-p is for one target, and there are {len(target)}: write the profiles of a project "
+            f"as {target[0]}{PROFILES}{','.join(names)}"
+        )
+    default = Limits.of_machine(workers, processes=len(target), queue=queue, grace_s=grace)
     limits = replace(
-        _limits(workers, timeout, memory, queue=queue, grace_s=grace),
+        default,
+        timeout_s=default.timeout_s if timeout is None else timeout or None,
+        memory_bytes=None if memory is None else memory << 20,
+        caller_calls=caller_calls,
         refuse_unknown=None if unknown_inputs is None else unknown_inputs == "refuse",
     )
-    options = JobOptions(folder=jobs, ttl_s=ttl, interrupted=interrupted)
+    quotas = {"calls": caller_calls, "jobs": caller_jobs, "mib": caller_mib}
+    given = [f"--caller-{name}" for name, most in quotas.items() if most is not None]
+    if given and token_file is None:
+        raise InvalidInput(f"{', '.join(given)}: callers are known by --token-file; give it, too")
+    options = JobOptions(
+        folder=jobs, ttl_s=ttl, interrupted=interrupted, caller_jobs=caller_jobs,
+        caller_bytes=None if caller_mib is None else caller_mib << 20,
+    )  # fmt: skip
     serve(
         target,
         profiles=names,
@@ -147,18 +174,4 @@ def serve(
             public_url=public_url,
             proxies=tuple(trusted_proxy or ()),
         ),
-    )
-
-
-def _limits(
-    workers: int | None, timeout_s: float | None, memory_mib: int | None, *, queue: int,
-    grace_s: float,
-) -> Limits:  # fmt: skip
-    from pesto_runtime.service.limits import Limits
-
-    default = Limits.of_machine(workers, queue=queue, grace_s=grace_s)
-    return replace(
-        default,
-        timeout_s=default.timeout_s if timeout_s is None else timeout_s or None,
-        memory_bytes=None if memory_mib is None else memory_mib << 20,
     )

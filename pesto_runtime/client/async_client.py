@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from pesto_runtime.client.client import ClientCore, present_as
-from pesto_runtime.client.steps import Exclusive, Request, Wait, advance
+from pesto_runtime.client.client import ClientCore
+from pesto_runtime.client.steps import Exclusive, Request, Wait, advance, present_as
 from pesto_runtime.client.transport import built_request, reply_of
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class AsyncClient(ClientCore):
 
     discover = _awaited(ClientCore._discover)
     describe = _awaited(ClientCore._describe)
+    listed = _awaited(ClientCore._listed)
     version = _awaited(ClientCore._version)
     health = _awaited(ClientCore._health)
     process = _awaited(ClientCore._process)

@@ -5,18 +5,26 @@ Several threads may use one `Client`. The asynchronous client is in `async_clien
 
 from __future__ import annotations
 
-import inspect
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
+from pesto_runtime.client import ogc
 from pesto_runtime.client.batches import process_many
-from pesto_runtime.client.describing import References, request_description, request_health
-from pesto_runtime.client.jobs import LONG_POLL_S, JobSteps, new_key
+from pesto_runtime.client.describing import References
+from pesto_runtime.client.jobs import LONG_POLL_S, new_key
 from pesto_runtime.client.sending import OutgoingCall
-from pesto_runtime.client.steps import Exclusive, ExpectedCode, Patience, Request, Wait, advance
+from pesto_runtime.client.steps import (
+    Exclusive,
+    ExpectedCode,
+    Patience,
+    Request,
+    Wait,
+    advance,
+    present_as,
+)
 from pesto_runtime.client.transport import (
     built_request,
     http_options,
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.client.describing import Described, Health
+    from pesto_runtime.client.jobs import JobSteps
     from pesto_runtime.client.steps import Outcome, Steps
     from pesto_runtime.client.transport import HttpOptions
     from pesto_runtime.contract import Description, Job, TileInfo
@@ -61,7 +70,8 @@ class ClientCore:
         """Prepare the connection to a service; nothing is sent yet.
 
         Args:
-            url: The service's URL, with or without `/api/v1`.
+            url: The service's URL, with or without `/api/v1`; or that of a process of OGC API -
+                Processes, `https://host/processes/ID`.
             described: Its description, with an overlay if there is one; requested if None.
             timeout_s: Seconds without a byte after which a request fails.
             retries: Retries of a request after no response, or after a retryable error.
@@ -101,6 +111,14 @@ class ClientCore:
         """
         return (yield from self._discover()).description
 
+    def _listed(self) -> Steps[list[str]]:
+        """Return the URL of each process of the service, for a client of its own.
+
+        Raises:
+            PestoError: the service does not respond, or not with a list of processes.
+        """
+        return ogc.request_processes(self.url, self._patience)
+
     def _version(self) -> Steps[JsonValue]:
         """Return the version document of the service.
 
@@ -116,7 +134,7 @@ class ClientCore:
             Unreachable: the service does not respond.
             ServiceMisbehaved: the response is not a state.
         """
-        return request_health(self.url)
+        return ogc.health(self.url, self._patience)
 
     def _process(
         self,
@@ -255,13 +273,13 @@ class ClientCore:
 
     def _load_description(self) -> Steps[None]:
         if self._described is None:  # another call may have loaded it while this one waited
-            self._described = yield from request_description(self.url, self._patience)
+            self._described = yield from ogc.describe(self.url, self._patience)
 
     def _jobs(self) -> Steps[JobSteps]:
         described = yield from self._discover()
         long_poll_s = min(LONG_POLL_S, self._timeout_s / 2)
         expected = ExpectedCode(described.build, described.digest) if self._is_pinned else None
-        return JobSteps(described, self.url, self._patience, long_poll_s, expected)
+        return ogc.steps_of(self.url)(described, self.url, self._patience, long_poll_s, expected)
 
     def _known_references(self, jobs: JobSteps) -> References:
         if self._references is None:
@@ -274,20 +292,6 @@ class ClientCore:
 
     def _failure(self, error: httpx.HTTPError | httpx.InvalidURL) -> Outcome:
         return translated(error, self.url, self._timeout_s)
-
-
-def present_as(
-    operation: Callable[Concatenate[ClientCore, P], Steps[T]], method: Callable[..., object]
-) -> None:
-    """Give a method the name, docstring and signature of the operation that it runs."""
-    # Without them, `help`, the documentation and typed signatures would show `method(*args)`.
-    signature = inspect.signature(operation)
-    returned = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
-    method.__name__ = operation.__name__.removeprefix("_")
-    method.__qualname__ = f"{method.__annotations__['self']}.{method.__name__}"
-    method.__doc__ = operation.__doc__
-    method.__annotations__ = {**operation.__annotations__, "return": returned}
-    vars(method)["__signature__"] = signature.replace(return_annotation=returned)
 
 
 def _blocking(
@@ -344,6 +348,7 @@ class Client(ClientCore):
         return self.described.digest
 
     describe = _blocking(ClientCore._describe)
+    listed = _blocking(ClientCore._listed)
     version = _blocking(ClientCore._version)
     health = _blocking(ClientCore._health)
     process = _blocking(ClientCore._process)

@@ -44,6 +44,7 @@ class Part:
         data: Its content.
         media_type: Lower case, without parameters; empty if the part has none.
         filename: Empty if it has none; many servers accept bytes only in parts with a file name.
+            One that is encoded (`filename*`, as older clients send it) stays so: nobody opens it.
     """
 
     name: str
@@ -178,7 +179,7 @@ def _part(headers: Mapping[str, str], data: bytes) -> Part:
         name=name,
         data=data,
         media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
-        filename=_parameter(disposition, "filename"),
+        filename=_parameter(disposition, "filename") or _parameter(disposition, "filename*"),
     )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import secrets
 import time
@@ -25,6 +26,8 @@ from pesto_runtime.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import JsonValue
 
 T = TypeVar("T")
@@ -48,7 +51,7 @@ class Request:
 
     Attributes:
         method: GET, POST or DELETE.
-        path: Below `/api/v1`.
+        path: Below the service's address, `/api/v1` or a process of OGC; or a whole URL.
         headers: Without those of the client.
         query: Name -> value, not encoded.
         content: The body.
@@ -218,6 +221,18 @@ def advance(
         return steps.send(outcome), None
     except StopIteration as end:
         return None, end.value
+
+
+def present_as(operation: Callable[..., Steps[T]], method: Callable[..., object]) -> None:
+    """Give a method the name, docstring and signature of the operation that it runs."""
+    # Without them, `help`, the documentation and typed signatures would show `method(*args)`.
+    signature = inspect.signature(operation)
+    returned = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    method.__name__ = operation.__name__.removeprefix("_")
+    method.__qualname__ = f"{method.__annotations__['self']}.{method.__name__}"
+    method.__doc__ = operation.__doc__
+    method.__annotations__ = {**operation.__annotations__, "return": returned}
+    vars(method)["__signature__"] = signature.replace(return_annotation=returned)
 
 
 def json_of(reply: Reply, where: str) -> JsonValue:

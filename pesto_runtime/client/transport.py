@@ -46,6 +46,7 @@ HEADER = "traceparent"
 _CONNECT_S = 10.0
 _CHECK_S = 0.25
 _PREFIX = "/api/v1"
+_OGC = re.compile(r"/processes(/[^/]+)?$")
 _DISCONNECTED = ("disconnected", "closed connection", "closed the connection")
 _STREAMS = ("connection.connect_tcp.complete", "connection.start_tls.complete")
 # Version, trace id, parent id, flags; later versions may add fields:
@@ -68,10 +69,12 @@ class HttpOptions(TypedDict):
 
 
 def service_url(url: str) -> str:
-    """Return the address of a service, `/api/v1` included.
+    """Return the address of a service, `/api/v1` included; that of a process of OGC stays.
 
     >>> service_url("http://127.0.0.1:8000/")
     'http://127.0.0.1:8000/api/v1'
+    >>> service_url("https://host/processes/buffer/")
+    'https://host/processes/buffer'
 
     Raises:
         InvalidInput: it is not an http(s) URL.
@@ -80,7 +83,16 @@ def service_url(url: str) -> str:
     if split.scheme not in ("http", "https") or not split.hostname:
         raise InvalidInput(f"{shortened(url)} is not the URL of a service, as http://host:8000")
     plain = f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}"
-    return plain if plain.endswith(_PREFIX) else plain + _PREFIX
+    return plain if plain.endswith(_PREFIX) or is_ogc(plain) else plain + _PREFIX
+
+
+def is_ogc(where: str) -> bool:
+    """Whether an address is that of the processes, or of one process, of an OGC service.
+
+    >>> is_ogc("https://host/processes/buffer"), is_ogc("https://host/processes/api/v1")
+    (True, False)
+    """
+    return _OGC.search(urlsplit(where).path) is not None
 
 
 def timeouts(timeout_s: float) -> httpx.Timeout:
@@ -164,7 +176,9 @@ def built_request(
         request: The request.
         extensions: Of httpx.
     """
-    url, further = _parsed(where + request.path), dict(extensions or {})
+    is_whole = request.path.startswith(("http://", "https://"))
+    url = _parsed(request.path if is_whole else where + request.path)
+    further = dict(extensions or {})
     if request.query:
         # httpx looks at each character of a query four times: 0.4 ms for one with a tile.
         further["target"] = url.raw_path + b"?" + urlencode(request.query).encode()

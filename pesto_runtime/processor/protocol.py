@@ -103,14 +103,14 @@ def progress(done: float, total: float = 1.0) -> None:
     """
     if not 0 < total < math.inf or math.isnan(done):
         raise ValueError(f"progress({done}, {total}): total must be positive, and done a number")
-    listener = _listener()
+    listener = current_listener()
     if listener is not None:
         listener.progress(float(min(max(done, 0), total)), float(total))
 
 
 def log(text: object) -> None:
     """Log a text, line by line."""
-    listener = _listener()
+    listener = current_listener()
     if listener is not None:
         for line in str(text).splitlines():
             listener.log(line)
@@ -137,5 +137,6 @@ def listening(listener: Listener, *, everywhere: bool = False) -> Iterator[None]
             _ProcessWide.listener = before
 
 
-def _listener() -> Listener | None:
+def current_listener() -> Listener | None:
+    """Return the listener that receives progress and log lines here; None without one."""
     return _of_context.get() or _ProcessWide.listener

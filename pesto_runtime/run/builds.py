@@ -109,6 +109,27 @@ def parsed_description(text: str) -> Description:
     return Description.parse(json.loads(text))
 
 
+def processes_at(target: str) -> list[str]:
+    """Return the URLs of the processes of a service; a target, or a URL of one process, is itself.
+
+    Raises:
+        PestoError: the service does not respond, or has neither a process nor a list of them.
+    """
+    if not is_url(target):
+        return [target]
+    with open_client(target) as client:
+        if client.url.endswith("/processes"):
+            return client.listed()
+        try:
+            client.describe()
+        except (NotFound, ServiceMisbehaved) as error:
+            try:
+                return client.listed()
+            except (NotFound, ServiceMisbehaved):
+                raise error from None
+    return [target]
+
+
 def described_at(targets: Sequence[str], base: Path | None = None) -> Described:
     """Return the description and the build of a target, or of all replicas of a service.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import Description, Service, drift
 from pesto_runtime.contract.pipeline import PROFILES
 from pesto_runtime.errors import BadField, InvalidContract, InvalidInput, StoreRefused
-from pesto_runtime.run.builds import described_at, is_url, portable_target
+from pesto_runtime.run.builds import described_at, is_url, portable_target, processes_at
 from pesto_runtime.run.catalogs import ServiceEntry, catalog_entries, service_entry, targets_in
 from pesto_runtime.run.service_versions import is_compatible, newest, pinned
 
@@ -194,7 +194,9 @@ def known_targets(
 
 
 def discover(urls: Sequence[str], folder: Path) -> list[Path]:
-    """Save the description of every service as `NAME@VERSION.json`, and return the files.
+    """Save the description of every process as `NAME@VERSION.json`, and return the files.
+
+    A service with several processes, or one of OGC API - Processes, has a file for each.
 
     The relative path of a target is saved as relative to the folder.
 
@@ -204,7 +206,7 @@ def discover(urls: Sequence[str], folder: Path) -> list[Path]:
         InvalidContract: a service's name or version cannot be part of a file name.
         InvalidInput: an existing file is not JSON.
     """
-    found = [(url, find((url,))) for url in urls]
+    found = [(each, find((each,))) for url in urls for each in processes_at(url)]
     return [
         save_description(folder, _seen_from(folder, url), each.said, each.service.transports)
         for url, each in found

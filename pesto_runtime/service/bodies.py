@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import BadRequest, TooLarge, TooSlow, Unreachable, UnsupportedMedia
 from pesto_runtime.service.header_fields import items
-from pesto_runtime.service.runner import INLINE_BYTES, Spool
+from pesto_runtime.service.runner import INLINE_BYTES, Spool, SpoolPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -74,9 +74,10 @@ class _SilenceWatch:
 class BodyReader:
     """Reads the bodies of one service, on one event loop."""
 
-    def __init__(self, most_bytes: int) -> None:
-        """Accept so many bytes of a body, decoded."""
+    def __init__(self, most_bytes: int, *, kept: int = 2) -> None:
+        """Accept so many bytes of a body, decoded; keep so many memory files for the next ones."""
         self._most_bytes = most_bytes
+        self._pool = SpoolPool(kept)
         self._watch = _SilenceWatch()
 
     async def read(self, request: Request, headers: Mapping[str, str]) -> bytes | Spool:
@@ -102,7 +103,7 @@ class BodyReader:
                 )
             if spool is None:
                 body += piece
-                spool = Spool.of(body) if len(body) > INLINE_BYTES else None
+                spool = Spool.of(body, self._pool) if len(body) > INLINE_BYTES else None
             else:
                 spool.write(piece)
         return body if spool is None else spool

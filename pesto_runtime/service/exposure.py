@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
 from pesto_runtime.errors import BadRequest, InvalidInput, shortened
 from pesto_runtime.hrefs import is_loopback
+from pesto_runtime.service.header_fields import PREFIX_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from pesto_runtime.service.tokens import Callers
+
+_PAIR = re.compile(r'([\w-]+)=(?:"([^"\\]*)"|([^;,\s]*))')
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Exposure:
         private_key: File of its key.
         is_open: Whether anybody may call it beyond loopback.
         public_url: Its address as others see it, for links; that of the request if it is empty.
-        proxies: Addresses of proxies whose `X-Forwarded-Proto` and `-For` hold.
+        proxies: Addresses of proxies whose `Forwarded` and `X-Forwarded-…` hold.
     """
 
     callers: Callers | None = None
@@ -77,6 +84,53 @@ class Exposure:
             )  # fmt: skip
         if self.hosts:
             app.add_middleware(KnownHosts, names=self.hosts)
+        if self.proxies:
+            app.add_middleware(TrustedProxies, proxies=self.proxies)
+
+
+class TrustedProxies:
+    """ASGI middleware: the address that callers used, as a trusted proxy states it.
+
+    It reads `Forwarded` (RFC 7239), or else `X-Forwarded-Host` and `-Prefix`; uvicorn reads `-For`
+    and `-Proto`. Others may send these fields too, so they do not hold without a trusted peer.
+    """
+
+    def __init__(self, app: ASGIApp, *, proxies: Sequence[str]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Serves the requests.
+            proxies: Addresses or networks of proxies; `*` for all.
+        """
+        self._app = ProxyHeadersMiddleware(app, trusted_hosts=[*proxies])  # type: ignore[arg-type]  # ASGI by uvicorn's names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        peer = (scope.get("client") or ("",))[0]
+        if scope["type"] == "http" and peer in self._app.trusted_hosts:
+            scope = {**scope, **_forwarded(scope["headers"])}
+        await self._app(scope, receive, send)  # type: ignore[arg-type]  # as above
+
+
+def _forwarded(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, object]:
+    """Return headers, and the prefix of paths, with what the last proxy states."""
+    found = {name: value.decode("latin-1") for name, value in headers}
+    last = _PAIR.findall(found.get(b"forwarded", "").rpartition(",")[2])
+    stated = {name.lower(): quoted or bare for name, quoted, bare in last}
+    host = stated.get("host") or found.get(b"x-forwarded-host", "").rpartition(",")[2].strip()
+    protocol = stated.get("proto")
+    replaced = {
+        b"host": host,
+        b"x-forwarded-proto": protocol,
+        b"x-forwarded-for": stated.get("for"),
+    }
+    own = {name: text.encode("latin-1") for name, text in replaced.items() if text}
+    kept = [(name, value) for name, value in headers if name not in own]
+    prefix = found.get(b"x-forwarded-prefix", "").rstrip("/")
+    return {
+        "headers": [*kept, *own.items()],
+        PREFIX_KEY: prefix if _PATH.fullmatch(prefix) else "",
+    }
 
 
 class KnownHosts:

@@ -36,12 +36,14 @@ from pesto_runtime.raster.opening import OPENED_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from pesto_runtime.hrefs import Gate
 
 _PROBED_NAME = "test"  # that rasterio calls an opener with, to see whether it works
 _PART_BYTES = 64 << 10
 _KEPT_PARTS = 64
+_SAVED_BYTES = 4 << 20
 _MOST_HOPS = 5
 _ATTEMPTS, _FIRST_PAUSE_S = 3, 0.2
 _TIMEOUTS = {"connect": 5.0, "read": 30.0, "write": 30.0, "pool": 30.0}
@@ -233,6 +235,26 @@ class WebFile:
             if time.monotonic() > deadline + len(body) / _LEAST_RATE:
                 raise Unreachable(f"{self._shown}: its server sends too slowly")
         return bytes(body)
+
+
+def save(href: str, gate: Gate, file: Path, *, most_bytes: int) -> None:
+    """Write a file of a web server into a local one.
+
+    Raises:
+        TooLarge: it has more bytes.
+        PestoError: as of `WebFile`.
+    """
+    source = WebFile(href, gate, most_bytes=most_bytes)
+    if source.size > most_bytes:
+        raise TooLarge(
+            f"{shortened(href)} has {source.size} bytes, and at most {most_bytes} are fetched from "
+            "a web server; put it into a bucket, which is read in parts"
+        )
+    with file.open("wb") as opened:
+        for begin in range(0, source.size, _SAVED_BYTES):
+            opened.write(source.part(begin, _SAVED_BYTES))
+            if source.failure is not None:
+                raise source.failure
 
 
 def _attempts() -> Iterator[None]:

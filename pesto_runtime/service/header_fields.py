@@ -19,6 +19,8 @@ LISTS = frozenset(
      "x-forwarded-for"}
 )  # fmt: skip
 """Fields that are here read as lists: their lines are one text, joined by commas."""
+PREFIX_KEY = "pesto.prefix"
+"""Where the scope of a request has the path that a trusted proxy has taken off."""
 
 _ITEM = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _PIECE = re.compile(r'(?:[^";]|"(?:[^"\\]|\\.)*"?)+')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import quote
@@ -17,9 +18,9 @@ from fastapi import Request, Response
 
 from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.client.transport import HEADER
-from pesto_runtime.errors import Busy, PestoError, Unreachable
+from pesto_runtime.errors import Busy, OverQuota, PestoError, Unreachable
 from pesto_runtime.service.bodies import BodyReader
-from pesto_runtime.service.header_fields import LISTS, preferred
+from pesto_runtime.service.header_fields import LISTS, PREFIX_KEY, preferred
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import (
     JSON_TYPE,
@@ -48,6 +49,8 @@ READ = ("GET", "HEAD")
 """Methods of what can be read: HEAD is GET without the body (RFC 9110 section 9.3.2)."""
 KEY_HEADER = "idempotency-key"
 LEASE_HEADER = "x-pesto-lease"
+CALLER_KEY = "pesto.caller"
+"""Where the scope of a request has the name of its caller."""
 
 _LOG = logging.getLogger(__name__)
 _RESTART_S = 5.0  # a guess at the time until another service listens here
@@ -123,7 +126,7 @@ class ProcessEndpoint:
         self._description = runs.facts.description
         self._are_jobs = self._description.known.asynchronous
         self.is_stopping = False
-        self._bodies = BodyReader(limits.body_bytes)
+        self._bodies = BodyReader(limits.body_bytes, kept=limits.workers)
         # Jobs are not refused when all places are in use. Their bodies are written to disk, but are
         # in memory until then: this bounds how many are read at the same time.
         self._receiving = asyncio.Semaphore(admission.capacity)
@@ -147,9 +150,12 @@ class ProcessEndpoint:
                 payload = replace(payload, body=body, spool=None)
                 respond = await self._jobs.accept(request, payload)
             return await respond()
-        self._admission.require_room()
+        caller = caller_of(request.scope)
+        self._admission.require_room(caller)
         payload = await self._payload(request, media_type)
-        with self._admission.place():  # only now: a slow caller must not take places of others
+        with self._admission.place(
+            caller
+        ):  # only now: a slow caller must not take places of others
             running = self._runs.run(payload, on_progress=no_progress, on_log=_LOG.info)
             response = await cancelled_on_disconnect(request, running)
         return http_response(response)
@@ -172,24 +178,37 @@ class ProcessEndpoint:
 class Admission:
     """A bounded queue: calls that run, and calls that wait; others are refused at once."""
 
-    def __init__(self, workers: int, queue: int) -> None:
-        """Admit `workers` running calls and `queue` waiting ones."""
+    def __init__(self, workers: int, queue: int, *, of_caller: int | None = None) -> None:
+        """Admit `workers` running calls and `queue` waiting ones, `of_caller` of one caller."""
         self.workers = workers
+        self._of_caller = of_caller
+        self._callers: Counter[str] = Counter()
         self.capacity = workers + queue
         self.admitted = 0
         self._seconds = _FIRST_GUESS_S
 
-    def place(self) -> QueuePlace:
+    def place(self, caller: str = "") -> QueuePlace:
         """Return a place in the queue, a context manager; call this on the event loop.
+
+        Args:
+            caller: Name of the caller; empty for one without a quota.
 
         Raises:
             Busy: all places are in use; has an estimate of when one is free.
+            OverQuota: the caller has as many as it may have.
         """
-        self.require_room()
-        return QueuePlace(self)
+        self.require_room(caller)
+        return QueuePlace(self, caller)
 
-    def require_room(self) -> None:
+    def require_room(self, caller: str = "") -> None:
         """Do nothing while there is a place; raises as `place` does."""
+        mine = self._callers[caller] if caller else 0
+        if self._of_caller is not None and mine >= self._of_caller:
+            raise OverQuota(
+                f"{caller} has {mine} calls here, and may have {self._of_caller} at once "
+                "(--caller-calls)",
+                retry_after_s=min(self._seconds, _LONGEST_RETRY_S),
+            )
         if self.admitted >= self.capacity:
             wait_s = min(self._seconds * self.capacity / self.workers, _LONGEST_RETRY_S)
             raise Busy(
@@ -197,6 +216,18 @@ class Admission:
                 "more now",
                 retry_after_s=wait_s,
             )
+
+    def entered(self, caller: str) -> None:
+        """Count a call."""
+        self.admitted += 1
+        self._callers[caller] += 1
+
+    def left(self, caller: str) -> None:
+        """Count the end of a call."""
+        self.admitted -= 1
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            del self._callers[caller]
 
     def record_duration(self, seconds: float) -> None:
         """Update the mean duration of a call; `seconds` is how long one had its place."""
@@ -208,13 +239,13 @@ class Admission:
 class QueuePlace:
     """The place of one call, in use from the end of its body until its response is complete."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, caller: str) -> None:
         """Prepare the place; it is in use inside `with`."""
-        self._admission = admission
+        self._admission, self._caller = admission, caller
         self._began = 0.0
 
     def __enter__(self) -> None:
-        self._admission.admitted += 1
+        self._admission.entered(self._caller)
         self._began = time.monotonic()
 
     def __exit__(
@@ -224,7 +255,12 @@ class QueuePlace:
         trace: TracebackType | None,
     ) -> None:
         self._admission.record_duration(time.monotonic() - self._began)
-        self._admission.admitted -= 1
+        self._admission.left(self._caller)
+
+
+def caller_of(scope: Scope) -> str:
+    """Return the name of the caller of a request; empty if the service does not know callers."""
+    return str(scope.get(CALLER_KEY, ""))
 
 
 def headers_of(scope: Scope) -> Mapping[str, str]:
@@ -246,8 +282,13 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
 
 
 def base_url(request: Request) -> str:
-    """Return the address of the service: the public one, or the one that the caller used."""
-    return request.app.state.public_url or str(request.base_url)
+    """Return the address of the service, no slash at its end: the public or the requested one.
+
+    That of a process beside others ends with its name.
+    """
+    own = f"{str(request.base_url).rstrip('/')}{request.scope.get(PREFIX_KEY, '')}"
+    base: str = request.app.state.public_url or own
+    return f"{base.rstrip('/')}{request.app.state.mount}"
 
 
 def is_json_wanted(headers: Mapping[str, str]) -> bool:

@@ -92,23 +92,13 @@ class ImageLoader:
             InvalidInput: not a form of image, or an image that the port does not accept.
             SceneChanged: the raster does not have the identity of the reference.
         """
-        if isinstance(value, RawImage):
-            image = self._decoded(value.data, contract, media_type=value.media_type)
-        elif isinstance(value, dict):
-            image = self._referred(_reference(value), contract, pick_window)
+        reference = reference_of(value)
+        if reference is not None:
+            image = self._referred(reference, contract, pick_window)
             pick_window = None
-        elif isinstance(value, str) and value[:5].lower() == "data:":
-            data = _data_of(value)
-            image = self._decoded(_from_base64(_sliced(data), data), contract)
-        elif isinstance(value, str) and looks_like_href(value):
-            image = self._referred(ImageReference.parse(value), contract, pick_window)
-            pick_window = None
-        elif isinstance(value, str):
-            image = self._decoded(_from_base64(_sliced(value), value), contract)
-        elif isinstance(value, LongText):
-            image = self._decoded(_from_base64(value.consumed(), value.begins), contract)
         else:
-            raise InvalidInput(f"must be an image; {_FORMS}")
+            media_type = value.media_type if isinstance(value, RawImage) else None
+            image = self._decoded(sent_bytes(value), contract, media_type=media_type)
         if pick_window is not None:
             image = image.cropped(pick_window(image.pixels.shape[2], image.pixels.shape[1]))
         _require_fit(image, contract)
@@ -256,6 +246,36 @@ def parse_roi(
             f"roi names {', '.join(unknown)}; images of this process are {', '.join(images)}"
         )
     return roi
+
+
+def reference_of(value: InputValue) -> ImageReference | None:
+    """Return the reference that an image of a request is; None if the request has its pixels.
+
+    Raises:
+        InvalidInput: it is none that can be read.
+    """
+    if isinstance(value, dict):
+        return _reference(value)
+    if not isinstance(value, str) or value[:5].lower() == "data:" or not looks_like_href(value):
+        return None
+    return ImageReference.parse(value)
+
+
+def sent_bytes(value: InputValue) -> bytes | mmap:
+    """Return the bytes of an image file that is in a request.
+
+    Raises:
+        InvalidInput: the value is no image.
+        RasterUnreadable: its base64 is wrong.
+    """
+    if isinstance(value, RawImage):
+        return value.data
+    if isinstance(value, LongText):
+        return _from_base64(value.consumed(), value.begins)
+    if not isinstance(value, str):
+        raise InvalidInput(f"must be an image; {_FORMS}")
+    data = _data_of(value) if value[:5].lower() == "data:" else value
+    return _from_base64(_sliced(data), data)
 
 
 def _reference(value: dict[str, JsonValue]) -> ImageReference:

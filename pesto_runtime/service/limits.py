@@ -33,6 +33,7 @@ class Limits:
         queue: Calls that may wait as well; the next one is refused with 503.
         timeout_s: Longest time that a call may run; a worker that takes longer is killed.
         memory_bytes: Address space that a worker may use beyond its size when idle.
+        caller_calls: Calls of one caller that run or wait; None for any number.
         grace_s: How long an asynchronous process waits for its end when the request does not say.
         drain_s: How long running calls may take to end once the service stops.
         refuse_unknown: Whether names of a request that are not inputs are an error, or ignored and
@@ -49,20 +50,22 @@ class Limits:
     queue: int = 32
     timeout_s: float | None = 3600
     memory_bytes: int | None = None
+    caller_calls: int | None = None
     grace_s: float = 2
     drain_s: float = 30
     refuse_unknown: bool | None = None
 
     @classmethod
-    def of_machine(cls, workers: int | None = None, **others: Any) -> Limits:
+    def of_machine(cls, workers: int | None = None, *, processes: int = 1, **others: Any) -> Limits:
         """Return limits by which all images of all workers fit into a quarter of the memory.
 
         Args:
-            workers: Calls that run at the same time; None for the default.
+            workers: Calls of a process that run at the same time; None for the default.
+            processes: Number of processes with these limits.
             others: Further limits.
         """
         limits = cls(**others) if workers is None else cls(workers=workers, **others)
-        share = memory_bytes() // _MEMORY_SHARE // limits.workers
+        share = memory_bytes() // _MEMORY_SHARE // (limits.workers * processes)
         return replace(
             limits,
             image_bytes=min(limits.image_bytes, share),

@@ -20,7 +20,11 @@ from pesto_runtime.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import TracebackType
 
+ExceptionInfo: TypeAlias = (
+    "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
+)
 LogFormat: TypeAlias = Literal["text", "json"]
 
 _FIELDS: ContextVar[Mapping[str, str | int | float]] = ContextVar(
@@ -74,7 +78,7 @@ def configure(log_format: LogFormat, *, stream: TextIO | None = None) -> None:
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     is_json = log_format == "json"
-    handler.setFormatter(JsonLines() if is_json else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonLines() if is_json else MaskedLines(_TEXT))
     handler.addFilter(_masked)
     handler.addFilter(BoundedRate())
     root = logging.getLogger()
@@ -132,7 +136,17 @@ class _Place:
     left_out: int = 0
 
 
-class JsonLines(logging.Formatter):
+class MaskedLines(logging.Formatter):
+    """Formats lines; tracebacks, too, are without the credentials of URLs."""
+
+    def formatException(  # noqa: N802  # the name of logging
+        self, ei: ExceptionInfo
+    ) -> str:
+        """Return a traceback."""
+        return masked(super().formatException(ei))
+
+
+class JsonLines(MaskedLines):
     """Formats one JSON object per line: time, level, logger, message, the fields of `bound`."""
 
     def format(self, record: logging.LogRecord) -> str:

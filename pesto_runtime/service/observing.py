@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter as Counts
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +24,12 @@ from pesto_runtime.service.http import PREFIX, headers_of
 from pesto_runtime.service.logs import bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import Metric
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from pesto_runtime.service.runner import ProcessFacts
 
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -58,6 +61,29 @@ class Queue(Protocol):
         """Most calls that are admitted."""
 
 
+class Jobs(Protocol):
+    """The jobs of a process."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the number of jobs by state."""
+
+
+class ObservedProcess(Protocol):
+    """A process of a service."""
+
+    @property
+    def facts(self) -> ProcessFacts:
+        """Facts about the process."""
+
+    @property
+    def admission(self) -> Queue:
+        """Its queue."""
+
+    @property
+    def job_manager(self) -> Jobs:
+        """Its jobs."""
+
+
 @dataclass(frozen=True)
 class _Counters:
     """The counters of one endpoint and status; `labels()` takes longer than counting."""
@@ -71,23 +97,16 @@ class _Counters:
 class Metrics:
     """The metrics of one service; services in one process share nothing."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        *,
-        jobs: Callable[[], Mapping[str, int]] = dict,
-        about: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, processes: Sequence[ObservedProcess]) -> None:
         """Register the metrics; all counters are 0.
 
         Args:
-            queue: Read when the metrics are requested.
-            jobs: Returns the number of jobs by state; called when the metrics are requested.
-            about: Labels of `pesto_service_info`: the process, its version and build.
+            processes: Those that are served; their queues and jobs are read when the metrics are
+                requested, and added up.
         """
         self._counters: dict[tuple[str, int], _Counters] = {}
         self._registry = CollectorRegistry()
-        self._registry.register(_GaugeCollector(queue, jobs, about or {}))
+        self._registry.register(_GaugeCollector(processes))
         self._requests = Counter(
             "pesto_requests_total", "Requests answered.", ("endpoint", "status"),
             registry=self._registry,
@@ -135,9 +154,12 @@ def endpoint_of(path: str) -> str:
 
     >>> endpoint_of("/api/v1/jobs/17/status"), endpoint_of("/docs"), endpoint_of("/wp-login.php")
     ('jobs', 'docs', 'other')
+    >>> endpoint_of("/cloud-mask/api/v1/process")
+    'process'
     """
-    if path.startswith(PREFIX + "/"):
-        first = path[len(PREFIX) + 1 :].partition("/")[0]
+    _, mark, rest = path.partition(f"{PREFIX}/")
+    if mark:
+        first = rest.partition("/")[0]
         return first if first in _ENDPOINTS else "other"
     return path[1:] if path in ("/docs", "/metrics") else "other"
 
@@ -145,21 +167,22 @@ def endpoint_of(path: str) -> str:
 class _GaugeCollector(Collector):
     """Reads the gauges when the metrics are requested."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        jobs: Callable[[], Mapping[str, int]],
-        about: Mapping[str, str],
-    ) -> None:
-        self._queue, self._jobs, self._about = queue, jobs, about
+    def __init__(self, processes: Sequence[ObservedProcess]) -> None:
+        self._processes = processes
 
     def collect(self) -> Iterable[Metric]:
-        queue = self._queue
-        yield GaugeMetricFamily("pesto_calls", "Calls running and waiting.", queue.admitted)
-        yield GaugeMetricFamily("pesto_calls_capacity", "Most calls at once.", queue.capacity)
-        yield GaugeMetricFamily("pesto_workers", "Calls that run at once.", queue.workers)
+        queues = [each.admission for each in self._processes]
+        for name, text, value in (
+            ("pesto_calls", "Calls running and waiting.", sum(q.admitted for q in queues)),
+            ("pesto_calls_capacity", "Most calls at once.", sum(q.capacity for q in queues)),
+            ("pesto_workers", "Calls that run at once.", sum(q.workers for q in queues)),
+        ):
+            yield GaugeMetricFamily(name, text, value)
         jobs = GaugeMetricFamily("pesto_jobs", "Jobs kept, by state.", labels=("state",))
-        for state, count in self._jobs().items():
+        counts: Counts[str] = Counts()
+        for each in self._processes:
+            counts.update(each.job_manager.counts())
+        for state, count in counts.items():
             jobs.add_metric((state,), count)
         yield jobs
         memory = GaugeMetricFamily(
@@ -169,8 +192,11 @@ class _GaugeCollector(Collector):
         for role, pid, size in _resident():
             memory.add_metric((role, str(pid)), size)
         yield memory
-        info = GaugeMetricFamily("pesto_service_info", "What is served.", labels=tuple(self._about))
-        info.add_metric(tuple(self._about.values()), 1)
+        labels = ("process", "version", "build")
+        info = GaugeMetricFamily("pesto_service_info", "What is served.", labels=labels)
+        for each in self._processes:
+            found = each.facts.description
+            info.add_metric((found.name, found.version, each.facts.build), 1)
         yield info
 
 

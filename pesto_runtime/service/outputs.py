@@ -35,6 +35,7 @@ from pesto_runtime.service.runner import (
     TIFF_TYPE,
     CallResponse,
     Spool,
+    SpoolPool,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ IMAGE_TYPES = (TIFF_TYPE, NPY_TYPE, PNG_TYPE)
 _RESPONSE_TYPES = (JSON_TYPE, *IMAGE_TYPES, FORM_TYPE)
 
 _PIECE_BYTES = 3 << 18  # a multiple of 3, so that base64 of a piece has no padding
+_ANSWERS = SpoolPool(1)  # of this worker process, which sends one answer after the other
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _SUFFIXES = {TIFF_TYPE: ".tif", NPY_TYPE: ".npy", PNG_TYPE: ".png"}
 _BY_SUFFIX = {".tif": TIFF_TYPE, ".tiff": TIFF_TYPE, ".png": PNG_TYPE, ".npy": NPY_TYPE}
@@ -177,7 +179,7 @@ class ResponseWriter:
             self._bytes += data
             return
         if self._spool is None:
-            self._spool = Spool.of(bytes(self._bytes))
+            self._spool = Spool.of(bytes(self._bytes), _ANSWERS)
         self._spool.write(data)
 
     def write_base64(self, pieces: Iterable[bytes | memoryview]) -> None:
@@ -215,7 +217,7 @@ def _write_json(
         if href is None:
             images.write_json(writer, port, value)
         else:
-            _write(href, images.file(port, value, href))
+            write_to_href(href, [images.file(port, value, href)])
             writer.write(_json_bytes(href))
     writer.write(b"}" if ports else b"{}")
     return writer.response(JSON_TYPE)
@@ -309,10 +311,14 @@ class _OutputEncoder:
         return output_image(pixels, port.raster, first, covers=on_input)
 
 
-def _write(href: str, data: bytes) -> None:
-    """Write a file atomically: beside its name first, then rename it; or an object of a bucket."""
+def write_to_href(href: str, pieces: Iterable[bytes]) -> None:
+    """Write a file atomically: beside its name first, then rename it; or an object of a bucket.
+
+    Raises:
+        StoreFailed: it cannot be written.
+    """
     if urlsplit(href).scheme in WRITABLE:
-        RemotePath(href).write_bytes(data)
+        RemotePath(href).write_chunks(pieces)
         return
     target = path_of(href)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -320,7 +326,7 @@ def _write(href: str, data: bytes) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("xb") as file:
-                file.write(data)
+                file.writelines(pieces)
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)

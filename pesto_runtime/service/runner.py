@@ -10,6 +10,7 @@ import io
 import mmap
 import os
 import tempfile
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl
@@ -33,12 +34,17 @@ JSON_TYPE = "application/json"
 NPY_TYPE = "application/x-npy"
 TIFF_TYPE = "image/tiff"
 BYTES_TYPE = "application/octet-stream"
+QUOTE_TYPE = "application/vnd.pesto.quote+json"
+"""Of a call that a pipeline plans, and does not run."""
 
 RESERVED = "pesto"
 """Key of a request's options."""
 
 INLINE_BYTES = 64 << 10
 """Fewer bytes are not worth a file."""
+
+KEPT_BYTES = 4 << 20
+"""Largest memory file that is kept for the next body or answer."""
 
 # PESTO does not read the media type, and curl's default is a form: all of these carry its JSON.
 _READ_AS_JSON = ("", JSON_TYPE, "text/plain", "text/json", "application/x-www-form-urlencoded")
@@ -239,6 +245,36 @@ def is_batch(payload: Payload) -> bool:
     return is_array and not is_image_type(payload.media_type)
 
 
+class SpoolPool:
+    """Memory files that are used again.
+
+    To allocate and to free the pages of a new one takes 2.2 ms for 3 MiB, to write into pages that
+    are there 0.35 ms.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Keep at most so many files, each of up to `KEPT_BYTES`."""
+        self._most, self._kept = most, list[int]()
+
+    def __del__(self) -> None:
+        for descriptor in self._kept:
+            os.close(descriptor)
+
+    def take(self) -> Spool:
+        """Return an empty file."""
+        try:
+            return Spool(self._kept.pop(), home=self)
+        except IndexError:
+            return Spool(Spool.create().detached(), home=self)
+
+    def keep(self, descriptor: int) -> bool:
+        """Keep a file, and return True, unless there are enough."""
+        if len(self._kept) >= self._most:
+            return False
+        self._kept.append(descriptor)
+        return True
+
+
 class Spool:
     """Bytes in an anonymous memory file: written once, read any number of times.
 
@@ -246,9 +282,17 @@ class Spool:
     `multiprocessing.shared_memory` has names, which would stay behind then.
     """
 
-    def __init__(self, descriptor: int, size: int = 0) -> None:
-        """Take over the descriptor of a file with so many bytes; it is closed with this object."""
+    def __init__(self, descriptor: int, size: int = 0, *, home: SpoolPool | None = None) -> None:
+        """Take over the descriptor of a file with so many bytes; it is closed with this object.
+
+        Args:
+            descriptor: Of the file.
+            size: Bytes of the content.
+            home: Where the file is kept for other content once nobody uses this one.
+        """
         self.descriptor, self.size = descriptor, size
+        self._home = home
+        self._maps: list[weakref.ref[mmap.mmap]] = []
 
     @classmethod
     def create(cls) -> Spool:
@@ -260,9 +304,9 @@ class Spool:
             return cls(os.dup(file.fileno()))
 
     @classmethod
-    def of(cls, data: bytes) -> Spool:
-        """Create one that contains these bytes."""
-        spool = cls.create()
+    def of(cls, data: bytes, pool: SpoolPool | None = None) -> Spool:
+        """Create one that contains these bytes, in a file of a pool if there is one."""
+        spool = cls.create() if pool is None else pool.take()
         spool.write(data)
         return spool
 
@@ -295,6 +339,8 @@ class Spool:
 
     def whole(self) -> bytes:
         """Return a copy of all bytes."""
+        if 0 < self.size <= KEPT_BYTES:
+            return next(self.pieces(self.size))
         copy = io.BytesIO()  # its getvalue() does not copy the bytes again
         for piece in self.pieces():
             copy.write(piece)
@@ -302,14 +348,36 @@ class Spool:
 
     def shared(self) -> mmap.mmap:
         """Map the bytes; writing to the map changes the file."""
-        return mmap.mmap(self.descriptor, self.size)
+        return self._noted(mmap.mmap(self.descriptor, self.size))
 
     def mapped(self) -> mmap.mmap:
         """Map the bytes; the memory is freed after the map, and arrays over it, are deleted.
 
         Writing to the map does not change the file: the pages are copied on write.
         """
-        return mmap.mmap(self.descriptor, self.size, access=mmap.ACCESS_COPY)
+        return self._noted(mmap.mmap(self.descriptor, self.size, access=mmap.ACCESS_COPY))
+
+    def _noted(self, found: mmap.mmap) -> mmap.mmap:
+        self._maps.append(weakref.ref(found))
+        return found
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether a map of it lives, or an array over one: then its bytes must not change."""
+        return any(each() is not None for each in self._maps)
+
+    def give_back(self) -> None:
+        """Keep the file for other content; close it if it has no home, or is too large to keep."""
+        descriptor = self.detached()
+        if descriptor == _NOT_OPEN:
+            return
+        if self._home is None or self.size > KEPT_BYTES or not self._home.keep(descriptor):
+            os.close(descriptor)
+
+    def detached(self) -> int:
+        """Return the descriptor, which is the caller's from now on."""
+        descriptor, self.descriptor = self.descriptor, _NOT_OPEN
+        return descriptor
 
     def close(self) -> None:
         """Close the file; maps of it stay valid."""

@@ -1,6 +1,6 @@
-"""Run one service on one socket until a signal stops it; running calls may end first.
+"""Run a service on one socket until a signal stops it; running calls may end first.
 
-The application is in `app`; the target is loaded in the processes of `workers`, never here.
+The application is in `app`; targets are loaded in the processes of `workers`, never here.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
 
 from pesto_runtime.errors import InvalidInput
-from pesto_runtime.hrefs import Gate
+from pesto_runtime.hrefs import Gate, is_loopback
+from pesto_runtime.machine import keep_freed_memory
 from pesto_runtime.service.connections import BoundedHeads
 from pesto_runtime.service.exposure import Exposure
 from pesto_runtime.service.jobs.files import default_folder
@@ -31,13 +33,17 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import FrameType
 
+    from fastapi import FastAPI
+
+    from pesto_runtime.contract import Description
+
 _BACKLOG = 2048
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _LAST_RESPONSES_S = 5
 
 
 def serve(
-    target: str,
+    targets: str | Sequence[str],
     *,
     profiles: Sequence[str] = (),
     host: str = "127.0.0.1",
@@ -47,60 +53,118 @@ def serve(
     jobs: JobOptions | None = None,
     exposure: Exposure | None = None,
 ) -> None:
-    """Serve a target until SIGINT or SIGTERM; write the URL to standard error once it is ready.
+    """Serve targets until SIGINT or SIGTERM; write each URL to standard error once it is ready.
 
     Args:
-        target: The process; it is loaded in workers, never in this process.
-        profiles: Of a PESTO project.
+        targets: The process, or several; they are loaded in workers, never in this process.
+        profiles: Of a PESTO project that is the only target.
         host: Address to listen on.
         port: 0 for any free one.
         gate: Which hrefs may be read and written; none by default.
-        limits: Sizes, workers and queue.
-        jobs: Where and how long jobs are stored; without a folder, in that of this process and
-            port, or for port 0 in a temporary one.
+        limits: Sizes, workers and queue of each process.
+        jobs: Where and how long jobs are stored; without a folder, in that of the process and
+            port, or for port 0 in a temporary one. Several have a folder each in the one given.
         exposure: Who can reach it.
 
     Raises:
-        PestoError: the target cannot be loaded, or its jobs cannot be stored.
+        PestoError: a target cannot be loaded, or its jobs cannot be stored.
         InvalidInput: the address is in use, not one of this machine, or open to everybody.
     """
     limits, gate, exposure = limits or Limits(), gate or Gate(), exposure or Exposure()
     exposure.require_safe(host)
-    if gate.local_files and host in _THIS_MACHINE and not exposure.hosts:
-        exposure = replace(exposure, hosts=_THIS_MACHINE)  # no page of a rebound host name
+    if gate.local_files and is_loopback(host) and not exposure.hosts:
+        # No page of a rebound host name; `::1` has its brackets in a URL alone.
+        exposure = replace(exposure, hosts=(*_THIS_MACHINE, host.strip("[]")))
+    names = (targets,) if isinstance(targets, str) else targets
     with _listening_socket(host, port) as listening:
-        workers = WorkerPool(target, profiles, gate=gate, limits=limits)
-        job_options = _with_folder(jobs or JobOptions(), port)
+        pools = [WorkerPool(each, profiles, gate=gate, limits=limits) for each in names]
+        folders = _JobFolders(jobs or JobOptions(), port, are_several=len(pools) > 1)
+        service = _Service(pools, limits, folders, exposure, gate)
+        keep_freed_memory(8 << 20, 32 << 20)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(workers, limits, job_options, exposure, gate, listening))
+            runner.run(service.serve(listening))
 
 
-async def _serve(
-    workers: WorkerPool,
-    limits: Limits,
-    jobs: Callable[[str], JobOptions],
-    exposure: Exposure,
-    gate: Gate,
-    listening: socket.socket,
-) -> None:
-    from pesto_runtime.service.app import create_app  # FastAPI is imported while the workers load
-    from pesto_runtime.service.http import PREFIX
+@dataclass(frozen=True)
+class _JobFolders:
+    """Where the jobs of each process are.
 
-    description = (await workers.load()).description
-    scheme = "http" if exposure.certificate is None else "https"
-    url = f"{scheme}://{_authority(listening)}{PREFIX}"
+    Attributes:
+        options: As given; with the folder of all, or none.
+        port: Of the service.
+        are_several: Whether there are several processes.
+    """
 
-    def announce() -> None:
-        sys.stderr.write(f"serving {description.name} {description.version} on {url}\n")
-        sys.stderr.flush()
+    options: JobOptions
+    port: int
+    are_several: bool
 
-    try:
-        app = create_app(
-            workers, limits=limits, jobs=jobs(description.name), exposure=exposure,
-            gate=gate, on_ready=announce,
-        )  # fmt: skip
-        await app.state.job_manager.open()
-        config = uvicorn.Config(
+    def of(self, process: str) -> JobOptions:
+        """Return the options with the folder of a process."""
+        folder = self.options.folder
+        if folder is not None and self.are_several:
+            return replace(self.options, folder=folder / process)
+        if folder is not None or self.port == 0:
+            return self.options
+        return replace(self.options, folder=default_folder(process, self.port))
+
+
+@dataclass(frozen=True)
+class _Service:
+    """The processes of a service, and what they have in common."""
+
+    pools: Sequence[WorkerPool]
+    limits: Limits
+    jobs: _JobFolders
+    exposure: Exposure
+    gate: Gate
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve on a socket until a signal stops it."""
+        try:
+            await asyncio.gather(*(each.load() for each in self.pools))
+            app = self._app(listening)
+            for each in app.state.job_managers:
+                await each.open()
+            # The objects of now live as long as the service: no later collection examines them.
+            gc.collect()
+            gc.freeze()
+            await _Server(self._config(app), app.state.drain).serve(sockets=[listening])
+        finally:
+            for each in self.pools:
+                await each.close()
+
+    def _app(self, listening: socket.socket) -> FastAPI:
+        # FastAPI is imported while the workers load.
+        from pesto_runtime.service.app import create_app, create_joint_app
+        from pesto_runtime.service.http import PREFIX
+        from pesto_runtime.service.process_service import ProcessService
+
+        scheme = "http" if self.exposure.certificate is None else "https"
+        root = f"{scheme}://{_authority(listening)}"
+
+        def announce(description: Description, url: str) -> None:
+            sys.stderr.write(f"serving {description.name} {description.version} on {url}\n")
+            sys.stderr.flush()
+
+        if len(self.pools) == 1:
+            runs = self.pools[0]
+            served = runs.facts.description
+            return create_app(
+                runs, limits=self.limits, jobs=self.jobs.of(served.name), exposure=self.exposure,
+                gate=self.gate, on_ready=partial(announce, served, f"{root}{PREFIX}"),
+            )  # fmt: skip
+        services = []
+        for runs in self.pools:
+            served = runs.facts.description
+            ready = partial(announce, served, f"{root}/{served.name}{PREFIX}")
+            services.append(ProcessService(runs, self.limits, self.jobs.of(served.name), ready))
+        return create_joint_app(
+            services, limits=self.limits, exposure=self.exposure, gate=self.gate
+        )
+
+    def _config(self, app: FastAPI) -> uvicorn.Config:
+        return uvicorn.Config(
             app,
             access_log=False,
             log_config=None,
@@ -110,24 +174,10 @@ async def _serve(
             ws="none",
             timeout_graceful_shutdown=_LAST_RESPONSES_S,
             timeout_keep_alive=75,
-            proxy_headers=bool(exposure.proxies),
-            forwarded_allow_ips=[*exposure.proxies],
-            ssl_certfile=exposure.certificate,
-            ssl_keyfile=exposure.private_key,
+            proxy_headers=False,  # `TrustedProxies` reads them
+            ssl_certfile=self.exposure.certificate,
+            ssl_keyfile=self.exposure.private_key,
         )
-        # The objects of now live as long as the service: no later collection examines them.
-        gc.collect()
-        gc.freeze()
-        await _Server(config, app.state.drain).serve(sockets=[listening])
-    finally:
-        await workers.close()
-
-
-def _with_folder(jobs: JobOptions, port: int) -> Callable[[str], JobOptions]:
-    """Return a function that completes the options with a folder for the name of a process."""
-    if jobs.folder is not None or port == 0:
-        return lambda _process: jobs
-    return lambda process: replace(jobs, folder=default_folder(process, port))
 
 
 class _Server(uvicorn.Server):

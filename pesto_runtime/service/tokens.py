@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from pesto_runtime.errors import CredentialsRefused, InvalidInput, NotFound
-from pesto_runtime.service.http import PREFIX, headers_of
+from pesto_runtime.service.http import CALLER_KEY, PREFIX, headers_of
 from pesto_runtime.service.problems import problem_response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-_CALLER_KEY = "pesto.caller"
 _OPEN = frozenset({f"{PREFIX}/health"})
 """Paths without credentials: monitoring has none."""
 _JOB = re.compile(rf"(?:{PREFIX})?/jobs/([^/]+)")
@@ -72,7 +71,12 @@ class CallerGuard:
     """ASGI middleware: refuse requests without a known token, and those for jobs of others."""
 
     def __init__(
-        self, app: ASGIApp, *, callers: Callers, owner_of: Callable[[str], Awaitable[str | None]]
+        self,
+        app: ASGIApp,
+        *,
+        callers: Callers,
+        owner_of: Callable[[str], Awaitable[str | None]],
+        mounts: Sequence[str] = ("",),
     ) -> None:
         """Wrap an application.
 
@@ -80,12 +84,15 @@ class CallerGuard:
             app: Serves the requests.
             callers: Who may send them.
             owner_of: Returns the caller whose job this is; None if there is no such job.
+            mounts: Paths below which there are the endpoints of a process.
         """
         self._app, self._callers, self._owner_of = app, callers, owner_of
+        self._mounts = sorted(mounts, key=len, reverse=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] in _OPEN:
+        path = self._below_mount(scope["path"]) if scope["type"] == "http" else ""
+        if scope["type"] != "http" or path in _OPEN:
             await self._app(scope, receive, send)
             return
         name = self._callers.name_of(headers_of(scope).get("authorization", ""))
@@ -97,18 +104,17 @@ class CallerGuard:
             response = problem_response(refusal, {"WWW-Authenticate": 'Bearer realm="pesto"'})
             await response(scope, receive, send)
             return
-        scope[_CALLER_KEY] = name
-        job = _JOB.match(scope["path"])
+        scope[CALLER_KEY] = name
+        job = _JOB.match(path)
         if job is not None and await self._owner_of(job[1]) != name:
             # As for a job that does not exist: nobody learns of the jobs of others.
             await problem_response(NotFound(f"there is no job {job[1]}"))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-
-def caller_of(scope: Scope) -> str:
-    """Return the name of the caller of a request; empty if the service does not know callers."""
-    return str(scope.get(_CALLER_KEY, ""))
+    def _below_mount(self, path: str) -> str:
+        """Return a path without the name of a process at its start, as the router sees it."""
+        return next((path[len(m) :] for m in self._mounts if path.startswith(f"{m}/")), path)
 
 
 def _fault(words: list[str], found: dict[bytes, str]) -> str | None:

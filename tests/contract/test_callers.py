@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from pesto_runtime.hrefs import Gate
 from pesto_runtime.service.exposure import Exposure
 from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.tokens import Callers
-from tests.contract.serving import AT_ONCE, Server, served
+from tests.contract.serving import AT_ONCE, Server, served, until
 from tests.contract.web import in_process, ready
 from tests.support.commands import PESTO
 
@@ -92,6 +93,46 @@ def test_a_caller_sees_its_own_jobs_alone(server: Server) -> None:
         assert server(method, path, headers=bearer(ALICE)).status_code == 200, path
 
 
+def test_a_quota_is_of_one_caller(tokens: Path) -> None:
+    """Calls, jobs and bytes; other callers go on, and what ends or is dismissed is free again."""
+    words = ["--token-file", str(tokens), "--caller-calls", "1", "--caller-jobs", "2"]
+    with served(NAP, *words, "--caller-mib", "1") as server:
+
+        def call(
+            token: str, seconds: float, padding: int = 0, *, as_job: bool = False
+        ) -> httpx.Response:
+            body = f'{{"seconds": {seconds}}}'.encode() + b" " * padding
+            sent = bearer(token) | (AT_ONCE if as_job else {})
+            return server("POST", "/process", content=body, headers=sent)
+
+        def admitted() -> int:
+            document = server("GET", "/health", headers={"Accept": "application/json"}).json()
+            count: int = document["queue"]["admitted"]
+            return count
+
+        with ThreadPoolExecutor() as threads:
+            running = threads.submit(call, ALICE, 3)
+            until(lambda: admitted() == 1)
+            refused = call(ALICE, 0)
+            assert (refused.status_code, refused.json()["type"]) == (
+                429, "urn:pesto:error:over-quota",
+            )  # fmt: skip
+            assert int(refused.headers["retry-after"]) >= 1
+            assert call(BOB, 0).status_code == 200
+            assert running.result().status_code == 200
+        assert call(ALICE, 0).status_code == 200
+        first, second = (call(ALICE, 60, as_job=True).json()["id"] for _ in range(2))
+        assert call(ALICE, 0, as_job=True).status_code == 429
+        assert call(BOB, 60, as_job=True).status_code == 201
+        for job in (first, second):
+            assert server("DELETE", f"/jobs/{job}", headers=bearer(ALICE)).status_code == 200
+        third = call(ALICE, 60, 600_000, as_job=True)
+        assert third.status_code == 201
+        assert "bytes" in call(ALICE, 60, 600_000, as_job=True).json()["detail"]
+        server("DELETE", f"/jobs/{third.json()['id']}", headers=bearer(ALICE))
+        assert call(ALICE, 60, 600_000, as_job=True).status_code == 201
+
+
 def test_the_jobs_of_ogc_are_those_of_their_caller(server: Server) -> None:
     """At the root of the service, as below /api/v1; without a token there is nothing."""
     root = server.url.removesuffix("/api/v1")
@@ -160,6 +201,21 @@ def test_links_have_the_public_address() -> None:
     with served(NAP) as server:
         job = server("POST", "/process", json={"seconds": 0}, headers=AT_ONCE | forged)
         assert job.headers["location"].startswith(server.url)
+
+
+def test_a_trusted_proxy_states_the_address() -> None:
+    """By Forwarded or by X-Forwarded-…; a path is no path of ours, and of two proxies the last."""
+    by_name = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "a.example, eo.example"}
+    standard = {"Forwarded": 'for=9.9.9.9, for="[::1]";proto=https;host="eo.example"'}
+    with served(NAP, "--trusted-proxy", "127.0.0.0/8") as server:
+        for fields in (by_name, standard, standard | {"X-Forwarded-Host": "b.example"}):
+            for prefix in ("/masks", "", "/masks/..//", "javascript:"):
+                sent = AT_ONCE | fields | {"X-Forwarded-Prefix": prefix}
+                job = server("POST", "/process", json={"seconds": 0}, headers=sent)
+                path = "/masks" if prefix == "/masks" else ""
+                expected = f"https://eo.example{path}/api/v1/jobs/{job.json()['id']}"
+                assert job.headers["location"] == expected
+        assert server("GET", "/describe").json()["_links"]["self"]["href"].startswith(server.url)
 
 
 def test_tls_by_the_files_of_a_certificate(tmp_path: Path) -> None:
@@ -262,13 +318,13 @@ def test_no_header_opens_the_files_of_this_machine(tmp_path: Path, header: str) 
 def test_with_local_files_a_page_of_a_rebound_name_is_refused() -> None:
     """Such a page sends its own name as the host; `--allowed-host` replaces the default."""
     elsewhere = {"Host": "page.example.org"}
-    with served(NAP, any_host=False) as server:
+    with served(NAP, "--host", "127.0.0.2", any_host=False) as server:
         refused = server("GET", "/describe", headers=elsewhere)
         assert refused.status_code == 400
         assert (
             "'page.example.org'; if it is, start it with --allowed-host" in refused.json()["detail"]
         )
-        for name in ("localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:9"):
+        for name in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.2", "[::1]:9"):
             assert server("GET", "/describe", headers={"Host": name}).status_code == 200
     with served(NAP, "--allowed-host", "page.example.org") as server:
         assert server("GET", "/describe", headers=elsewhere).status_code == 200

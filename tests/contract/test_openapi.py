@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from io import BytesIO
@@ -131,3 +132,27 @@ def _uses(client: Any, server: Server) -> None:  # of generated code
 
 def _part(name: str) -> Any:  # of generated code
     return importlib.import_module(f"cloud_client.{name}")
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_a_generated_typescript_client_calls_the_service(server: Server, tmp_path: Path) -> None:
+    """A wrong type in it does not compile (`@ts-expect-error`); at run time it is an error."""
+    folder = tmp_path / "typescript"
+    shutil.copytree("tests/data/typescript", folder)
+    host = server.url.removesuffix("/api/v1")
+    generate = ["openapi-typescript", f"{host}/openapi.json", "--default-non-nullable=false"]
+    for words in (
+        ["npm", "ci", "--no-audit", "--no-fund"],
+        ["npx", *generate, "-o", "schema.d.ts"],
+        ["npx", "tsc"],
+    ):
+        done = subprocess.run(  # noqa: PLW1510  # its output is shown
+            words, cwd=folder, timeout=300, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    use = ["node", "built/use.js", host, SCENE.resolve().as_uri()]
+    told = subprocess.run(use, cwd=folder, timeout=120, capture_output=True, check=True)
+    assert json.loads(told.stdout) == {
+        "health": "OK", "image": "string", "status": 201, "state": "successful",
+        "pointers": ["/threshold"],
+    }  # fmt: skip

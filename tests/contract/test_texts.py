@@ -269,6 +269,10 @@ def test_a_file_of_any_type_is_an_image(ways: Ways, media_type: str) -> None:
     body = _part("scene", ("s.tif", data, media_type or None)) + b"--x--\r\n"
     headers = {"Content-Type": 'multipart/form-data; boundary="x"'}
     assert isinstance(ways.post(content=body, headers=headers), dict)
+    # RFC 7578 section 4.2 forbids this form, which some clients send nevertheless.
+    encoded = body.replace(b'filename="s.tif"', b"filename*=UTF-8''s%C3%A9.tif")
+    assert encoded != body
+    assert isinstance(ways.post(content=encoded, headers=headers), dict)
 
 
 @pytest.mark.parametrize("query", ["whole=1&whole=2", "whole=1&plain=a&whole=1"])

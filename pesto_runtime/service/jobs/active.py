@@ -205,4 +205,5 @@ class JobWork:
         description = self.runs.facts.description
         pieces = await asyncio.to_thread(split_response, response, description)
         await asyncio.to_thread(self.folder.write_results, job_id, pieces)
-        return Succeeded(self.clock.now(), results_of(pieces), response.media_type)
+        size = sum(len(each.data) for each in pieces)
+        return Succeeded(self.clock.now(), results_of(pieces), response.media_type, size)

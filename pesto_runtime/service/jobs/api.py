@@ -25,6 +25,7 @@ from pesto_runtime.service.http import (
     READ,
     PieceWise,
     base_url,
+    caller_of,
     headers_of,
     is_json_wanted,
 )
@@ -39,7 +40,6 @@ from pesto_runtime.service.jobs.status_bodies import (
 )
 from pesto_runtime.service.request import Faults, read_payload
 from pesto_runtime.service.runner import JSON_TYPE, RESERVED, is_batch
-from pesto_runtime.service.tokens import caller_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

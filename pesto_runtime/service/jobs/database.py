@@ -149,6 +149,15 @@ class JobStore:
         with _store_errors(self._path):
             return [str(row[0]) for row in self._db.execute(query, (caller,))]
 
+    def bytes_of(self, caller: str) -> int:
+        """Return the bytes of requests and results that are stored for a caller."""
+        query = (
+            "SELECT coalesce(sum(json_extract(record, '$.size')), 0) FROM jobs "
+            "WHERE is_kept AND json_extract(record, '$.caller') = ?"
+        )
+        with _store_errors(self._path):
+            return int(self._db.execute(query, (caller,)).fetchone()[0])
+
     def expired(self, now: float) -> list[Record]:
         """Return the jobs whose time to live has passed, and whose results are still stored."""
         return list(self._records("expires <= ? AND is_kept", now))

@@ -35,7 +35,6 @@ _FILES = "files"
 _REQUEST = "request"
 _RESULTS = "results"
 _PREFIX = "pesto-jobs-"
-_NAME = re.compile(rf"{_PREFIX}(\d+)-.+")
 
 
 def default_folder(process: str, port: int) -> Path:
@@ -58,8 +57,8 @@ class JobFolder:
         with _store_errors(root):
             self._is_temporary = root is None
             if root is None:
-                sweep_leftovers()
-            self.root = temporary_folder() if root is None else root
+                sweep_leftovers(_PREFIX)
+            self.root = temporary_folder(_PREFIX) if root is None else root
             self._files = self.root / _FILES
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -215,19 +214,39 @@ def _store_errors(root: Path | None) -> Iterator[None]:
         raise StoreFailed(f"jobs cannot be stored in {where}: {error.strerror or error}") from error
 
 
-def temporary_folder() -> Path:
-    """Create a folder for the jobs of this process.
+@contextmanager
+def locked_temporary_folder(prefix: str) -> Iterator[Path]:
+    """Use a temporary folder in a block, and delete those that killed processes have left.
+
+    Raises:
+        StoreFailed: it cannot be created.
+    """
+    sweep_leftovers(prefix)
+    with _store_errors(None):
+        folder = temporary_folder(prefix)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def temporary_folder(prefix: str) -> Path:
+    """Create a folder of this process.
 
     Raises:
         OSError: it cannot be created.
     """
-    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
 
 
-def sweep_leftovers() -> None:
-    """Delete the temporary folders of services that have ended, as far as possible."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        match = _NAME.fullmatch(folder.name)
+def sweep_leftovers(prefix: str) -> None:
+    """Delete the temporary folders of processes that have ended, as far as possible."""
+    name = re.compile(rf"{prefix}(\d+)-.+")
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        match = name.fullmatch(folder.name)
         if match and _is_own(folder) and not _runs(int(match[1])) and not _is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -15,6 +15,7 @@ from pesto_runtime.errors import Busy, NotFound, PestoError
 from pesto_runtime.service.jobs.active import ActiveJob, JobWork, SteadyClock
 from pesto_runtime.service.jobs.database import AsyncJobStore, JobStore, same_request
 from pesto_runtime.service.jobs.files import JobFolder
+from pesto_runtime.service.jobs.quota import JobQuota
 from pesto_runtime.service.jobs.results import join_response
 from pesto_runtime.service.jobs.states import (
     Dismissed,
@@ -54,6 +55,7 @@ class JobManager:
         # A time server or an administrator may change the system's clock: leases of running jobs
         # and the time to live of results do not end because of that.
         self._clock = SteadyClock()
+        self._quota = JobQuota(options)
         self._active: dict[str, ActiveJob] = {}
         self._waiting: dict[str, ActiveJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +112,7 @@ class JobManager:
 
         Raises:
             KeyConflict: the key was used with another request.
-            Busy: too many jobs wait.
+            Busy: too many jobs wait; `OverQuota` if the caller has too many.
             StoreFailed: it cannot be stored.
         """
         return await asyncio.shield(self._spawn(self._accept(request)))
@@ -219,6 +221,17 @@ class JobManager:
                 return await self.find(same_request(known, digest).id)
         if len(self._waiting) >= self.options.waiting:
             raise Busy(f"{len(self._waiting)} jobs wait; no room for more now", retry_after_s=5)
+        with self._quota.reserved(request.caller, len(request.payload.body)):
+            await self._require_quota(request.caller)
+            return await self._stored(request, digest)
+
+    async def _require_quota(self, caller: str) -> None:
+        if self._quota.limits(caller):
+            stored = await self._records(JobStore.bytes_of, caller)
+            jobs = sum(each.record.caller == caller for each in self._active.values())
+            self._quota.require(caller, jobs=jobs, stored_bytes=stored)
+
+    async def _stored(self, request: JobRequest, digest: str) -> Record:
         job_id = uuid.uuid4().hex
         record = Record(
             job_id,
@@ -228,6 +241,7 @@ class JobManager:
             request.lease_s,
             caller=request.caller,
             choice=request.choice,
+            size=len(request.payload.body),
         )
         try:
             rest = await asyncio.to_thread(self.folder.write_request, job_id, request)

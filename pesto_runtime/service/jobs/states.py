@@ -28,12 +28,16 @@ class JobOptions:
         ttl_s: Seconds that results are stored after a job has ended.
         waiting: Jobs that may wait to run; the next one is refused with 503.
         interrupted: Whether jobs that ran when the service was killed run again, or fail.
+        caller_jobs: Jobs of one caller that are not over; None for any number.
+        caller_bytes: Bytes of requests and results of one caller's jobs; None for any number.
     """
 
     folder: Path | None = None
     ttl_s: float = 86_400.0
     waiting: int = 10_000
     interrupted: InterruptedPolicy = "again"
+    caller_jobs: int | None = None
+    caller_bytes: int | None = None
 
 
 State: TypeAlias = Literal["accepted", "running", "successful", "failed", "dismissed"]
@@ -79,6 +83,7 @@ class Record:
         is_kept: Whether its files are still stored.
         caller: Name of the caller whose job it is; empty if the service does not know callers.
         choice: How an OGC request wants its results, and who is told; None for other requests.
+        size: Bytes of its request, and once it is successful, of its results.
     """
 
     id: str
@@ -99,6 +104,7 @@ class Record:
     is_kept: bool = True
     caller: str = ""
     choice: dict[str, JsonValue] | None = None
+    size: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -138,6 +144,7 @@ class Succeeded:
     at: float
     results: tuple[Result, ...]
     answer_type: str
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -216,8 +223,9 @@ def _while_running(
         case Succeeded():
             ended = _ended(record, "successful", event.at, ttl_s)
             return replace(
-                ended, progress=100.0, results=event.results, answer_type=event.answer_type
-            )
+                ended, progress=100.0, results=event.results, answer_type=event.answer_type,
+                size=event.size,
+            )  # fmt: skip
         case Failed():
             return replace(_ended(record, "failed", event.at, ttl_s), error=event.error)
         case ServiceStopped():

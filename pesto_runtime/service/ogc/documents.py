@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias, cast
+from urllib.parse import quote
 
 from pesto_runtime.service.openapi import value_schema
 from pesto_runtime.service.problems import MEDIA_TYPE as PROBLEM_TYPE
@@ -43,21 +44,28 @@ def _own(url: str, title: str) -> list[JsonValue]:
     ]
 
 
-def landing(base: str, processes: Iterable[Description]) -> Document:
+def landing(base: str, processes: Mapping[str, Description], mounts: Mapping[str, str]) -> Document:
     """Return the landing page: what there is, and where.
 
     Args:
         base: Address of the service, without a slash at the end.
-        processes: Those that it serves.
+        processes: Name -> description, of those that it serves.
+        mounts: Name -> path of its endpoints of PESTO.
     """
-    names = ", ".join(each.known.title or each.name for each in processes)
+    titles = {name: each.known.title or name for name, each in processes.items()}
+    names = ", ".join(titles.values())
+    apis = ", ".join(f"{base}{quote(mount)}/api/v1" for mount in mounts.values())
+    pages = (
+        link(f"{base}{quote(mount)}/docs", "service-doc", f"Page to try {titles[name]}", HTML_TYPE)
+        for name, mount in mounts.items()
+    )
     return {
         "title": names,
-        "description": f"{names}: PESTO at {base}/api/v1, OGC API - Processes here",
+        "description": f"{names}: PESTO at {apis}, OGC API - Processes here",
         "links": [
             *_own(f"{base}/", "This document"),
             link(f"{base}/api", "service-desc", "OpenAPI 3.0", OPENAPI_30_TYPE),
-            link(f"{base}/docs", "service-doc", "Page to try it", HTML_TYPE),
+            *pages,
             link(f"{base}/conformance", f"{_REL}/conformance", "Conformance classes"),
             link(f"{base}/processes", f"{_REL}/processes", "Processes"),
             link(f"{base}/jobs", f"{_REL}/job-list", "Jobs"),
@@ -70,17 +78,26 @@ def conformance() -> Document:
     return {"conformsTo": [f"{_CLASSES}/{each}" for each in _CONFORMS]}
 
 
-def process_list(base: str, processes: Iterable[Description]) -> Document:
+def process_list(
+    base: str, processes: Iterable[Description], mounts: Mapping[str, str]
+) -> Document:
     """Return the processes in short."""
     return {
-        "processes": [process_summary(base, each) for each in processes],
+        "processes": [process_summary(base, each, mounts[each.name]) for each in processes],
         "links": _own(f"{base}/processes", "This document"),
     }
 
 
-def process_summary(base: str, description: Description) -> Document:
-    """Return a process without its inputs and outputs."""
-    own = f"{base}/processes/{description.name}"
+def process_summary(base: str, description: Description, mount: str) -> Document:
+    """Return a process without its inputs and outputs.
+
+    Args:
+        base: Address of the service, without a slash at the end.
+        description: Of the process.
+        mount: Path of its endpoints of PESTO.
+    """
+    own = f"{base}/processes/{quote(description.name, safe='')}"
+    api = f"{base}{quote(mount)}/api/v1"
     return {
         "id": description.name,
         "version": description.version,
@@ -91,14 +108,15 @@ def process_summary(base: str, description: Description) -> Document:
         "links": [
             *_own(own, "This process"),
             link(f"{own}/execution", f"{_REL}/execute", "Execute it"),
+            link(f"{api}/describe", "service-desc", "PESTO's description"),
         ],
     }
 
 
-def process_document(base: str, description: Description) -> Document:
-    """Return a process with its inputs and outputs."""
+def process_document(base: str, description: Description, mount: str) -> Document:
+    """Return a process with its inputs and outputs; arguments as of `process_summary`."""
     return {
-        **process_summary(base, description),
+        **process_summary(base, description, mount),
         "inputs": {each.name: _input(each, description) for each in description.inputs},
         "outputs": {
             each.name: {**_texts(each), "schema": _schema(each, description)}
@@ -210,6 +228,9 @@ def openapi_30(base: str, processes: Mapping[str, Description]) -> Document:
         "/processes/{processID}/validation": {
             "post": operation("validate", "200", parameters=process, requestBody=body)
         },
+        "/processes/{processID}/quote": {
+            "post": operation("quote", "200", parameters=process, requestBody=body)
+        },
         "/jobs": {"get": operation("getJobs", "200", parameters=[limit])},
         "/jobs/{jobID}": {
             "get": operation("getStatus", "200", parameters=job),
@@ -217,10 +238,10 @@ def openapi_30(base: str, processes: Mapping[str, Description]) -> Document:
         },
         "/jobs/{jobID}/results": {"get": operation("getResults", "200", parameters=job)},
     }
-    names = ", ".join(processes)
+    versions = ", ".join(each.version for each in processes.values())
     return {
         "openapi": "3.0.3",
-        "info": {"title": names, "version": next(iter(processes.values())).version},
+        "info": {"title": ", ".join(processes), "version": versions},
         "servers": [{"url": base}],
         "paths": paths,
     }

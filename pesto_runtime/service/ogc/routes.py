@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 
 from pesto_runtime.errors import InvalidInput, NotFound, NotReady, PestoError, shortened
 from pesto_runtime.service.bodies import BodyReader
 from pesto_runtime.service.header_fields import preferred
-from pesto_runtime.service.http import READ, base_url, headers_of
+from pesto_runtime.service.http import READ, base_url, caller_of, headers_of
 from pesto_runtime.service.jobs.api import parse_job_headers
 from pesto_runtime.service.jobs.results import JobRequest
 from pesto_runtime.service.jobs.status_bodies import Links, job_of, require_results
@@ -27,10 +28,9 @@ from pesto_runtime.service.ogc.requests import ExecuteRequest, choice_of
 from pesto_runtime.service.problems import MEDIA_TYPE as PROBLEM_TYPE
 from pesto_runtime.service.problems import error_response
 from pesto_runtime.service.runner import JSON_TYPE, Payload, Spool
-from pesto_runtime.service.tokens import caller_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from pesto_runtime.contract import Description, Job
     from pesto_runtime.hrefs import Gate
@@ -45,24 +45,46 @@ _MOST_LISTED = 1000
 _LOOK_S = 1.0
 
 
+class OgcProcess(Protocol):
+    """A process of a service."""
+
+    mount: str
+    """Path of its endpoints of PESTO: empty, or `/NAME` beside others."""
+
+    @property
+    def description(self) -> Description:
+        """Its contract."""
+
+    @property
+    def job_manager(self) -> JobManager:
+        """Runs and stores its jobs."""
+
+    async def quote(self, request: Request, body: bytes) -> Response:
+        """Return what a run of a pipeline takes.
+
+        Raises:
+            PestoError: it is no pipeline, or the inputs are wrong.
+        """
+
+
 class OgcEndpoints:
     """The endpoints of OGC API - Processes of one service."""
 
-    def __init__(
-        self, description: Description, manager: JobManager, limits: Limits, gate: Gate
-    ) -> None:
+    def __init__(self, processes: Sequence[OgcProcess], limits: Limits, gate: Gate) -> None:
         """Store what is served.
 
         Args:
-            description: Of the process.
-            manager: Its jobs.
+            processes: Those that are served, in their order.
             limits: Of bodies.
             gate: Admits the addresses of subscribers.
         """
-        self._description, self._manager = description, manager
+        self._processes = {each.description.name: each for each in processes}
+        self._descriptions = {name: each.description for name, each in self._processes.items()}
+        self._mounts = {name: each.mount for name, each in self._processes.items()}
         self._bodies = BodyReader(limits.body_bytes)
         self._callbacks = Callbacks(gate)
-        manager.on_end = self._ended
+        for each in processes:
+            each.job_manager.on_end = partial(self._ended, each)
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
@@ -74,6 +96,7 @@ class OgcEndpoints:
             (one, self.process, "GET"),
             (f"{one}/execution", self.execute, "POST"),
             (f"{one}/validation", self.validate, "POST"),
+            (f"{one}/quote", self.quote, "POST"),
             ("/jobs", self.jobs, "GET"),
             (job, self.job, "GET"),
             (job, self.dismiss, "DELETE"),
@@ -84,7 +107,8 @@ class OgcEndpoints:
 
     def landing(self, request: Request) -> Response:
         """Return the landing page as JSON."""
-        return _answer(request, documents.landing(_base(request), [self._description]), "Service")
+        found = documents.landing(_base(request), self._descriptions, self._mounts)
+        return _answer(request, found, "Service")
 
     async def conformance(self, request: Request) -> Response:
         """Return the conformance classes."""
@@ -92,108 +116,144 @@ class OgcEndpoints:
 
     async def api(self, request: Request) -> Response:
         """Return the OpenAPI 3.0 document of these endpoints."""
-        described = {self._description.name: self._description}
-        content = json.dumps(documents.openapi_30(_base(request), described))
+        content = json.dumps(documents.openapi_30(_base(request), self._descriptions))
         return Response(content, media_type=documents.OPENAPI_30_TYPE)
 
     async def processes(self, request: Request) -> Response:
         """Return the processes in short."""
-        found = documents.process_list(_base(request), [self._description][: _limit(request)])
+        listed = list(self._descriptions.values())[: _limit(request)]
+        found = documents.process_list(_base(request), listed, self._mounts)
         return _answer(request, found, "Processes")
 
     async def process(self, request: Request) -> Response:
         """Return one process with its inputs and outputs."""
-        self._require_process(request)
-        found = documents.process_document(_base(request), self._description)
-        return _answer(request, found, self._description.known.title or self._description.name)
+        process = self._process_of(request)
+        description = process.description
+        found = documents.process_document(_base(request), description, process.mount)
+        return _answer(request, found, description.known.title or description.name)
 
     async def validate(self, request: Request) -> Response:
         """Check an execute request without executing it; images are not read."""
-        self._require_process(request)
+        process = self._process_of(request)
         parsed = await self._parsed(request)
-        await asyncio.to_thread(self._call_of, parsed)
+        await asyncio.to_thread(self._call_of, process, parsed)
         return Response(json.dumps({"valid": True}), media_type=JSON_TYPE)
+
+    async def quote(self, request: Request) -> Response:
+        """Plan the run of a pipeline: its tiles, bytes, memory and seconds."""
+        process = self._process_of(request)
+        parsed = await self._parsed(request)
+        body = await asyncio.to_thread(self._call_of, process, parsed)
+        return await process.quote(request, body)
 
     async def execute(self, request: Request) -> Response:
         """Execute the process: respond with the results, or with the job (`respond-async`)."""
-        self._require_process(request)
+        process = self._process_of(request)
         preferences = parse_job_headers(headers_of(request.scope))
         parsed = await self._parsed(request)
-        body = await asyncio.to_thread(self._call_of, parsed)
+        body = await asyncio.to_thread(self._call_of, process, parsed)
         asked = JobRequest(
             Payload(body, JSON_TYPE, {}, ""), preferences.key, preferences.lease_s,
             caller=caller_of(request.scope), choice={**choice_of(parsed), "base": _base(request)},
         )  # fmt: skip
         self._callbacks.require(asked.choice or {})
-        record = await self._manager.submit(asked)
-        self._callbacks.began(
-            record, documents.status_info(_base(request), self._job(record, request))
-        )
+        manager, base = process.job_manager, _base(request)
+        record = await manager.submit(asked)
+        state = documents.status_info(base, self._job(process, record, base))
+        self._callbacks.began(record, state)
         if preferences.respond_async:
-            base = _base(request)
-            found = documents.status_info(base, self._job(record, request))
             headers = {
                 "Location": f"{base}/jobs/{record.id}",
                 "Preference-Applied": "respond-async",
             }
-            return Response(json.dumps(found), 201, headers, JSON_TYPE)
+            return Response(json.dumps(state), 201, headers, JSON_TYPE)
         while not record.is_over:
-            record = await self._manager.wait(record.id, _LOOK_S)
+            record = await manager.wait(record.id, _LOOK_S)
             if not record.is_over and await request.is_disconnected():
-                record = await self._manager.dismiss(record.id, "its caller disconnected")
-        return await self._results(request, record)
+                record = await manager.dismiss(record.id, "its caller disconnected")
+        return await self._results(process, base, record)
 
     async def jobs(self, request: Request) -> Response:
         """Return the jobs of the caller."""
-        found = await self._manager.newest(caller_of(request.scope), _limit(request))
-        jobs = [self._job(each, request) for each in found]
-        return _answer(request, documents.job_list(_base(request), jobs), "Jobs")
+        base, limit, caller = _base(request), _limit(request), caller_of(request.scope)
+        found = [
+            (record, self._job(process, record, base))
+            for process in self._processes.values()
+            for record in await process.job_manager.newest(caller, limit)
+        ]
+        found.sort(key=lambda each: each[0].created)
+        listed = [job for _, job in found][-limit:]
+        return _answer(request, documents.job_list(base, listed), "Jobs")
 
     async def job(self, request: Request) -> Response:
         """Return the state of a job."""
-        record = await self._manager.find(request.path_params["job_id"])
-        found = documents.status_info(_base(request), self._job(record, request))
+        process, record = await self._found(request)
+        base = _base(request)
+        found = documents.status_info(base, self._job(process, record, base))
         return _answer(request, found, f"Job {record.id}")
 
     async def dismiss(self, request: Request) -> Response:
         """Stop a job, and delete its results."""
-        record = await self._manager.dismiss(request.path_params["job_id"], "a client deleted it")
-        found = documents.status_info(_base(request), self._job(record, request))
+        process, record = await self._found(request)
+        record = await process.job_manager.dismiss(record.id, "a client deleted it")
+        base = _base(request)
+        found = documents.status_info(base, self._job(process, record, base))
         return Response(json.dumps(found), media_type=JSON_TYPE)
 
     async def results(self, request: Request) -> Response:
         """Return the results of a job in the form that its request chose."""
-        record = await self._manager.find(request.path_params["job_id"])
+        process, record = await self._found(request)
         if not _wants_html(request):
-            return await self._results(request, record)
+            return await self._results(process, _base(request), record)
         require_results(record)
-        found = await asyncio.to_thread(self._chosen(base_url(request), record).document)
+        chosen = self._chosen(process, _base(request), record)
+        found = await asyncio.to_thread(chosen.document)
         return _answer(request, found, f"Results of job {record.id}")
 
-    def _call_of(self, parsed: ExecuteRequest) -> bytes:
-        return parsed.call(self._description, self._values)
+    async def owner_of(self, job_id: str) -> str | None:
+        """Return the caller whose job this is; None if there is none."""
+        for each in self._processes.values():
+            if (found := await each.job_manager.owner_of(job_id)) is not None:
+                return found
+        return None
 
-    @cached_property
-    def _values(self) -> ValueValidator:
+    def _call_of(self, process: OgcProcess, parsed: ExecuteRequest) -> bytes:
+        return parsed.call(process.description, self._values_of(process.description.name))
+
+    @cache  # noqa: B019  # one object per service, cached by its processes
+    def _values_of(self, name: str) -> ValueValidator:
         """Validates inputs; loads jsonschema, which a service without executions does not need."""
         from pesto_runtime.service.input_values import ValueValidator
 
-        return ValueValidator(self._description)
+        return ValueValidator(self._descriptions[name])
 
-    def _ended(self, record: Record) -> None:
+    def _ended(self, process: OgcProcess, record: Record) -> None:
         base = str((record.choice or {}).get("base", ""))
-        self._callbacks.ended(record, lambda: self._chosen(base, record).document())
+        self._callbacks.ended(record, lambda: self._chosen(process, base, record).document())
 
-    async def _results(self, request: Request, record: Record) -> Response:
+    async def _results(self, process: OgcProcess, base: str, record: Record) -> Response:
         require_results(record)
-        return await asyncio.to_thread(self._chosen(base_url(request), record).response)
+        return await asyncio.to_thread(self._chosen(process, base, record).response)
 
-    def _chosen(self, base: str, record: Record) -> JobResults:
-        return JobResults(record, self._manager.folder, Links.below(base).parts(record))
+    def _chosen(self, process: OgcProcess, base: str, record: Record) -> JobResults:
+        links = Links.below(f"{base}{quote(process.mount)}")
+        return JobResults(record, process.job_manager.folder, links.parts(record))
 
-    def _job(self, record: Record, request: Request) -> Job:
-        links = Links.below(base_url(request))
-        return job_of(record, links, process=self._description.name, lease_until=None)
+    def _job(self, process: OgcProcess, record: Record, base: str) -> Job:
+        links = Links.below(f"{base}{quote(process.mount)}")
+        return job_of(record, links, process=process.description.name, lease_until=None)
+
+    async def _found(self, request: Request) -> tuple[OgcProcess, Record]:
+        """Return a job, and its process.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        job_id = request.path_params["job_id"]
+        for each in self._processes.values():
+            if await each.job_manager.owner_of(job_id) is not None:
+                return each, await each.job_manager.find(job_id)
+        raise NotFound(f"there is no job {shortened(job_id)}")
 
     async def _parsed(self, request: Request) -> ExecuteRequest:
         body = await self._bodies.read(request, headers_of(request.scope))
@@ -201,10 +261,17 @@ class OgcEndpoints:
             body = await asyncio.to_thread(Payload(b"", JSON_TYPE, {}, "", spool=body).whole)
         return await asyncio.to_thread(ExecuteRequest.of, body)
 
-    def _require_process(self, request: Request) -> None:
+    def _process_of(self, request: Request) -> OgcProcess:
+        """Return the process that a path names.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
         name = request.path_params["process_id"]
-        if name != self._description.name:
-            raise NotFound(f"there is no process {name!r}; there is {self._description.name!r}")
+        if name not in self._processes:
+            known = ", ".join(map(repr, self._processes))
+            raise NotFound(f"there is no process {shortened(name)}; there is {known}")
+        return self._processes[name]
 
 
 def _as_ogc(

@@ -138,14 +138,29 @@ def _call_head(
     return _ENCODER.encode(head).encode()
 
 
-def response_frame(response: CallResponse, *, content: bytes, spilled: int | None) -> bytes:
-    """Encode a response; `spilled` is the size of content that goes as a spool, else None."""
-    return _joined(_response_head(response.media_type, spilled, response.ignored), content, 0)
+def response_frame(
+    response: CallResponse, *, content: bytes, spilled: int | None, is_body_free: bool = False
+) -> bytes:
+    """Encode a response.
+
+    Args:
+        response: The response.
+        content: Of it, unless it goes as a spool.
+        spilled: Size of content that goes as a spool, else None.
+        is_body_free: Whether nothing in the worker has the body of the call any more.
+    """
+    head = _response_head(response.media_type, spilled, response.ignored, is_body_free)
+    return _joined(head, content, 0)
 
 
 @lru_cache(maxsize=256)
-def _response_head(media_type: str, spilled: int | None, ignored: tuple[str, ...]) -> bytes:
-    head = {"kind": "answer", "media_type": media_type, "spilled": spilled, "ignored": ignored}
+def _response_head(
+    media_type: str, spilled: int | None, ignored: tuple[str, ...], is_body_free: bool
+) -> bytes:
+    head = {
+        "kind": "answer", "media_type": media_type, "spilled": spilled, "ignored": ignored,
+        "body_free": is_body_free,
+    }  # fmt: skip
     return _ENCODER.encode(head).encode()
 
 

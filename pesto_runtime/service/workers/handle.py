@@ -25,6 +25,7 @@ from pesto_runtime.service.limits import Limits
 from pesto_runtime.service.logs import also
 from pesto_runtime.service.runner import (
     INLINE_BYTES,
+    KEPT_BYTES,
     CallResponse,
     ProcessFacts,
     Spool,
@@ -113,11 +114,10 @@ class _Request(Generic[_Result]):
     """What the service waits for: that a worker is loaded, is set up, or has performed a call.
 
     Attributes:
-        outcome: The result or the error. An error is a value here: a caller that is cancelled in
-            the same turn of the loop does not read it, and asyncio would log that the exception
-            was never retrieved.
+        outcome: The result, or the error as a value: asyncio would log an exception that a caller
+            which is cancelled in the same turn does not read.
         context: Variables of the caller, where its log lines take their fields from.
-        body: Of a call, if it is large; closed once the worker has mapped it.
+        body: Of a call, if it is large; kept for the next one, or closed, once nobody needs it.
     """
 
     outcome: asyncio.Future[_Result | Exception]
@@ -227,8 +227,7 @@ class WorkerHandle:
                 await self._send(payload, request, number)
             return _value(await request.outcome)
         except BaseException:
-            # Cancelled, or not sent. After an error of the call itself this event changes nothing,
-            # nor if the response came in the same turn: then the worker is idle already.
+            # Cancelled, or not sent; after the end of the call, it changes nothing.
             self._feed(lifecycle.CallAbandoned(number))
             with contextlib.suppress(ValueError):
                 self._requests.remove(request)
@@ -274,8 +273,8 @@ class WorkerHandle:
             elif action == "report loss":
                 self._on_loss(self)
             elif action == "read socket":
-                # Within the same turn: libuv runs timers before it polls sockets, so that after a
-                # turn that took long, a response which came in time is still unread here.
+                # libuv runs timers before it polls sockets: after a turn that took long, a
+                # response which came in time is still unread here.
                 # https://docs.libuv.org/en/v1.x/design.html#the-i-o-loop
                 self._read()
                 self._feed(lifecycle.SocketRead())
@@ -344,7 +343,10 @@ class WorkerHandle:
         kind, head = frame.kind, frame.head
         if kind == "answer":
             spool, self._spool = self._spool, None
-            self._feed(lifecycle.AnswerReceived(_answer(frame, spool)))
+            answer = _answer(frame, spool)
+            if self._requests and self._requests[0].body is not None and head["body_free"]:
+                self._requests[0].body.give_back()
+            self._feed(lifecycle.AnswerReceived(answer))
         elif kind == "failed":
             self._feed(lifecycle.ErrorReceived(decode_error(head)))
         elif kind == "loaded":
@@ -372,19 +374,19 @@ def _report(request: _Request[Any], kind: str, head: Mapping[str, JsonValue]) ->
             request.on_progress(done, total)
     elif kind == "about":
         request.context.run(also, tile=str(head["tile"]))
-    elif kind == "begun" and request.body is not None:
-        # The worker has the body now. Anonymous memory is freed when its last descriptor is
-        # closed: with one still open here, a body of 60 MB would stay until the call ends.
-        request.body.close()
+    elif kind == "begun" and request.body is not None and request.body.size > KEPT_BYTES:
+        request.body.close()  # else 60 MB would stay until the call ends
 
 
 def _answer(frame: Frame, spool: Spool | None) -> CallResponse:
+    content, size = frame.body, frame.head["spilled"]
     if spool is not None:
-        size = frame.head["spilled"]
         spool.size = size if isinstance(size, int) else 0
+    if spool is not None and spool.size <= KEPT_BYTES:  # the worker uses this file for its next one
+        content, spool = spool.whole(), None
     names = frame.head["ignored"]
     ignored = tuple(map(str, names)) if isinstance(names, list) else ()
-    return CallResponse(frame.body, str(frame.head["media_type"]), spool, ignored)
+    return CallResponse(content, str(frame.head["media_type"]), spool, ignored)
 
 
 def _facts_event(head: Mapping[str, JsonValue]) -> Event:

@@ -21,10 +21,12 @@ import time
 import traceback
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.client.transport import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
+from pesto_runtime.machine import keep_freed_memory
+from pesto_runtime.masking import masked
 from pesto_runtime.processor.protocol import listening
 from pesto_runtime.service.runner import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.frames import (
@@ -45,8 +47,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.processor import Processor
-    from pesto_runtime.service.execution import Execution
+    from pesto_runtime.contract import Description
     from pesto_runtime.service.runner import CallResponse, Payload
 
     Send = Callable[[str, Mapping[str, JsonValue]], None]
@@ -58,6 +59,36 @@ _PARENT_LOOK_S = 1.0
 _LINE_CHARS = 2000
 _MOST_LINES = 2000
 _PROGRESS_EVERY_S = 0.05
+
+
+class ServedTarget(Protocol):
+    """What a worker has loaded: the processor of a process, or a pipeline."""
+
+    @property
+    def description(self) -> Description:
+        """Its contract."""
+
+    @property
+    def build(self) -> str:
+        """`sha256:…` of its sources."""
+
+    @property
+    def version_document(self) -> Mapping[str, JsonValue]:
+        """The body of the response to `GET /api/v1/version`."""
+
+    def setup(self) -> None:
+        """Run the author's set-up once."""
+
+
+class Performer(Protocol):
+    """Performs the calls of a target."""
+
+    @property
+    def processor(self) -> ServedTarget:
+        """The target."""
+
+    def perform(self, payload: Payload, *, on_tile: Callable[[str], None]) -> CallResponse:
+        """Perform a call; `on_tile` is called with the tile that the request names."""
 
 
 class WorkerProcess:
@@ -102,10 +133,9 @@ class WorkerProcess:
                 for frame in frames:
                     self._perform(execution, frame)
 
-    def _ready(self, settings: WorkerSettings) -> Execution:
+    def _ready(self, settings: WorkerSettings) -> Performer:
         """Load and set up; return what performs calls."""
-        execution_of = import_module("pesto_runtime.service.execution").Execution.of
-        processor = _loaded(settings)
+        execution_of, processor = _loaded(settings)
         facts: dict[str, JsonValue] = {
             "description": processor.description.to_json(),
             "build": processor.build,
@@ -114,20 +144,21 @@ class WorkerProcess:
         self.send("loaded", facts)
         import_module("pesto_runtime.raster.codec")  # else the first call waits for GDAL
         processor.setup()
-        execution: Execution = execution_of(processor, settings.gate, settings.limits)
+        execution = execution_of(processor, settings.gate, settings.limits)
         if settings.limits.memory_bytes is not None:
             limit_memory(settings.limits.memory_bytes)
         self.send("ready", {})
         return execution
 
-    def _perform(self, execution: Execution, frame: Frame) -> None:
+    def _perform(self, execution: Performer, frame: Frame) -> None:
         # First of all: a call counts as not started, and may run elsewhere, only up to here.
         self._started_call.set(frame.number)
         self._forwarder.begin()
         try:
             payload = self._payload(frame)
             self._set_trace(payload.trace)
-            self._reply(execution.perform(payload, on_tile=self._send_tile))
+            response = execution.perform(payload, on_tile=self._send_tile)
+            self._reply(response, is_body_free=not (payload.spool and payload.spool.is_mapped))
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of the process: it continues
             self._fail(error)
 
@@ -153,18 +184,23 @@ class WorkerProcess:
             self.send("begun", {})
         return decode_payload(frame, spool)
 
-    def _reply(self, response: CallResponse) -> None:
+    def _reply(self, response: CallResponse, *, is_body_free: bool) -> None:
         self._forwarder.end()
         spool, content = response.spool, response.content
         if spool is None and len(content) > INLINE_BYTES:
             spool, content = Spool.of(content), b""
         size = None if spool is None else spool.size
-        self._send(response_frame(response, content=content, spilled=size), spool)
+        frame = response_frame(response, content=content, spilled=size, is_body_free=is_body_free)
+        self._send(frame, spool)
+        if spool is not None:
+            # The service copies what may be kept when it takes the frame, before it sends the next
+            # call; what is larger, it reads while it sends it.
+            spool.give_back()
 
     def _fail(self, error: BaseException) -> None:
         self._forwarder.end()
         trace = "".join(traceback.format_exception(error))
-        self.send("failed", encode_error(_as_pesto_error(error), trace))
+        self.send("failed", encode_error(_as_pesto_error(error), masked(trace)))
 
     def _frames(self) -> Iterator[Frame]:
         decoder = FrameDecoder()
@@ -253,7 +289,7 @@ class _LogHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        for line in self.format(record).splitlines():
+        for line in masked(self.format(record)).splitlines():
             self._forwarder.log(line)
 
 
@@ -301,16 +337,24 @@ def main() -> None:
         os.set_inheritable(descriptor, False)  # not for programs of an algorithm
     os.dup2(2, 1)  # output that bypasses Python goes to the service's log
     faulthandler.enable(file=2)
+    keep_freed_memory(16 << 20, 64 << 20)
     WorkerProcess(socket.socket(fileno=channel), StartedCallCounter(counter)).serve()
 
 
-def _loaded(settings: WorkerSettings) -> Processor:
+def _loaded(settings: WorkerSettings) -> tuple[Callable[..., Performer], ServedTarget]:
+    """Return what performs the calls of a target, and the target."""
+    if settings.target.endswith(".json"):
+        from pesto_runtime.service.pipeline_execution import PipelineExecution
+        from pesto_runtime.service.pipeline_process import PipelineProcess
+
+        return PipelineExecution.of, PipelineProcess.load(settings.target, settings.profiles)
     from pesto_runtime.processor import load_processor
+    from pesto_runtime.service.execution import Execution
 
-    return load_processor(settings.target, profiles=settings.profiles)
+    return Execution.of, load_processor(settings.target, profiles=settings.profiles)
 
 
-def _settled(processor: Processor) -> AbstractContextManager[None]:
+def _settled(processor: ServedTarget) -> AbstractContextManager[None]:
     from pesto_runtime.processor import ProjectProcessor
 
     return processor.settled() if isinstance(processor, ProjectProcessor) else nullcontext()

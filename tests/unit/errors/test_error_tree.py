@@ -51,6 +51,7 @@ TABLE = {
     "ServiceMisbehaved": ("service-misbehaved", 502, 1, False),
     "CredentialsRefused": ("credentials-refused", 401, 2, False),
     "Busy": ("busy", 503, 1, True),
+    "OverQuota": ("over-quota", 429, 1, True),
     "Unreachable": ("unreachable", 503, 1, True),
     "StoreFailed": ("store-failed", 507, 1, False),
     "StoreRefused": ("store-refused", 409, 2, False),

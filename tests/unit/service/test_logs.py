@@ -15,6 +15,8 @@ from pesto_runtime.service import logs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pesto_runtime.service.logs import LogFormat
+
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
@@ -67,3 +69,19 @@ def test_credentials_of_urls_are_not_written(written: io.StringIO) -> None:
     logging.getLogger("rasterio._env").warning("CPLE %s", "/vsicurl/http://h/a.tif?token=secret")
     assert "secret" not in written.getvalue()
     assert "token=" in written.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.usefixtures("written")
+def test_credentials_in_tracebacks_are_not_written(form: LogFormat) -> None:
+    """An exception of a library has the URL that it was given."""
+    stream = io.StringIO()
+    logs.configure(form, stream=stream)
+    try:
+        int("https://me:secret@h/a.tif?token=hidden")
+    except ValueError:
+        logging.getLogger("pesto_runtime").exception("failed")
+    line = stream.getvalue()
+    assert "https://…@h/a.tif?token=…" in line
+    assert "hidden" not in line
+    assert "secret" not in line

@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 
-from pesto_runtime.service.runner import Spool
+from pesto_runtime.service.runner import KEPT_BYTES, Spool, SpoolPool
 from pesto_runtime.service.workers.frames import open_channel, receive, send
 
 
@@ -66,3 +66,36 @@ def test_a_spool_goes_with_the_bytes_it_was_sent_with() -> None:
         assert receive(ours) == (b"answer", None)
         theirs.shutdown(socket.SHUT_RDWR)
         assert receive(ours) == (b"", None)
+
+
+def file_of(spool: Spool) -> int:
+    """Which memory file it is."""
+    return os.fstat(spool.descriptor).st_ino
+
+
+def test_a_file_is_used_again_once_it_is_given_back() -> None:
+    """Shorter content ends where it ends; one that is large, or one too many, is closed."""
+    pool = SpoolPool(1)
+    first = Spool.of(b"a" * 5000, pool)
+    number, other = file_of(first), Spool.of(b"b", pool)
+    first.give_back()
+    first.give_back()
+    other.give_back()
+    again = Spool.of(b"short", pool)
+    assert file_of(again) == number
+    assert (again.whole(), len(again), again.mapped()[:]) == (b"short", 5, b"short")
+    assert file_of(pool.take()) != number
+    again.write(bytes(KEPT_BYTES))
+    again.give_back()
+    with pytest.raises(IndexError):
+        pool._kept.pop()
+
+
+def test_a_map_is_known_while_an_array_has_it() -> None:
+    """Such a file must not be written again: the array would change."""
+    spool = Spool.of(b"a" * 5000)
+    assert not spool.is_mapped
+    array = np.frombuffer(spool.mapped(), np.uint8)[10:20]
+    assert spool.is_mapped
+    del array
+    assert not spool.is_mapped

@@ -62,9 +62,9 @@ def test_what_may_be_somebodys_stays(here: Path) -> None:
     holder = os.open(locked / LOCK, os.O_RDWR)
     try:
         fcntl.flock(holder, fcntl.LOCK_EX)
-        sweep_leftovers()
+        sweep_leftovers("pesto-jobs-")
         assert all(each.exists() for each in (living, locked, other, outside, link))
     finally:
         os.close(holder)
-    sweep_leftovers()
+    sweep_leftovers("pesto-jobs-")
     assert not locked.exists()
