@@ -10,17 +10,20 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pesto_conductor import worker_loop
 from pesto_conductor.metrics import WorkerMetrics
 from pesto_conductor.taskqueue import TaskQueue
 from pesto_conductor.verbs import binding_of
 from pesto_conductor.worker_loop import WorkerLoop
 from pesto_runtime.contract import ChunkResult
 from pesto_runtime.errors import Interrupted
+from tests.support.commands import waited
 from tests.support.task_server import task_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    import pytest
     from pydantic import JsonValue
 
     from pesto_conductor.binding import TaskContext
@@ -36,16 +39,19 @@ def chunk(phase: int = 0) -> dict[str, JsonValue]:
 
 @contextmanager
 def working(
-    server: TaskServer, serve: Callable[[ClosedValue, TaskContext], ClosedValue]
+    server: TaskServer,
+    serve: Callable[[ClosedValue, TaskContext], ClosedValue],
+    *,
+    others: Sequence[str] = (),
 ) -> Iterator[None]:
     """Run a worker with two slots while the block runs; a function performs its chunks."""
-    binding = replace(binding_of("pesto_process"), verb=serve)
+    bindings = [replace(binding_of("pesto_process"), verb=serve), *map(binding_of, others)]
     stop = threading.Event()
 
     async def main() -> None:
         queue = TaskQueue(server.url)
         loop = WorkerLoop(queue, WorkerMetrics(), concurrency=2)
-        work = asyncio.create_task(loop.run([binding]))
+        work = asyncio.create_task(loop.run(bindings))
         await asyncio.to_thread(stop.wait)
         loop.drain()
         await work
@@ -158,3 +164,19 @@ def test_a_lease_outlives_two_renewals_that_are_lost() -> None:
     assert [each.is_accepted for each in renewals] == [False, False, True]
     assert renewals[-1].at - server.handed_out["t"] < 4
     assert server.ended("t") == ["COMPLETED"]
+
+
+def test_an_idle_worker_rests_between_polls_until_it_has_a_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of all types at once; a type whose interval an operator has set is polled in between."""
+    monkeypatch.setattr(worker_loop, "_RESTS_AFTER_S", 0.0)
+    monkeypatch.setattr(worker_loop, "_LONGEST_REST_S", 3600.0)
+    monkeypatch.setattr(worker_loop, "_IDLE_POLLS_PER_S", 0.001)
+    monkeypatch.setenv("CONDUCTOR_WORKER_PESTO_PROCESS_POLL_INTERVAL", "50")
+    others = ("pesto_plan", "pesto_close", "pesto_publish")
+    with task_server() as server, working(server, lambda *_: DONE, others=others):
+        waited(lambda: server.polls["pesto_process"] > 5 and len(server.polls) == 4)
+        assert [server.polls[each] for each in others] == [1, 1, 1]
+        server.put("t", chunk())
+        waited(lambda: min(server.polls[each] for each in others) > 1)
