@@ -110,13 +110,15 @@ class WorkerLoop:
         left = self.journal.take_over(self.queue.worker) if self.journal else None
         if left is None:
             return
-        tasks = dict(left.tasks)
-        for workflow in left.workflows:
+        await self._return_after_death(left.tasks.values())
+        for workflow in dict.fromkeys(left.workflows):
             # Also those that the server has assigned by a response that was never read.
             with suppress(PestoError):
                 found = await self.queue.assigned(workflow, left.worker)
-                tasks |= {each.identity: each for each in found}
-        for task in tasks.values():
+                await self._return_after_death(e for e in found if e.identity not in left.tasks)
+
+    async def _return_after_death(self, tasks: Iterable[Assignment]) -> None:
+        for task in tasks:
             try:
                 await self.queue.report(task, died_with(task.deaths + 1), and_next=False)
                 _LOG.info("%s %s returned: its process died", task.type, task.identity)

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pesto_conductor import worker_loop
 from pesto_conductor.metrics import WorkerMetrics
+from pesto_conductor.taskdefs import task_definition
 from pesto_conductor.taskqueue import TaskQueue
 from pesto_conductor.verbs import binding_of
 from pesto_conductor.worker_loop import WorkerLoop
@@ -23,7 +26,6 @@ from tests.support.task_server import task_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import pytest
     from pydantic import JsonValue
 
     from pesto_conductor.binding import TaskContext
@@ -42,15 +44,19 @@ def working(
     server: TaskServer,
     serve: Callable[[ClosedValue, TaskContext], ClosedValue],
     *,
+    types: Sequence[str] = ("pesto_process",),
     others: Sequence[str] = (),
+    concurrency: int = 2,
 ) -> Iterator[None]:
-    """Run a worker with two slots while the block runs; a function performs its chunks."""
-    bindings = [replace(binding_of("pesto_process"), verb=serve), *map(binding_of, others)]
+    """Run a worker while the block runs; a function performs the chunks of some types."""
+    chunks = replace(binding_of("pesto_process"), verb=serve)
+    bindings = [replace(chunks, definition=task_definition(each)) for each in types]
+    bindings += map(binding_of, others)
     stop = threading.Event()
 
     async def main() -> None:
         queue = TaskQueue(server.url)
-        loop = WorkerLoop(queue, WorkerMetrics(), concurrency=2)
+        loop = WorkerLoop(queue, WorkerMetrics(), concurrency=concurrency)
         work = asyncio.create_task(loop.run(bindings))
         await asyncio.to_thread(stop.wait)
         loop.drain()
@@ -180,3 +186,20 @@ def test_an_idle_worker_rests_between_polls_until_it_has_a_task(
         assert [server.polls[each] for each in others] == [1, 1, 1]
         server.put("t", chunk())
         waited(lambda: min(server.polls[each] for each in others) > 1)
+
+
+@pytest.mark.parametrize("concurrency", [2, 3])
+def test_tasks_of_all_types_together_are_at_most_as_many_as_the_concurrency(
+    concurrency: int,
+) -> None:
+    """Of two types and six tasks; with one more (control), three of them meet."""
+    meeting = Meeting(expected=3)
+    with (
+        task_server() as server,
+        working(server, meeting, types=("pesto_process", "pesto_other"), concurrency=concurrency),
+    ):
+        for number in range(6):
+            server.put(str(number), chunk(number))
+        until(lambda: len(meeting.events) >= concurrency)
+        time.sleep(1)
+        assert (len(meeting.events) > 2) == (concurrency > 2)
