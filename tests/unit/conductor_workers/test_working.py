@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_conductor.binding import TaskContext
+    from pesto_conductor.binding import TaskBinding, TaskContext
+    from pesto_conductor.worker_loop import NewBindings
     from pesto_runtime.contract.base import ClosedValue
     from tests.support.task_server import TaskServer
 
@@ -47,6 +48,7 @@ def working(
     types: Sequence[str] = ("pesto_process",),
     others: Sequence[str] = (),
     concurrency: int = 2,
+    new_bindings: NewBindings | None = None,
 ) -> Iterator[None]:
     """Run a worker while the block runs; a function performs the chunks of some types."""
     chunks = replace(binding_of("pesto_process"), verb=serve)
@@ -56,7 +58,7 @@ def working(
 
     async def main() -> None:
         queue = TaskQueue(server.url)
-        loop = WorkerLoop(queue, WorkerMetrics(), concurrency=concurrency)
+        loop = WorkerLoop(queue, WorkerMetrics(), concurrency, new_bindings=new_bindings)
         work = asyncio.create_task(loop.run(bindings))
         await asyncio.to_thread(stop.wait)
         loop.drain()
@@ -203,3 +205,22 @@ def test_tasks_of_all_types_together_are_at_most_as_many_as_the_concurrency(
         until(lambda: len(meeting.events) >= concurrency)
         time.sleep(1)
         assert (len(meeting.events) > 2) == (concurrency > 2)
+
+
+def test_types_that_are_registered_later_are_polled_without_a_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are looked up from time to time; each is polled once it is there, not before."""
+    monkeypatch.setattr(worker_loop, "_NEW_TYPES_S", 0.05)
+    added: list[TaskBinding] = []
+
+    async def new_bindings() -> list[TaskBinding]:
+        found = [*added]
+        added.clear()
+        return found
+
+    with task_server() as server, working(server, lambda *_: DONE, new_bindings=new_bindings):
+        waited(lambda: server.polls["pesto_process"] > 1)
+        assert [*server.polls] == ["pesto_process"]
+        added.append(binding_of("pesto_cloud_mask"))
+        waited(lambda: server.polls["pesto_cloud_mask"] > 1)
