@@ -23,10 +23,12 @@ from tests.support.rasters import noise, sha256_of, write_scene
 from tests.support.runs import PROCESSES, pipeline, run_local, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pydantic import JsonValue
+
+    from tests.support.conductor_workers import Document
 
 pytestmark = [
     pytest.mark.integration, pytest.mark.conductor, pytest.mark.endurance,
@@ -172,7 +174,7 @@ def test_a_fleet_with_random_kills_gives_the_same_bytes(
         _keep_busy(fleet, scene, dice)
         calls, again, again_by_hand = 0, 0, 0
         for identity, folder in fleet.runs.items():
-            workflow = desk.ended(identity, 600)
+            workflow = ended(desk, fleet.workers, identity)
             # A JOIN that is evaluated too early, or a plan while a replica is away for minutes.
             if workflow["status"] == "FAILED":
                 again_by_hand += 1
@@ -220,17 +222,17 @@ def paced(folder: Path) -> dict[str, JsonValue]:
     )
 
 
-def ended(desk: ReplicatedDesk, worker: Worker, identity: str) -> None:
-    """Wait for the end of a workflow; run the command that its worker logs for a lost JOIN."""
-    deadline, is_woken = time.monotonic() + 400, False
-    while (status := desk.workflow(identity)["status"]) == "RUNNING":
-        assert time.monotonic() < deadline, worker.said
-        if f"wake {identity}" in worker.said and not is_woken:
+def ended(desk: ReplicatedDesk, workers: Sequence[Worker], identity: str) -> Document:
+    """Return a workflow that has ended; run the command that workers log for a lost JOIN."""
+    deadline, is_woken = time.monotonic() + 600, False
+    while (workflow := desk.workflow(identity))["status"] == "RUNNING":
+        assert time.monotonic() < deadline, workflow
+        if not is_woken and any(f"wake {identity}" in each.said for each in workers):
             is_woken = True
             _LOG.warning("woken by hand: %s", identity)
             pesto("conductor", "wake", identity, "--url", desk.url)
         time.sleep(0.5)
-    assert status == "COMPLETED"
+    return workflow
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -255,7 +257,7 @@ def test_a_pipeline_and_a_campaign_end_with_the_same_bytes_on_two_servers(
             waited(lambda: len(windows(log)) > 10, 120)
             desk.replicas[1].kill()
         for identity in runs:
-            ended(desk, worker, identity)
+            assert ended(desk, [worker], identity)["status"] == "COMPLETED"
         calls = len(windows(log))
     if is_killed:
         desk.replicas[1].start()
@@ -285,7 +287,7 @@ def test_a_server_that_is_killed_leaves_its_workflows_to_the_other(
         waited(lambda: len(windows(tmp_path / "log")) > 40, 120)
         desk.replicas[0].kill()
         for identity in runs:
-            ended(desk, worker, identity)
+            assert ended(desk, [worker], identity)["status"] == "COMPLETED"
     desk.replicas[0].start()
     local = run_local(document, tmp_path / "local", {"scene": scene}, tile=256).sha256()
     assert {sha256_of(tmp_path / str(number) / "image.tif") for number in range(10)} == {local}
