@@ -19,6 +19,8 @@ from tests.support.commands import ROOT, is_alive, pesto, waited
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import JsonValue
+
     from tests.support.conductor_workers import Desk
 
 pytestmark = [pytest.mark.integration, pytest.mark.conductor, pytest.mark.timeout(600)]
@@ -109,7 +111,10 @@ def open_to_write(pid: int) -> list[str]:
 
 def test_register_leaves_task_types_of_a_newer_version_as_they_are(conductor: Desk) -> None:
     """The other types of this package (control) are registered again."""
-    newer = {"ownerApp": "pesto-workflows/99.0.0", "description": "of a newer version"}
+    newer: dict[str, JsonValue] = {
+        "ownerApp": "pesto-workflows/99.0.0",
+        "description": "of a newer version",
+    }
     try:
         with conductor.conductor() as server:
             server.register_tasks([task_definition("pesto_discover").to_json() | newer])

@@ -18,6 +18,8 @@ from pesto_runtime.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import JsonValue
+
 
 @contextmanager
 def knowing(*types: str) -> Iterator[str]:
@@ -78,5 +80,8 @@ def test_a_registered_type_starts_a_worker(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_worker_takes_only_types_that_this_package_has_registered() -> None:
     """Another team's type with our prefix is theirs; those of services are ours."""
     ours = {**task_definition("pesto_plan").to_json(), "name": "pesto_cloud_mask"}
-    others = [{**ours, "name": "pesto_export", "ownerApp": "export/2"}, {"name": "pesto_mine"}]
-    assert registered_types([*others, ours, {**ours, "name": "send_mail"}]) == ["pesto_cloud_mask"]
+    known: list[dict[str, JsonValue]] = [
+        {**ours, "name": "pesto_export", "ownerApp": "export/2"}, {"name": "pesto_mine"},
+        ours, {**ours, "name": "send_mail"},
+    ]  # fmt: skip
+    assert registered_types(known) == ["pesto_cloud_mask"]
