@@ -43,6 +43,10 @@ _LATE_S = 2.0
 """A poll without a task that returns so late has waited for a thread of the server."""
 _SHORT_POLLS_S = 60.0
 _NEW_TYPES_S = 15.0
+_RESTS_AFTER_S = 30.0
+_LONGEST_REST_S = 5.0
+_IDLE_POLLS_PER_S = 1.8
+"""Polls of all types together, while there has been no task for `_RESTS_AFTER_S`."""
 
 
 @dataclass
@@ -69,6 +73,7 @@ class WorkerLoop:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
     _pollers: set[asyncio.Task[None]] = field(default_factory=set)
     _last_task: float = field(default_factory=time.monotonic)
+    _rest_ends: asyncio.Event = field(default_factory=asyncio.Event)
     _polls_short_until: float = 0.0
     _polls_end: float = float("inf")
 
@@ -105,13 +110,15 @@ class WorkerLoop:
         left = self.journal.take_over(self.queue.worker) if self.journal else None
         if left is None:
             return
-        tasks = dict(left.tasks)
-        for workflow in left.workflows:
+        await self._return_after_death(left.tasks.values())
+        for workflow in dict.fromkeys(left.workflows):
             # Also those that the server has assigned by a response that was never read.
             with suppress(PestoError):
                 found = await self.queue.assigned(workflow, left.worker)
-                tasks |= {each.identity: each for each in found}
-        for task in tasks.values():
+                await self._return_after_death(e for e in found if e.identity not in left.tasks)
+
+    async def _return_after_death(self, tasks: Iterable[Assignment]) -> None:
+        for task in tasks:
             try:
                 await self.queue.report(task, died_with(task.deaths + 1), and_next=False)
                 _LOG.info("%s %s returned: its process died", task.type, task.identity)
@@ -146,6 +153,7 @@ class WorkerLoop:
         if not self.is_draining:
             self._polls_end = time.monotonic() + _POLLS_END_S
         self._draining.set()
+        self._rest_ends.set()
         for attempt in self._attempts.values():
             attempt.stop()
 
@@ -189,8 +197,10 @@ class WorkerLoop:
                 self._begin(binding, task, slots)
             has_more, failed = bool(tasks), tasks is None
             backoff_s = _longer(backoff_s) if failed else 0.0
-            if not tasks:
+            if failed or (not tasks and not self._may_rest(settings, wait_s)):
                 await self._pause(backoff_s or self._poll_interval_s(settings, wait_s))
+            elif not tasks:
+                await self._rest(wait_s)
 
     async def _take(
         self, task_type: str, count: int, wait_s: float, domain: str | None, *, warns: bool
@@ -228,6 +238,21 @@ class WorkerLoop:
         idle_s = time.monotonic() - self._last_task
         return min(max(idle_s / 20, _BUSY_POLL_S), _IDLE_POLL_S)
 
+    def _may_rest(self, settings: PollSettings, wait_s: float) -> bool:
+        is_idle = time.monotonic() - self._last_task > _RESTS_AFTER_S
+        return is_idle and settings.interval_s is None and wait_s > _SHORT_POLL_S
+
+    async def _rest(self, wait_s: float) -> None:
+        """Pause between long polls until the worker has a task of any type.
+
+        Up to 18 types then have less than two polls per second together; more types have more.
+        """
+        rest_s = min(len(self._pollers) / _IDLE_POLLS_PER_S - wait_s, _LONGEST_REST_S)
+        if rest_s > 0:
+            self._rest_ends.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._rest_ends.wait(), rest_s)
+
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not longer than until the loop drains."""
         try:
@@ -246,6 +271,7 @@ class WorkerLoop:
         task: Assignment | None = first
         while task is not None:
             self._last_task = time.monotonic()
+            self._rest_ends.set()
             attempt, taken = Attempt(task, binding, self.queue), task
             if self.journal is not None:
                 self.journal.began(taken)

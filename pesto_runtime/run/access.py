@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pesto_runtime.client.client import Client
     from pesto_runtime.client.describing import Described
 
+REPLICA_OUTAGE_S = 0.5
+"""Seconds to wait for one of several replicas that is away, before the others are used."""
+
 _given: dict[str, ServiceAccess] = {}
 """URL of a service up to `/api/v1` -> its settings."""
 

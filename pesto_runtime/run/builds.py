@@ -25,11 +25,12 @@ from pesto_runtime.errors import (
     NotFound,
     ProcessChanged,
     ServiceMisbehaved,
+    Unreachable,
 )
-from pesto_runtime.run.access import open_client
+from pesto_runtime.run.access import REPLICA_OUTAGE_S, open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pesto_runtime.client.client import Client
     from pesto_runtime.contract import Plan, Service
@@ -130,12 +131,20 @@ def processes_at(target: str) -> list[str]:
     return [target]
 
 
-def described_at(targets: Sequence[str], base: Path | None = None) -> Described:
+def described_at(
+    targets: Sequence[str], base: Path | None = None
+) -> tuple[Described, tuple[str, ...]]:
     """Return the description and the build of a target, or of all replicas of a service.
+
+    Replicas that are away are not compared if the others state their code in each response: then
+    their own responses will be, as soon as they are back.
 
     Args:
         targets: One target, or several that must have the same code.
         base: Directory that a relative target is relative to.
+
+    Returns:
+        The description; and the URLs of replicas that are away.
 
     Raises:
         InvalidInput: services and functions are listed for one process.
@@ -147,9 +156,13 @@ def described_at(targets: Sequence[str], base: Path | None = None) -> Described:
     if any(are_urls) and not all(are_urls):
         target = targets[are_urls.index(False)]
         raise InvalidInput(f"{target!r} is listed as a replica, and is not a URL")
-    found = [_of_service(each) if is_url(each) else _of_target(each, base) for each in targets]
-    _require_one_code(targets, found)
-    return found[0]
+    if all(are_urls) and len(targets) > 1:
+        return _of_replicas(targets)
+    found = {
+        each: _of_service(each) if is_url(each) else _of_target(each, base) for each in targets
+    }
+    _require_one_code(found)
+    return found[targets[0]], ()
 
 
 def require_planned(plan: Plan, stages: Iterable[BoundStage]) -> None:
@@ -193,6 +206,21 @@ def load_planned(service: Service) -> Processor:
     return processor
 
 
+def _of_replicas(urls: Sequence[str]) -> tuple[Described, tuple[str, ...]]:
+    found: dict[str, Described] = {}
+    away: dict[str, Unreachable] = {}
+    for url in urls:
+        try:
+            found[url] = _of_service(url, outage_s=REPLICA_OUTAGE_S)
+        except Unreachable as error:
+            away[url] = error
+    # Code that is not stated in each response is only compared by asking all replicas.
+    if away and not (found and all(each.states_code for each in found.values())):
+        raise next(iter(away.values()))
+    _require_one_code(found)
+    return next(iter(found.values())), tuple(away)
+
+
 def _of_target(target: str, base: Path | None) -> Described:
     from pesto_runtime.processor import load_processor
 
@@ -219,18 +247,18 @@ def _version_hash(client: Client) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _require_one_code(targets: Sequence[str], found: Sequence[Described]) -> None:
-    first = found[0]
-    for target, other in zip(targets, found, strict=True):
+def _require_one_code(found: Mapping[str, Described]) -> None:
+    (leading, first), *_ = found.items()
+    for target, other in found.items():
         if other.digest != first.digest:
             raise InvalidContract(
-                f"{targets[0]} and {target} are listed as replicas of one process, but describe "
+                f"{leading} and {target} are listed as replicas of one process, but describe "
                 f"{first.description.name} {first.description.version} and "
                 f"{other.description.name} {other.description.version} differently"
             )
-    if len({each.build for each in found}) > 1:
-        builds = zip(targets, (each.build for each in found), strict=True)
+    if len({each.build for each in found.values()}) > 1:
         raise ProcessChanged(
             f"the replicas of {first.description.name} do not run the same code; deploy one build "
-            "to all of them:" + "".join(f"\n  {target}: {build}" for target, build in builds)
+            "to all of them:"
+            + "".join(f"\n  {target}: {each.build}" for target, each in found.items())
         )

@@ -5,8 +5,9 @@ Callers check outputs against the contract. They do not trim margins and do not 
 
 from __future__ import annotations
 
+import random
 import threading
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -17,11 +18,11 @@ from pesto_runtime.contract.image_lists import gathered
 from pesto_runtime.errors import PestoError, ProcessChanged, Unreachable
 from pesto_runtime.processor import check_outputs, encode_partial, encode_value
 from pesto_runtime.processor.values import plain_array
-from pesto_runtime.run.access import open_client
+from pesto_runtime.run.access import REPLICA_OUTAGE_S, open_client
 from pesto_runtime.run.builds import load_planned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pesto_runtime.client.client import Client
     from pesto_runtime.contract import Plan, TileInfo
@@ -33,6 +34,9 @@ R = TypeVar("R")
 
 _LINGER_S = 0.01
 """Time that the first call of a batch waits for others; short beside a call worth batching."""
+
+_AWAY_S = 5.0
+"""Time for which a replica that did not respond is only called if all others are away too."""
 
 _OF_THE_SERVICE = (ProcessChanged, Unreachable)
 """Errors that each call of a batch would have alone, too, some after another long wait."""
@@ -154,12 +158,22 @@ class LocalCaller:
 
 
 class RemoteCaller:
-    """Calls a service, or the least busy of its replicas, and checks outputs by the contract."""
+    """Calls a service, or the least busy of its replicas, and checks outputs by the contract.
+
+    A call goes to another replica if the first one is away, until `patience_s` are over.
+    """
 
     def __init__(
-        self, clients: tuple[Client, ...], description: Description, *, has_extensions: bool
+        self,
+        clients: tuple[Client, ...],
+        description: Description,
+        *,
+        has_extensions: bool,
+        patience_s: float = 0.0,
     ) -> None:
         self._clients = clients
+        self._patience_s = patience_s
+        self._away_until = [0.0] * len(clients)
         self._description = description
         self._has_extensions = has_extensions
         self._in_flight = [0] * len(clients)
@@ -188,13 +202,12 @@ class RemoteCaller:
     def partial(self, inputs: Mapping[str, object], *, tile: TileInfo | None) -> dict[str, object]:
         """Return the partial of a reduce."""
         inputs = gathered(self._description, inputs)
-        with self._client() as client:
-            return client.process(inputs, tile=tile, partial=True)
+        return self._call(lambda client: client.process(inputs, tile=tile, partial=True))
 
     def finish(self, partial: Mapping[str, object]) -> dict[str, object]:
         """Return the outputs for a folded partial."""
-        with self._client() as client:
-            return client.process({}, finish=encode_partial(partial))
+        encoded = encode_partial(partial)
+        return self._call(lambda client: client.process({}, finish=encoded))
 
     def close(self) -> None:
         """Close the connections."""
@@ -205,20 +218,37 @@ class RemoteCaller:
         self, calls: Sequence[tuple[Mapping[str, object], TileInfo | None]]
     ) -> list[dict[str, object]]:
         inputs, tiles = zip(*calls, strict=True)
-        with self._client() as client:
-            return client.process_many(inputs, tiles=tiles)
+        return self._call(lambda client: client.process_many(inputs, tiles=tiles))
 
-    @contextmanager
-    def _client(self) -> Iterator[Client]:
-        """Use the client with the fewest calls in flight."""
+    def _call(self, send: Callable[[Client], R]) -> R:
+        """Call a replica, and others as long as each of them is away."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            index = self._take()
+            try:
+                return send(self._clients[index])
+            except Unreachable as error:
+                self._away_until[index] = time.monotonic() + _AWAY_S
+                if len(self._clients) == 1:
+                    raise
+                if time.monotonic() > deadline:
+                    tried = f"{len(self._clients)} replicas were tried for {self._patience_s:g} s"
+                    raise Unreachable(f"{error.detail}; {tried}") from error
+            finally:
+                with self._lock:
+                    self._in_flight[index] -= 1
+
+    def _take(self) -> int:
+        """Return the replica with the fewest calls in flight, preferably one that responds."""
+        now = time.monotonic()
         with self._lock:
-            index = self._in_flight.index(min(self._in_flight))
+            # A random one of several: many processes of one call each would all take the first.
+            index = min(
+                range(len(self._clients)),
+                key=lambda n: (self._away_until[n] > now, self._in_flight[n], random.random()),  # noqa: S311
+            )
             self._in_flight[index] += 1
-        try:
-            yield self._clients[index]
-        finally:
-            with self._lock:
-                self._in_flight[index] -= 1
+            return index
 
 
 class RequestBatcher(Generic[C, R]):
@@ -303,8 +333,11 @@ def _new_caller(service: Service, patience_s: float) -> Caller:
 
     description = Description.parse(service.description)
     known = Described(description, service.transports, service.build, service.digest)
+    outage_s = patience_s if len(service.targets) == 1 else min(patience_s, REPLICA_OUTAGE_S)
     clients = tuple(
-        open_client(url, described=known, outage_s=patience_s, pinned=service.states_code)
+        open_client(url, described=known, outage_s=outage_s, pinned=service.states_code)
         for url in service.targets
     )
-    return RemoteCaller(clients, description, has_extensions=bool(service.transports))
+    return RemoteCaller(
+        clients, description, has_extensions=bool(service.transports), patience_s=patience_s
+    )

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Pipeline
     from pesto_runtime.places import AnyPath
 
+_AWAY = (
+    "the replica {url} does not respond: it is used when it is back, and its code is compared then"
+)
+
 
 @dataclass(frozen=True)
 class Discovered:
@@ -37,12 +41,14 @@ class Discovered:
         description: The description with the overlay.
         said: The description as the service returns it, without the overlay.
         overlay: The overlay; None for none.
+        away: URLs of replicas that did not respond, and whose code is not known yet.
     """
 
     service: Service
     description: Description
     said: Description
     overlay: Mapping[str, JsonValue] | None = None
+    away: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -56,7 +62,7 @@ class Services:
 
     Attributes:
         found: Process name -> process with its service; a process without a service is absent.
-        changed: Compatible changes since a catalog was saved.
+        changed: Compatible changes since a catalog was saved, and replicas that are away.
         offered: Every process that has a service, whether the pipeline uses it or not.
         base: Directory of the pipeline's file, to which its own paths are relative.
     """
@@ -93,7 +99,7 @@ def find(
     base: Path | None = None,
     overlay: Mapping[str, JsonValue] | None = None,
 ) -> Discovered:
-    """Read the description of a target, or of the replicas of a service.
+    """Read the description of a target, or of the replicas of a service that respond.
 
     Args:
         targets: One target, or one or more URLs of the same process.
@@ -101,11 +107,11 @@ def find(
         overlay: JSON merge patch for the description (RFC 7396).
 
     Raises:
-        PestoError: the target cannot be loaded, or the service does not respond.
+        PestoError: the target cannot be loaded, or no replica of the service responds.
         InvalidContract: replicas describe different processes.
         ProcessChanged: replicas run different code.
     """
-    found = described_at(targets, base)
+    found, away = described_at(targets, base)
     said = found.description
     description = _overlaid(said, overlay)
     is_remote = is_url(targets[0])
@@ -117,7 +123,7 @@ def find(
         digest=found.digest,
         states_code=found.states_code,
     )
-    return Discovered(service, description, said, overlay)
+    return Discovered(service, description, said, overlay, away)
 
 
 def resolve_services(
@@ -174,6 +180,7 @@ def resolve_services(
         found[name] = find(entry.targets, base=entry.base, overlay=entry.overlay)
         _require_pinned(name, found[name].said)
         changed += _drift(name, entry, found[name])
+        changed += [BadField(f"/{name}", _AWAY.format(url=url)) for url in found[name].away]
     return Services(found, tuple(changed), frozenset(entries), base)
 
 

@@ -138,6 +138,29 @@ def test_replicas_of_one_code_share_the_tiles(tmp_path: Path, scene: Path) -> No
     assert np.array_equal(done.pixels("made"), PIXELS + 1)
 
 
+@pytest.mark.parametrize("added", [7, 1])
+def test_a_replica_that_was_away_is_compared_when_it_is_back(
+    tmp_path: Path, scene: Path, added: int
+) -> None:
+    """Of other code: the chunk fails, and the first replica goes on; of the same code: it helps."""
+    with ExitStack() as stack:
+        first = stack.enter_context(deployed(tmp_path / "a", seconds=0.05))
+        second = Deployment(first.folder)
+        stack.callback(second.kill)
+        urls = tuple(f"shade={each.url}" for each in (second, first))
+        href = begun(urls, tmp_path, scene, "shade")
+        assert second.url in load_context(href).plan.warnings[0]
+        second.write(added=added, seconds=0.05)
+        second.ready()
+        (chunk, *_) = chunks_of(href, 0)
+        if added == 1:
+            process(chunk, threads=4)
+            return
+        with pytest.raises(ProcessChanged, match="stage 's0'") as caught:
+            process(chunk, threads=4)
+    assert second.url in caught.value.detail
+
+
 @pytest.mark.parametrize(
     ("code", "named"),
     [({"added": 7}, "build"), ({"added": 7, "version": "2", "margin": 9}, "digest")],

@@ -127,16 +127,15 @@ def _balancer(ports: list[int]) -> Iterator[int]:
 
         def serve(client: socket.socket) -> None:
             first = next(numbers)
-            for offset in range(len(ports)):
-                with suppress(OSError):
-                    upstream = socket.create_connection(
-                        ("127.0.0.1", ports[(first + offset) % len(ports)])
-                    )
-                    back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)
-                    back.start()
-                    _copy(client, upstream)
-                    return
-            client.close()
+            with client:
+                for offset in range(len(ports)):
+                    address = ("127.0.0.1", ports[(first + offset) % len(ports)])
+                    with suppress(OSError), socket.create_connection(address) as upstream:
+                        back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)
+                        back.start()
+                        _copy(client, upstream)
+                        back.join()
+                        return
 
         threading.Thread(target=connect, daemon=True).start()
         yield listening.getsockname()[1]

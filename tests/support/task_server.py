@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +46,7 @@ class TaskServer(ThreadingHTTPServer):
         refusals: How many of the next updates fail.
         refusal: The HTTP status with which they fail.
         updates: Every update, in order of arrival.
+        polls: Task type -> number of polls.
         handed_out: Id of a task -> when a worker was given it.
     """
 
@@ -55,6 +57,7 @@ class TaskServer(ThreadingHTTPServer):
         self.refusals = 0
         self.refusal = 503
         self.updates: list[Update] = []
+        self.polls: Counter[str] = Counter()
         self.handed_out: dict[str, float] = {}
         self._waiting: SimpleQueue[Document] = SimpleQueue()
         self._guard = threading.Lock()
@@ -116,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         is_poll = "/tasks/poll/batch/" in self.path
+        if is_poll:
+            self.server.polls[self.path.partition("/batch/")[2].partition("?")[0]] += 1
         self._send(200, self.server.next_tasks() if is_poll else {"status": "IN_PROGRESS"})
 
     def do_POST(self) -> None:

@@ -23,10 +23,12 @@ from tests.support.rasters import noise, sha256_of, write_scene
 from tests.support.runs import PROCESSES, pipeline, run_local, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pydantic import JsonValue
+
+    from tests.support.conductor_workers import Document
 
 pytestmark = [
     pytest.mark.integration, pytest.mark.conductor, pytest.mark.endurance,
@@ -172,7 +174,7 @@ def test_a_fleet_with_random_kills_gives_the_same_bytes(
         _keep_busy(fleet, scene, dice)
         calls, again, again_by_hand = 0, 0, 0
         for identity, folder in fleet.runs.items():
-            workflow = desk.ended(identity, 600)
+            workflow = ended(desk, fleet.workers, identity)
             # A JOIN that is evaluated too early, or a plan while a replica is away for minutes.
             if workflow["status"] == "FAILED":
                 again_by_hand += 1
@@ -212,16 +214,70 @@ def _running(fleet: Fleet) -> int:
     return sum(not (folder / "out" / "result.json").exists() for folder in fleet.runs.values())
 
 
+def paced(folder: Path) -> dict[str, JsonValue]:
+    """A pipeline of one slow stage."""
+    return pipeline(
+        stage("a", "paced", image="$inputs.scene", log=str(folder / "log"), seconds=0.2),
+        outputs={"image": "$a.image"},
+    )
+
+
+def ended(desk: ReplicatedDesk, workers: Sequence[Worker], identity: str) -> Document:
+    """Return a workflow that has ended; run the command that workers log for a lost JOIN."""
+    deadline, is_woken = time.monotonic() + 600, False
+    while (workflow := desk.workflow(identity))["status"] == "RUNNING":
+        assert time.monotonic() < deadline, workflow
+        if not is_woken and any(f"wake {identity}" in each.said for each in workers):
+            is_woken = True
+            _LOG.warning("woken by hand: %s", identity)
+            pesto("conductor", "wake", identity, "--url", desk.url)
+        time.sleep(0.5)
+    return workflow
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_pipeline_and_a_campaign_end_with_the_same_bytes_on_two_servers(
+    desk: ReplicatedDesk, tmp_path: Path, is_killed: bool
+) -> None:
+    """Also if one of the two servers is killed on the way."""
+    waited(lambda: all(each.is_ready() for each in desk.replicas), timeout_s=600)
+    scenes = [write_scene(tmp_path / f"s{n}.tif", noise(1024, 1024, seed=n)) for n in range(3)]
+    document, log = paced(tmp_path), tmp_path / "log"
+    inputs: dict[str, JsonValue] = {"tile": 256, "workers": 4}
+    one: dict[str, JsonValue] = {"scene": str(scenes[0]), "folder": str(tmp_path / "one")}
+    many: dict[str, JsonValue] = {
+        "scenes": [str(each) for each in scenes], "folder": str(tmp_path / "many"),
+    }  # fmt: skip
+    with conductor_worker(desk.url, tmp_path, "--domain", "two", at_once=4) as worker:
+        runs = [
+            desk.start(document, inputs | one, domains={"*": "two"}),
+            desk.start(document, inputs | many, domains={"*": "two"}, is_campaign=True),
+        ]
+        if is_killed:
+            waited(lambda: len(windows(log)) > 10, 120)
+            desk.replicas[1].kill()
+        for identity in runs:
+            assert ended(desk, [worker], identity)["status"] == "COMPLETED"
+        calls = len(windows(log))
+    if is_killed:
+        desk.replicas[1].start()
+    assert calls == 16 * (1 + len(scenes))
+    for scene in scenes:
+        local = run_local(document, tmp_path / f"l-{scene.stem}", {"scene": scene}, tile=256)
+        assert sha256_of(tmp_path / "many" / scene.stem / "image.tif") == local.sha256()
+    assert (
+        sha256_of(tmp_path / "one" / "image.tif")
+        == run_local(document, tmp_path / "l", {"scene": scenes[0]}, tile=256).sha256()
+    )
+
+
 def test_a_server_that_is_killed_leaves_its_workflows_to_the_other(
     desk: ReplicatedDesk, tmp_path: Path
 ) -> None:
     """Ten workflows in flight; one JOIN may need the command that a worker logs."""
-    waited(lambda: all(each.is_ready() for each in desk.replicas), timeout_s=300)
+    waited(lambda: all(each.is_ready() for each in desk.replicas), timeout_s=600)
     scene = write_scene(tmp_path / "s.tif", noise(1024, 1024))
-    document = pipeline(
-        stage("a", "paced", image="$inputs.scene", log=str(tmp_path / "log"), seconds=0.2),
-        outputs={"image": "$a.image"},
-    )
+    document = paced(tmp_path)
     with conductor_worker(desk.url, tmp_path, "--domain", "lost", at_once=4) as worker:
         runs = [
             desk.start(document, {"scene": str(scene), "folder": str(tmp_path / str(number)),
@@ -230,14 +286,8 @@ def test_a_server_that_is_killed_leaves_its_workflows_to_the_other(
         ]  # fmt: skip
         waited(lambda: len(windows(tmp_path / "log")) > 40, 120)
         desk.replicas[0].kill()
-        woken = set()
-        deadline = time.monotonic() + 400
-        for number, identity in enumerate(runs):
-            while desk.workflow(identity)["status"] == "RUNNING" and time.monotonic() < deadline:
-                if f"wake {identity}" in worker.said and identity not in woken:
-                    woken.add(identity)
-                    pesto("conductor", "wake", identity, "--url", desk.url)
-                time.sleep(0.5)
-            assert desk.workflow(identity)["status"] == "COMPLETED"
-            assert sha256_of(tmp_path / str(number) / "image.tif")
-        _LOG.warning("woken by hand: %d of %d", len(woken), len(runs))
+        for identity in runs:
+            assert ended(desk, [worker], identity)["status"] == "COMPLETED"
+    desk.replicas[0].start()
+    local = run_local(document, tmp_path / "local", {"scene": scene}, tile=256).sha256()
+    assert {sha256_of(tmp_path / str(number) / "image.tif") for number in range(10)} == {local}

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 import pytest
 
@@ -21,7 +23,6 @@ from tests.support.runs import PROCESSES, chain, run_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -156,12 +157,20 @@ def working(desk: Desk, folder: Path) -> Iterator[tuple[Job, Worker]]:
         yield job, worker
 
 
+def has_rasterio(pid: int) -> bool:
+    """Return whether a process has imported it."""
+    return "/rasterio/" in Path(f"/proc/{pid}/maps").read_text()
+
+
 def test_a_killed_worker_is_replaced_and_its_tiles_come_back(
     conductor: Desk, tmp_path: Path
 ) -> None:
     """Its supervisor starts another; SIGTERM afterwards leaves nothing."""
     with working(conductor, tmp_path) as (job, worker):
         killed = worker.child
+        # The next process need not import what it needs for a tile.
+        assert all(has_rasterio(pid) for pid in worker.family)
+        assert not has_rasterio(conductor.server.pid)
         os.kill(killed, signal.SIGKILL)
         job.ends_well(most_repeated=IN_HAND)
         assert "the worker died (by signal 9)" in worker.said
@@ -169,6 +178,47 @@ def test_a_killed_worker_is_replaced_and_its_tiles_come_back(
         family = worker.family
         worker.process.send_signal(signal.SIGTERM)
         waited(lambda: not any(is_alive(pid) for pid in family), FAMILY_S)
+
+
+def test_a_worker_without_a_supervisor_leaves_its_tasks_to_the_next_one(
+    conductor: Desk, tmp_path: Path
+) -> None:
+    """As a platform runs it: one process, probes from other machines, a journal on a volume."""
+    port = _free_port()
+    options = ("--domain", "kill", "--no-supervisor", "--journal", tmp_path / "journal",
+               "--metrics-port", port)  # fmt: skip
+    with ExitStack() as stack:
+        job = stack.enter_context(job_of(conductor, tmp_path))
+        worker = stack.enter_context(
+            conductor_worker(
+                conductor.url,
+                tmp_path,
+                *options,
+                "--metrics-host",
+                "0.0.0.0",  # noqa: S104
+                at_once=AT_ONCE,
+            )
+        )
+        job.start()
+        job.half_way()
+        assert worker.family == {worker.process.pid}
+        waited(lambda: ready_at(f"127.0.0.2:{port}"))
+        worker.process.kill()
+        worker.process.wait()
+        following = stack.enter_context(
+            conductor_worker(conductor.url, tmp_path, *options, at_once=AT_ONCE)
+        )
+        job.ends_well(most_repeated=IN_HAND)
+        assert "returned: its process died" in following.said
+        assert ready_at(f"127.0.0.1:{port}")
+        assert not ready_at(f"127.0.0.2:{port}")  # without the option, of this machine alone
+
+
+def ready_at(address: str) -> bool:
+    """Return whether a worker is ready, by its probe."""
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"http://{address}/ready", trust_env=False).status_code == 200
+    return False
 
 
 def test_a_worker_whose_supervisor_is_killed_drains(conductor: Desk, tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ import pytest
 
 from pesto_conductor import trial_server
 from pesto_conductor.client import Conductor
-from tests.support.commands import is_alive, pesto, waited
+from pesto_conductor.taskdefs import task_definition
+from tests.support.commands import ROOT, is_alive, pesto, waited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic import JsonValue
 
     from tests.support.conductor_workers import Desk
 
@@ -104,3 +107,24 @@ def open_to_write(pid: int) -> list[str]:
         if mode != os.O_RDONLY and target.startswith("/") and not target.startswith("/dev/"):
             found.append(target)
     return found
+
+
+def test_register_leaves_task_types_of_a_newer_version_as_they_are(conductor: Desk) -> None:
+    """The other types of this package (control) are registered again."""
+    newer: dict[str, JsonValue] = {
+        "ownerApp": "pesto-workflows/99.0.0",
+        "description": "of a newer version",
+    }
+    try:
+        with conductor.conductor() as server:
+            server.register_tasks([task_definition("pesto_discover").to_json() | newer])
+        file = ROOT / "workflows" / "conductor" / "cloud_cover.json"
+        done = pesto("conductor", "register", file, "--url", conductor.url)
+        assert done.returncode == 0, done.stderr
+        with conductor.conductor() as server:
+            found = {str(each["name"]): each for each in server.task_definitions()}
+        assert found["pesto_discover"]["description"] == newer["description"]
+        assert found["pesto_plan"]["responseTimeoutSeconds"] == 30  # of tests: 6 s
+        assert "pesto_discover" not in done.stdout
+    finally:
+        conductor.register()

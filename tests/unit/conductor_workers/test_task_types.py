@@ -12,10 +12,13 @@ import pytest
 
 from pesto_conductor import supervisor
 from pesto_conductor.supervisor import Supervisor
+from pesto_conductor.taskdefs import registered_types, task_definition
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic import JsonValue
 
 
 @contextmanager
@@ -72,3 +75,13 @@ def test_a_registered_type_starts_a_worker(monkeypatch: pytest.MonkeyPatch) -> N
     with knowing("pesto_plan") as url:
         assert supervisor.run(url, types=["pesto_plan"]) == 0
     assert started == [("pesto_plan",)]
+
+
+def test_a_worker_takes_only_types_that_this_package_has_registered() -> None:
+    """Another team's type with our prefix is theirs; those of services are ours."""
+    ours = {**task_definition("pesto_plan").to_json(), "name": "pesto_cloud_mask"}
+    known: list[dict[str, JsonValue]] = [
+        {**ours, "name": "pesto_export", "ownerApp": "export/2"}, {"name": "pesto_mine"},
+        ours, {**ours, "name": "send_mail"},
+    ]  # fmt: skip
+    assert registered_types(known) == ["pesto_cloud_mask"]

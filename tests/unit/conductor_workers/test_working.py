@@ -10,20 +10,26 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
+
+from pesto_conductor import worker_loop
 from pesto_conductor.metrics import WorkerMetrics
+from pesto_conductor.taskdefs import task_definition
 from pesto_conductor.taskqueue import TaskQueue
 from pesto_conductor.verbs import binding_of
 from pesto_conductor.worker_loop import WorkerLoop
 from pesto_runtime.contract import ChunkResult
 from pesto_runtime.errors import Interrupted
+from tests.support.commands import waited
 from tests.support.task_server import task_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic import JsonValue
 
-    from pesto_conductor.binding import TaskContext
+    from pesto_conductor.binding import TaskBinding, TaskContext
+    from pesto_conductor.worker_loop import NewBindings
     from pesto_runtime.contract.base import ClosedValue
     from tests.support.task_server import TaskServer
 
@@ -36,16 +42,24 @@ def chunk(phase: int = 0) -> dict[str, JsonValue]:
 
 @contextmanager
 def working(
-    server: TaskServer, serve: Callable[[ClosedValue, TaskContext], ClosedValue]
+    server: TaskServer,
+    serve: Callable[[ClosedValue, TaskContext], ClosedValue],
+    *,
+    types: Sequence[str] = ("pesto_process",),
+    others: Sequence[str] = (),
+    concurrency: int = 2,
+    new_bindings: NewBindings | None = None,
 ) -> Iterator[None]:
-    """Run a worker with two slots while the block runs; a function performs its chunks."""
-    binding = replace(binding_of("pesto_process"), verb=serve)
+    """Run a worker while the block runs; a function performs the chunks of some types."""
+    chunks = replace(binding_of("pesto_process"), verb=serve)
+    bindings = [replace(chunks, definition=task_definition(each)) for each in types]
+    bindings += map(binding_of, others)
     stop = threading.Event()
 
     async def main() -> None:
         queue = TaskQueue(server.url)
-        loop = WorkerLoop(queue, WorkerMetrics(), concurrency=2)
-        work = asyncio.create_task(loop.run([binding]))
+        loop = WorkerLoop(queue, WorkerMetrics(), concurrency, new_bindings=new_bindings)
+        work = asyncio.create_task(loop.run(bindings))
         await asyncio.to_thread(stop.wait)
         loop.drain()
         await work
@@ -158,3 +172,55 @@ def test_a_lease_outlives_two_renewals_that_are_lost() -> None:
     assert [each.is_accepted for each in renewals] == [False, False, True]
     assert renewals[-1].at - server.handed_out["t"] < 4
     assert server.ended("t") == ["COMPLETED"]
+
+
+def test_an_idle_worker_rests_between_polls_until_it_has_a_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of all types at once; a type whose interval an operator has set is polled in between."""
+    monkeypatch.setattr(worker_loop, "_RESTS_AFTER_S", 0.0)
+    monkeypatch.setattr(worker_loop, "_LONGEST_REST_S", 3600.0)
+    monkeypatch.setattr(worker_loop, "_IDLE_POLLS_PER_S", 0.001)
+    monkeypatch.setenv("CONDUCTOR_WORKER_PESTO_PROCESS_POLL_INTERVAL", "50")
+    others = ("pesto_plan", "pesto_close", "pesto_publish")
+    with task_server() as server, working(server, lambda *_: DONE, others=others):
+        waited(lambda: server.polls["pesto_process"] > 5 and len(server.polls) == 4)
+        assert [server.polls[each] for each in others] == [1, 1, 1]
+        server.put("t", chunk())
+        waited(lambda: min(server.polls[each] for each in others) > 1)
+
+
+@pytest.mark.parametrize("concurrency", [2, 3])
+def test_tasks_of_all_types_together_are_at_most_as_many_as_the_concurrency(
+    concurrency: int,
+) -> None:
+    """Of two types and six tasks; with one more (control), three of them meet."""
+    meeting = Meeting(expected=3)
+    with (
+        task_server() as server,
+        working(server, meeting, types=("pesto_process", "pesto_other"), concurrency=concurrency),
+    ):
+        for number in range(6):
+            server.put(str(number), chunk(number))
+        until(lambda: len(meeting.events) >= concurrency)
+        time.sleep(1)
+        assert (len(meeting.events) > 2) == (concurrency > 2)
+
+
+def test_types_that_are_registered_later_are_polled_without_a_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are looked up from time to time; each is polled once it is there, not before."""
+    monkeypatch.setattr(worker_loop, "_NEW_TYPES_S", 0.05)
+    added: list[TaskBinding] = []
+
+    async def new_bindings() -> list[TaskBinding]:
+        found = [*added]
+        added.clear()
+        return found
+
+    with task_server() as server, working(server, lambda *_: DONE, new_bindings=new_bindings):
+        waited(lambda: server.polls["pesto_process"] > 1)
+        assert [*server.polls] == ["pesto_process"]
+        added.append(binding_of("pesto_cloud_mask"))
+        waited(lambda: server.polls["pesto_cloud_mask"] > 1)
