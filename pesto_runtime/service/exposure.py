@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pesto_runtime.service.tokens import Callers
 
 _PAIR = re.compile(r'([\w-]+)=(?:"([^"\\]*)"|([^;,\s]*))')
-_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
 
 @dataclass(frozen=True)

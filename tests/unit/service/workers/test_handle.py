@@ -17,7 +17,7 @@ import pytest
 from pesto_runtime.errors import AlgorithmFailed
 from pesto_runtime.hrefs import Gate
 from pesto_runtime.service.limits import Limits
-from pesto_runtime.service.runner import no_log, no_progress
+from pesto_runtime.service.runner import KEPT_BYTES, no_log, no_progress
 from pesto_runtime.service.workers.handle import WorkerHandle, WorkerSettings
 from pesto_runtime.service.workers.lifecycle import CallNotStarted
 from pesto_runtime.service.workers.pool import WorkerPool
@@ -146,7 +146,7 @@ def test_a_small_answer_after_a_large_one_is_its_own() -> None:
 
     async def scene() -> None:
         async with worker([], "echo") as handle:
-            for text in ("a" * 100_000, "b"):
+            for text in ("a" * (KEPT_BYTES + 1), "b"):
                 answer = await call(handle, text=text)
                 assert json.loads(answer.whole()) == {"text": text}
                 assert (answer.spool is None) == (text == "b")
@@ -156,7 +156,7 @@ def test_a_small_answer_after_a_large_one_is_its_own() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_large_body_is_released_while_its_call_runs(tmp_path: Path) -> None:
-    """Its memory is free as soon as the worker has read it, not when the call ends."""
+    """One too large to be kept is free as soon as the worker has read it."""
 
     def spools() -> list[str]:
         descriptors = Path("/proc/self/fd").iterdir()
@@ -165,7 +165,7 @@ def test_a_large_body_is_released_while_its_call_runs(tmp_path: Path) -> None:
     async def scene() -> None:
         async with worker([]) as handle:
             before = spools()
-            running = await long_call(handle, tmp_path / "a", padding="a" * (1 << 20))
+            running = await long_call(handle, tmp_path / "a", padding="a" * KEPT_BYTES)
             async with asyncio.timeout(20):
                 while spools() != before:  # noqa: ASYNC110  # its frame may still be on its way
                     await asyncio.sleep(0.01)
