@@ -92,7 +92,8 @@ class Fleet:
 
     def start(self, scene: Path) -> None:
         """Start a workflow in a folder of its own."""
-        folder = self.folder / f"run-{len(self.runs)}"
+        # A start without a response has made its folder, and may have started its workflow.
+        folder = self.folder / f"run-{len(list(self.folder.glob('run-*')))}"
         folder.mkdir()
         urls: dict[str, JsonValue] = {
             name: [each.url for each in self.services if each.process_name == name]
