@@ -81,6 +81,7 @@ class RasterReader:
                 if stacked_bands(href) and access is None
                 else opened(href, DRIVERS if access else allowed_drivers(), access)
             )
+            self._is_usual = self._dataset.driver in DRIVERS or bool(stacked_bands(href))
             self._is_fetched = access is not None and access.opener is not None
             # Not as a context manager, which has GDAL's settings of this thread until it ends:
             # another thread may close it.
@@ -174,7 +175,7 @@ class RasterReader:
             validity="mask" if self._mask else stated_validity(self._dataset, dataset),
             selection=None if self.selection == Selection() else self.selection,
             values=values_of(self.bands(), self.href),
-            driver="" if self._dataset.driver in (*DRIVERS, "VRT") else self._dataset.driver,
+            driver="" if self._is_usual else self._dataset.driver,
         )
 
     def mask(self, window: Window) -> np.ndarray | None:
