@@ -58,12 +58,12 @@ def spread(description: Description, values: Mapping[str, object]) -> dict[str, 
 
     Args:
         description: Of the process.
-        values: Input -> value; a list of images is a list or a tuple.
+        values: Input -> value; a list of images is a list or a tuple. An empty one stays as it is.
     """
     lists = {port.name for port in description.lists}
     found: dict[str, object] = {}
     for name, value in values.items():
-        if name in lists and isinstance(value, (list, tuple)):
+        if name in lists and value and isinstance(value, (list, tuple)):
             found |= {item_of(name, index): each for index, each in enumerate(value)}
         else:
             found[name] = value
@@ -79,7 +79,7 @@ def spread_call(
     sizes = {
         port.name: len(value)
         for port in description.lists
-        if isinstance(value := values.get(port.name), (list, tuple))
+        if (value := values.get(port.name)) and isinstance(value, (list, tuple))
     }
     if not sizes:
         return description, values

@@ -238,6 +238,7 @@ def test_spreading_is_undone_by_gathering() -> None:
     flat = spread(said, inputs)
     assert flat == {"dates.0": "a", "dates.1": "b", "valid.0": "x", "valid.1": "y"}
     assert gathered(said, dict(reversed(flat.items()))) == inputs
+    assert gathered(said, spread(said, {"dates": []})) == {"dates": []}
     known = with_items(said, {"dates": 2})
     assert {name: known.masks[name] for name in known.masks} == {
         "valid.0": "dates.0",
