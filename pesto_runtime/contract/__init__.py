@@ -16,6 +16,7 @@ from pesto_runtime.contract.canonical import digest, merge_patch
 from pesto_runtime.contract.classification import RasterClass
 from pesto_runtime.contract.compression import Compression
 from pesto_runtime.contract.description import (
+    IMAGE_KINDS,
     Description,
     DescriptionDocument,
     Fold,
@@ -56,6 +57,7 @@ from pesto_runtime.contract.vector import GEOMETRIES, VectorContract
 __all__ = [
     "BLOCK",
     "GEOMETRIES",
+    "IMAGE_KINDS",
     "NUMERIC_DTYPES",
     "PRODUCT_FORMAT",
     "BandValues",

@@ -35,7 +35,8 @@ PortKind: TypeAlias = Literal["image", "images", "vector", "json"]
 
 _DEFAULT_BATCH = 16
 """Payloads per request of a batched process that declares no number; all images are in memory."""
-_IMAGES: tuple[PortKind, ...] = ("image", "images")
+IMAGE_KINDS: tuple[PortKind, ...] = ("image", "images")
+"""Kinds of ports that take one image, or a list of them."""
 _PADDED_TEMPLATES = ("tile-object-detection", "tile-change-detection")
 
 
@@ -336,7 +337,7 @@ def _is_mask(port: Port) -> bool:
 
 def _masks(inputs: tuple[Port, ...]) -> dict[str, str]:
     """Return the image of each mask: the one that it names, else the first."""
-    first = next((p.name for p in inputs if p.kind in _IMAGES and not _is_mask(p)), "")
+    first = next((p.name for p in inputs if p.kind in IMAGE_KINDS and not _is_mask(p)), "")
     return {
         port.name: port.raster.mask if isinstance(port.raster.mask, str) else first
         for port in inputs
@@ -367,13 +368,13 @@ def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Ite
         if owner in lists and index.isdigit():
             where = json_pointer("input", "properties", port.name)
             yield BadField(where, f"is the name of an image of the list {owner!r}; rename one")
-    images = [port for port in inputs if port.kind in _IMAGES and not _is_mask(port)]
+    images = [port for port in inputs if port.kind in IMAGE_KINDS and not _is_mask(port)]
     if known.tileable in ("map", "reduce") and not images:
         yield BadField("/tileable", f"{known.tileable!r} needs an image input", known.tileable)
 
 
 def _mask_faults(inputs: tuple[Port, ...]) -> Iterator[BadField]:
-    kinds = {p.name: p.kind for p in inputs if p.kind in _IMAGES and not _is_mask(p)}
+    kinds = {p.name: p.kind for p in inputs if p.kind in IMAGE_KINDS and not _is_mask(p)}
     own = {port.name: port.kind for port in inputs}
     for name, image in _masks(inputs).items():
         where = json_pointer("input", "properties", name, "x-raster", "mask")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, get_args, overload
 
 from pydantic import ValidationError
 
-from pesto_runtime.contract import Description, bad_fields
+from pesto_runtime.contract import IMAGE_KINDS, Description, bad_fields
 from pesto_runtime.errors import InvalidContract
 from pesto_runtime.processor.annotations import ProcessOptions
 from pesto_runtime.processor.blending import Blend, require_blendable
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., object]")
 _ATTRIBUTE = "__pesto__"
-_IMAGES = ("image", "images")
 _collected: ContextVar[dict[str, InvalidContract] | None] = ContextVar("collected", default=None)
 
 
@@ -194,18 +193,18 @@ def _with_geometry(
     }
     blend = options.get("blend")
     if blend is not None:
-        images = [port for port in signature.inputs if port.kind in _IMAGES]
+        images = [port for port in signature.inputs if port.kind in IMAGE_KINDS]
         declared = set(geometry).union(*(port.declared or {} for port in images))
         if own := sorted(declared & {*blend.geometry, "tile"}):
             raise InvalidContract(f"{title}: blend determines {', '.join(own)}: remove it there")
         geometry = blend.geometry
-    if geometry and not any(port.kind in _IMAGES for port in signature.inputs):
+    if geometry and not any(port.kind in IMAGE_KINDS for port in signature.inputs):
         raise InvalidContract(
             f"{title}: {' and '.join(geometry)} without an image input; annotate one np.ndarray "
             "or remove it"
         )
     ports = tuple(
-        port.declaring(geometry) if port.kind in _IMAGES and not port.is_mask else port
+        port.declaring(geometry) if port.kind in IMAGE_KINDS and not port.is_mask else port
         for port in signature.inputs
     )
     for port in ports:
@@ -244,7 +243,7 @@ def _require_valid_reduce(
 
 def _tileable(inputs: tuple[PortSpec, ...], options: ProcessOptions, title: str) -> Tileable | None:
     """Return `reduce` for a reduce, `map` for a declared margin, else the option `tileable`."""
-    images = [port for port in inputs if port.kind in _IMAGES]
+    images = [port for port in inputs if port.kind in IMAGE_KINDS]
     margin = any("margin" in (port.declared or {}) for port in images)
     if "blend" in options and options.get("tileable", "map") != "map":
         raise InvalidContract(f"{title}: blend is for a map")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import numpy as np
 
+from pesto_runtime.contract import IMAGE_KINDS
 from pesto_runtime.contract.image_lists import gathered, spread_call
 from pesto_runtime.errors import BadField, ContractBroken, InvalidContract, InvalidInput, shortened
 from pesto_runtime.pipeline import step_of
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-_IMAGES = ("image", "images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,8 @@ class ProjectProcessor:
         outputs = {
             port.name: encode_as(port.kind, port.name, results[port.name])
             for port in self.description.outputs
-            if port.name in results and not (results[port.name] is None and port.kind in _IMAGES)
+            if port.name in results
+            and not (results[port.name] is None and port.kind in IMAGE_KINDS)
         }
         return call.trimmed(outputs)
 

@@ -22,9 +22,8 @@ class OwnedInputs(dict[str, object]):
     """Inputs that belong to the processor: it may store their arrays and write into them."""
 
 
-@runtime_checkable
-class Processor(Protocol):
-    """Runs one process; all methods may be called from several threads."""
+class ServedTarget(Protocol):
+    """What a worker of a service loads: the processor of a process, or a pipeline."""
 
     @property
     def description(self) -> Description:
@@ -44,6 +43,11 @@ class Processor(Protocol):
         Raises:
             AlgorithmFailed: the author's set-up raised.
         """
+
+
+@runtime_checkable
+class Processor(ServedTarget, Protocol):
+    """Runs one process; all methods may be called from several threads."""
 
     def run(
         self, inputs: Mapping[str, object], *, tile: TileInfo | None = None

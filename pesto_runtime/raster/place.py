@@ -113,7 +113,7 @@ def footprint(scene: Scene) -> list[list[tuple[float, float]]]:
     width, height = scene.width, scene.height
     corners = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]
     xs, ys = zip(*((a * x + b * y + c, d * x + e * y + f) for x, y in corners), strict=True)
-    lons, lats = transform(CRS.from_user_input(scene.crs), _LONLAT, xs, ys)
+    lons, lats = transform(_known_crs(scene.crs or ""), _LONLAT, xs, ys)
     return [[*zip(lons, lats, strict=True)]]
 
 

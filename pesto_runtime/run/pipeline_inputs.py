@@ -308,19 +308,19 @@ def _stated_images(
     bands: dict[str, Sequence[str]] = {}
     for port in description.inputs if description else ():
         value, name = stage.inputs.get(port.name), f"{stage.id}-{port.name.replace('.', '-')}"
+        named: dict[str, JsonValue] = {}
         if port.kind == "image" and _is_literal(value):
-            images[name] = literal(value)
-            bands[name] = (port.raster and port.raster.band_names) or ()
+            named = {name: literal(value)}
             bound[port.name] = f"$inputs.{name}"
         elif port.kind == "images" and isinstance(value, list):
             stated = {index: each for index, each in enumerate(value) if _is_literal(each)}
             named = {f"{name}-{index}": literal(each) for index, each in stated.items()}
-            images |= named
-            bands |= dict.fromkeys(named, (port.raster and port.raster.band_names) or ())
             bound[port.name] = [
                 f"$inputs.{name}-{index}" if index in stated else each
                 for index, each in enumerate(value)
             ]
+        images |= named
+        bands |= dict.fromkeys(named, (port.raster and port.raster.band_names) or ())
     return images, bound, bands
 
 

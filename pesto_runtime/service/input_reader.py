@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pesto_runtime.contract import IMAGE_KINDS
 from pesto_runtime.errors import InvalidInput, PestoError, SceneChanged, TooLarge
 from pesto_runtime.processor import OwnedInputs
 from pesto_runtime.raster.validity import add_masks, named_images
 from pesto_runtime.service.image_loader import Allowance, parse_roi
-from pesto_runtime.service.input_values import IMAGE_KINDS, ValueValidator, known_values
+from pesto_runtime.service.input_values import ValueValidator, known_values
 from pesto_runtime.service.long_texts import LongText
 from pesto_runtime.service.request import RawImage
 

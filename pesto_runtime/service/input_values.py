@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jsonschema import Draft6Validator
 from jsonschema.exceptions import best_match
 
+from pesto_runtime.contract import IMAGE_KINDS
 from pesto_runtime.errors import shortened
 from pesto_runtime.schema import main_errors, surely_fits
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description, Port
     from pesto_runtime.service.request import Faults, InputValue
-
-IMAGE_KINDS = ("image", "images")
 
 
 class ValueValidator:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from pesto_runtime.client.multipart import FORM_TYPE
 from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER
-from pesto_runtime.contract import CallOptions, Job
+from pesto_runtime.contract import IMAGE_KINDS, CallOptions, Job
 from pesto_runtime.contract.call import LONGEST_LEASE_S, Problem
 from pesto_runtime.contract.selection import ImageReference
 from pesto_runtime.schema import MODELS
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Document = dict[str, JsonValue]
 
 _COMPONENTS = "#/components/schemas/"
-_IMAGES = ("image", "images")
 _BINARY: Document = {"type": "string", "format": "binary"}
 _DIALECT_KEYS = ("$schema", "definition", "definitions")
 
@@ -164,7 +163,7 @@ def _call(operation: str, summary: str, description: Description) -> Document:
         parameters += [
             _parameter(each.name, "query", value_schema(each, description),
                        "the input, where the body is an image")
-            for each in description.inputs if each.kind not in _IMAGES
+            for each in description.inputs if each.kind not in IMAGE_KINDS
         ]  # fmt: skip
     return {
         "operationId": operation,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pesto_runtime.client.multipart import FORM_TYPE, Part, write_parts
 from pesto_runtime.client.transport import traced
+from pesto_runtime.contract import IMAGE_KINDS
 from pesto_runtime.engines import RunRequest
 from pesto_runtime.errors import (
     InvalidInput,
@@ -32,7 +33,7 @@ from pesto_runtime.run.pipeline_inputs import read_inputs
 from pesto_runtime.run.planning import count_tiles, plan
 from pesto_runtime.service.execution import no_tile
 from pesto_runtime.service.image_loader import reference_of, sent_bytes
-from pesto_runtime.service.input_values import IMAGE_KINDS, ValueValidator, known_values
+from pesto_runtime.service.input_values import ValueValidator, known_values
 from pesto_runtime.service.jobs.files import locked_temporary_folder
 from pesto_runtime.service.outputs import (
     ResponseFormat,

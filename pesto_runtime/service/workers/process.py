@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Description
+    from pesto_runtime.processor.protocol import ServedTarget
     from pesto_runtime.service.runner import CallResponse, Payload
 
     Send = Callable[[str, Mapping[str, JsonValue]], None]
@@ -59,25 +59,6 @@ _PARENT_LOOK_S = 1.0
 _LINE_CHARS = 2000
 _MOST_LINES = 2000
 _PROGRESS_EVERY_S = 0.05
-
-
-class ServedTarget(Protocol):
-    """What a worker has loaded: the processor of a process, or a pipeline."""
-
-    @property
-    def description(self) -> Description:
-        """Its contract."""
-
-    @property
-    def build(self) -> str:
-        """`sha256:…` of its sources."""
-
-    @property
-    def version_document(self) -> Mapping[str, JsonValue]:
-        """The body of the response to `GET /api/v1/version`."""
-
-    def setup(self) -> None:
-        """Run the author's set-up once."""
 
 
 class Performer(Protocol):
