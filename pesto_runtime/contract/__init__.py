@@ -16,12 +16,9 @@ from pesto_runtime.contract.canonical import digest, merge_patch
 from pesto_runtime.contract.classification import RasterClass
 from pesto_runtime.contract.compression import Compression
 from pesto_runtime.contract.description import (
-    IMAGE_KINDS,
     Description,
     DescriptionDocument,
     Fold,
-    Port,
-    PortKind,
     Tileable,
 )
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
@@ -35,6 +32,7 @@ from pesto_runtime.contract.pipeline import (
     literal,
     parse_binding,
 )
+from pesto_runtime.contract.process_ports import IMAGE_KINDS, Port, PortKind
 from pesto_runtime.contract.raster import Memory, RasterContract, TileLimits, Tolerance
 from pesto_runtime.contract.run import (
     BLOCK,

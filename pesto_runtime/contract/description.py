@@ -20,7 +20,17 @@ from pydantic import (
 from pesto_runtime.contract.base import Fill, Value
 from pesto_runtime.contract.call import Example, bad_fields
 from pesto_runtime.contract.canonical import digest, merge_patch
-from pesto_runtime.contract.geometry import Margin
+from pesto_runtime.contract.geometry import Margin, Scale
+from pesto_runtime.contract.process_ports import (
+    IMAGE_KINDS,
+    Port,
+    PortKind,
+    is_mask,
+    mask_faults,
+    masks_of,
+    ratio_faults,
+    ratios_of,
+)
 from pesto_runtime.contract.raster import RasterContract
 from pesto_runtime.contract.vector import VectorContract
 from pesto_runtime.errors import BadField, InvalidContract, json_pointer, shortened
@@ -31,12 +41,9 @@ if TYPE_CHECKING:
 
 Tileable: TypeAlias = Literal["map", "reduce", "whole"]
 Fold: TypeAlias = Literal["sum", "min", "max", "concat"]
-PortKind: TypeAlias = Literal["image", "images", "vector", "json"]
 
 _DEFAULT_BATCH = 16
 """Payloads per request of a batched process that declares no number; all images are in memory."""
-IMAGE_KINDS: tuple[PortKind, ...] = ("image", "images")
-"""Kinds of ports that take one image, or a list of them."""
 _PADDED_TEMPLATES = ("tile-object-detection", "tile-change-detection")
 
 
@@ -76,32 +83,6 @@ class DescriptionDocument(Value):
     config: dict[str, JsonValue] | None = None
     input: dict[str, JsonValue] = Field(description="Object schema (draft-06) of the inputs.")
     output: dict[str, JsonValue] = Field(description="Object schema (draft-06) of the outputs.")
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A named input or output of a process.
-
-    Attributes:
-        name: As in the object schema.
-        kind: `image`, `images` (a list), `vector` (GeoJSON) or plain `json`.
-        schema: Its JSON schema, as in the description.
-        required: Whether a call must bind it; outputs are never required.
-        raster: Its raster contract; None if the description has none.
-        vector: Its vector contract; None for any other kind.
-    """
-
-    name: str
-    kind: PortKind
-    schema: Mapping[str, JsonValue]
-    required: bool
-    raster: RasterContract | None
-    vector: VectorContract | None = None
-
-    @property
-    def has_default(self) -> bool:
-        """Whether the schema has a default for an absent value."""
-        return "default" in self.schema
 
 
 @dataclass(frozen=True)
@@ -210,12 +191,25 @@ class Description:
 
     @cached_property
     def margin(self) -> Margin:
-        """The margin around an output pixel: the largest of its image inputs, side by side."""
+        """The margin around an output pixel, in pixels of the first image: the largest of all."""
         margin = Margin()
         for port in (*self.image_inputs, *self.lists):
             if port.raster is not None:
-                margin = margin.union(port.raster.margin)
+                margin = margin.union(port.raster.margin.at(self.ratio(port.name)))
         return margin
+
+    def ratio(self, name: str) -> Scale:
+        """Return the pixels of an image input per pixel of the first; a mask has its image's."""
+        return self._ratios.get(name, Scale())
+
+    @cached_property
+    def has_ratios(self) -> bool:
+        """Whether its images have several resolutions."""
+        return any(not ratio.is_one for ratio in self._ratios.values())
+
+    @cached_property
+    def _ratios(self) -> Mapping[str, Scale]:
+        return ratios_of(self.inputs)
 
     @cached_property
     def lists(self) -> tuple[Port, ...]:
@@ -248,7 +242,7 @@ class Description:
     @cached_property
     def masks(self) -> Mapping[str, str]:
         """Mask -> the image input whose valid pixels it marks."""
-        return _masks(self.inputs)
+        return masks_of(self.inputs)
 
     @cached_property
     def band_masks(self) -> frozenset[str]:
@@ -331,20 +325,6 @@ def _padding(known: DescriptionDocument) -> int | None:
     return int(padding)
 
 
-def _is_mask(port: Port) -> bool:
-    return port.raster is not None and bool(port.raster.mask)
-
-
-def _masks(inputs: tuple[Port, ...]) -> dict[str, str]:
-    """Return the image of each mask: the one that it names, else the first."""
-    first = next((p.name for p in inputs if p.kind in IMAGE_KINDS and not _is_mask(p)), "")
-    return {
-        port.name: port.raster.mask if isinstance(port.raster.mask, str) else first
-        for port in inputs
-        if port.raster is not None and port.raster.mask
-    }
-
-
 def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Iterator[BadField]:
     if (known.tileable == "reduce") != bool(known.x_reduce):
         yield BadField(
@@ -361,26 +341,14 @@ def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Ite
                 "a reduce has no `fill`: pixels that are added would be counted",
                 shortened(port.raster.fill),
             )
-    yield from _mask_faults(inputs)
+    yield from mask_faults(inputs)
+    yield from ratio_faults(inputs, tileable=known.tileable)
     lists = {port.name for port in inputs if port.kind == "images"}
     for port in inputs:
         owner, _, index = port.name.rpartition(".")
         if owner in lists and index.isdigit():
             where = json_pointer("input", "properties", port.name)
             yield BadField(where, f"is the name of an image of the list {owner!r}; rename one")
-    images = [port for port in inputs if port.kind in IMAGE_KINDS and not _is_mask(port)]
+    images = [port for port in inputs if port.kind in IMAGE_KINDS and not is_mask(port)]
     if known.tileable in ("map", "reduce") and not images:
         yield BadField("/tileable", f"{known.tileable!r} needs an image input", known.tileable)
-
-
-def _mask_faults(inputs: tuple[Port, ...]) -> Iterator[BadField]:
-    kinds = {p.name: p.kind for p in inputs if p.kind in IMAGE_KINDS and not _is_mask(p)}
-    own = {port.name: port.kind for port in inputs}
-    for name, image in _masks(inputs).items():
-        where = json_pointer("input", "properties", name, "x-raster", "mask")
-        if image not in kinds:
-            detail = f"names no image input; there are {', '.join(kinds) or 'none'}"
-            yield BadField(where, detail, shortened(image or True))
-        elif own[name] != kinds[image]:
-            wanted = "a list of masks" if kinds[image] == "images" else "one mask"
-            yield BadField(where, f"{image!r} has {wanted}, one for each image", shortened(image))

@@ -5,6 +5,7 @@ Which windows a tile reads is computed in `tiling`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -158,6 +159,23 @@ class Margin:
             self.left + other.left,
         )
 
+    def at(self, ratio: Scale) -> Margin:
+        """Return the same margin in pixels of a grid that has `ratio` of these for one of its own.
+
+        >>> Margin.of(3).at(Scale.of(2)), Margin.of(3).at(Scale.of("1/2"))
+        (Margin(top=2, right=2, bottom=2, left=2), Margin(top=6, right=6, bottom=6, left=6))
+        """
+        if ratio.is_one:
+            return self
+        (top, bottom), (left, right) = (
+            (math.ceil(before / axis), math.ceil(after / axis))
+            for before, after, axis in (
+                (self.top, self.bottom, ratio.y),
+                (self.left, self.right, ratio.x),
+            )
+        )
+        return Margin(top, right, bottom, left)
+
     def union(self, other: Margin) -> Margin:
         """Return the larger of both on every side."""
         return Margin(
@@ -205,6 +223,9 @@ class Scale:
 
     def __mul__(self, other: Scale) -> Scale:
         return Scale(self.x * other.x, self.y * other.y)
+
+    def __truediv__(self, other: Scale) -> Scale:
+        return Scale(self.x / other.x, self.y / other.y)
 
     def to_json(self) -> str | list[str]:
         """Return one ratio if both axes are equal, otherwise the pair."""

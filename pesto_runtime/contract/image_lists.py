@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract.description import Description, Port
+    from pesto_runtime.contract.description import Description
+    from pesto_runtime.contract.process_ports import Port
 
 T = TypeVar("T")
 _ITEM = re.compile(r"(?P<name>.+)\.(?P<index>0|[1-9]\d*)")

@@ -20,7 +20,8 @@ from pesto_runtime.errors import InvalidPipeline, json_pointer, shortened
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pesto_runtime.contract.description import Description, Port
+    from pesto_runtime.contract.description import Description
+    from pesto_runtime.contract.process_ports import Port
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 InputType: TypeAlias = Literal[

@@ -32,6 +32,7 @@ from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from fractions import Fraction
 
 
 class Tolerance(ClosedValue):
@@ -48,6 +49,18 @@ class TileLimits(ClosedValue):
     max: int | None = Field(default=None, ge=1)
     preferred: int | None = Field(default=None, ge=1)
     fixed: int | None = Field(default=None, ge=1, description="the one size that it takes")
+
+    def at(self, axes: tuple[Fraction, Fraction]) -> TileLimits:
+        """Return the limits in pixels of a grid that has so many of these for one of its own."""
+        sizes = {
+            name: [size / axis for axis in axes]
+            for name in ("min", "max", "preferred", "fixed")
+            if (size := getattr(self, name)) is not None
+        }
+        least = {name: math.ceil(max(found)) for name, found in sizes.items() if name == "min"}
+        return self.model_copy(
+            update={name: math.floor(min(found)) for name, found in sizes.items()} | least
+        )
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -87,9 +100,9 @@ def one_or_list(names: tuple[str, ...]) -> str | list[str]:
 class RasterContract(Value):
     """What an image port takes or gives.
 
-    Bands are names in order, a count, or None for any. A margin is in input pixels; `scale` is on
-    output ports, the rest of the geometry (`margin`, `edge`, `fill`, `align`, `tile`) on input
-    ports.
+    Bands are names in order, a count, or None for any. `scale` is on output ports; the rest of the
+    geometry (`ratio`, `margin`, `edge`, `fill`, `align`, `tile`) is on input ports, in pixels of
+    the port's own image.
     """
 
     bands: tuple[str, ...] | int | None = Field(
@@ -125,6 +138,10 @@ class RasterContract(Value):
         "smallest tile: `reflect`, `edge` or a number.",
     )
     scale: ScaleField = Field(default=Scale())
+    ratio: ScaleField = Field(
+        default=Scale(),
+        description="Pixels of an image input per pixel of the first one: N, or `1/N`.",
+    )
     align: int = Field(default=1, ge=1, description="Tile origins and sizes are multiples of it.")
     mask: bool | str | None = Field(
         default=None,
@@ -176,6 +193,13 @@ class RasterContract(Value):
             if reason := why_no_nodata(nodata, dtype):
                 raise ValueError(reason)
         return nodata
+
+    @field_validator("ratio")
+    @classmethod
+    def _ratio_is_whole(cls, ratio: Scale) -> Scale:
+        if any(1 not in axis.as_integer_ratio() for axis in (ratio.x, ratio.y)):
+            raise ValueError(f"ratio {ratio.to_json()} is neither a whole number nor 1/N")
+        return ratio
 
     @field_validator("tile")
     @classmethod
@@ -235,6 +259,19 @@ class RasterContract(Value):
                 if reason := why_no_nodata(self.fill, dtype):
                     raise ValueError(reason.replace("nodata", "fill", 1))
         return self
+
+    def at_ratio(self, ratio: Scale) -> RasterContract:
+        """Return the contract with `align` and `tile` in pixels of the first image.
+
+        Args:
+            ratio: Pixels of the image per pixel of the first one.
+        """
+        if ratio.is_one:
+            return self
+        axes = (ratio.x, ratio.y)
+        align = math.lcm(*((self.align / axis).numerator for axis in axes))
+        tile = self.tile and self.tile.at(axes)
+        return self.model_copy(update={"align": align, "tile": tile, "ratio": Scale()})
 
     @property
     def received_dtype(self) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.probing.data import ImageSpec
 from pesto_runtime.raster.codec import encode_image
-from pesto_runtime.raster.image import Image
+from pesto_runtime.raster.image import Image, rescaled
 from pesto_runtime.raster.read import read_for
 from pesto_runtime.schema import typed_value
+from pesto_runtime.tiling import scaled_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _ROWS, _COLS = 40, 56
 _CRS = "EPSG:32631"
-_PIXEL_M = 10.0
+_TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_400_000.0)
 _DEEPEST = 8
 _SQUARE: dict[str, JsonValue] = {
     "type": "Polygon",
@@ -226,7 +227,10 @@ def made_image(description: Description, port: Port) -> Image:
     The values are those of its classes, or 1 to 200, where the dtype has them.
     """
     step, spec = step_of(description), ImageSpec.of(port)
-    rows, cols = (_side(each, step.align, step.least, step.most) for each in (_ROWS, _COLS))
+    ratio = description.ratio(port.name)
+    quantum = max(step.quantum) if description.has_ratios else step.align
+    rows, cols = (_side(each, quantum, step.least, step.most) for each in (_ROWS, _COLS))
+    cols, rows = scaled_size((cols, rows), ratio)
     rng = np.random.default_rng(7)
     classes = port.raster.classes if port.raster else None
     if classes:
@@ -239,7 +243,7 @@ def made_image(description: Description, port: Port) -> Image:
     return Image(
         np.ascontiguousarray(pixels.astype(spec.dtype)),
         crs=_CRS,
-        transform=(_PIXEL_M, 0.0, 500_000.0, 0.0, -_PIXEL_M, 5_400_000.0),
+        transform=rescaled(_TRANSFORM, float(ratio.x), float(ratio.y)),
         nodata=(spec.nodata or 0) if is_number else None,
         bands=names,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
+from pesto_runtime.pipeline.grids import places_of_images
 from pesto_runtime.pipeline.parameters import (
     FedPort,
     completed,
@@ -21,7 +22,13 @@ from pesto_runtime.pipeline.phases import (
     step_of,
     steps_of,
 )
-from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
+from pesto_runtime.pipeline.plan import (
+    grid_sizes,
+    make_plan,
+    phase_chain,
+    raster_sizes,
+    rescaled_scene,
+)
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
     BoundStage,
@@ -50,9 +57,9 @@ __all__ = [
     "ValueType",
     "VectorType",
     "check",
-    "common_size",
     "completed",
     "fed_ports",
+    "grid_sizes",
     "grids_of",
     "image_scale",
     "input_defaults",
@@ -63,9 +70,11 @@ __all__ = [
     "phase_chain",
     "phase_cost",
     "phases_of",
+    "places_of_images",
     "raster_bytes",
     "raster_sizes",
     "read_later",
+    "rescaled_scene",
     "step_of",
     "steps_of",
     "taken_type",

@@ -95,10 +95,12 @@ def bind_stage(
     bound.rasters = {name: bound.rasters[name] for name in (*ports, *masks)
                      if name in bound.rasters}  # fmt: skip
     kind = _kind(description, bound.rasters)
-    outputs = output_types(description, _first(description, bound.rasters, types), kind=kind)
+    first = _first(description, bound.rasters, types)
+    outputs = output_types(description, first, kind=kind)
     bound_stage = BoundStage(
-        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made
-    )
+        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made,
+        grid=first[1].grid if first else "",
+    )  # fmt: skip
     bound.errors += [] if bound.errors else _output_faults(bound_stage, where)
     bound.errors += _geometry_faults(bound_stage, types, where)
     bound.warnings += _geometry_warnings(bound_stage, where)
@@ -291,11 +293,14 @@ def _geometry_faults(
 ) -> Iterator[BadField]:
     """Yield the errors of inputs that cannot be tiled."""
     contract = stage.description
-    rasters = [types.get(str(reference)) for reference in stage.rasters.values()]
-    if len({raster.scale for raster in rasters if isinstance(raster, RasterType)}) > 1:
-        yield BadField(
-            f"{where}/inputs", "its images have different scales; all must have the same"
-        )
+    bound = {port: types.get(str(reference)) for port, reference in stage.rasters.items()}
+    scales = {
+        port: raster.scale / contract.ratio(port)
+        for port, raster in bound.items()
+        if isinstance(raster, RasterType)
+    }
+    if len({*scales.values()}) > 1:
+        yield BadField(f"{where}/inputs", _other_scales(contract, bound))
     for port in contract.image_inputs:
         raster = port.raster
         if raster is None or port.name not in stage.rasters:
@@ -315,6 +320,18 @@ def _geometry_faults(
                            "declare its margin, or remove the size")  # fmt: skip
         if raster.windows is not None:
             yield BadField(pointer, "`windows` is reserved and cannot be planned: remove it")
+
+
+def _other_scales(contract: Description, bound: Mapping[str, ValueType | None]) -> str:
+    if not contract.has_ratios:
+        return "its images have different scales; all must have the same"
+    listed = [
+        f"{port} has {raster.scale.to_json()} where the ratio of the port is "
+        f"{contract.ratio(port).to_json()}"
+        for port, raster in bound.items()
+        if isinstance(raster, RasterType)
+    ]
+    return f"its images have other scales than their ratios need: {', '.join(listed)}"
 
 
 def _output_faults(stage: BoundStage, where: str) -> Iterator[BadField]:

@@ -13,7 +13,8 @@ from pesto_runtime.contract import Description, Pipeline, Reference, Scene, pars
 from pesto_runtime.contract.image_lists import counts_of, list_of
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
-from pesto_runtime.pipeline.list_bindings import spread_pipeline
+from pesto_runtime.pipeline.grids import input_grids
+from pesto_runtime.pipeline.list_bindings import descriptions_of, spread_pipeline
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
 from pesto_runtime.pipeline.scene_warnings import scene_warnings
 from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
@@ -93,7 +94,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
     )
     errors = [*_faults_of_inputs(pipeline, facts), *_order_faults(spread.pipeline), *spread.faults]
     pipeline = spread.pipeline
-    types = _input_types(pipeline, facts)
+    types = _input_types(pipeline, facts, descriptions_of(spread, facts.descriptions))
     warnings: list[BadField] = []
     stages: list[BoundStage] = []
     failed: set[str] = set()
@@ -110,7 +111,7 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
         own = spread.descriptions.get(stage.id, description)
         bound = bind_stage(stage, own, types, where=where, failed=untyped)
         plain = stage.process in facts.plain
-        stage_errors = [*bound.errors, *_empty_outputs(bound.stage, facts, where)]
+        stage_errors = [*bound.errors, *_empty_outputs(bound.stage, facts, types, where)]
         stage_errors += _plain_faults(bound.stage, where) if plain else ()
         errors += stage_errors
         warnings += bound.warnings
@@ -136,14 +137,22 @@ def _faults_of_inputs(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadFiel
     yield from _parameter_faults(pipeline, facts)
 
 
-def _input_types(pipeline: Pipeline, facts: KnownFacts) -> dict[str, ValueType]:
+def _input_types(
+    pipeline: Pipeline, facts: KnownFacts, by_stage: Mapping[str, Description]
+) -> dict[str, ValueType]:
     types: dict[str, ValueType] = {}
     fed = fed_ports(pipeline, facts.descriptions)
+    grids = input_grids(pipeline, by_stage)
     for name, kind in pipeline.inputs.items():
         reference = str(Reference(owner="inputs", port=name))
         if kind == "image":
             scene = facts.scenes.get(name)
-            types[reference] = scene_type(name, scene) if scene else RasterType()
+            grid, scale = grids.place(reference)
+            types[reference] = (
+                scene_type(name, scene, scale=scale, grid=grid)
+                if scene
+                else RasterType(scale=scale, grid=grid)
+            )
         else:
             inherited = fed[name][0].port.schema if kind == "inherit" and fed[name] else {}
             types[reference] = JsonType(type_schema(kind) or inherited)
@@ -260,18 +269,22 @@ def _unknown_process(name: str, facts: KnownFacts, where: str) -> BadField:
     return BadField(where, f"no service runs {name!r} ({hint}); {way_out}", name)
 
 
-def _empty_outputs(stage: BoundStage, facts: KnownFacts, where: str) -> Iterator[BadField]:
+def _empty_outputs(
+    stage: BoundStage, facts: KnownFacts, types: Mapping[str, ValueType], where: str
+) -> Iterator[BadField]:
     """Yield the errors of outputs that have no pixel over a scene of this size."""
     for port, made in stage.makes.items():
         scene = facts.scenes.get(made.scene) if isinstance(made, RasterType) else None
-        if scene is None or isinstance(made, JsonType):
+        if scene is None or not isinstance(made, RasterType):
             continue
-        width, height = scaled_size((scene.width, scene.height), made.scale)
+        own = types[f"$inputs.{made.scene}"]
+        scale = made.scale / own.scale if isinstance(own, RasterType) else made.scale
+        width, height = scaled_size((scene.width, scene.height), scale)
         if not width or not height:
             yield BadField(
                 f"{where}/process",
                 f"output {port!r} would have {width} x {height} pixels: at its scale of "
-                f"{made.scale.to_json()}, {scene.href} of {scene.width} x {scene.height} pixels is "
+                f"{scale.to_json()}, {scene.href} of {scene.width} x {scene.height} pixels is "
                 "too small; bind a larger scene",
                 stage.description.name,
             )

@@ -37,6 +37,14 @@ class SpreadPipeline:
     faults: tuple[BadField, ...]
 
 
+def descriptions_of(
+    spread: SpreadPipeline, descriptions: Mapping[str, Description]
+) -> dict[str, Description]:
+    """Return stage id -> description, with a port for each image of a list; known ones only."""
+    named = {stage.id: descriptions.get(stage.process) for stage in spread.pipeline.stages}
+    return {**{name: each for name, each in named.items() if each}, **spread.descriptions}
+
+
 def references_in(value: JsonValue) -> Iterator[Reference]:
     """Yield the references of a binding: itself, or those of a list of images.
 

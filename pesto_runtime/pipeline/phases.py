@@ -30,6 +30,7 @@ class PhaseStages:
         reduces: Reduces that read the phase's rasters.
         sources: Rasters and vectors read from outside the phase.
         writes: Rasters and vectors to store, for an output or for a later phase.
+        grid: The raster that defines their grid; empty for the pipeline's first image input.
     """
 
     kind: Literal["map", "whole", "call"]
@@ -37,6 +38,7 @@ class PhaseStages:
     reduces: tuple[BoundStage, ...]
     sources: tuple[str, ...]
     writes: tuple[str, ...]
+    grid: str = ""
 
 
 def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[PhaseStages, ...]:
@@ -54,7 +56,9 @@ def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[Pha
         groups += [("call", [stage]) for stage in here if stage.kind == "call"]
         groups += [("whole", [stage]) for stage in here if stage.kind == "whole"]
         tiled = [stage for stage in here if stage.kind in ("map", "reduce")]
-        groups += [("map", tiled)] if tiled else []
+        # A fan-out is over one grid.
+        for grid in dict.fromkeys(stage.grid for stage in tiled):
+            groups.append(("map", [stage for stage in tiled if stage.grid == grid]))
     vectors = {
         stage.reference(port)
         for stage in stages
@@ -84,7 +88,7 @@ def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
         step_of(
             stage.description,
             name=stage.id,
-            reads=tuple(str(reference) for reference in stage.rasters.values()),
+            reads={port: str(reference) for port, reference in stage.rasters.items()},
             makes=grids_of(stage),
         )
         for stage in stages
@@ -95,21 +99,31 @@ def step_of(
     description: Description,
     *,
     name: str = "",
-    reads: tuple[str, ...] = (),
+    reads: Mapping[str, str] = {},
     makes: tuple[str, ...] = (),
 ) -> Step:
-    """Return the geometry of a process, from the contracts of its image inputs together."""
+    """Return the geometry of a process, from the contracts of its image inputs together.
+
+    Args:
+        description: Of the process.
+        name: Name of the step.
+        reads: Image port -> the raster that is bound to it.
+        makes: The rasters that it computes.
+    """
     ports = (*description.image_inputs, *description.lists)
-    rasters = [port.raster for port in ports if port.raster is not None]
+    rasters = [port.raster.at_ratio(description.ratio(port.name)) for port in ports if port.raster]
     limits = [raster.tile for raster in rasters if raster.tile is not None]
     is_mirrored = any(raster.edge == "reflect" for raster in rasters)
+    # Without bound rasters, too, windows are whole pixels of all images.
+    ratios = tuple(description.ratio(port) for port in reads or [port.name for port in ports])
     return Step(
         name=name,
-        reads=reads,
+        reads=tuple(reads.values()),
         makes=makes,
         margin=description.margin,
         align=math.lcm(*(raster.align for raster in rasters)),
         scale=image_scale(description),
+        ratios=ratios if description.has_ratios else (),
         mirror=description.margin if is_mirrored else Margin(),
         is_filled=any(raster.fill is not None for raster in rasters),
         least=max((limit.fixed or limit.min or 1 for limit in limits), default=1),
@@ -176,4 +190,5 @@ def _phase(
         reduces=tuple(stage for stage in members if stage.kind == "reduce"),
         sources=tuple(sources),
         writes=tuple(name for name in computed if name in wanted),
+        grid=members[0].grid,
     )

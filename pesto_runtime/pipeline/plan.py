@@ -16,6 +16,7 @@ from pesto_runtime.contract import (
     Pipeline,
     Plan,
     Reference,
+    Scale,
     Scene,
     Service,
 )
@@ -67,8 +68,8 @@ def make_plan(  # noqa: PLR0913  # the parts of a plan
         InvalidInput: no tile fits into the memory.
     """
     checked.require(pipeline.name)
-    size = common_size(scenes)
-    _require_one_grid(checked, size)
+    sizes = grid_sizes(scenes, checked.types)
+    _require_one_grid(checked, sizes)
     keys = value_keys(
         checked.stages,
         services,
@@ -86,7 +87,7 @@ def make_plan(  # noqa: PLR0913  # the parts of a plan
         services={s.stage.process: services[s.stage.process] for s in checked.stages},
         keys=keys,
         phases=tuple(
-            _planned_phase(stages, checked.types, size, sizing=sizing, remote=remote)
+            _planned_phase(stages, checked.types, sizes, sizing=sizing, remote=remote)
             for stages in phases_of(checked.stages, pipeline.outputs.values())
         ),
         store=store,
@@ -94,55 +95,118 @@ def make_plan(  # noqa: PLR0913  # the parts of a plan
     )
 
 
-def common_size(scenes: Mapping[str, Scene]) -> Size:
-    """Return width and height of the common grid of all scenes; (0, 0) without scenes.
+def grid_sizes(scenes: Mapping[str, Scene], types: Mapping[str, ValueType]) -> dict[str, Size]:
+    """Return width and height of each grid, from its first scene; (0, 0) without scenes.
+
+    Args:
+        scenes: Image inputs.
+        types: Reference -> type; those of the scenes state their grids and scales.
 
     Raises:
-        GridMismatch: two scenes differ in size, CRS or position; names both, and the difference.
+        GridMismatch: two scenes of a grid differ in CRS, or not by their ratio in size and place;
+            names both, and the difference.
     """
-    named = list(scenes.items())
-    for name, scene in named[1:]:
-        first_name, first = named[0]
-        differences = [*_differing_facts(first, scene), *_differing_places(first, scene)]
-        if differences:
-            raise GridMismatch(
-                f"inputs {first_name!r} ({first.href}) and {name!r} ({scene.href}) are on "
-                f"different grids: {'; '.join(differences)}; resample one onto the other's grid"
-            )
-    return (named[0][1].width, named[0][1].height) if named else (0, 0)
+    found: dict[str, Size] = {"": (0, 0)}
+    firsts: dict[str, tuple[str, Scale]] = {}
+    for name, scene in scenes.items():
+        own = types[str(Reference(owner="inputs", port=name))]
+        if not isinstance(own, RasterType):
+            continue
+        if own.grid not in firsts:
+            firsts[own.grid] = (name, own.scale)
+            found[own.grid] = scaled_size((scene.width, scene.height), Scale() / own.scale)
+        first_name, scale = firsts[own.grid]
+        _require_same_grid((first_name, scenes[first_name]), (name, scene), own.scale / scale)
+    return found
 
 
-def raster_sizes(types: Mapping[str, ValueType], size: Size) -> dict[str, Size]:
-    """Return width and height of the grid of every raster and vector over scenes of this size."""
+def _require_same_grid(one: tuple[str, Scene], other: tuple[str, Scene], ratio: Scale) -> None:
+    (first_name, first), (name, scene) = one, other
+    wanted = rescaled_scene(first, ratio)
+    differences = [*_differing_facts(wanted, scene), *_differing_places(wanted, scene)]
+    if not differences:
+        return
+    needs = ""
+    if not ratio.is_one:
+        needs = (
+            f", where {ratio.to_json()} pixels of {name!r} are needed per pixel of {first_name!r}"
+        )
+    raise GridMismatch(
+        f"inputs {first_name!r} ({first.href}) and {name!r} ({scene.href}) are on different "
+        f"grids{needs}: {'; '.join(differences)}; resample one onto the other's grid"
+    )
+
+
+def rescaled_scene(scene: Scene, ratio: Scale) -> Scene:
+    """Return a scene with `ratio` pixels per pixel, which has its place.
+
+    Raises:
+        GridMismatch: its size is no multiple of the pixels that become one.
+    """
+    if ratio.is_one:
+        return scene
+    width, height = scene.width * ratio.x, scene.height * ratio.y
+    if width.denominator != 1 or height.denominator != 1:
+        raise GridMismatch(
+            f"{scene.href} has {scene.width} x {scene.height} pixels, which are no multiple of "
+            f"{(Scale() / ratio).to_json()}: cut it by a window whose size is one"
+        )
+    transform = scene.transform
+    if transform is not None:
+        across, down = float(ratio.x), float(ratio.y)
+        a, b, c, d, e, f = transform
+        transform = (a / across, b / down, c, d / across, e / down, f)
+    return scene.model_copy(
+        update={"width": int(width), "height": int(height), "transform": transform}
+    )
+
+
+def raster_sizes(types: Mapping[str, ValueType], sizes: Mapping[str, Size]) -> dict[str, Size]:
+    """Return width and height of every raster and vector.
+
+    Args:
+        types: Reference -> type.
+        sizes: Grid -> width and height.
+    """
     return {
-        name: scaled_size(size, each.scale)
+        name: scaled_size(sizes.get(each.grid, (0, 0)), each.scale)
         for name, each in types.items()
         if not isinstance(each, JsonType)
     }
 
 
-def phase_chain(stages: PhaseStages, types: Mapping[str, ValueType], size: Size) -> Chain:
-    """Return the geometry of a map phase over scenes of this size."""
-    sizes = raster_sizes(types, size)
+def phase_chain(
+    stages: PhaseStages, types: Mapping[str, ValueType], sizes: Mapping[str, Size]
+) -> Chain:
+    """Return the geometry of a map phase.
+
+    Args:
+        stages: The phase.
+        types: Reference -> type.
+        sizes: Raster or vector -> width and height.
+    """
     rasters = [name for name in stages.sources if isinstance(types[name], RasterType)]
     return Chain.over({name: sizes[name] for name in rasters}, steps_of(stages.stages))
 
 
-def _require_one_grid(checked: Checked, size: Size) -> None:
-    """Require a scene size from which all stages compute the same grid for a raster.
+def _require_one_grid(checked: Checked, sizes: Mapping[str, Size]) -> None:
+    """Require scene sizes from which all stages compute the same grid for a raster.
 
     Raises:
         GridMismatch: a stage scales up a raster after an earlier one dropped incomplete pixels.
     """
-    sizes = raster_sizes(checked.types, size)
+    of_rasters = raster_sizes(checked.types, sizes)
     for stage in checked.stages:
         for step in steps_of([stage]) if stage.rasters else ():
-            expected = scaled_size(sizes[step.reads[0]], step.scale)
+            own = of_rasters[step.reads[0]]
+            own = scaled_size(own, Scale() / step.ratios[0]) if step.ratios else own
+            expected = scaled_size(own, step.scale)
             for name in step.makes:
-                if sizes[name] != expected:
+                size = sizes[stage.grid]
+                if of_rasters[name] != expected:
                     raise GridMismatch(
                         f"{name} would be {expected[0]} x {expected[1]} pixels where its scale "
-                        f"requires {sizes[name][0]} x {sizes[name][1]}: a stage before "
+                        f"requires {of_rasters[name][0]} x {of_rasters[name][1]}: a stage before "
                         f"{stage.id!r} drops "
                         f"incomplete pixels of the {size[0]} x {size[1]} scene, and this one "
                         "scales up again; crop the scene to a multiple of that scale"
@@ -152,11 +216,12 @@ def _require_one_grid(checked: Checked, size: Size) -> None:
 def _planned_phase(
     stages: PhaseStages,
     types: Mapping[str, ValueType],
-    size: Size,
+    sizes: Mapping[str, Size],
     *,
     sizing: Sizing,
     remote: set[str],
 ) -> Phase:
+    size = sizes.get(stages.grid, (0, 0))
     phase = Phase(
         kind=stages.kind,
         stages=tuple(stage.id for stage in stages.stages),
@@ -167,7 +232,7 @@ def _planned_phase(
     )
     if stages.kind == "call":
         return phase
-    chain = phase_chain(stages, types, size)
+    chain = phase_chain(stages, types, raster_sizes(types, sizes))
     _require_windows(chain)
     if stages.kind == "whole":
         return phase.model_copy(update={"tile": size, "chunks": (whole(size),)})
@@ -189,7 +254,7 @@ def _require_windows(chain: Chain) -> None:
         InvalidInput: one is too small, and its contract does not say how it is filled.
     """
     for step in chain.steps:
-        grid = chain.sizes[step.reads[0]]
+        grid = chain.grid(step)
         extent = step.extent(grid)
         fixed = step.is_fixed and step.least > 1
         if min(extent[2:]) < step.least or (fixed and any(n % step.align for n in extent[2:])):

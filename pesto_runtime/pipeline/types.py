@@ -39,7 +39,7 @@ class RasterType:
         bands: Names in order, None for an unnamed band; None if their number is unknown.
         dtype: One dtype, several possible ones, or empty if it is unknown.
         nodata: None for a raster without nodata.
-        scale: Pixels per pixel of the pipeline's scenes.
+        scale: Pixels per pixel of its grid.
         in_order: Whether its user stated the order of its bands, which then counts where their
             names do not decide.
         values: Meaning of each band's numbers; empty if they are the physical values.
@@ -49,6 +49,7 @@ class RasterType:
         lost: Facts of the scene that it should have and does not declare.
         mask: Image input whose mask marks its valid pixels; empty for none. It lies on the grid of
             that scene.
+        grid: The raster that defines its grid; empty for the pipeline's first image input.
     """
 
     bands: tuple[str | None, ...] | None = None
@@ -61,6 +62,7 @@ class RasterType:
     facts: tuple[int, ...] = ()
     lost: frozenset[str] = frozenset()
     mask: str = ""
+    grid: str = ""
 
     def picked(self, places: Sequence[int]) -> RasterType:
         """Return the type of some of its bands, by 0-based index."""
@@ -78,11 +80,13 @@ class VectorType:
 
     Attributes:
         schema: JSON Schema of the collection.
-        scale: Pixels of their grid per pixel of the pipeline's scenes.
+        scale: Pixels that their coordinates count, per pixel of their grid.
+        grid: The raster that defines their grid; empty for the pipeline's first image input.
     """
 
     schema: Mapping[str, JsonValue]
     scale: Scale = Scale()
+    grid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class BoundStage:
         makes: Output port -> its type.
         masks: Mask port -> the image port whose valid pixels it marks, if no raster is bound to it:
             `rasters` has that of the image port for it.
+        grid: The raster that defines the grid of its rasters; empty for the main grid.
     """
 
     stage: Stage
@@ -126,6 +131,7 @@ class BoundStage:
     literals: Mapping[str, JsonValue]
     makes: Mapping[str, ValueType]
     masks: Mapping[str, str] = field(default_factory=dict)
+    grid: str = ""
 
     @property
     def id(self) -> str:
@@ -137,8 +143,15 @@ class BoundStage:
         return f"${self.id}.{port}"  # a `Reference` would be validated first, for every tile
 
 
-def scene_type(name: str, scene: Scene) -> RasterType:
-    """Return the type of a scene that is bound to an image input of this name."""
+def scene_type(name: str, scene: Scene, *, scale: Scale = Scale(), grid: str = "") -> RasterType:
+    """Return the type of a scene that is bound to an image input of this name.
+
+    Args:
+        name: The input.
+        scene: Its facts.
+        scale: Its pixels per pixel of its grid.
+        grid: The raster that defines its grid.
+    """
     return RasterType(
         scene.bands,
         (scene.dtype,),
@@ -148,6 +161,8 @@ def scene_type(name: str, scene: Scene) -> RasterType:
         scene=name,
         facts=tuple(range(1, len(scene.bands) + 1)),
         mask=name if scene.has_mask else "",
+        scale=scale,
+        grid=grid,
     )
 
 
@@ -168,9 +183,9 @@ def output_types(
         kind: How it runs.
     """
     bound = first[1] if first else RasterType()
-    scale = bound.scale * image_scale(description)
+    scale = _step_scale(first) * image_scale(description)
     return {
-        port.name: VectorType(port.schema, scale)
+        port.name: VectorType(port.schema, scale, bound.grid)
         if port.kind == "vector" and kind in ("map", "whole")
         else _image_type(port, bound, taken_type(bound, first[0].raster) if first else bound)
         if port.kind == "image"
@@ -180,9 +195,14 @@ def output_types(
 
 
 def taken_type(source: RasterType, raster: RasterContract | None) -> RasterType:
-    """Return the type of what an image port receives of a raster: its bands, `scaled` or not."""
+    """Return the type of what an image port receives of a raster: its bands, `scaled` or not.
+
+    Its scale is that of the stage's grid, which has `1 / ratio` of the port's pixels.
+    """
     if raster is None:
         return source
+    if not raster.ratio.is_one:
+        source = replace(source, scale=source.scale / raster.ratio, mask="")
     with suppress(InvalidInput):  # reported where the raster is bound
         if source.bands is not None:
             numbers = raster.pick(source.bands, in_order=source.in_order)
@@ -226,6 +246,14 @@ def made_type(raster: RasterContract, source: RasterType) -> RasterType:
         facts=source.facts if same else (),
         mask=source.mask if same and raster.inherits_nodata and raster.scale == Scale() else "",
     )
+
+
+def _step_scale(first: tuple[Port, RasterType] | None) -> Scale:
+    """Return the scale of a stage's grid, from its first image port and the raster bound to it."""
+    if first is None:
+        return Scale()
+    port, bound = first
+    return bound.scale / port.raster.ratio if port.raster is not None else bound.scale
 
 
 def _image_type(port: Port, bound: RasterType, taken: RasterType) -> RasterType:

@@ -119,6 +119,11 @@ def _require_known(said: Description, texts: Mapping[str, str]) -> None:
     if lists or not said.data_inputs:
         why = f"input {lists[0]!r} is a list of images" if lists else "it takes no image"
         raise InvalidInput(f"{said.name} cannot be measured: {why}")
+    if said.has_ratios:
+        raise InvalidInput(
+            f"{said.name} cannot be measured: its images have several resolutions (`ratio`); "
+            "compare tiles by `pesto run --verify`"
+        )
     step = step_of(said)
     if step.is_fixed and step.least > 1:
         raise InvalidInput(

@@ -49,7 +49,11 @@ class Raster:
         edge: Pixels beyond the scene: none (`clip`) or mirrored ones (`reflect`).
         fill: Pixels that extend the scene to a multiple of `align` and to the smallest tile, at
             its right and lower edge: `reflect`, `edge`, or a number; `"nan"` for not-a-number.
-        scale: Output pixels per input pixel: a ratio, or one per axis (x, y). Outputs only.
+        scale: Output pixels per pixel of the first image: a ratio, or one per axis (x, y). Outputs
+            only.
+        ratio: Pixels per pixel of the first image, along each side: 2 for a panchromatic image of
+            15 m beside a first one of 30 m, `"1/2"` for 20 m beside 10 m. Inputs only; `margin`,
+            `align` and `tile` are in pixels of the image itself.
         align: Tile origins and sizes are multiples of it, pixels.
         mask: The parameter receives the valid pixels of another image as a bool array (row, col),
             True for valid: of the first image with `True`, or of the parameter that is named. Of a
@@ -73,6 +77,7 @@ class Raster:
     edge: Literal["clip", "reflect"] | None = None
     fill: float | str | None = None
     scale: float | str | Sequence[float | str] | Scale | None = None
+    ratio: int | str | Sequence[int | str] | Scale | None = None
     align: int | None = None
     mask: bool | str | None = None
     per_band: bool = False

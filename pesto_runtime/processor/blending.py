@@ -85,8 +85,8 @@ def require_blendable(description: Description, blend: Blend) -> None:
     """Require outputs that a weighted mean has a meaning for.
 
     Raises:
-        InvalidContract: an output is no image of floating-point numbers, or its scale does not map
-            windows to whole pixels.
+        InvalidContract: an output is no image of floating-point numbers, its scale does not map
+            windows to whole pixels, or images have several resolutions.
     """
     for port in description.outputs:
         dtypes = port.raster.dtype if port.kind == "image" and port.raster else ()
@@ -96,6 +96,11 @@ def require_blendable(description: Description, blend: Blend) -> None:
                 "image with dtype float32 or float64: return scores, and make classes of them in "
                 "a process after it"
             )
+    if description.has_ratios:
+        raise InvalidContract(
+            "blend gives all images windows of one size, and these have several resolutions "
+            "(`ratio`): enlarge the coarse one in a stage before it"
+        )
     scale = image_scale(description)
     for length in (blend.size, blend.step):
         if (length * scale.x).denominator > 1 or (length * scale.y).denominator > 1:

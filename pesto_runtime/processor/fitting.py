@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.contract import Margin, TileInfo, Window
-from pesto_runtime.errors import AlgorithmFailed, InvalidInput
+from pesto_runtime.contract import Margin, Scale, TileInfo, Window
+from pesto_runtime.errors import AlgorithmFailed, BadField, InvalidInput
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.processor.protocol import OwnedInputs
+from pesto_runtime.processor.values import require_no_faults
 from pesto_runtime.raster.filling import extended
 from pesto_runtime.raster.validity import add_masks
 from pesto_runtime.tiling import Size, Step, scaled_size, scaled_window, whole
@@ -23,7 +24,7 @@ from pesto_runtime.tiling import Size, Step, scaled_size, scaled_window, whole
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pesto_runtime.contract import Description
+    from pesto_runtime.contract import Description, Fill
     from pesto_runtime.processor.ports import PortSpec
 
 _NOTHING = Window(0, 0, 0, 0)
@@ -37,8 +38,8 @@ class FittedCall:
         description: The contract of the process.
         inputs: The inputs, images extended.
         tile: Place of the images in the scene.
-        size: Width and height of the images before they were extended; None without images, or
-            with images of several sizes, which are not extended.
+        size: Width and height of the first image before it was extended; None without images, or
+            with images of other sizes than their ratios state, which are not extended.
         extent: The window of the images that the process receives; it may start before them.
     """
 
@@ -78,7 +79,12 @@ class FittedCall:
             for port in description.image_inputs
             if isinstance(value := inputs.get(port.name), np.ndarray) and value.ndim == 3
         }
-        sizes = {(value.shape[2], value.shape[1]) for value in images.values()}
+        if description.has_ratios:
+            _require_ratios(description, images)
+        sizes = {
+            scaled_size((value.shape[2], value.shape[1]), Scale() / description.ratio(name))
+            for name, value in images.items()
+        }
         if len(sizes) != 1 or 0 in (size := sizes.pop()):
             return cls(description, inputs, tile)
         # What is mirrored around a scene belongs to the margin of tiles: a whole image has none.
@@ -89,7 +95,7 @@ class FittedCall:
         if extent == whole(size):
             return cls(description, inputs, tile, size, extent)
         larger = {
-            name: extended(value, whole(size), extent, size=size, fill=description.fills[name])
+            name: _extended(value, extent, description.ratio(name), description.fills[name])
             for name, value in images.items()
         }
         place = tile or TileInfo(read=whole(size), write=whole(size), scene_size=size)
@@ -135,6 +141,35 @@ class FittedCall:
                 f"{self.extent.width} columns, which are not multiples of align {step.align}, as "
                 "at a scene's far edge: `fill` in the contract extends them"
             ) from error
+
+
+def _extended(image: np.ndarray, extent: Window, ratio: Scale, fill: Fill) -> np.ndarray:
+    """Return an image with the pixels beyond it; `extent` is in pixels of the first image."""
+    size = (image.shape[2], image.shape[1])
+    return extended(image, whole(size), scaled_window(extent, ratio), size=size, fill=fill)
+
+
+def _require_ratios(description: Description, images: Mapping[str, np.ndarray]) -> None:
+    """Require images whose sizes have the ratios of their ports.
+
+    Raises:
+        InvalidInput: an image has another size.
+    """
+    if not images:
+        return
+    first, image = next(iter(images.items()))
+    cols, rows = image.shape[2], image.shape[1]
+    faults = []
+    for name, each in images.items():
+        factor = description.ratio(name) / description.ratio(first)
+        if (each.shape[2], each.shape[1]) != (cols * factor.x, rows * factor.y):
+            faults.append(BadField(
+                f"/{name}",
+                f"has {each.shape[1]} rows and {each.shape[2]} columns, and {first!r} {rows} and "
+                f"{cols}: its ratio is {description.ratio(name).to_json()}, so it must have "
+                f"{float(rows * factor.y):g} rows and {float(cols * factor.x):g} columns",
+            ))  # fmt: skip
+    require_no_faults(description.name, faults)
 
 
 def whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> TileInfo:

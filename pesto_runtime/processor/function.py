@@ -160,7 +160,8 @@ class FunctionProcessor:
     def _fits_any_size(self) -> bool:
         """Whether `FittedCall` changes neither inputs nor outputs, whatever the images are."""
         has_rules = self._step.align > 1 or self._step.is_filled or self._step.is_fixed
-        return self.contract.blend is None and not self.description.masks and not has_rules
+        plain = not (self.description.masks or self.description.has_ratios)
+        return self.contract.blend is None and plain and not has_rules
 
     @cached_property
     def _root(self) -> Path:

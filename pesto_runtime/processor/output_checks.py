@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pesto_runtime.contract import Scale
 from pesto_runtime.errors import BadField, ContractBroken
 from pesto_runtime.raster.image import dtype_name
 from pesto_runtime.tiling import scaled_size
@@ -49,12 +50,13 @@ def check_outputs(
 
 
 def _window(description: Description, inputs: Mapping[str, object]) -> tuple[int, int] | None:
-    """Return height and width of the window that a map process received."""
+    """Return height and width of the window that a map process received, in its first image."""
     for port in (*description.image_inputs, *description.lists):
         pixels = inputs.get(port.name)
         pixels = pixels[0] if isinstance(pixels, (list, tuple)) and pixels else pixels
         if isinstance(pixels, np.ndarray) and pixels.ndim >= 2:
-            return pixels.shape[-2], pixels.shape[-1]
+            size = (pixels.shape[-1], pixels.shape[-2])
+            return scaled_size(size, Scale() / description.ratio(port.name))[::-1]
     return None
 
 

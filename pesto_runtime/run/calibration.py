@@ -99,7 +99,7 @@ class _Phase:
         self._names = sorted(read | set(stages.writes))
         self._runner = TileRunner(
             context,
-            phase_chain(stages, context.types, context.plan.size),
+            phase_chain(stages, context.types, context.sizes),
             stages.stages,
             Sources(context, self._bands),
             {stage.id: context.parameters(stage) for stage in stages.stages},
@@ -149,7 +149,8 @@ class _Phase:
             clock = time.process_time if is_local(scene.href) else time.perf_counter
             with RasterReader(scene.href, scene.selection) as reader:
                 begun = clock()
-                reader.read(window, bands=self._bands.get(name))
+                own = scaled_window(window, self._context.grid_type(name).scale)
+                reader.read(own, bands=self._bands.get(name))
                 seconds += (clock() - begun) / window.pixels
         return seconds
 

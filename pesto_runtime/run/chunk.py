@@ -161,7 +161,7 @@ def _runner(
 ) -> TileRunner:
     return TileRunner(
         context=context,
-        chain=phase_chain(stages, context.types, context.plan.size),
+        chain=phase_chain(stages, context.types, context.sizes),
         stages=stages.stages,
         sources=Sources(context, bands),
         parameters=parameters,

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Window
     from pesto_runtime.pipeline import BoundStage
     from pesto_runtime.places import AnyPath
-    from pesto_runtime.raster.image import Transform
     from pesto_runtime.run.callers import Caller
 
 
@@ -141,7 +140,7 @@ def merge(plan_href: str, vector: str, path: AnyPath) -> Merged:
     context = load_context(plan_href)
     holes: list[Window] = []
     features = _located(plan_href, vector, holes)
-    count, digest, size = _write(path, features, crs=_scene_crs(context))
+    count, digest, size = _write(path, features, crs=_crs(context, vector))
     return Merged(digest, size, count, tuple(holes))
 
 
@@ -265,7 +264,7 @@ def _materialise_vector(plan_href: str, vector: str) -> None:
         raise RunFailed(f"{vector} has {len(holes)} holes; a later phase needs all of it")
     collection: dict[str, object] = {
         "type": "FeatureCollection",
-        "crs": crs_member(_scene_crs(context)),
+        "crs": crs_member(_crs(context, vector)),
         "features": features,
     }
     context.store.put_json(name, collection)
@@ -306,7 +305,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
         raster_settings(),
         RasterReader(scene.href, scene.selection) as reader,
     ):
-        scale = planned.scale
+        _, scale = context.place(planned)
         georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))
         of_scene = reader.bands(planned.facts) if planned.facts else ()
     return Layout(
@@ -352,7 +351,8 @@ def _write(
 def _located(plan_href: str, vector: str, holes: list[Window]) -> Iterator[dict[str, JsonValue]]:
     """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
     context = load_context(plan_href)
-    size, transform = context.sizes[vector], _transform(context, vector)
+    size, (place, scale) = context.sizes[vector], context.place(context.grid_type(vector))
+    transform = place.transform and rescaled(place.transform, float(scale.x), float(scale.y))
     for blocks in blocks_in_order(plan_href, vector, stored_blocks(context, vector)):
         if isinstance(blocks, Blocks):
             texts = blocks.split()
@@ -373,13 +373,6 @@ def _holed_block(context: RunContext, vector: str, index: tuple[int, int]) -> by
         return b"[]"
 
 
-def _scene_crs(context: RunContext) -> str | None:
-    return next((scene.crs for scene in context.plan.scenes.values()), None)
-
-
-def _transform(context: RunContext, vector: str) -> Transform | None:
-    scene = next(iter(context.plan.scenes.values()))
-    scale = context.grid_type(vector).scale
-    if scene.transform is None:
-        return None
-    return rescaled(scene.transform, float(scale.x), float(scale.y))
+def _crs(context: RunContext, vector: str) -> str | None:
+    place, _ = context.place(context.grid_type(vector))
+    return place.crs

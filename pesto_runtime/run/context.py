@@ -32,8 +32,10 @@ from pesto_runtime.pipeline import (
     RasterType,
     VectorType,
     check,
+    grid_sizes,
     phases_of,
     raster_sizes,
+    rescaled_scene,
 )
 from pesto_runtime.run.packs import StoredBlocks
 from pesto_runtime.store import Store, open_store
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import RasterClass, Window
+    from pesto_runtime.contract import RasterClass, Scale, Scene, Window
     from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import BlockIndex, Size
 
@@ -96,6 +98,27 @@ class RunContext:
         if isinstance(found, JsonType):
             raise InvalidInput(f"{name} is a JSON value, neither a raster nor a vector")
         return found
+
+    def place(self, value: GridType) -> tuple[Scene, Scale]:
+        """Return a scene on the grid of a value, and the value's pixels per pixel of it.
+
+        It is the scene that the value inherits from, if that is on the grid.
+        """
+        preferred = value.scene if isinstance(value, RasterType) else ""
+        found = sorted(self.plan.scenes, key=lambda name: name != preferred)
+        for name in found:
+            own = self.types[f"$inputs.{name}"]
+            if isinstance(own, RasterType) and own.grid == value.grid:
+                return self.plan.scenes[name], value.scale / own.scale
+        raise InvalidInput(f"no scene is on the grid {value.grid!r}")
+
+    @property
+    def tiled_scene(self) -> Scene | None:
+        """A scene with the pixels of the main grid, which tiles divide; None without scenes."""
+        if not self.plan.scenes:
+            return None
+        scene, scale = self.place(RasterType())
+        return rescaled_scene(scene, scale)
 
     def value(self, reference: Reference) -> JsonValue:
         """Return a JSON value of the run: a parameter, an output of a stage, or a merged vector.
@@ -193,7 +216,7 @@ def context_of(plan: Plan) -> RunContext:
         stages={stage.id: stage for stage in checked.stages},
         types=checked.types,
         phases=phases_of(checked.stages, pipeline.outputs.values()),
-        sizes=raster_sizes(checked.types, plan.size),
+        sizes=raster_sizes(checked.types, grid_sizes(plan.scenes, checked.types)),
     )
 
 

@@ -153,7 +153,7 @@ class _Tiles:
         stages, phase = self.context.phases[self.number], self.context.plan.phases[self.number]
         if phase.kind == "whole":
             return {"": whole(phase.size)}
-        chain = phase_chain(stages, self.context.types, self.context.plan.size)
+        chain = phase_chain(stages, self.context.types, self.context.sizes)
         (width, height), tile_size = phase.size, phase.tile
         tile = Window(
             (width - tile_size[0]) // 2, (height - tile_size[1]) // 2, *tile_size

@@ -33,7 +33,7 @@ from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
 from pesto_runtime.run.features import WindowPlacement
 from pesto_runtime.run.readers import decoded_blocks, readers
-from pesto_runtime.tiling import covering_window, scaled_size
+from pesto_runtime.tiling import covering_window, scaled_size, scaled_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -228,6 +228,14 @@ class StageImage:
             picked = extended(picked, pixels.window, shown, size=size, fill=fill)
         return np.ascontiguousarray(picked)
 
+    def own_window(self, window: Window) -> Window:
+        """Return the pixels of the raster that a read window of the stage has."""
+        return scaled_window(window, self._ratio)
+
+    @cached_property
+    def _ratio(self) -> Scale:
+        return self.stage.description.ratio(self.port)
+
     def byte_count(self, window: Window) -> int:
         """Return the bytes of the pixels of a window that the port receives, before `scaled`."""
         return window.pixels * self._pixel_bytes
@@ -283,18 +291,18 @@ def images_of(context: RunContext, stage: BoundStage) -> tuple[StageImage, ...]:
 
 
 def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Window) -> TileInfo:
-    """Describe the place of a call's pixels in the grid of the stage's inputs."""
-    first = str(next(iter(stage.rasters.values())))
-    bound = context.raster_type(first)
-    source = taken_type(bound, _contract(stage, next(iter(stage.rasters))))
+    """Describe the place of a call's pixels in the stage's grid."""
+    port, first = next(iter(stage.rasters.items()))
+    source = taken_type(context.raster_type(str(first)), _contract(stage, port))
     scene = context.plan.scenes[source.scene]
+    place, scale = context.place(source)
     values = source.values or (BandValues(),) * len(source.bands or ())
     return TileInfo(
         read=read,
         write=write,
-        scene_size=context.sizes[first],
-        crs=scene.crs,
-        transform=_scaled(scene, source.scale),
+        scene_size=scaled_size(context.sizes[str(first)], Scale() / stage.description.ratio(port)),
+        crs=place.crs,
+        transform=_scaled(place, scale),
         nodata=source.nodata,
         tags=scene.tags,
         scales=tuple(each.scale for each in values),

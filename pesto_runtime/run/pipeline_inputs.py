@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from pesto_runtime.contract import literal, parse_binding, parse_window
+from pesto_runtime.contract import Window, literal, parse_binding, parse_window
 from pesto_runtime.contract.image_lists import item_of, list_of
 from pesto_runtime.errors import (
     BadField,
@@ -22,9 +22,16 @@ from pesto_runtime.errors import (
     shortened,
 )
 from pesto_runtime.hrefs import image_reference
-from pesto_runtime.pipeline import completed, fed_ports, input_defaults, type_schema
+from pesto_runtime.pipeline import (
+    completed,
+    fed_ports,
+    input_defaults,
+    places_of_images,
+    type_schema,
+)
 from pesto_runtime.run.stac_items import absolute_item, image_of_item, is_item, read_item
 from pesto_runtime.schema import typed_value
+from pesto_runtime.tiling import scaled_window, tile_quantum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -193,7 +200,8 @@ def restricted(
         pipeline: Declares the kind of each input.
         services: The services of its processes.
         given: Input name -> value, as for `read_inputs`.
-        window: `COL_OFF,ROW_OFF,WIDTH,HEIGHT`, pixels of the images.
+        window: `COL_OFF,ROW_OFF,WIDTH,HEIGHT`, pixels of the first image; others of its grid are
+            cut to the same area.
         area: `WEST,SOUTH,EAST,NORTH` in degrees, GeoJSON, or the path of a GeoJSON file; of the
             first image, the smallest window that covers it.
 
@@ -224,8 +232,53 @@ def restricted(
         from pesto_runtime.raster.area import window_of_area  # loads rasterio
 
         found = window_of_area(next(iter(images.values())), _area(area or ""))
-    cut_images = {n: image.model_copy(update={"window": found}) for n, image in images.items()}
+    cut_images = {
+        name: images[name].model_copy(update={"window": each})
+        for name, each in _own_windows(
+            typed, services.descriptions, list(images), found, exact=area is None
+        ).items()
+    }
     return with_images(given, {name: str(image) for name, image in cut_images.items()})
+
+
+def _own_windows(
+    pipeline: Pipeline,
+    descriptions: Mapping[str, Description],
+    images: Sequence[str],
+    window: Window,
+    *,
+    exact: bool,
+) -> dict[str, Window]:
+    """Return the window of each image on the grid of the first, from that of the first.
+
+    Args:
+        pipeline: Its inputs have types.
+        descriptions: Process name -> description.
+        images: Names of the images, the first one first.
+        window: In pixels of the first image.
+        exact: Whether to refuse a window that is no whole pixels of another image, and not to
+            extend it.
+
+    Raises:
+        InvalidInput: it is refused.
+    """
+    places = places_of_images(pipeline, descriptions, images)
+    first = places[images[0]]
+    scales = {n: p.scale / first.scale for n, p in places.items() if p.grid == first.grid}
+    across, down = tile_quantum(scales.values())
+    edges = (
+        window.col_off // across * across,
+        window.row_off // down * down,
+        -(-window.col_stop // across) * across,
+        -(-window.row_stop // down) * down,
+    )
+    whole = Window.spanning(*edges)
+    if exact and whole != window:
+        raise InvalidInput(
+            f"--window {list(window)} is no whole pixels of all images: offsets and sizes are "
+            f"multiples of {across} x {down} pixels of {images[0]!r}, as {list(whole)}"
+        )
+    return {name: scaled_window(whole, scale) for name, scale in scales.items()}
 
 
 def _area(text: str) -> JsonValue:

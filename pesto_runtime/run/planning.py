@@ -23,7 +23,6 @@ from pesto_runtime.pipeline import (
     phase_cost,
     phases_of,
     raster_bytes,
-    raster_sizes,
     read_later,
 )
 from pesto_runtime.pipeline.conversions import with_conversions
@@ -269,10 +268,8 @@ def _estimates(plan: Plan, checked: Checked) -> tuple[PhaseEstimate, ...]:
 
 
 def _estimate(phase: Phase, cost: PhaseCost, checked: Checked) -> PhaseEstimate:
-    sizes = raster_sizes(checked.types, phase.size)
-
     def raw(names: tuple[str, ...]) -> int:
-        return sum(raster_bytes(checked.types[name], sizes[name]) for name in names)
+        return sum(raster_bytes(checked.types[name], phase.size) for name in names)
 
     return PhaseEstimate(
         tiles=count_tiles(phase),

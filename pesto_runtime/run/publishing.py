@@ -111,7 +111,7 @@ def publish(
         found = {name: output.entry for name, output in outputs.items()}
         result = result_document(context, found, record, holes=holes, manifests=manifests)
         result["form"] = form.value
-        features = hole_features(holes, context.plan.scenes) if holes else None
+        features = hole_features(holes, context.tiled_scene) if holes else None
         _move(context, workspace, outputs, features, result)
     except RunFailed as error:
         raise RunFailed(f"{error.detail}{_first_hole(holes)}") from error

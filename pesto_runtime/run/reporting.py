@@ -71,7 +71,7 @@ def report_data(
         result=result,
         pipeline=plan.pipeline,
         tiles=tuple(tile_records(context)),
-        size=plan.size,
+        size=plan.phases[0].size,
         images=tuple(images),
         folder=folder,
         texts=texts,

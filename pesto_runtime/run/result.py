@@ -104,13 +104,16 @@ def member_of(engine: Mapping[str, JsonValue]) -> str:
     return ":".join(str(part) for part in parts if part is not None)
 
 
-def hole_features(holes: Sequence[Hole], scenes: Mapping[str, Scene]) -> dict[str, JsonValue]:
+def hole_features(holes: Sequence[Hole], scene: Scene | None) -> dict[str, JsonValue]:
     """Return the failed tiles as a FeatureCollection in the CRS of the scene.
 
     The member `crs` has the CRS in GDAL's form. For a scene without a transform, coordinates are in
     pixels, x to the right and y down.
+
+    Args:
+        holes: The failed tiles.
+        scene: The scene whose pixels their windows count; None for a run without scenes.
     """
-    scene = next(iter(scenes.values()), None)
     document: dict[str, JsonValue] = {
         "type": "FeatureCollection",
         "features": [_feature(hole, scene) for hole in holes],

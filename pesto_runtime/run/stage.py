@@ -23,7 +23,7 @@ from pesto_runtime.run.inputs import (
     typed,
     write_window,
 )
-from pesto_runtime.tiling import StepWindows, source_window, whole
+from pesto_runtime.tiling import StepWindows, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,16 +97,17 @@ class StageRunner:
         """
         caller, shown = self._caller, windows.read
         may_refer = caller.takes_references and self._whole.contains(shown)
-        source = source_window(shown, self.size)
+        sources = self.step.read(self.size, self.context.sizes, shown)
         inputs: dict[str, object] = dict(self.parameters)
         references = self._references(shown) if may_refer else {}
         for image in self.images:
             reference = references.get(image.port)
             if reference is None:
-                inputs[image.port] = image.array(read(image.raster).crop(source), shown)
+                pixels = read(image.raster).crop(sources[image.raster])
+                inputs[image.port] = image.array(pixels, image.own_window(shown))
             elif not image.is_made_mask:  # which the service makes from the image that it reads
                 inputs[image.port] = reference
-                self.sources.bytes_read += image.byte_count(shown)
+                self.sources.bytes_read += image.byte_count(image.own_window(shown))
         tile = self._tile_info(shown, write_window(windows, self.step.scale))
         try:
             with self.meter.call(self.stage.id):
@@ -161,8 +162,8 @@ class StageRunner:
         """
         sizes: Counter[str] = Counter()
         for image in self.images:
-            sizes[list_of(image.port)] += image.byte_count(shown)
-        found = {each.port: each.reference(shown) for each in self.images
+            sizes[list_of(image.port)] += image.byte_count(image.own_window(shown))
+        found = {each.port: each.reference(each.own_window(shown)) for each in self.images
                  if sizes[list_of(each.port)] > SENT_BYTES}  # fmt: skip
         without = {list_of(port) for port, reference in found.items() if reference is None}
         return {port: each for port, each in found.items() if each and list_of(port) not in without}

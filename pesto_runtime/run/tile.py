@@ -232,7 +232,7 @@ class TileRunner:
         extent = each.step.extent(size)
         keep = whole(scaled_size(size, scale))
         windows = StepWindows(extent, scaled_window(extent, scale), keep)
-        sources = dict.fromkeys(self.chain.sizes, whole(size))
+        sources = {name: whole(own) for name, own in self.chain.sizes.items()}
         outputs = each.call(windows, partial(self._pixels, {}, sources))
         results: dict[str, TileOutput] = dict(each.features(windows, outputs))
         made = each.rasters(windows, outputs)
@@ -244,7 +244,7 @@ class TileRunner:
         return tuple(
             StageRunner(
                 self.context, stage, steps[stage.id],
-                self.chain.sizes[str(next(iter(stage.rasters.values())))],
+                self.chain.grid(steps[stage.id]),
                 self.sources, self.parameters[stage.id], self.meter,
             )
             for stage in self.stages

@@ -88,7 +88,7 @@ class _Phase:
         self.names = [n for n in names if isinstance(self.context.types[n], RasterType)]
         self.stored = {name: stored_blocks(self.context, name) for name in self.names
                        if name in stages.writes}  # fmt: skip
-        chain = phase_chain(stages, self.context.types, self.context.plan.size)
+        chain = phase_chain(stages, self.context.types, self.context.sizes)
         self.runner = self._runner(chain)
         steps = [
             # A step that limits its windows has no room for more margin: other borders must do.
@@ -130,7 +130,7 @@ class _Phase:
         scale = self.context.grid_type(name).scale
         if name not in self.stored:
             return scaled_window(tile, scale)
-        size = self.context.plan.size
+        size = self.context.plan.phases[self.number].size
         right, down = tile.width // 2, tile.height // 2
         # To the left and up where the scene ends.
         moved = Window(

@@ -29,12 +29,14 @@ class Step:
 
     Attributes:
         name: The stage's id.
-        reads: Names of the rasters it reads, all on one grid.
+        reads: Names of the rasters it reads.
+        ratios: Of each raster in `reads`, its pixels per pixel of the step's grid; empty if all are
+            on that grid.
         makes: Names of the rasters it makes, all on one grid.
-        margin: Input pixels needed around an output pixel.
+        margin: Pixels of its grid needed around an output pixel.
         align: Read windows start at multiples of it and are multiples of it in size, except at the
             far edge of a grid that is not filled.
-        scale: Output pixels per input pixel.
+        scale: Output pixels per pixel of its grid.
         mirror: Pixels that are mirrored beyond the edges of the grid.
         is_filled: Whether the far edges of the grid are extended to a multiple of `align` and to
             `least`.
@@ -48,6 +50,7 @@ class Step:
     margin: Margin = Margin()
     align: int = 1
     scale: Scale = Scale()
+    ratios: tuple[Scale, ...] = ()
     mirror: Margin = Margin()
     is_filled: bool = False
     least: int = 1
@@ -61,10 +64,26 @@ class Step:
     @property
     def quantum(self) -> Size:
         """Smallest width and height that are aligned, and whole pixels of the outputs."""
+        scales = (self.scale, *self.ratios)
         return (
-            math.lcm(self.align, self.scale.x.denominator),
-            math.lcm(self.align, self.scale.y.denominator),
+            math.lcm(self.align, *(scale.x.denominator for scale in scales)),
+            math.lcm(self.align, *(scale.y.denominator for scale in scales)),
         )
+
+    def read(self, grid: Size, sizes: Mapping[str, Size], window: Window) -> dict[str, Window]:
+        """Return the window of each raster that a window of the step's grid shows.
+
+        Args:
+            grid: Width and height of the step's grid.
+            sizes: Width and height of each raster.
+            window: A read window, which may extend beyond the grid.
+        """
+        if not self.ratios:  # the usual case
+            return dict.fromkeys(self.reads, source_window(window, grid))
+        return {
+            name: source_window(scaled_window(window, ratio), sizes[name])
+            for name, ratio in zip(self.reads, self.ratios, strict=True)
+        }
 
     def extent(self, grid: Size) -> Window:
         """Return the window that read windows are clipped to: a grid with what is beyond it.
@@ -148,11 +167,20 @@ class Chain:
             unknown = [name for name in step.reads if name not in sizes]
             if unknown:
                 raise ValueError(f"step {step.name!r} reads {unknown[0]!r}, which does not exist")
-            read = {sizes[name] for name in step.reads}
+            ratios = step.ratios or (Scale(),) * len(step.reads)
+            read = {
+                scaled_size(sizes[name], Scale() / ratio)
+                for name, ratio in zip(step.reads, ratios, strict=True)
+            }
             if len(read) != 1:
                 raise ValueError(f"step {step.name!r} reads rasters of sizes {sorted(read)}")
             sizes.update(dict.fromkeys(step.makes, scaled_size(read.pop(), step.scale)))
         return cls(ordered, sizes)
+
+    def grid(self, step: Step) -> Size:
+        """Return width and height of the grid of a step, which is that of its first image port."""
+        size = self.sizes[step.reads[0]]
+        return scaled_size(size, Scale() / step.ratios[0]) if step.ratios else size
 
     @cached_property
     def _made(self) -> frozenset[str]:
@@ -173,11 +201,10 @@ class Chain:
             if not outputs:
                 continue
             keep = _union(outputs)
-            grid = self.sizes[step.reads[0]]
+            grid = self.grid(step)
             read = read_window(keep, step, grid)
             steps[step.name] = StepWindows(read, scaled_window(read, step.scale), keep)
-            source = source_window(read, grid)
-            for name in step.reads:
+            for name, source in step.read(grid, self.sizes, read).items():
                 needed[name] = _union([source, *([needed[name]] if name in needed else [])])
         sources = {name: window for name, window in needed.items() if name not in self._made}
         return TileWindows(sources, dict(reversed(steps.items())))

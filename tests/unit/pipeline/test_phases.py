@@ -127,7 +127,7 @@ def test_a_chain_s_geometry_is_what_the_contracts_say() -> None:
     made = pipeline(stages, {"o": "$b.y"})
     found = checked(made)
     (phase,) = phases_of(found.stages, made.outputs.values())
-    chain = phase_chain(phase, found.types, (100, 80))
+    chain = phase_chain(phase, found.types, {SCENE: (100, 80)})
     assert [step.margin for step in chain.steps] == [Margin.of(2), Margin(top=1)]
     windows = chain.windows({"$b.y": Window(40, 40, 10, 10)})
     assert tuple(windows.sources[SCENE]) == (38, 37, 14, 15)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pesto_runtime.contract import BLOCK, Description, Plan, Scene, Service, Window
 from pesto_runtime.errors import GridMismatch, InvalidInput, InvalidPipeline
-from pesto_runtime.pipeline import MOST_TASKS, Sizing, common_size
+from pesto_runtime.pipeline import MOST_TASKS, RasterType, Sizing, grid_sizes
 from tests.unit.pipeline.building import (
     KNOWN,
     NUMBER,
@@ -35,8 +35,9 @@ def pair(**facts: object) -> dict[str, Scene]:
 
 def test_scenes_on_one_grid_have_its_size() -> None:
     """Whatever their bands and dtype; without a scene there is no grid."""
-    assert common_size(pair(bands=("x",), dtype="uint8")) == (1000, 800)
-    assert common_size({}) == (0, 0)
+    types = {"$inputs.before": RasterType(), "$inputs.after": RasterType()}
+    assert grid_sizes(pair(bands=("x",), dtype="uint8"), types) == {"": (1000, 800)}
+    assert grid_sizes({}, types) == {"": (0, 0)}
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,9 @@ from pesto_runtime.run.result import hole_features
 HOLE = Hole(window=Window(2, 3, 4, 5), stage="s", error={"detail": "why", "type": "t"})
 
 
-def scene(crs: str | None, transform: tuple[float, ...] | None) -> dict[str, Scene]:
+def scene(crs: str | None, transform: tuple[float, ...] | None) -> Scene:
     facts = {"href": "x", "identity": "1", "width": 9, "height": 9, "bands": (None,)}
-    return {
-        "scene": Scene.model_validate(
-            {**facts, "dtype": "uint8", "crs": crs, "transform": transform}
-        )
-    }
+    return Scene.model_validate({**facts, "dtype": "uint8", "crs": crs, "transform": transform})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""Processes of images with several resolutions, whose margins and alignments matter."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+
+from pesto_runtime import Raster, TileInfo, process
+
+Fine = Annotated[np.ndarray, Raster(name="image", dtype="float32", scale=2)]
+Same = Annotated[np.ndarray, Raster(name="image", dtype="float32")]
+
+
+def smooth(image: np.ndarray, radius: int) -> np.ndarray:
+    """Return the mean of a square around each pixel, in float64; edges are repeated."""
+    side = 2 * radius + 1
+    padded = np.pad(image.astype("float64"), ((0, 0), (radius, radius), (radius, radius)), "edge")
+    _, height, width = image.shape
+    parts = [padded[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
+    return np.asarray(sum(parts) / side**2)
+
+
+@process(version="1.0.0")
+def sharpened(
+    colour: Annotated[np.ndarray, Raster(margin=1)],
+    grey: Annotated[np.ndarray, Raster(ratio=2, bands=1, margin=3)],
+    valid: Annotated[np.ndarray, Raster(mask="grey")],
+) -> Fine:
+    """Multiply smoothed colours with smoothed grey values of twice the resolution."""
+    coarse = smooth(colour, 1).repeat(2, axis=1).repeat(2, axis=2)
+    return (coarse * smooth(grey, 3) * valid).astype("float32")
+
+
+@process(version="1.0.0")
+def combined(
+    fine: Annotated[np.ndarray, Raster(margin=1)],
+    coarse: Annotated[np.ndarray, Raster(ratio="1/2", margin=1)],
+    tile: TileInfo,
+) -> Same:
+    """Add smoothed values of half the resolution, and the place of each pixel in the scene."""
+    rows = np.arange(tile.read.row_off, tile.read.row_stop)[:, np.newaxis] % 7
+    mean = smooth(coarse, 1).mean(axis=0, keepdims=True)
+    added = mean.repeat(2, axis=1).repeat(2, axis=2)
+    made: np.ndarray = (smooth(fine, 1) + added + rows).astype("float32")
+    return made
+
+
+@process(version="1.0.0")
+def mirrored(
+    colour: Annotated[np.ndarray, Raster(margin=2, edge="reflect")],
+    grey: Annotated[np.ndarray, Raster(ratio=2, margin=4, align=4, edge="reflect")],
+) -> Fine:
+    """Look beyond the scene, which both images mirror."""
+    coarse = smooth(colour, 2).repeat(2, axis=1).repeat(2, axis=2)
+    return (coarse - smooth(grey, 4)).astype("float32")
