@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.contract import Plan
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.planning import Planned
 
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
 _MOST_BLOCKS = 20
@@ -93,6 +95,9 @@ def plan(
     executor: Annotated[
         Executor, typer.Option(help="Workers of the local engine.")
     ] = Executor.threads,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="List the windows of every tile, one JSON line each.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show tiles, chunks, bytes, memory and seconds of a run, without running it.
@@ -102,7 +107,6 @@ def plan(
     """
     from pesto_runtime.places import place_of
     from pesto_runtime.run.builds import profiled_target
-    from pesto_runtime.run.costs import run_cost
     from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import plan
@@ -122,14 +126,33 @@ def plan(
         given = restricted(model, found, texts, window=window, area=aoi)
         values = read_inputs(model, found, given)
         planned = plan(model, found, values, store="file:///", sizing=sizing, compress=compress)
-        cost = run_cost(planned, workers=count, executor=executor.value)
-    if as_json:
-        document = planned.plan.model_dump(mode="json")
-        document["estimates"] = [asdict(each) for each in planned.estimates]
-        document["cost"] = asdict(cost)
-        typer.echo(json.dumps(document, indent=2))
+    if tiles:
+        _show_tiles(planned.plan)
     else:
-        show_plan(planned, cost, workers=count, executor=executor.value)
+        _show_cost(planned, workers=count, executor=executor.value, as_json=as_json)
+
+
+def _show_tiles(plan: Plan) -> None:
+    from pesto_runtime.run.tile_windows import tile_windows
+
+    for line in tile_windows(plan):
+        typer.echo(json.dumps(line))
+
+
+def _show_cost(
+    planned: Planned, *, workers: int, executor: Literal["threads", "processes"], as_json: bool
+) -> None:
+    from pesto_runtime.run.costs import run_cost
+
+    with author_output_on_stderr():
+        cost = run_cost(planned, workers=workers, executor=executor)
+    if not as_json:
+        show_plan(planned, cost, workers=workers, executor=executor)
+        return
+    document = planned.plan.model_dump(mode="json")
+    document["estimates"] = [asdict(each) for each in planned.estimates]
+    document["cost"] = asdict(cost)
+    typer.echo(json.dumps(document, indent=2))
 
 
 def run(

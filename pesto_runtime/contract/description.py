@@ -30,6 +30,7 @@ from pesto_runtime.contract.process_ports import (
     masks_of,
     ratio_faults,
     ratios_of,
+    window_faults,
 )
 from pesto_runtime.contract.raster import RasterContract
 from pesto_runtime.contract.vector import VectorContract
@@ -250,6 +251,11 @@ class Description:
         return frozenset(p.name for p in self.inputs if p.raster is not None and p.raster.per_band)
 
     @cached_property
+    def is_warp(self) -> bool:
+        """Whether it resamples an image onto another grid, which a run does itself."""
+        return any(p.raster is not None and p.raster.windows == "own" for p in self.inputs)
+
+    @cached_property
     def data_inputs(self) -> tuple[Port, ...]:
         """Input ports that take one image each, without masks."""
         return tuple(port for port in self.image_inputs if port.name not in self.masks)
@@ -343,6 +349,7 @@ def _contradictions(known: DescriptionDocument, inputs: tuple[Port, ...]) -> Ite
             )
     yield from mask_faults(inputs)
     yield from ratio_faults(inputs, tileable=known.tileable)
+    yield from window_faults(known.name, inputs)
     lists = {port.name for port in inputs if port.kind == "images"}
     for port in inputs:
         owner, _, index = port.name.rpartition(".")

@@ -101,3 +101,12 @@ def ratio_faults(inputs: tuple[Port, ...], *, tileable: str | None) -> Iterator[
             if len(sides) > 1 or any(side.denominator > 1 for side in sides):
                 yield BadField(where, f"{fixed} pixels, the fixed size of tiles, are no square of "
                                "whole pixels of the first image", stated)  # fmt: skip
+
+
+def window_faults(name: str, inputs: tuple[Port, ...]) -> Iterator[BadField]:
+    """Yield an error for each input with `windows` of another process than `warp`."""
+    for port in inputs:
+        if port.raster is not None and port.raster.windows is not None and name != "warp":
+            where = json_pointer("input", "properties", port.name, "x-raster", "windows")
+            detail = "is for the built-in process `warp`: declare `margin`, or `tileable`"
+            yield BadField(where, detail, port.raster.windows)

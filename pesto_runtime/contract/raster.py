@@ -163,7 +163,11 @@ class RasterContract(Value):
     capabilities: dict[str, JsonValue] | None = Field(
         default=None, description="What an orchestrator may filter on: imageCapabilities."
     )
-    windows: JsonValue = Field(default=None, description="Reserved.")
+    windows: Literal["own", "none"] | None = Field(
+        default=None,
+        description="Which window of the input a call receives: one that the process finds itself, "
+        "or none, as only the grid counts. For the built-in process `warp`.",
+    )
 
     @model_validator(mode="before")
     @classmethod

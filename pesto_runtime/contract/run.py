@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from pesto_runtime.contract.base import BandValues, ClosedValue, Nodata
 from pesto_runtime.contract.compression import Compression
-from pesto_runtime.contract.geometry import WindowField
+from pesto_runtime.contract.geometry import Scale, WindowField
 from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import OtherVersion, reason_of
 
@@ -50,6 +57,40 @@ class ProductForm(StrEnum):
         return cls("tif-overviews" if overviews else "tif")
 
 
+Transform: TypeAlias = tuple[float, float, float, float, float, float]
+"""Affine coefficients (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
+
+
+class Grid(ClosedValue):
+    """Pixels on Earth.
+
+    Attributes:
+        width: Columns.
+        height: Rows.
+        crs: Authority code or WKT2; None where it is not known.
+        transform: Affine coefficients; None where they are not known.
+    """
+
+    width: int = Field(ge=0)
+    height: int = Field(ge=0)
+    crs: str | None = None
+    transform: Transform | None = None
+
+    def at(self, scale: Scale) -> Grid:
+        """Return the same area with `scale` pixels per pixel.
+
+        Incomplete pixels at the far edges are dropped.
+        """
+        if scale.is_one:
+            return self
+        transform = self.transform
+        if transform is not None:
+            (a, b, c, d, e, f), x, y = transform, float(scale.x), float(scale.y)
+            transform = (a / x, b / y, c, d / x, e / y, f)
+        width, height = math.floor(self.width * scale.x), math.floor(self.height * scale.y)
+        return Grid(width=width, height=height, crs=self.crs, transform=transform)
+
+
 class Scene(ClosedValue):
     """Facts of a raster, as a plan needs them.
 
@@ -85,7 +126,7 @@ class Scene(ClosedValue):
     nodata: Nodata = None
     crs: str | None = None
     has_points: bool = False
-    transform: tuple[float, float, float, float, float, float] | None = None
+    transform: Transform | None = None
     block: tuple[int, int] = (BLOCK, BLOCK)
     tags: dict[str, str] = Field(default_factory=dict)
     selection: Selection | None = None
@@ -93,6 +134,11 @@ class Scene(ClosedValue):
     unread: tuple[str, ...] = ()
     driver: str = ""
     validity: Literal["all", "nodata", "mask", "alpha"] = "all"
+
+    @property
+    def grid(self) -> Grid:
+        """Its pixels on Earth."""
+        return Grid(width=self.width, height=self.height, crs=self.crs, transform=self.transform)
 
     @property
     def has_mask(self) -> bool:
@@ -179,6 +225,7 @@ class Plan(ClosedValue):
         product_format: Version of the bytes of blocks and products: workers of another one would
             mix two kinds.
         package: Version of the package that made the plan.
+        grids: Image of a `warp` that states its own grid -> that grid.
     """
 
     format: Literal[2] = 2
@@ -197,16 +244,18 @@ class Plan(ClosedValue):
     compress: str = str(Compression())
     product_format: int = PRODUCT_FORMAT
     package: str = Field(default_factory=package_version)
+    grids: dict[str, Grid] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # A plan without such grids is that of earlier versions, whose workers can run it.
+        document: dict[str, JsonValue] = handler(self)
+        return {key: value for key, value in document.items() if key != "grids" or value}
 
     @property
     def compression(self) -> Compression:
         """Codec and level of the blocks of all rasters."""
         return Compression.parse(self.compress)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the grid of all scenes; (0, 0) for a plan without scenes."""
-        return next(((scene.width, scene.height) for scene in self.scenes.values()), (0, 0))
 
 
 class PlanVersion(BaseModel):

@@ -22,13 +22,8 @@ from pesto_runtime.pipeline.phases import (
     step_of,
     steps_of,
 )
-from pesto_runtime.pipeline.plan import (
-    grid_sizes,
-    make_plan,
-    phase_chain,
-    raster_sizes,
-    rescaled_scene,
-)
+from pesto_runtime.pipeline.plan import make_plan, phase_chain
+from pesto_runtime.pipeline.scene_grids import base_grids, place_of, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
     BoundStage,
@@ -56,10 +51,10 @@ __all__ = [
     "Sizing",
     "ValueType",
     "VectorType",
+    "base_grids",
     "check",
     "completed",
     "fed_ports",
-    "grid_sizes",
     "grids_of",
     "image_scale",
     "input_defaults",
@@ -70,11 +65,11 @@ __all__ = [
     "phase_chain",
     "phase_cost",
     "phases_of",
+    "place_of",
     "places_of_images",
     "raster_bytes",
     "raster_sizes",
     "read_later",
-    "rescaled_scene",
     "step_of",
     "steps_of",
     "taken_type",

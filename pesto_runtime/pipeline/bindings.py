@@ -16,6 +16,7 @@ from pesto_runtime.errors import BadField, InvalidInput, InvalidPipeline, json_p
 from pesto_runtime.pipeline.parameters import FedPort, literal_faults
 from pesto_runtime.pipeline.types import (
     BoundStage,
+    GridPlace,
     JsonType,
     RasterType,
     StageKind,
@@ -23,6 +24,7 @@ from pesto_runtime.pipeline.types import (
     VectorType,
     output_types,
 )
+from pesto_runtime.pipeline.warps import warp_faults, warped_type
 from pesto_runtime.schema import why_not_accepted
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def bind_stage(
     *,
     where: str,
     failed: set[str],
+    place: GridPlace | None = None,
 ) -> Binding:
     """Bind a stage's inputs to the inputs of the pipeline and the outputs of earlier stages.
 
@@ -72,6 +75,7 @@ def bind_stage(
         where: JSON pointer to the stage.
         failed: Stages that have errors, or come later; a reference to one is not an error here,
             because it is reported elsewhere.
+        place: The grid of the image that a warp makes; None for any other process.
     """
     bound = _Bound()
     for name, value in stage.inputs.items():
@@ -97,12 +101,17 @@ def bind_stage(
     kind = _kind(description, bound.rasters)
     first = _first(description, bound.rasters, types)
     outputs = output_types(description, first, kind=kind)
+    grid = first[1].grid if first else ""
+    if place is not None:
+        grid = place.grid
+        source = first[1] if first else RasterType()
+        outputs = {"image": warped_type(source, bound.literals, place)}
     bound_stage = BoundStage(
-        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made,
-        grid=first[1].grid if first else "",
-    )  # fmt: skip
+        stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made, grid
+    )
     bound.errors += [] if bound.errors else _output_faults(bound_stage, where)
-    bound.errors += _geometry_faults(bound_stage, types, where)
+    geometry_faults = _geometry_faults if place is None else warp_faults
+    bound.errors += geometry_faults(bound_stage, types, where)
     bound.warnings += _geometry_warnings(bound_stage, where)
     return Binding(bound_stage, tuple(bound.errors), tuple(bound.warnings))
 
@@ -318,8 +327,6 @@ def _geometry_faults(
         if stage.kind == "whole" and raster.tile is not None and raster.tile.fixed:
             yield BadField(pointer, "a process that takes whole images has no `tile.fixed`: "
                            "declare its margin, or remove the size")  # fmt: skip
-        if raster.windows is not None:
-            yield BadField(pointer, "`windows` is reserved and cannot be planned: remove it")
 
 
 def _other_scales(contract: Description, bound: Mapping[str, ValueType | None]) -> str:

@@ -13,11 +13,17 @@ from pesto_runtime.contract import Description, Pipeline, Reference, Scene, pars
 from pesto_runtime.contract.image_lists import counts_of, list_of
 from pesto_runtime.errors import BadField, InvalidPipeline, json_pointer, shortened
 from pesto_runtime.pipeline.bindings import PER_TILE, bind_stage, unknown_reference
-from pesto_runtime.pipeline.grids import input_grids
-from pesto_runtime.pipeline.list_bindings import descriptions_of, spread_pipeline
+from pesto_runtime.pipeline.grids import Grids, input_grids
+from pesto_runtime.pipeline.list_bindings import spread_pipeline
 from pesto_runtime.pipeline.parameters import completed, fed_ports, input_faults, type_schema
 from pesto_runtime.pipeline.scene_warnings import scene_warnings
-from pesto_runtime.pipeline.types import BoundStage, JsonType, RasterType, ValueType, scene_type
+from pesto_runtime.pipeline.types import (
+    BoundStage,
+    JsonType,
+    RasterType,
+    ValueType,
+    scene_type,
+)
 from pesto_runtime.tiling import scaled_size
 
 if TYPE_CHECKING:
@@ -93,8 +99,8 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
         pipeline, facts.descriptions, counts_of({**facts.scenes, **facts.unreadable})
     )
     errors = [*_faults_of_inputs(pipeline, facts), *_order_faults(spread.pipeline), *spread.faults]
-    pipeline = spread.pipeline
-    types = _input_types(pipeline, facts, descriptions_of(spread, facts.descriptions))
+    pipeline, grids = spread.pipeline, input_grids(spread, facts.descriptions)
+    types = _input_types(pipeline, facts, grids)
     warnings: list[BadField] = []
     stages: list[BoundStage] = []
     failed: set[str] = set()
@@ -109,10 +115,10 @@ def check(pipeline: Pipeline, facts: KnownFacts) -> Checked:
         untyped = failed | {later.id for later in pipeline.stages[index:]}
         warnings += _version_warnings(stage.process, description, f"{where}/process")
         own = spread.descriptions.get(stage.id, description)
-        bound = bind_stage(stage, own, types, where=where, failed=untyped)
-        plain = stage.process in facts.plain
+        place = grids.place(f"${stage.id}.image") if own.is_warp else None
+        bound = bind_stage(stage, own, types, where=where, failed=untyped, place=place)
         stage_errors = [*bound.errors, *_empty_outputs(bound.stage, facts, types, where)]
-        stage_errors += _plain_faults(bound.stage, where) if plain else ()
+        stage_errors += _plain_faults(bound.stage, where) if stage.process in facts.plain else ()
         errors += stage_errors
         warnings += bound.warnings
         types.update({bound.stage.reference(port): t for port, t in bound.stage.makes.items()})
@@ -137,12 +143,9 @@ def _faults_of_inputs(pipeline: Pipeline, facts: KnownFacts) -> Iterator[BadFiel
     yield from _parameter_faults(pipeline, facts)
 
 
-def _input_types(
-    pipeline: Pipeline, facts: KnownFacts, by_stage: Mapping[str, Description]
-) -> dict[str, ValueType]:
+def _input_types(pipeline: Pipeline, facts: KnownFacts, grids: Grids) -> dict[str, ValueType]:
     types: dict[str, ValueType] = {}
     fed = fed_ports(pipeline, facts.descriptions)
-    grids = input_grids(pipeline, by_stage)
     for name, kind in pipeline.inputs.items():
         reference = str(Reference(owner="inputs", port=name))
         if kind == "image":
@@ -278,7 +281,9 @@ def _empty_outputs(
         if scene is None or not isinstance(made, RasterType):
             continue
         own = types[f"$inputs.{made.scene}"]
-        scale = made.scale / own.scale if isinstance(own, RasterType) else made.scale
+        if not isinstance(own, RasterType) or own.grid != made.grid:
+            continue
+        scale = made.scale / own.scale
         width, height = scaled_size((scene.width, scene.height), scale)
         if not width or not height:
             yield BadField(

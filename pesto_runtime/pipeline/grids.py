@@ -8,50 +8,45 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import Reference, Scale, parse_binding
 from pesto_runtime.contract.image_lists import counts_of
 from pesto_runtime.errors import InvalidPipeline
 from pesto_runtime.pipeline.list_bindings import descriptions_of, spread_pipeline
-from pesto_runtime.pipeline.types import image_scale
+from pesto_runtime.pipeline.types import GridPlace, image_scale
+from pesto_runtime.pipeline.warps import warp_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from pydantic import JsonValue
+
     from pesto_runtime.contract import Description, Pipeline, Stage
+    from pesto_runtime.pipeline.list_bindings import SpreadPipeline
 
 
-class GridPlace(NamedTuple):
-    """The grid of a raster.
-
-    Attributes:
-        grid: The raster that defines the grid: its first image input. Empty for the grid of the
-            pipeline's first image input.
-        scale: Pixels of the raster per pixel of the grid.
-    """
-
-    grid: str = ""
-    scale: Scale = Scale()
-
-
-def input_grids(pipeline: Pipeline, descriptions: Mapping[str, Description]) -> Grids:
-    """Return the grids of a pipeline without lists.
+def input_grids(spread: SpreadPipeline, by_process: Mapping[str, Description]) -> Grids:
+    """Return the grids of a pipeline.
 
     Args:
-        pipeline: The pipeline.
-        descriptions: Stage id -> description of its process; absent where it is not known.
+        spread: The pipeline, with single images in place of lists.
+        by_process: Process name -> description; absent where it is not known.
     """
+    pipeline, descriptions = spread.pipeline, descriptions_of(spread, by_process)
     grids = Grids()
+    warps = False
     inputs = [str(Reference(owner="inputs", port=name))
               for name, kind in pipeline.inputs.items() if kind == "image"]  # fmt: skip
     for name in inputs:
         grids.add(name)
     for stage in pipeline.stages:
         if stage.id in descriptions:
+            warps |= descriptions[stage.id].is_warp
             grids.join(_rasters(stage, descriptions[stage.id]))
-    # Inputs that no stage joins are on one grid, as all scenes of a run are.
-    grids.join((name, grids.place(name).scale) for name in inputs)
+    # Without a warp, inputs that no stage joins are on one grid, as all scenes of such a run are.
+    if not warps:
+        grids.join((name, grids.place(name).scale) for name in inputs)
     return grids
 
 
@@ -67,7 +62,7 @@ def places_of_images(
     """
     named = tuple(images)
     spread = spread_pipeline(pipeline, descriptions, counts_of(named))
-    grids = input_grids(spread.pipeline, descriptions_of(spread, descriptions))
+    grids = input_grids(spread, descriptions)
     return {name: grids.place(f"$inputs.{name}") for name in named}
 
 
@@ -119,16 +114,30 @@ class Grids:
 
 def _rasters(stage: Stage, description: Description) -> Iterator[tuple[str, Scale]]:
     """Yield the rasters of a stage, each with its pixels per pixel of the stage's grid."""
+    if description.is_warp:
+        yield from _warped(stage)
+        return
     for name, value in stage.inputs.items():
         port = description.input(name)
         if port is None or port.kind != "image":
             continue
-        with suppress(InvalidPipeline):  # reported where the stage is bound
-            reference = parse_binding(value)
-            if reference is not None:
-                yield str(reference), description.ratio(name)
+        if reference := _reference(value):
+            yield reference, description.ratio(name)
     if description.tileable in ("map", "whole"):
         for port in description.outputs:
             if port.kind in ("image", "vector"):
                 made = Reference(owner=stage.id, port=port.name)
                 yield str(made), image_scale(description)
+
+
+def _warped(stage: Stage) -> Iterator[tuple[str, Scale]]:
+    """Yield the image that a warp makes, and the one whose grid it has."""
+    if like := _reference(stage.inputs.get("like")):
+        yield like, Scale()
+    yield str(Reference(owner=stage.id, port="image")), warp_ratio(stage.inputs.get("ratio"))
+
+
+def _reference(value: JsonValue) -> str:
+    with suppress(InvalidPipeline):  # reported where the stage is bound
+        return str(parse_binding(value) or "")
+    return ""

@@ -88,7 +88,10 @@ def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
         step_of(
             stage.description,
             name=stage.id,
-            reads={port: str(reference) for port, reference in stage.rasters.items()},
+            # The windows of a warp's source are no windows of the grid of the chain.
+            reads={}
+            if stage.is_warp
+            else {port: str(reference) for port, reference in stage.rasters.items()},
             makes=grids_of(stage),
         )
         for stage in stages
@@ -149,7 +152,7 @@ def _levels(stages: Sequence[BoundStage]) -> Mapping[str, int]:
     for stage in stages:
         after = [
             levels[reference.owner] + (0 if _share_a_phase(by_id[reference.owner], stage) else 1)
-            for reference in stage.rasters.values()
+            for reference in stage.pixels.values()
             if reference.owner in levels
         ]
         after += [
@@ -162,14 +165,15 @@ def _levels(stages: Sequence[BoundStage]) -> Mapping[str, int]:
 
 
 def _share_a_phase(producer: BoundStage, reader: BoundStage) -> bool:
-    return producer.kind == "map" and reader.kind in ("map", "reduce")
+    is_tiled = producer.kind == "map" and reader.kind in ("map", "reduce")
+    return is_tiled and not reader.is_warp  # which reads other windows than its tiles
 
 
 def _read_by(stages: Iterable[BoundStage]) -> set[str]:
     return {
         str(reference)
         for stage in stages
-        for reference in (*stage.rasters.values(), *stage.values.values())
+        for reference in (*stage.pixels.values(), *stage.values.values())
     }
 
 
@@ -180,7 +184,7 @@ def _phase(
     vectors: set[str],
 ) -> PhaseStages:
     computed = [name for stage in members if stage.kind != "reduce" for name in grids_of(stage)]
-    read = [str(each) for stage in members for each in stage.rasters.values()]
+    read = [str(each) for stage in members for each in stage.pixels.values()]
     read += [str(each) for stage in members for each in stage.values.values()
              if str(each) in vectors]  # fmt: skip
     sources = dict.fromkeys(name for name in read if name not in computed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import (
     PRODUCT_FORMAT,
     Compression,
+    Grid,
     Phase,
     Pipeline,
     Plan,
@@ -22,6 +23,7 @@ from pesto_runtime.contract import (
 )
 from pesto_runtime.errors import GridMismatch, InvalidInput
 from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
+from pesto_runtime.pipeline.scene_grids import NO_GRID, base_grids, raster_sizes
 from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
 from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType
 from pesto_runtime.tiling import Chain, Size, chunk_quantum, chunks_of, scaled_size, whole
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
     from pesto_runtime.pipeline.check import Checked
     from pesto_runtime.pipeline.types import BoundStage
-
-_SAME_PIXEL = 1e-3  # pixels
 
 
 def make_plan(  # noqa: PLR0913  # the parts of a plan
@@ -48,6 +48,7 @@ def make_plan(  # noqa: PLR0913  # the parts of a plan
     sizing: Sizing,
     run_id: str,
     compression: Compression = Compression(),
+    grids: Mapping[str, Grid] = {},
 ) -> Plan:
     """Plan a run.
 
@@ -61,6 +62,7 @@ def make_plan(  # noqa: PLR0913  # the parts of a plan
         sizing: Workers, memory and limits; decides cost, never bytes.
         run_id: An id that no other run has; part of the keys of scenes without identity.
         compression: Codec and level of blocks; part of their keys.
+        grids: Image of a warp that states its own grid -> that grid.
 
     Raises:
         InvalidPipeline: the check found errors.
@@ -68,8 +70,8 @@ def make_plan(  # noqa: PLR0913  # the parts of a plan
         InvalidInput: no tile fits into the memory.
     """
     checked.require(pipeline.name)
-    sizes = grid_sizes(scenes, checked.types)
-    _require_one_grid(checked, sizes)
+    bases = base_grids(scenes, checked.types, grids)
+    _require_one_grid(checked, bases)
     keys = value_keys(
         checked.stages,
         services,
@@ -87,92 +89,13 @@ def make_plan(  # noqa: PLR0913  # the parts of a plan
         services={s.stage.process: services[s.stage.process] for s in checked.stages},
         keys=keys,
         phases=tuple(
-            _planned_phase(stages, checked.types, sizes, sizing=sizing, remote=remote)
+            _planned_phase(stages, checked.types, bases, sizing=sizing, remote=remote)
             for stages in phases_of(checked.stages, pipeline.outputs.values())
         ),
         store=store,
         compress=str(compression),
+        grids=dict(grids),
     )
-
-
-def grid_sizes(scenes: Mapping[str, Scene], types: Mapping[str, ValueType]) -> dict[str, Size]:
-    """Return width and height of each grid, from its first scene; (0, 0) without scenes.
-
-    Args:
-        scenes: Image inputs.
-        types: Reference -> type; those of the scenes state their grids and scales.
-
-    Raises:
-        GridMismatch: two scenes of a grid differ in CRS, or not by their ratio in size and place;
-            names both, and the difference.
-    """
-    found: dict[str, Size] = {"": (0, 0)}
-    firsts: dict[str, tuple[str, Scale]] = {}
-    for name, scene in scenes.items():
-        own = types[str(Reference(owner="inputs", port=name))]
-        if not isinstance(own, RasterType):
-            continue
-        if own.grid not in firsts:
-            firsts[own.grid] = (name, own.scale)
-            found[own.grid] = scaled_size((scene.width, scene.height), Scale() / own.scale)
-        first_name, scale = firsts[own.grid]
-        _require_same_grid((first_name, scenes[first_name]), (name, scene), own.scale / scale)
-    return found
-
-
-def _require_same_grid(one: tuple[str, Scene], other: tuple[str, Scene], ratio: Scale) -> None:
-    (first_name, first), (name, scene) = one, other
-    wanted = rescaled_scene(first, ratio)
-    differences = [*_differing_facts(wanted, scene), *_differing_places(wanted, scene)]
-    if not differences:
-        return
-    needs = ""
-    if not ratio.is_one:
-        needs = (
-            f", where {ratio.to_json()} pixels of {name!r} are needed per pixel of {first_name!r}"
-        )
-    raise GridMismatch(
-        f"inputs {first_name!r} ({first.href}) and {name!r} ({scene.href}) are on different "
-        f"grids{needs}: {'; '.join(differences)}; resample one onto the other's grid"
-    )
-
-
-def rescaled_scene(scene: Scene, ratio: Scale) -> Scene:
-    """Return a scene with `ratio` pixels per pixel, which has its place.
-
-    Raises:
-        GridMismatch: its size is no multiple of the pixels that become one.
-    """
-    if ratio.is_one:
-        return scene
-    width, height = scene.width * ratio.x, scene.height * ratio.y
-    if width.denominator != 1 or height.denominator != 1:
-        raise GridMismatch(
-            f"{scene.href} has {scene.width} x {scene.height} pixels, which are no multiple of "
-            f"{(Scale() / ratio).to_json()}: cut it by a window whose size is one"
-        )
-    transform = scene.transform
-    if transform is not None:
-        across, down = float(ratio.x), float(ratio.y)
-        a, b, c, d, e, f = transform
-        transform = (a / across, b / down, c, d / across, e / down, f)
-    return scene.model_copy(
-        update={"width": int(width), "height": int(height), "transform": transform}
-    )
-
-
-def raster_sizes(types: Mapping[str, ValueType], sizes: Mapping[str, Size]) -> dict[str, Size]:
-    """Return width and height of every raster and vector.
-
-    Args:
-        types: Reference -> type.
-        sizes: Grid -> width and height.
-    """
-    return {
-        name: scaled_size(sizes.get(each.grid, (0, 0)), each.scale)
-        for name, each in types.items()
-        if not isinstance(each, JsonType)
-    }
 
 
 def phase_chain(
@@ -185,43 +108,49 @@ def phase_chain(
         types: Reference -> type.
         sizes: Raster or vector -> width and height.
     """
-    rasters = [name for name in stages.sources if isinstance(types[name], RasterType)]
-    return Chain.over({name: sizes[name] for name in rasters}, steps_of(stages.stages))
+    read = {name for stage in (*stages.stages, *stages.reduces) if not stage.is_warp
+            for name in map(str, stage.rasters.values())}  # fmt: skip
+    sources = [name for name in stages.sources if name in read]
+    # A warp reads windows of another grid: to the chain, its image comes from nowhere.
+    sources += [stage.reference("image") for stage in stages.stages if stage.is_warp]
+    rasters = {name: sizes[name] for name in sources if isinstance(types[name], RasterType)}
+    return Chain.over(rasters, steps_of(stages.stages))
 
 
-def _require_one_grid(checked: Checked, sizes: Mapping[str, Size]) -> None:
+def _require_one_grid(checked: Checked, bases: Mapping[str, Grid]) -> None:
     """Require scene sizes from which all stages compute the same grid for a raster.
 
     Raises:
         GridMismatch: a stage scales up a raster after an earlier one dropped incomplete pixels.
     """
-    of_rasters = raster_sizes(checked.types, sizes)
+    of_rasters = raster_sizes(checked.types, bases)
     for stage in checked.stages:
-        for step in steps_of([stage]) if stage.rasters else ():
+        for step in steps_of([stage]) if stage.rasters and not stage.is_warp else ():
             own = of_rasters[step.reads[0]]
             own = scaled_size(own, Scale() / step.ratios[0]) if step.ratios else own
             expected = scaled_size(own, step.scale)
             for name in step.makes:
-                size = sizes[stage.grid]
+                base = bases[stage.grid]
                 if of_rasters[name] != expected:
                     raise GridMismatch(
                         f"{name} would be {expected[0]} x {expected[1]} pixels where its scale "
                         f"requires {of_rasters[name][0]} x {of_rasters[name][1]}: a stage before "
                         f"{stage.id!r} drops "
-                        f"incomplete pixels of the {size[0]} x {size[1]} scene, and this one "
-                        "scales up again; crop the scene to a multiple of that scale"
+                        f"incomplete pixels of the {base.width} x {base.height} scene, and this "
+                        "one scales up again; crop the scene to a multiple of that scale"
                     )
 
 
 def _planned_phase(
     stages: PhaseStages,
     types: Mapping[str, ValueType],
-    sizes: Mapping[str, Size],
+    bases: Mapping[str, Grid],
     *,
     sizing: Sizing,
     remote: set[str],
 ) -> Phase:
-    size = sizes.get(stages.grid, (0, 0))
+    base = bases.get(stages.grid, NO_GRID)
+    size = (base.width, base.height)
     phase = Phase(
         kind=stages.kind,
         stages=tuple(stage.id for stage in stages.stages),
@@ -232,7 +161,7 @@ def _planned_phase(
     )
     if stages.kind == "call":
         return phase
-    chain = phase_chain(stages, types, raster_sizes(types, sizes))
+    chain = phase_chain(stages, types, raster_sizes(types, bases))
     _require_windows(chain)
     if stages.kind == "whole":
         return phase.model_copy(update={"tile": size, "chunks": (whole(size),)})
@@ -264,31 +193,6 @@ def _require_windows(chain: Chain) -> None:
                 f"{grid[0]} x {grid[1]} pixels have no such window: declare `fill` at its image "
                 "inputs ('reflect', 'edge' or a number), which extends them"
             )
-
-
-def _differing_facts(first: Scene, second: Scene) -> list[str]:
-    pairs = (
-        ("width", first.width, second.width),
-        ("height", first.height, second.height),
-        ("CRS", first.crs, second.crs),
-    )
-    return [f"{fact} {a} against {b}" for fact, a, b in pairs if a != b]
-
-
-def _differing_places(first: Scene, second: Scene) -> list[str]:
-    """Return the differences of two affine transforms, in pixels of the first."""
-    a, b = first.transform, second.transform
-    if a is None or b is None:
-        return [] if a == b else ["only one of them has a transform"]
-    # A difference in pixel size counts by how far it moves the last pixel of the grid.
-    differences = []
-    if any(abs(a[i] - b[i]) * max(first.width, first.height) > abs(a[0] or a[1]) * _SAME_PIXEL
-           for i in (0, 1, 3, 4)):  # fmt: skip
-        differences.append(f"pixels of {a[0]:g} x {a[4]:g} against {b[0]:g} x {b[4]:g}")
-    across, down = (b[2] - a[2]) / (a[0] or 1), (b[5] - a[5]) / (a[4] or 1)
-    if max(abs(across), abs(down)) > _SAME_PIXEL:
-        differences.append(f"origins {across:g} columns and {down:g} rows apart")
-    return differences
 
 
 def value_keys(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from pesto_runtime.contract import (
     BandValues,
@@ -29,6 +29,19 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 StageKind: TypeAlias = Literal["map", "reduce", "whole", "call"]
+
+
+class GridPlace(NamedTuple):
+    """The grid of a raster.
+
+    Attributes:
+        grid: The raster that defines the grid: its first image input. Empty for the grid of the
+            pipeline's first image input.
+        scale: Pixels of the raster per pixel of the grid.
+    """
+
+    grid: str = ""
+    scale: Scale = Scale()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +150,18 @@ class BoundStage:
     def id(self) -> str:
         """The stage's id."""
         return self.stage.id
+
+    @property
+    def is_warp(self) -> bool:
+        """Whether it resamples an image onto another grid, which the run does itself."""
+        return self.description.is_warp
+
+    @property
+    def pixels(self) -> Mapping[str, Reference]:
+        """Image port -> the raster bound to it, without those of which the grid alone counts."""
+        if not self.is_warp:
+            return self.rasters
+        return {port: raster for port, raster in self.rasters.items() if port == "image"}
 
     def reference(self, port: str) -> str:
         """Return the reference to one of its outputs, as in a binding."""

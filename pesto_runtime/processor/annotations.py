@@ -64,6 +64,8 @@ class Raster:
         memory: Memory of one call: input_pixel, output_pixel, fixed; bytes.
         classes: The meaning of its values: `{"value": 1, "name": "water", "color_hint": "1f6fb4"}`
             for each; also `description`. Reports and products have these names and colours.
+        windows: For the built-in process `warp`: `own` for an input whose windows it finds itself,
+            `none` for one whose grid alone counts.
         capabilities: For orchestrators to filter on: sensors, resolution, levels, formats.
     """
 
@@ -85,6 +87,7 @@ class Raster:
     tile: Mapping[str, int] | None = None
     memory: Mapping[str, float] | None = None
     classes: Sequence[Mapping[str, JsonValue]] | None = None
+    windows: Literal["own", "none"] | None = None
     capabilities: Mapping[str, JsonValue] | None = None
 
     def __hash__(self) -> int:

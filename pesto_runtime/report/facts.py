@@ -140,6 +140,7 @@ class ReportImage:
         numbers: 1-based numbers of the bands of the samples; None for all.
         classes: The classes that the contract declares.
         selection: The bands and the window of the raster that the run uses; None for all.
+        is_on_grid: Whether it covers the area of the first scene, with which it is drawn.
     """
 
     name: str
@@ -149,6 +150,7 @@ class ReportImage:
     numbers: tuple[int, ...] | None = None
     classes: tuple[RasterClass, ...] = ()
     selection: Selection | None = None
+    is_on_grid: bool = True
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ class ReportData:
         folder: Folder of the outputs.
         texts: Output -> its words.
         embeds: Whether the page carries the files of small outputs.
+        elsewhere: Stages whose tiles are on another grid than the first scene.
     """
 
     result: Mapping[str, JsonValue]
@@ -187,6 +190,7 @@ class ReportData:
     folder: AnyPath
     texts: Mapping[str, PortText] = field(default_factory=dict)
     embeds: bool = False
+    elsewhere: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

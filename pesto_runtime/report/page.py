@@ -31,7 +31,7 @@ from pesto_runtime.report.tables import (
     phases_table,
     stages_table,
 )
-from pesto_runtime.report.tilemap import layers_of, tile_maps
+from pesto_runtime.report.tilemap import PhaseTiles, layers_of, tile_maps
 from pesto_runtime.report.viewer import POLICY, SCRIPT, viewer
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from pesto_runtime.raster.place import Place
     from pesto_runtime.report.facts import HoleFacts, ReportData
     from pesto_runtime.report.pictures import Picture
-    from pesto_runtime.report.tilemap import Tile
 
 # Images are data URLs, the style sheet is inline, and the script has a hash. All else is forbidden:
 # even a text that is not escaped by mistake could neither run a script nor fetch anything.
@@ -90,7 +89,13 @@ def render(data: ReportData) -> str:
     pictures = pictures_of(data.images)
     place = _place(pictures)
     phases = _phases_of_tiles(run, data)
-    shown = viewer(pictures, data.size, place=place, tiles=phases, holes=holes)
+    shown = viewer(
+        [each for each in pictures if each.image.is_on_grid],
+        data.size,
+        place=place,
+        tiles=[each[:2] for each in phases if each.is_on_grid],
+        holes=[each for each in holes if each.stage not in data.elsewhere],
+    )
     parts = [
         _header(run, data),
         _attention(run, holes, links),
@@ -238,8 +243,8 @@ def _vectors(run: RunFacts, data: ReportData, pictures: Sequence[Picture]) -> st
     return vector_figures(found, next((p for p in pictures if p.image.role == "Scene"), None))
 
 
-def _phases_of_tiles(run: RunFacts, data: ReportData) -> list[tuple[str, Sequence[Tile]]]:
-    """Return title and tiles of each phase that has tiles."""
+def _phases_of_tiles(run: RunFacts, data: ReportData) -> list[PhaseTiles]:
+    """Return the tiles of each phase that has tiles."""
     layers = layers_of(data.tiles)
     phases = [phase for phase in run.phases if phase.chunks]
     titles = ["Seconds per tile"] * len(layers)
@@ -247,7 +252,10 @@ def _phases_of_tiles(run: RunFacts, data: ReportData) -> list[tuple[str, Sequenc
         titles = [f"Seconds per tile: {', '.join(phase.stages)}" for phase in phases]
     elif len(layers) > 1:
         titles = [f"Seconds per tile: phase {n}" for n in range(1, len(layers) + 1)]
-    return list(zip(titles, layers, strict=True))
+    is_on_grid = [True] * len(layers)
+    if len(layers) == len(phases):
+        is_on_grid = [data.elsewhere.isdisjoint(phase.stages) for phase in phases]
+    return [PhaseTiles(*each) for each in zip(titles, layers, is_on_grid, strict=True)]
 
 
 def _footer(run: RunFacts) -> str:

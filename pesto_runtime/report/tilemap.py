@@ -9,7 +9,7 @@ import math
 import statistics
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pesto_runtime.report import markup
 from pesto_runtime.report.markup import text
@@ -95,15 +95,32 @@ def layers_of(tiles: Iterable[TileTime]) -> list[list[Tile]]:
     return layers
 
 
-def tile_maps(titled: Sequence[tuple[str, Sequence[Tile]]], size: tuple[int, int]) -> str:
+class PhaseTiles(NamedTuple):
+    """The tiles of a phase.
+
+    Attributes:
+        title: Of its map.
+        tiles: Its tiles.
+        is_on_grid: Whether they count pixels of the scene.
+    """
+
+    title: str
+    tiles: Sequence[Tile]
+    is_on_grid: bool = True
+
+
+def tile_maps(phases: Sequence[PhaseTiles], size: tuple[int, int]) -> str:
     """Draw the tiles of every phase under its title; empty without tiles.
 
     Args:
-        titled: Title and tiles of a phase.
+        phases: The phases.
         size: Width and height of the scene, pixels.
     """
-    figures = "".join(tile_map(tiles, size, title=title) for title, tiles in titled)
-    layout = "maps" if len(titled) > 1 else "map-alone"
+    figures = "".join(
+        tile_map(each.tiles, size if each.is_on_grid else (1, 1), title=each.title)
+        for each in phases
+    )
+    layout = "maps" if len(phases) > 1 else "map-alone"
     return f'<div class="{layout}">{_hatching(size)}{figures}</div>' if figures else ""
 
 

@@ -328,7 +328,9 @@ def needed_bands(context: RunContext, stages: PhaseStages) -> dict[str, tuple[in
     selected: dict[str, list[tuple[int, ...] | None]] = {}
     for stage in (*stages.stages, *stages.reduces):
         for port, reference in stage.rasters.items():
-            bands = picked_bands(context, stage, stage.masks.get(port, port))
+            bands = None
+            if not stage.is_warp:
+                bands = picked_bands(context, stage, stage.masks.get(port, port))
             selected.setdefault(str(reference), []).append(bands)
     return {
         name: tuple(sorted({number for bands in found if bands for number in bands}))

@@ -17,7 +17,7 @@ from pesto_runtime.processor import encode_value
 from pesto_runtime.raster.class_table import classified
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import unchanged
-from pesto_runtime.raster.image import rescaled
+from pesto_runtime.raster.image import Georeference
 from pesto_runtime.raster.inheritance import product_bands
 from pesto_runtime.raster.product import Blocks, Layout, Product, file_sha256, write_product
 from pesto_runtime.raster.read import RasterReader
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Window
-    from pesto_runtime.pipeline import BoundStage
+    from pesto_runtime.pipeline import BoundStage, RasterType
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.callers import Caller
 
@@ -305,8 +305,7 @@ def _layout(context: RunContext, raster: str) -> Layout:
         raster_settings(),
         RasterReader(scene.href, scene.selection) as reader,
     ):
-        _, scale = context.place(planned)
-        georeference = reader.georeference.rescaled(float(scale.x), float(scale.y))
+        georeference = _georeference(context, planned, reader.georeference)
         of_scene = reader.bands(planned.facts) if planned.facts else ()
     return Layout(
         width=width,
@@ -324,6 +323,16 @@ def _layout(context: RunContext, raster: str) -> Layout:
         has_mask=bool(planned.mask) and all(each.colour != "alpha" for each in of_scene),
         compression=context.plan.compression,
     )
+
+
+def _georeference(context: RunContext, planned: RasterType, of_scene: Georeference) -> Georeference:
+    """Return the place of a product, with the tags of the scene that it inherits from."""
+    own = context.raster_type(f"$inputs.{planned.scene}")
+    if own.grid == planned.grid:
+        scale = planned.scale / own.scale
+        return of_scene.rescaled(float(scale.x), float(scale.y))
+    place = context.place(planned)
+    return Georeference(crs=place.crs, transform=place.transform, tags=of_scene.tags)
 
 
 def _write(
@@ -351,8 +360,7 @@ def _write(
 def _located(plan_href: str, vector: str, holes: list[Window]) -> Iterator[dict[str, JsonValue]]:
     """Yield every feature in the scene's coordinates; appends blocks with holes to `holes`."""
     context = load_context(plan_href)
-    size, (place, scale) = context.sizes[vector], context.place(context.grid_type(vector))
-    transform = place.transform and rescaled(place.transform, float(scale.x), float(scale.y))
+    size, transform = context.sizes[vector], context.place(context.grid_type(vector)).transform
     for blocks in blocks_in_order(plan_href, vector, stored_blocks(context, vector)):
         if isinstance(blocks, Blocks):
             texts = blocks.split()
@@ -374,5 +382,4 @@ def _holed_block(context: RunContext, vector: str, index: tuple[int, int]) -> by
 
 
 def _crs(context: RunContext, vector: str) -> str | None:
-    place, _ = context.place(context.grid_type(vector))
-    return place.crs
+    return context.place(context.grid_type(vector)).crs

@@ -31,11 +31,11 @@ from pesto_runtime.pipeline import (
     PhaseStages,
     RasterType,
     VectorType,
+    base_grids,
     check,
-    grid_sizes,
     phases_of,
+    place_of,
     raster_sizes,
-    rescaled_scene,
 )
 from pesto_runtime.run.packs import StoredBlocks
 from pesto_runtime.store import Store, open_store
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import RasterClass, Scale, Scene, Window
+    from pesto_runtime.contract import Grid, RasterClass, Window
     from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import BlockIndex, Size
 
@@ -68,6 +68,7 @@ class RunContext:
         types: `$owner.port` -> type of the value.
         phases: The phases of the plan, with their stages.
         sizes: Raster or vector -> width and height of its grid.
+        bases: Name of a grid -> its pixels.
     """
 
     plan: Plan
@@ -76,6 +77,7 @@ class RunContext:
     types: Mapping[str, ValueType]
     phases: tuple[PhaseStages, ...]
     sizes: Mapping[str, Size]
+    bases: Mapping[str, Grid]
 
     def raster_type(self, name: str) -> RasterType:
         """Return the type of a raster by its reference.
@@ -99,26 +101,9 @@ class RunContext:
             raise InvalidInput(f"{name} is a JSON value, neither a raster nor a vector")
         return found
 
-    def place(self, value: GridType) -> tuple[Scene, Scale]:
-        """Return a scene on the grid of a value, and the value's pixels per pixel of it.
-
-        It is the scene that the value inherits from, if that is on the grid.
-        """
-        preferred = value.scene if isinstance(value, RasterType) else ""
-        found = sorted(self.plan.scenes, key=lambda name: name != preferred)
-        for name in found:
-            own = self.types[f"$inputs.{name}"]
-            if isinstance(own, RasterType) and own.grid == value.grid:
-                return self.plan.scenes[name], value.scale / own.scale
-        raise InvalidInput(f"no scene is on the grid {value.grid!r}")
-
-    @property
-    def tiled_scene(self) -> Scene | None:
-        """A scene with the pixels of the main grid, which tiles divide; None without scenes."""
-        if not self.plan.scenes:
-            return None
-        scene, scale = self.place(RasterType())
-        return rescaled_scene(scene, scale)
+    def place(self, value: GridType) -> Grid:
+        """Return the pixels on Earth of a raster or a vector."""
+        return place_of(value, self.bases, self.plan.scenes, self.types)
 
     def value(self, reference: Reference) -> JsonValue:
         """Return a JSON value of the run: a parameter, an output of a stage, or a merged vector.
@@ -210,13 +195,15 @@ def context_of(plan: Plan) -> RunContext:
     facts = KnownFacts(descriptions, scenes=plan.scenes, parameters=plan.parameters)
     checked = check(pipeline, facts)
     checked.require(pipeline.name)
+    bases = base_grids(plan.scenes, checked.types, plan.grids)
     return RunContext(
         plan=plan,
         store=open_store(plan.store),
         stages={stage.id: stage for stage in checked.stages},
         types=checked.types,
         phases=phases_of(checked.stages, pipeline.outputs.values()),
-        sizes=raster_sizes(checked.types, grid_sizes(plan.scenes, checked.types)),
+        sizes=raster_sizes(checked.types, bases),
+        bases=bases,
     )
 
 

@@ -177,7 +177,10 @@ class _Tiles:
         total = 0
         for name in stages.sources:
             raster = self.context.types[name]
-            if not isinstance(raster, RasterType) or windows[name].pixels <= tile[0] * tile[1]:
+            window = windows.get(name)  # none for the source of a warp, which has another grid
+            if not isinstance(raster, RasterType) or window is None:
+                continue
+            if window.pixels <= tile[0] * tile[1]:
                 continue
             size = self.context.sizes[name]
             count = len(bands.get(name) or raster.bands or (None,))

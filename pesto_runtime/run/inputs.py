@@ -27,7 +27,7 @@ from pesto_runtime.contract.band_files import stacked_bands
 from pesto_runtime.errors import ContractBroken
 from pesto_runtime.pipeline import RasterType, taken_type
 from pesto_runtime.raster.filling import extended
-from pesto_runtime.raster.image import dtype_name, rescaled
+from pesto_runtime.raster.image import dtype_name
 from pesto_runtime.raster.scaling import physical
 from pesto_runtime.raster.validity import valid_pixels
 from pesto_runtime.run.context import RunContext, raster_name
@@ -295,14 +295,14 @@ def tile_info(context: RunContext, stage: BoundStage, read: Window, write: Windo
     port, first = next(iter(stage.rasters.items()))
     source = taken_type(context.raster_type(str(first)), _contract(stage, port))
     scene = context.plan.scenes[source.scene]
-    place, scale = context.place(source)
+    place = context.place(source)
     values = source.values or (BandValues(),) * len(source.bands or ())
     return TileInfo(
         read=read,
         write=write,
         scene_size=scaled_size(context.sizes[str(first)], Scale() / stage.description.ratio(port)),
         crs=place.crs,
-        transform=_scaled(place, scale),
+        transform=place.transform,
         nodata=source.nodata,
         tags=scene.tags,
         scales=tuple(each.scale for each in values),
@@ -359,9 +359,3 @@ def write_window(windows: StepWindows, scale: Scale) -> Window:
 def _contract(stage: BoundStage, name: str) -> RasterContract:
     port = stage.description.input(name)
     return port.raster if port is not None and port.raster is not None else RasterContract()
-
-
-def _scaled(scene: Scene, scale: Scale) -> tuple[float, float, float, float, float, float] | None:
-    if scene.transform is None:
-        return None
-    return rescaled(scene.transform, float(scale.x), float(scale.y))

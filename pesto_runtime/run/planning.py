@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
-from pesto_runtime.contract import Compression, Pipeline, Plan
+from pesto_runtime.contract import Compression, Grid, Pipeline, Plan
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, StoreFailed
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
     Sizing,
+    base_grids,
     check,
     completed,
     make_plan,
     phase_cost,
     phases_of,
+    place_of,
     raster_bytes,
     read_later,
 )
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pesto_runtime.contract import Phase, ReportForm, Scene
-    from pesto_runtime.pipeline import Checked
+    from pesto_runtime.pipeline import Checked, RasterType
     from pesto_runtime.pipeline.conversions import Conversion
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.services import Services
@@ -218,10 +220,12 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     _require(pipeline, checked, inputs)
     given = {*inputs.parameters, *inputs.scenes}
     pipeline = completed(pipeline, services.descriptions, given=given)
+    grids = warped_grids(checked, inputs) if any(s.is_warp for s in checked.stages) else {}
     planned = make_plan(
         pipeline,
         checked,
         services.services,
+        grids=grids,
         scenes=inputs.scenes,
         parameters=inputs.parameters,
         store=store,
@@ -241,6 +245,38 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
         }
     )
     return Planned(planned, checked, _estimates(planned, checked))
+
+
+def warped_grids(checked: Checked, inputs: PipelineInputs) -> dict[str, Grid]:
+    """Return the grid of each image of a warp that states its own.
+
+    Args:
+        checked: The result of a check with the inputs.
+        inputs: Scenes and parameters.
+
+    Raises:
+        InvalidInput: a CRS is not known, or an image has no place; with the stage.
+    """
+    from pesto_runtime.raster.resampling import target_grid  # loads rasterio
+
+    grids: dict[str, Grid] = {}
+    for stage in (each for each in checked.stages if each.is_warp and "like" not in each.rasters):
+        values = {n: inputs.parameters.get(reference.port) for n, reference in stage.values.items()}
+        stated = {**stage.literals, **values}
+        source = checked.types[str(stage.rasters["image"])]
+        bases = base_grids(inputs.scenes, checked.types, grids)
+        crs, resolution = stated.get("crs"), stated.get("resolution")
+        try:
+            grids[stage.reference("image")] = target_grid(
+                place_of(cast("RasterType", source), bases, inputs.scenes, checked.types),
+                crs=str(crs) if crs is not None else None,
+                resolution=float(str(resolution)) if resolution is not None else None,
+            )
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"stage {stage.id!r}: {stage.rasters['image']} {error.detail}"
+            ) from error
+    return grids
 
 
 def count_tiles(phase: Phase) -> int:

@@ -111,7 +111,7 @@ def publish(
         found = {name: output.entry for name, output in outputs.items()}
         result = result_document(context, found, record, holes=holes, manifests=manifests)
         result["form"] = form.value
-        features = hole_features(holes, context.tiled_scene) if holes else None
+        features = _hole_features(context, holes) if holes else None
         _move(context, workspace, outputs, features, result)
     except RunFailed as error:
         raise RunFailed(f"{error.detail}{_first_hole(holes)}") from error
@@ -337,6 +337,11 @@ def _refuse_lost_blocks(outputs: Mapping[str, _Output]) -> None:
 def _refuse_lost(lost: Sequence[str]) -> None:
     if lost:
         raise RunFailed(f"blocks of {', '.join(lost)} are missing in the run store{_LOST}")
+
+
+def _hole_features(context: RunContext, holes: Sequence[Hole]) -> dict[str, JsonValue]:
+    stages = [context.stages.get(hole.stage) for hole in holes]
+    return hole_features(holes, [context.bases[stage.grid if stage else ""] for stage in stages])
 
 
 def _first_hole(holes: Sequence[Hole]) -> str:

@@ -48,7 +48,13 @@ def report_data(
         _image(
             context,
             sampled.get(f"$inputs.{name}"),
-            ReportImage(name, "Scene", scene.href, selection=scene.selection),
+            ReportImage(
+                name,
+                "Scene",
+                scene.href,
+                selection=scene.selection,
+                is_on_grid=not context.grid_type(f"$inputs.{name}").grid,
+            ),
         )
         for name, scene in plan.scenes.items()
     ]
@@ -65,6 +71,7 @@ def report_data(
                 "Output",
                 href_of(folder / str(entry.get("path"))),
                 classes=declared_classes(context, binding),
+                is_on_grid=not context.grid_type(binding).grid,
             )
             images.append(_image(context, sampled.get(binding), image))
     return ReportData(
@@ -76,6 +83,7 @@ def report_data(
         folder=folder,
         texts=texts,
         embeds=plan.report == "embed",
+        elsewhere=frozenset(name for name, stage in context.stages.items() if stage.grid),
     )
 
 

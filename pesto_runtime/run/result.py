@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rfc8785
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Hole, Scene
+    from pesto_runtime.contract import Grid, Hole
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.context import RunContext
 
@@ -104,21 +104,23 @@ def member_of(engine: Mapping[str, JsonValue]) -> str:
     return ":".join(str(part) for part in parts if part is not None)
 
 
-def hole_features(holes: Sequence[Hole], scene: Scene | None) -> dict[str, JsonValue]:
+def hole_features(holes: Sequence[Hole], grids: Sequence[Grid]) -> dict[str, JsonValue]:
     """Return the failed tiles as a FeatureCollection in the CRS of the scene.
 
-    The member `crs` has the CRS in GDAL's form. For a scene without a transform, coordinates are in
-    pixels, x to the right and y down.
+    The member `crs` has the CRS in GDAL's form; if there are several, each feature names its own.
+    For a scene without a transform, coordinates are in pixels, x to the right and y down.
 
     Args:
         holes: The failed tiles.
-        scene: The scene whose pixels their windows count; None for a run without scenes.
+        grids: The grid whose pixels the window of each counts.
     """
-    document: dict[str, JsonValue] = {
-        "type": "FeatureCollection",
-        "features": [_feature(hole, scene) for hole in holes],
-    }
-    crs = crs_member(scene.crs if scene else None)
+    features = [_feature(*each) for each in zip(holes, grids, strict=True)]
+    document: dict[str, JsonValue] = {"type": "FeatureCollection", "features": [*features]}
+    crs_of_all = {grid.crs for grid in grids}
+    if len(crs_of_all) > 1:
+        for feature, grid in zip(features, grids, strict=True):
+            feature["properties"]["crs"] = grid.crs
+    crs = crs_member(crs_of_all.pop() if len(crs_of_all) == 1 else None)
     if crs is not None:
         document["crs"] = crs
     return document
@@ -249,9 +251,9 @@ def entries(document: Mapping[str, JsonValue], key: str) -> list[JsonValue]:
     return found if isinstance(found, list) else []
 
 
-def _feature(hole: Hole, scene: Scene | None) -> JsonValue:
+def _feature(hole: Hole, grid: Grid) -> dict[str, Any]:
     window = hole.window
-    transform = (scene.transform if scene else None) or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    transform = grid.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     a, b, c, d, e, f = transform
     corners = [
         (window.col_off, window.row_off),

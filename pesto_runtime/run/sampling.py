@@ -66,7 +66,14 @@ def sampled_rasters(
     phase = context.phases[number]
     earlier = {name for each in context.phases[:number] for name in each.sources}
     outputs = set(Pipeline.parse(context.plan.pipeline).outputs.values())
-    names = [name for name in phase.sources if name not in earlier and _is_large(context, name)]
+    # A warp reads windows of its source that are not those of the chunk.
+    names = [
+        name
+        for name in phase.sources
+        if name not in earlier
+        and context.grid_type(name).grid == phase.grid
+        and _is_large(context, name)
+    ]
     names += [name for name in phase.writes if name in outputs]
     found = {}
     for name in names:

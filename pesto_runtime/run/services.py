@@ -32,6 +32,10 @@ _AWAY = (
 )
 
 
+BUILT_IN = {"warp": "pesto_runtime.processor.warping:warp"}
+"""Processes of this package, for pipelines that name no other service of them."""
+
+
 @dataclass(frozen=True)
 class Discovered:
     """A process with its service.
@@ -273,6 +277,11 @@ def _entries(
 ) -> dict[str, ServiceEntry]:
     """Return what pipeline, catalog and choice name, the last with the highest precedence."""
     entries = {
+        stage.process: ServiceEntry((BUILT_IN[stage.process],), base)
+        for stage in pipeline.stages
+        if stage.process in BUILT_IN
+    }
+    entries |= {
         name: ServiceEntry(targets_in(value), base) for name, value in pipeline.services.items()
     }
     entries |= catalog_entries(catalog) if catalog else {}

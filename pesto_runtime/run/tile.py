@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.run.stage import StageFailed, StageRunner
+from pesto_runtime.run.warped import WarpRunner
 from pesto_runtime.tiling import StepWindows, scaled_size, scaled_window, whole
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class TileRunner:
     def _stages(self) -> tuple[StageRunner, ...]:
         steps = {step.name: step for step in self.chain.steps}
         return tuple(
-            StageRunner(
+            (WarpRunner if stage.is_warp else StageRunner)(
                 self.context, stage, steps[stage.id],
                 self.chain.grid(steps[stage.id]),
                 self.sources, self.parameters[stage.id], self.meter,

@@ -29,7 +29,8 @@ class Step:
 
     Attributes:
         name: The stage's id.
-        reads: Names of the rasters it reads.
+        reads: Names of the rasters it reads; empty for a step that reads nothing of the chain, and
+            whose outputs are sources of it with a size.
         ratios: Of each raster in `reads`, its pixels per pixel of the step's grid; empty if all are
             on that grid.
         makes: Names of the rasters it makes, all on one grid.
@@ -164,6 +165,8 @@ class Chain:
         sizes = dict(sources)
         ordered = tuple(steps)
         for step in ordered:
+            if not step.reads:
+                continue
             unknown = [name for name in step.reads if name not in sizes]
             if unknown:
                 raise ValueError(f"step {step.name!r} reads {unknown[0]!r}, which does not exist")
@@ -179,6 +182,8 @@ class Chain:
 
     def grid(self, step: Step) -> Size:
         """Return width and height of the grid of a step, which is that of its first image port."""
+        if not step.reads:
+            return self.sizes[step.makes[0]]
         size = self.sizes[step.reads[0]]
         return scaled_size(size, Scale() / step.ratios[0]) if step.ratios else size
 

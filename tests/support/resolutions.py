@@ -18,7 +18,8 @@ def smooth(image: np.ndarray, radius: int) -> np.ndarray:
     padded = np.pad(image.astype("float64"), ((0, 0), (radius, radius), (radius, radius)), "edge")
     _, height, width = image.shape
     parts = [padded[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
-    return np.asarray(sum(parts) / side**2)
+    made: np.ndarray = np.asarray(sum(parts)) / side**2
+    return made
 
 
 @process(version="1.0.0")
@@ -29,7 +30,8 @@ def sharpened(
 ) -> Fine:
     """Multiply smoothed colours with smoothed grey values of twice the resolution."""
     coarse = smooth(colour, 1).repeat(2, axis=1).repeat(2, axis=2)
-    return (coarse * smooth(grey, 3) * valid).astype("float32")
+    made: np.ndarray = (coarse * smooth(grey, 3) * valid).astype("float32")
+    return made
 
 
 @process(version="1.0.0")
@@ -53,4 +55,13 @@ def mirrored(
 ) -> Fine:
     """Look beyond the scene, which both images mirror."""
     coarse = smooth(colour, 2).repeat(2, axis=1).repeat(2, axis=2)
-    return (coarse - smooth(grey, 4)).astype("float32")
+    made: np.ndarray = (coarse - smooth(grey, 4)).astype("float32")
+    return made
+
+
+@process(version="1.0.0")
+def smoothed(
+    image: Annotated[np.ndarray, Raster(margin=1, dtype="float32")],
+) -> Annotated[np.ndarray, Raster(name="image", dtype="float32")]:
+    """Return the mean of 3 x 3 pixels."""
+    return smooth(image, 1).astype("float32")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pesto_runtime.contract import BLOCK, Description, Plan, Scene, Service, Window
 from pesto_runtime.errors import GridMismatch, InvalidInput, InvalidPipeline
-from pesto_runtime.pipeline import MOST_TASKS, RasterType, Sizing, grid_sizes
+from pesto_runtime.pipeline import MOST_TASKS, RasterType, Sizing, base_grids
 from tests.unit.pipeline.building import (
     KNOWN,
     NUMBER,
@@ -36,8 +36,10 @@ def pair(**facts: object) -> dict[str, Scene]:
 def test_scenes_on_one_grid_have_its_size() -> None:
     """Whatever their bands and dtype; without a scene there is no grid."""
     types = {"$inputs.before": RasterType(), "$inputs.after": RasterType()}
-    assert grid_sizes(pair(bands=("x",), dtype="uint8"), types) == {"": (1000, 800)}
-    assert grid_sizes({}, types) == {"": (0, 0)}
+    (base,) = base_grids(pair(bands=("x",), dtype="uint8"), types).values()
+    assert (base.width, base.height) == (1000, 800)
+    (none,) = base_grids({}, types).values()
+    assert (none.width, none.height) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Check:
 def context(tmp_path: Path) -> RunContext:
     store = Store(file_href(tmp_path / "store"))
     store.put("blocks/of another chunk", b"0")
-    return RunContext(PLAN, store, {}, {}, (), {})
+    return RunContext(PLAN, store, {}, {}, (), {}, {})
 
 
 def run(context: RunContext, *checks: Check, fails: Exception | None = None) -> None:

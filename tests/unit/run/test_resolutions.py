@@ -145,7 +145,7 @@ def test_a_scene_that_is_not_of_the_ratio_is_refused(
     write_scene(tmp_path / "grey.tif", pixels, **grey)
     with pytest.raises(GridMismatch, match=words) as found:
         run_local(pipeline("sharpened"), tmp_path / "out", dict(paths))
-    assert "2 pixels of 'grey' are needed per pixel of 'colour'" in str(found.value)
+    assert "2 pixels of the second are needed per pixel of the first" in str(found.value)
 
 
 def test_a_direct_call_needs_images_of_the_ratio() -> None:

@@ -1,0 +1,336 @@
+"""The built-in process `warp`: right places, any tiling, scenes of other grids in one pipeline."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.warp import reproject, transform
+
+from pesto_runtime.contract import Grid, Window
+from pesto_runtime.errors import GridMismatch, InvalidInput, InvalidPipeline
+from pesto_runtime.raster.resampling import Warp, target_grid
+from tests.support import resolutions
+from tests.support.commands import pesto
+from tests.support.rasters import noise, write_scene
+from tests.support.runs import ROOT, run_local
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+UTM31, UTM32 = "EPSG:32631", "EPSG:32632"
+ORIGIN = (600_000.0, 5_400_000.0)
+
+
+def placed(pixel: float, origin: tuple[float, float] = ORIGIN) -> list[float]:
+    return [pixel, 0.0, origin[0], 0.0, -pixel, origin[1]]
+
+
+def smooth_scene(path: Path, *, size: tuple[int, int] = (300, 260), nodata: float | None = None,
+                 crs: str = UTM31, transform: list[float] | None = None,
+                 dtype: str = "float32") -> Path:  # fmt: skip
+    """Write waves of some pixels of length, so that methods can be compared within a tolerance."""
+    cols, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    wave = 100 + 50 * np.sin(cols / 9) * np.cos(rows / 11)
+    pixels = np.stack([wave, wave[::-1]]).astype(dtype)
+    if nodata is not None:
+        pixels[:, 40:60, 50:90] = nodata
+    transform = transform or placed(30)
+    return write_scene(path, pixels, names=["a", "b"], crs=crs, transform=transform, nodata=nodata)
+
+
+def pipeline(**inputs: JsonValue) -> dict[str, Any]:
+    return {
+        "name": "warped",
+        "inputs": {"scene": "image", **({"other": "image"} if "like" in inputs else {})},
+        "stages": [{"id": "w", "process": "warp", "inputs": {"image": "$inputs.scene", **inputs}}],
+        "outputs": {"image": "$w.image"},
+    }
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return np.asarray(file.read())
+
+
+def by_gdal(scene: Path, product: Path, resampling: Resampling) -> np.ndarray:
+    """Resample with GDAL's warper and its exact transformer onto the grid of a product."""
+    with rasterio.open(scene) as source, rasterio.open(product) as target:
+        made = np.full(target.shape, np.nan, "float32")
+        reproject(
+            rasterio.band(source, 1), made, resampling=resampling, tolerance=0,
+            dst_transform=target.transform, dst_crs=target.crs, dst_nodata=np.nan,
+        )  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("crs", [UTM32, UTM31])
+def test_pixels_are_those_of_gdal(tmp_path: Path, method: str, crs: str) -> None:
+    """In another CRS and in its own; not counting the border, where rules differ."""
+    scene = smooth_scene(tmp_path / "scene.tif")
+    stage = pipeline(crs=crs, resolution=27.0, resampling=method)
+    run_local(stage, tmp_path / "out", {"scene": str(scene)}, tile=100)
+    product = tmp_path / "out" / "image.tif"
+    made, wanted = read(product)[0], by_gdal(scene, product, Resampling[method])
+    inside = np.isfinite(wanted) & np.isfinite(made)
+    for step in range(-3, 4):
+        inside &= np.isfinite(np.roll(made, step, 0)) & np.isfinite(np.roll(made, step, 1))
+    inside[:3] = inside[-3:] = inside[:, :3] = inside[:, -3:] = False
+    assert inside.mean() > 0.8
+    off = np.abs(made - wanted)[inside]
+    if method == "nearest":  # a place at the border of two pixels may be on either side
+        assert (off == 0).mean() > 0.99
+    else:
+        assert off.max() < 0.05
+    assert (np.isfinite(wanted) != np.isfinite(made)).mean() < 0.02
+    # The control: a shift by a pixel is far outside the tolerance.
+    assert np.quantile(np.abs(np.roll(made, 1, axis=1) - wanted)[inside], 0.5) > 0.5
+
+
+@pytest.mark.parametrize(("method", "most"), [("bilinear", 0.2), ("cubic", 0.02)])
+def test_values_are_those_of_the_function_at_the_place(
+    tmp_path: Path, method: str, most: float
+) -> None:
+    """In degrees, where GDAL's places are right to an eighth of a pixel only: places by PROJ."""
+    scene = smooth_scene(tmp_path / "scene.tif")
+    run_local(pipeline(crs="EPSG:4326", resampling=method), tmp_path / "out", {"scene": str(scene)})
+    with rasterio.open(tmp_path / "out" / "image.tif") as product:
+        made, to_lonlat = product.read(1), product.transform
+    cols, rows = np.meshgrid(np.arange(made.shape[1]) + 0.5, np.arange(made.shape[0]) + 0.5)
+    lons, lats = to_lonlat * (cols, rows)
+    xs, ys = transform("EPSG:4326", UTM31, lons.ravel().tolist(), lats.ravel().tolist())
+    col = (np.reshape(xs, made.shape) - ORIGIN[0]) / 30 - 0.5
+    row = (ORIGIN[1] - np.reshape(ys, made.shape)) / 30 - 0.5
+    inside = (col > 2) & (col < 297) & (row > 2) & (row < 257)
+    wanted = 100 + 50 * np.sin(col / 9) * np.cos(row / 11)
+    assert inside.mean() > 0.8
+    assert np.abs(made - wanted)[inside].max() < most
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
+def test_bytes_do_not_depend_on_tiles(tmp_path: Path, method: str) -> None:
+    """Another CRS, with holes of nodata; tiles of odd sizes."""
+    scene = smooth_scene(tmp_path / "scene.tif", nodata=-1.0)
+    stage = pipeline(crs="EPSG:4326", resampling=method)
+    given = {"scene": str(scene)}
+    shas = {
+        run_local(stage, tmp_path / f"out{tile}", given, tile=tile, max_tasks=tasks).sha256()
+        for tile, tasks in ((512, 1), (100, 4), (64, 9), (37, 2))
+    }
+    assert len(shas) == 1
+
+
+def test_pixels_without_data_stay_without(tmp_path: Path) -> None:
+    """Nodata is that of the scene, beyond it and in its hole, and it is not part of a mean."""
+    scene = smooth_scene(tmp_path / "scene.tif", nodata=-1.0)
+    run_local(pipeline(crs=UTM32, resampling="cubic"), tmp_path / "out", {"scene": str(scene)})
+    with rasterio.open(tmp_path / "out" / "image.tif") as product:
+        made = product.read(1)
+        assert product.nodata == -1
+    assert 49 < made[made != -1].min() < made.max() < 151
+    assert (made == -1).sum() > 20 * 40 * 0.9
+
+
+def test_a_shift_by_half_a_pixel_is_a_mean_of_neighbours(tmp_path: Path) -> None:
+    """By hand: the same pixels half a pixel to the right and down, in integers."""
+    pixels = noise(40, 30, dtype="uint8", seed=3)
+    write_scene(tmp_path / "a.tif", pixels, crs=UTM31, transform=placed(10), nodata=255)
+    write_scene(tmp_path / "b.tif", pixels, crs=UTM31,
+                transform=placed(10, (ORIGIN[0] + 5, ORIGIN[1] - 5)))  # fmt: skip
+    given = {"scene": str(tmp_path / "a.tif"), "other": str(tmp_path / "b.tif")}
+    run_local(pipeline(like="$inputs.other", resampling="bilinear"), tmp_path / "out", given)
+    grey = pixels[0].astype(float)
+    mean = (grey[:-1, :-1] + grey[1:, :-1] + grey[:-1, 1:] + grey[1:, 1:]) / 4
+    np.testing.assert_array_equal(
+        read(tmp_path / "out" / "image.tif")[0, :-1, :-1], np.rint(mean).astype("uint8")
+    )
+
+
+@pytest.mark.parametrize("tile", [40, 512])
+def test_images_of_other_grids_meet_in_a_stage(tmp_path: Path, tile: int) -> None:
+    """A fine image half a pixel off joins by `like` with a ratio; without, it is refused."""
+    colour = noise(60, 50, dtype="uint16", seed=1)
+    grey = noise(121, 101, dtype="uint16", seed=2)
+    write_scene(tmp_path / "colour.tif", colour, crs=UTM31, transform=placed(30))
+    write_scene(tmp_path / "grey.tif", grey, crs=UTM31, nodata=0,
+                transform=placed(15, (ORIGIN[0] - 7.5, ORIGIN[1] + 7.5)))  # fmt: skip
+    document: dict[str, Any] = {
+        "name": "sharp",
+        "inputs": {"colour": "image", "grey": "image"},
+        "services": {"sharpened": f"{resolutions.__file__}:sharpened"},
+        "stages": [
+            {"id": "w", "process": "warp", "inputs": {
+                "image": "$inputs.grey", "like": "$inputs.colour", "ratio": 2,
+                "resampling": "bilinear"}},
+            {"id": "m", "process": "sharpened", "inputs": {
+                "colour": "$inputs.colour", "grey": "$w.image"}},
+        ],
+        "outputs": {"image": "$m.image", "grey": "$w.image"},
+    }  # fmt: skip
+    given = {name: str(tmp_path / f"{name}.tif") for name in ("colour", "grey")}
+    run_local(document, tmp_path / "out", given, tile=tile)
+    shifted = grey[0].astype(float)
+    mean = (shifted[:-1, :-1] + shifted[1:, :-1] + shifted[:-1, 1:] + shifted[1:, 1:]) / 4
+    with rasterio.open(tmp_path / "out" / "grey.tif") as file:
+        valid = (shifted[:120, :100] != 0)[:100]  # the nearest pixel; of no value 0 in the mean
+        assert tuple(file.transform)[:6] == tuple(placed(15))
+        found = file.read(1)
+    touched = np.zeros((100, 120), bool)
+    for i in (0, 1):
+        for j in (0, 1):
+            touched |= shifted[i : 100 + i, j : 120 + j] == 0
+    np.testing.assert_array_equal(found[~touched], np.rint(mean).astype("uint16")[~touched])
+    assert valid.any()
+    whole = resolutions.smooth(colour, 1).repeat(2, axis=1).repeat(2, axis=2)
+    wanted = (whole * resolutions.smooth(found[np.newaxis], 3) * (found != 0)).astype("float32")
+    np.testing.assert_array_equal(read(tmp_path / "out" / "image.tif"), wanted)
+    del document["stages"][0]
+    document["stages"][0]["inputs"]["grey"] = "$inputs.grey"
+    del document["outputs"]["grey"]
+    with pytest.raises(GridMismatch, match="by a stage of the process `warp`"):
+        run_local(document, tmp_path / "refused", given)
+
+
+def test_a_result_is_warped_after_its_phase(tmp_path: Path) -> None:
+    """An output of a stage on its own grid, and the same warped and smoothed on another one."""
+    scene = smooth_scene(tmp_path / "scene.tif")
+    document: dict[str, Any] = {
+        "name": "chain",
+        "inputs": {"scene": "image"},
+        "services": {"combined": f"{resolutions.__file__}:combined",
+                     "smooth": f"{resolutions.__file__}:smoothed"},
+        "stages": [
+            {"id": "a", "process": "smooth", "inputs": {"image": "$inputs.scene"}},
+            {"id": "w", "process": "warp", "inputs": {
+                "image": "$a.image", "crs": "EPSG:4326", "resampling": "bilinear"}},
+            {"id": "b", "process": "smooth", "inputs": {"image": "$w.image"}},
+        ],
+        "outputs": {"flat": "$a.image", "round": "$b.image"},
+    }  # fmt: skip
+    given = {"scene": str(scene)}
+    one = run_local(document, tmp_path / "one", given, tile=512, max_tasks=1)
+    many = run_local(document, tmp_path / "many", given, tile=50, max_tasks=6)
+    for name in ("flat", "round"):
+        assert one.sha256(name) == many.sha256(name)
+    with rasterio.open(tmp_path / "many" / "round.tif") as product:
+        assert product.crs == rasterio.crs.CRS.from_epsg(4326)
+        smoothed = read(tmp_path / "many" / "flat.tif")
+        assert abs(float(np.nanmean(product.read(1))) - float(smoothed[0].mean())) < 2
+
+
+def test_places_are_right_to_a_fraction_of_a_pixel() -> None:
+    """Between the nodes of the lattice, by PROJ itself; where the grid is strongly curved, too."""
+    source = Grid(width=20_000, height=20_000, crs="EPSG:4326",
+                  transform=(0.005, 0, -40.0, 0, -0.005, 88.0))  # fmt: skip
+    warp = Warp(source, target_grid(source, crs="EPSG:3413", resolution=2000.0), "nearest")
+    assert warp.step < 16
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        col, row = rng.integers(0, (warp.target.width - 40, warp.target.height - 40))
+        window = Window(int(col), int(row), 33, 29)
+        found = warp.places(window)
+        cols, rows = np.meshgrid(np.arange(33) + col + 0.5, np.arange(29) + row + 0.5)
+        exact = warp._exact(cols, rows)
+        for one, other in zip(found, exact, strict=True):
+            assert np.abs(one - other).max() <= 1 / 256
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({}, "which grid is wanted"),
+        ({"like": "$inputs.other", "crs": UTM32}, "`like` states the grid already"),
+        ({"crs": UTM32, "ratio": 2}, "is relative to `like`"),
+        ({"like": "$inputs.other", "ratio": "2/3"}, "neither a whole number nor 1/N"),
+        ({"crs": UTM32, "resolution": -3}, "must be above 0"),
+        ({"crs": UTM32, "resampling": "lanczos"}, "lanczos"),
+        ({"crs": UTM32}, "has no nodata, and pixels beyond it need one"),
+        ({"crs": UTM32, "nodata": 300}, "nodata 300"),
+    ],
+)
+def test_a_warp_that_has_no_meaning_does_not_check(
+    tmp_path: Path, inputs: dict[str, JsonValue], words: str
+) -> None:
+    """Each error names the input; nothing is computed."""
+    for name in ("scene", "other"):
+        write_scene(tmp_path / f"{name}.tif", noise(30, 20), crs=UTM31, transform=placed(10))
+    given = {"scene": str(tmp_path / "scene.tif")}
+    if "like" in inputs:
+        given["other"] = str(tmp_path / "other.tif")
+    with pytest.raises(InvalidPipeline, match=words):
+        run_local(pipeline(**inputs), tmp_path / "out", given)
+
+
+@pytest.mark.parametrize(
+    ("crs", "wanted", "words"),
+    [
+        (None, UTM32, "has no CRS or no transform"),
+        (UTM31, "EPSG:99999999", "EPSG:99999999"),
+    ],
+)
+def test_an_image_without_a_place_is_refused(
+    tmp_path: Path, crs: str | None, wanted: str, words: str
+) -> None:
+    """When the run is planned, with the stage."""
+    write_scene(tmp_path / "scene.tif", noise(30, 20), crs=crs, transform=placed(10), nodata=0)
+    with pytest.raises(InvalidInput, match=words) as found:
+        run_local(pipeline(crs=wanted), tmp_path / "out", {"scene": str(tmp_path / "scene.tif")})
+    assert "stage 'w'" in str(found.value)
+
+
+def test_the_crs_is_an_input_of_the_pipeline(tmp_path: Path) -> None:
+    """Its value is known when the run is planned."""
+    scene = smooth_scene(tmp_path / "scene.tif")
+    document = pipeline(crs="$inputs.crs")
+    document["inputs"]["crs"] = "string"
+    run_local(document, tmp_path / "out", {"scene": str(scene), "crs": UTM32})
+    with rasterio.open(tmp_path / "out" / "image.tif") as product:
+        assert product.crs == rasterio.crs.CRS.from_epsg(32632)
+
+
+def test_landsat_is_pansharpened_with_any_tiles(tmp_path: Path) -> None:
+    """The example: the mean of the bands is the panchromatic value, which is half a pixel away."""
+    document = json.loads((ROOT / "workflows" / "pansharpen.json").read_text())
+    document["services"] = {"pansharpen": f"{ROOT}/examples/pansharpen.py:pansharpen"}
+    given = {"colour": str(ROOT / "examples/data/landsat8_cloudy.tif"),
+             "panchromatic": str(ROOT / "examples/data/landsat8_pan.tif")}  # fmt: skip
+    one = run_local(document, tmp_path / "one", given)
+    many = run_local(document, tmp_path / "many", given, tile=200, max_tasks=7)
+    assert one.sha256() == many.sha256()
+    with rasterio.open(tmp_path / "one" / "image.tif") as product:
+        assert (product.shape, product.res) == ((1206, 1254), (15.0, 15.0))
+        mean = product.read().mean(axis=0)
+    pan = read(ROOT / "examples/data/landsat8_pan.tif")[0].astype("float64")
+    # Keys' kernel at half a pixel, by hand: -1/16, 9/16, 9/16, -1/16.
+    kernel = np.outer(*[np.array([-1, 9, 9, -1]) / 16] * 2)
+    shifted = sum(
+        kernel[i, j] * pan[i : i + 1203, j : j + 1250] for i in range(4) for j in range(4)
+    )
+    # The first whole kernel is that of the pixel 1, 1; its rounding is that of uint16.
+    found = mean[1:1204, 1:1251]
+    assert np.abs(found - shifted).max() <= 0.51 + 1e-2
+
+
+def test_the_windows_of_every_tile_are_listed(tmp_path: Path) -> None:
+    """A warp names the pixels that it reads of its source, half a pixel and a reach larger."""
+    document = ROOT / "workflows" / "pansharpen.json"
+    given = ["-i", f"colour={ROOT}/examples/data/landsat8_cloudy.tif",
+             "-i", f"panchromatic={ROOT}/examples/data/landsat8_pan.tif"]  # fmt: skip
+    listed = pesto("plan", str(document), *given, "--tile", "256", "--tiles").stdout.splitlines()
+    tiles = [json.loads(line) for line in listed]
+    assert sum(w * h for _, _, w, h in (each["tile"] for each in tiles)) == 627 * 603
+    at = next(each for each in tiles if each["tile"][:2] == [256, 256])
+    width, height = (2 * side for side in at["tile"][2:])
+    assert at["stages"]["sharp"]["reads"]["$grid.image"] == [512, 512, width, height]
+    assert at["stages"]["grid"]["makes"] == {"$grid.image": [512, 512, width, height]}
+    # Places are 513 to 512.5 + width; cubic reaches two pixels to both sides.
+    col, row, cols, rows = at["stages"]["grid"]["reads"]["$inputs.panchromatic"]
+    assert (col, row) == (511, 511)
+    assert (cols, rows) == (width + 4, height + 4)
