@@ -205,9 +205,9 @@ def _phase_tasks(phase: PhaseShape) -> Iterator[Document]:
     number, members = phase.number, ", ".join((*phase.stages, *phase.reduces))
     if phase.fans_out:
         yield from fan_out(number, members, "pesto_process", f"${{plan.output.chunks[{number}]}}")
-    if not phase.fans_out or phase.reduces or phase.rasters:
+    if not phase.fans_out or phase.values or phase.rasters:
         inputs: Document = {"plan": "${plan.output.plan}", "phase": number}
-        finished = ", ".join((*phase.rasters, *phase.reduces)) or members
+        finished = ", ".join((*phase.rasters, *phase.values)) or members
         yield {**simple("pesto_close", f"close_{number}", inputs), "description": finished}
 
 

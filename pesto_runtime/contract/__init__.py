@@ -18,7 +18,6 @@ from pesto_runtime.contract.compression import Compression
 from pesto_runtime.contract.description import (
     Description,
     DescriptionDocument,
-    Fold,
     Tileable,
 )
 from pesto_runtime.contract.geometry import Margin, Scale, Window, parse_window
@@ -32,7 +31,7 @@ from pesto_runtime.contract.pipeline import (
     literal,
     parse_binding,
 )
-from pesto_runtime.contract.process_ports import IMAGE_KINDS, Port, PortKind
+from pesto_runtime.contract.process_ports import IMAGE_KINDS, Fold, Port, PortKind
 from pesto_runtime.contract.raster import Memory, RasterContract, TileLimits, Tolerance
 from pesto_runtime.contract.run import (
     BLOCK,

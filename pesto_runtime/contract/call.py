@@ -63,6 +63,8 @@ class TileInfo(ClosedValue):
         read: The window that the process receives, margin included; pixels of the scene. It
             extends beyond the scene where pixels are mirrored (`edge`) or filled (`fill`).
         write: The part of it that is written to the product.
+        own: The part of it that no other tile has: values that are folded count its pixels alone.
+            None for a process without such values, and for a call of whole images.
         scene_size: Width and height of the whole scene.
         crs: Authority code (`EPSG:32616`) or WKT2; None for a raster without a CRS.
         transform: Affine coefficients (a, b, c, d, e, f) of the *scene*, row-major as in rasterio.
@@ -76,6 +78,7 @@ class TileInfo(ClosedValue):
 
     read: ReadWindowField
     write: WindowField
+    own: WindowField | None = None
     scene_size: tuple[int, int]
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
@@ -84,6 +87,11 @@ class TileInfo(ClosedValue):
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
     units: tuple[str | None, ...] = ()
+
+    @property
+    def own_slices(self) -> tuple[slice, slice]:
+        """Slices (row, col) of an image of the call that select the tile's own pixels."""
+        return (self.own or self.write).relative_to(self.read).slices
 
 
 class WireImage(Value):

@@ -22,9 +22,12 @@ from pesto_runtime.contract.call import Example, bad_fields
 from pesto_runtime.contract.canonical import digest, merge_patch
 from pesto_runtime.contract.geometry import Margin, Scale
 from pesto_runtime.contract.process_ports import (
+    FOLDS,
     IMAGE_KINDS,
+    Fold,
     Port,
     PortKind,
+    fold_faults,
     is_mask,
     mask_faults,
     masks_of,
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
 
 
 Tileable: TypeAlias = Literal["map", "reduce", "whole"]
-Fold: TypeAlias = Literal["sum", "min", "max", "concat"]
 
 _DEFAULT_BATCH = 16
 """Payloads per request of a batched process that declares no number; all images are in memory."""
@@ -119,6 +121,7 @@ class Description:
         inputs, input_faults = _ports(known.input, "/input", padding=padding)
         outputs, output_faults = _ports(known.output, "/output", padding=None)
         faults = [*input_faults, *output_faults, *_contradictions(known, inputs)]
+        faults += fold_faults(outputs, tileable=known.tileable)
         if faults:
             raise InvalidContract.of(f"description of {known.name!r}", faults)
         frozen = MappingProxyType(copy.deepcopy(document))
@@ -153,8 +156,8 @@ class Description:
 
     @property
     def folds(self) -> Mapping[str, Fold]:
-        """Keys of a reduce's partial, and how each folds; empty for other processes."""
-        return self.known.x_reduce or {}
+        """Keys of a reduce's partial, or folded outputs of a map, and how each folds."""
+        return self.known.x_reduce or {p.name: p.fold for p in self.outputs if p.fold}
 
     @cached_property
     def max_batch_size(self) -> int:
@@ -300,7 +303,8 @@ def _port(name: str, body: Mapping[str, JsonValue], padding: int | None, *, requ
     raster = _raster_of(body, padding)
     kind = _kind(body, raster)
     vector = VectorContract.model_validate(body["x-vector"]) if kind == "vector" else None
-    return Port(name, kind, body, required, raster, vector)
+    fold = next((each for each in FOLDS if each == body.get("x-fold")), None)
+    return Port(name, kind, body, required, raster, vector, fold)
 
 
 def _raster_of(body: Mapping[str, JsonValue], padding: int | None) -> RasterContract | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from pesto_runtime.contract.geometry import Scale
 from pesto_runtime.errors import BadField, json_pointer, shortened
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pesto_runtime.contract.vector import VectorContract
 
 PortKind: TypeAlias = Literal["image", "images", "vector", "json"]
+Fold: TypeAlias = Literal["sum", "min", "max", "concat"]
+FOLDS: tuple[Fold, ...] = get_args(Fold)
 
 IMAGE_KINDS: tuple[PortKind, ...] = ("image", "images")
 """Kinds of ports that take one image, or a list of them."""
@@ -33,6 +35,7 @@ class Port:
         required: Whether a call must bind it; outputs are never required.
         raster: Its raster contract; None if the description has none.
         vector: Its vector contract; None for any other kind.
+        fold: How the values of tiles become one; None for a port without `x-fold`.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Port:
     required: bool
     raster: RasterContract | None
     vector: VectorContract | None = None
+    fold: Fold | None = None
 
     @property
     def has_default(self) -> bool:
@@ -110,3 +114,17 @@ def window_faults(name: str, inputs: tuple[Port, ...]) -> Iterator[BadField]:
             where = json_pointer("input", "properties", port.name, "x-raster", "windows")
             detail = "is for the built-in process `warp`: declare `margin`, or `tileable`"
             yield BadField(where, detail, port.raster.windows)
+
+
+def fold_faults(outputs: tuple[Port, ...], *, tileable: str | None) -> Iterator[BadField]:
+    """Yield the errors of folds: of an unknown name, an image, or a process that is not a map."""
+    for port in (p for p in outputs if "x-fold" in p.schema):
+        where = json_pointer("output", "properties", port.name, "x-fold")
+        stated = shortened(port.schema["x-fold"])
+        if port.fold is None:
+            yield BadField(where, f"is none of {', '.join(FOLDS)}", stated)
+        elif port.kind != "json":
+            yield BadField(where, "is for JSON values: tiles of images are put together", stated)
+        elif tileable != "map":
+            detail = "is for a map, which has a value for each tile: declare a margin, 0 for none"
+            yield BadField(where, detail, stated)

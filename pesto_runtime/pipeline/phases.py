@@ -40,6 +40,16 @@ class PhaseStages:
     writes: tuple[str, ...]
     grid: str = ""
 
+    @property
+    def folded(self) -> tuple[BoundStage, ...]:
+        """Its map stages with values that are folded over tiles."""
+        return tuple(stage for stage in self.stages if stage.is_folded)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Ids of the stages whose values exist when the phase is closed."""
+        return tuple(stage.id for stage in (*self.folded, *self.reduces))
+
 
 def phases_of(stages: Sequence[BoundStage], outputs: Iterable[str]) -> tuple[PhaseStages, ...]:
     """Group checked stages into phases, in the order in which they can run.
@@ -92,7 +102,7 @@ def steps_of(stages: Iterable[BoundStage]) -> tuple[Step, ...]:
             reads={}
             if stage.is_warp
             else {port: str(reference) for port, reference in stage.rasters.items()},
-            makes=grids_of(stage),
+            makes=(*grids_of(stage), *([stage.id] if stage.is_folded else [])),
         )
         for stage in stages
     )

@@ -22,10 +22,10 @@ from pesto_runtime.contract import (
     Service,
 )
 from pesto_runtime.errors import GridMismatch, InvalidInput
-from pesto_runtime.pipeline.phases import PhaseStages, phases_of, steps_of
+from pesto_runtime.pipeline.phases import PhaseStages, grids_of, phases_of, steps_of
 from pesto_runtime.pipeline.scene_grids import NO_GRID, base_grids, raster_sizes
-from pesto_runtime.pipeline.sizing import Sizing, phase_cost, tile_size
-from pesto_runtime.pipeline.types import JsonType, RasterType, ValueType
+from pesto_runtime.pipeline.sizing import Sizing, block_tiles, phase_cost, tile_size
+from pesto_runtime.pipeline.types import RasterType, ValueType, VectorType
 from pesto_runtime.tiling import Chain, Size, chunk_quantum, chunks_of, scaled_size, whole
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _require_one_grid(checked: Checked, bases: Mapping[str, Grid]) -> None:
             own = of_rasters[step.reads[0]]
             own = scaled_size(own, Scale() / step.ratios[0]) if step.ratios else own
             expected = scaled_size(own, step.scale)
-            for name in step.makes:
+            for name in grids_of(stage):
                 base = bases[stage.grid]
                 if of_rasters[name] != expected:
                     raise GridMismatch(
@@ -166,9 +166,15 @@ def _planned_phase(
     if stages.kind == "whole":
         return phase.model_copy(update={"tile": size, "chunks": (whole(size),)})
     cost = phase_cost(stages, types, size, remote=remote)
-    gridded = [each for name in chain.sizes if not isinstance(each := types[name], JsonType)]
+    gridded = [
+        each
+        for name in chain.sizes
+        if isinstance(each := types.get(name), (RasterType, VectorType))
+    ]
     quantum = chunk_quantum([each.scale for each in gridded])
     chunks = chunks_of(size, quantum=quantum, at_most=sizing.chunk_count(cost.seconds))
+    if stages.folded:  # values of tiles must not depend on the size of tiles
+        sizing = block_tiles(stages, sizing)
     tile = tile_size(stages, chain, cost, chunks, types=types, sizing=sizing)
     # A tile never exceeds its chunk; the plan states the size that is really used.
     widest = (max(chunk.width for chunk in chunks), max(chunk.height for chunk in chunks))

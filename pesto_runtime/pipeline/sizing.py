@@ -5,11 +5,11 @@ The choice never changes the bytes of a result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from pesto_runtime.contract import Window
+from pesto_runtime.contract import BLOCK, Window
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.pipeline.types import JsonType, RasterType
 from pesto_runtime.tiling import Chain, Size, scaled_window, tile_quantum, whole
@@ -151,6 +151,21 @@ def tile_size(
         )
     good = [tile for tile, overhead in fits if overhead <= _MOST_OVERHEAD and tile[0] >= _SIDES[0]]
     return min(good) if good and not is_fixed else max(tile for tile, _ in fits)
+
+
+def block_tiles(stages: PhaseStages, sizing: Sizing) -> Sizing:
+    """Return the sizing of a phase with values that are folded over tiles: a tile is a block.
+
+    Raises:
+        InvalidInput: tiles of another size are wanted.
+    """
+    if sizing.tile not in (None, BLOCK):
+        names = ", ".join(repr(stage.id) for stage in stages.folded)
+        raise InvalidInput(
+            f"tiles of {sizing.tile} pixels: the values of stage {names} are folded over tiles of "
+            f"{BLOCK} pixels, so that they do not depend on their size; leave the size out"
+        )
+    return replace(sizing, tile=BLOCK)
 
 
 def raster_bytes(value: ValueType, size: Size) -> int:

@@ -152,6 +152,11 @@ class BoundStage:
         return self.stage.id
 
     @property
+    def is_folded(self) -> bool:
+        """Whether it is a map with values that are folded over tiles."""
+        return self.kind == "map" and bool(self.description.folds)
+
+    @property
     def is_warp(self) -> bool:
         """Whether it resamples an image onto another grid, which the run does itself."""
         return self.description.is_warp
@@ -214,7 +219,7 @@ def output_types(
         if port.kind == "vector" and kind in ("map", "whole")
         else _image_type(port, bound, taken_type(bound, first[0].raster) if first else bound)
         if port.kind == "image"
-        else JsonType(port.schema, kind == "map")
+        else JsonType(port.schema, kind == "map" and port.fold is None)
         for port in description.outputs
     }
 

@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Named:
-    """Names the single output of a process: `Annotated[float, Named("fraction")]`."""
+    """Names an output of a process: `Annotated[float, Named("fraction")]`.
 
-    name: str
+    Attributes:
+        name: Name of the output; by default `result`, or the key of the TypedDict.
+        fold: Of a map, how the values of its tiles become that of the scene: `sum`, `min`, `max` or
+            `concat`. The process then counts the pixels of `TileInfo.own` alone.
+    """
+
+    name: str = ""
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True)

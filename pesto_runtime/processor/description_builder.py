@@ -164,6 +164,8 @@ def _property(port: PortSpec, schema: JsonValue) -> JsonValue:
         body["x-raster"] = port.raster.to_json()
     if port.vector is not None:
         body["x-vector"] = port.vector.to_json()
+    if port.fold is not None:
+        body["x-fold"] = port.fold
     return body
 
 

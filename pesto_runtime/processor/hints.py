@@ -39,6 +39,8 @@ from pesto_runtime.processor.annotations import Named, Raster, Vector
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pesto_runtime.contract import Fold
+
 _MODES: tuple[Literal["validation"], Literal["serialization"]] = ("validation", "serialization")
 
 
@@ -94,6 +96,11 @@ class Hint:
         named = next((each.name for each in self.metadata if isinstance(each, Named)), None)
         described = self.raster or self.vector
         return named or (described.name if described else None)
+
+    @property
+    def fold(self) -> Fold | None:
+        """How the values of tiles become one, from `Named`; None without it."""
+        return next((each.fold for each in self.metadata if isinstance(each, Named)), None)
 
     @property
     def text(self) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import PortKind
+    from pesto_runtime.contract import Fold, PortKind
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = ("pesto",)
@@ -52,6 +52,7 @@ class PortSpec:
             does not have itself.
         vector: Its vector contract; None for any other kind.
         lengths: `minItems` and `maxItems` of a list of images, as far as they are declared.
+        fold: How the values of tiles become one; None for an output that is not folded.
     """
 
     name: str
@@ -65,6 +66,7 @@ class PortSpec:
     make_default: Callable[[], object] | None = None
     vector: VectorContract | None = None
     lengths: Mapping[str, int] = field(default_factory=dict)
+    fold: Fold | None = None
 
     @property
     def kind(self) -> PortKind:
@@ -292,7 +294,7 @@ def _port(name: str, hint: Hint, where: str) -> PortSpec:
         if hint.raster:
             raise InvalidContract(f"{where}: Raster is for np.ndarray or list[np.ndarray]")
         return PortSpec(name, data_type, hint.text, required=True, optional=hint.optional,
-                        vector=_vector(hint, where))  # fmt: skip
+                        vector=_vector(hint, where), fold=hint.fold)  # fmt: skip
     image = hint if hint.items is None else hint.items
     declared = dict(_declared((hint, image), where)) or None
     return PortSpec(

@@ -30,6 +30,7 @@ from pesto_runtime.run.inputs import Pixels, images_of, tile_info
 from pesto_runtime.run.packs import PackWriter
 from pesto_runtime.run.partials import PartialWriter, blocks_with_partials
 from pesto_runtime.run.stage import StageFailed
+from pesto_runtime.run.tile_values import partial_of, tile_index, tile_indices, values_scale
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ChunkWriter:
     Attributes:
         context: The run.
         reduces: Reduces that read the phase's rasters.
+        folded: Map stages with values that are folded over tiles.
         source_bands: Source -> the bands of its arrays; absent for all.
         missing: Raster, vector, or reduce's id -> blocks (row, col) that were not in the store.
         assemblers: Raster -> its block assembler.
@@ -61,6 +63,7 @@ class ChunkWriter:
 
     context: RunContext
     reduces: tuple[BoundStage, ...]
+    folded: tuple[BoundStage, ...]
     source_bands: Mapping[str, tuple[int, ...]]
     missing: Mapping[str, set[BlockIndex]]
     assemblers: Mapping[str, BlockAssembler]
@@ -92,6 +95,9 @@ class ChunkWriter:
         for stage in stages.reduces:
             expected = set(blocks_touching(_window(context, chunk, _first_raster(stage))))
             missing[stage.id] = expected - blocks_with_partials(context, stage.id, expected)
+        for stage in stages.folded:
+            tiles = tile_indices(context, stage.id, [chunk])
+            missing[stage.id] = tiles - blocks_with_partials(context, stage.id, tiles)
         wanted: dict[str, set[BlockIndex]] = {
             raster: set(missing[raster]) for raster in stages.writes if raster not in vectors
         }
@@ -102,13 +108,14 @@ class ChunkWriter:
         collectors = {
             name: FeatureBlocks(name, context.sizes[name], set(missing[name])) for name in vectors
         }
-        partials = {stage.id: PartialWriter(context, stage) for stage in stages.reduces}
+        folding = (*stages.folded, *stages.reduces)
+        partials = {stage.id: PartialWriter(context, stage) for stage in folding}
         packs = {
             name: PackWriter(context.store, folder_of(context, name)) for name in stages.writes
         }
         return cls(
-            context, stages.reduces, source_bands, missing, assemblers, collectors, partials, packs,
-            meter, samples,
+            context, stages.reduces, stages.folded, source_bands, missing, assemblers, collectors,
+            partials, packs, meter, samples,
         )  # fmt: skip
 
     @property
@@ -119,6 +126,8 @@ class ChunkWriter:
     def wanted(self, window: Window) -> dict[str, Window]:
         """Return raster or vector -> window that a tile must compute; empty if none is missing.
 
+        A stage whose values of the tile are missing is there by its id.
+
         Args:
             window: The tile, in the grid of the scenes.
         """
@@ -126,7 +135,12 @@ class ChunkWriter:
         windows = {
             name: scaled_window(window, self.context.grid_type(name).scale) for name in parts
         }
-        return {name: each for name, each in windows.items() if parts[name].wants(each)}
+        found = {name: each for name, each in windows.items() if parts[name].wants(each)}
+        return found | {
+            stage.id: scaled_window(window, values_scale(self.context, stage))
+            for stage in self.folded
+            if tile_index(window) in self.missing[stage.id]
+        }
 
     def add(self, wanted: Mapping[str, Window], results: Mapping[str, TileOutput]) -> None:
         """Add the pixels and features of a tile; blocks that are now complete go into a pack.
@@ -136,7 +150,7 @@ class ChunkWriter:
             ContractBroken: a raster does not have the required dtype.
             StoreFailed: a block cannot be stored.
         """
-        for name, window in wanted.items():
+        for name, window in _gridded(wanted, self.context):
             result = results[name]
             if isinstance(result, tuple):
                 for features in self.collectors[name].add(window, result):
@@ -145,9 +159,24 @@ class ChunkWriter:
             for block in self.assemblers[name].add(window, result):
                 self._store(name, block)
 
+    def add_values(self, tile: Window, values: Mapping[str, object]) -> None:
+        """Add the values of a tile that are folded.
+
+        Args:
+            tile: The tile, in the grid of its phase.
+            values: `$stage.port` -> value of every JSON output.
+
+        Raises:
+            ContractBroken: a value cannot be folded with that of another tile.
+            StoreFailed: the store cannot be written.
+        """
+        for stage in self.folded:
+            if tile_index(tile) in self.missing[stage.id]:
+                self.partials[stage.id].add(tile_index(tile), partial_of(stage, values))
+
     def add_hole(self, wanted: Mapping[str, Window]) -> None:
         """Add a failed tile: its pixels are a hole."""
-        for name, window in wanted.items():
+        for name, window in _gridded(wanted, self.context):
             if name in self.collectors:
                 for features in self.collectors[name].add_hole(window):
                     self._store_features(name, features)
@@ -259,6 +288,11 @@ def _loaded(context: RunContext, raster: str, index: BlockIndex, data: bytes) ->
     with np.load(io.BytesIO(data)) as stored:
         holes = tuple(Window(*map(int, window)) for window in stored["holes"])
         return Block(index, block_window(index, context.sizes[raster]), stored["pixels"], holes)
+
+
+def _gridded(wanted: Mapping[str, Window], context: RunContext) -> list[tuple[str, Window]]:
+    """Return the rasters and vectors that a tile computes, without stages for their values."""
+    return [each for each in wanted.items() if each[0] not in context.stages]
 
 
 def _first_raster(stage: BoundStage) -> str:

@@ -241,6 +241,7 @@ def _store(run: _Chunks, writer: ChunkWriter, outcome: TileOutcome) -> str:
         return "hole"
     try:
         writer.add(outcome.wanted, outcome.result)
+        writer.add_values(outcome.window, outcome.values)
     except StageFailed as failure:  # of a reduce: the pixels themselves are right
         _add_hole(run, failure, outcome.window)
     return "done"

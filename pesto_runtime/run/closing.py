@@ -46,6 +46,7 @@ from pesto_runtime.run.product_overviews import write_with_overviews
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import blocks_in_order, complete, recorded_holes
 from pesto_runtime.run.tile import in_stage
+from pesto_runtime.run.tile_values import tile_indices
 from pesto_runtime.tiling import block_window, blocks_of
 
 if TYPE_CHECKING:
@@ -155,7 +156,11 @@ def reduce(plan_href: str, stage_id: str) -> bool:
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
-    blocks = list(blocks_of(context.sizes[grid_of(context, stage_id)]))
+    blocks = (
+        sorted(tile_indices(context, stage_id))
+        if stage.is_folded
+        else list(blocks_of(context.sizes[grid_of(context, stage_id)]))
+    )
     try:
         partial = folded_partial(context, stage_id, blocks)
     except Damaged:  # and deleted
@@ -163,7 +168,10 @@ def reduce(plan_href: str, stage_id: str) -> bool:
         partial = folded_partial(context, stage_id, blocks)
     if partial is None:
         return False
-    _finish(context, stage, lambda caller: caller.finish(partial))
+    if stage.is_folded:
+        context.store.put_json(scalars_name(context, stage_id), partial)
+    else:
+        _finish(context, stage, lambda caller: caller.finish(partial))
     return True
 
 
@@ -210,7 +218,7 @@ def close_phase(plan_href: str, number: int) -> tuple[str, ...]:
     for raster in later:
         if not missing_blocks(context, raster):
             materialise(plan_href, raster)
-    return tuple(stage.id for stage in phase.reduces if not _reduced(plan_href, stage.id))
+    return tuple(each for each in phase.values if not _reduced(plan_href, each))
 
 
 def _reduced(plan_href: str, stage_id: str) -> bool:

@@ -254,16 +254,30 @@ def is_blocked(context: RunContext, number: int) -> bool:
     return not stored.issuperset(needed)
 
 
-def skipped_stages(context: RunContext) -> frozenset[str]:
-    """Return the ids of the stages without outputs, because their inputs have holes."""
+def skipped_outputs(context: RunContext) -> frozenset[str]:
+    """Return the references of the outputs that do not exist, because their inputs have holes.
+
+    Of a stage with values that are folded over tiles, a hole costs the values alone.
+    """
     stored = set(context.store.names("scalars"))
-    found: set[str] = set()
+    skipped: set[str] = set()
+    without_values: set[str] = set()
     for number, phase in enumerate(context.phases):
         if is_blocked(context, number):
-            found.update(stage.id for stage in (*phase.stages, *phase.reduces))
+            skipped.update(stage.id for stage in (*phase.stages, *phase.reduces))
         ends = phase.stages if phase.kind == "call" else phase.reduces
-        found.update(stage.id for stage in ends if scalars_name(context, stage.id) not in stored)
-    return frozenset(found)
+        skipped.update(each.id for each in ends if scalars_name(context, each.id) not in stored)
+        without_values.update(
+            each.id for each in phase.folded if scalars_name(context, each.id) not in stored
+        )
+    wanted = Pipeline.parse(context.plan.pipeline).outputs.values()
+    owners = {each: Reference.model_validate(parse_binding(each)).owner for each in wanted}
+    return frozenset(
+        each
+        for each, owner in owners.items()
+        if owner in skipped
+        or (owner in without_values and isinstance(context.types[each], JsonType))
+    )
 
 
 def missing_blocks(

@@ -55,6 +55,7 @@ class PhaseShape:
         stages: Ids of its map stages in order, or of its only whole or call stage.
         reduces: Ids of the reduces that read its blocks.
         rasters: Rasters (`$stage.port`) that a later phase reads: mosaicked before it starts.
+        folded: Ids of map stages with values that are folded over tiles.
     """
 
     number: int
@@ -62,6 +63,12 @@ class PhaseShape:
     stages: tuple[str, ...]
     reduces: tuple[str, ...]
     rasters: tuple[str, ...]
+    folded: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Ids of the stages whose values exist when the phase is closed."""
+        return (*self.folded, *self.reduces)
 
     @property
     def fans_out(self) -> bool:
@@ -177,6 +184,7 @@ def shape(pipeline: Pipeline, services: Services) -> tuple[PhaseShape, ...]:
             stages=tuple(stage.id for stage in phase.stages),
             reduces=tuple(stage.id for stage in phase.reduces),
             rasters=read_later(phases, number),
+            folded=tuple(stage.id for stage in phase.folded),
         )
         for number, phase in enumerate(phases)
     )

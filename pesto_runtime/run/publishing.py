@@ -23,7 +23,7 @@ from pesto_runtime.run.context import (
     context_of,
     load_context,
     missing_blocks,
-    skipped_stages,
+    skipped_outputs,
 )
 from pesto_runtime.run.output_files import (
     HOLES,
@@ -237,28 +237,26 @@ class _Output:
 
 def _gridded_outputs(context: RunContext) -> list[str]:
     """Return the rasters and vectors among the outputs whose phases were not skipped."""
-    skipped = skipped_stages(context)
-    bindings = (
-        parse_binding(each) for each in Pipeline.parse(context.plan.pipeline).outputs.values()
-    )
-    names = [str(each) for each in bindings if each and each.owner not in skipped]
+    skipped = skipped_outputs(context)
+    outputs = Pipeline.parse(context.plan.pipeline).outputs.values()
+    names = [each for each in outputs if each not in skipped]
     return [name for name in names if isinstance(context.types[name], (RasterType, VectorType))]
 
 
 def _references(
     context: RunContext, holes: Sequence[Hole], manifests: Sequence[Mapping[str, JsonValue]]
 ) -> dict[str, Reference]:
-    """Return output -> binding, without the outputs of skipped stages.
+    """Return output -> binding, without the skipped ones.
 
     Raises:
         RunFailed: none remains, or one is missing although no tile failed.
     """
-    skipped = skipped_stages(context)
+    skipped = skipped_outputs(context)
     if skipped and not holes:
         raise RunFailed(f"the run store has no outputs of {', '.join(sorted(skipped))}{_LOST}")
     bindings = Pipeline.parse(context.plan.pipeline).outputs.items()
     found = {name: parse_binding(binding) for name, binding in bindings}
-    references = {name: each for name, each in found.items() if each and each.owner not in skipped}
+    references = {n: each for n, each in found.items() if each and str(each) not in skipped}
     tally = tile_counts(manifests)
     if not references or (holes and not tally["done"] and not tally["reused"]):
         raise RunFailed(f"no output could be computed{_first_hole(holes)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pesto_runtime.contract import BLOCK, Chunk, Hole
+from pesto_runtime.contract import BLOCK, Chunk, Hole, Scale
 from pesto_runtime.errors import Damaged, NotFound
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.context import (
@@ -23,6 +23,7 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.partials import blocks_with_partials
 from pesto_runtime.run.result import entries
+from pesto_runtime.run.tile_values import tile_indices
 from pesto_runtime.tiling import block_window, blocks_of, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
@@ -149,12 +150,16 @@ def complete(plan_href: str, owner: str, holes: Sequence[Hole]) -> bool:
         PestoError: as for `process`.
     """
     context = load_context(plan_href)
-    grid = grid_of(context, owner)
-    scale, size = context.grid_type(grid).scale, context.sizes[grid]
+    scale = _scale_of(context, owner)
     missing: Iterable[BlockIndex]
     if owner in context.stages:
         there = blocks_with_partials(context, owner)
-        missing = (index for index in blocks_of(size) if index not in there)
+        wanted = (
+            tile_indices(context, owner)
+            if context.stages[owner].is_folded
+            else blocks_of(context.sizes[grid_of(context, owner)])
+        )
+        missing = (index for index in wanted if index not in there)
     else:
         missing = missing_blocks(context, owner)
     failed = {
@@ -164,6 +169,13 @@ def complete(plan_href: str, owner: str, holes: Sequence[Hole]) -> bool:
         index for index in missing if not (index in failed and _has_hole(context, owner, index))
     ]
     return _run_chunks_of(plan_href, owner, lost)
+
+
+def _scale_of(context: RunContext, owner: str) -> Scale:
+    """Return the scale of the grid whose blocks have the objects of a raster, vector or stage."""
+    if owner in context.stages and context.stages[owner].is_folded:
+        return Scale()  # tiles are known by blocks of the phase's grid
+    return context.grid_type(grid_of(context, owner)).scale
 
 
 def _has_hole(context: RunContext, owner: str, index: BlockIndex) -> bool:
@@ -177,9 +189,9 @@ def _run_chunks_of(plan_href: str, owner: str, blocks: Collection[BlockIndex]) -
         return False
     context = load_context(plan_href)
     indices = np.array([*blocks])
-    scale = context.grid_type(grid_of(context, owner)).scale
+    scale = _scale_of(context, owner)
     for number, phase in enumerate(context.phases):
-        if owner not in phase.writes and owner not in {stage.id for stage in phase.reduces}:
+        if owner not in (*phase.writes, *phase.values):
             continue
         for start, window in enumerate(context.plan.phases[number].chunks):
             own = scaled_window(window, scale)

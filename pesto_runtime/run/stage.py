@@ -23,7 +23,7 @@ from pesto_runtime.run.inputs import (
     typed,
     write_window,
 )
-from pesto_runtime.tiling import StepWindows, whole
+from pesto_runtime.tiling import StepWindows, scaled_window, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,12 +81,18 @@ class StageRunner:
     parameters: Mapping[str, object]
     meter: CostMeter
 
-    def call(self, windows: StepWindows, read: Callable[[str], Pixels]) -> dict[str, object]:
+    def call(
+        self,
+        windows: StepWindows,
+        read: Callable[[str], Pixels],
+        own: Window | None = None,
+    ) -> dict[str, object]:
         """Call the stage on a tile.
 
         Args:
             windows: The windows of the stage.
             read: Returns the pixels of a raster of the tile.
+            own: The pixels of its grid that no other tile has; None without folded values.
 
         Returns:
             Output port -> array (band, row, col), features or JSON value, margin included.
@@ -108,12 +114,20 @@ class StageRunner:
             elif not image.is_made_mask:  # which the service makes from the image that it reads
                 inputs[image.port] = reference
                 self.sources.bytes_read += image.byte_count(image.own_window(shown))
-        tile = self._tile_info(shown, write_window(windows, self.step.scale))
+        tile = self._tile_info(shown, write_window(windows, self.step.scale), own)
         try:
             with self.meter.call(self.stage.id):
                 return caller.run(inputs, tile=tile)
         except PestoError as error:
             raise StageFailed(self.stage.id, error, is_remote=caller.is_remote) from error
+
+    def own_pixels(self, tile: Window | None) -> Window | None:
+        """Return the pixels of its grid in a tile; None without folded values."""
+        if tile is None or not self.stage.is_folded:
+            return None
+        first = next(iter(self.stage.rasters))
+        bound = self.context.raster_type(str(self.stage.rasters[first]))
+        return scaled_window(tile, bound.scale / self.stage.description.ratio(first))
 
     def rasters(self, windows: StepWindows, outputs: Mapping[str, object]) -> dict[str, Pixels]:
         """Return reference -> pixels of each raster output of a call, without its margin.
@@ -206,7 +220,7 @@ class StageRunner:
         # Its facts of the scene are validated once: that takes as long as a small tile.
         return tile_info(self.context, self.stage, self._whole, self._whole)
 
-    def _tile_info(self, read: Window, write: Window) -> TileInfo:
+    def _tile_info(self, read: Window, write: Window, own: Window | None) -> TileInfo:
         first = self._first_tile
-        places = {"read": read, "write": write, "tags": dict(first.tags)}
+        places = {"read": read, "write": write, "own": own, "tags": dict(first.tags)}
         return first.model_copy(update=places)

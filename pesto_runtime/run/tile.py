@@ -63,12 +63,14 @@ class TileOutcome:
         wanted: Raster or vector -> the window of it that was computed.
         seconds: Time that it took.
         result: Raster -> array (band, row, col), vector -> features; or the final error.
+        values: `$stage.port` -> value of every JSON output.
     """
 
     window: Window
     wanted: Mapping[str, Window]
     seconds: float
     result: Mapping[str, TileOutput] | StageFailed
+    values: Mapping[str, object]
 
 
 class TilePool:
@@ -134,13 +136,14 @@ class TilePool:
     def _outcome(self, window: Window, wanted: Mapping[str, Window]) -> TileOutcome:
         runner, begun = self._free.get(), time.perf_counter()
         result: Mapping[str, TileOutput] | StageFailed
+        values: Mapping[str, object] = {}
         try:
-            result, _ = attempted(lambda: runner.run(wanted))
+            result, values = attempted(lambda: runner.run(wanted, tile=window))
         except StageFailed as failure:
             result = failure
         finally:
             self._free.put(runner)
-        return TileOutcome(window, wanted, time.perf_counter() - begun, result)
+        return TileOutcome(window, wanted, time.perf_counter() - begun, result, values)
 
 
 def attempted(call: Callable[[], TileOutputs]) -> TileOutputs:
@@ -182,11 +185,13 @@ class TileRunner:
     parameters: Mapping[str, Mapping[str, object]]
     meter: CostMeter
 
-    def run(self, wanted: Mapping[str, Window]) -> TileOutputs:
-        """Compute windows of rasters and vectors.
+    def run(self, wanted: Mapping[str, Window], *, tile: Window | None = None) -> TileOutputs:
+        """Compute windows of rasters and vectors, and values of stages.
 
         Args:
-            wanted: Raster or vector -> window to compute.
+            wanted: Raster or vector -> window to compute; also id of a stage with folded values ->
+                the tile in the grid of its outputs.
+            tile: The tile; None for windows whose folded values do not count.
 
         Returns:
             Raster -> array (band, row, col) of its window, vector -> the features that were found,
@@ -206,7 +211,7 @@ class TileRunner:
         values: dict[str, object] = {}
         for each in live:
             own = windows.steps[each.stage.id]
-            outputs = each.call(own, read)
+            outputs = each.call(own, read, each.own_pixels(tile))
             results |= each.features(own, outputs)
             pixels |= each.rasters(own, outputs)
             values |= each.values(outputs)
@@ -217,7 +222,7 @@ class TileRunner:
         results |= {
             name: read(name).crop(window).array
             for name, window in wanted.items()
-            if window.pixels and name not in results
+            if window.pixels and name not in results and name not in self.context.stages
         }
         return results, values
 

@@ -62,6 +62,6 @@ def _stages(context: RunContext, number: int, chain: Chain, tile: Window) -> Jso
             reads = {source: warp.source_window(warp.places(own.read))}
         found[stage.id] = {
             "reads": {name: list(window) for name, window in reads.items()},
-            "makes": {name: list(own.keep) for name in step.makes},
+            "makes": {name: list(own.keep) for name in step.makes if name != stage.id},
         }
     return found

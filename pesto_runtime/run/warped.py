@@ -31,12 +31,18 @@ class WarpRunner(StageRunner):
         """No window of the tile's chain: the source has another grid."""
         return ()
 
-    def call(self, windows: StepWindows, read: Callable[[str], Pixels]) -> dict[str, object]:  # noqa: ARG002  # as of any stage
+    def call(
+        self,
+        windows: StepWindows,
+        read: Callable[[str], Pixels],  # noqa: ARG002  # as of any stage
+        own: Window | None = None,  # noqa: ARG002  # as of any stage
+    ) -> dict[str, object]:
         """Resample one tile.
 
         Args:
             windows: The windows of the stage.
             read: Not used.
+            own: Not used.
 
         Returns:
             `image` -> array (band, row, col).

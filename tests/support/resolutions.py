@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import numpy as np
 
-from pesto_runtime import Raster, TileInfo, process
+from pesto_runtime import Named, Raster, TileInfo, process
 
 Fine = Annotated[np.ndarray, Raster(name="image", dtype="float32", scale=2)]
 Same = Annotated[np.ndarray, Raster(name="image", dtype="float32")]
@@ -65,3 +65,36 @@ def smoothed(
 ) -> Annotated[np.ndarray, Raster(name="image", dtype="float32")]:
     """Return the mean of 3 x 3 pixels."""
     return smooth(image, 1).astype("float32")
+
+
+class Counted(TypedDict):
+    """An image, and values of the scene."""
+
+    image: Annotated[np.ndarray, Raster(dtype="float32")]
+    pixels: Annotated[int, Named(fold="sum")]
+    total: Annotated[float, Named(fold="sum")]
+    brightest: Annotated[float | None, Named(fold="max")]
+    corners: Annotated[list[list[int]], Named(fold="concat")]
+
+
+@process(version="1.0.0", margin=1)
+def counted(image: Annotated[np.ndarray, Raster()], tile: TileInfo) -> Counted:
+    """Smooth an image, and count over its pixels; the margin counts for nothing."""
+    made = smooth(image, 1).astype("float32")
+    rows, cols = tile.own_slices
+    own = made[:, rows, cols]
+    return {
+        "image": made,
+        "pixels": int(own[0].size),
+        "total": float(own.sum(dtype="float64")),
+        "brightest": float(own.max()) if own.max() > 0 else None,
+        "corners": [[tile.own.row_off, tile.own.col_off]] if tile.own else [],
+    }
+
+
+@process(version="1.0.0", margin=0)
+def bright(
+    image: Annotated[np.ndarray, Raster()], tile: TileInfo, above: float = 0
+) -> Annotated[int, Named("pixels", fold="sum")]:
+    """Count bright pixels; no image is returned."""
+    return int((image[(slice(None), *tile.own_slices)] > above).sum())
