@@ -42,6 +42,7 @@ class CampaignSettings:
         patience_s: Seconds to wait for a service that restarts or does not respond.
         report: What `report.html` of a scene has of the products.
         compress: Codec and level of image outputs.
+        cache: Path or href of a cache of blocks, which runs share; None for none.
         form: Form of image outputs.
         take_over: Whether folders are taken from runs that still own them.
         replace: Whether finished results of another pipeline or scene are overwritten.
@@ -57,6 +58,7 @@ class CampaignSettings:
     patience_s: float = 60.0
     report: ReportForm = "links"
     compress: str = "deflate"
+    cache: str | None = None
     form: ProductForm = ProductForm.TIF
     take_over: bool = False
     replace: bool = False
@@ -180,6 +182,7 @@ def _planned(
         folder=folder,
         report=settings.report,
         compress=settings.compress,
+        cache=settings.cache,
     )
 
 

@@ -17,6 +17,7 @@ import typer
 from pesto_runtime.cli.options import (
     AreaText,
     AsJson,
+    Cache,
     Catalog,
     Compress,
     Credentials,
@@ -200,6 +201,7 @@ def run(
         ),
     ] = ReportFiles.links,
     compress: Compress = "deflate",
+    cache: Cache = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     stac: Annotated[
         bool, typer.Option("--stac", help="Describe the outputs as STAC, as pesto stac does.")
@@ -257,6 +259,7 @@ def run(
         verify_tiles=verify,
         report="none" if no_report else report.value,
         compress=str(Compression.parse(compress)),
+        cache=_cache_href(cache),
     )
     show_warnings(source.remarks)
     with (
@@ -272,6 +275,13 @@ def run(
     else:
         (show_campaign if listed else show_result)(result, place_of(out))
     _end(result, place_of(out), stac=stac)
+
+
+def _cache_href(text: str | None) -> str | None:
+    """Return the href of a cache that can be opened."""
+    from pesto_runtime.run.cache_store import cache_base
+
+    return cache_base(text) if text else None
 
 
 def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:

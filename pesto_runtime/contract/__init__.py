@@ -39,6 +39,7 @@ from pesto_runtime.contract.raster import Memory, RasterContract, TileLimits, To
 from pesto_runtime.contract.run import (
     BLOCK,
     PRODUCT_FORMAT,
+    CachePlace,
     Chunk,
     ChunkResult,
     Hole,
@@ -61,6 +62,7 @@ __all__ = [
     "NUMERIC_DTYPES",
     "PRODUCT_FORMAT",
     "BandValues",
+    "CachePlace",
     "CallOptions",
     "Change",
     "Chunk",

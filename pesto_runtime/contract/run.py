@@ -158,6 +158,21 @@ class Phase(ClosedValue):
     chunks: tuple[WindowField, ...] = ()
 
 
+class CachePlace(ClosedValue):
+    """The cache of a run, and the keys of its blocks there.
+
+    Attributes:
+        href: Base href of the cache.
+        keys: Raster, vector (`$stage.output`), or id of a stage -> its key in the cache; values
+            that are not cached are absent.
+        movable: Rasters whose blocks are also taken from runs over other windows of their scenes.
+    """
+
+    href: str
+    keys: dict[str, str]
+    movable: tuple[str, ...] = ()
+
+
 class Plan(ClosedValue):
     """Everything a worker needs to do any part of a run.
 
@@ -179,6 +194,7 @@ class Plan(ClosedValue):
         product_format: Version of the bytes of blocks and products: workers of another one would
             mix two kinds.
         package: Version of the package that made the plan.
+        cache: The cache from which blocks are taken, and to which they are given; None for none.
     """
 
     format: Literal[2] = 2
@@ -197,6 +213,7 @@ class Plan(ClosedValue):
     compress: str = str(Compression())
     product_format: int = PRODUCT_FORMAT
     package: str = Field(default_factory=package_version)
+    cache: CachePlace | None = None
 
     @property
     def compression(self) -> Compression:

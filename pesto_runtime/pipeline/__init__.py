@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pesto_runtime.pipeline.cache_keys import cache_place, scene_origin
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.parameters import (
     FedPort,
@@ -49,6 +50,7 @@ __all__ = [
     "Sizing",
     "ValueType",
     "VectorType",
+    "cache_place",
     "check",
     "common_size",
     "completed",
@@ -66,6 +68,7 @@ __all__ = [
     "raster_bytes",
     "raster_sizes",
     "read_later",
+    "scene_origin",
     "step_of",
     "steps_of",
     "taken_type",

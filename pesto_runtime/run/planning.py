@@ -28,6 +28,7 @@ from pesto_runtime.pipeline import (
 )
 from pesto_runtime.pipeline.conversions import with_conversions
 from pesto_runtime.places import href_of
+from pesto_runtime.run.cache_planning import planned_cache, uncached_stages
 from pesto_runtime.run.catalogs import read_document
 from pesto_runtime.run.pipeline_inputs import PipelineInputs, with_defaults, with_literal_images
 from pesto_runtime.tiling import tile_count
@@ -192,6 +193,7 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     folder: AnyPath | None = None,
     report: ReportForm = "links",
     compress: str = "deflate",
+    cache: str | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -205,9 +207,11 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
         folder: The output folder that the run will own; None for a plan of no run.
         report: What `report.html` has of the products; `none` for no report.
         compress: Codec and level of blocks, as `Compression.parse` reads them.
+        cache: Path or href of a cache of blocks, which runs share; None for none.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
+        StoreRefused: the cache cannot be opened.
         RasterUnreadable: the only error is a scene that cannot be read.
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory, or `compress` is not known.
@@ -232,6 +236,10 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     warnings += tuple(_unidentified(inputs.scenes))
+    if cache:
+        place = planned_cache(cache, planned, pipeline, checked)
+        planned = planned.model_copy(update={"cache": place})
+        warnings += tuple(uncached_stages(planned))
     owned = href_of(folder) if folder else ""
     planned = planned.model_copy(
         update={
