@@ -221,9 +221,11 @@ class Store:
             StoreFailed: no permission, no such bucket.
             Unreachable: the store is away for longer than a minute.
         """
+        path = path_of(self.href(prefix)) if self.base.startswith("file:") else None
+        if path is not None and not path.exists():
+            return
         self.delete(list(self.names(prefix)))
-        if self.base.startswith("file:"):
-            path = path_of(self.href(prefix))
+        if path is not None:
             with suppress(OSError):  # what remains is of no run
                 shutil.rmtree(path)
             with suppress(OSError):  # other keys are still in it
@@ -334,7 +336,8 @@ def open_store(base: str) -> Store:
     Raises:
         StoreRefused: as for `Store`.
     """
-    return _opened_store(base, store_variables())
+    # A folder has no variables; reading them takes longer than opening it.
+    return _opened_store(base, () if base.startswith("file:") else store_variables())
 
 
 @lru_cache(maxsize=8)

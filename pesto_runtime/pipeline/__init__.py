@@ -22,7 +22,14 @@ from pesto_runtime.pipeline.phases import (
     step_of,
     steps_of,
 )
-from pesto_runtime.pipeline.plan import common_size, make_plan, phase_chain, raster_sizes
+from pesto_runtime.pipeline.plan import (
+    common_size,
+    make_plan,
+    phase_chain,
+    raster_sizes,
+    run_key,
+    value_keys,
+)
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
     BoundStage,
@@ -68,10 +75,12 @@ __all__ = [
     "raster_bytes",
     "raster_sizes",
     "read_later",
+    "run_key",
     "scene_origin",
     "step_of",
     "steps_of",
     "taken_type",
     "type_schema",
+    "value_keys",
     "way_to_write",
 ]

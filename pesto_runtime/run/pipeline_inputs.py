@@ -27,7 +27,7 @@ from pesto_runtime.run.stac_items import absolute_item, image_of_item, is_item, 
 from pesto_runtime.schema import typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -65,11 +65,24 @@ def read_inputs(
             It may be a STAC item, or the path or href of one (`….json`): the bands that its ports
             name are taken from its assets.
     """
+    return inputs_reader(pipeline, services)(given)
+
+
+def inputs_reader(
+    pipeline: Pipeline, services: Services
+) -> Callable[[Mapping[str, JsonValue]], PipelineInputs]:
+    """Return `read_inputs` for many inputs of one pipeline."""
     typed = completed(pipeline, services.descriptions)
-    known = {name: value for name, value in given.items() if value is not None}
     wanted = _band_names(typed, services.descriptions)
-    read = _read_images(given_images(typed, known), base=None, wanted=wanted)
-    return replace(read, parameters=read_values(typed, services.descriptions, known))
+
+    def read(given: Mapping[str, JsonValue]) -> PipelineInputs:
+        known = {name: value for name, value in given.items() if value is not None}
+        found = _read_images(given_images(typed, known), base=None, wanted=wanted)
+        if all(typed.inputs.get(name) in ("image", "images") for name in known):
+            return found
+        return replace(found, parameters=read_values(typed, services.descriptions, known))
+
+    return read
 
 
 def given_images(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -149,11 +162,11 @@ def _read_images(
     unreadable: dict[str, PestoError] = {}
     if not images:
         return PipelineInputs(scenes, {})
-    from pesto_runtime.raster.read import read_scene
+    from pesto_runtime.raster.known_headers import scene_of_image
 
     for name, value in images.items():
         try:
-            scenes[name] = read_scene(_image(value, wanted.get(list_of(name), ()), base))
+            scenes[name] = scene_of_image(_image(value, wanted.get(list_of(name), ()), base))
         except PestoError as error:
             unreadable[name] = error
     return PipelineInputs(scenes, {}, unreadable)

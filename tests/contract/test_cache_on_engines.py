@@ -27,8 +27,8 @@ pytestmark = pytest.mark.contract
 
 FIRST, SECOND = "0,0,2000,1900", "300,200,2000,1904"
 EXPECTED = (12, 4)
-"""Tiles of 512 x 512 pixels of the second window, computed and reused: with a margin of 1, columns 1
-and 2 (812 to 1836) and rows 1 and 2 (712 to 1736) of 4 x 4 lie inside both windows."""
+"""Tiles of the second window, computed and reused: with a margin of 1, columns 1 and 2 (812 to
+1836) and rows 1 and 2 (712 to 1736) of 4 x 4 lie inside both windows."""
 
 
 @pytest.fixture
@@ -50,9 +50,7 @@ def cache(
         yield f"{BUCKET}/cache"
 
 
-def test_each_engine_computes_only_missing_blocks(
-    tmp_path: Path, scene: Path, cache: str
-) -> None:
+def test_each_engine_computes_only_missing_blocks(tmp_path: Path, scene: Path, cache: str) -> None:
     """Over another window than the local engine that filled the cache, by calls of the process."""
     run_local(chain("grow"), tmp_path / "first", {"scene": f"{scene}#window={FIRST}"}, tile=512,
               cache=cache)  # fmt: skip
@@ -77,7 +75,8 @@ def on_airflow(folder: Path, image: str, cache: str) -> tuple[int, int, str]:
     plan = str(run.pushed["plan"])
     done = PestoMapOperator(task_id="m", plan=plan, chunk=0).perform(run.context)
     PestoPublishOperator(task_id="p", plan=plan, folder=folder).perform(run.context)
-    return done["tiles"], done["reused"], sha256_of(folder / "image.tif")
+    assert isinstance(done, dict)
+    return int(str(done["tiles"])), int(str(done["reused"])), sha256_of(folder / "image.tif")
 
 
 def on_conductor(folder: Path, image: str, cache: str) -> tuple[int, int, str]:
