@@ -61,6 +61,8 @@ class GroupSettings(TypedDict, total=False):
     """What `report.html` has of the products: `links` or `embed`; `none` for no report."""
     compress: str
     """Codec and level of image outputs: `deflate`, `deflate:9`, `zstd`, `zstd:12` or `none`."""
+    cache: str | None
+    """Path or href of a cache of blocks, which runs share; all workers must reach it."""
     as_cog: bool
     """Whether image outputs become cloud-optimised GeoTIFFs."""
     overviews: bool
@@ -86,7 +88,7 @@ class GroupSettings(TypedDict, total=False):
 
 
 _PLANNING = ("base", "store", "tile", "max_tasks", "workers", "patience", "take_over", "replace",
-             "report", "compress", "preflight")  # fmt: skip
+             "report", "compress", "cache", "preflight")  # fmt: skip
 DEFAULTS: GroupSettings = {
     "base": None,
     "store": None,
@@ -102,6 +104,7 @@ DEFAULTS: GroupSettings = {
     "assets": None,
     "report": "links",
     "compress": "deflate",
+    "cache": None,
     "as_cog": False,
     "overviews": False,
     "keep": False,

@@ -57,6 +57,7 @@ def plan(request: payloads.PlanScenesInput, task: TaskContext) -> payloads.PlanS
         patience_s=60.0 if request.patience is None else request.patience,
         report=request.report or "links",
         compress=request.compress or "deflate",
+        cache=request.cache,
         form=ProductForm.of(as_cog=bool(request.as_cog), overviews=bool(request.overviews)),
         take_over=request.take_over or False,
         replace=request.replace or False,

@@ -50,6 +50,10 @@ PLAN_SETTINGS: dict[str, Document] = {
         "type": "string",
         "description": "Codec of image outputs: deflate[:1-12] (default), zstd[:1-22] or none.",
     },
+    "cache": {
+        "type": "string",
+        "description": "Cache of blocks, which runs share; all workers must reach it.",
+    },
     "holes": {
         "enum": ["fail", "keep"],
         "description": "After a failed tile: fail the task, or complete a PARTIAL run.",

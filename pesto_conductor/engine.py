@@ -182,6 +182,7 @@ def _planned(request: RunRequest, services: Services, inputs: PipelineInputs) ->
     planned = plan(
         request.pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
         patience_s=request.patience_s, report=request.report, compress=request.compress,
+        cache=request.cache,
     )  # fmt: skip
     return planned.plan
 
@@ -232,6 +233,7 @@ def _input_of(request: RunRequest, services: Services, inputs: PipelineInputs) -
         "holes": "keep",  # as the local engine: a run with holes is PARTIAL, not failed
         "report": request.report,
         "compress": request.compress,
+        "cache": request.cache,
         "as_cog": request.as_cog,
         "overviews": request.overviews,
         "keep": request.keep,

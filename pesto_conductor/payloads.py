@@ -68,6 +68,9 @@ class PlanInput(ClosedValue):
         default=None,
         description="Codec of image outputs: deflate[:1-12] (default), zstd[:1-22] or none.",
     )
+    cache: str | None = Field(
+        default=None, description="Cache of blocks, which runs share; all workers must reach it."
+    )
     holes: Holes | None = Field(
         default=None, description="As in `pesto_process`, for all chunks of the plan."
     )

@@ -86,6 +86,7 @@ def plan(request: payloads.PlanInput, task: TaskContext) -> payloads.PlanOutput:
         patience_s=60.0 if request.patience is None else request.patience,
         report=request.report or "links",
         compress=request.compress or "deflate",
+        cache=request.cache,
     )
     for warning in (*accept(request, task)(planned.plan), *planned.plan.warnings):
         task.log(warning)

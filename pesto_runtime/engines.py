@@ -54,6 +54,7 @@ class RunRequest:
         report: What `report.html` has of the products: `links`, or `embed` for their bytes; `none`
             for no report.
         compress: Codec and level of image outputs, as `Compression.parse` reads them.
+        cache: Href of a cache of blocks, which runs share; None for none.
     """
 
     pipeline: Pipeline
@@ -77,6 +78,7 @@ class RunRequest:
     verify_tiles: int = 0
     report: ReportForm = "links"
     compress: str = "deflate"
+    cache: str | None = None
 
     @property
     def form(self) -> ProductForm:

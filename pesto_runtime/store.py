@@ -25,6 +25,7 @@ from pesto_runtime.remote import failure_of, open_bucket, reason_of, store_varia
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from obstore.store import ObjectStore
     from pydantic import JsonValue
@@ -181,11 +182,20 @@ class Store:
             StoreFailed: no permission, no such bucket.
             Unreachable: the store is away for longer than a minute.
         """
+        return ((name, size) for name, size, _ in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[tuple[str, int, datetime]]:
+        """Yield name, bytes and time of writing of all non-empty objects below a folder.
+
+        Raises:
+            StoreFailed: no permission, no such bucket.
+            Unreachable: the store is away for longer than a minute.
+        """
         try:
             for batch in self._objects.list(prefix.rstrip("/") + "/"):
                 for entry in batch:
                     if entry["size"]:
-                        yield entry["path"], entry["size"]
+                        yield entry["path"], entry["size"], entry["last_modified"]
         except (BaseError, OSError) as error:
             raise failure_of(error, self.href(prefix)) from error
 
@@ -211,9 +221,11 @@ class Store:
             StoreFailed: no permission, no such bucket.
             Unreachable: the store is away for longer than a minute.
         """
+        path = path_of(self.href(prefix)) if self.base.startswith("file:") else None
+        if path is not None and not path.exists():
+            return
         self.delete(list(self.names(prefix)))
-        if self.base.startswith("file:"):
-            path = path_of(self.href(prefix))
+        if path is not None:
             with suppress(OSError):  # what remains is of no run
                 shutil.rmtree(path)
             with suppress(OSError):  # other keys are still in it
@@ -324,7 +336,8 @@ def open_store(base: str) -> Store:
     Raises:
         StoreRefused: as for `Store`.
     """
-    return _opened_store(base, store_variables())
+    # A folder has no variables; reading them takes longer than opening it.
+    return _opened_store(base, () if base.startswith("file:") else store_variables())
 
 
 @lru_cache(maxsize=8)

@@ -67,6 +67,7 @@ class PestoPlanOperator(RunOperator):
         replace: Whether the finished result of another pipeline or scene is overwritten.
         report: What `report.html` has of the products: `links` or `embed`; `none` for no report.
         compress: Codec and level of image outputs, as `Compression.parse` reads them.
+        cache: Path or href of a cache of blocks, which runs share.
         preflight: `refuse` a run with places that tasks on other machines cannot reach, or `warn`.
         kwargs: Arguments of every operator.
     """
@@ -102,6 +103,7 @@ class PestoPlanOperator(RunOperator):
         replace: bool = False,
         report: ReportForm = "links",
         compress: str = "deflate",
+        cache: str | None = None,
         preflight: Literal["refuse", "warn"] = "refuse",
         **kwargs: Unpack[RunArguments],
     ) -> None:
@@ -130,6 +132,7 @@ class PestoPlanOperator(RunOperator):
         self.report = report
         self.preflight = preflight
         self.compress = str(Compression.parse(compress))
+        self.cache = cache
 
     @property
     def href(self) -> XComArg:
@@ -236,6 +239,7 @@ class PestoPlanOperator(RunOperator):
             folder=folder,
             report=self.report,
             compress=self.compress,
+            cache=self.cache,
         )
         return planned.plan
 

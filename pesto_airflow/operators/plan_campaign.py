@@ -76,6 +76,7 @@ class PestoPlanCampaignOperator(PestoPlanOperator):
             patience_s=self.patience_s(),
             report=self.report,
             compress=self.compress,
+            cache=self.cache,
             form=ProductForm.of(as_cog=self.as_cog, overviews=self.overviews),
             take_over=self.take_over,
             replace=self.replace,

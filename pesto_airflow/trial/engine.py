@@ -142,6 +142,7 @@ def _plan(request: RunRequest) -> tuple[Services, Plan]:
         folder=request.folder.resolve(),
         report=request.report,
         compress=request.compress,
+        cache=request.cache,
     )
     return services, planned.plan
 
@@ -251,6 +252,7 @@ def _arguments(request: RunRequest, own: Path) -> dict[str, JsonValue]:
         "patience": request.patience_s,
         "report": request.report,
         "compress": request.compress,
+        "cache": request.cache,
         "as_cog": request.as_cog,
         "overviews": request.overviews,
         "keep": request.keep,

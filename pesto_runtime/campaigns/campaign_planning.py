@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pesto_runtime.campaigns.campaign_plan import Campaign, ScenePart, SceneRun, save_campaign
 from pesto_runtime.campaigns.campaign_result import complete_scenes
@@ -12,13 +15,13 @@ from pesto_runtime.errors import InvalidPipeline, PestoError
 from pesto_runtime.places import href_of
 from pesto_runtime.run.context import begin_run
 from pesto_runtime.run.ownership import claim
-from pesto_runtime.run.pipeline_inputs import read_inputs
-from pesto_runtime.run.planning import check_pipeline, count_tiles, plan
+from pesto_runtime.run.planning import check_pipeline, count_tiles
 from pesto_runtime.run.publishing import finished_result
+from pesto_runtime.run.scene_planner import ScenePlanner
 from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pesto_runtime.campaigns.scene_lists import SceneInputs
     from pesto_runtime.contract import Pipeline, Plan, ReportForm
@@ -27,7 +30,12 @@ if TYPE_CHECKING:
     from pesto_runtime.run.planning import Planned
     from pesto_runtime.run.services import Services
 
+T = TypeVar("T")
+
 _LOCK_WAIT_S = 60.0
+_CLAIMS = 4
+_MOST_CLAIMS = 32
+"""Scenes whose folders are being claimed; each has its plan in memory."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class CampaignSettings:
         patience_s: Seconds to wait for a service that restarts or does not respond.
         report: What `report.html` of a scene has of the products.
         compress: Codec and level of image outputs.
+        cache: Path or href of a cache of blocks, which runs share; None for none.
         form: Form of image outputs.
         take_over: Whether folders are taken from runs that still own them.
         replace: Whether finished results of another pipeline or scene are overwritten.
@@ -57,6 +66,7 @@ class CampaignSettings:
     patience_s: float = 60.0
     report: ReportForm = "links"
     compress: str = "deflate"
+    cache: str | None = None
     form: ProductForm = ProductForm.TIF
     take_over: bool = False
     replace: bool = False
@@ -116,25 +126,34 @@ def plan_campaign(
     """
     checked = check_pipeline(pipeline, services)
     checked.require(pipeline.name)
+    planner = ScenePlanner(
+        pipeline, services, settings.sizing, patience_s=settings.patience_s,
+        report=settings.report, compress=settings.compress, cache=settings.cache,
+    )  # fmt: skip
     done = complete_scenes(settings.folder, pipeline.name) if settings.only_failed else {}
     runs: list[SceneRun] = []
     plans: list[_PlannedScene] = []
-    for number, scene in enumerate(scenes):
-        run = SceneRun(id=scene.id, folder=href_of(settings.folder / scene.id))
-        if scene.id in done:
-            runs.append(run.model_copy(update={"is_complete": True, "bbox": done[scene.id]}))
-            continue
-        planned = _planned_or_error(pipeline, services, scene, settings)
-        if isinstance(planned, str):
-            runs.append(run.model_copy(update={"error": planned}))
-            continue
-        warnings = (*accept(planned.plan), *planned.plan.warnings)
-        run = run.model_copy(update={"bbox": _bounds(planned.plan)})
-        runs.append(_claimed(run, planned.plan, settings))
-        if runs[-1].plan:
-            plans.append(_PlannedScene.of(number, planned))
-        for warning in warnings:
-            warn(f"{scene.id}: {warning}")
+    with ThreadPoolExecutor(_CLAIMS, "pesto-claim") as pool:
+
+        def begin(scene: SceneInputs) -> tuple[Planned | None, Callable[[], SceneRun]]:
+            """Plan a scene, and let a thread claim its folder: it waits for the store."""
+            run = SceneRun(id=scene.id, folder=href_of(settings.folder / scene.id))
+            if scene.id in done:
+                found = run.model_copy(update={"is_complete": True, "bbox": done[scene.id]})
+                return None, lambda: found
+            planned = _planned_or_error(planner, scene, settings)
+            if isinstance(planned, str):
+                failed = run.model_copy(update={"error": planned})
+                return None, lambda: failed
+            for warning in (*accept(planned.plan), *planned.plan.warnings):
+                warn(f"{scene.id}: {warning}")
+            claim = pool.submit(copy_context().run, _claimed, run, planned.plan, settings)
+            return planned, claim.result
+
+        for number, (planned, claimed) in enumerate(_ahead(map(begin, scenes))):
+            runs.append(claimed())
+            if runs[-1].plan and planned:
+                plans.append(_PlannedScene.of(number, planned))
     count = len(plans[0].chunks) if plans else 0
     campaign = Campaign(
         pipeline=pipeline.name,
@@ -146,12 +165,24 @@ def plan_campaign(
     return save_campaign(campaign, run_store(settings.folder, settings.store))
 
 
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield items in their order, while the next ones are made."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > _MOST_CLAIMS:
+            yield waiting.popleft()
+    yield from waiting
+
+
 def _planned_or_error(
-    pipeline: Pipeline, services: Services, scene: SceneInputs, settings: CampaignSettings
+    planner: ScenePlanner, scene: SceneInputs, settings: CampaignSettings
 ) -> Planned | str:
     """Return the plan of a scene, or why it has none."""
+    folder = settings.folder / scene.id
     try:
-        return _planned(pipeline, services, scene, settings)
+        inputs = planner.read_inputs(scene.inputs)
+        return planner.plan(inputs, store=run_store(folder, settings.store), folder=folder)
     except InvalidPipeline as error:
         return f"{error.detail}: {error.fields[0]}" if error.fields else error.detail
     except PestoError as error:
@@ -166,26 +197,10 @@ def _bounds(planned: Plan) -> tuple[float, float, float, float] | None:
     return lonlat_of(first) if first else None
 
 
-def _planned(
-    pipeline: Pipeline, services: Services, scene: SceneInputs, settings: CampaignSettings
-) -> Planned:
-    folder = settings.folder / scene.id
-    return plan(
-        pipeline,
-        services,
-        read_inputs(pipeline, services, scene.inputs),
-        store=run_store(folder, settings.store),
-        sizing=settings.sizing,
-        patience_s=settings.patience_s,
-        folder=folder,
-        report=settings.report,
-        compress=settings.compress,
-    )
-
-
 def _claimed(run: SceneRun, planned: Plan, settings: CampaignSettings) -> SceneRun:
     """Claim the folder of a scene, and store its plan, unless its outputs are there already."""
     folder = settings.folder / run.id
+    run = run.model_copy(update={"bbox": _bounds(planned)})
     try:
         with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
             if not settings.fresh and finished_result(folder, planned.run, form=settings.form):

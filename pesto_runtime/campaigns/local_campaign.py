@@ -82,6 +82,7 @@ class CampaignEngine:
             patience_s=request.patience_s,
             report=request.report,
             compress=request.compress,
+            cache=request.cache,
             form=request.form,
             take_over=request.take_over,
             replace=request.replace,

@@ -65,8 +65,9 @@ def check(
     from pesto_runtime.places import place_of
     from pesto_runtime.run.builds import profiled_target
     from pesto_runtime.run.listing import others_for
-    from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
+    from pesto_runtime.run.pipeline_inputs import read_inputs
     from pesto_runtime.run.planning import check_pipeline, insert_conversions
+    from pesto_runtime.run.restricting import restricted
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 

@@ -15,6 +15,7 @@ import typer
 
 from pesto_runtime import __version__
 from pesto_runtime.cli import (
+    caching,
     checking,
     discovering,
     listing_processes,
@@ -58,6 +59,7 @@ app.command()(project_commands.schemas)
 app.command(cls=ProfiledCommand)(project_commands.build)
 app.command("test", cls=ProfiledCommand)(project_commands.replay_calls)
 app.command(cls=ProfiledCommand)(project_commands.deploy)
+app.add_typer(caching.app, name="cache")
 
 
 def _print_version(is_requested: bool) -> None:  # positional: typer's signature of a callback

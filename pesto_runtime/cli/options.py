@@ -95,6 +95,13 @@ Compress: TypeAlias = Annotated[
     str,
     typer.Option(help="Codec of image outputs: deflate[:1-12], zstd[:1-22] or none."),
 ]
+Cache: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Cache of blocks that runs share: a folder, or s3://…. What it has is not computed.",
+    ),
+]
 Tile: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Chunks at once.")]
 MaxTasks: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Most chunks per phase.")]

@@ -17,6 +17,7 @@ import typer
 from pesto_runtime.cli.options import (
     AreaText,
     AsJson,
+    Cache,
     Catalog,
     Compress,
     Credentials,
@@ -108,8 +109,9 @@ def plan(
     from pesto_runtime.places import place_of
     from pesto_runtime.run.builds import profiled_target
     from pesto_runtime.run.local import sizing_of
-    from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
+    from pesto_runtime.run.pipeline_inputs import read_inputs
     from pesto_runtime.run.planning import plan
+    from pesto_runtime.run.restricting import restricted
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
@@ -223,6 +225,7 @@ def run(
         ),
     ] = ReportFiles.links,
     compress: Compress = "deflate",
+    cache: Cache = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     stac: Annotated[
         bool, typer.Option("--stac", help="Describe the outputs as STAC, as pesto stac does.")
@@ -239,7 +242,7 @@ def run(
     from pesto_runtime.places import output_place, place_of
     from pesto_runtime.progress_display import terminal_progress
     from pesto_runtime.run.builds import profiled_target
-    from pesto_runtime.run.pipeline_inputs import restricted
+    from pesto_runtime.run.restricting import restricted
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.run.targets import pipeline_of
 
@@ -280,6 +283,7 @@ def run(
         verify_tiles=verify,
         report="none" if no_report else report.value,
         compress=str(Compression.parse(compress)),
+        cache=_cache_href(cache),
     )
     show_warnings(source.remarks)
     with (
@@ -295,6 +299,13 @@ def run(
     else:
         (show_campaign if listed else show_result)(result, place_of(out))
     _end(result, place_of(out), stac=stac)
+
+
+def _cache_href(text: str | None) -> str | None:
+    """Return the href of a cache that can be opened."""
+    from pesto_runtime.run.cache_store import cache_base
+
+    return cache_base(text) if text else None
 
 
 def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:

@@ -36,6 +36,7 @@ from pesto_runtime.contract.raster import Memory, RasterContract, TileLimits, To
 from pesto_runtime.contract.run import (
     BLOCK,
     PRODUCT_FORMAT,
+    CachePlace,
     Chunk,
     ChunkResult,
     Grid,
@@ -59,6 +60,7 @@ __all__ = [
     "NUMERIC_DTYPES",
     "PRODUCT_FORMAT",
     "BandValues",
+    "CachePlace",
     "CallOptions",
     "Change",
     "Chunk",

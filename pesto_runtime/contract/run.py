@@ -204,6 +204,21 @@ class Phase(ClosedValue):
     chunks: tuple[WindowField, ...] = ()
 
 
+class CachePlace(ClosedValue):
+    """The cache of a run, and the keys of its blocks there.
+
+    Attributes:
+        href: Base href of the cache.
+        keys: Raster, vector (`$stage.output`), or id of a stage -> its key in the cache; values
+            that are not cached are absent.
+        movable: Rasters whose blocks are also taken from runs over other windows of their scenes.
+    """
+
+    href: str
+    keys: dict[str, str]
+    movable: tuple[str, ...] = ()
+
+
 class Plan(ClosedValue):
     """Everything a worker needs to do any part of a run.
 
@@ -226,6 +241,7 @@ class Plan(ClosedValue):
             mix two kinds.
         package: Version of the package that made the plan.
         grids: Image of a `warp` that states its own grid -> that grid.
+        cache: The cache from which blocks are taken, and to which they are given; None for none.
     """
 
     format: Literal[2] = 2
@@ -245,6 +261,7 @@ class Plan(ClosedValue):
     product_format: int = PRODUCT_FORMAT
     package: str = Field(default_factory=package_version)
     grids: dict[str, Grid] = Field(default_factory=dict)
+    cache: CachePlace | None = None
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:

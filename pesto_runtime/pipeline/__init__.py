@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pesto_runtime.pipeline.cache_keys import cache_place, scene_origin
 from pesto_runtime.pipeline.check import Checked, KnownFacts, check
 from pesto_runtime.pipeline.grids import places_of_images
 from pesto_runtime.pipeline.parameters import (
@@ -22,7 +23,7 @@ from pesto_runtime.pipeline.phases import (
     step_of,
     steps_of,
 )
-from pesto_runtime.pipeline.plan import make_plan, phase_chain
+from pesto_runtime.pipeline.plan import make_plan, phase_chain, run_key, value_keys
 from pesto_runtime.pipeline.scene_grids import base_grids, place_of, raster_sizes
 from pesto_runtime.pipeline.sizing import MOST_TASKS, PhaseCost, Sizing, phase_cost, raster_bytes
 from pesto_runtime.pipeline.types import (
@@ -52,6 +53,7 @@ __all__ = [
     "ValueType",
     "VectorType",
     "base_grids",
+    "cache_place",
     "check",
     "completed",
     "fed_ports",
@@ -70,9 +72,12 @@ __all__ = [
     "raster_bytes",
     "raster_sizes",
     "read_later",
+    "run_key",
+    "scene_origin",
     "step_of",
     "steps_of",
     "taken_type",
     "type_schema",
+    "value_keys",
     "way_to_write",
 ]

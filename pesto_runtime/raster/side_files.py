@@ -14,8 +14,9 @@ _DIMAP = re.compile(r"IMG_(.+?)(_R\d+C\d+)?", re.IGNORECASE)
 
 def side_files(path: Path) -> dict[str, Path]:
     """Return the files beside a local raster that state facts of it: name -> path."""
+    folder = os.path.dirname(path)  # noqa: PTH120  # texts take a third of the time of paths
     return {name: path.with_name(name) for name in side_names(path.name)
-            if os.path.isfile(path.with_name(name))}  # fmt: skip  # noqa: PTH113  # Path is slower
+            if os.path.isfile(os.path.join(folder, name))}  # fmt: skip  # noqa: PTH113, PTH118
 
 
 def side_names(name: str) -> tuple[str, ...]:

@@ -32,6 +32,11 @@ class Field:
     count: int
     data: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes that the values have in a whole file."""
+        return self.count * _BYTES[self.kind]
+
 
 @dataclass(frozen=True, slots=True)
 class _Form:

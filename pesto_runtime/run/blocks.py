@@ -174,6 +174,23 @@ class ChunkWriter:
             if tile_index(tile) in self.missing[stage.id]:
                 self.partials[stage.id].add(tile_index(tile), partial_of(stage, values))
 
+    def restore(self, name: str, block: Block, data: bytes | None) -> None:
+        """Take a complete block of a cache, as if its tiles had been computed.
+
+        Args:
+            name: The raster.
+            block: The block.
+            data: Its compressed bytes; None to compress it.
+
+        Raises:
+            StageFailed: a reduce failed on the block.
+            StoreFailed: the block cannot be stored.
+        """
+        self.assemblers[name].wanted.discard(block.index)
+        self._store(name, block, data)
+        if name in self.missing:
+            self.missing[name].discard(block.index)
+
     def add_hole(self, wanted: Mapping[str, Window]) -> None:
         """Add a failed tile: its pixels are a hole."""
         for name, window in _gridded(wanted, self.context):
@@ -199,7 +216,7 @@ class ChunkWriter:
         for partials in self.partials.values():
             partials.flush()
 
-    def _store(self, name: str, block: Block) -> None:
+    def _store(self, name: str, block: Block, data: bytes | None = None) -> None:
         if block.has_hole and name in self.context.plan.keys:
             # With its pixels, the next attempt computes the failed tile alone, not the whole block.
             save_unfinished(self.context, name, block)
@@ -207,7 +224,7 @@ class ChunkWriter:
             codec = BlockCodec(
                 block.pixels.shape[0], block.pixels.dtype.name, self.context.plan.compression
             )
-            self._put(name, block, codec.compress(block.pixels))
+            self._put(name, block, data or codec.compress(block.pixels))
         if not block.has_hole:
             self.samples.add(name, block.window, block.pixels)
             for stage in self.reduces:

@@ -27,6 +27,7 @@ from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.raster.identity import is_local, require_unchanged
 from pesto_runtime.run.blocks import ChunkWriter
 from pesto_runtime.run.builds import require_planned
+from pesto_runtime.run.chunk_cache import ChunkCache, chunk_cache
 from pesto_runtime.run.context import (
     RunContext,
     is_blocked,
@@ -42,7 +43,7 @@ from pesto_runtime.run.records import CostMeter, TileObserver, TileRecord
 from pesto_runtime.run.sampling import ChunkSamples, sampled_rasters
 from pesto_runtime.run.stage import StageFailed
 from pesto_runtime.run.tile import TilePool, TileRunner, attempted, in_stage
-from pesto_runtime.tiling import Size, tiles_of
+from pesto_runtime.tiling import Size, covering_window, tiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -173,11 +174,14 @@ def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
     scenes = [scene for each in run.stages.sources if (scene := scene_of(run.context, each))]
     members = (*run.stages.stages, *run.stages.reduces)
     code = partial(require_planned, run.context.plan, members)
+    cache = chunk_cache(run.context, run.stages, chunk)
     with ChunkGuard(
         run.context,
         checks=[partial(_require_scenes, scenes), code],
         before_put=[partial(_require_scenes, [s for s in scenes if is_local(s.href)])],
     ) as context:
+        if cache:
+            cache.restore_objects(context)
         samples = ChunkSamples(run.sampled, chunk, context)
         for runner in run.pool.runners:
             runner.sources.on_read = samples.add
@@ -185,6 +189,8 @@ def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
             context, run.stages, chunk, source_bands=run.bands, meter=run.meter, samples=samples
         )
         try:
+            if cache:
+                _restore(run, writer, cache)
             if run.stages.kind == "whole":
                 _run_whole(run, writer, chunk)
             else:
@@ -194,6 +200,20 @@ def _run_chunk(run: _Chunks, chunk: Window, *, tile: Size) -> None:
             writer.flush()
             samples.save(context.store)
     run.blocks += writer.blocks
+    if cache:  # scenes and code are verified
+        cache.keep()
+
+
+def _restore(run: _Chunks, writer: ChunkWriter, cache: ChunkCache) -> None:
+    """Take the blocks that the cache has; a reduce that fails on one leaves a hole."""
+    for name, block, data in cache.blocks_for(writer):
+        run.check_stop()
+        try:
+            writer.restore(name, block, data)
+        except StageFailed as failure:
+            _add_hole(
+                run, failure, covering_window(block.window, run.context.grid_type(name).scale)
+            )
 
 
 def _run_tiles(run: _Chunks, writer: ChunkWriter, windows: Iterable[Window]) -> None:

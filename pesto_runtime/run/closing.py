@@ -23,6 +23,7 @@ from pesto_runtime.raster.product import Blocks, Layout, Product, file_sha256, w
 from pesto_runtime.raster.read import RasterReader
 from pesto_runtime.run.builds import require_planned
 from pesto_runtime.run.callers import planned_caller
+from pesto_runtime.run.chunk_cache import keep_outputs, restore_outputs
 from pesto_runtime.run.context import (
     RunContext,
     declared_classes,
@@ -184,10 +185,12 @@ def call(plan_href: str, stage_id: str) -> None:
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
+    restore_outputs(context, stage_id)
     if context.store.has(scalars_name(context, stage_id)):
         return
     inputs: dict[str, object] = dict(context.parameters(stage))
     _finish(context, stage, lambda caller: caller.run(inputs, tile=None))
+    keep_outputs(context, stage_id)
 
 
 def close_phase(plan_href: str, number: int) -> tuple[str, ...]:

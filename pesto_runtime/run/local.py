@@ -96,6 +96,7 @@ class DriverEngine:
         planned = plan(
             pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
             patience_s=request.patience_s, report=request.report, compress=request.compress,
+            cache=request.cache,
         ).plan  # fmt: skip
         for warning in planned.warnings:
             watcher.warn(warning)

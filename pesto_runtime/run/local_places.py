@@ -22,16 +22,13 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3
 
 
 def local_places(plan: Plan, *, endpoint: str = "/store") -> Iterator[BadField]:
-    """Yield each place of a plan that only this machine reaches: folder, store, scenes, services.
+    """Yield each place of a plan that only this machine reaches: of files, of services.
 
     Args:
         plan: The plan.
         endpoint: Pointer for the endpoint of buckets, if it is on this machine.
     """
-    places = {"/folder": plan.folder}
-    if not plan.store.startswith(f"{plan.folder}/"):
-        places["/store"] = plan.store
-    places |= {f"/inputs/{name}": scene.href for name, scene in plan.scenes.items()}
+    places = _places(plan)
     for pointer, place in places.items():
         for href in files_of(place):
             if _is_of_this_machine(href):
@@ -41,6 +38,16 @@ def local_places(plan: Plan, *, endpoint: str = "/store") -> Iterator[BadField]:
             if service.is_remote and _is_of_this_machine(target):
                 yield BadField(f"/services/{name}", f"{target} is a service of this machine")
     yield from _endpoint([each for place in places.values() for each in files_of(place)], endpoint)
+
+
+def _places(plan: Plan) -> dict[str, str]:
+    """Return the places of files, by pointers."""
+    places = {"/folder": plan.folder}
+    if not plan.store.startswith(f"{plan.folder}/"):
+        places["/store"] = plan.store
+    if plan.cache:
+        places["/cache"] = plan.cache.href
+    return places | {f"/inputs/{name}": scene.href for name, scene in plan.scenes.items()}
 
 
 def _endpoint(places: list[str], pointer: str) -> Iterator[BadField]:

@@ -199,6 +199,10 @@ class StoredBlocks:
         (block,) = self.in_order(number, number + 1)
         return bytes(block.data)
 
+    def pack_of(self, index: BlockIndex) -> str:
+        """Return the name of the pack of a stored block (row, col)."""
+        return self.packs[int(self.places["pack"][self._number(index)])]
+
     def _number(self, index: BlockIndex) -> int:
         return (index[0] - self.first[0]) * self.columns + index[1] - self.first[1]
 

@@ -23,7 +23,7 @@ from pesto_runtime.processor import fold
 from pesto_runtime.run.context import folder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from pesto_runtime.contract import Fold
     from pesto_runtime.pipeline import BoundStage
@@ -135,13 +135,31 @@ def blocks_with_partials(
     Raises:
         StoreFailed: the store does not respond.
     """
-    found: set[BlockIndex] = set()
+    return {
+        index
+        for _, data in stored_partials(context, stage_id, near)
+        for index in blocks_in_partials(data)
+    }
+
+
+def stored_partials(
+    context: RunContext, stage_id: str, near: Collection[BlockIndex] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of the objects of a reduce, as for `blocks_with_partials`.
+
+    Raises:
+        StoreFailed: the store does not respond.
+    """
     for name in _names(context, stage_id):
-        if near is None or _may_have(name, near):
+        if near is None or may_have_partials(name, near):
             with suppress(NotFound):  # damaged, and deleted
-                head, _, _ = context.store.get(name).partition(b"\n")
-                found.update((row, col) for (row, col), _ in json.loads(head)[0])
-    return found
+                yield name, context.store.get(name)
+
+
+def blocks_in_partials(data: bytes) -> set[BlockIndex]:
+    """Return the blocks (row, col) whose partials an object has."""
+    head, _, _ = data.partition(b"\n")
+    return {(row, col) for (row, col), _ in json.loads(head)[0]}
 
 
 def folded_partial(
@@ -205,7 +223,8 @@ def _name(context: RunContext, stage_id: str, blocks: list[BlockIndex]) -> str:
     return f"{folder_of(context, stage_id)}/{extent}-{listed}"
 
 
-def _may_have(name: str, blocks: Collection[BlockIndex]) -> bool:
+def may_have_partials(name: str, blocks: Collection[BlockIndex]) -> bool:
+    """Whether an object of this name can have the partial of one of the blocks (row, col)."""
     found = _NAME.search(name)
     if found is None:
         return False

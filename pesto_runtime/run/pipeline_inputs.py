@@ -5,13 +5,10 @@ Importing this file loads neither pixels nor network: see `planning`.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from pesto_runtime.contract import Window, literal, parse_binding, parse_window
+from pesto_runtime.contract import literal, parse_binding
 from pesto_runtime.contract.image_lists import item_of, list_of
 from pesto_runtime.errors import (
     BadField,
@@ -26,15 +23,14 @@ from pesto_runtime.pipeline import (
     completed,
     fed_ports,
     input_defaults,
-    places_of_images,
     type_schema,
 )
 from pesto_runtime.run.stac_items import absolute_item, image_of_item, is_item, read_item
 from pesto_runtime.schema import typed_value
-from pesto_runtime.tiling import scaled_window, tile_quantum
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -72,11 +68,24 @@ def read_inputs(
             It may be a STAC item, or the path or href of one (`….json`): the bands that its ports
             name are taken from its assets.
     """
+    return inputs_reader(pipeline, services)(given)
+
+
+def inputs_reader(
+    pipeline: Pipeline, services: Services
+) -> Callable[[Mapping[str, JsonValue]], PipelineInputs]:
+    """Return `read_inputs` for many inputs of one pipeline."""
     typed = completed(pipeline, services.descriptions)
-    known = {name: value for name, value in given.items() if value is not None}
-    wanted = _band_names(typed, services.descriptions)
-    read = _read_images(given_images(typed, known), base=None, wanted=wanted)
-    return replace(read, parameters=read_values(typed, services.descriptions, known))
+    wanted = band_names(typed, services.descriptions)
+
+    def read(given: Mapping[str, JsonValue]) -> PipelineInputs:
+        known = {name: value for name, value in given.items() if value is not None}
+        found = _read_images(given_images(typed, known), base=None, wanted=wanted)
+        if all(typed.inputs.get(name) in ("image", "images") for name in known):
+            return found
+        return replace(found, parameters=read_values(typed, services.descriptions, known))
+
+    return read
 
 
 def given_images(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -123,9 +132,7 @@ def _listed(name: str, value: JsonValue) -> list[JsonValue]:
     return listed
 
 
-def _band_names(
-    pipeline: Pipeline, descriptions: Mapping[str, Description]
-) -> dict[str, list[str]]:
+def band_names(pipeline: Pipeline, descriptions: Mapping[str, Description]) -> dict[str, list[str]]:
     """Return image input -> names of the bands that its ports take."""
     found: dict[str, list[str]] = {}
     for name, ports in fed_ports(pipeline, descriptions).items():
@@ -135,7 +142,7 @@ def _band_names(
     return found
 
 
-def _image(value: JsonValue, wanted: Sequence[str], base: Path | None) -> ImageReference:
+def image_of_input(value: JsonValue, wanted: Sequence[str], base: Path | None) -> ImageReference:
     """Return the reference of an image, which may be a STAC item."""
     if is_item(value):
         return image_of_item(absolute_item(value), wanted, where=f"item {value.get('id')!r}")
@@ -156,11 +163,13 @@ def _read_images(
     unreadable: dict[str, PestoError] = {}
     if not images:
         return PipelineInputs(scenes, {})
-    from pesto_runtime.raster.read import read_scene
+    from pesto_runtime.raster.known_headers import scene_of_image
 
     for name, value in images.items():
         try:
-            scenes[name] = read_scene(_image(value, wanted.get(list_of(name), ()), base))
+            scenes[name] = scene_of_image(
+                image_of_input(value, wanted.get(list_of(name), ()), base)
+            )
         except PestoError as error:
             unreadable[name] = error
     return PipelineInputs(scenes, {}, unreadable)
@@ -184,129 +193,6 @@ def read_values(
         for name, value in given.items()
         if kinds[name] not in ("image", "images")
     }
-
-
-def restricted(
-    pipeline: Pipeline,
-    services: Services,
-    given: Mapping[str, JsonValue],
-    *,
-    window: str | None = None,
-    area: str | None = None,
-) -> dict[str, JsonValue]:
-    """Return inputs whose images are cut to a window, as a user would write it for each of them.
-
-    Args:
-        pipeline: Declares the kind of each input.
-        services: The services of its processes.
-        given: Input name -> value, as for `read_inputs`.
-        window: `COL_OFF,ROW_OFF,WIDTH,HEIGHT`, pixels of the first image; others of its grid are
-            cut to the same area.
-        area: `WEST,SOUTH,EAST,NORTH` in degrees, GeoJSON, or the path of a GeoJSON file; of the
-            first image, the smallest window that covers it.
-
-    Raises:
-        InvalidInput: both or a wrong one is given, there is no image, or one has a window already.
-        RasterUnreadable: the first image cannot be read.
-    """
-    if window is None and area is None:
-        return dict(given)
-    if window is not None and area is not None:
-        raise InvalidInput("--window and --aoi exclude each other: give one")
-    typed = completed(pipeline, services.descriptions)
-    wanted = _band_names(typed, services.descriptions)
-    images = {
-        name: _image(value, wanted.get(list_of(name), ()), None)
-        for name, value in given_images(typed, given).items()
-    }
-    if any(name not in typed.inputs for name in given):
-        return dict(given)  # the check lists these names, and the existing ones
-    if not images:
-        raise InvalidInput("--window and --aoi cut images, and none is given: -i NAME=FILE")
-    cut = [name for name, image in images.items() if image.window is not None]
-    if cut:
-        raise InvalidInput(f"input {cut[0]!r} has a window already; remove it, or the option")
-    if window is not None:
-        found = parse_window(_numbers(window, "--window", int))
-    else:
-        from pesto_runtime.raster.area import window_of_area  # loads rasterio
-
-        found = window_of_area(next(iter(images.values())), _area(area or ""))
-    cut_images = {
-        name: images[name].model_copy(update={"window": each})
-        for name, each in _own_windows(
-            typed, services.descriptions, list(images), found, exact=area is None
-        ).items()
-    }
-    return with_images(given, {name: str(image) for name, image in cut_images.items()})
-
-
-def _own_windows(
-    pipeline: Pipeline,
-    descriptions: Mapping[str, Description],
-    images: Sequence[str],
-    window: Window,
-    *,
-    exact: bool,
-) -> dict[str, Window]:
-    """Return the window of each image on the grid of the first, from that of the first.
-
-    Args:
-        pipeline: Its inputs have types.
-        descriptions: Process name -> description.
-        images: Names of the images, the first one first.
-        window: In pixels of the first image.
-        exact: Whether to refuse a window that is no whole pixels of another image, and not to
-            extend it.
-
-    Raises:
-        InvalidInput: it is refused.
-    """
-    places = places_of_images(pipeline, descriptions, images)
-    first = places[images[0]]
-    scales = {n: p.scale / first.scale for n, p in places.items() if p.grid == first.grid}
-    across, down = tile_quantum(scales.values())
-    edges = (
-        window.col_off // across * across,
-        window.row_off // down * down,
-        -(-window.col_stop // across) * across,
-        -(-window.row_stop // down) * down,
-    )
-    whole = Window.spanning(*edges)
-    if exact and whole != window:
-        raise InvalidInput(
-            f"--window {list(window)} is no whole pixels of all images: offsets and sizes are "
-            f"multiples of {across} x {down} pixels of {images[0]!r}, as {list(whole)}"
-        )
-    return {name: scaled_window(whole, scale) for name, scale in scales.items()}
-
-
-def _area(text: str) -> JsonValue:
-    """Return a bbox or GeoJSON, from the text itself or from a file."""
-    if text.lstrip().startswith("{"):
-        return _parsed(text, "--aoi")
-    path = Path(text)
-    if os.path.isfile(path):  # noqa: PTH113  # Path raises for a long name
-        return _parsed(path.read_text(), text)
-    return _numbers(text, "--aoi", float)
-
-
-def _numbers(text: str, option: str, kind: type[int] | type[float]) -> list[JsonValue]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        form = "COL_OFF,ROW_OFF,WIDTH,HEIGHT"
-        if option == "--aoi":
-            form = "WEST,SOUTH,EAST,NORTH in degrees, a GeoJSON file that exists, or GeoJSON"
-        raise InvalidInput(f"{option} {shortened(text)} is not {form}") from error
-
-
-def _parsed(text: str, source: str) -> JsonValue:
-    try:
-        found: JsonValue = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{source} is not JSON: {error}") from error
-    return found
 
 
 @overload

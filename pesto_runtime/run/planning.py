@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pesto_runtime.contract import Compression, Grid, Pipeline, Plan
+from pesto_runtime.contract import Compression, Pipeline, Plan
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, StoreFailed
 from pesto_runtime.pipeline import (
     KnownFacts,
     PhaseCost,
     Sizing,
-    base_grids,
     check,
     completed,
     make_plan,
     phase_cost,
     phases_of,
-    place_of,
     raster_bytes,
     read_later,
 )
 from pesto_runtime.pipeline.conversions import with_conversions
 from pesto_runtime.places import href_of
+from pesto_runtime.run.cache_planning import planned_cache, uncached_stages
 from pesto_runtime.run.catalogs import read_document
-from pesto_runtime.run.pipeline_inputs import PipelineInputs, with_defaults, with_literal_images
+from pesto_runtime.run.pipeline_inputs import (
+    PipelineInputs,
+    with_defaults,
+    with_literal_images,
+)
+from pesto_runtime.run.warp_planning import warped_grids
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pesto_runtime.contract import Phase, ReportForm, Scene
-    from pesto_runtime.pipeline import Checked, RasterType
+    from pesto_runtime.pipeline import Checked
     from pesto_runtime.pipeline.conversions import Conversion
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.services import Services
@@ -201,6 +205,7 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     folder: AnyPath | None = None,
     report: ReportForm = "links",
     compress: str = "deflate",
+    cache: str | None = None,
 ) -> Planned:
     """Check a pipeline, and make the plan of a run.
 
@@ -214,9 +219,11 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
         folder: The output folder that the run will own; None for a plan of no run.
         report: What `report.html` has of the products; `none` for no report.
         compress: Codec and level of blocks, as `Compression.parse` reads them.
+        cache: Path or href of a cache of blocks, which runs share; None for none.
 
     Raises:
         InvalidPipeline: the pipeline or its inputs do not check; with every error.
+        StoreRefused: the cache cannot be opened.
         RasterUnreadable: the only error is a scene that cannot be read.
         GridMismatch: the scenes are not on one grid.
         InvalidInput: no tile fits into the memory, or `compress` is not known.
@@ -243,6 +250,10 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     warnings += tuple(_unidentified(inputs.scenes))
+    if cache:
+        place = planned_cache(cache, planned, pipeline, checked)
+        planned = planned.model_copy(update={"cache": place})
+        warnings += tuple(uncached_stages(planned))
     owned = href_of(folder) if folder else ""
     planned = planned.model_copy(
         update={
@@ -253,38 +264,6 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
         }
     )
     return Planned(planned, checked, _estimates(planned, checked))
-
-
-def warped_grids(checked: Checked, inputs: PipelineInputs) -> dict[str, Grid]:
-    """Return the grid of each image of a warp that states its own.
-
-    Args:
-        checked: The result of a check with the inputs.
-        inputs: Scenes and parameters.
-
-    Raises:
-        InvalidInput: a CRS is not known, or an image has no place; with the stage.
-    """
-    from pesto_runtime.raster.resampling import target_grid  # loads rasterio
-
-    grids: dict[str, Grid] = {}
-    for stage in (each for each in checked.stages if each.is_warp and "like" not in each.rasters):
-        values = {n: inputs.parameters.get(reference.port) for n, reference in stage.values.items()}
-        stated = {**stage.literals, **values}
-        source = checked.types[str(stage.rasters["image"])]
-        bases = base_grids(inputs.scenes, checked.types, grids)
-        crs, resolution = stated.get("crs"), stated.get("resolution")
-        try:
-            grids[stage.reference("image")] = target_grid(
-                place_of(cast("RasterType", source), bases, inputs.scenes, checked.types),
-                crs=str(crs) if crs is not None else None,
-                resolution=float(str(resolution)) if resolution is not None else None,
-            )
-        except InvalidInput as error:
-            raise InvalidInput(
-                f"stage {stage.id!r}: {stage.rasters['image']} {error.detail}"
-            ) from error
-    return grids
 
 
 def count_tiles(phase: Phase) -> int:

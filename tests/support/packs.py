@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pesto_runtime.raster.product import Layout, Product
     from pesto_runtime.raster.tiff_directory import FileHeader
 
-_PLACE = struct.Struct("<IIQQI")
-_END = struct.Struct("<Q32s")
+PLACE = struct.Struct("<IIQQI")
+END = struct.Struct("<Q32s")
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def packed_blocks(store: Path, kind: str = "blocks") -> Iterator[PackedBlock]:
             data = pack.read_bytes()
         except FileNotFoundError:  # a run ends
             continue
-        count, digest = _END.unpack(data[-_END.size :])
-        footer = data[-_END.size - count * _PLACE.size : -_END.size]
+        count, digest = END.unpack(data[-END.size :])
+        footer = data[-END.size - count * PLACE.size : -END.size]
         name = "/".join(pack.parts[-3:])
         assert hashlib.sha256(name.encode() + b"\0" + footer).digest() == digest, name
-        for row, col, offset, length, checksum in _PLACE.iter_unpack(footer):
+        for row, col, offset, length, checksum in PLACE.iter_unpack(footer):
             block = data[offset : offset + length]
             assert crc32(block) == checksum, (name, row, col)
             yield PackedBlock((row, col), block, pack, offset)
@@ -70,11 +70,11 @@ def drop_blocks(store: Path, lost: Collection[tuple[int, int]], kind: str = "blo
             continue
         data, footer = b"", b""
         for each in kept:
-            footer += _PLACE.pack(*each.index, len(data), len(each.data), crc32(each.data))
+            footer += PLACE.pack(*each.index, len(data), len(each.data), crc32(each.data))
             data += each.data
         name = "/".join(pack.parts[-3:])
         digest = hashlib.sha256(name.encode() + b"\0" + footer).digest()
-        pack.write_bytes(data + footer + _END.pack(len(kept), digest))
+        pack.write_bytes(data + footer + END.pack(len(kept), digest))
 
 
 def write_blocks(path: Path, layout: Layout | FileHeader, blocks: Iterable[bytes]) -> Product:

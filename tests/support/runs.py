@@ -48,6 +48,7 @@ class Settings(TypedDict, total=False):
     verify_tiles: int
     report: ReportForm
     compress: str
+    cache: str | None
 
 
 def refer_always(monkeypatch: pytest.MonkeyPatch) -> None:

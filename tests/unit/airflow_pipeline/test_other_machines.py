@@ -11,6 +11,7 @@ import pytest
 from pesto_airflow import PestoMapOperator, PestoPlanOperator, PestoPublishOperator
 from pesto_airflow.errors import PestoTaskFailed
 from pesto_airflow.preflight import has_remote_workers, preflight
+from pesto_runtime.contract import CachePlace
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.run.context import load_context
 from tests.support.airflow_tasks import Run
@@ -157,6 +158,9 @@ def test_each_kind_of_place_is_looked_at(tmp_path: Path, monkeypatch: pytest.Mon
         return [*preflight(everywhere.model_copy(update=changes), kind="warn")]
 
     assert pointers(found(store="file:///tmp/store")) == ["/store"]
+    local, shared = (CachePlace(href=href, keys={}) for href in ("file:///tmp/c", "s3://lake/c"))
+    assert pointers(found(cache=local)) == ["/cache"]
+    assert pointers(found(cache=shared)) == []
     assert pointers(found(services=with_target(plan, "http://localhost:8091/api/v1"))) == [
         "/services/lighter"
     ]
