@@ -161,3 +161,15 @@ def test_folds_without_a_meaning_are_refused(name: str, fold: str, words: str) -
     document["output"]["properties"][name]["x-fold"] = fold  # type: ignore[index,call-overload]  # JSON
     with pytest.raises(InvalidContract, match=words):
         Description.parse(document)
+
+
+def test_a_cache_has_the_values_of_tiles(tmp_path: Path) -> None:
+    """Another run of another folder computes no tile; without the cache, it computes all."""
+    given, _ = scene(tmp_path)
+    cache = str(tmp_path / "cache")
+    first = run_local(pipeline(), tmp_path / "first", given, cache=cache)
+    second = run_local(pipeline(), tmp_path / "second", given, cache=cache)
+    alone = run_local(pipeline(), tmp_path / "alone", given)
+    assert values(first) == values(second) == values(alone)
+    assert second.tiles[0] == 0
+    assert alone.tiles[0] == 12

@@ -334,3 +334,16 @@ def test_the_windows_of_every_tile_are_listed(tmp_path: Path) -> None:
     col, row, cols, rows = at["stages"]["grid"]["reads"]["$inputs.panchromatic"]
     assert (col, row) == (511, 511)
     assert (cols, rows) == (width + 4, height + 4)
+
+
+def test_a_cache_does_not_move_what_is_warped(tmp_path: Path) -> None:
+    """Windows of one scene have other places in its source: nothing is shared, all is right."""
+    scene = smooth_scene(tmp_path / "scene.tif", size=(1200, 600))
+    stage, cache = pipeline(crs=UTM32, resampling="cubic"), str(tmp_path / "cache")
+    for number, window in enumerate([(0, 0, 1100, 600), (100, 0, 1100, 600)]):
+        given = {"scene": f"{scene}#window={','.join(map(str, window))}"}
+        cached = run_local(stage, tmp_path / f"cached{number}", given, cache=cache)
+        alone = run_local(stage, tmp_path / f"alone{number}", given)
+        assert cached.sha256() == alone.sha256()
+    again = run_local(stage, tmp_path / "again", given, cache=cache)
+    assert again.tiles[0] == 0
