@@ -14,7 +14,7 @@ import typer
 from pesto_conductor.trial_server import conductor_url
 from pesto_runtime.cli.options import AsJson, Catalog, Credentials, InputTexts, ServiceTexts, pairs
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import InvalidInput, RunFailed
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -117,7 +117,7 @@ def stop(
 
 def wake(workflow: Identity, url: Url = None) -> None:
     """Continue a workflow that waits for a server that is lost: decide, and complete its JOINs."""
-    from pesto_conductor.joins import wedged_joins
+    from pesto_conductor.joins import dead_end, wedged_joins
 
     with _conductor(url) as conductor:
         conductor.decide(workflow)
@@ -125,6 +125,8 @@ def wake(workflow: Identity, url: Url = None) -> None:
             conductor.complete(join.task, workflow, join.output)
             typer.echo(f"completed {join.reference}")
         conductor.decide(workflow)
+        if (why := dead_end(conductor.workflow(workflow))) is not None:
+            raise RunFailed(f"workflow {workflow}: {why}")
 
 
 def _conductor(url: str | None) -> Conductor:

@@ -224,3 +224,41 @@ def test_types_that_are_registered_later_are_polled_without_a_restart(
         assert [*server.polls] == ["pesto_process"]
         added.append(binding_of("pesto_cloud_mask"))
         waited(lambda: server.polls["pesto_cloud_mask"] > 1)
+
+
+def test_a_result_is_reported_after_the_renewal_that_is_under_way() -> None:
+    """A server that completes the renewal later would write the task as it was before."""
+
+    def work(_request: ClosedValue, _context: TaskContext) -> ChunkResult:
+        until(lambda: server.renewals_begun > 0)
+        return DONE
+
+    with task_server() as server, working(server, work):
+        server.renewal_s = 0.5
+        server.put("a", chunk(), response_timeout_s=1)
+        until(lambda: server.ended("a") == ["COMPLETED"])
+        time.sleep(1)
+        assert [each.is_renewal for each in server.updates] == [True, False]
+
+
+@pytest.mark.parametrize("attempts", [(0,), (0, 1)])
+def test_the_result_of_an_attempt_with_a_successor_is_dropped(attempts: tuple[int, ...]) -> None:
+    """The control: without a successor it is reported, however late the lease was renewed."""
+
+    def work(_request: ClosedValue, _context: TaskContext) -> ChunkResult:
+        time.sleep(0.7)
+        return DONE
+
+    with task_server() as server, working(server, work):
+        server.tasks = [
+            {"taskId": f"a{number}", "referenceTaskName": "chunk", "retryCount": number}
+            for number in attempts
+        ]
+        server.tasks.append({"taskId": "b", "referenceTaskName": "other", "retryCount": 7})
+        server.refusals = 1 << 20
+        server.put("a0", chunk(), response_timeout_s=1)
+        until(lambda: "a0" in server.handed_out)
+        time.sleep(0.7)
+        server.refusals = 0
+        time.sleep(2)
+        assert server.ended("a0") == ["COMPLETED"] * (2 - len(attempts))
