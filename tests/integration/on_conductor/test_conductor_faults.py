@@ -44,7 +44,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def test_a_full_disk_ends_the_workflow_and_a_retry_completes_it(
     conductor: Desk, tmp_path: Path
 ) -> None:
-    """With the cause as its reason; the retry makes at most the tile again that could not be stored."""
+    """With the cause as its reason; the retry repeats at most the tile that had no space."""
     pixels = noise(1024, 1024)
     scene = write_scene(tmp_path / "s.tif", pixels)
     with (
