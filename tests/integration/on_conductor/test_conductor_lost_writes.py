@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.commands import started, waited
-from tests.support.conductor_database import change_task, lose_join
+from tests.support.conductor_database import SqliteDatabase, lose_join
 from tests.support.conductor_workers import conductor_worker, windows
 from tests.support.rasters import noise, pixels_of, write_scene
 from tests.support.runs import PROCESSES, chain
@@ -67,7 +67,7 @@ class BegunTwice:
         self.first = str(self.conductor.tasks(self.identity, "pesto_plan")[0]["taskId"])
         os.kill(self.worker.child, signal.SIGSTOP)
         waited(self.has_second_attempt)
-        change_task(self.conductor.folder, self.first, {
+        SqliteDatabase(self.conductor.folder).change_task(self.first, {
             "status": "IN_PROGRESS", "executed": False, "retried": False, "endTime": 0,
         })  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_a_join_that_is_left_to_a_lost_server_is_completed_by_a_worker(
         )
         waited(lambda: bool(windows(log)))
         (join,) = conductor.tasks(identity, "JOIN")
-        lose_join(conductor.folder, str(join["taskId"]))
+        lose_join(SqliteDatabase(conductor.folder), str(join["taskId"]))
         workflow = conductor.ended(identity, 200)
         assert f"workflow {identity}: completed JOIN join_0" in worker.said
     assert workflow["status"] == "COMPLETED", workflow.get("reasonForIncompletion")
