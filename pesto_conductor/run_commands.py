@@ -48,18 +48,26 @@ def start(
     service: ServiceTexts = None,
     services: Catalog = None,
     credentials: Credentials = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DOMAIN=PREFIX",
+            help="Task domain of the workers near scenes with this prefix, as eu=s3://eu/.",
+        ),
+    ] = None,
     wait: Wait = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a workflow; a file is registered first."""
     from pesto_conductor.deploy import start_workflow
+    from pesto_conductor.sites import read_sites
 
     use_credentials(credentials)
-    texts = pairs(inputs, option="-i")
+    texts, sites = pairs(inputs, option="-i"), read_sites(site or ())
     with _conductor(url) as conductor:
         definition = _definition(conductor, name_or_file, tuple(service or ()), services)
-        identity = start_workflow(conductor, definition, texts)
+        identity = start_workflow(conductor, definition, texts, sites=sites)
         if not wait:
             typer.echo(json.dumps({"workflowId": identity}) if as_json else identity)
             return
