@@ -54,25 +54,25 @@ campaign_sizes()
 """
 
 
+def add_dag(airflow: Airflow, folder: Path) -> None:
+    """Add the DAG, with pipeline and descriptions in a folder."""
+    found = resolve_services(Pipeline.parse(DOCUMENT), base=ROOT)
+    write_catalog(found.found.values(), folder / "catalog")
+    pipeline = saved(folder / "pipeline.json", DOCUMENT)
+    names = {"pipeline": str(pipeline), "services": str(folder / "catalog")}
+    airflow.add(DAG_ID, DAG.format(**names, tile=TILE, most=MOST_TASKS))
+
+
 def test_small_and_large_scenes_outlive_kills(airflow: Airflow, tmp_path: Path) -> None:
     """Of a task and of the scheduler; a run with the same scenes touches the failed ones alone."""
     campaign = SizesCampaign(tmp_path)
-    found = resolve_services(Pipeline.parse(DOCUMENT), base=ROOT)
-    write_catalog(found.found.values(), tmp_path / "catalog")
-    pipeline = saved(tmp_path / "pipeline.json", DOCUMENT)
-    airflow.add(
-        DAG_ID,
-        DAG.format(
-            pipeline=str(pipeline), services=str(tmp_path / "catalog"), tile=TILE, most=MOST_TASKS
-        ),
-    )
+    add_dag(airflow, tmp_path)
     conf: dict[str, JsonValue] = {"scenes": campaign.hrefs, "folder": str(campaign.out)}
 
     def pids(run_id: str) -> list[int]:
         tasks = airflow.api.tasks(DAG_ID, run_id)
-        return [
-            t.pid for t in tasks if t.pid and (t.task_id, t.state) == ("run.map_grow", "running")
-        ]
+        running = [t for t in tasks if t.task_id.startswith("run.map") and t.state == "running"]
+        return [task.pid for task in running if task.pid is not None]
 
     begun, run_id = time.monotonic(), airflow.api.trigger(DAG_ID, conf)
     campaign.wait_for_packs(KILLS[0])
