@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pesto_conductor.errors import DEATHS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -76,7 +78,12 @@ class TaskServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/api"
 
     def put(
-        self, identity: str, given: Mapping[str, JsonValue], *, response_timeout_s: float = 60
+        self,
+        identity: str,
+        given: Mapping[str, JsonValue],
+        *,
+        response_timeout_s: float = 60,
+        deaths: int = 0,
     ) -> None:
         """Let a task wait for a worker."""
         self._waiting.put(
@@ -86,6 +93,7 @@ class TaskServer(ThreadingHTTPServer):
                 "taskType": "pesto_process",
                 "inputData": dict(given),
                 "responseTimeoutSeconds": response_timeout_s,
+                "outputData": {DEATHS: deaths},
             }
         )
 
