@@ -122,6 +122,16 @@ class Attempt:
     is_unwanted: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     progress: ProgressTracker = field(default_factory=ProgressTracker)
+    _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _renewed: float = field(default_factory=time.monotonic)
+    _longest_gap_s: float = 0.0
+
+    @property
+    def may_be_superseded(self) -> bool:
+        """Whether the server may have begun another attempt: the lease was not extended in time."""
+        lease_s = self.assignment.response_timeout_s
+        gap_s = max(self._longest_gap_s, time.monotonic() - self._renewed)
+        return self.assignment.deaths > 0 or bool(lease_s and gap_s > lease_s / 2)
 
     def stop(self) -> None:
         """Request the end of the activity."""
@@ -139,7 +149,10 @@ class Attempt:
             return await ended
         finally:
             self.ended.set()
-            supervision.cancel()
+            # A server that extends the lease writes the whole task: a renewal that it completes
+            # after the result would make the task run again (Conductor 3.32).
+            async with self._renewing:
+                supervision.cancel()
 
     def _perform(self) -> Report:
         context = TaskContext(
@@ -163,14 +176,17 @@ class Attempt:
         """Renew the lease, log the progress, and stop the activity if the task is not wanted."""
         timeout_s = self.assignment.response_timeout_s
         renew_s = timeout_s / (_RENEWALS + 1) if timeout_s else float("inf")
-        renewed = logged = time.monotonic()
+        logged = time.monotonic()
         while not self.is_unwanted:
             await asyncio.sleep(min(_STATUS_CHECK_S, renew_s))
             now = time.monotonic()
             try:
-                if now - renewed >= renew_s:
-                    await self.queue.renew(self.assignment)
-                    renewed = now
+                if now - self._renewed >= renew_s:
+                    async with self._renewing:
+                        await self.queue.renew(self.assignment)
+                    # A server also extends a lease that has ended meanwhile.
+                    self._longest_gap_s = max(self._longest_gap_s, now - self._renewed)
+                    self._renewed = now
                 if now - logged >= _LOG_INTERVAL_S:
                     await self._send_lines()
                     logged = now

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pesto_conductor.definitions import failure_definition
 from pesto_conductor.lint import RULES, is_event_handler, lint
 from pesto_conductor.scopes import started_workflows
+from pesto_conductor.sites import site_of
 from pesto_conductor.taskdefs import OWNER, is_newer, service_definition, task_definitions
 from pesto_conductor.workflows import render
 from pesto_runtime.engines import RenderRequest
@@ -198,24 +199,33 @@ def _registered(
             yield conductor.definition(name)
 
 
-def start_workflow(conductor: Conductor, definition: Document, texts: Mapping[str, str]) -> str:
+def start_workflow(
+    conductor: Conductor,
+    definition: Document,
+    texts: Mapping[str, str],
+    *,
+    sites: Mapping[str, str] | None = None,
+) -> str:
     """Start a registered workflow; return its id.
 
     Args:
         conductor: The server.
         definition: Its definition; the schema of its input declares which texts are paths.
         texts: Input name -> JSON, or text.
+        sites: Prefix of an href -> task domain of the workers near such scenes.
 
     Raises:
-        InvalidInput: inputs are missing, unknown or of the wrong type; names each.
+        InvalidInput: inputs are missing, unknown or of the wrong type, with each name; or the
+            scenes are at several sites.
     """
     inputs = read_inputs(definition, texts)
+    site = site_of(inputs, sites or {})
     name, version = str(definition["name"]), definition.get("version")
     return conductor.start(
         name,
         inputs,
         version=version if isinstance(version, int) else None,
-        domains=domains_of(definition),
+        domains={**({"*": site} if site else {}), **domains_of(definition)},
     )
 
 

@@ -14,7 +14,7 @@ import typer
 from pesto_conductor.trial_server import conductor_url
 from pesto_runtime.cli.options import AsJson, Catalog, Credentials, InputTexts, ServiceTexts, pairs
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import InvalidInput, RunFailed
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -48,18 +48,26 @@ def start(
     service: ServiceTexts = None,
     services: Catalog = None,
     credentials: Credentials = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DOMAIN=PREFIX",
+            help="Task domain of the workers near scenes with this prefix, as eu=s3://eu/.",
+        ),
+    ] = None,
     wait: Wait = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a workflow; a file is registered first."""
     from pesto_conductor.deploy import start_workflow
+    from pesto_conductor.sites import read_sites
 
     use_credentials(credentials)
-    texts = pairs(inputs, option="-i")
+    texts, sites = pairs(inputs, option="-i"), read_sites(site or ())
     with _conductor(url) as conductor:
         definition = _definition(conductor, name_or_file, tuple(service or ()), services)
-        identity = start_workflow(conductor, definition, texts)
+        identity = start_workflow(conductor, definition, texts, sites=sites)
         if not wait:
             typer.echo(json.dumps({"workflowId": identity}) if as_json else identity)
             return
@@ -117,7 +125,7 @@ def stop(
 
 def wake(workflow: Identity, url: Url = None) -> None:
     """Continue a workflow that waits for a server that is lost: decide, and complete its JOINs."""
-    from pesto_conductor.joins import wedged_joins
+    from pesto_conductor.joins import dead_end, wedged_joins
 
     with _conductor(url) as conductor:
         conductor.decide(workflow)
@@ -125,6 +133,8 @@ def wake(workflow: Identity, url: Url = None) -> None:
             conductor.complete(join.task, workflow, join.output)
             typer.echo(f"completed {join.reference}")
         conductor.decide(workflow)
+        if (why := dead_end(conductor.workflow(workflow))) is not None:
+            raise RunFailed(f"workflow {workflow}: {why}")
 
 
 def _conductor(url: str | None) -> Conductor:

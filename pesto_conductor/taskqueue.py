@@ -156,6 +156,20 @@ class TaskQueue:
             return False
         return not isinstance(found, dict) or found.get("status") not in _ENDED
 
+    async def is_superseded(self, assignment: Assignment) -> bool:
+        """Whether a later attempt at the task exists; raises the errors of `poll`."""
+        tasks = (await self.workflow(assignment.workflow, tasks=True)).get("tasks")
+        listed = [
+            each for each in (tasks if isinstance(tasks, list) else []) if isinstance(each, dict)
+        ]
+        own = [each for each in listed if each.get("taskId") == assignment.identity]
+        return any(
+            each.get("referenceTaskName") == mine.get("referenceTaskName")
+            and _attempt(each) > _attempt(mine)
+            for mine in own
+            for each in listed
+        )
+
     async def log(self, assignment: Assignment, line: str) -> None:
         """Write a line to the log of a task; raises the errors of `poll`."""
         await self._request("POST", assignment, "/log", body=line)
@@ -267,6 +281,11 @@ def _assignment(task: Task) -> Assignment:
         attempt=task.retry_count or 0,
         domain=task.domain or "",
     )
+
+
+def _attempt(task: Mapping[str, JsonValue]) -> int:
+    count = task.get("retryCount")
+    return count if isinstance(count, int) else 0
 
 
 def _deaths(output: object) -> int:

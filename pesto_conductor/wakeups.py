@@ -2,7 +2,9 @@
 
 A server decides when a result arrives, but not while it decides the same workflow for another
 result: then the workflow waits for the next sweep, up to a minute. A machine that dies leaves its
-task open until somebody asks for a decision after the end of its lease.
+task open until somebody asks for a decision after the end of its lease. A server that is killed
+while it evaluates a JOIN, or fails to write its queue then, leaves the JOIN for an hour: it is
+completed from here.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from pesto_conductor.joins import wedged_joins
+from pesto_conductor.errors import Report
+from pesto_conductor.joins import dead_end, wedged_joins
+from pesto_conductor.taskqueue import Assignment
 from pesto_runtime.errors import PestoError
 
 if TYPE_CHECKING:
@@ -64,13 +68,27 @@ class Wakeups:
             self._due[workflow] = (time.monotonic() + pause_s, step + 1)
             return
         del self._due[workflow]
-        if is_running:
-            await self._warn_of_joins(workflow)
+        if is_running and await self._complete_joins(workflow):
+            # The lost server may still write the JOIN as it was: look at it once more.
+            self.reported(workflow)
 
-    async def _warn_of_joins(self, workflow: str) -> None:
+    async def _complete_joins(self, workflow: str) -> bool:
+        """Complete JOINs that no server evaluates any more; return whether there was one."""
         try:
             found = await self._queue.workflow(workflow, tasks=True)
-        except PestoError:
-            return
-        for join in wedged_joins(found):
-            _LOG.warning("workflow %s: %s", workflow, join.message)
+            if (why := dead_end(found)) is not None:
+                _LOG.warning("workflow %s: %s", workflow, why)
+            for join in (joins := wedged_joins(found)):
+                if not join.is_ours:
+                    _LOG.warning(
+                        "workflow %s: %s; `pesto conductor wake %s` completes it",
+                        workflow, join.message, workflow,
+                    )  # fmt: skip
+                    continue
+                task = Assignment(join.task, "JOIN", workflow, {}, 0.0)
+                await self._queue.report(task, Report("COMPLETED", join.output), and_next=False)
+                _LOG.warning("workflow %s: completed %s", workflow, join.message)
+        except PestoError as error:
+            _LOG.debug("JOINs of workflow %s: %s", workflow, error)
+            return True
+        return any(join.is_ours for join in joins)

@@ -276,7 +276,7 @@ class WorkerLoop:
             if self.journal is not None:
                 self.journal.began(taken)
             report = await self._run_attempt(attempt)
-            task = None if attempt.is_unwanted else await self._deliver(taken, report)
+            task = None if attempt.is_unwanted else await self._deliver(attempt, report)
             if self.journal is not None:
                 self.journal.ended(taken)
             others = (each.assignment.workflow for each in self._attempts.values())
@@ -316,14 +316,22 @@ class WorkerLoop:
             # `ended` is set inside `Attempt.run`; one turn of the loop later the entry is deleted.
             await asyncio.sleep(0)
 
-    async def _deliver(self, task: Assignment, report: Report) -> Assignment | None:
+    async def _deliver(self, attempt: Attempt, report: Report) -> Assignment | None:
         """Report a result until the server has accepted it; return the next task of the type.
 
-        A result survives a restart of the server in this way.
+        A result survives a restart of the server in this way. The result of an attempt that has a
+        successor is dropped: if the server was killed before it ended the earlier attempt, it would
+        go on from that result with the output of the later one, which is still empty.
         """
-        backoff_s = _FIRST_BACKOFF_S
+        task, backoff_s = attempt.assignment, _FIRST_BACKOFF_S
         while True:
             try:
+                if attempt.may_be_superseded and await self.queue.is_superseded(task):
+                    _LOG.warning(
+                        "task %s: its lease ended, and the server has begun another attempt: "
+                        "the result of this one is dropped", task.identity,
+                    )  # fmt: skip
+                    return None
                 return await self.queue.report(task, report, and_next=not self.is_draining)
             except InvalidInput as error:  # most often, the output is too large
                 _LOG.error("task %s: %s", task.identity, error)  # the message is sufficient

@@ -80,19 +80,23 @@ class _PlannedScene:
 
     Attributes:
         number: Place of the scene in the campaign.
+        source: Folder or bucket prefix of its first image.
         chunks: Phase -> pixels of each of its chunks.
         seconds: Phase -> its estimated time.
     """
 
     number: int
+    source: str
     chunks: tuple[tuple[int, ...], ...]
     seconds: tuple[float, ...]
 
     @classmethod
     def of(cls, number: int, planned: Planned) -> _PlannedScene:
         """Return the part of a plan that is kept."""
+        first = next(iter(planned.plan.scenes.values()), None)
         return cls(
             number,
+            first.href.rpartition("/")[0] if first else "",
             tuple(tuple(w.width * w.height for w in p.chunks) for p in planned.plan.phases),
             tuple(each.seconds for each in planned.estimates),
         )
@@ -154,6 +158,7 @@ def plan_campaign(
             runs.append(claimed())
             if runs[-1].plan and planned:
                 plans.append(_PlannedScene.of(number, planned))
+    plans.sort(key=lambda each: each.source)  # a task reads scenes of one place
     count = len(plans[0].chunks) if plans else 0
     campaign = Campaign(
         pipeline=pipeline.name,
@@ -223,7 +228,7 @@ def _tasks(
 ) -> tuple[tuple[ScenePart, ...], ...]:
     """Divide the chunks of a phase among tasks of about as many pixels, scene after scene.
 
-    Small scenes share a task, large ones have many; neighbours stay together.
+    Small scenes share a task, large ones have many; scenes of one place stay together.
     """
     chunks = [
         (scene.number, number, pixels)

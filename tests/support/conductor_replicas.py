@@ -82,10 +82,11 @@ class Replica:
 
 @dataclass(frozen=True)
 class ReplicatedDesk(Desk):
-    """A Conductor of several servers, by the port of their balancer."""
+    """A Conductor of several servers, by the ports of their balancer and of their database."""
 
     replicas: tuple[Replica, ...] = ()
     port: int = 0
+    database_port: int = 0
 
     @property
     def url(self) -> str:
@@ -108,7 +109,7 @@ def conductor_on_postgres(folder: Path, *, replicas: int) -> Iterator[Replicated
             server.start()
             waited(server.is_ready, timeout_s=600)
         balancer = stack.enter_context(_balancer([each.port for each in servers]))
-        desk = ReplicatedDesk(folder, servers, balancer)
+        desk = ReplicatedDesk(folder, servers, balancer, port)
         desk.register()
         yield desk
 

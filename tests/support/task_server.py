@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pesto_conductor.errors import DEATHS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -48,6 +50,10 @@ class TaskServer(ThreadingHTTPServer):
         updates: Every update, in order of arrival.
         polls: Task type -> number of polls.
         handed_out: Id of a task -> when a worker was given it.
+        status: Of all tasks and of the workflow.
+        tasks: Tasks of the workflow.
+        renewal_s: How long a renewal takes.
+        renewals_begun: Number of renewals that have arrived.
     """
 
     daemon_threads = True
@@ -59,6 +65,10 @@ class TaskServer(ThreadingHTTPServer):
         self.updates: list[Update] = []
         self.polls: Counter[str] = Counter()
         self.handed_out: dict[str, float] = {}
+        self.status = "IN_PROGRESS"
+        self.tasks: list[Document] = []
+        self.renewal_s = 0.0
+        self.renewals_begun = 0
         self._waiting: SimpleQueue[Document] = SimpleQueue()
         self._guard = threading.Lock()
 
@@ -68,7 +78,12 @@ class TaskServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/api"
 
     def put(
-        self, identity: str, given: Mapping[str, JsonValue], *, response_timeout_s: float = 60
+        self,
+        identity: str,
+        given: Mapping[str, JsonValue],
+        *,
+        response_timeout_s: float = 60,
+        deaths: int = 0,
     ) -> None:
         """Let a task wait for a worker."""
         self._waiting.put(
@@ -78,6 +93,7 @@ class TaskServer(ThreadingHTTPServer):
                 "taskType": "pesto_process",
                 "inputData": dict(given),
                 "responseTimeoutSeconds": response_timeout_s,
+                "outputData": {DEATHS: deaths},
             }
         )
 
@@ -98,6 +114,9 @@ class TaskServer(ThreadingHTTPServer):
 
     def accept(self, result: Document) -> bool:
         """Record an update; return whether it is accepted."""
+        if result.get("extendLease"):
+            self.renewals_begun += 1
+            time.sleep(self.renewal_s)
         with self._guard:
             is_accepted = not self.refusals
             self.refusals -= not is_accepted
@@ -121,7 +140,11 @@ class _Handler(BaseHTTPRequestHandler):
         is_poll = "/tasks/poll/batch/" in self.path
         if is_poll:
             self.server.polls[self.path.partition("/batch/")[2].partition("?")[0]] += 1
-        self._send(200, self.server.next_tasks() if is_poll else {"status": "IN_PROGRESS"})
+        other = {"workflowId": "w", "status": self.server.status, "tasks": self.server.tasks}
+        self._send(200, self.server.next_tasks() if is_poll else other)
+
+    def do_PUT(self) -> None:
+        self._send(200, None)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -17,6 +17,7 @@ from tests.support.runs import ROOT, SCENE, pipeline, run_local, stage
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from subprocess import CompletedProcess
 
     from pydantic import JsonValue
 
@@ -130,3 +131,41 @@ def test_the_committed_campaign_runs_by_the_commands(conductor: Desk, tmp_path: 
     for name in ("monday", "tuesday"):
         cover = json.loads((tmp_path / "out" / name / "cover.json").read_text())
         assert cover == expected_answer().cover
+
+
+def test_workflows_run_where_their_scenes_are(conductor: Desk, tmp_path: Path) -> None:
+    """`--site` selects the workers by the prefix of the scenes; several sites are refused."""
+    file = ROOT / "workflows" / "conductor" / "cloud_cover_campaign.json"
+    done = pesto("conductor", "register", "--url", conductor.url, file)
+    assert done.returncode == 0, done.stderr
+    conductor.register()  # other tests want impatient task definitions
+    sites = []
+    for name in ("east", "west"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "s.tif").symlink_to(SCENE)
+        sites += ["--site", f"{name}={tmp_path / name}/"]
+
+    def start(*places: str) -> CompletedProcess[str]:
+        scenes = json.dumps([{"id": each, "scene": f"{tmp_path}/{each}/s.tif"} for each in places])
+        return pesto(
+            "conductor", "start", "cloud-cover-campaign", "--url", conductor.url, "-i",
+            f"scenes={scenes}", "-i", f"folder={tmp_path}/out-{places[0]}", *sites,
+        )  # fmt: skip
+
+    refused = start("west", "east")
+    assert refused.returncode == 2
+    assert "the scenes are at several sites" in refused.stderr
+    with (
+        conductor_worker(conductor.url, tmp_path, "--domain", "east") as east,
+        conductor_worker(conductor.url, tmp_path, "--domain", "west") as west,
+    ):
+        ends = {}
+        for name in ("east", "west"):
+            told = start(name)
+            assert told.returncode == 0, told.stderr
+            ends[name] = conductor.ended(told.stdout.strip(), 120)
+        pids = {"east": east.child, "west": west.child}
+    for name, workflow in ends.items():
+        assert workflow["status"] == "COMPLETED", reason(workflow)
+        workers = {str(each["workerId"]) for each in tasks_of(workflow) if each.get("workerId")}
+        assert {each.rpartition("-")[2] for each in workers} == {str(pids[name])}

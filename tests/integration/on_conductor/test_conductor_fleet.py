@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.markdown import ROOT
-from tests.support.commands import PESTO, pesto, waited
+from tests.support.commands import PESTO, waited
+from tests.support.conductor_database import PostgresDatabase, lose_join
 from tests.support.conductor_replicas import PROPERTIES, ReplicatedDesk, conductor_on_postgres
 from tests.support.conductor_workers import Worker, conductor_worker, repeated, windows
 from tests.support.deployment import free_port
@@ -23,12 +24,11 @@ from tests.support.rasters import noise, sha256_of, write_scene
 from tests.support.runs import PROCESSES, pipeline, run_local, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic import JsonValue
 
-    from tests.support.conductor_workers import Document
 
 pytestmark = [
     pytest.mark.integration, pytest.mark.conductor, pytest.mark.endurance,
@@ -175,7 +175,7 @@ def test_a_fleet_with_random_kills_gives_the_same_bytes(
         _keep_busy(fleet, scene, dice)
         calls, again, again_by_hand = 0, 0, 0
         for identity, folder in fleet.runs.items():
-            workflow = ended(desk, fleet.workers, identity)
+            workflow = desk.ended(identity, 600)
             # A JOIN that is evaluated too early, or a plan while a replica is away for minutes.
             if workflow["status"] == "FAILED":
                 again_by_hand += 1
@@ -223,19 +223,6 @@ def paced(folder: Path) -> dict[str, JsonValue]:
     )
 
 
-def ended(desk: ReplicatedDesk, workers: Sequence[Worker], identity: str) -> Document:
-    """Return a workflow that has ended; run the command that workers log for a lost JOIN."""
-    deadline, is_woken = time.monotonic() + 600, False
-    while (workflow := desk.workflow(identity))["status"] == "RUNNING":
-        assert time.monotonic() < deadline, workflow
-        if not is_woken and any(f"wake {identity}" in each.said for each in workers):
-            is_woken = True
-            _LOG.warning("woken by hand: %s", identity)
-            pesto("conductor", "wake", identity, "--url", desk.url)
-        time.sleep(0.5)
-    return workflow
-
-
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_pipeline_and_a_campaign_end_with_the_same_bytes_on_two_servers(
     desk: ReplicatedDesk, tmp_path: Path, is_killed: bool
@@ -249,7 +236,7 @@ def test_a_pipeline_and_a_campaign_end_with_the_same_bytes_on_two_servers(
     many: dict[str, JsonValue] = {
         "scenes": [str(each) for each in scenes], "folder": str(tmp_path / "many"),
     }  # fmt: skip
-    with conductor_worker(desk.url, tmp_path, "--domain", "two", at_once=4) as worker:
+    with conductor_worker(desk.url, tmp_path, "--domain", "two", at_once=4):
         runs = [
             desk.start(document, inputs | one, domains={"*": "two"}),
             desk.start(document, inputs | many, domains={"*": "two"}, is_campaign=True),
@@ -258,7 +245,7 @@ def test_a_pipeline_and_a_campaign_end_with_the_same_bytes_on_two_servers(
             waited(lambda: len(windows(log)) > 10, 120)
             desk.replicas[1].kill()
         for identity in runs:
-            assert ended(desk, [worker], identity)["status"] == "COMPLETED"
+            assert desk.ended(identity, 600)["status"] == "COMPLETED"
         calls = len(windows(log))
     if is_killed:
         desk.replicas[1].start()
@@ -275,11 +262,11 @@ def test_a_pipeline_and_a_campaign_end_with_the_same_bytes_on_two_servers(
 def test_a_server_that_is_killed_leaves_its_workflows_to_the_other(
     desk: ReplicatedDesk, tmp_path: Path
 ) -> None:
-    """Ten workflows in flight; one JOIN may need the command that a worker logs."""
+    """Ten workflows in flight; the worker completes a JOIN that the killed one had in hand."""
     waited(lambda: all(each.is_ready() for each in desk.replicas), timeout_s=600)
     scene = write_scene(tmp_path / "s.tif", noise(1024, 1024))
     document = paced(tmp_path)
-    with conductor_worker(desk.url, tmp_path, "--domain", "lost", at_once=4) as worker:
+    with conductor_worker(desk.url, tmp_path, "--domain", "lost", at_once=4):
         runs = [
             desk.start(document, {"scene": str(scene), "folder": str(tmp_path / str(number)),
                                   "tile": 256, "workers": 4}, domains={"*": "lost"})
@@ -288,7 +275,29 @@ def test_a_server_that_is_killed_leaves_its_workflows_to_the_other(
         waited(lambda: len(windows(tmp_path / "log")) > 40, 120)
         desk.replicas[0].kill()
         for identity in runs:
-            assert ended(desk, [worker], identity)["status"] == "COMPLETED"
+            assert desk.ended(identity, 600)["status"] == "COMPLETED"
     desk.replicas[0].start()
     local = run_local(document, tmp_path / "local", {"scene": scene}, tile=256).sha256()
     assert {sha256_of(tmp_path / str(number) / "image.tif") for number in range(10)} == {local}
+
+
+def test_a_join_that_is_left_to_a_lost_server_is_completed_by_a_worker(
+    desk: ReplicatedDesk, tmp_path: Path
+) -> None:
+    """Neither of two servers has it: some 75 s after the last task, the worker completes it."""
+    waited(lambda: all(each.is_ready() for each in desk.replicas), timeout_s=600)
+    scene = write_scene(tmp_path / "s.tif", noise(600, 500))
+    document = paced(tmp_path)
+    with conductor_worker(desk.url, tmp_path, "--domain", "join", at_once=1) as worker:
+        inputs: dict[str, JsonValue] = {
+            "scene": str(scene), "folder": str(tmp_path / "out"), "tile": 64, "workers": 1,
+        }  # fmt: skip
+        identity = desk.start(document, inputs, domains={"*": "join"})
+        waited(lambda: bool(windows(tmp_path / "log")))
+        (join,) = desk.tasks(identity, "JOIN")
+        lose_join(PostgresDatabase(desk.database_port), str(join["taskId"]))
+        assert desk.ended(identity, 300)["status"] == "COMPLETED"
+        assert f"workflow {identity}: completed JOIN join_0" in worker.said
+    (join,) = desk.tasks(identity, "JOIN")
+    last = max(int(str(each["endTime"])) for each in desk.tasks(identity))
+    assert int(str(join["endTime"])) - last > 60_000  # the control: no server has completed it

@@ -221,6 +221,26 @@ def ready_at(address: str) -> bool:
     return False
 
 
+def test_a_stopped_worker_leaves_its_tasks_to_another_after_their_lease(
+    conductor: Desk, tmp_path: Path
+) -> None:
+    """It reports none of them when it goes on, and takes further tasks."""
+    with working(conductor, tmp_path) as (job, worker):
+        os.kill(worker.child, signal.SIGSTOP)
+        with conductor_worker(conductor.url, tmp_path, "--domain", "kill", at_once=AT_ONCE):
+            job.ends_well(most_repeated=IN_HAND)
+        made = sha256_of(job.folder / "out" / "image.tif")
+        statuses = [str(each["status"]) for each in conductor.tasks(job.identity)]
+        assert statuses.count("TIMED_OUT") in range(1, AT_ONCE + 1), statuses
+        os.kill(worker.child, signal.SIGCONT)
+        again = Job(conductor, tmp_path / "again", job.service)
+        again.folder.mkdir()
+        again.start()
+        again.ends_well(most_repeated=0)
+        assert sha256_of(job.folder / "out" / "image.tif") == made
+        assert [str(e["status"]) for e in conductor.tasks(job.identity)] == statuses
+
+
 def test_a_worker_whose_supervisor_is_killed_drains(conductor: Desk, tmp_path: Path) -> None:
     """No orphan goes on polling; what it had is given to the next worker."""
     with working(conductor, tmp_path) as (job, worker):

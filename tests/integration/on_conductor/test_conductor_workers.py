@@ -151,6 +151,7 @@ def test_a_scene_that_is_replaced_ends_the_workflow_and_a_retry_completes_the_ol
     assert np.array_equal(pixels_of(tmp_path / "out" / "image.tif"), noise(1536, 1024))
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("worker")
 def test_five_identical_runs_on_one_worker_all_complete(conductor: Desk, tmp_path: Path) -> None:
     """Started by whoever follows none of them; no result is dropped, and nothing is left."""
@@ -160,33 +161,13 @@ def test_five_identical_runs_on_one_worker_all_complete(conductor: Desk, tmp_pat
         "scene": str(scene), "folder": str(out), "tile": 256, "max_tasks": 2
     }  # fmt: skip
     identities = [conductor.start(document, inputs) for _ in range(5)]
-
-    def chunks() -> list[tuple[JsonValue, JsonValue]]:
-        found = [task for identity in identities for task in conductor.tasks(identity)]
-        return [(task["status"], task["retryCount"]) for task in found]
-
-    waited(lambda: chunks() == [("COMPLETED", 0)] * 10, 60)
-    workflows = [
-        conductor.ended(each, 60) for each in identities if not is_stalled(conductor, each)
-    ]
-    assert workflows
-    assert {each["status"] for each in workflows} == {"COMPLETED"}
+    # A JOIN that the server loses is completed by the worker, some 75 s after its last task.
+    workflows = [conductor.ended(each, 150) for each in identities]
+    assert [each["status"] for each in workflows] == ["COMPLETED"] * 5
+    attempts = [task for identity in identities for task in conductor.tasks(identity)]
+    assert [(e["status"], e["retryCount"]) for e in attempts] == [("COMPLETED", 0)] * 10
     assert np.array_equal(pixels_of(out / "image.tif"), pixels)
-    assert len(workflows) < 5 or not (out / ".pesto").exists()
-
-
-def is_stalled(conductor: Desk, identity: str) -> bool:
-    """Whether the server has forgotten a JOIN: everything before it is COMPLETED, and stays so.
-
-    Conductor 3.32 loses an evaluation of a JOIN now and then.
-    """
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        workflow = conductor.workflow(identity)
-        if workflow["status"] != "RUNNING" or conductor.tasks(identity, "pesto_publish"):
-            return False
-        time.sleep(1)
-    return True
+    assert not (out / ".pesto").exists()
 
 
 @pytest.mark.usefixtures("worker")

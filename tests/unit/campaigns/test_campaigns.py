@@ -171,9 +171,12 @@ def test_a_report_has_a_map_and_what_failed(tmp_path: Path, scenes: dict[str, Pa
 def planned(
     folder: Path, scenes: dict[str, np.ndarray], document: dict[str, JsonValue], sizing: Sizing
 ) -> str:
+    """Plan a campaign; the name of a scene may be that of a file in a folder."""
     model = Pipeline.parse(document)
     listed = [
-        SceneInputs(name, {"scene": str(write_scene(folder / f"{name}.tif", pixels))})
+        SceneInputs(
+            name.replace("/", "-"), {"scene": str(write_scene(folder / f"{name}.tif", pixels))}
+        )
         for name, pixels in scenes.items()
     ]
     services = resolve_services(model, base=Path.cwd())
@@ -204,6 +207,19 @@ def test_scenes_share_few_tasks_and_every_chunk_is_in_one(tmp_path: Path, most: 
         large = [*sizes].index("large")
         assert sum(any(part.scene == large for part in task) for task in tasks) > 1
         assert max(len({part.scene for part in task}) for task in tasks) > 5
+
+
+def test_a_task_reads_scenes_of_one_place(tmp_path: Path) -> None:
+    """Although they are listed in turn; the control is the place of each scene in the campaign."""
+    names = [f"{place}/{number}" for number in range(8) for place in ("east", "west")]
+    for place in ("east", "west"):
+        (tmp_path / place).mkdir()
+    sizing = Sizing(workers=4, max_tasks=4, tile=200)
+    pixels = {name: noise(30, 30) for name in names}
+    found = load_campaign(planned(tmp_path, pixels, chain("grow"), sizing))
+    assert [scene.id for scene in found.scenes] == [name.replace("/", "-") for name in names]
+    places = [{names[part.scene].partition("/")[0] for part in task} for task in found.tasks[0]]
+    assert places == [{"east"}, {"east"}, {"west"}, {"west"}]
 
 
 def test_a_task_computes_its_other_scenes_before_it_fails(tmp_path: Path) -> None:

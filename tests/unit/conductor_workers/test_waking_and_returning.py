@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pesto_conductor import wakeups
 from pesto_conductor.errors import DEATHS, died_with
-from pesto_conductor.joins import wedged_joins
+from pesto_conductor.following import tasks_of
+from pesto_conductor.joins import dead_end, wedged_joins
 from pesto_conductor.journal import Journal
 from pesto_conductor.metrics import WorkerMetrics
 from pesto_conductor.polling import PollSettings
-from pesto_conductor.taskqueue import Assignment
+from pesto_conductor.taskqueue import Assignment, TaskQueue
+from pesto_conductor.wakeups import Wakeups
+from tests.support.task_server import task_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,10 +68,15 @@ def test_a_task_of_a_dead_process_returns_until_it_has_killed_three() -> None:
     assert "3 of them had this task" in reports[2].reason
 
 
-def workflow(*states: str, ended_s: float = 120, join: str = "IN_PROGRESS") -> Document:
+def workflow(
+    *states: str,
+    ended_s: float = 120,
+    join: str = "IN_PROGRESS",
+    task_type: str = "pesto_process",
+) -> Document:
     end = int((time.time() - ended_s) * 1000)
     chunks: list[JsonValue] = [
-        {"referenceTaskName": f"c{index}", "taskType": "pesto_process", "status": state,
+        {"referenceTaskName": f"c{index}", "taskType": task_type, "status": state,
          "endTime": end, "outputData": {"tiles": index}}
         for index, state in enumerate(states)
     ]  # fmt: skip
@@ -75,12 +86,40 @@ def workflow(*states: str, ended_s: float = 120, join: str = "IN_PROGRESS") -> D
     return {"workflowId": "w", "status": "RUNNING", "tasks": [*chunks, waiting]}
 
 
-def test_a_join_whose_tasks_are_done_is_named_with_the_way_out() -> None:
+def test_a_join_whose_tasks_are_done_is_found() -> None:
     """Its output is that of a JOIN: the output of each task by its reference."""
     (found,) = wedged_joins(workflow("COMPLETED", "COMPLETED"))
     assert found.output == {"c0": {"tiles": 0}, "c1": {"tiles": 1}}
-    assert "join_0" in found.message
-    assert "`pesto conductor wake w`" in found.message
+    assert "JOIN join_0, which still waits 120 s after the last of its 2 tasks" in found.message
+
+
+@pytest.mark.parametrize("task_type", ["pesto_process", "HTTP"])
+def test_a_worker_completes_a_lost_join_of_our_tasks_alone(
+    task_type: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the output of a JOIN; the command that completes another one is in its log."""
+    monkeypatch.setattr(wakeups, "_AFTER_S", (0.1, 0.2))
+    monkeypatch.setattr(wakeups, "_CHECK_S", 0.05)
+    lost = workflow("COMPLETED", "COMPLETED", task_type=task_type)
+
+    async def main(url: str) -> None:
+        queue = TaskQueue(url)
+        found = Wakeups(queue)
+        found.reported("w")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(found.run(), 1.5)
+        await queue.close()
+
+    with task_server() as server:
+        server.status, server.tasks = "RUNNING", tasks_of(lost)
+        asyncio.run(main(server.url))
+        reports = [(each.task, each.status) for each in server.updates]
+    if task_type == "HTTP":
+        assert reports == []
+        assert caplog.text.count("`pesto conductor wake w` completes it") == 1
+    else:
+        assert reports[0] == ("j", "COMPLETED")
+        assert len(reports) > 1, "it is looked at until the workflow has ended"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +135,14 @@ def test_a_join_whose_tasks_are_done_is_named_with_the_way_out() -> None:
 def test_a_join_that_waits_rightly_is_not_named(document: Document) -> None:
     """The control: a task still runs, has failed, or has only just ended."""
     assert wedged_joins(document) == []
+
+
+def test_a_running_workflow_without_an_open_task_is_named_with_the_way_out() -> None:
+    """As a rerun into a fork leaves it; a workflow with an open task (control) is not named."""
+    document = workflow("COMPLETED", join="COMPLETED")
+    assert "`pesto conductor stop w`" in str(dead_end(document))
+    assert dead_end(workflow("COMPLETED")) is None
+    assert dead_end({**document, "status": "COMPLETED"}) is None
 
 
 def test_variables_of_the_sdk_win_over_the_options(monkeypatch: pytest.MonkeyPatch) -> None:

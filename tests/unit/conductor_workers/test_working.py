@@ -224,3 +224,58 @@ def test_types_that_are_registered_later_are_polled_without_a_restart(
         assert [*server.polls] == ["pesto_process"]
         added.append(binding_of("pesto_cloud_mask"))
         waited(lambda: server.polls["pesto_cloud_mask"] > 1)
+
+
+def test_a_result_is_reported_after_the_renewal_that_is_under_way() -> None:
+    """A server that completes the renewal later would write the task as it was before."""
+
+    def work(_request: ClosedValue, _context: TaskContext) -> ChunkResult:
+        until(lambda: server.renewals_begun > 0)
+        return DONE
+
+    with task_server() as server, working(server, work):
+        server.renewal_s = 0.5
+        server.put("a", chunk(), response_timeout_s=1)
+        until(lambda: server.ended("a") == ["COMPLETED"])
+        time.sleep(1)
+        assert [each.is_renewal for each in server.updates] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("why", "attempts", "reports"),
+    [
+        ("late", (0, 1), 0),
+        ("late", (0,), 1),
+        ("renewed late", (0, 1), 0),
+        ("died", (0, 1), 0),
+        ("in time", (0, 1), 1),
+    ],
+)
+def test_the_result_of_an_attempt_with_a_successor_is_dropped(
+    why: str, attempts: tuple[int, ...], reports: int
+) -> None:
+    """If the lease was renewed late, or a process with the task has died.
+
+    The controls: without a successor the result is reported; in time, nothing is looked up.
+    """
+
+    def work(_request: ClosedValue, _context: TaskContext) -> ChunkResult:
+        time.sleep(0.7 if "late" in why else 0)
+        server.refusals = 0
+        if why == "renewed late":
+            until(lambda: any(each.is_renewal and each.is_accepted for each in server.updates))
+        return DONE
+
+    with task_server() as server, working(server, work):
+        server.tasks = [
+            {"taskId": f"a{number}", "referenceTaskName": "chunk", "retryCount": number}
+            for number in attempts
+        ]
+        server.tasks.append({"taskId": "b", "referenceTaskName": "other", "retryCount": 7})
+        server.refusals = 1 << 20
+        server.put(
+            "a0", chunk(), response_timeout_s=1 if "late" in why else 60, deaths=int(why == "died")
+        )
+        until(lambda: server.refusals == 0)
+        time.sleep(1.5)
+        assert server.ended("a0") == ["COMPLETED"] * reports
