@@ -95,6 +95,14 @@ Compress: TypeAlias = Annotated[
     str,
     typer.Option(help="Codec of image outputs: deflate[:1-12], zstd[:1-22] or none."),
 ]
+PriceFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prices",
+        metavar="FILE",
+        help="What this machine costs: core_hour, gb_hour, gb_transferred, as JSON.",
+    ),
+]
 Tile: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Chunks at once.")]
 MaxTasks: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Most chunks per phase.")]

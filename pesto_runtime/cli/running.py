@@ -24,6 +24,7 @@ from pesto_runtime.cli.options import (
     InputTexts,
     MaxTasks,
     PipelineText,
+    PriceFile,
     Profiles,
     SceneList,
     ServiceTexts,
@@ -45,11 +46,14 @@ from pesto_runtime.credentials import use_credentials
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import JsonValue
 
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.costs import RunCost
+    from pesto_runtime.run.planning import Planned
+    from pesto_runtime.run.spending import SpendingLimits
 
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
 _MOST_BLOCKS = 20
@@ -90,6 +94,7 @@ def plan(
     driver: Drivers = None,
     credentials: Credentials = None,
     compress: Compress = "deflate",
+    prices: PriceFile = None,
     executor: Annotated[
         Executor, typer.Option(help="Workers of the local engine.")
     ] = Executor.threads,
@@ -102,11 +107,12 @@ def plan(
     """
     from pesto_runtime.places import place_of
     from pesto_runtime.run.builds import profiled_target
-    from pesto_runtime.run.costs import run_cost
+    from pesto_runtime.run.costs import run_costs
     from pesto_runtime.run.local import sizing_of
     from pesto_runtime.run.pipeline_inputs import read_inputs, restricted
     from pesto_runtime.run.planning import plan
     from pesto_runtime.run.services import resolve_services
+    from pesto_runtime.run.spending import read_prices
     from pesto_runtime.run.targets import pipeline_of
 
     allow_drivers(driver)
@@ -122,14 +128,20 @@ def plan(
         given = restricted(model, found, texts, window=window, area=aoi)
         values = read_inputs(model, found, given)
         planned = plan(model, found, values, store="file:///", sizing=sizing, compress=compress)
-        cost = run_cost(planned, workers=count, executor=executor.value)
+        listed = read_prices(place_of(prices)) if prices else None
+        costs = run_costs(planned, workers=count, executor=executor.value, prices=listed)
     if as_json:
-        document = planned.plan.model_dump(mode="json")
-        document["estimates"] = [asdict(each) for each in planned.estimates]
-        document["cost"] = asdict(cost)
-        typer.echo(json.dumps(document, indent=2))
+        typer.echo(json.dumps(_plan_document(planned, costs), indent=2))
     else:
-        show_plan(planned, cost, workers=count, executor=executor.value)
+        currency = listed.currency if listed else None
+        show_plan(planned, costs, executor=executor.value, currency=currency)
+
+
+def _plan_document(planned: Planned, costs: Sequence[RunCost]) -> dict[str, JsonValue]:
+    document: dict[str, JsonValue] = planned.plan.model_dump(mode="json")
+    cost, *curve = (asdict(each) for each in costs)
+    estimates: list[JsonValue] = [asdict(each) for each in planned.estimates]
+    return {**document, "estimates": estimates, "cost": cost, "curve": [*curve]}
 
 
 def run(
@@ -191,6 +203,16 @@ def run(
             "anything is published; local engine only.",
         ),
     ] = 0,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Stop before the command takes longer: 90s, 10m, 1h30m."
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Stop before it costs more, by --prices.")
+    ] = None,
+    prices: PriceFile = None,
     driver: Drivers = None,
     credentials: Credentials = None,
     report: Annotated[
@@ -223,7 +245,10 @@ def run(
     allow_drivers(driver)
     use_credentials(credentials)
     folder, catalog = output_place(out), place_of(services) if services else None
-    of_one_scene = {"window": window, "aoi": aoi, "verify": verify, "engine": engine != "local"}
+    of_one_scene = {
+        "window": window, "aoi": aoi, "verify": verify, "engine": engine != "local",
+        "deadline": deadline, "budget": budget is not None,
+    }  # fmt: skip
     listed = _scenes(scenes, of_one_scene, only_failed=only_failed)
     with author_output_on_stderr():
         source, given = (
@@ -257,6 +282,7 @@ def run(
         verify_tiles=verify,
         report="none" if no_report else report.value,
         compress=str(Compression.parse(compress)),
+        limits=_limits(deadline, budget, prices),
     )
     show_warnings(source.remarks)
     with (
@@ -272,6 +298,24 @@ def run(
     else:
         (show_campaign if listed else show_result)(result, place_of(out))
     _end(result, place_of(out), stac=stac)
+
+
+def _limits(
+    deadline: str | None, budget: float | None, prices: str | None
+) -> SpendingLimits | None:
+    """Read the limits of a run; None if there are none."""
+    from pesto_runtime.places import place_of
+    from pesto_runtime.run.spending import Prices, SpendingLimits, read_prices, seconds_of
+
+    if budget is not None and prices is None:
+        raise InvalidInput(
+            "--budget is an amount of money: give the prices of this machine, too, "
+            "as a file of --prices"
+        )
+    found = read_prices(place_of(prices)) if prices else Prices()
+    if deadline is None and budget is None:
+        return None
+    return SpendingLimits(None if deadline is None else seconds_of(deadline), budget, found)
 
 
 def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:
