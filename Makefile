@@ -65,7 +65,7 @@ schemas: $(VENV)/.dev  ## Write schemas/ anew from the models.
 pins: $(VENV)/.dev  ## Pin what is installed anew: one set of versions that every extra can live with.
 	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt -o requirements/base.txt
-	printf '%s\n' 'moto[server]>=5.2' 'openapi-python-client>=0.29' | $(PIN) - -o requirements/tools.txt
+	printf '%s\n' 'moto[server]>=5.2' 'openapi-python-client>=0.29' 'pygeoapi>=0.21' | $(PIN) - -o requirements/tools.txt
 	printf '%s\n' 'apache-airflow-providers-amazon>=9.39' | $(PIN) --no-deps - -o requirements/amazon.txt
 
 fuzz: $(VENV)/.dev  ## Send 10^6 requests to services, from another seed each time.

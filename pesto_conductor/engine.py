@@ -25,7 +25,7 @@ from pesto_conductor.following import failure_of, follow
 from pesto_conductor.taskdefs import task_definitions
 from pesto_conductor.trial_server import borrowed, configured_url
 from pesto_conductor.workflows import chosen_services
-from pesto_runtime.engines import refuse_verifying
+from pesto_runtime.engines import refuse_driver_options
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.run.context import forget_run
 from pesto_runtime.run.local import sizing_of
@@ -71,7 +71,7 @@ class ConductorEngine:
             RunFailed: the workflow failed; names the reason of each failed task.
         """
         require_sdk()
-        refuse_verifying(request, "conductor")
+        refuse_driver_options(request, "conductor")
         services = resolve_services(
             request.pipeline, base=request.base, options=request.services, catalog=request.catalog
         )

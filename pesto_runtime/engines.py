@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Pipeline, ProductForm, ReportForm
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.spending import SpendingLimits
 
 GROUP = "pesto.engines"
 RENDERERS = "pesto.renderers"
@@ -55,6 +56,7 @@ class RunRequest:
             for no report.
         compress: Codec and level of image outputs, as `Compression.parse` reads them.
         cache: Href of a cache of blocks, which runs share; None for none.
+        limits: Time and money that the run may take; None for any.
     """
 
     pipeline: Pipeline
@@ -79,6 +81,7 @@ class RunRequest:
     report: ReportForm = "links"
     compress: str = "deflate"
     cache: str | None = None
+    limits: SpendingLimits | None = None
 
     @property
     def form(self) -> ProductForm:
@@ -132,12 +135,18 @@ class RenderRequest:
     workflow: WorkflowSettings = field(default_factory=WorkflowSettings)
 
 
-def refuse_verifying(request: RunRequest, engine: str) -> None:
-    """Require that a request has no tiles to verify, for an engine that does not do it.
+def refuse_driver_options(request: RunRequest, engine: str) -> None:
+    """Require that a request has nothing that only engines driven by the command can do.
 
     Raises:
-        InvalidInput: it has.
+        InvalidInput: it has tiles to verify, a deadline or a budget.
     """
+    if request.limits is not None:
+        raise InvalidInput(
+            f"--deadline and --budget are not for the engine {engine!r}, whose tasks no command "
+            "stops: limit them there (execution_timeout on Airflow, timeoutSeconds on Conductor), "
+            "or run with the engine local, dask or spark"
+        )
     if request.verify_tiles:
         raise InvalidInput(
             f"--verify is not for the engine {engine!r}: verify a run of the local engine, or "

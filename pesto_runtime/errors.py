@@ -327,6 +327,12 @@ class Interrupted(PestoError):
     slug, title, status, exit_code = "interrupted", "Interrupted", 503, 130
 
 
+class LimitReached(PestoError):
+    """A run was stopped before it exceeds its deadline or budget; finished blocks stay stored."""
+
+    slug, title, status, exit_code = "limit-reached", "Limit reached", 503, 3
+
+
 class TilesFailed(PestoError):
     """Tiles of a chunk failed finally; the others are stored."""
 

@@ -24,6 +24,26 @@ def memory_bytes() -> int:
     return min(limits)
 
 
+def resident_bytes() -> int:
+    """Return the resident memory of this process and its children, on Linux; else 0."""
+    own = os.getpid()
+    children = [
+        int(each)
+        for task in Path(f"/proc/{own}/task").glob("*/children")
+        for each in _text(task).split()
+    ]
+    pages = [_text(Path(f"/proc/{pid}/statm")).split() for pid in (own, *children)]
+    return sum(int(each[1]) for each in pages if each) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _text(path: Path) -> str:
+    """Return a file of /proc; empty if it does not exist, or its process has just ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def keep_freed_memory(largest: int, most: int) -> None:
     """Have the allocator of this process use freed memory again, instead of returning it at once.
 

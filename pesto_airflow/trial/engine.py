@@ -23,7 +23,7 @@ from pesto_airflow.catalog import write_catalog
 from pesto_airflow.pipelines import map_task_id, sizing_for_airflow
 from pesto_airflow.trial.rest import ENDED, AirflowApi
 from pesto_airflow.trial.standalone import running_standalone
-from pesto_runtime.engines import refuse_verifying
+from pesto_runtime.engines import refuse_driver_options
 from pesto_runtime.errors import Interrupted, InvalidInput, RunFailed
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import completed
@@ -87,7 +87,7 @@ class AirflowEngine:
         """
         from pesto_runtime.run.ownership import abandon
 
-        refuse_verifying(request, "airflow")
+        refuse_driver_options(request, "airflow")
         services, plan = _plan(request)
         pipeline = completed(request.pipeline, services.descriptions)
         request = replace(request, pipeline=pipeline)

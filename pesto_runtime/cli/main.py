@@ -19,6 +19,7 @@ from pesto_runtime.cli import (
     checking,
     discovering,
     listing_processes,
+    plan_command,
     probing,
     project_commands,
     rendering,
@@ -48,7 +49,7 @@ app.command("list")(listing_processes.list_processes)
 app.command(cls=ProfiledCommand)(discovering.process)
 app.command(cls=ProfiledCommand)(probing.probe)
 app.command(cls=ProfiledCommand)(checking.check)
-app.command(cls=ProfiledCommand)(running.plan)
+app.command(cls=ProfiledCommand)(plan_command.plan)
 app.command()(rendering.render)
 app.command(cls=ProfiledCommand)(running.run)
 app.command()(running.verify)

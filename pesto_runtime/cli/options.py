@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -102,6 +103,14 @@ Cache: TypeAlias = Annotated[
         help="Cache of blocks that runs share: a folder, or s3://…. What it has is not computed.",
     ),
 ]
+PriceFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prices",
+        metavar="FILE",
+        help="What this machine costs: core_hour, gb_hour, gb_transferred, as JSON.",
+    ),
+]
 Tile: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Chunks at once.")]
 MaxTasks: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Most chunks per phase.")]
@@ -188,3 +197,10 @@ def _from_file(name: str, path: str) -> str:
         raise InvalidInput(
             f"-i {name}=@{path}: is not text (UTF-8); the path of an image is given without @"
         ) from error
+
+
+class Executor(StrEnum):
+    """Kind of the local engine's workers."""
+
+    threads = "threads"
+    processes = "processes"

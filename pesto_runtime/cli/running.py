@@ -1,4 +1,4 @@
-"""Define `pesto plan`, `run` and `verify`.
+"""Define `pesto run` and `verify`.
 
 Commands import numpy and rasterio only when they run, to keep `pesto --help` quick.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +21,11 @@ from pesto_runtime.cli.options import (
     Compress,
     Credentials,
     Drivers,
+    Executor,
     InputTexts,
     MaxTasks,
     PipelineText,
+    PriceFile,
     Profiles,
     SceneList,
     ServiceTexts,
@@ -38,7 +39,6 @@ from pesto_runtime.cli.options import (
 from pesto_runtime.cli.terminal import (
     author_output_on_stderr,
     show_campaign,
-    show_plan,
     show_result,
     show_warnings,
 )
@@ -50,19 +50,11 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Plan
     from pesto_runtime.places import AnyPath
-    from pesto_runtime.run.planning import Planned
+    from pesto_runtime.run.spending import SpendingLimits
 
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
 _MOST_BLOCKS = 20
-
-
-class Executor(StrEnum):
-    """Kind of the local engine's workers."""
-
-    threads = "threads"
-    processes = "processes"
 
 
 class Form(StrEnum):
@@ -77,84 +69,6 @@ class ReportFiles(StrEnum):
 
     links = "links"
     embed = "embed"
-
-
-def plan(
-    pipeline: PipelineText,
-    profile: Profiles = None,
-    inputs: InputTexts = None,
-    service: ServiceTexts = None,
-    services: Catalog = None,
-    tile: Tile = None,
-    workers: Workers = None,
-    max_tasks: MaxTasks = 64,
-    window: WindowText = None,
-    aoi: AreaText = None,
-    driver: Drivers = None,
-    credentials: Credentials = None,
-    compress: Compress = "deflate",
-    executor: Annotated[
-        Executor, typer.Option(help="Workers of the local engine.")
-    ] = Executor.threads,
-    tiles: Annotated[
-        bool, typer.Option("--tiles", help="List the windows of every tile, one JSON line each.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show tiles, chunks, bytes, memory and seconds of a run, without running it.
-
-    Memory and seconds are measured on small windows of the scenes, with the functions of this
-    machine; services are not called.
-    """
-    from pesto_runtime.places import place_of
-    from pesto_runtime.run.builds import profiled_target
-    from pesto_runtime.run.local import sizing_of
-    from pesto_runtime.run.pipeline_inputs import read_inputs
-    from pesto_runtime.run.planning import plan
-    from pesto_runtime.run.restricting import restricted
-    from pesto_runtime.run.services import resolve_services
-    from pesto_runtime.run.targets import pipeline_of
-
-    allow_drivers(driver)
-    use_credentials(credentials)
-    catalog = place_of(services) if services else None
-    count = workers or os.cpu_count() or 1
-    sizing = sizing_of(workers=count, tile=tile, max_tasks=max_tasks)
-    texts = input_values(inputs)
-    with author_output_on_stderr():
-        source = pipeline_of(profiled_target(pipeline, profile_names(profile)))
-        model = source.pipeline
-        found = resolve_services(model, base=source.base, options=service or [], catalog=catalog)
-        given = restricted(model, found, texts, window=window, area=aoi)
-        values = read_inputs(model, found, given)
-        planned = plan(model, found, values, store="file:///", sizing=sizing, compress=compress)
-    if tiles:
-        _show_tiles(planned.plan)
-    else:
-        _show_cost(planned, workers=count, executor=executor.value, as_json=as_json)
-
-
-def _show_tiles(plan: Plan) -> None:
-    from pesto_runtime.run.tile_windows import tile_windows
-
-    for line in tile_windows(plan):
-        typer.echo(json.dumps(line))
-
-
-def _show_cost(
-    planned: Planned, *, workers: int, executor: Literal["threads", "processes"], as_json: bool
-) -> None:
-    from pesto_runtime.run.costs import run_cost
-
-    with author_output_on_stderr():
-        cost = run_cost(planned, workers=workers, executor=executor)
-    if not as_json:
-        show_plan(planned, cost, workers=workers, executor=executor)
-        return
-    document = planned.plan.model_dump(mode="json")
-    document["estimates"] = [asdict(each) for each in planned.estimates]
-    document["cost"] = asdict(cost)
-    typer.echo(json.dumps(document, indent=2))
 
 
 def run(
@@ -216,6 +130,16 @@ def run(
             "anything is published; local engine only.",
         ),
     ] = 0,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Stop before the command takes longer: 90s, 10m, 1h30m."
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Stop before it costs more, by --prices.")
+    ] = None,
+    prices: PriceFile = None,
     driver: Drivers = None,
     credentials: Credentials = None,
     report: Annotated[
@@ -249,7 +173,10 @@ def run(
     allow_drivers(driver)
     use_credentials(credentials)
     folder, catalog = output_place(out), place_of(services) if services else None
-    of_one_scene = {"window": window, "aoi": aoi, "verify": verify, "engine": engine != "local"}
+    of_one_scene = {
+        "window": window, "aoi": aoi, "verify": verify, "engine": engine != "local",
+        "deadline": deadline, "budget": budget is not None,
+    }  # fmt: skip
     listed = _scenes(scenes, of_one_scene, only_failed=only_failed)
     with author_output_on_stderr():
         source, given = (
@@ -284,6 +211,7 @@ def run(
         report="none" if no_report else report.value,
         compress=str(Compression.parse(compress)),
         cache=_cache_href(cache),
+        limits=_limits(deadline, budget, prices),
     )
     show_warnings(source.remarks)
     with (
@@ -306,6 +234,24 @@ def _cache_href(text: str | None) -> str | None:
     from pesto_runtime.run.cache_store import cache_base
 
     return cache_base(text) if text else None
+
+
+def _limits(
+    deadline: str | None, budget: float | None, prices: str | None
+) -> SpendingLimits | None:
+    """Read the limits of a run; None if there are none."""
+    from pesto_runtime.places import place_of
+    from pesto_runtime.run.spending import Prices, SpendingLimits, read_prices, seconds_of
+
+    if budget is not None and prices is None:
+        raise InvalidInput(
+            "--budget is an amount of money: give the prices of this machine, too, "
+            "as a file of --prices"
+        )
+    found = read_prices(place_of(prices)) if prices else Prices()
+    if deadline is None and budget is None:
+        return None
+    return SpendingLimits(None if deadline is None else seconds_of(deadline), budget, found)
 
 
 def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:

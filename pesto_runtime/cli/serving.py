@@ -89,6 +89,10 @@ def serve(
     caller_mib: Annotated[
         int | None, typer.Option(min=1, help="MiB of requests and results of one caller's jobs.")
     ] = None,
+    address_connections: Annotated[
+        int,
+        typer.Option(min=1, help="Connections of one client address; a trusted proxy has more."),
+    ] = 4096,
     cors: Annotated[
         list[str] | None,
         typer.Option(help="Origin of web pages that may call it, https://maps.example.org; * all."),
@@ -140,6 +144,7 @@ def serve(
         timeout_s=default.timeout_s if timeout is None else timeout or None,
         memory_bytes=None if memory is None else memory << 20,
         caller_calls=caller_calls,
+        address_connections=address_connections,
         refuse_unknown=None if unknown_inputs is None else unknown_inputs == "refuse",
     )
     quotas = {"calls": caller_calls, "jobs": caller_jobs, "mib": caller_mib}

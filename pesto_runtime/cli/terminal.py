@@ -41,8 +41,17 @@ def show_warnings(warnings: Sequence[object]) -> None:
         typer.echo(f"warning: {warning}", err=True)
 
 
-def show_plan(planned: Planned, run: RunCost, *, workers: int, executor: str) -> None:
-    """Print tiles and bytes of every phase, and estimated memory and seconds of the run."""
+def show_plan(
+    planned: Planned, costs: Sequence[RunCost], *, executor: str, currency: str | None
+) -> None:
+    """Print tiles and bytes of every phase, and estimated memory, seconds and money of the run.
+
+    Args:
+        planned: The plan.
+        costs: Of the run, then with other numbers of workers.
+        executor: Kind of workers.
+        currency: Of the prices; None without prices.
+    """
     show_warnings(planned.plan.warnings)
     for number, (phase, cost) in enumerate(
         zip(planned.plan.phases, planned.estimates, strict=True), start=1
@@ -54,10 +63,16 @@ def show_plan(planned: Planned, run: RunCost, *, workers: int, executor: str) ->
                 f"  {cost.tiles} tiles of {phase.tile[0]} x {phase.tile[1]} in {cost.chunks} chunks"
                 f", {cost.bytes_read / _MIB:.1f} MiB in, {cost.bytes_made / _MIB:.1f} MiB out"
             )
-    typer.echo(
-        f"about {run.memory_bytes / _MIB:.0f} MiB and {run.seconds:.1f} s with {workers} {executor}"
-        f" on this machine ({run.basis})"
-    )
+    run, *others = costs
+    takes = f"{run.memory_bytes / _MIB:.0f} MiB and {run.seconds:.1f} s{_money(run, currency)}"
+    typer.echo(f"about {takes} with {run.workers} {executor} on this machine ({run.basis})")
+    curve = "; ".join(f"{o.workers}: {o.seconds:.1f} s{_money(o, currency)}" for o in others)
+    if curve:
+        typer.echo(f"with other numbers of workers, a core each: {curve}")
+
+
+def _money(cost: RunCost, currency: str | None) -> str:
+    return "" if currency is None else f", {cost.price:.4g} {currency}".rstrip()
 
 
 def show_campaign(result: Mapping[str, JsonValue], folder: AnyPath) -> None:

@@ -284,6 +284,9 @@ def _error_of(reply: Reply, where: str) -> PestoError:
         problem: JsonValue = json.loads(reply.content)
     except (ValueError, RecursionError):
         problem = None
+    if isinstance(problem, dict) and "code" in problem and "description" in problem:
+        # Exceptions of OGC API - Processes before its version 1.0, as pygeoapi has them
+        problem = {"detail": problem["description"], "title": problem["code"]}
     if not isinstance(problem, dict) or not {"detail", "title"} & problem.keys():
         if reply.status in CREDENTIAL_STATUSES:
             return credentials_refused(reply, where)

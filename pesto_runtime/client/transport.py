@@ -252,15 +252,21 @@ class Trace(NamedTuple):
         return cls(trace_id, span_id) if int(trace_id, 16) and int(span_id, 16) else None
 
 
-@contextmanager
-def traced(header: str | None) -> Iterator[Trace | None]:
+class traced:  # noqa: N801  # it is used as a function
     """Make the calls of the block part of a trace; of none if the header is not valid."""
-    trace = Trace.parse(header)
-    token = _CURRENT.set(header if trace else None)
-    try:
-        yield trace
-    finally:
-        _CURRENT.reset(token)
+
+    __slots__ = ("_header", "_token", "_trace")
+
+    def __init__(self, header: str | None) -> None:
+        self._trace = Trace.parse(header) if header else None
+        self._header = header if self._trace else None
+
+    def __enter__(self) -> Trace | None:
+        self._token = _CURRENT.set(self._header)
+        return self._trace
+
+    def __exit__(self, *_: object) -> None:
+        _CURRENT.reset(self._token)
 
 
 def with_trace(headers: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,7 +58,7 @@ class ClusterWorkers:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._guard = threading.Lock()
-        self._tiles = 0
+        self._tiles: list[float] = []
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:
@@ -76,17 +77,19 @@ class ClusterWorkers:
             BrokenExecutor: its worker has died.
             PestoError: as for `process`, or the cluster does not respond.
         """
+        begun = time.monotonic()
         ((kind, content),) = json.loads(self._cluster.perform(chunk.model_dump_json())).items()
         result = result_of(kind, content)
+        tile_s = (time.monotonic() - begun) / max(1, result.tiles)
         with self._guard:
-            self._tiles += result.tiles + result.reused + result.holes
+            self._tiles += [tile_s] * (result.tiles + result.holes) + [0.0] * result.reused
         return result
 
-    def new_tiles(self) -> int:
-        """Return the number of tiles of the chunks that ended since the previous call."""
+    def new_tiles(self) -> list[float]:
+        """Return the mean seconds of each tile of the chunks that ended since the previous call."""
         with self._guard:
-            count, self._tiles = self._tiles, 0
-        return count
+            seconds, self._tiles = self._tiles, []
+        return seconds
 
     def stop(self) -> None:
         """Cancel all chunks."""

@@ -177,11 +177,19 @@ class Description:
 
     def input(self, name: str) -> Port | None:
         """Return the input port of this name; None if there is none."""
-        return next((port for port in self.inputs if port.name == name), None)
+        return self._inputs_by_name.get(name)
 
     def output(self, name: str) -> Port | None:
         """Return the output port of this name; None if there is none."""
-        return next((port for port in self.outputs if port.name == name), None)
+        return self._outputs_by_name.get(name)
+
+    @cached_property
+    def _inputs_by_name(self) -> dict[str, Port]:
+        return {port.name: port for port in self.inputs}
+
+    @cached_property
+    def _outputs_by_name(self) -> dict[str, Port]:
+        return {port.name: port for port in self.outputs}
 
     def schema_of(self, port: Port) -> dict[str, JsonValue]:
         """Return the schema of a port with the definitions that it may refer to."""

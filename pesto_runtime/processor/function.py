@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import traceback
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -159,9 +158,8 @@ class FunctionProcessor:
     @cached_property
     def _fits_any_size(self) -> bool:
         """Whether `FittedCall` changes neither inputs nor outputs, whatever the images are."""
-        has_rules = self._step.align > 1 or self._step.is_filled or self._step.is_fixed
-        plain = not (self.description.masks or self.description.has_ratios)
-        return self.contract.blend is None and plain and not has_rules
+        is_plain = not (self.description.masks or self.description.has_ratios)
+        return self._step.fits_any_size and is_plain and self.contract.blend is None
 
     @cached_property
     def _root(self) -> Path:
@@ -201,27 +199,40 @@ class FunctionProcessor:
         return {port.name: _output(port, result[port.name]) for port in returns.ports}
 
 
-@contextmanager
-def author_code(name: str, root: Path) -> Iterator[None]:
-    """Convert any exception of the author's code; errors of this package are not changed.
+class author_code:  # noqa: N801  # it is used as a function
+    """Convert any exception of the author's code; errors of this package are not changed."""
 
-    Args:
-        name: The process, with the step that runs.
-        root: Directory of the author's files.
+    __slots__ = ("_name", "_root")
 
-    Raises:
-        AlgorithmFailed: the block raised; the detail ends with the author's innermost line.
-    """
-    try:
-        yield
-    except PestoError:
-        raise
-    except (Exception, SystemExit) as error:  # the author's code may raise any of them
+    def __init__(self, name: str, root: Path) -> None:
+        """Prepare a block; leaving it raises `AlgorithmFailed` if the block raised.
+
+        Args:
+            name: The process, with the step that runs.
+            root: Directory of the author's files; the detail ends with the author's innermost line.
+        """
+        self._name, self._root = name, root
+
+    def __enter__(self) -> None:
+        """Enter the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Convert the error of the block.
+
+        Raises:
+            AlgorithmFailed: the author's code raised.
+        """
+        # The author's code may raise any of them.
+        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, PestoError):
+            return
         text = " ".join(str(error).split())
         hint = _READ_ONLY if isinstance(error, ValueError) and "read-only" in text else ""
         message = f"{type(error).__name__}: {text}" if text else type(error).__name__
         message = message if len(message) <= _MOST_CHARS else message[:_MOST_CHARS] + "..."
-        raise AlgorithmFailed(f"{name}: {message}{hint}{_where(error, root)}") from error
+        where = _where(error, self._root)
+        raise AlgorithmFailed(f"{self._name}: {message}{hint}{where}") from error
 
 
 def _arguments(

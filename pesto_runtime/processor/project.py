@@ -29,6 +29,7 @@ from pesto_runtime.processor.project_files import ProjectFiles, project_build, r
 from pesto_runtime.processor.protocol import OwnedInputs
 from pesto_runtime.processor.values import (
     image_faults,
+    named_part,
     received_mask,
     require_no_faults,
 )
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import Description, Port, RasterContract, TileInfo
     from pesto_runtime.schema import SurelyFits
+    from pesto_runtime.tiling import Step
 
 
 T = TypeVar("T")
@@ -100,19 +102,12 @@ class ProjectProcessor:
             AlgorithmFailed: the project's code raised.
             ContractBroken: an output is not the image or the JSON value that was declared.
         """
+        if self._fits_any_size:
+            return self._once(inputs)
         description, spread = spread_call(self.description, inputs)
-        call = FittedCall.of(description, spread, tile, step=step_of(description))
-        values, faults = self._values(gathered(self.description, call.inputs))
-        require_no_faults(self.description.name, faults)
-        with self._gate, call.naming_fill():
-            self.setup()
-            results = self._perform("", lambda: self._process_class.call(values))
-        outputs = {
-            port.name: encode_as(port.kind, port.name, results[port.name])
-            for port in self.description.outputs
-            if port.name in results
-            and not (results[port.name] is None and port.kind in IMAGE_KINDS)
-        }
+        call = FittedCall.of(description, spread, tile, step=self._step)
+        with call.naming_fill():
+            outputs = self._once(gathered(self.description, call.inputs))
         return call.trimmed(outputs)
 
     def settled(self) -> AbstractContextManager[None]:
@@ -142,6 +137,30 @@ class ProjectProcessor:
         raise InvalidInput(
             f"{self.description.name} is not a reduce: a PESTO project has no finish"
         )
+
+    @cached_property
+    def _step(self) -> Step:
+        return step_of(self.description)
+
+    @cached_property
+    def _fits_any_size(self) -> bool:
+        """Whether `FittedCall` changes neither inputs nor outputs, whatever the images are."""
+        return self._step.fits_any_size and not self.description.masks
+
+    def _once(self, inputs: Mapping[str, object]) -> dict[str, object]:
+        """Call the project with inputs of a size that it accepts."""
+        values, faults = self._values(inputs)
+        require_no_faults(self.description.name, faults)
+        with self._gate:
+            if not self._ready.is_set():
+                self.setup()
+            results = self._perform("", lambda: self._process_class.call(values))
+        return {
+            port.name: encode_as(port.kind, port.name, results[port.name])
+            for port in self.description.outputs
+            if port.name in results
+            and not (results[port.name] is None and port.kind in IMAGE_KINDS)
+        }
 
     def _perform(self, prefix: str, work: Callable[[], T]) -> T:
         root, name = self.files.directory, self.description.name
@@ -318,7 +337,7 @@ def _input_value(port: Port, inputs: Mapping[str, object]) -> object:
     if isinstance(inputs, OwnedInputs) and _is_writeable(value):
         return value
     own = _own_copy(value)
-    return _named_part(own, dict(port.schema)) if port.kind == "json" else own
+    return named_part(own, dict(port.schema)) if port.kind == "json" else own
 
 
 def _received_masks(value: object, contract: RasterContract | None) -> object:
@@ -365,27 +384,3 @@ class _InputValidator:
         for error in main_errors(self._validator.iter_errors(value)):
             pointer = "".join(f"/{part}" for part in (self._name, *error.absolute_path))
             yield BadField(pointer, error.message[:200], shortened(error.instance))
-
-
-def _named_part(value: object, schema: object) -> object:
-    """Return a value without the keys that the schema does not name, at every depth.
-
-    >>> schema = {"type": "object", "properties": {"a": {"type": "number"}}}
-    >>> _named_part({"a": 1, "b": 2}, schema)
-    {'a': 1}
-    >>> _named_part({"a": 1, "b": 2}, {"type": "object"})
-    {'a': 1, 'b': 2}
-    """
-    if not isinstance(schema, dict):
-        return value
-    if isinstance(value, list):
-        return [_named_part(each, schema.get("items")) for each in value]
-    properties = schema.get("properties")
-    if not isinstance(value, dict) or not isinstance(properties, dict):
-        return value
-    is_open = "additionalProperties" in schema or "patternProperties" in schema
-    return {
-        key: _named_part(each, properties.get(key))
-        for key, each in value.items()
-        if is_open or key in properties
-    }

@@ -287,3 +287,27 @@ def _decode_array(key: str, text: JsonValue) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise InvalidInput(f"partial {key!r} is an .npz archive; one .npy array is required")
     return array
+
+
+def named_part(value: object, schema: object) -> object:
+    """Return a value without the keys that the schema does not name, at every depth.
+
+    >>> schema = {"type": "object", "properties": {"a": {"type": "number"}}}
+    >>> named_part({"a": 1, "b": 2}, schema)
+    {'a': 1}
+    >>> named_part({"a": 1, "b": 2}, {"type": "object"})
+    {'a': 1, 'b': 2}
+    """
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, list):
+        return [named_part(each, schema.get("items")) for each in value]
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or not isinstance(properties, dict):
+        return value
+    is_open = "additionalProperties" in schema or "patternProperties" in schema
+    return {
+        key: named_part(each, properties.get(key))
+        for key, each in value.items()
+        if is_open or key in properties
+    }

@@ -95,6 +95,8 @@ def add_masks(
         images: Image input -> the image with its mask and nodata, those of a list as `dates.0`,
             `dates.1`, …; an input without one counts as an array with the nodata of its contract.
     """
+    if not description.masks:
+        return dict(inputs)
     whole = description
     description, inputs = spread_call(description, inputs)
     found = dict(inputs)

@@ -21,16 +21,19 @@ from pesto_runtime.run.calibration import pixel_cost
 from pesto_runtime.run.chunk import needed_bands
 from pesto_runtime.run.chunk_process import PROCESS_CACHE_BYTES
 from pesto_runtime.run.context import context_of
+from pesto_runtime.run.planning import PUBLISHED_BYTES_PER_S
 from pesto_runtime.run.sampling import sampled_rasters
+from pesto_runtime.run.spending import remote_bytes
 from pesto_runtime.tiling import scaled_window, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pesto_runtime.run.calibration import PixelCost
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.run.planning import PhaseEstimate, Planned
     from pesto_runtime.run.sampling import SampledRaster
+    from pesto_runtime.run.spending import Prices
 
 Executor: TypeAlias = Literal["threads", "processes"]
 
@@ -38,11 +41,11 @@ Executor: TypeAlias = Literal["threads", "processes"]
 _LATE_LIBRARIES = 28 << 20  # library pages that a run touches and a plan does not
 _PARENT_ONLY = 6 << 20  # of the command line, which a worker process does not load
 _FRAGMENTS = 1.25  # memory of freed arrays that the allocator keeps, times what is in use
+_CURVE = (1, 2, 4, 8, 16, 32, 64)
 _PICTURE_BYTES = 12  # per sample: colours, their palette and the compressed picture
 _START_S = {"threads": 0.2, "processes": 1.2}  # with the imports of a worker process
 _TILE_S = 0.002  # bookkeeping of a tile
 _SAMPLE_S = 60e-9  # to draw a sample in a picture
-_PUBLISHED_BYTES_PER_S = 400e6  # copied and hashed
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,15 @@ class RunCost:
         memory_bytes: Peak memory of all its processes: anonymous pages, and libraries once.
         seconds: Wall time, without the time that services need.
         basis: What the figures rest on.
+        workers: Threads or processes.
+        price: In the currency of the prices; 0 without prices.
     """
 
     memory_bytes: int
     seconds: float
     basis: str
+    workers: int = 1
+    price: float = 0.0
 
 
 def run_cost(planned: Planned, *, workers: int, executor: Executor = "threads") -> RunCost:
@@ -68,33 +75,86 @@ def run_cost(planned: Planned, *, workers: int, executor: Executor = "threads") 
         workers: Threads or processes.
         executor: Which of them.
     """
-    base, libraries = _own_memory()
-    context = context_of(planned.plan)
-    measured = pixel_cost(context)
-    phases = [
-        _Tiles(context, number, estimate, measured if number == 0 else None)
-        for number, estimate in enumerate(planned.estimates)
+    return _CostModel.of(planned, executor).cost(workers, len(os.sched_getaffinity(0)))
+
+
+def run_costs(
+    planned: Planned, *, workers: int, executor: Executor = "threads", prices: Prices | None = None
+) -> list[RunCost]:
+    """Estimate a run as `run_cost` does; then with 1, 2, 4, … workers on so many cores.
+
+    Args:
+        planned: The plan.
+        workers: Threads or processes of the first estimate.
+        executor: Which of them.
+        prices: What the machine costs; None for nothing.
+    """
+    model = _CostModel.of(planned, executor, prices)
+    tiles = max((each.tiles for each in planned.estimates), default=1)
+    others = [count for count in _CURVE if count <= tiles]
+    return [
+        model.cost(workers, len(os.sched_getaffinity(0))),
+        *(model.cost(count, count) for count in others),
     ]
-    samples = _samples(context)
-    # Of the phases one after another, and of the report's largest picture after them.
-    peak = max(
-        [each.bytes(base, workers, executor) for each in phases] + [*map(_picture_bytes, samples)]
-    )
-    cores = len(os.sched_getaffinity(0))
-    # Later phases read rasters that do not exist yet: their nominal time is corrected as the first.
-    nominal = planned.estimates[0].seconds
-    factor = phases[0].cpu_seconds / nominal if measured and nominal else 1.0
-    seconds = _START_S[executor]
-    seconds += sum(each.grid.width * each.grid.height * _SAMPLE_S for each in samples)
-    for each, estimate in zip(phases, planned.estimates, strict=True):
-        cpu = each.cpu_seconds if each.measured else estimate.seconds * factor
-        seconds += cpu / max(1, min(workers, cores, estimate.tiles)) + each.publish_seconds
-    basis = (
-        f"measured just now on {measured.side} x {measured.side} pixels"
-        if measured
-        else "nominal rates: expect the time within a factor of three"
-    )
-    return RunCost(int(base + libraries + _LATE_LIBRARIES + peak), seconds, basis)
+
+
+@dataclass(frozen=True)
+class _CostModel:
+    """The measurement of a run's first phase, from which each number of workers follows."""
+
+    phases: Sequence[_Tiles]
+    executor: Executor
+    own: tuple[int, int]
+    samples: Sequence[SampledRaster]
+    measured: PixelCost | None
+    prices: Prices | None
+
+    @classmethod
+    def of(cls, planned: Planned, executor: Executor, prices: Prices | None = None) -> _CostModel:
+        """Measure."""
+        own = _own_memory()
+        context = context_of(planned.plan)
+        measured = pixel_cost(context)
+        phases = [
+            _Tiles(context, number, estimate, measured if number == 0 else None)
+            for number, estimate in enumerate(planned.estimates)
+        ]
+        return cls(phases, executor, own, _samples(context), measured, prices)
+
+    def cost(self, workers: int, cores: int) -> RunCost:
+        """Return what the run takes with so many workers on so many cores."""
+        base, libraries = self.own
+        # Of the phases one after another, and of the report's largest picture after them.
+        peak = max(
+            [each.bytes(base, workers, self.executor) for each in self.phases]
+            + [*map(_picture_bytes, self.samples)]
+        )
+        memory = int(base + libraries + _LATE_LIBRARIES + peak)
+        # Later phases read rasters that do not exist yet: their nominal time is corrected as the
+        # first.
+        nominal = self.phases[0].estimate.seconds
+        factor = self.phases[0].cpu_seconds / nominal if self.measured and nominal else 1.0
+        seconds = _START_S[self.executor]
+        seconds += sum(each.grid.width * each.grid.height * _SAMPLE_S for each in self.samples)
+        for each in self.phases:
+            cpu = each.cpu_seconds if each.measured else each.estimate.seconds * factor
+            at_once = max(1, min(workers, cores, each.estimate.tiles))
+            seconds += cpu / at_once + each.publish_seconds
+        basis = (
+            f"measured just now on {self.measured.side} x {self.measured.side} pixels"
+            if self.measured
+            else "nominal rates: expect the time within a factor of three"
+        )
+        price = 0.0
+        if self.prices is not None:
+            price = self.prices.cost(
+                seconds, cores=workers, memory_bytes=memory, transferred=self._remote_bytes()
+            )
+        return RunCost(memory, seconds, basis, workers, price)
+
+    def _remote_bytes(self) -> int:
+        first = self.phases[0]
+        return remote_bytes(first.context.plan, first.estimate)
 
 
 @dataclass(frozen=True)
@@ -133,9 +193,9 @@ class _Tiles:
     def publish_seconds(self) -> float:
         """Seconds to write the products of the phase."""
         if self.measured is None:
-            return self.estimate.bytes_made / 2 / _PUBLISHED_BYTES_PER_S
+            return self.estimate.bytes_made / 2 / PUBLISHED_BYTES_PER_S
         phase = self.context.plan.phases[self.number]
-        return phase.size[0] * phase.size[1] * self.measured.stored_bytes / _PUBLISHED_BYTES_PER_S
+        return phase.size[0] * phase.size[1] * self.measured.stored_bytes / PUBLISHED_BYTES_PER_S
 
     def _tile_bytes(self) -> float:
         """Return the bytes of the arrays of a tile and of the blocks that it fills."""

@@ -40,6 +40,7 @@ from pesto_runtime.run.readers import decoded_blocks, neighbours_first, readers
 from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
+from pesto_runtime.run.spending import SpendingLimits, SpendingMeter, remote_bytes
 from pesto_runtime.run.verifying import verify_tiles
 from pesto_runtime.run.workspace import (
     Workspace,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import ChunkResult, Plan
     from pesto_runtime.engines import ProgressListener, RunRequest
+    from pesto_runtime.run.planning import Planned
     from pesto_runtime.run.workspace import AnyWorkspace
 
 
@@ -93,11 +95,12 @@ class DriverEngine:
         inputs = read_inputs(pipeline, services, request.inputs)
         sizing = sizing_of(workers=request.workers, tile=request.tile, max_tasks=request.max_tasks)
         store = run_store(folder, request.store)
-        planned = plan(
+        estimated = plan(
             pipeline, services, inputs, store=store, sizing=sizing, folder=folder,
             patience_s=request.patience_s, report=request.report, compress=request.compress,
             cache=request.cache,
-        ).plan  # fmt: skip
+        )  # fmt: skip
+        planned, meter = estimated.plan, _meter(request, estimated)
         for warning in planned.warnings:
             watcher.warn(warning)
         member = _member()
@@ -111,7 +114,7 @@ class DriverEngine:
                 replace=request.replace,
             )
             try:
-                return _resume_or_run(self, planned, request, workspace, watcher)
+                return _resume_or_run(self, planned, request, workspace, watcher, meter)
             finally:
                 close_callers()
                 readers.close()
@@ -125,6 +128,16 @@ def sizing_of(*, workers: int, tile: int | None, max_tasks: int) -> Sizing:
     return Sizing(workers=workers, max_tasks=max_tasks, tile=tile, memory_bytes=memory)
 
 
+def _meter(request: RunRequest, planned: Planned) -> SpendingMeter:
+    """Begin to measure what a run takes."""
+    return SpendingMeter(
+        request.limits or SpendingLimits(),
+        workers=request.workers,
+        remote_bytes=remote_bytes(planned.plan, planned.estimates[0]),
+        end_s=planned.publish_seconds,
+    )
+
+
 def _member() -> str:
     return f"local:{socket.gethostname()}:{os.getpid()}"
 
@@ -135,6 +148,7 @@ def _resume_or_run(
     request: RunRequest,
     workspace: AnyWorkspace,
     watcher: ProgressListener,
+    meter: SpendingMeter,
 ) -> dict[str, JsonValue]:
     """Return the result in a locked folder if it is complete; compute what is missing otherwise."""
     result = None
@@ -148,7 +162,7 @@ def _resume_or_run(
         done = "computed, nor verified" if request.verify_tiles else "computed"
         watcher.warn(f"already complete: nothing was {done}; --fresh computes it again")
     else:
-        result = _Run(engine, plan, request, watcher).run(workspace)
+        result = _Run(engine, plan, request, watcher, meter).run(workspace)
     is_last = finish(plan, workspace, result, keep=request.keep, member=_member())
     is_on_disk = isinstance(workspace, Workspace)  # whose lock is still held
     if is_on_disk and is_last and result["status"] == "COMPLETE" and not request.keep:
@@ -160,8 +174,14 @@ class _Run:
     """One run while it runs."""
 
     def __init__(
-        self, engine: DriverEngine, plan: Plan, request: RunRequest, watcher: ProgressListener
+        self,
+        engine: DriverEngine,
+        plan: Plan,
+        request: RunRequest,
+        watcher: ProgressListener,
+        meter: SpendingMeter,
     ) -> None:
+        self._meter = meter
         self._name = engine.name
         self._plan = plan
         self._request = request
@@ -179,7 +199,9 @@ class _Run:
             engine={"name": self._name, "run": uuid.uuid4().hex[:12], **self._workers.facts},
             phase_seconds=seconds,
         )
-        self._watcher.begin(sum(count_tiles(phase) for phase in phases))
+        total = sum(count_tiles(phase) for phase in phases)
+        self._watcher.begin(total)
+        self._meter.begin(total)
         try:
             for number in range(len(phases)):
                 begun = time.perf_counter()
@@ -187,6 +209,7 @@ class _Run:
                     self._run_chunks(number, len(phases[number].chunks))
                     close_phase(self._href, number)
                 seconds.append(time.perf_counter() - begun)
+                self._meter.require_more()
         finally:
             self._workers.close()
         decoded_blocks.clear()  # the memory is for the pictures of the report
@@ -236,6 +259,7 @@ class _Run:
         while waiting:
             done, _ = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             self._report_progress()
+            self._meter.require_more()
             for future in done:
                 number = waiting.pop(future)
                 try:
@@ -246,7 +270,9 @@ class _Run:
                     yield number
 
     def _report_progress(self) -> None:
-        self._watcher.advance(self._workers.new_tiles())
+        tiles = self._workers.new_tiles()
+        self._meter.add(tiles)
+        self._watcher.advance(len(tiles))
 
 
 class ChunkWorkers(Protocol):
@@ -266,8 +292,8 @@ class ChunkWorkers(Protocol):
             BrokenExecutor: the worker has died.
         """
 
-    def new_tiles(self) -> int:
-        """Return the number of tiles that ended since the previous call."""
+    def new_tiles(self) -> list[float]:
+        """Return the seconds of each tile that ended since the last call; 0 for a reused one."""
 
     def stop(self) -> None:
         """Stop every worker before its next tile."""
@@ -300,11 +326,11 @@ class ThreadWorkers:
         watch = TileObserver(self._records.append, self._stopped.is_set)
         return process(chunk, watch=watch, threads=self._tiles_at_once)
 
-    def new_tiles(self) -> int:
-        """Return the number of tiles that ended since the previous call."""
-        count = len(self._records)
-        del self._records[:count]  # workers append meanwhile: delete exactly those that are counted
-        return count
+    def new_tiles(self) -> list[float]:
+        """Return the seconds of each tile that ended since the last call; 0 for a reused one."""
+        seconds = [record.seconds for record in self._records]
+        del self._records[: len(seconds)]  # workers append meanwhile: exactly those are deleted
+        return seconds
 
     def stop(self) -> None:
         """Stop every thread before its next tile."""

@@ -80,6 +80,10 @@ class PhaseShape:
         return self.kind != "call"
 
 
+PUBLISHED_BYTES_PER_S = 400e6
+"""Bytes of products that are copied and hashed in a second."""
+
+
 @dataclass(frozen=True)
 class PhaseEstimate:
     """The estimated cost of a phase, from nominal rates; good to a factor of three.
@@ -114,6 +118,11 @@ class Planned:
     plan: Plan
     checked: Checked
     estimates: tuple[PhaseEstimate, ...]
+
+    @property
+    def publish_seconds(self) -> float:
+        """Seconds to write all products, as compressed to a half."""
+        return sum(each.bytes_made for each in self.estimates) / 2 / PUBLISHED_BYTES_PER_S
 
 
 def load_pipeline(path: AnyPath) -> Pipeline:

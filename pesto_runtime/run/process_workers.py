@@ -61,14 +61,13 @@ class ProcessWorkers:
             self._free.append(worker)
         return result
 
-    def new_tiles(self) -> int:
-        """Return the number of tiles that ended since the previous call."""
-        count = 0
+    def new_tiles(self) -> list[float]:
+        """Return the seconds of each tile that ended since the last call; 0 for a reused one."""
+        seconds: list[float] = []
         with suppress(Empty):
             while True:
-                self._records.get_nowait()
-                count += 1
-        return count
+                seconds.append(self._records.get_nowait().seconds)
+        return seconds
 
     def stop(self) -> None:
         """Stop every process before its next tile."""

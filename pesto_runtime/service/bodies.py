@@ -94,13 +94,15 @@ class BodyReader:
         if length.isdigit() and int(length) > self._most_bytes:
             raise TooLarge(f"the body has {length} bytes; at most {self._most_bytes} are accepted")
         is_gzip = "content-encoding" in headers and _is_gzip(headers["content-encoding"])
-        pieces = _decoded(self._received(request)) if is_gzip else self._received(request)
+        first = await self._next_message(request, 0)
+        if not is_gzip and not first.get("more_body", False):
+            return self._whole(first.get("body", b""))
+        received = self._received(request, first)
+        pieces = _decoded(received) if is_gzip else received
         body, spool = b"", None
         async for piece in pieces:
             if (len(spool) if spool else len(body)) + len(piece) > self._most_bytes:
-                raise TooLarge(
-                    f"the body has over {self._most_bytes} bytes, the most that is accepted"
-                )
+                raise self._too_large()
             if spool is None:
                 body += piece
                 spool = Spool.of(body, self._pool) if len(body) > INLINE_BYTES else None
@@ -108,24 +110,40 @@ class BodyReader:
                 spool.write(piece)
         return body if spool is None else spool
 
-    async def _received(self, request: Request) -> AsyncIterator[bytes]:
-        """Yield the body as it is received."""
-        began, size, is_more = time.monotonic(), 0, True
-        while is_more:
-            try:
-                message = await self._watch.next_message(request)
-            except TimeoutError:
-                raise TooSlow(
-                    f"no byte of the body was received for {SILENCE_S:g} s, after {size}"
-                ) from None
-            if message["type"] == "http.disconnect":
-                raise Unreachable("the caller disconnected before the end of its body")
-            is_more = message.get("more_body", False)
+    def _whole(self, body: bytes) -> bytes | Spool:
+        """Return a body that came in one piece, as most do."""
+        if len(body) > self._most_bytes:
+            raise self._too_large()
+        return Spool.of(body, self._pool) if len(body) > INLINE_BYTES else body
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body has over {self._most_bytes} bytes, the most that is accepted")
+
+    async def _received(self, request: Request, message: Message) -> AsyncIterator[bytes]:
+        """Yield the body as it is received, from its first message."""
+        began, size = time.monotonic(), 0
+        while True:
             piece: bytes = message.get("body", b"")
             size += len(piece)
+            is_more = message.get("more_body", False)
             if is_more:
                 _require_rate(size, time.monotonic() - began)
             yield piece
+            if not is_more:
+                return
+            message = await self._next_message(request, size)
+
+    async def _next_message(self, request: Request, size: int) -> Message:
+        """Return the next message of a request, after so many bytes of its body."""
+        try:
+            message = await self._watch.next_message(request)
+        except TimeoutError:
+            raise TooSlow(
+                f"no byte of the body was received for {SILENCE_S:g} s, after {size}"
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise Unreachable("the caller disconnected before the end of its body")
+        return message
 
 
 def _require_rate(size: int, seconds: float) -> None:

@@ -128,9 +128,9 @@ class Execution:
             PestoError: the request is wrong.
         """
         description, options = self.processor.description, call.options
-        if self.refuse_unknown:
+        if self.refuse_unknown and (unknown := call.ignored(description)):
             known = ", ".join(port.name for port in description.inputs) or "none"
-            for name in call.ignored(description):
+            for name in unknown:
                 faults.add(f"/{name}", f"is not an input; inputs are {known}")
         out = admitted(description, options.out, self.gate, faults)
         form = negotiate(description, accept, out)

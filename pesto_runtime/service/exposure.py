@@ -73,6 +73,11 @@ class Exposure:
         if (self.certificate is None) != (self.private_key is None):
             raise InvalidInput("--tls-cert and --tls-key belong together")
 
+    def is_proxy(self, address: str) -> bool:
+        """Return whether an address is that of a trusted proxy."""
+        names = [*self.proxies]
+        return address in ProxyHeadersMiddleware(_no_app, trusted_hosts=names).trusted_hosts
+
     def apply(self, app: FastAPI) -> None:
         """Add the middleware for web pages and host names."""
         if self.origins:
@@ -86,6 +91,10 @@ class Exposure:
             app.add_middleware(KnownHosts, names=self.hosts)
         if self.proxies:
             app.add_middleware(TrustedProxies, proxies=self.proxies)
+
+
+async def _no_app(*_: object) -> None:
+    """Serve nothing."""
 
 
 class TrustedProxies:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import quote
@@ -18,7 +16,7 @@ from fastapi import Request, Response
 
 from pesto_runtime.client.multipart import media_type_of
 from pesto_runtime.client.transport import HEADER
-from pesto_runtime.errors import Busy, OverQuota, PestoError, Unreachable
+from pesto_runtime.errors import Busy, PestoError, Unreachable
 from pesto_runtime.service.bodies import BodyReader
 from pesto_runtime.service.header_fields import LISTS, PREFIX_KEY, preferred
 from pesto_runtime.service.problems import error_response
@@ -33,10 +31,10 @@ from pesto_runtime.service.runner import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from pesto_runtime.service.admission import Admission
     from pesto_runtime.service.limits import Limits
     from pesto_runtime.service.runner import CallResponse, CallRunner
 
@@ -60,9 +58,6 @@ _IGNORED_HEADER = "X-Pesto-Ignored"
 _MOST_IGNORED = 20
 _PIECE_BYTES = 512 << 10
 _WATCH_AFTER_S = 0.05
-_FIRST_GUESS_S = 1.0
-_WEIGHT = 0.3
-_LONGEST_RETRY_S = 60.0
 
 
 class FastPath:
@@ -175,89 +170,6 @@ class ProcessEndpoint:
         return Payload(b"", media_type, query, headers.get("accept", ""), spool=body, trace=trace)
 
 
-class Admission:
-    """A bounded queue: calls that run, and calls that wait; others are refused at once."""
-
-    def __init__(self, workers: int, queue: int, *, of_caller: int | None = None) -> None:
-        """Admit `workers` running calls and `queue` waiting ones, `of_caller` of one caller."""
-        self.workers = workers
-        self._of_caller = of_caller
-        self._callers: Counter[str] = Counter()
-        self.capacity = workers + queue
-        self.admitted = 0
-        self._seconds = _FIRST_GUESS_S
-
-    def place(self, caller: str = "") -> QueuePlace:
-        """Return a place in the queue, a context manager; call this on the event loop.
-
-        Args:
-            caller: Name of the caller; empty for one without a quota.
-
-        Raises:
-            Busy: all places are in use; has an estimate of when one is free.
-            OverQuota: the caller has as many as it may have.
-        """
-        self.require_room(caller)
-        return QueuePlace(self, caller)
-
-    def require_room(self, caller: str = "") -> None:
-        """Do nothing while there is a place; raises as `place` does."""
-        mine = self._callers[caller] if caller else 0
-        if self._of_caller is not None and mine >= self._of_caller:
-            raise OverQuota(
-                f"{caller} has {mine} calls here, and may have {self._of_caller} at once "
-                "(--caller-calls)",
-                retry_after_s=min(self._seconds, _LONGEST_RETRY_S),
-            )
-        if self.admitted >= self.capacity:
-            wait_s = min(self._seconds * self.capacity / self.workers, _LONGEST_RETRY_S)
-            raise Busy(
-                f"{self.workers} calls run and {self.capacity - self.workers} wait; no room for "
-                "more now",
-                retry_after_s=wait_s,
-            )
-
-    def entered(self, caller: str) -> None:
-        """Count a call."""
-        self.admitted += 1
-        self._callers[caller] += 1
-
-    def left(self, caller: str) -> None:
-        """Count the end of a call."""
-        self.admitted -= 1
-        self._callers[caller] -= 1
-        if not self._callers[caller]:
-            del self._callers[caller]
-
-    def record_duration(self, seconds: float) -> None:
-        """Update the mean duration of a call; `seconds` is how long one had its place."""
-        # A place is in use while its call waits, too: only its share of the workers counts.
-        share = seconds * self.workers / max(self.admitted, self.workers)
-        self._seconds += _WEIGHT * (share - self._seconds)
-
-
-class QueuePlace:
-    """The place of one call, in use from the end of its body until its response is complete."""
-
-    def __init__(self, admission: Admission, caller: str) -> None:
-        """Prepare the place; it is in use inside `with`."""
-        self._admission, self._caller = admission, caller
-        self._began = 0.0
-
-    def __enter__(self) -> None:
-        self._admission.entered(self._caller)
-        self._began = time.monotonic()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._admission.record_duration(time.monotonic() - self._began)
-        self._admission.left(self._caller)
-
-
 def caller_of(scope: Scope) -> str:
     """Return the name of the caller of a request; empty if the service does not know callers."""
     return str(scope.get(CALLER_KEY, ""))
@@ -317,13 +229,22 @@ class PieceWise(Response):
     The event loop serves other requests between two of them.
     """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, content: bytes, media_type: str) -> None:
+        """Have a body and its media type; Starlette would look for what is absent in each call."""
+        self.status_code, self.body, self.media_type = 200, content, media_type
+        self.background = None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", media_type.encode("latin-1")),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         """Send it."""
-        if len(self.body) <= _PIECE_BYTES:
-            await super().__call__(scope, receive, send)
-            return
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
+        if len(self.body) <= _PIECE_BYTES:
+            await send({"type": "http.response.body", "body": self.body})
+            return
         whole = memoryview(self.body)
         for begin in range(0, len(whole), _PIECE_BYTES):
             piece = bytes(whole[begin : begin + _PIECE_BYTES])

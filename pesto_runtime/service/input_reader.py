@@ -66,6 +66,7 @@ class InputReader:
         self._description = description
         self._loader = loader
         self._images = [port for port in description.inputs if port.kind in IMAGE_KINDS]
+        self._image_names = frozenset(port.name for port in self._images)
         self._values = ValueValidator(description)
 
     def read(self, call: ParsedRequest, faults: Faults) -> RequestInputs:
@@ -78,6 +79,9 @@ class InputReader:
         roi = self._roi(call, faults)
         known = known_values(self._description, call.values)
         self._values.validate(known, faults)
+        if self._image_names.isdisjoint(known):
+            faults.raise_any(f"inputs of {self._description.name!r}")
+            return RequestInputs(OwnedInputs(known), call.options.tile, None, roi)
         allowance = Allowance(self._loader.bounds, self._request_bounds)
         images: dict[str, list[Image]] = {}
         for port in self._images:

@@ -1,6 +1,6 @@
 """Limits of one service: sizes, workers, queue, times.
 
-Only the values; the queue is in `http`, and images are measured in `image_loader`. The command
+Only the values; the queue is in `admission`, and images are measured in `image_loader`. The command
 line, the service and its workers all import this file, so it loads neither FastAPI nor numpy.
 """
 
@@ -34,6 +34,8 @@ class Limits:
         timeout_s: Longest time that a call may run; a worker that takes longer is killed.
         memory_bytes: Address space that a worker may use beyond its size when idle.
         caller_calls: Calls of one caller that run or wait; None for any number.
+        address_connections: Connections of one client address, except of a trusted proxy; at most
+            half of the descriptors that the service may open.
         grace_s: How long an asynchronous process waits for its end when the request does not say.
         drain_s: How long running calls may take to end once the service stops.
         refuse_unknown: Whether names of a request that are not inputs are an error, or ignored and
@@ -51,6 +53,7 @@ class Limits:
     timeout_s: float | None = 3600
     memory_bytes: int | None = None
     caller_calls: int | None = None
+    address_connections: int = 4096
     grace_s: float = 2
     drain_s: float = 30
     refuse_unknown: bool | None = None

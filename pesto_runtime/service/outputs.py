@@ -78,6 +78,9 @@ class ResponseFormat:
     out: Mapping[str, str] = field(default_factory=dict)
 
 
+_AS_JSON = ResponseFormat()
+
+
 def negotiate(description: Description, accept: str, out: Mapping[str, str]) -> ResponseFormat:
     """Choose the form of the response from `Accept`; outputs at hrefs make it JSON.
 
@@ -86,7 +89,7 @@ def negotiate(description: Description, accept: str, out: Mapping[str, str]) -> 
     """
     media_type = JSON_TYPE if out else response_type(accept)
     if media_type == JSON_TYPE:
-        return ResponseFormat(out=out)
+        return ResponseFormat(out=out) if out else _AS_JSON
     if media_type == FORM_TYPE:
         return ResponseFormat(FORM_TYPE, image_type=preferred(accept, IMAGE_TYPES) or TIFF_TYPE)
     images = [port.name for port in description.outputs if port.kind == "image"]
@@ -209,6 +212,9 @@ def _write_json(
     ports: list[Port], outputs: dict[str, object], images: _OutputEncoder, out: Mapping[str, str]
 ) -> CallResponse:
     writer = ResponseWriter()
+    if not out and not any(_has_pixels(port, outputs[port.name]) for port in ports):
+        writer.write(_json_bytes({port.name: outputs.pop(port.name) for port in ports}))
+        return writer.response(JSON_TYPE)
     for index, port in enumerate(ports):
         writer.write(b"," if index else b"{")
         writer.write(_json_bytes(port.name) + b":")
@@ -221,6 +227,10 @@ def _write_json(
             writer.write(_json_bytes(href))
     writer.write(b"}" if ports else b"{}")
     return writer.response(JSON_TYPE)
+
+
+def _has_pixels(port: Port, value: object) -> bool:
+    return isinstance(value, np.ndarray) or port.kind == "images"
 
 
 def _json_bytes(document: object) -> bytes:

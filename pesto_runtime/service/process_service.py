@@ -21,10 +21,10 @@ from starlette.exceptions import HTTPException
 import pesto_runtime
 from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER
 from pesto_runtime.errors import InvalidInput, PestoError
+from pesto_runtime.service.admission import Admission, CallerCalls
 from pesto_runtime.service.http import (
     PREFIX,
     READ,
-    Admission,
     FastPath,
     ProcessEndpoint,
     base_url,
@@ -36,6 +36,7 @@ from pesto_runtime.service.http import (
 )
 from pesto_runtime.service.jobs.api import JobEndpoints
 from pesto_runtime.service.jobs.manager import JobManager
+from pesto_runtime.service.jobs.quota import JobQuota
 from pesto_runtime.service.openapi import openapi
 from pesto_runtime.service.page import Page
 from pesto_runtime.service.problems import handle_http_error, handle_pesto_error
@@ -76,6 +77,19 @@ _LINKS = {
 }
 
 
+@dataclass(frozen=True)
+class CallerQuotas:
+    """What each caller may have at once, of all processes of a service together."""
+
+    calls: CallerCalls
+    jobs: JobQuota
+
+    @classmethod
+    def of(cls, limits: Limits, jobs: JobOptions) -> CallerQuotas:
+        """Prepare the quotas; nobody has anything."""
+        return cls(CallerCalls(limits.caller_calls), JobQuota(jobs))
+
+
 class ProcessService:
     """The endpoints of one process, and its start and end.
 
@@ -95,6 +109,8 @@ class ProcessService:
         limits: Limits,
         jobs: JobOptions,
         on_ready: Callable[[], None] = lambda: None,
+        *,
+        quotas: CallerQuotas | None = None,
     ) -> None:
         """Prepare the endpoints.
 
@@ -103,7 +119,9 @@ class ProcessService:
             limits: Sizes, workers and queue.
             jobs: Where and how long jobs are stored.
             on_ready: Called once the set-up is done.
+            quotas: Of callers, shared with the other processes; None for its own.
         """
+        quotas = quotas or CallerQuotas.of(limits, jobs)
         self._runs = runs
         self.facts = runs.facts
         self.description = runs.facts.description
@@ -113,8 +131,8 @@ class ProcessService:
             "ETag": self._responses.etag,
             "Accept-Post": ", ".join(transports(self.description)),
         }
-        self.admission = Admission(limits.workers, limits.queue, of_caller=limits.caller_calls)
-        self.job_manager = JobManager(runs, jobs, most_running=limits.workers)
+        self.admission = Admission(limits.workers, limits.queue, quotas.calls)
+        self.job_manager = JobManager(runs, jobs, most_running=limits.workers, quota=quotas.jobs)
         self.jobs = JobEndpoints(self.job_manager, self.description, grace_s=limits.grace_s)
         self.calls = ProcessEndpoint(runs, self.admission, self.jobs, limits)
         self._on_ready = on_ready

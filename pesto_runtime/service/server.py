@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ import uvloop
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import Gate, is_loopback
 from pesto_runtime.machine import keep_freed_memory
-from pesto_runtime.service.connections import BoundedHeads
+from pesto_runtime.service.connections import AddressCounts, BoundedConnection
 from pesto_runtime.service.exposure import Exposure
 from pesto_runtime.service.jobs.files import default_folder
 from pesto_runtime.service.jobs.states import JobOptions
@@ -138,7 +139,7 @@ class _Service:
         # FastAPI is imported while the workers load.
         from pesto_runtime.service.app import create_app, create_joint_app
         from pesto_runtime.service.http import PREFIX
-        from pesto_runtime.service.process_service import ProcessService
+        from pesto_runtime.service.process_service import CallerQuotas, ProcessService
 
         scheme = "http" if self.exposure.certificate is None else "https"
         root = f"{scheme}://{_authority(listening)}"
@@ -155,13 +156,22 @@ class _Service:
                 gate=self.gate, on_ready=partial(announce, served, f"{root}{PREFIX}"),
             )  # fmt: skip
         services = []
+        quotas = CallerQuotas.of(self.limits, self.jobs.options)
         for runs in self.pools:
             served = runs.facts.description
             ready = partial(announce, served, f"{root}/{served.name}{PREFIX}")
-            services.append(ProcessService(runs, self.limits, self.jobs.of(served.name), ready))
+            options = self.jobs.of(served.name)
+            services.append(ProcessService(runs, self.limits, options, ready, quotas=quotas))
         return create_joint_app(
             services, limits=self.limits, exposure=self.exposure, gate=self.gate
         )
+
+    def _addresses(self) -> AddressCounts:
+        # One address may not take all descriptors of this process, which others need.
+        most, files = self.limits.address_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if files != resource.RLIM_INFINITY:
+            most = min(most, files // 2)
+        return AddressCounts(most, self.exposure.is_proxy)
 
     def _config(self, app: FastAPI) -> uvicorn.Config:
         return uvicorn.Config(
@@ -170,7 +180,7 @@ class _Service:
             log_config=None,
             log_level="warning",
             lifespan="on",
-            http=BoundedHeads,
+            http=partial(BoundedConnection, addresses=self._addresses()),  # type: ignore[arg-type]  # it is called as a class is
             ws="none",
             timeout_graceful_shutdown=_LAST_RESPONSES_S,
             timeout_keep_alive=75,

@@ -63,6 +63,11 @@ class Step:
         return self.most == self.least
 
     @property
+    def fits_any_size(self) -> bool:
+        """Whether windows of every size can be read as they are."""
+        return self.align == 1 and not (self.is_filled or self.is_fixed)
+
+    @property
     def quantum(self) -> Size:
         """Smallest width and height that are aligned, and whole pixels of the outputs."""
         scales = (self.scale, *self.ratios)

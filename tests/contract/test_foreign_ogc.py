@@ -13,7 +13,13 @@ import pytest
 
 from pesto_runtime.client.client import Client
 from pesto_runtime.engines import RunRequest, SilentListener, load_engine
-from pesto_runtime.errors import AlgorithmFailed, InvalidInput, NotFound, ServiceMisbehaved
+from pesto_runtime.errors import (
+    AlgorithmFailed,
+    BadRequest,
+    InvalidInput,
+    NotFound,
+    ServiceMisbehaved,
+)
 from pesto_runtime.finished_run import Run
 from pesto_runtime.places import place_of
 from pesto_runtime.processor import load_processor
@@ -22,6 +28,7 @@ from pesto_runtime.raster.image import Image
 from pesto_runtime.run.services import discover
 from pesto_runtime.run.targets import pipeline_of
 from tests.contract.serving import served
+from tests.support.pygeoapi import pygeoapi_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,3 +206,41 @@ def test_jobs_and_every_form_of_a_result_are_read(tmp_path: Path) -> None:
         ):
             client.process({"n": 1})
         assert [each.name for each in discover([f"{root}/processes"], tmp_path)] == ["bare@2.json"]
+
+
+@pytest.fixture(scope="module")
+def pygeoapi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real pygeoapi with its process hello-world."""
+    with pygeoapi_server(tmp_path_factory.mktemp("pygeoapi")) as address:
+        yield address
+
+
+def test_a_process_of_pygeoapi_is_called(pygeoapi: str) -> None:
+    """By its description alone; its version, its values, and the errors that it returns."""
+    with Client(f"{pygeoapi}/processes/hello-world") as client:
+        described = client.describe()
+        assert [port.name for port in described.inputs if port.required] == ["name"]
+        assert client.process({"name": "Ada"}) == {"echo": "Hello Ada!"}
+        assert client.process({"name": "Ada", "message": "Bye."}) == {"echo": "Hello Ada! Bye."}
+        with pytest.raises(BadRequest, match="name"):  # pygeoapi refuses it: it wants a name
+            client.process({})
+
+
+def test_a_stage_on_pygeoapi_runs_in_a_pipeline(pygeoapi: str, tmp_path: Path) -> None:
+    """It is discovered, checked from its description, and its output is one of the run."""
+    [saved] = discover([f"{pygeoapi}/processes/hello-world"], tmp_path / "catalog")
+    assert json.loads(saved.read_text())["url"] == f"{pygeoapi}/processes/hello-world"
+    source = tmp_path / "pipeline.json"
+    stage = {"id": "greet", "process": "hello-world", "inputs": {"name": "$inputs.who"}}
+    document = {
+        "name": "greeting", "inputs": {"who": "string"}, "stages": [stage],
+        "outputs": {"text": "$greet.echo"},
+    }  # fmt: skip
+    source.write_text(json.dumps(document))
+    found = pipeline_of(str(source))
+    request = RunRequest(
+        found.pipeline, found.base, {"who": "Ada"}, tmp_path / "out", report="none",
+        catalog=place_of(tmp_path / "catalog"),
+    )  # fmt: skip
+    load_engine("local").run(request, watcher=SilentListener())
+    assert Run.of(tmp_path / "out").values == {"text": "Hello Ada!"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from pesto_runtime.hrefs import file_href
 from pesto_runtime.raster.codec import decode_image
 from pesto_runtime.run.targets import pipeline_of
 from pesto_runtime.service.app import _require_names
-from tests.contract.serving import until
+from tests.contract.serving import AT_ONCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,3 +271,34 @@ def test_names_that_cannot_be_told_apart_are_refused(names: list[str], word: str
     with pytest.raises(InvalidInput, match=word):
         _require_names(names)
     _require_names(["a", "b"])
+
+
+def test_a_quota_is_of_all_processes_together(tmp_path: Path) -> None:
+    """A caller whose call or job runs in one process has none left in another; others have."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("alice alice-0123456789abcdef\nbob bob-0123456789abcdef\n")
+    options = ("--token-file", str(tokens), "--caller-calls", "1", "--caller-jobs", "1")
+    with joint("tests/contract/processes.py:nap", ECHO, options=options) as found:
+
+        def post(process: str, caller: str, *, as_job: bool) -> httpx.Response:
+            body = {"seconds": 3.0} if process == "nap" else {"stringInput": "a"}
+            headers = {"Authorization": f"Bearer {caller}-0123456789abcdef"}
+            headers |= AT_ONCE if as_job else {}
+            url = f"{found.api(process)}/process"
+            return found.http.post(url, json=body, headers=headers)
+
+        assert post("nap", "alice", as_job=True).status_code == 201
+        assert post("echo", "alice", as_job=True).status_code == 429
+        assert post("echo", "bob", as_job=True).status_code == 201
+        with ThreadPoolExecutor() as threads:
+            threads.submit(post, "nap", "bob", as_job=False)
+
+            def admitted() -> int:
+                url = f"{found.api('nap')}/health"
+                document = found.http.get(url, headers={"Accept": "application/json"}).json()
+                count: int = document["queue"]["admitted"]
+                return count
+
+            until(lambda: admitted() == 1)
+            assert post("echo", "bob", as_job=False).status_code == 429
+            assert post("echo", "alice", as_job=False).status_code == 200

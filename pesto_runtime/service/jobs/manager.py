@@ -47,15 +47,30 @@ class JobManager:
         on_end: Called on the event loop with each job that has ended.
     """
 
-    def __init__(self, runs: CallRunner, options: JobOptions, *, most_running: int) -> None:
-        """Prepare; `open` opens the folder, and at most `most_running` jobs run at a time."""
+    def __init__(
+        self,
+        runs: CallRunner,
+        options: JobOptions,
+        *,
+        most_running: int,
+        quota: JobQuota | None = None,
+    ) -> None:
+        """Prepare; `open` opens the folder, and at most `most_running` jobs run at a time.
+
+        Args:
+            runs: Performs their calls.
+            options: Where and how long they are stored.
+            most_running: Number of jobs that run at once.
+            quota: Of each caller, shared with other processes of the service; None for its own.
+        """
         self.options = options
         self._runs = runs
         self._most_running = most_running
         # A time server or an administrator may change the system's clock: leases of running jobs
         # and the time to live of results do not end because of that.
         self._clock = SteadyClock()
-        self._quota = JobQuota(options)
+        self._quota = quota or JobQuota(options)
+        self._quota.add(self._usage)
         self._active: dict[str, ActiveJob] = {}
         self._waiting: dict[str, ActiveJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -222,14 +237,13 @@ class JobManager:
         if len(self._waiting) >= self.options.waiting:
             raise Busy(f"{len(self._waiting)} jobs wait; no room for more now", retry_after_s=5)
         with self._quota.reserved(request.caller, len(request.payload.body)):
-            await self._require_quota(request.caller)
+            await self._quota.require(request.caller)
             return await self._stored(request, digest)
 
-    async def _require_quota(self, caller: str) -> None:
-        if self._quota.limits(caller):
-            stored = await self._records(JobStore.bytes_of, caller)
-            jobs = sum(each.record.caller == caller for each in self._active.values())
-            self._quota.require(caller, jobs=jobs, stored_bytes=stored)
+    async def _usage(self, caller: str) -> tuple[int, int]:
+        """Return the jobs of a caller that are not over, and the bytes that its jobs store."""
+        stored = await self._records(JobStore.bytes_of, caller)
+        return sum(each.record.caller == caller for each in self._active.values()), stored
 
     async def _stored(self, request: JobRequest, digest: str) -> Record:
         job_id = uuid.uuid4().hex

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pesto_runtime.errors import OverQuota
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from pesto_runtime.service.jobs.states import JobOptions
+
+    Usage: TypeAlias = Callable[[str], Awaitable[tuple[int, int]]]
+    """Returns the jobs of a caller that are not over, and the bytes that its jobs store."""
 
 _RETRY_S = 5.0
 
 
 class JobQuota:
-    """The quota of each caller; callers without a name have none."""
+    """The quota of each caller over all processes; callers without a name have none."""
 
     def __init__(self, options: JobOptions) -> None:
         """Start without jobs."""
         self._most_jobs, self._most_bytes = options.caller_jobs, options.caller_bytes
         self._jobs: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
-
-    def limits(self, caller: str) -> bool:
-        """Return whether a caller has a quota."""
-        return bool(caller) and not (self._most_jobs is None and self._most_bytes is None)
+        self._usages: list[Usage] = []
 
     @contextmanager
     def reserved(self, caller: str, size: int) -> Iterator[None]:
@@ -40,18 +40,21 @@ class JobQuota:
             self._jobs[caller] -= 1
             self._bytes[caller] -= size
 
-    def require(self, caller: str, *, jobs: int, stored_bytes: int) -> None:
-        """Do nothing if the jobs of a caller, with those reserved, are within its quota.
+    def add(self, usage: Usage) -> None:
+        """Count the jobs of one more process, too."""
+        self._usages.append(usage)
 
-        Args:
-            caller: Its name.
-            jobs: Of its jobs, those that are not over.
-            stored_bytes: Of requests and results of its jobs.
+    async def require(self, caller: str) -> None:
+        """Do nothing if the jobs of a caller, with those reserved, are within its quota.
 
         Raises:
             OverQuota: they are not.
         """
-        jobs, stored = jobs + self._jobs[caller], stored_bytes + self._bytes[caller]
+        if not caller or (self._most_jobs is None and self._most_bytes is None):
+            return
+        found = [await each(caller) for each in self._usages]
+        jobs = self._jobs[caller] + sum(jobs for jobs, _ in found)
+        stored = self._bytes[caller] + sum(stored for _, stored in found)
         if self._most_jobs is not None and jobs > self._most_jobs:
             raise OverQuota(
                 f"{caller} has {jobs - 1} jobs that are not over, and may have {self._most_jobs} "

@@ -114,8 +114,7 @@ class _Request(Generic[_Result]):
     """What the service waits for: that a worker is loaded, is set up, or has performed a call.
 
     Attributes:
-        outcome: The result, or the error as a value: asyncio would log an exception that a caller
-            which is cancelled in the same turn does not read.
+        outcome: The result, or the error as a value: asyncio would log an exception nobody reads.
         context: Variables of the caller, where its log lines take their fields from.
         body: Of a call, if it is large; kept for the next one, or closed, once nobody needs it.
     """
@@ -137,18 +136,19 @@ class WorkerHandle:
             settings: Sent to the process.
             on_loss: Called when a worker that was ready is lost.
         """
-        self._socket, theirs = open_channel()
+        # A pair for each direction: to read from a Unix socket wakes who waits at its other end.
+        self._socket, their_answers = open_channel()
+        self._calls, their_calls = open_channel()
         self._started_call = StartedCallCounter.create()
-        inherited = (theirs.fileno(), self._started_call.descriptor)
-        numbers = [str(number) for number in (*inherited, os.getpid())]
-        with theirs:
+        with their_calls, their_answers:
+            theirs = (their_calls.fileno(), their_answers.fileno(), self._started_call.descriptor)
             self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
-                [sys.executable, "-P", "-m", _MODULE, *numbers],
-                pass_fds=inherited,
+                [sys.executable, "-P", "-m", _MODULE, *map(str, theirs), str(os.getpid())],
+                pass_fds=theirs,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the service, which lets calls end
             )
-        self._socket.sendall(encode_frame("begin", settings.to_json()))
+        self._calls.sendall(encode_frame("begin", settings.to_json()))
         self._life = lifecycle.Lifecycle(settings.target)
         self._on_loss = on_loss
         self._decoder = FrameDecoder()
@@ -208,8 +208,7 @@ class WorkerHandle:
 
         Args:
             payload: The request.
-            deadline: When the call must have ended, in seconds of the event loop; `pass_time`
-                compares it.
+            deadline: Latest end of the call, in seconds of the event loop, for `pass_time`.
             on_progress: Called with `done` and `total`.
             on_log: Called with every line of the algorithm.
 
@@ -253,11 +252,10 @@ class WorkerHandle:
         """
         if self._start_up is None:
             loop = asyncio.get_running_loop()
-            self._start_up = (
-                _Request(loop.create_future(), on_log),
-                _Request(loop.create_future(), on_log),
-            )
+            first, second = (loop.create_future() for _ in range(2))
+            self._start_up = (_Request(first, on_log), _Request(second, on_log))
             self._requests.extend(self._start_up)
+            self._calls.setblocking(False)
             self._socket.setblocking(False)
             loop.add_reader(self._socket, self._read)
         return self._start_up
@@ -294,6 +292,7 @@ class WorkerHandle:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._socket)
         self._socket.close()
+        self._calls.close()
         self._exit = loop.create_task(self._wait_for_exit())
 
     async def _wait_for_exit(self) -> None:
@@ -315,10 +314,10 @@ class WorkerHandle:
         if self._life.state == "lost":
             return  # it died while a thread copied the body; its exit is the outcome
         try:
-            sent = send(self._socket, frame, spool)
+            sent = send(self._calls, frame, spool)
             if sent < len(frame):
                 rest = memoryview(frame)[sent:]
-                await asyncio.get_running_loop().sock_sendall(self._socket, rest)
+                await asyncio.get_running_loop().sock_sendall(self._calls, rest)
         except ConnectionError:
             return  # the worker is gone: the reader notices it, and the exit code is the outcome
 

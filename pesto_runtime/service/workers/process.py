@@ -75,9 +75,11 @@ class Performer(Protocol):
 class WorkerProcess:
     """The worker's side of the link: load, set up, then perform calls."""
 
-    def __init__(self, channel: socket.socket, started_call: StartedCallCounter) -> None:
+    def __init__(
+        self, calls: socket.socket, answers: socket.socket, started_call: StartedCallCounter
+    ) -> None:
         """Take over the descriptors that the process was started with."""
-        self._channel, self._started_call = channel, started_call
+        self._calls, self._answers, self._started_call = calls, answers, started_call
         self._spool: Spool | None = None
         self._trace = ""
         self._gate = threading.Lock()
@@ -90,9 +92,9 @@ class WorkerProcess:
     def _send(self, frame: bytes, spool: Spool | None = None) -> None:
         # Threads of an algorithm log while its main thread responds: frames must not be mixed.
         with self._gate:
-            sent = send(self._channel, frame, spool)
+            sent = send(self._answers, frame, spool)
             if sent < len(frame):
-                self._channel.sendall(memoryview(frame)[sent:])
+                self._answers.sendall(memoryview(frame)[sent:])
 
     def serve(self) -> None:
         """Load, set up, and perform calls until the service closes the socket."""
@@ -186,7 +188,7 @@ class WorkerProcess:
     def _frames(self) -> Iterator[Frame]:
         decoder = FrameDecoder()
         while True:
-            data, spool = receive(self._channel)
+            data, spool = receive(self._calls)
             if not data:
                 return
             if spool is not None:
@@ -312,14 +314,15 @@ def limit_memory(more_bytes: int) -> None:
 
 def main() -> None:
     """Serve calls on inherited descriptors."""
-    channel, counter, parent = (int(text) for text in sys.argv[1:])
+    calls, answers, counter, parent = (int(text) for text in sys.argv[1:])
     die_with(parent)
-    for descriptor in (channel, counter):
+    for descriptor in (calls, answers, counter):
         os.set_inheritable(descriptor, False)  # not for programs of an algorithm
     os.dup2(2, 1)  # output that bypasses Python goes to the service's log
     faulthandler.enable(file=2)
     keep_freed_memory(16 << 20, 64 << 20)
-    WorkerProcess(socket.socket(fileno=channel), StartedCallCounter(counter)).serve()
+    ends = (socket.socket(fileno=calls), socket.socket(fileno=answers))
+    WorkerProcess(*ends, StartedCallCounter(counter)).serve()
 
 
 def _loaded(settings: WorkerSettings) -> tuple[Callable[..., Performer], ServedTarget]:

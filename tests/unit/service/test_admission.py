@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from pesto_runtime.errors import Busy
-from pesto_runtime.service.http import Admission
+from pesto_runtime.service.admission import Admission
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:

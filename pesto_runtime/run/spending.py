@@ -1,0 +1,194 @@
+"""Stop a run before its deadline passes or its budget is spent; what a machine costs.
+
+Memory that is paid for is the most that the processes of the run have had so far.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from pydantic import Field, ValidationError
+
+from pesto_runtime.contract import bad_fields
+from pesto_runtime.contract.base import ClosedValue
+from pesto_runtime.errors import InvalidInput, LimitReached, shortened
+from pesto_runtime.machine import resident_bytes
+from pesto_runtime.raster.identity import is_local
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pesto_runtime.contract import Plan
+    from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.planning import PhaseEstimate
+
+_END_S = 0.5  # to store what the last tiles have made
+_TILE_SPREAD = 1.2  # the longest of the next tiles, over the longest so far
+
+
+class Prices(ClosedValue):
+    """What a machine costs, in one currency."""
+
+    core_hour: float = Field(default=0, ge=0, allow_inf_nan=False, description="of one core")
+    gb_hour: float = Field(
+        default=0, ge=0, allow_inf_nan=False, description="of 10^9 bytes of memory"
+    )
+    gb_transferred: float = Field(
+        default=0, ge=0, description="of 10^9 bytes read from remote scenes"
+    )
+    currency: str = ""
+
+    def cost(self, seconds: float, *, cores: int, memory_bytes: float, transferred: float) -> float:
+        """Return what a run costs.
+
+        Args:
+            seconds: Wall time.
+            cores: Cores that it has.
+            memory_bytes: Memory that it has.
+            transferred: Bytes from other machines.
+        """
+        hourly = cores * self.core_hour + memory_bytes / 1e9 * self.gb_hour
+        return seconds / 3600 * hourly + transferred / 1e9 * self.gb_transferred
+
+
+def read_prices(path: AnyPath) -> Prices:
+    """Read a file of prices, JSON as `{"core_hour": 0.04, "gb_hour": 0.005}`.
+
+    Raises:
+        InvalidInput: it cannot be read, is not JSON, or has wrong fields; lists all.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"--prices {path} cannot be read: {error}") from error
+    try:
+        return Prices.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput.of(f"--prices {path}", bad_fields(error, value=document)) from error
+
+
+@dataclass(frozen=True)
+class SpendingLimits:
+    """What a run may take; each start of the command has all of it.
+
+    Attributes:
+        deadline_s: Seconds from the start of the command; None for any number.
+        budget: Amount in the currency of the prices; None for any.
+        prices: Of this machine.
+    """
+
+    deadline_s: float | None = None
+    budget: float | None = None
+    prices: Prices = field(default_factory=Prices)
+
+
+def remote_bytes(plan: Plan, first: PhaseEstimate) -> int:
+    """Return the bytes that a run reads from scenes on other machines, without margins.
+
+    Args:
+        plan: The plan.
+        first: The estimate of its first phase, which reads the scenes.
+    """
+    is_remote = any(not is_local(scene.href) for scene in plan.scenes.values())
+    return first.bytes_read if is_remote else 0
+
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a duration.
+
+    Raises:
+        InvalidInput: it is none, or not longer than 0.
+
+    >>> seconds_of("90"), seconds_of("1h30m"), seconds_of("2.5s")
+    (90.0, 5400.0, 2.5)
+    """
+    match = _DURATION.fullmatch(text)
+    parts = match.groupdict() if match else {}
+    seconds = sum(_UNITS[unit] * float(count) for unit, count in parts.items() if count)
+    if not seconds:
+        raise InvalidInput(
+            f"--deadline {shortened(text)} is no duration: write 90s, 10m, 2h or 1h30m"
+        )
+    return seconds
+
+
+class SpendingMeter:
+    """What a run has taken so far, and whether the next tiles would take too much."""
+
+    def __init__(
+        self, limits: SpendingLimits, *, workers: int, remote_bytes: int, end_s: float
+    ) -> None:
+        """Begin now.
+
+        Args:
+            limits: Of the run.
+            workers: Tiles at once; a core is paid for each.
+            remote_bytes: Bytes that all tiles read from other machines.
+            end_s: Seconds to publish the run after its last tile.
+        """
+        self._limits, self._workers = limits, workers
+        self._remote_bytes, self._end_s = remote_bytes, end_s
+        self._began = time.monotonic()
+        self._memory = 0
+        self._done = self._total = 0
+        self._seconds: list[float] = []  # of the tiles that were computed
+
+    def begin(self, total: int) -> None:
+        """Begin the tiles, of which there are so many."""
+        self._total = total
+
+    def add(self, tiles: Sequence[float]) -> None:
+        """Count tiles that have ended, by their seconds; 0 for one that was stored before."""
+        self._done += len(tiles)
+        self._seconds += [each for each in tiles if each]
+
+    def require_more(self) -> None:
+        """Do nothing while one more tile for each worker, and the end, fit into the limits.
+
+        Raises:
+            LimitReached: they do not; has what is done, what is left, and what it took.
+        """
+        limits = self._limits
+        if limits.deadline_s is None and limits.budget is None:
+            return
+        elapsed = time.monotonic() - self._began
+        tile_s = 0.0 if self._done == self._total else max(self._seconds, default=0.0)
+        ends = elapsed + _TILE_SPREAD * tile_s + self._end_s + _END_S
+        reason = ""
+        if limits.deadline_s is not None and ends > limits.deadline_s:
+            reason = f"--deadline {limits.deadline_s:g} s"
+        if limits.budget is not None:
+            self._memory = max(self._memory, resident_bytes())
+            if self._cost(ends, self._done + self._workers) > limits.budget:
+                reason = f"--budget {limits.budget:g} {limits.prices.currency}".rstrip()
+        if reason:
+            raise LimitReached(f"stopped before {reason} is exceeded: {self._left(elapsed)}")
+
+    def _cost(self, seconds: float, tiles: int) -> float:
+        share = min(1.0, tiles / max(1, self._total))
+        return self._limits.prices.cost(
+            seconds, cores=self._workers, memory_bytes=self._memory,
+            transferred=share * self._remote_bytes,
+        )  # fmt: skip
+
+    def _left(self, elapsed: float) -> str:
+        left = self._total - self._done
+        seconds = left * fmean(self._seconds or [0.0]) / self._workers + self._end_s
+        about = f"about {seconds:.0f} s" if self._seconds else "an unknown time"
+        took = f"{elapsed:.1f} s"
+        if self._limits.budget is not None:
+            cost = self._cost(elapsed, self._done)
+            took += f" and {cost:.4g} {self._limits.prices.currency}".rstrip()
+        return (
+            f"{self._done} of {self._total} tiles are done in {took}, and {left} tiles are left, "
+            f"{about}; nothing is published yet; the same command goes on"
+        )
