@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline, ProductForm, ReportForm
+    from pesto_runtime.contract.prices import SpendingLimits
     from pesto_runtime.places import AnyPath
-    from pesto_runtime.run.spending import SpendingLimits
 
 GROUP = "pesto.engines"
 RENDERERS = "pesto.renderers"

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-_VALUE_CHARS = 120
-_MOST_FIELDS = 20
+_VALUE_CHARS, _MOST_FIELDS = 120, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +88,7 @@ class PestoError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(
-        self,
-        detail: str,
-        *,
-        fields: Iterable[BadField] = (),
-        retry_after_s: float | None = None,
+        self, detail: str, *, fields: Iterable[BadField] = (), retry_after_s: float | None = None
     ) -> None:
         super().__init__(masked(detail))
         self.detail = masked(detail)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.contract.prices import SpendingLimits
+
 PipelineFile: TypeAlias = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="Pipeline, as JSON, also s3://….json.")
 ]
@@ -197,6 +199,28 @@ def _from_file(name: str, path: str) -> str:
         raise InvalidInput(
             f"-i {name}=@{path}: is not text (UTF-8); the path of an image is given without @"
         ) from error
+
+
+def run_limits(
+    deadline: str | None, budget: float | None, prices: str | None
+) -> SpendingLimits | None:
+    """Read the limits of a run; None if there are none.
+
+    Raises:
+        InvalidInput: a duration or the file of prices is wrong, or a budget has no prices.
+    """
+    from pesto_runtime.contract.prices import Prices, SpendingLimits
+    from pesto_runtime.places import place_of
+    from pesto_runtime.run.spending import read_prices, seconds_of
+
+    if budget is not None and prices is None:
+        raise InvalidInput(
+            "--budget is an amount of money: give the prices of this machine, too (--prices FILE)"
+        )
+    found = read_prices(place_of(prices)) if prices else Prices()
+    if deadline is None and budget is None:
+        return None
+    return SpendingLimits(None if deadline is None else seconds_of(deadline), budget, found)
 
 
 class Executor(StrEnum):

@@ -35,6 +35,7 @@ from pesto_runtime.cli.options import (
     allow_drivers,
     input_values,
     profile_names,
+    run_limits,
 )
 from pesto_runtime.cli.terminal import (
     author_output_on_stderr,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.places import AnyPath
-    from pesto_runtime.run.spending import SpendingLimits
 
 _FAILED, _REFUSED, _PARTIAL = 1, 2, 3
 _MOST_BLOCKS = 20
@@ -211,7 +211,7 @@ def run(
         report="none" if no_report else report.value,
         compress=str(Compression.parse(compress)),
         cache=_cache_href(cache),
-        limits=_limits(deadline, budget, prices),
+        limits=run_limits(deadline, budget, prices),
     )
     show_warnings(source.remarks)
     with (
@@ -234,24 +234,6 @@ def _cache_href(text: str | None) -> str | None:
     from pesto_runtime.run.cache_store import cache_base
 
     return cache_base(text) if text else None
-
-
-def _limits(
-    deadline: str | None, budget: float | None, prices: str | None
-) -> SpendingLimits | None:
-    """Read the limits of a run; None if there are none."""
-    from pesto_runtime.places import place_of
-    from pesto_runtime.run.spending import Prices, SpendingLimits, read_prices, seconds_of
-
-    if budget is not None and prices is None:
-        raise InvalidInput(
-            "--budget is an amount of money: give the prices of this machine, too, "
-            "as a file of --prices"
-        )
-    found = read_prices(place_of(prices)) if prices else Prices()
-    if deadline is None and budget is None:
-        return None
-    return SpendingLimits(None if deadline is None else seconds_of(deadline), budget, found)
 
 
 def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:

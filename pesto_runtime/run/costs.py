@@ -29,11 +29,11 @@ from pesto_runtime.tiling import scaled_window, whole
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pesto_runtime.contract.prices import Prices
     from pesto_runtime.run.calibration import PixelCost
     from pesto_runtime.run.context import RunContext
     from pesto_runtime.run.planning import PhaseEstimate, Planned
     from pesto_runtime.run.sampling import SampledRaster
-    from pesto_runtime.run.spending import Prices
 
 Executor: TypeAlias = Literal["threads", "processes"]
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from pesto_runtime.contract import Chunk
+from pesto_runtime.contract.prices import SpendingLimits
 from pesto_runtime.errors import Interrupted, PestoError, RunFailed
 from pesto_runtime.machine import memory_bytes
 from pesto_runtime.pipeline import Sizing
@@ -40,7 +41,7 @@ from pesto_runtime.run.readers import decoded_blocks, neighbours_first, readers
 from pesto_runtime.run.records import TileObserver, TileRecord
 from pesto_runtime.run.result import RunRecord
 from pesto_runtime.run.services import resolve_services
-from pesto_runtime.run.spending import SpendingLimits, SpendingMeter, remote_bytes
+from pesto_runtime.run.spending import SpendingMeter, remote_bytes
 from pesto_runtime.run.verifying import verify_tiles
 from pesto_runtime.run.workspace import (
     Workspace,

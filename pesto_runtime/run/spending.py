@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from pesto_runtime.contract import bad_fields
-from pesto_runtime.contract.base import ClosedValue
+from pesto_runtime.contract.prices import Prices
 from pesto_runtime.errors import InvalidInput, LimitReached, shortened
 from pesto_runtime.machine import resident_bytes
 from pesto_runtime.raster.identity import is_local
@@ -24,36 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pesto_runtime.contract import Plan
+    from pesto_runtime.contract.prices import SpendingLimits
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.planning import PhaseEstimate
 
 _END_S = 0.5  # to store what the last tiles have made
 _TILE_SPREAD = 1.2  # the longest of the next tiles, over the longest so far
-
-
-class Prices(ClosedValue):
-    """What a machine costs, in one currency."""
-
-    core_hour: float = Field(default=0, ge=0, allow_inf_nan=False, description="of one core")
-    gb_hour: float = Field(
-        default=0, ge=0, allow_inf_nan=False, description="of 10^9 bytes of memory"
-    )
-    gb_transferred: float = Field(
-        default=0, ge=0, description="of 10^9 bytes read from remote scenes"
-    )
-    currency: str = ""
-
-    def cost(self, seconds: float, *, cores: int, memory_bytes: float, transferred: float) -> float:
-        """Return what a run costs.
-
-        Args:
-            seconds: Wall time.
-            cores: Cores that it has.
-            memory_bytes: Memory that it has.
-            transferred: Bytes from other machines.
-        """
-        hourly = cores * self.core_hour + memory_bytes / 1e9 * self.gb_hour
-        return seconds / 3600 * hourly + transferred / 1e9 * self.gb_transferred
 
 
 def read_prices(path: AnyPath) -> Prices:
@@ -70,21 +45,6 @@ def read_prices(path: AnyPath) -> Prices:
         return Prices.model_validate(document)
     except ValidationError as error:
         raise InvalidInput.of(f"--prices {path}", bad_fields(error, value=document)) from error
-
-
-@dataclass(frozen=True)
-class SpendingLimits:
-    """What a run may take; each start of the command has all of it.
-
-    Attributes:
-        deadline_s: Seconds from the start of the command; None for any number.
-        budget: Amount in the currency of the prices; None for any.
-        prices: Of this machine.
-    """
-
-    deadline_s: float | None = None
-    budget: float | None = None
-    prices: Prices = field(default_factory=Prices)
 
 
 def remote_bytes(plan: Plan, first: PhaseEstimate) -> int:
@@ -190,5 +150,5 @@ class SpendingMeter:
             took += f" and {cost:.4g} {self._limits.prices.currency}".rstrip()
         return (
             f"{self._done} of {self._total} tiles are done in {took}, and {left} tiles are left, "
-            f"{about}; nothing is published yet; the same command goes on"
+            f"{about}; nothing is published yet; the same command resumes it"
         )

@@ -78,9 +78,8 @@ def _plan(document: Mapping[str, JsonValue], scene: str, *inputs: str) -> dict[s
         found = json.loads(_relative(pesto("plan", path, *given, *sizing, "--json")))
         for service in found["services"].values():
             service["description"] = Description.parse(service["description"]).digest
-        return {
-            key: value for key, value in found.items() if key not in ("cost", "curve", "estimates")
-        }
+        left_out = ("cost", "curve", "estimates")
+        return {key: value for key, value in found.items() if key not in left_out}
 
 
 def _relative(text: str) -> str:

@@ -44,6 +44,7 @@ TABLE = {
     "OtherVersion": ("other-version", 409, 1, False),
     "ProcessChanged": ("process-changed", 409, 1, False),
     "Damaged": ("damaged", 500, 1, True),
+    "LimitReached": ("limit-reached", 503, 3, False),
     "FolderInUse": ("folder-in-use", 409, 2, False),
     "NothingValid": ("nothing-valid", 422, 1, False),
     "AlgorithmFailed": ("algorithm-failed", 500, 1, False),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pytest
 
+from pesto_runtime.contract.prices import Prices, SpendingLimits
 from pesto_runtime.engines import RunRequest, SilentListener, load_engine
 from pesto_runtime.errors import InvalidInput, LimitReached
 from pesto_runtime.finished_run import Run
@@ -16,8 +17,6 @@ from pesto_runtime.places import place_of
 from pesto_runtime.raster.codec import encode_image
 from pesto_runtime.raster.image import Image
 from pesto_runtime.run.spending import (
-    Prices,
-    SpendingLimits,
     SpendingMeter,
     read_prices,
     seconds_of,
@@ -37,7 +36,7 @@ from pesto_runtime import Named, Raster, process
 def slow(
     scene: Annotated[np.ndarray, Raster(margin=0)],
 ) -> Annotated[np.ndarray, Named("out"), Raster()]:
-    time.sleep(0.8)
+    time.sleep(1.0)
     return scene + 1
 """
 
@@ -72,7 +71,7 @@ def test_a_run_stops_before_its_deadline_and_goes_on(
     scene: Path, executor: Literal["threads", "processes"]
 ) -> None:
     """Again and again; nothing is published meanwhile, and the product is that of one run."""
-    deadline = 6.0
+    deadline = 7.0
     stops: list[tuple[float, LimitReached]] = []
     while not (scene.parent / "out" / "result.json").exists():
         assert len(stops) < 9
@@ -94,14 +93,14 @@ def test_a_run_stops_before_its_deadline_and_goes_on(
 
 def test_a_run_within_its_limits_is_complete(scene: Path) -> None:
     """The control: the same run with time and money enough."""
-    run(scene, SpendingLimits(60, 1.0, Prices(core_hour=1)))
+    run(scene, SpendingLimits(300, 1.0, Prices(core_hour=1)))
     assert Run.of(scene.parent / "out").status == "COMPLETE"
 
 
 def test_a_run_stops_before_its_budget(scene: Path) -> None:
-    """2 cores at 3600 each in an hour are 2 each second: 3 last for 1.5 s."""
-    with pytest.raises(LimitReached, match="--budget 3 EUR is exceeded") as caught:
-        run(scene, SpendingLimits(None, 3.0, Prices(core_hour=3600, currency="EUR")))
+    """2 cores at 3600 each in an hour are 2 each second: 6 last for 3 s."""
+    with pytest.raises(LimitReached, match="--budget 6 EUR is exceeded") as caught:
+        run(scene, SpendingLimits(None, 6.0, Prices(core_hour=3600, currency="EUR")))
     assert "of 16 tiles are done" in caught.value.detail
 
 
