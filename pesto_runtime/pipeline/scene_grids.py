@@ -106,18 +106,18 @@ def _placed(
     for name, scene in scenes.items():
         own = types[str(Reference(owner="inputs", port=name))]
         if isinstance(own, RasterType):
-            yield _Placed(f"input {name!r} ({scene.href})", scene.grid, own.grid, own.scale)
+            yield _Placed(f"{name!r} ({scene.href})", scene.grid, own.grid, own.scale)
     for reference, grid in grids.items():
         own = types[reference]
         if isinstance(own, RasterType):
-            yield _Placed(f"{reference}, which is warped,", grid, own.grid, own.scale)
+            yield _Placed(f"{reference!r} (warped)", grid, own.grid, own.scale)
 
 
 def _require_same_grid(first: _Placed, other: _Placed) -> None:
     ratio, grid = other.scale / first.scale, first.grid
     if any(side.denominator > 1 for side in (grid.width * ratio.x, grid.height * ratio.y)):
         raise GridMismatch(
-            f"{first.title} has {grid.width} x {grid.height} pixels, no multiple of "
+            f"input {first.title} has {grid.width} x {grid.height} pixels, no multiple of "
             f"{(Scale() / ratio).to_json()}, of which one pixel of {other.title} is made: cut it "
             "by a window whose size is one"
         )
@@ -129,8 +129,9 @@ def _require_same_grid(first: _Placed, other: _Placed) -> None:
     if not ratio.is_one:
         needs = f" ({ratio.to_json()} pixels of the second are needed per pixel of the first)"
     raise GridMismatch(
-        f"{first.title} and {other.title} are on different grids{needs}: {'; '.join(differences)}; "
-        "put one onto the other's grid by a stage of the process `warp` with `like`"
+        f"inputs {first.title} and {other.title} are on different grids{needs}: "
+        f"{'; '.join(differences)}; resample one onto the other's grid by a stage of the process "
+        "`warp` with `like`"
     )
 
 

@@ -86,6 +86,7 @@ class DriverEngine:
         Raises:
             InvalidPipeline: the pipeline does not check; with every error.
             Interrupted: stopped by Ctrl-C; the same call resumes the run.
+            LimitReached: stopped before a limit of the request; the same call resumes the run.
             PestoError: the run failed; nothing is published.
         """
         pipeline = request.pipeline

@@ -78,13 +78,20 @@ def body(content: bytes, *, more: bool = False) -> Message:
 
 async def answered(app: Any, request: bytes = _REQUEST) -> list[bytes]:
     """What is written in response to a request."""
+    return (await transport_of(app, request)).writes
+
+
+async def transport_of(app: Any, request: bytes = _REQUEST) -> Transport:
+    """The transport after the response to a request."""
     connection, transport = opened(app, AddressCounts(1))
     connection.data_received(request)
     while connection.tasks:
         await asyncio.wait(connection.tasks)
         await asyncio.sleep(0)
+    was_closed = transport.is_closed
     connection.connection_lost(None)
-    return transport.writes
+    transport.is_closed = was_closed
+    return transport
 
 
 def test_a_small_response_is_one_write_and_the_same_bytes() -> None:
@@ -121,12 +128,30 @@ def test_other_responses_are_those_of_uvicorn(request_: bytes, app: Any, ends: b
     assert b"a\r\nb" not in written
 
 
+def test_a_body_is_not_sent_to_head_and_a_wrong_length_ends_the_connection() -> None:
+    """As uvicorn does; the control stays open."""
+    whole = (start((b"content-length", b"4")), body(b"done"))
+    head = asyncio.run(answered(response(*whole), _REQUEST.replace(b"GET", b"HEAD")))
+    assert b"done" not in b"".join(head)
+    assert not asyncio.run(transport_of(response(*whole))).is_closed
+    for fields in (
+        [(b"content-length", b"9")],
+        [(b"content-length", b"4"), (b"connection", b"close")],
+    ):
+        ended = response(start(*fields), body(b"done"))
+        assert asyncio.run(transport_of(ended)).is_closed
+
+
 def test_an_address_has_so_many_connections_and_a_proxy_any_number() -> None:
     """The next one is refused; when one ends, another is admitted."""
 
     async def refused(addresses: AddressCounts, connections: int) -> list[bool]:
         made = [opened(response(), addresses) for _ in range(connections)]
+        for connection, _ in made:
+            connection.data_received(_REQUEST)
+        started = [bool(connection.tasks) for connection, _ in made]
         found = [bool(t.writes) and b" 429 " in t.writes[0] and t.is_closed for _, t in made]
+        assert started == [not each for each in found]
         for connection, _ in made:
             connection.connection_lost(None)
         return found
