@@ -15,8 +15,9 @@ from pesto_runtime.errors import InvalidPipeline, PestoError
 from pesto_runtime.places import href_of
 from pesto_runtime.run.context import begin_run
 from pesto_runtime.run.ownership import claim
-from pesto_runtime.run.planning import ScenePlanner, check_pipeline, count_tiles
+from pesto_runtime.run.planning import check_pipeline, count_tiles
 from pesto_runtime.run.publishing import finished_result
+from pesto_runtime.run.scene_planner import ScenePlanner
 from pesto_runtime.run.workspace import locked_workspace, run_store
 
 if TYPE_CHECKING:

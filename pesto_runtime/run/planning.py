@@ -7,8 +7,7 @@ pipeline whenever they parse a DAG. It does not run anything.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -26,8 +25,6 @@ from pesto_runtime.pipeline import (
     raster_bytes,
     raster_sizes,
     read_later,
-    run_key,
-    value_keys,
 )
 from pesto_runtime.pipeline.conversions import with_conversions
 from pesto_runtime.places import href_of
@@ -35,26 +32,21 @@ from pesto_runtime.run.cache_planning import planned_cache, uncached_stages
 from pesto_runtime.run.catalogs import read_document
 from pesto_runtime.run.pipeline_inputs import (
     PipelineInputs,
-    inputs_reader,
     with_defaults,
     with_literal_images,
 )
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Literal
-
-    from pydantic import JsonValue
 
     from pesto_runtime.contract import Phase, ReportForm, Scene
     from pesto_runtime.pipeline import Checked
     from pesto_runtime.pipeline.conversions import Conversion
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.services import Services
-
-_MOST_KINDS = 64
 
 
 @dataclass(frozen=True)
@@ -262,98 +254,6 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
         }
     )
     return Planned(planned, checked, _estimates(planned, checked))
-
-
-@dataclass
-class ScenePlanner:
-    """Plans one pipeline over many scenes: those of equal facts are checked and divided once.
-
-    Attributes:
-        pipeline: The pipeline.
-        services: The services of its processes.
-        sizing: Limits for the sizes of tiles and chunks.
-        patience_s: As for `plan`, as the next ones.
-        report: What `report.html` has of the products.
-        compress: Codec and level of blocks.
-        cache: Path or href of a cache of blocks.
-    """
-
-    pipeline: Pipeline
-    services: Services
-    sizing: Sizing
-    patience_s: float = 60.0
-    report: ReportForm = "links"
-    compress: str = "deflate"
-    cache: str | None = None
-    _planned: dict[str, Planned] = field(default_factory=dict)
-
-    @cached_property
-    def read_inputs(self) -> Callable[[Mapping[str, JsonValue]], PipelineInputs]:
-        """Reads the inputs of a scene, as `read_inputs` of the pipeline and its services."""
-        return inputs_reader(self.pipeline, self.services)
-
-    def plan(self, inputs: PipelineInputs, *, store: str, folder: AnyPath) -> Planned:
-        """Return the plan that `plan` makes.
-
-        Args:
-            inputs: Scenes and parameters.
-            store: Base href of the run store.
-            folder: The output folder that the run will own.
-
-        Raises:
-            PestoError: as `plan` does.
-        """
-        kind = _kind_of(inputs)
-        template = self._planned.get(kind)
-        if template is not None:
-            return self._like(template, inputs, store=store, folder=folder)
-        planned = plan(
-            self.pipeline, self.services, inputs, store=store, sizing=self.sizing,
-            patience_s=self.patience_s, folder=folder, report=self.report,
-            compress=self.compress, cache=self.cache,
-        )  # fmt: skip
-        # Warnings name the scene. A template for each scene would be a plan for each in memory.
-        if not planned.checked.warnings and all(x.identity for x in planned.plan.scenes.values()):
-            if len(self._planned) >= _MOST_KINDS:
-                self._planned.clear()
-            self._planned[kind] = planned
-        return planned
-
-    def _like(
-        self, template: Planned, inputs: PipelineInputs, *, store: str, folder: AnyPath
-    ) -> Planned:
-        before = template.plan
-        scenes = {**before.scenes, **inputs.scenes}
-        keys = value_keys(
-            template.checked.stages,
-            before.services,
-            scenes=scenes,
-            parameters=before.parameters,
-            run_id="",  # all scenes have an identity
-            compression=before.compression,
-        )
-        run = run_key(self.pipeline.outputs, keys)
-        changes = {"scenes": scenes, "keys": keys, "run": run, "store": store}
-        planned = before.model_copy(update={**changes, "folder": href_of(folder)})
-        if self.cache:
-            place = planned_cache(self.cache, planned, self.pipeline, template.checked)
-            planned = planned.model_copy(update={"cache": place})
-        return Planned(planned, template.checked, template.estimates)
-
-
-def _kind_of(inputs: PipelineInputs) -> str:
-    """Return a text of all facts of inputs on which a plan depends, beside its keys."""
-    places = [each.transform for each in inputs.scenes.values() if each.transform]
-    col, row = (places[0][2], places[0][5]) if places else (0.0, 0.0)
-    facts = []
-    for name, scene in inputs.scenes.items():
-        of_this: dict[str, object] = {"href": "", "identity": bool(scene.identity), "tags": {}}
-        if scene.transform:  # grids are compared with each other
-            a, b, c, d, e, f = scene.transform
-            of_this["transform"] = (a, b, c - col, d, e, f - row)
-        facts.append((name, scene.model_copy(update=of_this)))
-    errors = sorted(inputs.unreadable)
-    return repr((facts, json.dumps(inputs.parameters, sort_keys=True), errors))
 
 
 def count_tiles(phase: Phase) -> int:

@@ -12,7 +12,8 @@ from pesto_runtime.errors import GridMismatch, InvalidPipeline
 from pesto_runtime.pipeline import Sizing, make_plan
 from pesto_runtime.run import planning
 from pesto_runtime.run.pipeline_inputs import PipelineInputs, read_inputs
-from pesto_runtime.run.planning import ScenePlanner, plan
+from pesto_runtime.run.planning import plan
+from pesto_runtime.run.scene_planner import ScenePlanner
 from pesto_runtime.run.services import Services, resolve_services
 from tests.support.rasters import UTM, noise, write_scene
 from tests.support.runs import chain, pipeline, stage
