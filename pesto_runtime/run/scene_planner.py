@@ -1,4 +1,4 @@
-"""Plan one pipeline over many scenes: those of equal facts are checked and divided once.
+"""Plan one pipeline over many scenes.
 
 Importing this file loads neither pixels nor network: see `planning`.
 """
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pesto_runtime.pipeline import Sizing, run_key, value_keys
+from pesto_runtime.pipeline import run_key, value_keys
 from pesto_runtime.places import href_of
 from pesto_runtime.run.cache_planning import planned_cache
-from pesto_runtime.run.pipeline_inputs import PipelineInputs, inputs_reader
+from pesto_runtime.run.pipeline_inputs import inputs_reader
 from pesto_runtime.run.planning import Planned, plan
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Pipeline, ReportForm
+    from pesto_runtime.pipeline import Sizing
     from pesto_runtime.places import AnyPath
+    from pesto_runtime.run.pipeline_inputs import PipelineInputs
     from pesto_runtime.run.services import Services
 
 _MOST_KINDS = 64

@@ -17,6 +17,7 @@ from pesto_runtime.errors import InvalidInput, RasterUnreadable
 from pesto_runtime.raster import known_headers
 from pesto_runtime.raster.known_headers import scene_of_image
 from pesto_runtime.raster.read import read_scene
+from pesto_runtime.raster.tiff_directory import Field
 from tests.support.rasters import UTM, noise, write_scene
 
 if TYPE_CHECKING:
@@ -199,6 +200,26 @@ def test_errors_are_those_of_the_reader(tmp_path: Path) -> None:
     scene_of_image(str(tmp_path / "a.tif"))
     with pytest.raises(InvalidInput, match="is not inside"):
         scene_of_image(ImageReference(href=str(tmp_path / "a.tif"), window=Window(60, 0, 9, 9)))
+
+
+def test_fields_beyond_the_first_bytes_are_read_by_gdal(tmp_path: Path, opened: list[str]) -> None:
+    """Tags of 40 KB, of which only the end differs."""
+    for number in range(2):
+        path = tmp_path / f"{number}.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", width=64, height=48, count=1, dtype="uint8"
+        ) as dataset:
+            dataset.update_tags(LONG="x" * 40_000 + str(number))
+            dataset.write(noise(64, 48))
+        assert scene_of_image(str(path)) == read_scene(str(path))
+    assert len(opened) == 2
+
+
+def test_a_file_with_directories_elsewhere_is_read_by_gdal() -> None:
+    """The directory of EXIF fields is at a place that a field names; without it, all is known."""
+    width = Field(3, 1, b"\x40\0")
+    assert known_headers._is_whole({256: width})
+    assert not known_headers._is_whole({256: width, 34665: Field(4, 1, bytes(4))})
 
 
 def test_few_kinds_are_remembered(tmp_path: Path) -> None:

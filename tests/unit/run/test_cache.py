@@ -231,6 +231,54 @@ def test_a_reduce_over_another_window_folds_the_pixels_of_the_cache(
     assert done.value("mean") == reference.value("mean")
 
 
+@pytest.mark.parametrize("first", ["mean", "rank"])
+def test_what_depends_on_the_whole_window_is_not_shared(tmp_path: Path, first: str) -> None:
+    """A threshold from a mean, and a filter after a process of whole rasters."""
+    follows = {
+        "mean": stage("b", "above", image="$inputs.scene", level="$a.mean"),
+        "rank": stage("b", "grow", image="$a.image"),
+    }
+    document = pipeline(
+        stage("a", first, image="$inputs.scene"), follows[first], outputs={"image": "$b.image"}
+    )
+    pixels = noise(1400, 1300)
+    pixels[:, 1200:] = 201  # the windows have other means and other ranges
+    runs = Runs(tmp_path, write_scene(tmp_path / "uneven.tif", pixels), document)
+    window = Window(0, 0, 1400, 1190)
+    runs.run(Window(0, 0, 1400, 1300))
+    done = runs.run(window)
+    assert done.sha256() == runs.reference(window).sha256()
+
+
+def test_windows_of_two_scenes_must_be_as_far_apart(tmp_path: Path) -> None:
+    """Scenes without a place may be cut at different pixels: the offset is part of the keys."""
+    document = pipeline(
+        stage("sum", "add", first="$inputs.first", second="$inputs.second"),
+        outputs={"image": "$sum.image"}, first="image", second="image",
+    )  # fmt: skip
+    names = [
+        write_scene(
+            tmp_path / f"{seed}.tif", noise(1300, 1300, seed=seed), crs=None, transform=None
+        )
+        for seed in range(2)
+    ]
+
+    def run(folder: str, first: str, second: str, cache: str | None) -> Done:
+        given = {"first": f"{names[0]}#window={first}", "second": f"{names[1]}#window={second}"}
+        return run_local(document, tmp_path / folder, given, tile=512, cache=cache)
+
+    cache = str(tmp_path / "cache")
+    run("a", "0,0,1100,1100", "0,0,1100,1100", cache)
+    for folder, first, second, reused in (
+        ("b", "0,0,1100,1100", "10,0,1100,1100", 0),
+        ("c", "10,10,1040,1040", "10,10,1040,1040", 9),
+        ("d", "20,10,1040,1040", "30,10,1040,1040", 9),  # as b
+    ):
+        done = run(folder, first, second, cache)
+        assert done.tiles[1] == reused, folder
+        assert done.sha256() == run(f"{folder}-alone", first, second, None).sha256()
+
+
 def change_pixels(path: Path) -> None:
     """Change one pixel, and put the time of the file back, as a careless copy does."""
     before, data = path.stat(), bytearray(path.read_bytes())
