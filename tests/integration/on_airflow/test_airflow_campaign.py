@@ -195,10 +195,9 @@ def test_a_campaign_is_in_the_queue_of_its_site(airflow: Airflow, tmp_path: Path
     scenes: list[JsonValue] = [str(each) for each in sorted(tmp_path.glob("*/*.tif"))]
     run_id, state = airflow.run("two_sites", {"scenes": scenes})
     assert state == "success", airflow.logs("two_sites", run_id)
+    tasks = airflow.api.tasks("two_sites", run_id)
     for site in ("east", "west"):
-        names = {
-            t.task_id for t in airflow.api.tasks("two_sites", run_id) if t.task_id.startswith(site)
-        }
+        names = {task.task_id for task in tasks if task.task_id.startswith(site)}
         assert {f"{site}.run.plan", f"{site}.run.map_s0", f"{site}.run.publish"} < names
         found_tasks = [e for n in names for e in airflow.api.instances("two_sites", run_id, n)]
         assert {str(each["queue"]) for each in found_tasks} == {site}
