@@ -14,7 +14,7 @@ from pesto_runtime.run.services import resolve_services
 from tests.support.commands import saved
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, sha256_of, stamps, write_scene
-from tests.support.runs import CLOUD_COVER, Done, pipeline, run_local, stage
+from tests.support.runs import CLOUD_COVER, Done, chain, pipeline, run_local, stage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +152,54 @@ def test_scenes_share_tasks_and_the_failed_ones_alone_run_again(
     assert scenes.counts == {"COMPLETE": 5}
     assert {name: stamps(scenes.out / name) for name in before} == before
     assert tasks_in(airflow, run_id).count("run.map_first") == 1
+
+
+SITES_DAG = """
+from airflow.sdk import Param, TaskGroup, dag, task
+
+from pesto_airflow import pesto_campaign
+
+SITES = {{"east": "{folder}/east/", "west": "{folder}/west/"}}
+
+
+@dag(schedule=None, params={{"scenes": Param(type="array")}})
+def two_sites():
+    @task
+    def scenes_at(prefix: str, params: dict) -> list[str]:
+        return [scene for scene in params["scenes"] if scene.startswith(prefix)]
+
+    for site, prefix in SITES.items():
+        with TaskGroup(site, default_args={{"queue": site}}):
+            pesto_campaign(
+                {pipeline!r}, services={services!r}, group_id="run", scenes=scenes_at(prefix),
+                folder="{folder}/out-" + site,
+            )
+
+
+two_sites()
+"""
+
+
+def test_a_campaign_is_in_the_queue_of_its_site(airflow: Airflow, tmp_path: Path) -> None:
+    """All tasks of a group of the site; each computes the scenes there alone."""
+    document = chain("grow")
+    for site in ("east", "west"):
+        (tmp_path / site).mkdir()
+        write_scene(tmp_path / site / f"{site[0]}.tif", noise(100, 100))
+    found = resolve_services(Pipeline.parse(document), base=CLOUD_COVER.parent)
+    write_catalog(found.found.values(), tmp_path / "catalog")
+    airflow.add("two_sites", SITES_DAG.format(
+        folder=tmp_path, services=str(tmp_path / "catalog"),
+        pipeline=str(saved(tmp_path / "pipeline.json", document)),
+    ))  # fmt: skip
+    scenes: list[JsonValue] = [str(each) for each in sorted(tmp_path.glob("*/*.tif"))]
+    run_id, state = airflow.run("two_sites", {"scenes": scenes})
+    assert state == "success", airflow.logs("two_sites", run_id)
+    tasks = airflow.api.tasks("two_sites", run_id)
+    for site in ("east", "west"):
+        names = {task.task_id for task in tasks if task.task_id.startswith(site)}
+        assert {f"{site}.run.plan", f"{site}.run.map_s0", f"{site}.run.publish"} < names
+        found_tasks = [e for n in names for e in airflow.api.instances("two_sites", run_id, n)]
+        assert {str(each["queue"]) for each in found_tasks} == {site}
+        report = json.loads((tmp_path / f"out-{site}" / "campaign.json").read_text())
+        assert [*report["scenes"]] == [site[0]]

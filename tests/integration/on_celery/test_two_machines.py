@@ -52,9 +52,9 @@ DOCUMENT = pipeline(
 DAGS = """
 from pathlib import Path
 
-from airflow.sdk import Asset, TaskGroup, dag, task
+from airflow.sdk import Asset, dag, task
 
-from pesto_airflow import pesto_campaign, pesto_pipeline
+from pesto_airflow import pesto_pipeline
 
 OWN = Path(__file__).parent / "own"
 
@@ -96,29 +96,9 @@ def one_disk():
         )
 
 
-SITES = {"cpu": "s3://bucket/two/east/", "gpu": "s3://bucket/two/west/"}
-
-
-@dag(schedule=None)
-def two_sites():
-    @task
-    def scenes_at(prefix: str) -> list[str]:
-        scenes = ["s3://bucket/two/east/e.tif", "s3://bucket/two/west/w.tif"]
-        return [scene for scene in scenes if scene.startswith(prefix)]
-
-    for queue, prefix in SITES.items():
-        with TaskGroup(queue, default_args={"queue": queue}):
-            pesto_campaign(
-                OWN / "pipeline.json", services=OWN / "catalog", group_id="run",
-                scenes=scenes_at(prefix), folder="s3://bucket/two/sites/" + queue,
-                tile=200, conn_ids={"grow": "eo"}, store_conn_id="lake",
-            )
-
-
 two_machines()
 after_two_machines()
 one_disk()
-two_sites()
 """
 
 
@@ -134,8 +114,7 @@ def local(
     with pytest.MonkeyPatch.context() as patch:
         use(variables(bucket_port), patch)
         scene = write_scene(folder / "s.tif", noise(1000, 1000))
-        for name in ("s.tif", "east/e.tif", "west/w.tif"):
-            put(f"two/{name}", scene.read_bytes())
+        put("two/s.tif", scene.read_bytes())
         with served(f"{PROCESSES}:grow", "--allow", BUCKET) as url, guarded(folder, url) as eo:
             document = add_bundle(airflow.dags / "own", DOCUMENT, CODE, services={"grow": url})
             airflow.api.connect("eo", conn_type="pesto", host=eo, password=TOKEN)
@@ -216,15 +195,3 @@ def test_a_folder_of_one_disk_is_refused_or_explained(airflow: Airflow, local: D
     assert "/folder: file:///var/tmp/refuse is on this machine" in reason
     _, reason = failed["warn.map_grown"]
     assert "the task `plan` wrote it, perhaps on another machine; give folder=" in reason
-
-
-def test_a_campaign_runs_where_its_scenes_are(airflow: Airflow, local: Done) -> None:
-    """A task group per site, whose tasks are in the queue of the workers there."""
-    run_id, state = airflow.run("two_sites")
-    assert state == "success", airflow.logs("two_sites", run_id)
-    for queue, host, name in (("cpu", "worker-a", "e"), ("gpu", "worker-b", "w")):
-        for task in ("plan", "map_grown", "publish"):
-            found = airflow.api.instances("two_sites", run_id, f"{queue}.run.{task}")
-            assert {each["hostname"] for each in found} == {host}
-        made = RemotePath(f"{BUCKET}/two/sites/{queue}/{name}/image.tif").read_bytes()
-        assert made == (local.folder / "image.tif").read_bytes()
