@@ -79,7 +79,6 @@ def test_another_nodata_is_warned_about(there: object, wanted: object, words: st
     [
         ({"margin": 2}, "reduce", "a reduce reads product blocks"),
         ({"align": 2}, "reduce", "a reduce reads product blocks"),
-        ({"windows": {"by": "ortho"}}, "map", "`windows` is reserved"),
         ({"tile": {"fixed": 256}}, "reduce", "a reduce reads product blocks"),
         ({"tile": {"min": 64}}, "reduce", "a reduce reads product blocks"),
         ({"tile": {"fixed": 256}}, "whole", "has no `tile.fixed`"),

@@ -11,8 +11,9 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
-from pesto_runtime.contract import Grid, Window
-from pesto_runtime.errors import GridMismatch, InvalidInput, InvalidPipeline
+from pesto_runtime.contract import Description, Grid, Window
+from pesto_runtime.errors import GridMismatch, InvalidContract, InvalidInput, InvalidPipeline
+from pesto_runtime.processor import load_processor
 from pesto_runtime.raster.resampling import Warp, target_grid
 from tests.support import resolutions
 from tests.support.commands import pesto
@@ -348,3 +349,17 @@ def test_a_cache_does_not_move_what_is_warped(tmp_path: Path) -> None:
         assert cached.sha256() == alone.sha256()
     again = run_local(stage, tmp_path / "again", {"scene": texts[1]}, cache=cache)
     assert again.tiles[0] == 0
+
+
+def test_windows_of_its_own_are_for_warp_alone() -> None:
+    """Another process with them is refused when its description is read."""
+    document = load_processor("pesto_runtime.processor.warping:warp").description.to_json()
+    assert Description.parse(document).is_warp
+    with pytest.raises(InvalidContract, match="is for the built-in process `warp`"):
+        Description.parse({**document, "name": "other"})
+
+
+def test_a_direct_call_of_warp_names_the_way_out() -> None:
+    warp = load_processor("pesto_runtime.processor.warping:warp")
+    with pytest.raises(InvalidInput, match="use it as a stage of a pipeline"):
+        warp.run({"image": np.zeros((1, 4, 4), "uint8")})
