@@ -52,11 +52,12 @@ def group_of(nodeid: str) -> str:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _loopback_is_direct() -> Iterator[None]:
-    """Proxies of the environment are for other machines."""
+def _loopback_is_direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Proxies of the environment are for other machines; what runs keep is not the user's."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("NO_PROXY", "no_proxy"):
             patch.setenv(name, "127.0.0.1,localhost")
+        patch.setenv("PESTO_COSTS", str(tmp_path_factory.mktemp("costs")))
         patch.setenv("PESTO_STORE_PATIENCE", "3")  # tests of servers that are away end soon
         yield
 

@@ -64,7 +64,7 @@ class TileInfo(ClosedValue):
             extends beyond the scene where pixels are mirrored (`edge`) or filled (`fill`).
         write: The part of it that is written to the product.
         own: The part of it that no other tile has: values that are folded count its pixels alone.
-            None for a process without such values, and for a call of whole images.
+            None for a process without such values in a run.
         scene_size: Width and height of the whole scene.
         crs: Authority code (`EPSG:32616`) or WKT2; None for a raster without a CRS.
         transform: Affine coefficients (a, b, c, d, e, f) of the *scene*, row-major as in rasterio.

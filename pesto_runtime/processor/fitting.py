@@ -181,7 +181,7 @@ def whole_tile(ports: tuple[PortSpec, ...], arguments: Mapping[str, object]) -> 
         if port.kind in ("image", "images") and not port.is_mask and isinstance(pixels, np.ndarray):
             _, height, width = pixels.shape
             window = Window(0, 0, width, height)
-            return TileInfo(read=window, write=window, scene_size=(width, height))
+            return TileInfo(read=window, write=window, own=window, scene_size=(width, height))
     raise InvalidInput("a process that receives its tile requires an image")
 
 

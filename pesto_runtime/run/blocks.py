@@ -30,7 +30,7 @@ from pesto_runtime.run.inputs import Pixels, images_of, tile_info
 from pesto_runtime.run.packs import PackWriter
 from pesto_runtime.run.partials import PartialWriter, blocks_with_partials
 from pesto_runtime.run.stage import StageFailed
-from pesto_runtime.run.tile_values import partial_of, tile_index, tile_indices, values_scale
+from pesto_runtime.run.tile_values import partial_of, tile_index, tile_indices, windows_of_values
 from pesto_runtime.tiling import BlockIndex, block_window, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
@@ -136,11 +136,8 @@ class ChunkWriter:
             name: scaled_window(window, self.context.grid_type(name).scale) for name in parts
         }
         found = {name: each for name, each in windows.items() if parts[name].wants(each)}
-        return found | {
-            stage.id: scaled_window(window, values_scale(self.context, stage))
-            for stage in self.folded
-            if tile_index(window) in self.missing[stage.id]
-        }
+        lacking = [s for s in self.folded if tile_index(window) in self.missing[s.id]]
+        return found | windows_of_values(self.context, lacking, window)
 
     def add(self, wanted: Mapping[str, Window], results: Mapping[str, TileOutput]) -> None:
         """Add the pixels and features of a tile; blocks that are now complete go into a pack.

@@ -28,6 +28,7 @@ from pesto_runtime.run.readers import decoded_blocks, readers
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.stage import StageFailed
 from pesto_runtime.run.tile import TileRunner
+from pesto_runtime.run.tile_values import windows_of_values
 from pesto_runtime.tiling import scaled_window, tile_quantum
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def pixel_cost(context: RunContext) -> PixelCost | None:
     """
     phase = context.phases[0]
     services = [context.plan.services[s.stage.process] for s in (*phase.stages, *phase.reduces)]
-    if phase.kind != "map" or any(service.is_remote for service in services):
+    if phase.kind == "call" or any(service.is_remote for service in services):
         return None
     try:
         with raster_settings():
@@ -158,20 +159,20 @@ class _Phase:
         """Return the cost of a window, and the seconds of a call."""
         wanted = {
             name: scaled_window(window, self._context.grid_type(name).scale) for name in self._names
-        }
+        } | windows_of_values(self._context, self._runner.stages, window)
         windows = self._runner.chain.windows(wanted)
         reads = [*windows.sources.values(), *(step.read for step in windows.steps.values())]
         read = max(each.pixels for each in reads)
-        self._computed(wanted)  # decodes the blocks, and loads what the code imports late
+        self._computed(wanted, window)  # decodes the blocks, and loads what the code imports late
         begun = time.process_time()
-        results = self._computed(wanted)
+        results = self._computed(wanted, window)
         computed = time.process_time()
         stored = sum(self._compressed(results[name]) for name in self._stored)
         stored_at = time.process_time()
         del results
         tracemalloc.start()  # numpy reports its arrays to it
         try:
-            self._computed(wanted)
+            self._computed(wanted, window)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -185,8 +186,8 @@ class _Phase:
         )
         return cost, computed - begun
 
-    def _computed(self, wanted: Mapping[str, Window]) -> dict[str, np.ndarray]:
-        results, _ = self._runner.run(wanted)
+    def _computed(self, wanted: Mapping[str, Window], tile: Window) -> dict[str, np.ndarray]:
+        results, _ = self._runner.run(wanted, tile=tile)
         arrays = {n: each for n, each in results.items() if isinstance(each, np.ndarray)}
         for stage in self._reduces:
             self._reduce(stage, wanted, arrays)

@@ -18,12 +18,14 @@ from pesto_runtime.pipeline import RasterType, phase_chain
 from pesto_runtime.raster.block_cache import CACHE_BYTES
 from pesto_runtime.raster.gdal import GDAL_CACHE_BYTES
 from pesto_runtime.run.calibration import pixel_cost
-from pesto_runtime.run.chunk import needed_bands
+from pesto_runtime.run.chunk import needed_bands, tiles_at_once
 from pesto_runtime.run.chunk_process import PROCESS_CACHE_BYTES
 from pesto_runtime.run.context import context_of
+from pesto_runtime.run.kept_costs import kept_rate
 from pesto_runtime.run.planning import PUBLISHED_BYTES_PER_S
 from pesto_runtime.run.sampling import sampled_rasters
 from pesto_runtime.run.spending import remote_bytes
+from pesto_runtime.run.tile_values import windows_of_values
 from pesto_runtime.tiling import scaled_window, whole
 
 if TYPE_CHECKING:
@@ -136,8 +138,11 @@ class _CostModel:
         factor = self.phases[0].cpu_seconds / nominal if self.measured and nominal else 1.0
         seconds = _START_S[self.executor]
         seconds += sum(each.grid.width * each.grid.height * _SAMPLE_S for each in self.samples)
+        kept = 0
         for each in self.phases:
             cpu = each.cpu_seconds if each.measured else each.estimate.seconds * factor
+            if not each.measured and (earlier := each.kept_seconds) is not None:
+                cpu, kept = earlier, kept + 1
             at_once = max(1, min(workers, cores, each.estimate.tiles))
             seconds += cpu / at_once + each.publish_seconds
         basis = (
@@ -145,6 +150,10 @@ class _CostModel:
             if self.measured
             else "nominal rates: expect the time within a factor of three"
         )
+        if kept:
+            rest = len(self.phases) - kept - bool(self.measured)
+            earlier_runs = f"earlier runs{' and nominal rates' if rest else ''}"
+            basis = f"{basis}, and {earlier_runs}" if self.measured else earlier_runs
         price = 0.0
         if self.prices is not None:
             price = self.prices.cost(
@@ -190,6 +199,21 @@ class _Tiles:
         return pixels * per_pixel + self.estimate.tiles * _TILE_S
 
     @property
+    def kept_seconds(self) -> float | None:
+        """Seconds of all tiles of one worker in earlier runs; None if a stage had none."""
+        stages, phase = self.context.phases[self.number], self.context.plan.phases[self.number]
+        pixels, total = phase.size[0] * phase.size[1], 0.0
+        at_once = min(tiles_at_once(self.context, self.number), max(1, self.estimate.tiles))
+        for stage in (*stages.stages, *stages.reduces):
+            service = self.context.plan.services[stage.stage.process]
+            rate = kept_rate(service)
+            if rate is None:
+                return None
+            seconds = rate.seconds / at_once if service.is_remote else rate.cpu_seconds
+            total += pixels * seconds / rate.pixels
+        return total or None
+
+    @property
     def publish_seconds(self) -> float:
         """Seconds to write the products of the phase."""
         if self.measured is None:
@@ -222,7 +246,7 @@ class _Tiles:
         wanted = {
             name: scaled_window(tile, self.context.grid_type(name).scale)
             for name in {*reads, *stages.writes}
-        }
+        } | windows_of_values(self.context, stages.stages, tile)
         windows = chain.windows(wanted)
         return {**windows.sources, **{name: each.read for name, each in windows.steps.items()}}
 

@@ -25,6 +25,7 @@ from pesto_runtime.run.context import (
     missing_blocks,
     skipped_outputs,
 )
+from pesto_runtime.run.kept_costs import keep_costs
 from pesto_runtime.run.output_files import (
     HOLES,
     REPORT,
@@ -113,6 +114,7 @@ def publish(
         result["form"] = form.value
         features = _hole_features(context, holes) if holes else None
         _move(context, workspace, outputs, features, result)
+        keep_costs(context, manifests)
     except RunFailed as error:
         raise RunFailed(f"{error.detail}{_first_hole(holes)}") from error
     except OSError as error:

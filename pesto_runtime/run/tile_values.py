@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import BLOCK, Scale
 from pesto_runtime.pipeline import image_scale
 from pesto_runtime.processor import encode_value
-from pesto_runtime.tiling import tiles_of
+from pesto_runtime.tiling import scaled_window, tiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,6 +49,17 @@ def values_scale(context: RunContext, stage: BoundStage) -> Scale:
     port, reference = next(iter(stage.rasters.items()))
     bound = context.raster_type(str(reference)).scale
     return bound / stage.description.ratio(port) * image_scale(stage.description)
+
+
+def windows_of_values(
+    context: RunContext, stages: Iterable[BoundStage], tile: Window
+) -> dict[str, Window]:
+    """Return id of a stage with folded values -> the tile in the grid of its outputs."""
+    return {
+        stage.id: scaled_window(tile, values_scale(context, stage))
+        for stage in stages
+        if stage.is_folded
+    }
 
 
 def partial_of(stage: BoundStage, values: Mapping[str, object]) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pesto_runtime.pipeline import JsonType, phase_chain
 from pesto_runtime.run.context import context_of
+from pesto_runtime.run.tile_values import windows_of_values
 from pesto_runtime.run.warped import warp_of
 from pesto_runtime.tiling import scaled_window, tiles_of
 
@@ -48,6 +49,7 @@ def _stages(context: RunContext, number: int, chain: Chain, tile: Window) -> Jso
         for name in {*phase.writes, *reduced}
         if not isinstance(kind := context.types[name], JsonType)
     }
+    wanted |= windows_of_values(context, phase.stages, tile)
     windows = chain.windows(wanted).steps
     steps = {step.name: step for step in chain.steps}
     found: dict[str, JsonValue] = {}
