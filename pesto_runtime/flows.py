@@ -26,7 +26,7 @@ from pesto_runtime.places import output_place
 from pesto_runtime.processor import target_of
 from pesto_runtime.progress_display import shown_progress
 from pesto_runtime.run.planning import check_pipeline
-from pesto_runtime.run.services import find, resolve_services
+from pesto_runtime.run.services import BUILT_IN, find, resolve_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -218,7 +218,7 @@ class Flow:
     def _targets(self, process: str | Callable[..., object]) -> tuple[str, ...]:
         if not isinstance(process, str):
             return (target_of(process),)
-        found = self.services.get(process, process)
+        found = self.services.get(process, BUILT_IN.get(process, process))
         return (found,) if isinstance(found, str) else tuple(found)
 
 
@@ -241,7 +241,11 @@ class _Step:
 
 def _bound(description: Description, image: Reference, step: _Step) -> dict[str, JsonValue]:
     """Bind an image to the only image input that the step does not bind itself."""
-    ports = [*description.data_inputs, *description.lists]
+    ports = [
+        port
+        for port in (*description.data_inputs, *description.lists)
+        if port.raster is None or port.raster.windows != "none"  # of which the grid alone counts
+    ]
     free = [port.name for port in ports if port.name not in {*step.inputs, *description.masks}]
     if not free:
         return {}

@@ -13,11 +13,12 @@ from rasterio.warp import reproject, transform
 
 from pesto_runtime.contract import Description, Grid, Window
 from pesto_runtime.errors import GridMismatch, InvalidContract, InvalidInput, InvalidPipeline
+from pesto_runtime.flows import flow
 from pesto_runtime.processor import load_processor
 from pesto_runtime.raster.resampling import Warp, target_grid
 from tests.support import resolutions
 from tests.support.commands import pesto
-from tests.support.rasters import noise, write_scene
+from tests.support.rasters import noise, sha256_of, write_scene
 from tests.support.runs import ROOT, run_local
 
 if TYPE_CHECKING:
@@ -363,3 +364,13 @@ def test_a_direct_call_of_warp_names_the_way_out() -> None:
     warp = load_processor("pesto_runtime.processor.warping:warp")
     with pytest.raises(InvalidInput, match="use it as a stage of a pipeline"):
         warp.run({"image": np.zeros((1, 4, 4), "uint8")})
+
+
+def test_a_flow_warps_by_the_name_of_the_process(tmp_path: Path) -> None:
+    """As a pipeline does."""
+    scene = smooth_scene(tmp_path / "scene.tif")
+    steps = flow(str(scene)).then("warp", crs=UTM32, resampling="cubic").write("image.tif")
+    steps.run(tmp_path / "flow")
+    stage = pipeline(crs=UTM32, resampling="cubic")
+    done = run_local(stage, tmp_path / "out", {"scene": str(scene)})
+    assert sha256_of(tmp_path / "flow" / "image.tif") == done.sha256()
