@@ -104,7 +104,7 @@ def _is_bound(port: Port) -> bool:
 def _kept(description: Description) -> list[Port]:
     has_images = any((*description.image_inputs, *description.lists))
     per_tile = description.tileable == "map" and has_images
-    kept = [port for port in description.outputs if port.kind != "json" or not per_tile]
+    kept = [p for p in description.outputs if p.kind != "json" or p.fold or not per_tile]
     return kept or list(description.outputs)
 
 
@@ -112,7 +112,7 @@ def _remarks(left_out: Iterable[str]) -> Iterable[str]:
     for name in left_out:
         yield (
             f"output {name!r} has one value per tile and none of the scene, so it is not an output "
-            "of the run; a reduce has one of the scene"
+            "of the run: declare how it folds, Named(fold='sum'), or write a reduce"
         )
 
 

@@ -12,7 +12,7 @@ from pesto_runtime.contract import Description
 from pesto_runtime.errors import InvalidContract, InvalidInput
 from pesto_runtime.processor import load_processor
 from tests.support import resolutions, runs
-from tests.support.commands import served
+from tests.support.commands import pesto, served
 from tests.support.rasters import noise, write_scene
 from tests.support.resolutions import smooth
 
@@ -173,3 +173,13 @@ def test_a_cache_has_the_values_of_tiles(tmp_path: Path) -> None:
     assert values(first) == values(second) == values(alone)
     assert second.tiles[0] == 0
     assert alone.tiles[0] == 12
+
+
+def test_a_target_alone_has_its_values(tmp_path: Path) -> None:
+    """`pesto run TARGET`: images and values are outputs of the run."""
+    given, _ = scene(tmp_path)
+    target = f"{resolutions.__file__}:counted"
+    done = pesto("run", target, "-i", f"image={given['scene']}", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "pixels.json").read_text()) == SIZE[0] * SIZE[1]
+    assert (tmp_path / "out" / "image.tif").exists()
