@@ -128,10 +128,12 @@ def read_pipeline(
 
 
 def _require_descriptions(pipeline: Pipeline, folder: Path) -> None:
+    from pesto_runtime.run.services import BUILT_IN
+
     # Airflow parses a DAG file again and again: without a saved description, every parse would
     # contact the service, or load the process.
     saved = {path.name.rpartition("@")[0] for path in folder.glob("*@*.json")}
-    missing = sorted({stage.process for stage in pipeline.stages} - saved)
+    missing = sorted({stage.process for stage in pipeline.stages} - saved - BUILT_IN.keys())
     if missing:
         raise InvalidInput(
             f"{folder} has no description of {', '.join(missing)}: a DAG file contacts no service; "

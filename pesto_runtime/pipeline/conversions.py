@@ -6,7 +6,7 @@ Only conversions that lose nothing are proposed. Bands need none: a port chooses
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from pesto_runtime.contract import Scale
@@ -110,7 +110,12 @@ def with_conversions(
 def _of_stage(
     stage: Stage, description: Description, types: Mapping[str, ValueType]
 ) -> Iterator[Conversion]:
-    rasters = dict(_rasters(stage, description, types))
+    if description.is_warp:  # which takes any number type, scale and grid
+        return
+    rasters = {
+        port: (source, replace(raster, scale=raster.scale / description.ratio(port)))
+        for port, (source, raster) in _rasters(stage, description, types)
+    }
     largest = max((raster.scale.x for _, raster in rasters.values()), default=Scale().x)
     for port, (source, raster) in rasters.items():
         declared = description.input(port)

@@ -70,6 +70,8 @@ def warp_faults(
         yield BadField(
             f"{where}/inputs", "which grid is wanted? Bind `like`, or state `crs`, `resolution`"
         )
+    if stage.literals.get("crs") == "":
+        yield BadField(f"{where}/inputs/crs", "is empty: write a CRS, or leave it out", "")
     ratio = stage.literals.get("ratio")
     if ratio is not None:
         yield from _ratio_faults(ratio, f"{where}/inputs/ratio", is_like=is_like)

@@ -1,33 +1,37 @@
 """Resample pixels onto another grid; every output pixel depends on its place alone.
 
 The place of output pixels in the source is computed at the nodes of a lattice that is fixed to the
-output grid, and interpolated between them. So it does not depend on the window that is computed.
+output grid, and interpolated between them where that is precise enough, cell by cell. So it does
+not depend on the window that is computed.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from affine import Affine
-from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import aligned_target, calculate_default_transform, transform
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
 
 from pesto_runtime.contract import Grid, Window
 from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
 Resampling: TypeAlias = Literal["nearest", "bilinear", "cubic"]
 
-_STEPS = (32, 16, 8, 4, 2, 1)
+_STEP = 16  # pixels of the output between two nodes
+_CHECKED = ((4, 4), (4, 12), (8, 8), (12, 4), (12, 12))  # pixels (row, col) of each cell
 _PRECISE = 1 / 512  # pixels of the source
 _REACH = {"nearest": 1, "bilinear": 1, "cubic": 2}
+_SAMPLES = 33  # points along each side of an image whose place is checked
+_TORN = 20.0  # times the usual distance of two of them
+_LEAST, _MOST = 0.5, 10**6  # pixels of the longer side
 
 
 def target_grid(source: Grid, *, crs: str | None, resolution: float | None) -> Grid:
@@ -41,33 +45,39 @@ def target_grid(source: Grid, *, crs: str | None, resolution: float | None) -> G
         resolution: Side of a pixel in units of the CRS; None for about that of the source.
 
     Raises:
-        InvalidInput: the source has no place, or the CRS is not known.
+        InvalidInput: the source has no place, a part of it has none in the CRS, or the grid would
+            be absurd.
     """
     if source.transform is None or source.crs is None:
         raise InvalidInput("has no CRS or no transform, so its place in another grid is not known")
-    to = _crs(crs or source.crs)
-    corners = [Affine(*source.transform) * (x, y)
-               for x in (0, source.width) for y in (0, source.height)]  # fmt: skip
-    xs, ys = zip(*corners, strict=True)
-    try:
-        made, width, height = calculate_default_transform(
-            _crs(source.crs), to, source.width, source.height,
-            left=min(xs), bottom=min(ys), right=max(xs), top=max(ys), resolution=resolution,
-        )  # fmt: skip
-        if resolution is not None:
-            made, width, height = aligned_target(made, width, height, resolution)
-    except RasterioError as error:
-        raise InvalidInput(f"cannot be placed in {crs}: {error}") from error
-    return Grid(width=width, height=height, crs=crs or source.crs, transform=tuple(made)[:6])
-
-
-def _crs(text: str) -> CRS:
-    try:
-        return CRS.from_user_input(text)
-    except CRSError as error:
+    to = crs or source.crs
+    cols, rows = np.meshgrid(
+        np.linspace(0, source.width, _SAMPLES), np.linspace(0, source.height, _SAMPLES)
+    )
+    xs, ys = _moved(source.crs, to, *_applied(Affine(*source.transform), cols, rows))
+    if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+        raise InvalidInput(f"has parts without a place in {to}: bind `like`, or cut the image")
+    if _is_torn(xs) or _is_torn(ys):
         raise InvalidInput(
-            f"CRS {text!r} is not known: write an authority's code as EPSG:32631, or WKT"
-        ) from error
+            f"is torn apart in {to}, as at the antimeridian or a pole: bind `like`, or cut the "
+            "image"
+        )
+    left, right, bottom, top = xs.min(), xs.max(), ys.min(), ys.max()
+    step = resolution
+    if step is None:  # as many pixels along the diagonal as the source has
+        step = math.hypot(right - left, top - bottom) / math.hypot(source.width, source.height)
+    sides = ((right - left) / step, (top - bottom) / step)
+    if not _LEAST < max(sides) < _MOST:
+        raise InvalidInput(
+            f"would have {sides[0]:.3g} x {sides[1]:.3g} pixels in {to}: `resolution` {step:g} is "
+            "in units of this CRS"
+        )
+    if resolution is not None:
+        left, bottom = (math.floor(each / step) * step for each in (left, bottom))
+        right, top = (math.ceil(each / step) * step for each in (right, top))
+    width, height = (max(1, math.ceil(side / step - 1e-6)) for side in (right - left, top - bottom))
+    place = (step, 0.0, float(left), 0.0, -step, float(top))
+    return Grid(width=width, height=height, crs=to, transform=place)
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,6 @@ class Warp:
     target: Grid
     resampling: Resampling
 
-    @cached_property
-    def step(self) -> int:
-        """Pixels of the output between two nodes: so few that places are right to 1/512 pixel."""
-        return next((step for step in _STEPS if self._error(step) <= _PRECISE), 1)
-
     def places(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Return the places of the centres of a window's pixels in the source.
 
@@ -99,7 +104,52 @@ class Warp:
             Columns and rows as float64 arrays (row, col): 0.5 is the centre of the first pixel.
             They are not finite where a pixel has no place.
         """
-        return self._interpolated(window, self.step)
+        # Whole cells, so that the choice for a cell does not depend on the window.
+        left, top = window.col_off // _STEP * _STEP, window.row_off // _STEP * _STEP
+        right, bottom = -(-window.col_stop // _STEP) * _STEP, -(-window.row_stop // _STEP) * _STEP
+        cols, rows = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
+        nodes = np.meshgrid(
+            np.arange(left, right + 1, _STEP) * 1.0, np.arange(top, bottom + 1, _STEP) * 1.0
+        )
+        found = [_between(each) for each in self._exact(*nodes)]
+        wrong = self._wrong_cells(found, left, top)
+        if wrong.any():
+            inside = wrong.repeat(_STEP, axis=0).repeat(_STEP, axis=1)
+            exact = self._exact(*(each[inside] for each in np.meshgrid(cols, rows)))
+            for values, right_ones in zip(found, exact, strict=True):
+                values[inside] = right_ones
+        part = window.relative_to(Window(left, top, 0, 0)).slices
+        return found[0][part], found[1][part]
+
+    def _wrong_cells(self, found: Sequence[np.ndarray], left: int, top: int) -> np.ndarray:
+        """Return the cells (row, col) in which interpolated places are wrong, at one of 5 points.
+
+        Args:
+            found: Interpolated columns and rows.
+            left: Column of the first pixel.
+            top: Its row.
+        """
+        wrong = np.zeros(tuple(side // _STEP for side in found[0].shape), bool)
+        near, far = _STEP // 4, 3 * _STEP // 4
+        for row, col in (
+            (near, near),
+            (near, far),
+            (_STEP // 2, _STEP // 2),
+            (far, near),
+            (far, far),
+        ):
+            picked = [values[row::_STEP, col::_STEP] for values in found]
+            height, width = wrong.shape
+            exact = self._exact(
+                *np.meshgrid(
+                    left + col + 0.5 + np.arange(width) * float(_STEP),
+                    top + row + 0.5 + np.arange(height) * float(_STEP),
+                )
+            )
+            for one, other in zip(picked, exact, strict=True):
+                with np.errstate(invalid="ignore"):  # of places that are not finite
+                    wrong |= ~(np.abs(one - other) <= _PRECISE)
+        return wrong
 
     def source_window(self, places: tuple[np.ndarray, np.ndarray]) -> Window:
         """Return the pixels of the source that places need; empty for none."""
@@ -165,57 +215,72 @@ class Warp:
         cubic, is_whole = _weighted(band, mask, rows, cols, _cubic, (-1, 0, 1, 2))
         return np.where(is_whole, cubic, linear)
 
-    def _interpolated(self, window: Window, step: int) -> tuple[np.ndarray, np.ndarray]:
-        first_col, first_row = window.col_off // step, window.row_off // step
-        node_cols = np.arange(first_col, (window.col_stop - 1) // step + 2)
-        node_rows = np.arange(first_row, (window.row_stop - 1) // step + 2)
-        nodes = self._exact(*np.meshgrid(node_cols * float(step), node_rows * float(step)))
-        cols = (np.arange(window.col_off, window.col_stop) + 0.5) / step
-        rows = (np.arange(window.row_off, window.row_stop) + 0.5) / step
-        left, upper = np.floor(cols).astype(np.intp), np.floor(rows).astype(np.intp)
-        x, y = (cols - left)[np.newaxis, :], (rows - upper)[:, np.newaxis]
-        left, upper = left - first_col, (upper - first_row)[:, np.newaxis]
-
-        def between(values: np.ndarray) -> np.ndarray:
-            above = values[upper, left] * (1 - x) + values[upper, left + 1] * x
-            below = values[upper + 1, left] * (1 - x) + values[upper + 1, left + 1] * x
-            made: np.ndarray = above * (1 - y) + below * y
-            return made
-
-        with np.errstate(invalid="ignore"):  # of nodes without a place
-            return between(nodes[0]), between(nodes[1])
-
     def _exact(self, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the places of points of the output grid in the source, by PROJ."""
-        a, b, c, d, e, f = self.target.transform or (1, 0, 0, 0, 1, 0)
-        xs, ys = a * cols + b * rows + c, d * cols + e * rows + f
+        target = Affine(*(self.target.transform or Affine.identity()[:6]))
+        source = Affine(*(self.source.transform or Affine.identity()[:6]))
+        xs, ys = _applied(target, cols, rows)
         if self.source.crs != self.target.crs:
-            to, of = _crs(self.target.crs or ""), _crs(self.source.crs or "")
-            if to != of:
-                moved = transform(to, of, xs.ravel().tolist(), ys.ravel().tolist())
-                xs, ys = (np.asarray(each).reshape(cols.shape) for each in moved[:2])
-        a, b, c, d, e, f = (~Affine(*(self.source.transform or (1, 0, 0, 0, 1, 0))))[:6]
-        return a * xs + b * ys + c, d * xs + e * ys + f
+            xs, ys = _moved(self.target.crs or "", self.source.crs or "", xs, ys)
+        return _applied(~source, xs, ys)
 
-    def _error(self, step: int) -> float:
-        """Return the largest error of places within some cells of the lattice, in pixels."""
-        if step == 1:
-            return 0.0
-        worst = 0.0
-        for window in self._cells(step):
-            found = self._interpolated(window, step)
-            rows, cols = (np.arange(step) + 0.5 for _ in range(2))
-            exact = self._exact(*np.meshgrid(window.col_off + cols, window.row_off + rows))
-            for one, other in zip(found, exact, strict=True):
-                difference = np.abs(one - other)
-                worst = max(worst, float(difference[np.isfinite(difference)].max(initial=0.0)))
-        return worst
 
-    def _cells(self, step: int) -> Iterator[Window]:
-        """Yield the cells at the corners, the edges and the middle of the output grid."""
-        for row in {0, self.target.height // 2, self.target.height - 1}:
-            for col in {0, self.target.width // 2, self.target.width - 1}:
-                yield Window(col // step * step, row // step * step, step, step)
+def _between(nodes: np.ndarray) -> np.ndarray:
+    """Return values at the centres of pixels, from those at nodes at every `_STEP` pixels."""
+    share = (np.arange(_STEP) + 0.5) / _STEP
+    x = np.tile(share, nodes.shape[1] - 1)[np.newaxis, :]
+    y = np.tile(share, nodes.shape[0] - 1)[:, np.newaxis]
+    left = np.arange(nodes.shape[1] - 1).repeat(_STEP)
+    upper = np.arange(nodes.shape[0] - 1).repeat(_STEP)[:, np.newaxis]
+    with np.errstate(invalid="ignore"):  # of nodes without a place
+        above = nodes[upper, left] * (1 - x) + nodes[upper, left + 1] * x
+        below = nodes[upper + 1, left] * (1 - x) + nodes[upper + 1, left + 1] * x
+        made: np.ndarray = above * (1 - y) + below * y
+    return made
+
+
+def _applied(
+    transform: Affine, cols: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    a, b, c, d, e, f = transform[:6]
+    with np.errstate(invalid="ignore"):  # of infinite coordinates
+        return a * cols + b * rows + c, d * cols + e * rows + f
+
+
+def _moved(of: str, to: str, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates in another CRS, infinite where they have none.
+
+    Raises:
+        InvalidInput: a CRS is not known, or is neither geographic nor projected.
+    """
+    moved = _transformer(of, to).transform(xs, ys)
+    return np.asarray(moved[0]), np.asarray(moved[1])
+
+
+@lru_cache(maxsize=64)
+def _transformer(of: str, to: str) -> Transformer:
+    return Transformer.from_crs(_crs(of), _crs(to), always_xy=True)
+
+
+def _crs(text: str) -> CRS:
+    try:
+        found = CRS.from_user_input(text)
+    except CRSError as error:
+        raise InvalidInput(
+            f"CRS {text!r} is not known: write an authority's code as EPSG:32631, or WKT"
+        ) from error
+    if not (found.is_geographic or found.is_projected) or len(found.axis_info) > 2:
+        raise InvalidInput(
+            f"CRS {text!r} is no plane of two axes: state a geographic or projected one"
+        )
+    return found
+
+
+def _is_torn(values: np.ndarray) -> bool:
+    """Whether neighbours of a grid of coordinates are far apart somewhere."""
+    jumps = np.concatenate([np.abs(np.diff(values, axis=axis)).ravel() for axis in (0, 1)])
+    usual = np.median(jumps[jumps > 0]) if (jumps > 0).any() else 0.0
+    return bool(jumps.max() > _TORN * usual > 0)
 
 
 def _weighted(
@@ -273,7 +338,11 @@ def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return values.astype(dtype)
     limits = np.iinfo(dtype)
     finite = np.nan_to_num(values, nan=0.0)
-    made: np.ndarray = np.clip(np.rint(finite), limits.min, limits.max).astype(dtype)
+    rounded = np.rint(finite)
+    # A float64 has no 2**64 - 1: limits are compared, and set as integers.
+    is_low, is_high = rounded <= float(limits.min), rounded >= float(limits.max)
+    made: np.ndarray = np.where(is_low | is_high, 0, rounded).astype(dtype)
+    made[is_low], made[is_high] = limits.min, limits.max
     return made
 
 

@@ -42,8 +42,8 @@ def restricted(
         pipeline: Declares the kind of each input.
         services: The services of its processes.
         given: Input name -> value, as for `read_inputs`.
-        window: `COL_OFF,ROW_OFF,WIDTH,HEIGHT`, pixels of the first image; others of its grid are
-            cut to the same area.
+        window: `COL_OFF,ROW_OFF,WIDTH,HEIGHT`, pixels of the first image that is not only the
+            source of a warp; others of its grid are cut to the same area.
         area: `WEST,SOUTH,EAST,NORTH` in degrees, GeoJSON, or the path of a GeoJSON file; of the
             first image, the smallest window that covers it.
 
@@ -68,6 +68,8 @@ def restricted(
     cut = [name for name, image in images.items() if image.window is not None]
     if cut:
         raise InvalidInput(f"input {cut[0]!r} has a window already; remove it, or the option")
+    warped = _warped_alone(typed, services.descriptions)
+    images = dict(sorted(images.items(), key=lambda each: each[0] in warped))
     if window is not None:
         found = parse_window(_numbers(window, "--window", int))
     else:
@@ -81,6 +83,18 @@ def restricted(
         ).items()
     }
     return with_images(given, {name: str(image) for name, image in cut_images.items()})
+
+
+def _warped_alone(pipeline: Pipeline, descriptions: Mapping[str, Description]) -> set[str]:
+    """Return the inputs that are sources of warps, and nothing else."""
+    sources: set[str] = set()
+    others: set[str] = set()
+    for stage in pipeline.stages:
+        description = descriptions.get(stage.process)
+        for port, value in stage.inputs.items():
+            is_source = description is not None and description.is_warp and port == "image"
+            (sources if is_source else others).add(str(value).removeprefix("$inputs."))
+    return sources - others
 
 
 def _own_windows(

@@ -114,7 +114,10 @@ class StageRunner:
             elif not image.is_made_mask:  # which the service makes from the image that it reads
                 inputs[image.port] = reference
                 self.sources.bytes_read += image.byte_count(image.own_window(shown))
-        tile = self._tile_info(shown, write_window(windows, self.step.scale), own)
+        write = write_window(windows, self.step.scale)
+        if own is None and self.stage.is_folded:  # of windows that are computed again
+            own = write
+        tile = self._tile_info(shown, write, own)
         try:
             with self.meter.call(self.stage.id):
                 return caller.run(inputs, tile=tile)

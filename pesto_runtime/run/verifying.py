@@ -152,7 +152,7 @@ class _Phase:
     def _computed(self, runner: TileRunner, windows: Mapping[str, Window], tile: Window
                   ) -> dict[str, np.ndarray]:  # fmt: skip
         try:
-            results, _ = attempted(lambda: runner.run(windows, tile=tile))
+            results, _ = attempted(lambda: runner.run(windows))
         except StageFailed as failure:
             raise in_stage(failure.error, failure.stage, tile) from failure
         return {name: each for name, each in results.items() if isinstance(each, np.ndarray)}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
@@ -15,7 +17,7 @@ from pesto_runtime.contract import Description, Grid, Window
 from pesto_runtime.errors import GridMismatch, InvalidContract, InvalidInput, InvalidPipeline
 from pesto_runtime.flows import flow
 from pesto_runtime.processor import load_processor
-from pesto_runtime.raster.resampling import Warp, target_grid
+from pesto_runtime.raster.resampling import Warp
 from tests.support import resolutions
 from tests.support.commands import pesto
 from tests.support.rasters import noise, sha256_of, write_scene
@@ -227,21 +229,111 @@ def test_a_result_is_warped_after_its_phase(tmp_path: Path) -> None:
         assert abs(float(np.nanmean(product.read(1))) - float(smoothed[0].mean())) < 2
 
 
-def test_places_are_right_to_a_fraction_of_a_pixel() -> None:
-    """Between the nodes of the lattice, by PROJ itself; where the grid is strongly curved, too."""
-    source = Grid(width=20_000, height=20_000, crs="EPSG:4326",
-                  transform=(0.005, 0, -40.0, 0, -0.005, 88.0))  # fmt: skip
-    warp = Warp(source, target_grid(source, crs="EPSG:3413", resolution=2000.0), "nearest")
-    assert warp.step < 16
-    rng = np.random.default_rng(5)
-    for _ in range(30):
-        col, row = rng.integers(0, (warp.target.width - 40, warp.target.height - 40))
-        window = Window(int(col), int(row), 33, 29)
-        found = warp.places(window)
-        cols, rows = np.meshgrid(np.arange(33) + col + 0.5, np.arange(29) + row + 0.5)
-        exact = warp._exact(cols, rows)
-        for one, other in zip(found, exact, strict=True):
-            assert np.abs(one - other).max() <= 1 / 256
+WORLD = Grid(width=1800, height=900, crs="EPSG:4326", transform=(0.2, 0, -180.0, 0, -0.2, 90.0))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Grid(width=700, height=400, crs="EPSG:32660", transform=(1000.0, 0, 4e5, 0, -1000.0, 6e6)),
+        Grid(width=400, height=800, crs="EPSG:3413", transform=(5e3, 0, -1e6, 0, -5e3, 2e6)),
+        Grid(width=360, height=180, crs="ESRI:54009", transform=(1e5, 0, -1.8e7, 0, -1e5, 9e6)),
+        Grid(width=300, height=300, crs="EPSG:3857", transform=(500.0, 0, 1e6, 0, -500.0, 6e6)),
+    ],
+    ids=["antimeridian", "pole", "beyond the world", "smooth"],
+)
+def test_places_are_those_of_proj(target: Grid) -> None:
+    """Within 1/512 pixel at every pixel, also at seams; points beyond the world have no place."""
+    warp = Warp(WORLD, target, "nearest")
+    cols, rows = np.meshgrid(np.arange(target.width) + 0.5, np.arange(target.height) + 0.5)
+    found = warp.places(Window(0, 0, target.width, target.height))
+    moved = Transformer.from_crs(target.crs, WORLD.crs, always_xy=True).transform(
+        *(Affine(*target.transform) * (cols, rows))  # type: ignore[misc]  # it has one
+    )
+    with np.errstate(invalid="ignore"):  # of infinite places
+        exact = ~Affine(*WORLD.transform) * moved  # type: ignore[misc]  # it has one
+    for one, other in zip(found, exact, strict=True):
+        is_placed = np.isfinite(other)
+        assert (np.isfinite(one) == is_placed).all()
+        assert np.abs(one - other)[is_placed].max() <= 2 / 512
+
+
+def test_no_pixel_is_of_the_wrong_side_of_the_world(tmp_path: Path) -> None:
+    """Across the antimeridian, longitudes are about 180 or -180 and nothing between; any tiles."""
+    lons = np.tile((np.arange(1800) * 0.2 - 179.9).astype("float32"), (1, 900, 1))
+    write_scene(
+        tmp_path / "world.tif", lons, crs="EPSG:4326", transform=list(WORLD.transform or ())
+    )
+    write_scene(tmp_path / "like.tif", noise(300, 200), crs="EPSG:32660",
+                transform=[1000.0, 0, 550_000.0, 0, -1000.0, 6_000_000.0])  # fmt: skip
+    given = {"scene": str(tmp_path / "world.tif"), "other": str(tmp_path / "like.tif")}
+    stage = pipeline(like="$inputs.other", resampling="nearest")
+    one = run_local(stage, tmp_path / "one", given, tile=512)
+    many = run_local(stage, tmp_path / "many", given, tile=37)
+    assert one.sha256() == many.sha256()
+    made = one.pixels()
+    assert np.isfinite(made).all()
+    assert np.abs(made).min() > 170
+    assert (made > 0).any()
+    assert (made < 0).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"crs": "EPSG:32660"}, "without a place|torn apart"),
+        ({"crs": "EPSG:3413", "resolution": 50000}, "without a place|torn apart"),
+        ({"crs": "EPSG:6933", "resolution": 1e300}, r"pixels in EPSG:6933: `resolution` 1e\+300"),
+        ({"resolution": 1e-7}, "`resolution` 1e-07 is in units of this CRS"),
+        ({"crs": "EPSG:4978"}, "is no plane of two axes"),
+        ({"crs": "EPSG:5773"}, "is no plane of two axes"),
+        ({"crs": ""}, "crs.*is empty"),
+    ],
+)
+def test_a_grid_that_is_absurd_is_refused(
+    tmp_path: Path, options: dict[str, JsonValue], words: str
+) -> None:
+    """Before the run: what has no place, is torn apart, or would be far too large."""
+    write_scene(tmp_path / "world.tif", noise(1800, 900), crs="EPSG:4326", nodata=255,
+                transform=list(WORLD.transform or ()))  # fmt: skip
+    with pytest.raises((InvalidInput, InvalidPipeline), match=words):
+        run_local(pipeline(**options), tmp_path / "out", {"scene": str(tmp_path / "world.tif")})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("uint64", 2**64 - 1), ("int64", 2**63 - 1), ("int8", -128), ("uint8", 255)],
+)
+@pytest.mark.parametrize("method", ["bilinear", "cubic"])
+def test_the_limits_of_a_dtype_stay(dtype: str, value: int, method: str) -> None:
+    """A mean of equal numbers is that number, also where a float has no such number."""
+    grid = Grid(width=8, height=8, crs=UTM31, transform=(10.0, 0, 0.0, 0, -10.0, 0.0))
+    finer = Grid(width=10, height=10, crs=UTM31, transform=(7.0, 0, 0.0, 0, -7.0, 0.0))
+    warp = Warp(grid, finer, method)  # type: ignore[arg-type]  # one of them
+    window = Window(0, 0, 10, 10)
+    pixels = np.full((1, 8, 8), value, dtype)
+    made = warp.resampled(
+        pixels, np.ones(pixels.shape, bool), Window(0, 0, 8, 8), warp.places(window), nodata=0
+    )
+    assert (made == value).all()
+
+
+def test_no_converter_is_proposed_for_an_image_of_which_the_grid_counts(tmp_path: Path) -> None:
+    """`like` may have any scale; the output then has it, too."""
+    smooth_scene(tmp_path / "scene.tif")
+    document = pipeline(like="$inputs.scene", ratio="1/2", nodata=0)
+    del document["inputs"]["other"]
+    document["services"] = {"combined": f"{resolutions.__file__}:combined"}
+    document["stages"].append(
+        {"id": "c", "process": "combined",
+         "inputs": {"fine": "$inputs.scene", "coarse": "$w.image"}}
+    )  # fmt: skip
+    document["outputs"] = {"image": "$c.image"}
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    done = pesto("check", str(tmp_path / "p.json"), "-i", f"scene={tmp_path / 'scene.tif'}")
+    assert done.returncode == 0, done.stderr
+    assert "converts it" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -374,3 +466,32 @@ def test_a_flow_warps_by_the_name_of_the_process(tmp_path: Path) -> None:
     stage = pipeline(crs=UTM32, resampling="cubic")
     done = run_local(stage, tmp_path / "out", {"scene": str(scene)})
     assert sha256_of(tmp_path / "flow" / "image.tif") == done.sha256()
+
+
+def test_a_dag_needs_no_description_of_warp(tmp_path: Path) -> None:
+    """Only of other processes; a workflow of Conductor needs none either."""
+    target, catalog = f"{ROOT}/examples/pansharpen.py:pansharpen", tmp_path / "catalog"
+    assert pesto("discover", target, "--save", str(catalog)).returncode == 0
+    workflow = str(ROOT / "workflows" / "pansharpen.json")
+    done = pesto("render", workflow, "--engine", "airflow", "--services", str(catalog))
+    assert done.returncode == 0, done.stderr
+    assert "pansharpen" in done.stdout
+    refused = pesto("render", str(ROOT / "workflows" / "cloud_cover.json"), "--engine", "airflow",
+                    "--services", str(catalog))  # fmt: skip
+    assert "has no description of cloud-cover, cloud-mask, sieve" in refused.stderr
+    assert pesto("render", workflow, "--engine", "conductor").returncode == 0
+
+
+def test_a_window_does_not_cut_what_a_warp_reads(tmp_path: Path) -> None:
+    """Whatever the order of the inputs: it counts pixels of the image that stages read as it is."""
+    smooth_scene(tmp_path / "scene.tif")
+    smooth_scene(tmp_path / "other.tif", transform=placed(20))
+    document = pipeline(like="$inputs.other", resampling="cubic")
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    given = ["-i", f"scene={tmp_path / 'scene.tif'}", "-i", f"other={tmp_path / 'other.tif'}"]
+    for name, options in (("all", []), ("cut", ["--window", "30,40,100,90"])):
+        done = pesto("run", str(tmp_path / "p.json"), *given, "-o", str(tmp_path / name), *options)
+        assert done.returncode == 0, done.stderr
+    whole, part = read(tmp_path / "all" / "image.tif"), read(tmp_path / "cut" / "image.tif")
+    # Its grid begins elsewhere, so that places have other last bits.
+    np.testing.assert_allclose(part, whole[:, 40:130, 30:130], rtol=1e-6)
