@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pesto_runtime.cli.options import AsJson, Credentials  # read at run time
 from pesto_runtime.credentials import use_credentials
+from pesto_runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pesto_runtime.run.cache_pruning import CacheEntry
@@ -28,7 +30,7 @@ def list_cache(cache: _Place, credentials: Credentials = None, as_json: AsJson =
     from pesto_runtime.run.cache_pruning import listed_cache
 
     use_credentials(credentials)
-    entries = listed_cache(cache)
+    entries = listed_cache(_existing(cache))
     if as_json:
         typer.echo(json.dumps([_document(each) for each in entries], indent=2))
         return
@@ -66,18 +68,24 @@ def prune(
     from pesto_runtime.run.cache_pruning import parse_age, parse_size, prune_cache
 
     use_credentials(credentials)
-    done = prune_cache(
-        cache,
-        size=None if max_size is None else parse_size(max_size),
-        age=None if max_age is None else parse_age(max_age),
-        dry_run=dry_run,
-    )
+    size = None if max_size is None else parse_size(max_size)
+    age = None if max_age is None else parse_age(max_age)
+    if size is None and age is None:
+        raise InvalidInput("prune would delete nothing: give --max-size, --max-age or both")
+    done = prune_cache(_existing(cache), size=size, age=age, dry_run=dry_run)
     if as_json:
         document = {"objects": done.objects, "bytes": done.size, "kept_bytes": done.kept}
         typer.echo(json.dumps(document, indent=2))
         return
     verb = "would delete" if dry_run else "deleted"
     typer.echo(f"{verb} {_shown(done.size)} in {done.objects} objects; {_shown(done.kept)} stay")
+
+
+def _existing(cache: str) -> str:
+    """Return the place of a cache; a folder that does not exist is a typing error, and no cache."""
+    if "://" not in cache and not Path(cache).is_dir():
+        raise InvalidInput(f"{cache} is no folder: `pesto run --cache {cache}` would create it")
+    return cache
 
 
 def _document(entry: CacheEntry) -> dict[str, object]:

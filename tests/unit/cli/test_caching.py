@@ -78,3 +78,14 @@ def test_wrong_words_are_refused(pesto: Command, words: tuple[str, ...], text: s
     done = pesto("cache", *words)
     assert done.code == 2
     assert text in done.err
+
+
+@pytest.mark.parametrize("words", [("ls",), ("prune", "--max-size", "1MB")])
+def test_a_cache_that_does_not_exist_is_a_typing_error(
+    pesto: Command, folder: Path, words: tuple[str, ...]
+) -> None:
+    """It is not created."""
+    done = pesto("cache", words[0], "nowhere", *words[1:])
+    assert done.code == 2
+    assert "is no folder" in done.err
+    assert not (folder / "nowhere").exists()
