@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import ConfigDict, Field, JsonValue, PlainSerializer
 
 from pesto_runtime.contract.base import ClosedValue, Nodata, Value
-from pesto_runtime.contract.geometry import ReadWindowField, WindowField
+from pesto_runtime.contract.geometry import ReadWindowField, Transform, WindowField
 from pesto_runtime.contract.selection import BandsField
 from pesto_runtime.errors import BadField, json_pointer, shortened
 
@@ -81,7 +81,7 @@ class TileInfo(ClosedValue):
     own: WindowField | None = None
     scene_size: tuple[int, int]
     crs: str | None = None
-    transform: tuple[float, float, float, float, float, float] | None = None
+    transform: Transform | None = None
     nodata: Nodata = None
     tags: dict[str, str] = Field(default_factory=dict)
     scales: tuple[float, ...] = ()

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -17,6 +17,16 @@ from pesto_runtime.errors import InvalidInput, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+Transform: TypeAlias = tuple[float, float, float, float, float, float]
+"""Affine coefficients (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
+
+
+def rescaled(transform: Transform, x: float, y: float) -> Transform:
+    """Return the transform of a grid with `x` and `y` output pixels per input pixel."""
+    a, b, c, d, e, f = transform
+    return (a / x, b / y, c, d / x, e / y, f)
 
 
 class Window(NamedTuple):

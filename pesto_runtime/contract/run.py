@@ -18,7 +18,7 @@ from pydantic import (
 
 from pesto_runtime.contract.base import BandValues, ClosedValue, Nodata
 from pesto_runtime.contract.compression import Compression
-from pesto_runtime.contract.geometry import Scale, WindowField
+from pesto_runtime.contract.geometry import Scale, Transform, WindowField, rescaled
 from pesto_runtime.contract.selection import Bands, ImageReference, Selection
 from pesto_runtime.errors import OtherVersion, reason_of
 
@@ -57,10 +57,6 @@ class ProductForm(StrEnum):
         return cls("tif-overviews" if overviews else "tif")
 
 
-Transform: TypeAlias = tuple[float, float, float, float, float, float]
-"""Affine coefficients (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
-
-
 class Grid(ClosedValue):
     """Pixels on Earth.
 
@@ -83,10 +79,7 @@ class Grid(ClosedValue):
         """
         if scale.is_one:
             return self
-        transform = self.transform
-        if transform is not None:
-            (a, b, c, d, e, f), x, y = transform, float(scale.x), float(scale.y)
-            transform = (a / x, b / y, c, d / x, e / y, f)
+        transform = self.transform and rescaled(self.transform, float(scale.x), float(scale.y))
         width, height = math.floor(self.width * scale.x), math.floor(self.height * scale.y)
         return Grid(width=width, height=height, crs=self.crs, transform=transform)
 

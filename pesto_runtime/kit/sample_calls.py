@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from pesto_runtime.contract.geometry import rescaled
 from pesto_runtime.errors import InvalidInput
 from pesto_runtime.hrefs import image_reference
 from pesto_runtime.pipeline import step_of
 from pesto_runtime.probing.data import ImageSpec
 from pesto_runtime.raster.codec import encode_image
-from pesto_runtime.raster.image import Image, rescaled
+from pesto_runtime.raster.image import Image
 from pesto_runtime.raster.read import read_for
 from pesto_runtime.schema import typed_value
 from pesto_runtime.tiling import scaled_size

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 
 from pesto_runtime.contract import TileInfo, Window
+from pesto_runtime.contract.geometry import Transform, rescaled
 from pesto_runtime.errors import TooLarge
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from rasterio.rpc import RPC
 
 
-Transform: TypeAlias = tuple[float, float, float, float, float, float]
 T = TypeVar("T")
 Colour: TypeAlias = tuple[int, int, int, int]
 
@@ -253,12 +253,6 @@ def shifted(transform: Transform, col_off: float, row_off: float) -> Transform:
     """
     a, b, c, d, e, f = transform
     return (a, b, c + a * col_off + b * row_off, d, e, f + d * col_off + e * row_off)
-
-
-def rescaled(transform: Transform, x: float, y: float) -> Transform:
-    """Return the transform of a grid with `x` and `y` output pixels per input pixel."""
-    a, b, c, d, e, f = transform
-    return (a / x, b / y, c, d / x, e / y, f)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pesto_runtime.contract import Scene
-    from pesto_runtime.raster.image import Transform
+    from pesto_runtime.contract.geometry import Transform
     from pesto_runtime.raster.tiff_directory import Directory
 
     Header: TypeAlias = tuple[object, Transform | None]

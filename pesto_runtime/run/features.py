@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pesto_runtime.contract import BLOCK, GEOMETRIES
+from pesto_runtime.contract.geometry import rescaled
 from pesto_runtime.errors import ContractBroken, shortened
 from pesto_runtime.pipeline import image_scale
-from pesto_runtime.raster.image import rescaled
 from pesto_runtime.tiling import BlockIndex, Size, block_window, blocks_touching, scaled_size
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.contract import Description, Port, Window
-    from pesto_runtime.raster.image import Image, Transform
+    from pesto_runtime.contract.geometry import Transform
+    from pesto_runtime.raster.image import Image
 
 
 _FINE = 1 << 20
