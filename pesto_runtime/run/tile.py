@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from pesto_runtime.raster.gdal import raster_settings
 from pesto_runtime.run.stage import StageFailed, StageRunner
-from pesto_runtime.run.warped import WarpRunner
 from pesto_runtime.tiling import StepWindows, scaled_size, scaled_window, whole
 
 if TYPE_CHECKING:
@@ -248,7 +247,7 @@ class TileRunner:
     def _stages(self) -> tuple[StageRunner, ...]:
         steps = {step.name: step for step in self.chain.steps}
         return tuple(
-            (WarpRunner if stage.is_warp else StageRunner)(
+            _runner_of(stage)(
                 self.context, stage, steps[stage.id],
                 self.chain.grid(steps[stage.id]),
                 self.sources, self.parameters[stage.id], self.meter,
@@ -274,3 +273,11 @@ def _finished(
     for future in finished:
         waiting.discard(future)
         yield future.result()
+
+
+def _runner_of(stage: BoundStage) -> type[StageRunner]:
+    if not stage.is_warp:
+        return StageRunner
+    from pesto_runtime.run.warped import WarpRunner  # loads pyproj, 10 MB
+
+    return WarpRunner

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pesto_runtime.pipeline import JsonType, phase_chain
 from pesto_runtime.run.context import context_of
 from pesto_runtime.run.tile_values import windows_of_values
-from pesto_runtime.run.warped import warp_of
 from pesto_runtime.tiling import scaled_window, tiles_of
 
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ def _stages(context: RunContext, number: int, chain: Chain, tile: Window) -> Jso
         own, step = windows[stage.id], steps[stage.id]
         reads = step.read(chain.grid(step), chain.sizes, own.read)
         if stage.is_warp:
+            from pesto_runtime.run.warped import warp_of  # loads pyproj
+
             warp = warp_of(context, stage)
             source = str(stage.rasters["image"])
             reads = {source: warp.source_window(warp.places(own.read))}
