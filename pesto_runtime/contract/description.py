@@ -154,7 +154,7 @@ class Description:
         padded = _padding(self.known) is not None
         return "map" if declared and padded else "whole"
 
-    @property
+    @cached_property
     def folds(self) -> Mapping[str, Fold]:
         """Keys of a reduce's partial, or folded outputs of a map, and how each folds."""
         return self.known.x_reduce or {p.name: p.fold for p in self.outputs if p.fold}

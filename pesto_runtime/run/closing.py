@@ -27,7 +27,6 @@ from pesto_runtime.run.chunk_cache import keep_outputs, restore_outputs
 from pesto_runtime.run.context import (
     RunContext,
     declared_classes,
-    grid_of,
     holed_name,
     is_blocked,
     load_context,
@@ -47,8 +46,8 @@ from pesto_runtime.run.product_overviews import write_with_overviews
 from pesto_runtime.run.records import CostMeter
 from pesto_runtime.run.repairing import blocks_in_order, complete, recorded_holes
 from pesto_runtime.run.tile import in_stage
-from pesto_runtime.run.tile_values import tile_indices
-from pesto_runtime.tiling import block_window, blocks_of
+from pesto_runtime.run.tile_values import partial_indices
+from pesto_runtime.tiling import block_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -157,11 +156,7 @@ def reduce(plan_href: str, stage_id: str) -> bool:
     """
     context = load_context(plan_href)
     stage = context.stages[stage_id]
-    blocks = (
-        sorted(tile_indices(context, stage_id))
-        if stage.is_folded
-        else list(blocks_of(context.sizes[grid_of(context, stage_id)]))
-    )
+    blocks = partial_indices(context, stage_id)
     try:
         partial = folded_partial(context, stage_id, blocks)
     except Damaged:  # and deleted

@@ -23,8 +23,8 @@ from pesto_runtime.run.context import (
 )
 from pesto_runtime.run.partials import blocks_with_partials
 from pesto_runtime.run.result import entries
-from pesto_runtime.run.tile_values import tile_indices
-from pesto_runtime.tiling import block_window, blocks_of, blocks_touching, scaled_window
+from pesto_runtime.run.tile_values import partial_indices
+from pesto_runtime.tiling import block_window, blocks_touching, scaled_window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -154,12 +154,7 @@ def complete(plan_href: str, owner: str, holes: Sequence[Hole]) -> bool:
     missing: Iterable[BlockIndex]
     if owner in context.stages:
         there = blocks_with_partials(context, owner)
-        wanted = (
-            tile_indices(context, owner)
-            if context.stages[owner].is_folded
-            else blocks_of(context.sizes[grid_of(context, owner)])
-        )
-        missing = (index for index in wanted if index not in there)
+        missing = sorted(partial_indices(context, owner) - there)
     else:
         missing = missing_blocks(context, owner)
     failed = {

@@ -23,6 +23,7 @@ from pesto_runtime.run.inputs import (
     typed,
     write_window,
 )
+from pesto_runtime.run.tile_values import stage_scale
 from pesto_runtime.tiling import StepWindows, scaled_window, whole
 
 if TYPE_CHECKING:
@@ -128,9 +129,7 @@ class StageRunner:
         """Return the pixels of its grid in a tile; None without folded values."""
         if tile is None or not self.stage.is_folded:
             return None
-        first = next(iter(self.stage.rasters))
-        bound = self.context.raster_type(str(self.stage.rasters[first]))
-        return scaled_window(tile, bound.scale / self.stage.description.ratio(first))
+        return scaled_window(tile, stage_scale(self.context, self.stage))
 
     def rasters(self, windows: StepWindows, outputs: Mapping[str, object]) -> dict[str, Pixels]:
         """Return reference -> pixels of each raster output of a call, without its margin.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from pesto_runtime.contract import BLOCK, Scale
 from pesto_runtime.pipeline import image_scale
 from pesto_runtime.processor import encode_value
-from pesto_runtime.tiling import scaled_window, tiles_of
+from pesto_runtime.run.context import grid_of
+from pesto_runtime.tiling import blocks_of, scaled_window, tiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,11 +45,22 @@ def tile_indices(
     return {tile_index(tile) for chunk in found for tile in tiles_of(chunk, phase.tile)}
 
 
+def partial_indices(context: RunContext, stage_id: str) -> set[BlockIndex]:
+    """Return the blocks (row, col) that have a partial of a stage: those of tiles, or all."""
+    if context.stages[stage_id].is_folded:
+        return tile_indices(context, stage_id)
+    return set(blocks_of(context.sizes[grid_of(context, stage_id)]))
+
+
+def stage_scale(context: RunContext, stage: BoundStage) -> Scale:
+    """Return the pixels of a stage's grid per pixel of the grid that tiles divide."""
+    port, reference = next(iter(stage.rasters.items()))
+    return context.raster_type(str(reference)).scale / stage.description.ratio(port)
+
+
 def values_scale(context: RunContext, stage: BoundStage) -> Scale:
     """Return the scale of a stage's outputs, whether or not it has an image among them."""
-    port, reference = next(iter(stage.rasters.items()))
-    bound = context.raster_type(str(reference)).scale
-    return bound / stage.description.ratio(port) * image_scale(stage.description)
+    return stage_scale(context, stage) * image_scale(stage.description)
 
 
 def windows_of_values(
