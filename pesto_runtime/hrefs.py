@@ -196,7 +196,7 @@ def file_href(path: str | os.PathLike[str]) -> str:
     >>> file_href("/data/50 %/a#1.tif")
     'file:///data/50%20%25/a%231.tif'
     """
-    return "file://" + quote(str(Path(os.path.abspath(path))))  # noqa: PTH100  # keeps symlinks
+    return "file://" + quote(os.path.abspath(path))  # noqa: PTH100  # keeps symlinks
 
 
 def as_href(text: str) -> str:

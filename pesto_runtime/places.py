@@ -22,10 +22,10 @@ from pesto_runtime.errors import InvalidInput, StoreRefused
 from pesto_runtime.hrefs import file_href, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from obstore import GetOptions
+    from obstore import GetOptions, ListResult, ObjectMeta
     from obstore.store import ObjectStore
 
 WRITABLE = ("s3", "gs", "az")
@@ -251,9 +251,15 @@ class RemotePath:
 
     def names(self) -> list[str]:
         """Return the names of the objects directly in this folder, sorted."""
+        return sorted(each["path"].rpartition("/")[2] for each in self._listed()["objects"])
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders directly in this folder, sorted."""
+        return sorted(each.rpartition("/")[2] for each in self._listed()["common_prefixes"])
+
+    def _listed(self) -> ListResult[Sequence[ObjectMeta]]:
         with _opened(self.href, missing="bucket") as (objects, name):
-            found = objects.list_with_delimiter(name.rstrip("/") + "/" if name else None)["objects"]
-        return sorted(each["path"].rpartition("/")[2] for each in found)
+            return objects.list_with_delimiter(name.rstrip("/") + "/" if name else None)
 
 
 AnyPath: TypeAlias = Path | RemotePath

@@ -70,13 +70,14 @@ class CampaignOperator(RunOperator):
         Raises:
             NotFound: there is no such campaign.
         """
-        from pesto_runtime.campaigns import load_campaign
-        from pesto_runtime.run.context import load_context
+        from pesto_runtime.campaigns import load_campaign, planned_scene
 
-        plans = [each.plan for each in load_campaign(self.href).scenes if each.plan]
-        for plan in plans:
-            with suppress(NotFound):  # its scene is complete
-                return load_context(plan).plan.services
+        campaign = load_campaign(self.href)
+        for scene in campaign.scenes:
+            with suppress(NotFound):  # its run store was deleted: it fails, and no other
+                plan = planned_scene(campaign, scene) if scene.plan else None
+                if plan:
+                    return plan.services
         return {}
 
 

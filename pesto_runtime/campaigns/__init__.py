@@ -13,6 +13,7 @@ from pesto_runtime.campaigns.campaign_tasks import (
     process_task,
 )
 from pesto_runtime.campaigns.scene_lists import SceneInputs, read_scenes
+from pesto_runtime.campaigns.scene_plans import planned_scene
 
 __all__ = [
     "CAMPAIGN",
@@ -25,6 +26,7 @@ __all__ = [
     "count_task_tiles",
     "load_campaign",
     "plan_campaign",
+    "planned_scene",
     "process_task",
     "publish_campaign",
     "read_scenes",

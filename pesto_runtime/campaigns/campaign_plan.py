@@ -14,12 +14,13 @@ from pesto_runtime.errors import NotFound
 from pesto_runtime.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import JsonValue
 
 
-_CAMPAIGNS = "campaigns"
+CAMPAIGNS = "campaigns"
+"""Folder of the campaigns in a run store."""
 
 
 class ScenePart(NamedTuple):
@@ -36,6 +37,11 @@ class SceneRun(ClosedValue):
     id: str
     folder: str = Field(description="href of the folder of its outputs")
     plan: str = Field(default="", description="href of its plan; empty if it has none")
+    packed: tuple[int, int] | None = Field(
+        default=None,
+        description="place of the plan of a scene without a folder, until its first task: index of "
+        "the object in `packs`, line",
+    )
     is_complete: bool = Field(default=False, description="an earlier run has made its outputs")
     tiles: int = Field(default=0, description="tiles of all its phases")
     error: str = Field(default="", description="why it has no plan")
@@ -51,6 +57,8 @@ class Campaign(ClosedValue):
     pipeline: str
     folder: str = Field(description="href of the folder of `campaign.json`")
     report: ReportForm = Field(default="links", description="whether reports are written")
+    member: str = Field(default="", description="the engine's id of the campaign, in its folders")
+    packs: tuple[str, ...] = Field(default=(), description="hrefs of the plans of new scenes")
     scenes: tuple[SceneRun, ...]
     tasks: tuple[tuple[tuple[ScenePart, ...], ...], ...] = Field(
         description="phase -> task -> its parts; a phase without chunks has no task"
@@ -65,11 +73,11 @@ class CampaignRecords:
     """
 
     def __init__(self, href: str) -> None:
-        base, _, name = href.rpartition(f"/{_CAMPAIGNS}/")
+        base, _, name = href.rpartition(f"/{CAMPAIGNS}/")
         self._store = open_store(base)
         self.identity, number, _ = name.split("/")
         """Short digest of pipeline, folder and scenes: the same for the same command."""
-        self._folder = f"{_CAMPAIGNS}/{self.identity}/{number}"
+        self._folder = f"{CAMPAIGNS}/{self.identity}/{number}"
 
     def end_task(self, phase: int, task: int, failed: Mapping[str, JsonValue]) -> None:
         """Record that a task has ended: scene id -> why it failed.
@@ -101,7 +109,7 @@ class CampaignRecords:
         Raises:
             StoreFailed: no permission.
         """
-        self._store.delete_folder(f"{_CAMPAIGNS}/{self.identity}")
+        self._store.delete_folder(f"{CAMPAIGNS}/{self.identity}")
 
     def _read(self, name: str) -> dict[str, str] | None:
         try:
@@ -115,6 +123,17 @@ class CampaignRecords:
         )
 
 
+def campaign_folder(pipeline: str, folder: str, scenes: Iterable[str]) -> str:
+    """Return the folder of a campaign in its run store, the same for the same command.
+
+    Args:
+        pipeline: Name of the pipeline.
+        folder: Href of the folder of the campaign.
+        scenes: Ids of the scenes.
+    """
+    return f"{CAMPAIGNS}/{_digest(repr((pipeline, folder, [*scenes])).encode())}"
+
+
 def save_campaign(campaign: Campaign, store: str) -> str:
     """Store the plan of a campaign; return its href.
 
@@ -122,8 +141,9 @@ def save_campaign(campaign: Campaign, store: str) -> str:
         StoreFailed: the store cannot be written.
     """
     data = campaign.model_dump_json().encode()
-    same = repr((campaign.pipeline, campaign.folder, [each.id for each in campaign.scenes]))
-    name = f"{_CAMPAIGNS}/{_digest(same.encode())}/{_digest(data)}/plan.json"
+    ids = (each.id for each in campaign.scenes)
+    own = campaign_folder(campaign.pipeline, campaign.folder, ids)
+    name = f"{own}/{_digest(data)}/plan.json"
     opened = open_store(store)
     opened.put(name, data)
     return opened.href(name)
@@ -141,6 +161,6 @@ def load_campaign(href: str) -> Campaign:
         NotFound: it does not exist: its run store was deleted.
         InvalidInput: this version cannot read it.
     """
-    base, _, name = href.rpartition(f"/{_CAMPAIGNS}/")
-    data = open_store(base).get(f"{_CAMPAIGNS}/{name}")
+    base, _, name = href.rpartition(f"/{CAMPAIGNS}/")
+    data = open_store(base).get(f"{CAMPAIGNS}/{name}")
     return Campaign.model_validate_json(data)

@@ -8,8 +8,15 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from pesto_runtime.campaigns.campaign_plan import Campaign, ScenePart, SceneRun, save_campaign
+from pesto_runtime.campaigns.campaign_plan import (
+    Campaign,
+    ScenePart,
+    SceneRun,
+    campaign_folder,
+    save_campaign,
+)
 from pesto_runtime.campaigns.campaign_result import complete_scenes
+from pesto_runtime.campaigns.scene_plans import LOCK_WAIT_S, PlanPacks, folders_in
 from pesto_runtime.contract import ProductForm
 from pesto_runtime.errors import InvalidPipeline, PestoError
 from pesto_runtime.places import href_of
@@ -19,6 +26,7 @@ from pesto_runtime.run.planning import check_pipeline, count_tiles
 from pesto_runtime.run.publishing import finished_result
 from pesto_runtime.run.scene_planner import ScenePlanner
 from pesto_runtime.run.workspace import locked_workspace, run_store
+from pesto_runtime.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOCK_WAIT_S = 60.0
 _CLAIMS = 4
 _MOST_CLAIMS = 32
 """Scenes whose folders are being claimed; each has its plan in memory."""
@@ -135,12 +142,17 @@ def plan_campaign(
         report=settings.report, compress=settings.compress, cache=settings.cache,
     )  # fmt: skip
     done = complete_scenes(settings.folder, pipeline.name) if settings.only_failed else {}
+    # Only in the folder of a scene, whoever begins its run sees the folder.
+    known = None if settings.store else folders_in(settings.folder)
+    store, folder = run_store(settings.folder, settings.store), href_of(settings.folder)
+    own = campaign_folder(pipeline.name, folder, (each.id for each in scenes))
+    packs = PlanPacks(open_store(store), own)
     runs: list[SceneRun] = []
     plans: list[_PlannedScene] = []
     with ThreadPoolExecutor(_CLAIMS, "pesto-claim") as pool:
 
         def begin(scene: SceneInputs) -> tuple[Planned | None, Callable[[], SceneRun]]:
-            """Plan a scene, and let a thread claim its folder: it waits for the store."""
+            """Plan a scene; let a thread claim a folder that exists: it waits for the store."""
             run = SceneRun(id=scene.id, folder=href_of(settings.folder / scene.id))
             if scene.id in done:
                 found = run.model_copy(update={"is_complete": True, "bbox": done[scene.id]})
@@ -151,6 +163,9 @@ def plan_campaign(
                 return None, lambda: failed
             for warning in (*accept(planned.plan), *planned.plan.warnings):
                 warn(f"{scene.id}: {warning}")
+            if known is not None and scene.id not in known:
+                packed = _packed(run, planned.plan, packs)
+                return planned, lambda: packed
             claim = pool.submit(copy_context().run, _claimed, run, planned.plan, settings)
             return planned, claim.result
 
@@ -162,12 +177,14 @@ def plan_campaign(
     count = len(plans[0].chunks) if plans else 0
     campaign = Campaign(
         pipeline=pipeline.name,
-        folder=href_of(settings.folder),
+        folder=folder,
         report=settings.report,
+        member=settings.member,
+        packs=packs.finish(),
         scenes=tuple(runs),
         tasks=tuple(_tasks(plans, phase, settings.sizing) for phase in range(count)),
     )
-    return save_campaign(campaign, run_store(settings.folder, settings.store))
+    return save_campaign(campaign, store)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
@@ -202,12 +219,20 @@ def _bounds(planned: Plan) -> tuple[float, float, float, float] | None:
     return lonlat_of(first) if first else None
 
 
+def _packed(run: SceneRun, planned: Plan, packs: PlanPacks) -> SceneRun:
+    """Keep the plan of a scene that has no folder yet."""
+    href, place = packs.add(planned)
+    tiles = sum(map(count_tiles, planned.phases))
+    found = {"plan": href, "packed": place, "tiles": tiles, "bbox": _bounds(planned)}
+    return run.model_copy(update=found)
+
+
 def _claimed(run: SceneRun, planned: Plan, settings: CampaignSettings) -> SceneRun:
     """Claim the folder of a scene, and store its plan, unless its outputs are there already."""
     folder = settings.folder / run.id
     run = run.model_copy(update={"bbox": _bounds(planned)})
     try:
-        with locked_workspace(folder, run=planned.run, patience_s=_LOCK_WAIT_S):
+        with locked_workspace(folder, run=planned.run, patience_s=LOCK_WAIT_S):
             if not settings.fresh and finished_result(folder, planned.run, form=settings.form):
                 return run.model_copy(update={"is_complete": True})
             joins = claim(

@@ -6,16 +6,15 @@ A task that runs again computes only what is missing.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords, load_campaign
+from pesto_runtime.campaigns.scene_plans import begin_scene, planned_scene
 from pesto_runtime.contract import Chunk
-from pesto_runtime.errors import Interrupted, NotFound, PestoError
-from pesto_runtime.places import output_place
+from pesto_runtime.errors import Interrupted, PestoError
 from pesto_runtime.run.chunk import process, tiles_at_once
 from pesto_runtime.run.closing import close_phase
-from pesto_runtime.run.context import load_context
-from pesto_runtime.run.result import read_result
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from pesto_runtime.campaigns.campaign_plan import Campaign, SceneRun
+    from pesto_runtime.campaigns.campaign_plan import Campaign
+    from pesto_runtime.contract import ChunkResult
     from pesto_runtime.run.records import TileObserver
 
 _MOST_NAMED = 10
@@ -37,24 +37,12 @@ def count_task_tiles(href: str, phase: int, task: int) -> int:
     """
     campaign, tiles = load_campaign(href), 0
     for part in campaign.tasks[phase][task]:
-        if is_published(campaign.scenes[part.scene]):
-            continue
-        planned = load_context(campaign.scenes[part.scene].plan).plan.phases[phase]
-        tiles += sum(
-            tile_count(each, planned.tile) for each in planned.chunks[part.start : part.stop]
-        )
+        plan = planned_scene(campaign, campaign.scenes[part.scene])
+        if plan:
+            planned = plan.phases[phase]
+            chunks = planned.chunks[part.start : part.stop]
+            tiles += sum(tile_count(each, planned.tile) for each in chunks)
     return tiles
-
-
-def is_published(scene: SceneRun) -> bool:
-    """Return whether a scene is complete, and its plan deleted: a later try finds nothing to do."""
-    try:
-        load_context(scene.plan)
-    except NotFound:
-        result = read_result(output_place(scene.folder))
-        run = scene.plan.rpartition("/")[2].partition("-")[0]
-        return result is not None and result.document["run"] == run
-    return False
 
 
 def process_task(
@@ -85,30 +73,32 @@ def process_task(
     """
     campaign, records = load_campaign(href), CampaignRecords(href)
     lost = records.failed_before(phase)
-    counts: dict[str, int] = {"scenes": 0}
+    counts: Counter[str] = Counter(scenes=0)
     failed: dict[str, PestoError] = {}
     for part in campaign.tasks[phase][task]:
         scene = campaign.scenes[part.scene]
-        if scene.id in lost or is_published(scene):
+        if scene.id in lost:
             continue
         chunk = Chunk(plan=scene.plan, phase=phase, start=part.start, stop=part.stop)
         try:
-            at_once = threads or tiles_at_once(load_context(scene.plan), phase)
-            done = process(chunk, watch=watch, threads=at_once, holes=holes)
+            context = begin_scene(campaign, scene)
+            if context:
+                at_once = threads or tiles_at_once(context, phase)
+                counts.update(_counts(process(chunk, watch=watch, threads=at_once, holes=holes)))
         except Interrupted:
             raise
         except PestoError as error:
             failed[scene.id] = error
-            continue
-        counts["scenes"] += 1
-        for name, number in done.model_dump(exclude={"manifest"}).items():
-            if isinstance(number, int):
-                counts[name] = counts.get(name, 0) + number
     records.end_task(phase, task, {name: error.detail for name, error in failed.items()})
     can_help = any(error.retryable for error in failed.values())
     if failures == "raise" or (failures == "raise-retryable" and can_help):
         _raise_any(failed)
     return {**counts, **({"failed": len(failed)} if failed else {})}
+
+
+def _counts(done: ChunkResult) -> Counter[str]:
+    named = done.model_dump(exclude={"manifest"}).items()
+    return Counter(scenes=1, **{name: each for name, each in named if isinstance(each, int)})
 
 
 def close_campaign_phase(href: str, phase: int, *, retry: bool = False) -> dict[str, str]:
@@ -129,9 +119,10 @@ def close_campaign_phase(href: str, phase: int, *, retry: bool = False) -> dict[
     failed = {**records.failed_before(phase), **_failed_tasks(campaign, records, phase)}
     errors: dict[str, PestoError] = {}
     for scene in campaign.scenes:
-        if scene.plan and scene.id not in failed and not is_published(scene):
+        if scene.plan and scene.id not in failed:
             try:
-                close_phase(scene.plan, phase)
+                if begin_scene(campaign, scene):
+                    close_phase(scene.plan, phase)
             except Interrupted:
                 raise
             except PestoError as error:

@@ -257,9 +257,9 @@ class Plan(ClosedValue):
     cache: CachePlace | None = None
 
     @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         # A plan without such grids is that of earlier versions, whose workers can run it.
-        document: dict[str, JsonValue] = handler(self)
+        document: dict[str, object] = handler(self)
         return {key: value for key, value in document.items() if key != "grids" or value}
 
     @property

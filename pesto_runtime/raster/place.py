@@ -12,6 +12,8 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform, transform_bounds
 
+from pesto_runtime.errors import InvalidInput
+
 if TYPE_CHECKING:
     from pesto_runtime.contract import Scene
 
@@ -74,11 +76,20 @@ def place_of(scene: Scene) -> Place | None:
 
 
 def lonlat_of(scene: Scene) -> Box | None:
-    """Return the bounds of a raster in degrees; None if they are not known, as for `Place`."""
+    """Return the bounds of a raster in degrees; None if they are not known, as for `Place`.
+
+    For many scenes: that of one CRS takes 0.07 ms, and `place_of` seven times as long.
+    """
+    from pesto_runtime.raster.resampling import transformer  # loads pyproj, 10 MB
+
     if scene.crs is None or scene.transform is None:
         return None
-    crs = _known_crs(scene.crs)
-    return None if crs is None else _lonlat(crs, _bounds(scene))
+    try:
+        to_lonlat = transformer(scene.crs, str(_LONLAT))
+    except InvalidInput:  # also one with heights
+        crs = _known_crs(scene.crs)
+        return None if crs is None else _lonlat(crs, _bounds(scene))
+    return _turned_bounds(to_lonlat.transform_bounds(*_bounds(scene), densify_pts=_EDGE_POINTS))
 
 
 @lru_cache(maxsize=64)
@@ -140,6 +151,10 @@ def _lonlat(crs: CRS, bounds: Box) -> Box | None:
         found = transform_bounds(crs, _LONLAT, *bounds, densify_pts=_EDGE_POINTS)
     except (CRSError, RasterioError):
         return None
+    return _turned_bounds(found)
+
+
+def _turned_bounds(found: Box) -> Box | None:
     if not all(map(math.isfinite, found)):
         return None
     west, south, east, north = found

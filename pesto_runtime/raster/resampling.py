@@ -253,12 +253,17 @@ def _moved(of: str, to: str, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray
     Raises:
         InvalidInput: a CRS is not known, or is neither geographic nor projected.
     """
-    moved = _transformer(of, to).transform(xs, ys)
+    moved = transformer(of, to).transform(xs, ys)
     return np.asarray(moved[0]), np.asarray(moved[1])
 
 
 @lru_cache(maxsize=64)
-def _transformer(of: str, to: str) -> Transformer:
+def transformer(of: str, to: str) -> Transformer:
+    """Return what transforms (x, y) of one CRS to another; x is the longitude of degrees.
+
+    Raises:
+        InvalidInput: a CRS is not known, or no plane of two axes.
+    """
     return Transformer.from_crs(_crs(of), _crs(to), always_xy=True)
 
 

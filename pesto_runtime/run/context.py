@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from pesto_runtime.contract import (
     Chunk,
     Description,
     Pipeline,
     Plan,
     Reference,
-    bad_fields,
     parse_binding,
 )
-from pesto_runtime.contract.run import PlanVersion
 from pesto_runtime.errors import InvalidInput, NotFound
 from pesto_runtime.pipeline import (
     BoundStage,
@@ -38,6 +34,7 @@ from pesto_runtime.pipeline import (
     raster_sizes,
 )
 from pesto_runtime.run.packs import StoredBlocks
+from pesto_runtime.run.plan_files import PLANS, read_plan, save_plan
 from pesto_runtime.store import Store, open_store
 from pesto_runtime.tiling import whole
 
@@ -50,8 +47,6 @@ if TYPE_CHECKING:
     from pesto_runtime.pipeline import GridType, ValueType
     from pesto_runtime.tiling import BlockIndex, Size
 
-
-_PLANS = "plans"
 
 _RESULT_FOLDERS = ("scalars", "rasters", "vectors")
 """Folders of the objects that later phases read; the name of an object starts with its key."""
@@ -149,19 +144,6 @@ def begin_run(plan: Plan, *, joins: bool = False) -> str:
     return href
 
 
-def save_plan(plan: Plan) -> str:
-    """Store a plan in its run store, and return its href.
-
-    Raises:
-        StoreFailed: the store cannot be written.
-    """
-    store = open_store(plan.store)
-    data = plan.model_dump_json().encode()
-    name = f"{_PLANS}/{plan.run}-{hashlib.sha256(data).hexdigest()[:8]}.json"
-    store.put(name, data)
-    return store.href(name)
-
-
 @lru_cache(maxsize=8)
 def load_context(plan_href: str) -> RunContext:
     """Load a run by the href of its plan, once per process.
@@ -171,14 +153,7 @@ def load_context(plan_href: str) -> RunContext:
         OtherVersion: another version of the package made it, with other plans or products.
         InvalidInput: it is no plan.
     """
-    base, _, name = plan_href.rpartition(f"/{_PLANS}/")
-    data = open_store(base).get(f"{_PLANS}/{name}")
-    try:
-        PlanVersion.model_validate_json(data).require_own(plan_href)
-        plan = Plan.model_validate_json(data)
-    except ValidationError as error:
-        raise InvalidInput.of(f"plan {plan_href}", bad_fields(error)) from error
-    return context_of(plan)
+    return context_of(read_plan(plan_href))
 
 
 def context_of(plan: Plan) -> RunContext:
@@ -227,7 +202,7 @@ def forget_run(plan: Plan) -> None:
         for folder in ("blocks", "features", "holes", "partials", "unfinished"):
             store.delete_folder(f"{folder}/{key}")
     stored = [(folder, keys) for folder in _RESULT_FOLDERS]
-    for folder, known in (*stored, (_PLANS, {plan.run})):
+    for folder, known in (*stored, (PLANS, {plan.run})):
         names = [name for name in store.names(folder) if _stem(name) in known]
         store.delete(names)
     for raster in (*plan.keys, *(f"$inputs.{name}" for name in plan.scenes)):

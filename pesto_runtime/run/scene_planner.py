@@ -115,10 +115,11 @@ def _kind_of(inputs: PipelineInputs) -> str:
     col, row = (places[0][2], places[0][5]) if places else (0.0, 0.0)
     facts = []
     for name, scene in inputs.scenes.items():
-        of_this: dict[str, object] = {"href": "", "identity": bool(scene.identity), "tags": {}}
+        rest = scene.model_dump_json(exclude={"href", "identity", "tags", "transform"})
+        placed: tuple[float, ...] = ()
         if scene.transform:  # grids are compared with each other
             a, b, c, d, e, f = scene.transform
-            of_this["transform"] = (a, b, c - col, d, e, f - row)
-        facts.append((name, scene.model_copy(update=of_this)))
+            placed = (a, b, c - col, d, e, f - row)
+        facts.append((name, rest, placed, bool(scene.identity)))
     errors = sorted(inputs.unreadable)
     return repr((facts, json.dumps(inputs.parameters, sort_keys=True), errors))

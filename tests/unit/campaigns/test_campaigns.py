@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rasterio.warp import transform
 
-from pesto_runtime.campaigns import CAMPAIGN, load_campaign, process_task
+from pesto_runtime.campaigns import CAMPAIGN, load_campaign, planned_scene, process_task
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords
 from pesto_runtime.campaigns.campaign_planning import CampaignSettings, plan_campaign
 from pesto_runtime.campaigns.campaign_result import CAMPAIGN_PAGE
@@ -19,7 +19,6 @@ from pesto_runtime.contract import Pipeline
 from pesto_runtime.engines import RunRequest, SilentListener
 from pesto_runtime.errors import InvalidInput, InvalidPipeline, TilesFailed
 from pesto_runtime.pipeline import Sizing
-from pesto_runtime.run.context import load_context
 from pesto_runtime.run.services import resolve_services
 from tests.support.processes import MARKER
 from tests.support.rasters import UTM, noise, sha256_of, stamps, write_scene
@@ -199,7 +198,8 @@ def test_scenes_share_few_tasks_and_every_chunk_is_in_one(tmp_path: Path, most: 
         for part in task
         for number in range(part.start, part.stop)
     ]
-    phases = [load_context(scene.plan).plan.phases[0] for scene in found.scenes]
+    plans = [planned_scene(found, scene) for scene in found.scenes]
+    phases = [each.phases[0] for each in plans if each]
     assert sorted(chunks) == [
         (scene, number) for scene, phase in enumerate(phases) for number in range(len(phase.chunks))
     ]

@@ -12,8 +12,9 @@ from pesto_runtime.errors import Interrupted, NotFound, RunFailed
 from pesto_runtime.pipeline import Sizing
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import merge, mosaic, reduce
-from pesto_runtime.run.context import load_context, save_plan
+from pesto_runtime.run.context import load_context
 from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.plan_files import save_plan
 from pesto_runtime.run.planning import plan
 from pesto_runtime.run.publishing import publish
 from pesto_runtime.run.records import TileObserver, TileRecord

@@ -18,9 +18,10 @@ from pesto_runtime.pipeline import Sizing
 from pesto_runtime.processor import fold
 from pesto_runtime.run.chunk import process
 from pesto_runtime.run.closing import reduce
-from pesto_runtime.run.context import begin_run, load_context, save_plan, scalars_name
+from pesto_runtime.run.context import begin_run, load_context, scalars_name
 from pesto_runtime.run.partials import PartialWriter, blocks_with_partials, folded_partial
 from pesto_runtime.run.pipeline_inputs import read_inputs
+from pesto_runtime.run.plan_files import save_plan
 from pesto_runtime.run.planning import plan
 from pesto_runtime.run.services import resolve_services
 from tests.support.rasters import noise, write_scene
