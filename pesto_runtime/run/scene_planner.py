@@ -17,11 +17,11 @@ from pesto_runtime.run.pipeline_inputs import inputs_reader
 from pesto_runtime.run.planning import Planned, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic import JsonValue
 
-    from pesto_runtime.contract import Pipeline, ReportForm
+    from pesto_runtime.contract import Pipeline, Plan, ReportForm, Scene
     from pesto_runtime.pipeline import Sizing
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.pipeline_inputs import PipelineInputs
@@ -78,10 +78,7 @@ class ScenePlanner:
             patience_s=self.patience_s, folder=folder, report=self.report,
             compress=self.compress, cache=self.cache,
         )  # fmt: skip
-        # Warnings name the scene. A template for each scene would be a plan for each in memory.
-        # A grid that a warp makes follows from the place of the scene.
-        is_shared = not planned.checked.warnings and not planned.plan.grids
-        if is_shared and all(each.identity for each in planned.plan.scenes.values()):
+        if _is_template(planned.plan):
             if len(self._planned) >= _MOST_KINDS:
                 self._planned.clear()
             self._planned[kind] = planned
@@ -102,11 +99,30 @@ class ScenePlanner:
         )
         run = run_key(self.pipeline.outputs, keys)
         changes = {"scenes": scenes, "keys": keys, "run": run, "store": store}
+        changes["warnings"] = tuple(_renamed(before, scenes))
         planned = before.model_copy(update={**changes, "folder": href_of(folder)})
         if self.cache:
             place = planned_cache(self.cache, planned, self.pipeline, template.checked)
             planned = planned.model_copy(update={"cache": place})
         return Planned(planned, template.checked, template.estimates)
+
+
+def _is_template(plan: Plan) -> bool:
+    """Whether a plan differs from that of a scene of the same kind by hrefs and keys alone.
+
+    A grid that a warp makes follows from the place of the scene.
+    """
+    hrefs = [each.href for each in plan.scenes.values()]
+    named = any(href in warning for href in hrefs for warning in plan.warnings)
+    has_identities = all(each.identity for each in plan.scenes.values())
+    return has_identities and not plan.grids and not (named and len(hrefs) > 1)
+
+
+def _renamed(template: Plan, scenes: Mapping[str, Scene]) -> Iterator[str]:
+    """Yield the warnings of a template, with the href of the scene of the plan."""
+    hrefs = [(each.href, scenes[name].href) for name, each in template.scenes.items()]
+    for warning in template.warnings:
+        yield warning.replace(*hrefs[0]) if len(hrefs) == 1 else warning
 
 
 def _kind_of(inputs: PipelineInputs) -> str:

@@ -99,12 +99,21 @@ def test_scenes_of_equal_facts_are_divided_once(
 def test_scenes_of_other_facts_are_divided_apart(
     tmp_path: Path, made: list[str], changed: dict[str, object]
 ) -> None:
-    """The control; a scene with a warning, which names it, is never an example for others."""
+    """The control; a warning names the scene that it is about."""
     found = Planning(tmp_path, chain("grow"))
     for number in range(2):
         found.require_equal(scene=scene(tmp_path / f"{number}.tif", number))
         found.require_equal(scene=scene(tmp_path / f"c{number}.tif", number, **changed))
-    assert len(made) == 4 + (3 if changed == {"crs": None} else 2)
+    assert len(made) == 4 + 2
+
+
+def test_warnings_of_two_scenes_name_both(tmp_path: Path, made: list[str]) -> None:
+    """None of them is an example for others; without warnings, the first pair is."""
+    found = Planning(tmp_path, ADDED)
+    for number, crs in enumerate((None, None, "EPSG:32617", "EPSG:32617")):
+        first, second = (scene(tmp_path / f"{number}-{each}.tif", number, crs=crs) for each in "ab")
+        found.require_equal(first=first, second=second)
+    assert len(made) == 4 + 2 + 1
 
 
 def test_parameters_and_windows_are_facts(tmp_path: Path) -> None:
