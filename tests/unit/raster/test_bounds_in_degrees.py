@@ -27,8 +27,8 @@ def test_bounds_are_those_of_the_place(name: str) -> None:
     """To a millionth of a degree; none where the place has none."""
     crs, transform = PLACES[name]
     scene = Scene(
-        href="file:///s.tif", identity="1", width=90, height=80, bands=("a",), dtype="uint8", crs=crs,
-        transform=transform,
+        href="file:///s.tif", identity="1", width=90, height=80, bands=("a",), dtype="uint8",
+        crs=crs, transform=transform,
     )  # fmt: skip
     found, place = lonlat_of(scene), place_of(scene)
     wanted = place.lonlat if place else None
