@@ -233,7 +233,7 @@ def _cache_href(text: str | None) -> str | None:
     """Return the href of a cache that can be opened."""
     from pesto_runtime.run.cache_store import cache_base
 
-    return cache_base(text) if text else None
+    return None if text is None else cache_base(text)
 
 
 def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:

@@ -15,6 +15,7 @@ from pesto_runtime.places import href_of
 from pesto_runtime.run.cache_planning import planned_cache
 from pesto_runtime.run.pipeline_inputs import inputs_reader
 from pesto_runtime.run.planning import Planned, plan
+from pesto_runtime.run.warp_planning import require_warps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,6 +93,7 @@ class ScenePlanner:
     ) -> Planned:
         before = template.plan
         scenes = {**before.scenes, **inputs.scenes}
+        require_warps(template.checked, scenes, before.grids)
         keys = value_keys(
             template.checked.stages,
             before.services,
