@@ -110,6 +110,7 @@ def plan_campaign(
     *,
     warn: Callable[[str], None] = lambda _: None,
     accept: Callable[[Plan], Sequence[str]] = lambda _: (),
+    expect: Callable[[Planned], None] = lambda _: None,
 ) -> str:
     """Plan every scene, and the campaign; return the href of its plan.
 
@@ -123,6 +124,7 @@ def plan_campaign(
         settings: What is the same for all of them.
         warn: Receives the warnings, with the id of a scene before them.
         accept: Returns warnings about the plan of a scene; an error of it ends the campaign.
+        expect: Receives the plan of each scene that is not complete yet.
 
     Raises:
         InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
@@ -157,6 +159,7 @@ def plan_campaign(
         for number, (planned, claimed) in enumerate(_ahead(map(begin, scenes))):
             runs.append(claimed())
             if runs[-1].plan and planned:
+                expect(planned)
                 plans.append(_PlannedScene.of(number, planned))
     plans.sort(key=lambda each: each.source)  # a task reads scenes of one place
     count = len(plans[0].chunks) if plans else 0
