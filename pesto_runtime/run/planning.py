@@ -262,7 +262,7 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     warnings += tuple(_unidentified(inputs.scenes))
     if cache is not None:
-        place = planned_cache(cache, planned, pipeline, checked)
+        place = planned_cache(cache, planned, pipeline, checked, services=services)
         planned = planned.model_copy(update={"cache": place})
         warnings += tuple(uncached_stages(planned))
     owned = href_of(folder) if folder else ""

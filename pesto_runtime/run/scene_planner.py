@@ -106,7 +106,9 @@ class ScenePlanner:
         changes = {"scenes": scenes, "keys": keys, "run": run, "store": store}
         planned = before.model_copy(update={**changes, "folder": href_of(folder)})
         if self.cache:
-            place = planned_cache(self.cache, planned, self.pipeline, template.checked)
+            place = planned_cache(
+                self.cache, planned, self.pipeline, template.checked, services=self.services
+            )
             planned = planned.model_copy(update={"cache": place})
         return Planned(planned, template.checked, template.estimates)
 
