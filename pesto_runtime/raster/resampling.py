@@ -34,7 +34,6 @@ _TORN = 20.0  # times the usual distance of two of them
 MOST_SIDE = 10**6
 """Most pixels of the longer side of a warped image."""
 _LEAST = 0.5
-_CURVED = 1e-3  # of the sides of an image that is moved: its edges bend between two samples
 _TOUCH = 1e-3  # pixels of the source
 
 
@@ -97,12 +96,12 @@ class Warp:
 
     def touches(self) -> bool:
         """Return False if no pixel of the output can have a place in the source."""
-        spare = 0.0 if self.source.crs == self.target.crs else _CURVED
+        is_curved = self.source.crs != self.target.crs
         for warp in (self, Warp(self.target, self.source, self.resampling)):
             sizes = (warp.source.width, warp.source.height)
             found = warp._exact(*_samples(warp.target))
             if np.isfinite(found).all():  # else some places are not known: look from the other side
-                return all(map(_overlaps, found, sizes, (spare, spare)))
+                return all(map(_overlaps, found, sizes, (is_curved, is_curved)))
         return True
 
     def places(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -244,10 +243,12 @@ def _samples(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return cols, rows
 
 
-def _overlaps(values: np.ndarray, size: int, spare: float) -> bool:
-    """Whether the span of values, longer by a share of it, has a part between 0 and a size."""
+def _overlaps(values: np.ndarray, size: int, is_curved: bool) -> bool:  # positional: for `map`
+    """Whether the span of samples has a part between 0 and a size; it may be longer if curved."""
     first, last = float(values.min()), float(values.max())
-    more = spare * (last - first)
+    # Between two samples, as around a pole, may be values beyond both: by about their difference.
+    jumps = [np.abs(np.diff(values, axis=axis)).max() for axis in (0, 1)]
+    more = float(max(jumps)) if is_curved else 0.0
     return last + more > _TOUCH and first - more < size - _TOUCH
 
 

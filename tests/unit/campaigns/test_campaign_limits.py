@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.commands import pesto, saved
+from tests.support.file_server import serving
 from tests.support.rasters import noise, pixels_of, stamps, write_scene
 
 if TYPE_CHECKING:
@@ -90,6 +91,18 @@ def test_complete_scenes_are_published_and_the_rest_goes_on(
     np.testing.assert_array_equal(
         pixels_of(out / "large" / "image.tif"), pixels_of(tmp_path / "large.tif")
     )
+
+
+def test_what_scenes_transfer_counts_before_it_is_read(tmp_path: Path, words: list[object]) -> None:
+    """6 MB at 100 a MB; with enough money (control), the campaign is complete."""
+    prices = saved(tmp_path / "prices.json", {"gb_transferred": 100_000})
+    with serving(tmp_path, tmp_path / "log") as server:
+        saved(tmp_path / "s.json", [f"{server.url}/large.tif"])  # type: ignore[arg-type]  # a list
+        poor = pesto(*words, "--budget", 20, "--prices", prices)
+        (tmp_path / "is_slow").unlink()
+        rich = pesto(*words, "--budget", 2000, "--prices", prices)
+    assert json.loads(poor.stdout)["counts"] == {"STOPPED": 1}
+    assert json.loads(rich.stdout)["counts"] == {"COMPLETE": 1}
 
 
 def test_a_deadline_before_the_first_tile_stops_all_scenes(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pesto_runtime.contract import Grid
+from pesto_runtime.contract import Grid, Window
 from pesto_runtime.errors import InvalidInput, InvalidPipeline
 from pesto_runtime.raster.resampling import Warp
 from tests.support.commands import pesto, saved
@@ -88,12 +88,29 @@ def test_a_grid_without_a_place_for_all_of_the_other_is_not_refused() -> None:
     assert Warp(world, zone, "nearest").touches()
     assert Warp(zone, world, "nearest").touches()
     assert not Warp(south, zone, "nearest").touches()
+    assert not Warp(zone, south, "nearest").touches()
+
+
+def test_what_lies_between_two_samples_is_not_refused() -> None:
+    """A pole inside of a map, and a ring around it that has no corner and no sample of the map."""
+    polar = (10_000.0, 0, -1_650_000.0, 0, -10_000.0, 1_650_000.0)
+    chart = Grid(width=320, height=320, crs="EPSG:3413", transform=polar)
+    ring = Grid(width=720, height=1, crs=DEGREES, transform=(0.5, 0, -180.0, 0, -0.5, 90.0))
+    warp = Warp(ring, chart, "nearest")
+    cols, rows = warp.places(Window(0, 0, 320, 320))
+    assert ((cols >= 0) & (cols < 720) & (rows >= 0) & (rows < 1)).any(), "the control"
+    assert warp.touches()
 
 
 def test_a_scene_of_a_campaign_that_touches_nowhere_fails_alone(tmp_path: Path) -> None:
     """With its reason; the other one is complete."""
-    near = images(tmp_path, name="near")
-    far = images(tmp_path, name="far", origin=(800_000, 5_400_000))
+    # Both are planned as one: the differences of their offsets are the same numbers.
+    near = images(tmp_path, name="near", crs=DEGREES, origin=(4, 49), pixel=0.01)
+    far = images(tmp_path, name="far", crs=DEGREES, origin=(5, 49), pixel=0.01)
+    moved = [30.0, 0.0, 600_001.0, 0.0, -30.0, 5_400_000.0]
+    far["other"] = str(
+        write_scene(tmp_path / "moved.tif", noise(*SIZE), crs=UTM31, transform=moved)
+    )
     scenes = saved(tmp_path / "s.json", [{"id": "near", **near}, {"id": "far", **far}])  # type: ignore[arg-type]  # a list
     out = tmp_path / "out"
     done = pesto("run", saved(tmp_path / "p.json", document()), "--scenes", scenes, "-o", out)
