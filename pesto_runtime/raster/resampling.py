@@ -96,13 +96,12 @@ class Warp:
 
     def touches(self) -> bool:
         """Return False if no pixel of the output can have a place in the source."""
+        found = self._exact(*_samples(self.target))
+        if not np.isfinite(found).all():  # what lies around places that are not known?
+            return True
         is_curved = self.source.crs != self.target.crs
-        for warp in (self, Warp(self.target, self.source, self.resampling)):
-            sizes = (warp.source.width, warp.source.height)
-            found = warp._exact(*_samples(warp.target))
-            if np.isfinite(found).all():  # else some places are not known: look from the other side
-                return all(map(_overlaps, found, sizes, (is_curved, is_curved)))
-        return True
+        sizes = (self.source.width, self.source.height)
+        return all(map(_overlaps, found, sizes, (is_curved, is_curved)))
 
     def places(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Return the places of the centres of a window's pixels in the source.
