@@ -39,8 +39,7 @@ class BadField:
 
     def masked(self) -> BadField:
         """Return the field without the credentials of URLs in it."""
-        value = self.value and masked(self.value)
-        return replace(self, detail=masked(self.detail), value=value)
+        return replace(self, detail=masked(self.detail), value=self.value and masked(self.value))
 
 
 def shortened(value: object) -> str:
@@ -323,9 +322,10 @@ class Interrupted(PestoError):
 
 
 class LimitReached(PestoError):
-    """A run was stopped before it exceeds its deadline or budget; finished blocks stay stored."""
+    """A run was stopped before it exceeds a limit; `stopped` says what is done and what is left."""
 
     slug, title, status, exit_code = "limit-reached", "Limit reached", 503, 3
+    stopped: Mapping[str, JsonValue] | None = None
 
 
 class TilesFailed(PestoError):

@@ -178,6 +178,7 @@ class Flow:
         workers: int | None = None,
         fresh: bool = False,
         replace: bool = False,
+        cache: str | None = None,
     ) -> Run:
         """Run the flow, and return what it has written; the same call resumes a stopped run.
 
@@ -189,6 +190,7 @@ class Flow:
             workers: Number of chunks that run at the same time; None for one per core.
             fresh: Whether the blocks of earlier runs are deleted first.
             replace: Whether the result of another pipeline or scene is overwritten.
+            cache: Path or href of a cache of blocks, which runs share; None for none.
 
         Raises:
             InvalidInput: a function of this process alone is to run on another engine.
@@ -210,6 +212,7 @@ class Flow:
             workers=workers or os.cpu_count() or 1,
             fresh=fresh,
             replace=replace,
+            cache=cache,
         )
         with nullcontext(watcher) if watcher else shown_progress(self.name) as listener:
             load_engine(engine).run(request, watcher=listener)

@@ -291,8 +291,10 @@ def output_place(text: str | Path | RemotePath) -> AnyPath:
     """Return the place of an output folder, absolute.
 
     Raises:
-        StoreRefused: its scheme is not known, or cannot be written.
+        StoreRefused: it is empty, or its scheme is not known or cannot be written.
     """
+    if not str(text):
+        raise StoreRefused("the output folder is empty: write its path, `.` for this one")
     try:
         place = place_of(text)
     except InvalidInput as error:

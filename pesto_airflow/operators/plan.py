@@ -233,7 +233,7 @@ class PestoPlanOperator(RunOperator):
             pipeline,
             services,
             read_inputs(pipeline, services, self.inputs),
-            store=run_store(folder, str(self.store) if self.store else None),
+            store=run_store(folder, None if self.store is None else str(self.store)),
             sizing=self.sizing(),
             patience_s=self.patience_s(),
             folder=folder,

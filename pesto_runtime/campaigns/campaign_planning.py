@@ -117,6 +117,7 @@ def plan_campaign(
     *,
     warn: Callable[[str], None] = lambda _: None,
     accept: Callable[[Plan], Sequence[str]] = lambda _: (),
+    expect: Callable[[Planned], None] = lambda _: None,
 ) -> str:
     """Plan every scene, and the campaign; return the href of its plan.
 
@@ -130,6 +131,7 @@ def plan_campaign(
         settings: What is the same for all of them.
         warn: Receives the warnings, with the id of a scene before them.
         accept: Returns warnings about the plan of a scene; an error of it ends the campaign.
+        expect: Receives the plan of each scene that is not complete yet.
 
     Raises:
         InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
@@ -142,17 +144,16 @@ def plan_campaign(
         report=settings.report, compress=settings.compress, cache=settings.cache,
     )  # fmt: skip
     done = complete_scenes(settings.folder, pipeline.name) if settings.only_failed else {}
-    # Only in the folder of a scene, whoever begins its run sees the folder.
-    known = None if settings.store else folders_in(settings.folder)
     store, folder = run_store(settings.folder, settings.store), href_of(settings.folder)
     own = campaign_folder(pipeline.name, folder, (each.id for each in scenes))
     packs = PlanPacks(open_store(store), own)
     runs: list[SceneRun] = []
     plans: list[_PlannedScene] = []
     with ThreadPoolExecutor(_CLAIMS, "pesto-claim") as pool:
+        folders = _Folders(settings, packs, pool)
 
         def begin(scene: SceneInputs) -> tuple[Planned | None, Callable[[], SceneRun]]:
-            """Plan a scene; let a thread claim a folder that exists: it waits for the store."""
+            """Plan a scene, and claim its folder."""
             run = SceneRun(id=scene.id, folder=href_of(settings.folder / scene.id))
             if scene.id in done:
                 found = run.model_copy(update={"is_complete": True, "bbox": done[scene.id]})
@@ -163,15 +164,12 @@ def plan_campaign(
                 return None, lambda: failed
             for warning in (*accept(planned.plan), *planned.plan.warnings):
                 warn(f"{scene.id}: {warning}")
-            if known is not None and scene.id not in known:
-                packed = _packed(run, planned.plan, packs)
-                return planned, lambda: packed
-            claim = pool.submit(copy_context().run, _claimed, run, planned.plan, settings)
-            return planned, claim.result
+            return planned, folders.claim(run, planned.plan)
 
         for number, (planned, claimed) in enumerate(_ahead(map(begin, scenes))):
             runs.append(claimed())
             if runs[-1].plan and planned:
+                expect(planned)
                 plans.append(_PlannedScene.of(number, planned))
     plans.sort(key=lambda each: each.source)  # a task reads scenes of one place
     count = len(plans[0].chunks) if plans else 0
@@ -185,6 +183,34 @@ def plan_campaign(
         tasks=tuple(_tasks(plans, phase, settings.sizing) for phase in range(count)),
     )
     return save_campaign(campaign, store)
+
+
+class _Folders:
+    """Claims the folders of scenes; those that do not exist are left to the first task.
+
+    Args:
+        settings: The settings of the campaign.
+        packs: Keeps the plans of scenes without a folder.
+        pool: Threads that claim the others: they wait for the store.
+    """
+
+    def __init__(
+        self, settings: CampaignSettings, packs: PlanPacks, pool: ThreadPoolExecutor
+    ) -> None:
+        self._settings, self._packs, self._pool = settings, packs, pool
+        # Only of a store in the folder of the scene, whoever begins its run sees the folder.
+        self._known = None if settings.store else folders_in(settings.folder)
+
+    def claim(self, run: SceneRun, planned: Plan) -> Callable[[], SceneRun]:
+        """Claim the folder of a scene; the result waits for it."""
+        if self._known is None or run.id in self._known:
+            context = copy_context()
+            return self._pool.submit(context.run, _claimed, run, planned, self._settings).result
+        href, place = self._packs.add(planned)
+        tiles = sum(map(count_tiles, planned.phases))
+        found = {"plan": href, "packed": place, "tiles": tiles, "bbox": _bounds(planned)}
+        packed = run.model_copy(update=found)
+        return lambda: packed
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
@@ -217,14 +243,6 @@ def _bounds(planned: Plan) -> tuple[float, float, float, float] | None:
 
     first = next(iter(planned.scenes.values()), None)
     return lonlat_of(first) if first else None
-
-
-def _packed(run: SceneRun, planned: Plan, packs: PlanPacks) -> SceneRun:
-    """Keep the plan of a scene that has no folder yet."""
-    href, place = packs.add(planned)
-    tiles = sum(map(count_tiles, planned.phases))
-    found = {"plan": href, "packed": place, "tiles": tiles, "bbox": _bounds(planned)}
-    return run.model_copy(update=found)
 
 
 def _claimed(run: SceneRun, planned: Plan, settings: CampaignSettings) -> SceneRun:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords, load_campaign
+from pesto_runtime.campaigns.campaign_tasks import STOPPED, stopped_scenes
 from pesto_runtime.contract import ProductForm
 from pesto_runtime.errors import Interrupted, InvalidInput, NotFound, PestoError, StoreFailed
 from pesto_runtime.places import href_of, output_place
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from pesto_runtime.campaigns.campaign_plan import SceneRun
+    from pesto_runtime.errors import LimitReached
     from pesto_runtime.places import AnyPath
     from pesto_runtime.run.result import RunRecord
 
@@ -41,6 +43,7 @@ def publish_campaign(
     *,
     form: ProductForm = ProductForm.TIF,
     keep: bool = False,
+    limit: LimitReached | None = None,
     on_scene: Callable[[str, str], None] = lambda _name, _status: None,
 ) -> dict[str, JsonValue]:
     """Publish every scene that did not fail; return the content of `campaign.json`.
@@ -53,6 +56,7 @@ def publish_campaign(
         record: The facts that the engine knows.
         form: Form of image outputs.
         keep: Whether the run stores of complete runs are preserved.
+        limit: The limit at which the tasks were stopped: scenes that are not complete are STOPPED.
         on_scene: Receives id and status of each scene.
 
     Raises:
@@ -69,9 +73,11 @@ def publish_campaign(
             raise
         return finished
     failed = records.failed_before(len(campaign.tasks))
+    stopped = stopped_scenes(href) if limit else set()
     scenes: dict[str, JsonValue] = {}
     for scene in campaign.scenes:
-        entry = _entry(scene, failed.get(scene.id, scene.error), record, form=form, keep=keep)
+        why = STOPPED if scene.id in stopped else failed.get(scene.id, scene.error)
+        entry = _entry(scene, why, record, form=form, keep=keep)
         scenes[scene.id] = entry
         on_scene(scene.id, str(entry["status"]))
     counts = Counter(str(each["status"]) for each in scenes.values() if isinstance(each, dict))
@@ -81,6 +87,7 @@ def publish_campaign(
         "status": "COMPLETE" if set(counts) == {"COMPLETE"} else "PARTIAL",
         "engine": dict(record.engine),
         "counts": dict(counts),
+        **({"stopped": {**(limit.stopped or {}), "detail": limit.detail}} if limit else {}),
         "scenes": scenes,
     }
     if campaign.report != "none":
@@ -104,7 +111,8 @@ def _entry(
         place["bbox"] = [*scene.bbox]
     if why_failed:
         _give_up(scene)
-        return {"status": "FAILED", **place, "error": why_failed}
+        status = "STOPPED" if why_failed == STOPPED else "FAILED"
+        return {"status": status, **place, "error": why_failed}
     try:
         if scene.is_complete:
             found = read_result(folder)

@@ -18,7 +18,7 @@ from pesto_runtime.run.closing import close_phase
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pydantic import JsonValue
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import ChunkResult
     from pesto_runtime.run.records import TileObserver
 
+STOPPED = "was stopped before all of its tiles were done"
+"""Recorded for a scene of a task that was stopped."""
 _MOST_NAMED = 10
 
 
@@ -54,6 +56,7 @@ def process_task(
     threads: int | None = None,
     holes: Literal["keep", "fail"] = "fail",
     failures: Literal["raise", "raise-retryable", "count"] = "raise",
+    on_stop: Callable[[dict[str, str]], None] = lambda _reasons: None,
 ) -> dict[str, JsonValue]:
     """Run the chunks of a task, scene after scene; return counts of scenes, tiles, holes, blocks.
 
@@ -65,6 +68,7 @@ def process_task(
         threads: Number of tiles at once; None for what its processes allow.
         holes: `keep` records a tile that failed finally as a hole; with `fail` its scene fails.
         failures: Which errors of scenes are raised at the end; others are counted as `failed`.
+        on_stop: Receives the scenes that are not done, with reasons, of a task that is stopped.
 
     Raises:
         NotFound: there is no such campaign.
@@ -75,7 +79,8 @@ def process_task(
     lost = records.failed_before(phase)
     counts: Counter[str] = Counter(scenes=0)
     failed: dict[str, PestoError] = {}
-    for part in campaign.tasks[phase][task]:
+    parts = campaign.tasks[phase][task]
+    for number, part in enumerate(parts):
         scene = campaign.scenes[part.scene]
         if scene.id in lost:
             continue
@@ -86,10 +91,12 @@ def process_task(
                 at_once = threads or tiles_at_once(context, phase)
                 counts.update(_counts(process(chunk, watch=watch, threads=at_once, holes=holes)))
         except Interrupted:
+            undone = {campaign.scenes[each.scene].id: STOPPED for each in parts[number:]}
+            on_stop({**undone, **_reasons(failed)})
             raise
         except PestoError as error:
             failed[scene.id] = error
-    records.end_task(phase, task, {name: error.detail for name, error in failed.items()})
+    records.end_task(phase, task, _reasons(failed))
     can_help = any(error.retryable for error in failed.values())
     if failures == "raise" or (failures == "raise-retryable" and can_help):
         _raise_any(failed)
@@ -127,7 +134,7 @@ def close_campaign_phase(href: str, phase: int, *, retry: bool = False) -> dict[
                 raise
             except PestoError as error:
                 errors[scene.id] = error
-    failed |= {name: error.detail for name, error in errors.items()}
+    failed |= _reasons(errors)
     records.close_phase(phase, failed)
     if retry and any(error.retryable for error in errors.values()):
         _raise_any(errors)
@@ -144,6 +151,29 @@ def _failed_tasks(campaign: Campaign, records: CampaignRecords, phase: int) -> d
             found = dict.fromkeys(names, f"task {number} of phase {phase} has not ended")
         failed |= found
     return failed
+
+
+def stopped_scenes(href: str) -> set[str]:
+    """Return the ids of scenes with chunks that no task has ended, and of which none failed.
+
+    Args:
+        href: Href of the plan of a campaign that was stopped.
+    """
+    campaign, records = load_campaign(href), CampaignRecords(href)
+    stopped: set[str] = set()
+    failed: set[str] = set()
+    for phase, tasks in enumerate(campaign.tasks):
+        for number, parts in enumerate(tasks):
+            names = {campaign.scenes[part.scene].id for part in parts}
+            ended = records.of_task(phase, number)
+            reasons = dict.fromkeys(names, STOPPED) if ended is None else ended
+            stopped |= {name for name, reason in reasons.items() if reason == STOPPED}
+            failed |= {name for name, reason in reasons.items() if reason != STOPPED}
+    return stopped - failed
+
+
+def _reasons(errors: Mapping[str, PestoError]) -> dict[str, str]:
+    return {name: error.detail for name, error in errors.items()}
 
 
 def _raise_any(failed: Mapping[str, PestoError]) -> None:

@@ -6,9 +6,11 @@ Exit codes: 0 success or COMPLETE, 1 failed, 2 refused (usage, contract, input),
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from importlib.metadata import entry_points
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,12 +29,14 @@ from pesto_runtime.cli import (
     serving,
 )
 from pesto_runtime.cli.profile_words import ProfiledCommand
-from pesto_runtime.errors import PestoError
+from pesto_runtime.errors import InvalidInput, PestoError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
 _INTERRUPTED = 130
+_EMPTY = ("--failure-workflow",)  # whose empty value means none
 
 app = typer.Typer(
     name="pesto",
@@ -86,6 +90,7 @@ def main() -> None:
     # A run that is stopped by `kill` or by a container's stop is resumable, as after Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        _require_values(sys.argv[1:])
         _add_groups(sys.argv[1:2])
         app(standalone_mode=True)
     except PestoError as error:
@@ -98,6 +103,20 @@ def main() -> None:
         if end.code == _INTERRUPTED:
             typer.echo("pesto: interrupted", err=True)
         raise
+
+
+def _require_values(words: Sequence[str]) -> None:
+    """Refuse empty words, as of a variable that is not set: an empty path is the current folder.
+
+    Raises:
+        InvalidInput: a word is empty; with its option.
+    """
+    for before, word in pairwise(["", *words]):
+        is_option = re.fullmatch(r"--[\w-]+=", word) is not None
+        option = word.removesuffix("=") if is_option else before
+        if (is_option or not word) and option not in _EMPTY:
+            where = option if option.startswith("-") else "an argument"
+            raise InvalidInput(f"{where} is empty: give a value, or leave it out")
 
 
 def _add_groups(first: list[str]) -> None:

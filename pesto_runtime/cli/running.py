@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,10 +45,10 @@ from pesto_runtime.cli.terminal import (
     show_warnings,
 )
 from pesto_runtime.credentials import use_credentials
-from pesto_runtime.errors import InvalidInput
+from pesto_runtime.errors import InvalidInput, LimitReached
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -175,7 +176,6 @@ def run(
     folder, catalog = output_place(out), place_of(services) if services else None
     of_one_scene = {
         "window": window, "aoi": aoi, "verify": verify, "engine": engine != "local",
-        "deadline": deadline, "budget": budget is not None,
     }  # fmt: skip
     listed = _scenes(scenes, of_one_scene, only_failed=only_failed)
     with author_output_on_stderr():
@@ -215,6 +215,7 @@ def run(
     )
     show_warnings(source.remarks)
     with (
+        _stop_as_json(request.pipeline.name, wanted=as_json),
         author_output_on_stderr(),
         terminal_progress(
             request.pipeline.name, hidden=as_json or not sys.stderr.isatty()
@@ -229,11 +230,24 @@ def run(
     _end(result, place_of(out), stac=stac)
 
 
+@contextmanager
+def _stop_as_json(pipeline: str, *, wanted: bool) -> Iterator[None]:
+    """Print the result of a run that is stopped at a limit: PARTIAL, without outputs yet."""
+    try:
+        yield
+    except LimitReached as error:
+        if wanted:
+            stopped = {**(error.stopped or {}), "detail": error.detail}
+            document = {"status": "PARTIAL", "pipeline": pipeline, "outputs": {}}
+            typer.echo(json.dumps({**document, "stopped": stopped}, indent=2))
+        raise
+
+
 def _cache_href(text: str | None) -> str | None:
     """Return the href of a cache that can be opened."""
     from pesto_runtime.run.cache_store import cache_base
 
-    return cache_base(text) if text else None
+    return None if text is None else cache_base(text)
 
 
 def _end(result: Mapping[str, JsonValue], folder: AnyPath, *, stac: bool) -> None:

@@ -86,6 +86,9 @@ def show_campaign(result: Mapping[str, JsonValue], folder: AnyPath) -> None:
         if isinstance(scene, dict):
             told = scene["error"] if "error" in scene else folder / name
             typer.echo(f"  {scene['status']:<8} {name:<20} {told}")
+    stopped = result.get("stopped")
+    if isinstance(stopped, dict):
+        typer.echo(f"  {stopped['detail']}")
     if (folder / "campaign.html").exists():
         typer.echo(f"  report   {folder / 'campaign.html'}")
 

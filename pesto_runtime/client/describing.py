@@ -13,6 +13,7 @@ from pesto_runtime.client.steps import (
     BUILD_HEADER,
     CREDENTIAL_STATUSES,
     DIGEST_HEADER,
+    PLACELESS_HEADER,
     Patience,
     Request,
     credentials_refused,
@@ -46,6 +47,7 @@ class Described:
         build: Identity of the code, or else name and version.
         digest: Of the description without an overlay.
         states_code: Whether every response states build and digest; not in PESTO 1.7.2.
+        is_placeless: Whether the code certainly does not receive the place of its pixels.
     """
 
     description: Description
@@ -53,6 +55,7 @@ class Described:
     build: str
     digest: str
     states_code: bool = False
+    is_placeless: bool = False
 
     @property
     def is_plain_pesto(self) -> bool:
@@ -85,6 +88,7 @@ def request_description(where: str, patience: Patience) -> Steps[Described]:
         build=reply.headers.get(BUILD_HEADER) or f"{description.name}@{description.version}",
         digest=reply.headers.get(DIGEST_HEADER) or description.digest,
         states_code=BUILD_HEADER in reply.headers and DIGEST_HEADER in reply.headers,
+        is_placeless=reply.headers.get(PLACELESS_HEADER) == "true",
     )
 
 

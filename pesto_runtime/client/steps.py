@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUILD_HEADER, DIGEST_HEADER = "x-pesto-build", "x-pesto-digest"
+PLACELESS_HEADER = "x-pesto-placeless"
+"""`true` on the description of a process that does not receive the place of its pixels."""
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 5.0

@@ -109,7 +109,8 @@ def bind_stage(
     bound_stage = BoundStage(
         stage, description, kind, bound.rasters, bound.values, bound.literals, outputs, made, grid
     )
-    bound.errors += [] if bound.errors else _output_faults(bound_stage, where)
+    if place is None and not bound.errors:
+        bound.errors += _output_faults(bound_stage, where)
     geometry_faults = _geometry_faults if place is None else warp_faults
     bound.errors += geometry_faults(bound_stage, types, where)
     bound.warnings += _geometry_warnings(bound_stage, where)

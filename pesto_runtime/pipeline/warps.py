@@ -98,6 +98,11 @@ def _ratio_faults(ratio: JsonValue, where: str, *, is_like: bool) -> Iterator[Ba
         yield BadField(where, "is relative to `like`: bind it", shortened(ratio))
 
 
+def _states_nodata(stage: BoundStage) -> bool:
+    """Whether it does, rightly or not: what is wrong is reported as such."""
+    return stage.literals.get("nodata") is not None or "nodata" in stage.values
+
+
 def _nodata_faults(
     stage: BoundStage, types: Mapping[str, ValueType], where: str
 ) -> Iterator[BadField]:
@@ -106,7 +111,7 @@ def _nodata_faults(
     if not isinstance(source, RasterType) or not isinstance(made, RasterType):
         return
     pointer = f"{where}/inputs/nodata"
-    if source.dtype and made.nodata is None:
+    if source.dtype and made.nodata is None and not _states_nodata(stage):
         detail = (
             f"{stage.rasters['image']} has no nodata, and pixels beyond it need one: state a "
             f"number of {' or '.join(source.dtype)}"

@@ -30,7 +30,7 @@ from pesto_runtime.errors import (
 from pesto_runtime.processor.authoring import FunctionContract, collected_errors, contract_of
 from pesto_runtime.processor.function import FunctionProcessor, author_code
 from pesto_runtime.processor.modules import ModuleSpace
-from pesto_runtime.processor.project import load_project
+from pesto_runtime.processor.project import ProjectProcessor, load_project
 from pesto_runtime.processor.project_files import project_build
 from pesto_runtime.processor.sources import (
     UncachedLoader,
@@ -45,13 +45,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import ModuleType
 
-    from pesto_runtime.processor.protocol import Processor
+    from pesto_runtime.processor.protocol import Processor, ServedTarget
     from pesto_runtime.processor.sources import Source
 
 _FORMS = "a target is file.py:function, package.module:function, or a PESTO project directory"
 _MOST_LOADS = 3
 # Reentrant, because an author's module may itself load a target while it is imported.
 _gate = threading.RLock()
+
+
+def is_placeless(processor: ServedTarget) -> bool:
+    """Whether a process certainly does not receive the place of its pixels in the scene."""
+    if isinstance(processor, FunctionProcessor):
+        return processor.contract.tile is None
+    return isinstance(processor, ProjectProcessor)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,10 @@ _PRECISE = 1 / 512  # pixels of the source
 _REACH = {"nearest": 1, "bilinear": 1, "cubic": 2}
 _SAMPLES = 33  # points along each side of an image whose place is checked
 _TORN = 20.0  # times the usual distance of two of them
-_LEAST, _MOST = 0.5, 10**6  # pixels of the longer side
+MOST_SIDE = 10**6
+"""Most pixels of the longer side of a warped image."""
+_LEAST = 0.5
+_TOUCH = 1e-3  # pixels of the source
 
 
 def target_grid(source: Grid, *, crs: str | None, resolution: float | None) -> Grid:
@@ -51,10 +54,7 @@ def target_grid(source: Grid, *, crs: str | None, resolution: float | None) -> G
     if source.transform is None or source.crs is None:
         raise InvalidInput("has no CRS or no transform, so its place in another grid is not known")
     to = crs or source.crs
-    cols, rows = np.meshgrid(
-        np.linspace(0, source.width, _SAMPLES), np.linspace(0, source.height, _SAMPLES)
-    )
-    xs, ys = _moved(source.crs, to, *_applied(Affine(*source.transform), cols, rows))
+    xs, ys = _moved(source.crs, to, *_applied(Affine(*source.transform), *_samples(source)))
     if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
         raise InvalidInput(f"has parts without a place in {to}: bind `like`, or cut the image")
     if _is_torn(xs) or _is_torn(ys):
@@ -67,7 +67,7 @@ def target_grid(source: Grid, *, crs: str | None, resolution: float | None) -> G
     if step is None:  # as many pixels along the diagonal as the source has
         step = math.hypot(right - left, top - bottom) / math.hypot(source.width, source.height)
     sides = ((right - left) / step, (top - bottom) / step)
-    if not _LEAST < max(sides) < _MOST:
+    if not _LEAST < max(sides) < MOST_SIDE:
         raise InvalidInput(
             f"would have {sides[0]:.3g} x {sides[1]:.3g} pixels in {to}: `resolution` {step:g} is "
             "in units of this CRS"
@@ -93,6 +93,15 @@ class Warp:
     source: Grid
     target: Grid
     resampling: Resampling
+
+    def touches(self) -> bool:
+        """Return False if no pixel of the output can have a place in the source."""
+        found = self._exact(*_samples(self.target))
+        if not np.isfinite(found).all():  # what lies around places that are not known?
+            return True
+        is_curved = self.source.crs != self.target.crs
+        sizes = (self.source.width, self.source.height)
+        return all(map(_overlaps, found, sizes, (is_curved, is_curved)))
 
     def places(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Return the places of the centres of a window's pixels in the source.
@@ -223,6 +232,23 @@ class Warp:
         if self.source.crs != self.target.crs:
             xs, ys = _moved(self.target.crs or "", self.source.crs or "", xs, ys)
         return _applied(~source, xs, ys)
+
+
+def _samples(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return columns and rows of points of a grid, with its edges."""
+    cols, rows = np.meshgrid(
+        np.linspace(0, grid.width, _SAMPLES), np.linspace(0, grid.height, _SAMPLES)
+    )
+    return cols, rows
+
+
+def _overlaps(values: np.ndarray, size: int, is_curved: bool) -> bool:  # positional: for `map`
+    """Whether the span of samples has a part between 0 and a size; it may be longer if curved."""
+    first, last = float(values.min()), float(values.max())
+    # Between two samples, as around a pole, may be values beyond both: by about their difference.
+    jumps = [np.abs(np.diff(values, axis=axis)).max() for axis in (0, 1)]
+    more = float(max(jumps)) if is_curved else 0.0
+    return last + more > _TOUCH and first - more < size - _TOUCH
 
 
 def _between(nodes: np.ndarray) -> np.ndarray:

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
     from pesto_runtime.contract import CachePlace, Pipeline, Plan, Service
     from pesto_runtime.pipeline import Checked
+    from pesto_runtime.run.services import Discovered, Services
 
 
-def planned_cache(cache: str, plan: Plan, pipeline: Pipeline, checked: Checked) -> CachePlace:
+def planned_cache(
+    cache: str, plan: Plan, pipeline: Pipeline, checked: Checked, *, services: Services
+) -> CachePlace:
     """Return the cache of a run, with its keys.
 
     Args:
@@ -25,6 +28,7 @@ def planned_cache(cache: str, plan: Plan, pipeline: Pipeline, checked: Checked) 
         plan: The plan.
         pipeline: Its pipeline.
         checked: The check of the pipeline with the scenes of the plan.
+        services: The services of its processes.
 
     Raises:
         StoreRefused: the cache cannot be opened.
@@ -38,7 +42,11 @@ def planned_cache(cache: str, plan: Plan, pipeline: Pipeline, checked: Checked) 
         pipeline,
         checked,
         contents={name: content_digest(scene.href) for name, scene in plan.scenes.items()},
-        placeless={name for name, each in plan.services.items() if _is_placeless(each)},
+        placeless={
+            name
+            for name, each in plan.services.items()
+            if _is_placeless(each, services.found.get(name))
+        },
     )
 
 
@@ -52,14 +60,9 @@ def uncached_stages(plan: Plan) -> Iterator[str]:
             )
 
 
-def _is_placeless(service: Service) -> bool:
-    """Whether a process certainly does not receive the place of its pixels in the scene."""
-    if service.is_remote:
-        return False
-    from pesto_runtime.processor.function import FunctionProcessor
-    from pesto_runtime.processor.project import ProjectProcessor
+def _is_placeless(service: Service, found: Discovered | None) -> bool:
+    if service.is_remote:  # its build is compared in each response, so the statement holds
+        return found is not None and found.is_placeless
+    from pesto_runtime.processor.loading import is_placeless
 
-    processor = load_planned(service)
-    if isinstance(processor, FunctionProcessor):
-        return processor.contract.tile is None
-    return isinstance(processor, ProjectProcessor)
+    return is_placeless(load_planned(service))

@@ -53,12 +53,16 @@ def cache_base(text: str) -> str:
     """
     if text.startswith("memory:///"):
         return text
+    if not text:
+        raise StoreRefused("the cache is empty (cache): write its place, or leave it out")
     try:
         base = href_of(output_place(text))
         next(open_store(base).names(LAYOUT), None)
     except StoreRefused as error:
         schemes = ", ".join(f"{each}://…" for each in WRITABLE)
-        raise StoreRefused(f"{text} cannot be a cache: write a folder, or {schemes}") from error
+        raise StoreRefused(
+            f"{text!r} cannot be a cache (cache): {error.detail}; write a folder, or {schemes}"
+        ) from error
     except PestoError as error:
         raise error.prefixed("the cache") from error
     return base

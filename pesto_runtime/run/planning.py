@@ -34,7 +34,7 @@ from pesto_runtime.run.pipeline_inputs import (
     with_defaults,
     with_literal_images,
 )
-from pesto_runtime.run.warp_planning import warped_grids
+from pesto_runtime.run.warp_planning import require_warps, warped_grids
 from pesto_runtime.tiling import tile_count
 
 if TYPE_CHECKING:
@@ -235,7 +235,8 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
         StoreRefused: the cache cannot be opened.
         RasterUnreadable: the only error is a scene that cannot be read.
         GridMismatch: the scenes are not on one grid.
-        InvalidInput: no tile fits into the memory, or `compress` is not known.
+        InvalidInput: no tile fits into the memory, `compress` is not known, or an image is warped
+            onto a grid that it does not touch.
     """
     compression = Compression.parse(compress)
     pipeline, inputs = with_literal_images(pipeline, services, inputs)
@@ -245,6 +246,7 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     given = {*inputs.parameters, *inputs.scenes}
     pipeline = completed(pipeline, services.descriptions, given=given)
     grids = warped_grids(checked, inputs) if any(s.is_warp for s in checked.stages) else {}
+    require_warps(checked, inputs.scenes, grids)
     planned = make_plan(
         pipeline,
         checked,
@@ -259,8 +261,8 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
     )
     warnings = tuple(str(each) for each in (*services.changed, *checked.warnings))
     warnings += tuple(_unidentified(inputs.scenes))
-    if cache:
-        place = planned_cache(cache, planned, pipeline, checked)
+    if cache is not None:
+        place = planned_cache(cache, planned, pipeline, checked, services=services)
         planned = planned.model_copy(update={"cache": place})
         warnings += tuple(uncached_stages(planned))
     owned = href_of(folder) if folder else ""

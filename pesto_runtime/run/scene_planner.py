@@ -15,6 +15,7 @@ from pesto_runtime.places import href_of
 from pesto_runtime.run.cache_planning import planned_cache
 from pesto_runtime.run.pipeline_inputs import inputs_reader
 from pesto_runtime.run.planning import Planned, plan
+from pesto_runtime.run.warp_planning import require_warps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -89,6 +90,7 @@ class ScenePlanner:
     ) -> Planned:
         before = template.plan
         scenes = {**before.scenes, **inputs.scenes}
+        require_warps(template.checked, scenes, before.grids)
         keys = value_keys(
             template.checked.stages,
             before.services,
@@ -102,7 +104,9 @@ class ScenePlanner:
         changes["warnings"] = tuple(_renamed(before, scenes))
         planned = before.model_copy(update={**changes, "folder": href_of(folder)})
         if self.cache:
-            place = planned_cache(self.cache, planned, self.pipeline, template.checked)
+            place = planned_cache(
+                self.cache, planned, self.pipeline, template.checked, services=self.services
+            )
             planned = planned.model_copy(update={"cache": place})
         return Planned(planned, template.checked, template.estimates)
 

@@ -46,6 +46,7 @@ class Discovered:
         said: The description as the service returns it, without the overlay.
         overlay: The overlay; None for none.
         away: URLs of replicas that did not respond, and whose code is not known yet.
+        is_placeless: Whether a service states that its code receives no place of its pixels.
     """
 
     service: Service
@@ -53,6 +54,7 @@ class Discovered:
     said: Description
     overlay: Mapping[str, JsonValue] | None = None
     away: tuple[str, ...] = ()
+    is_placeless: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -118,16 +120,15 @@ def find(
     found, away = described_at(targets, base)
     said = found.description
     description = _overlaid(said, overlay)
-    is_remote = is_url(targets[0])
     service = Service(
-        targets=tuple(targets) if is_remote else (portable_target(targets[0], base),),
+        targets=tuple(targets) if is_url(targets[0]) else (portable_target(targets[0], base),),
         description=description.to_json(),
         build=found.build,
         transports=found.transports,
         digest=found.digest,
         states_code=found.states_code,
     )
-    return Discovered(service, description, said, overlay, away)
+    return Discovered(service, description, said, overlay, away, found.is_placeless)
 
 
 def resolve_services(
@@ -335,11 +336,10 @@ def _overlaid(said: Description, overlay: Mapping[str, JsonValue] | None) -> Des
 
 def _from_catalog(entry: ServiceEntry, saved: Description) -> Discovered:
     description = _overlaid(saved, entry.overlay)
-    build = f"{saved.name}@{saved.version}"
     service = Service(
         targets=entry.targets,
         description=description.to_json(),
-        build=build,
+        build=f"{saved.name}@{saved.version}",
         transports=entry.transports,
         digest=saved.digest,
     )

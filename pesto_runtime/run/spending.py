@@ -22,6 +22,8 @@ from pesto_runtime.raster.identity import is_local
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pydantic import JsonValue
+
     from pesto_runtime.contract import Plan
     from pesto_runtime.contract.prices import SpendingLimits
     from pesto_runtime.places import AnyPath
@@ -85,7 +87,13 @@ class SpendingMeter:
     """What a run has taken so far, and whether the next tiles would take too much."""
 
     def __init__(
-        self, limits: SpendingLimits, *, workers: int, remote_bytes: int, end_s: float
+        self,
+        limits: SpendingLimits,
+        *,
+        workers: int,
+        remote_bytes: int = 0,
+        end_s: float = 0.0,
+        published: str = "nothing",
     ) -> None:
         """Begin now.
 
@@ -94,13 +102,19 @@ class SpendingMeter:
             workers: Tiles at once; a core is paid for each.
             remote_bytes: Bytes that all tiles read from other machines.
             end_s: Seconds to publish the run after its last tile.
+            published: What a stopped run publishes, for the message.
         """
-        self._limits, self._workers = limits, workers
+        self._limits, self._workers, self._published = limits, workers, published
         self._remote_bytes, self._end_s = remote_bytes, end_s
         self._began = time.monotonic()
         self._memory = 0
         self._done = self._total = 0
         self._seconds: list[float] = []  # of the tiles that were computed
+
+    def expect(self, *, remote_bytes: int, end_s: float) -> None:
+        """Add bytes that are read from other machines, and seconds to publish another scene."""
+        self._remote_bytes += remote_bytes
+        self._end_s += end_s
 
     def begin(self, total: int) -> None:
         """Begin the tiles, of which there are so many."""
@@ -115,7 +129,10 @@ class SpendingMeter:
         """Do nothing while one more tile for each worker, and the end, fit into the limits.
 
         Raises:
-            LimitReached: they do not; has what is done, what is left, and what it took.
+            LimitReached: they do not; has what is done, what is left, and what it took, also as
+                JSON: `limit` (`deadline` or `budget`), `tiles_done`, `tiles_left`, `seconds`,
+                `seconds_left` (None if it is not known), with prices `cost` and `currency`, and
+                `resume`.
         """
         limits = self._limits
         if limits.deadline_s is None and limits.budget is None:
@@ -123,15 +140,15 @@ class SpendingMeter:
         elapsed = time.monotonic() - self._began
         tile_s = 0.0 if self._done == self._total else max(self._seconds, default=0.0)
         ends = elapsed + _TILE_SPREAD * tile_s + self._end_s + _END_S
-        reason = ""
+        name = reason = ""
         if limits.deadline_s is not None and ends > limits.deadline_s:
-            reason = f"--deadline {limits.deadline_s:g} s"
+            name, reason = "deadline", f"--deadline {limits.deadline_s:g} s"
         if limits.budget is not None:
             self._memory = max(self._memory, resident_bytes())
             if self._cost(ends, self._done + self._workers) > limits.budget:
-                reason = f"--budget {limits.budget:g} {limits.prices.currency}".rstrip()
-        if reason:
-            raise LimitReached(f"stopped before {reason} is exceeded: {self._left(elapsed)}")
+                name, reason = "budget", f"--budget {limits.budget:g} {limits.prices.currency}"
+        if name:
+            raise self._reached(name, reason.rstrip(), elapsed)
 
     def _cost(self, seconds: float, tiles: int) -> float:
         share = min(1.0, tiles / max(1, self._total))
@@ -140,15 +157,26 @@ class SpendingMeter:
             transferred=share * self._remote_bytes,
         )  # fmt: skip
 
-    def _left(self, elapsed: float) -> str:
-        left = self._total - self._done
-        seconds = left * fmean(self._seconds or [0.0]) / self._workers + self._end_s
-        about = f"about {seconds:.0f} s" if self._seconds else "an unknown time"
+    def _reached(self, name: str, reason: str, elapsed: float) -> LimitReached:
+        left, seconds_left = self._total - self._done, None
+        if self._seconds:
+            seconds_left = left * fmean(self._seconds) / self._workers + self._end_s
+        about = "an unknown time" if seconds_left is None else f"about {seconds_left:.0f} s"
         took = f"{elapsed:.1f} s"
+        cost: dict[str, JsonValue] = {}
         if self._limits.budget is not None:
-            cost = self._cost(elapsed, self._done)
-            took += f" and {cost:.4g} {self._limits.prices.currency}".rstrip()
-        return (
-            f"{self._done} of {self._total} tiles are done in {took}, and {left} tiles are left, "
-            f"{about}; nothing is published yet; the same command resumes it"
+            currency = self._limits.prices.currency
+            cost = {"cost": round(self._cost(elapsed, self._done), 6), "currency": currency}
+            took += f" and {cost['cost']:.4g} {currency}".rstrip()
+        error = LimitReached(
+            f"stopped before {reason} is exceeded: {self._done} of {self._total} tiles are done in "
+            f"{took}, and {left} tiles are left, {about}; {self._published} is published yet; the "
+            "same command resumes it"
         )
+        error.stopped = {
+            "limit": name, "tiles_done": self._done, "tiles_left": left,
+            "seconds": round(elapsed, 3),
+            "seconds_left": None if seconds_left is None else round(seconds_left, 3),
+            **cost, "resume": "the same command",
+        }  # fmt: skip
+        return error

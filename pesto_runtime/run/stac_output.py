@@ -76,7 +76,7 @@ def write_items(
 
     Args:
         folder: The folder of the campaign.
-        scenes: Scene id -> its entry in `campaign.json`; failed ones have no item.
+        scenes: Scene id -> its entry in `campaign.json`; those without outputs have no item.
         time: As of `write_item`.
 
     Raises:
@@ -85,7 +85,7 @@ def write_items(
     found: list[JsonValue] = []
     remarks: list[str] = []
     for name, entry in scenes.items():
-        if isinstance(entry, dict) and entry["status"] != "FAILED":
+        if isinstance(entry, dict) and entry["status"] in ("COMPLETE", "PARTIAL"):
             place, told = write_item(place_of(str(entry["folder"])), time=time)
             item = json.loads(place.read_bytes())
             for asset in item["assets"].values():

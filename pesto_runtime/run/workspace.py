@@ -45,15 +45,15 @@ def run_store(folder: AnyPath, store: str | None = None) -> str:
     """Return the base href of a run store: `store`, or the one in the output folder.
 
     Raises:
-        StoreRefused: the scheme of `store` cannot be written.
+        StoreRefused: `store` is empty, or its scheme cannot be written.
     """
-    if not store:
+    if store is None:
         if isinstance(folder, RemotePath):
             return RemoteWorkspace(folder).store
         return Workspace(folder).store
     if not store.startswith(_STORES):
         known = ", ".join(f"{each}…" for each in _STORES[:-1])
-        raise StoreRefused(f"{store} cannot be a run store: write one of {known}")
+        raise StoreRefused(f"{store!r} cannot be a run store (store): write one of {known}")
     return store
 
 

@@ -19,7 +19,7 @@ from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 import pesto_runtime
-from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER
+from pesto_runtime.client.steps import BUILD_HEADER, DIGEST_HEADER, PLACELESS_HEADER
 from pesto_runtime.errors import InvalidInput, PestoError
 from pesto_runtime.service.admission import Admission, CallerCalls
 from pesto_runtime.service.http import (
@@ -130,6 +130,7 @@ class ProcessService:
         self._describe_headers = {
             "ETag": self._responses.etag,
             "Accept-Post": ", ".join(transports(self.description)),
+            **({PLACELESS_HEADER: "true"} if runs.facts.is_placeless else {}),
         }
         self.admission = Admission(limits.workers, limits.queue, quotas.calls)
         self.job_manager = JobManager(runs, jobs, most_running=limits.workers, quota=quotas.jobs)

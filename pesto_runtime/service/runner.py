@@ -61,11 +61,13 @@ class ProcessFacts:
         description: The contract.
         build: `sha256:…` of the sources.
         version_document: The body of `/version`.
+        is_placeless: Whether the process certainly does not receive the place of its pixels.
     """
 
     description: Description
     build: str
     version_document: Mapping[str, JsonValue]
+    is_placeless: bool = False
 
 
 class CallRunner(Protocol):

@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pesto_runtime.errors import AlgorithmFailed, Busy, PestoError
+from pesto_runtime.processor.loading import is_placeless
 from pesto_runtime.processor.protocol import listening
 from pesto_runtime.service.execution import Execution
 from pesto_runtime.service.limits import Limits
@@ -42,8 +43,9 @@ class ThreadRunner:
         """Prepare calls of a processor; `start` sets it up."""
         limits = limits or Limits()
         self.facts = ProcessFacts(
-            processor.description, processor.build, processor.version_document
-        )
+            processor.description, processor.build, processor.version_document,
+            is_placeless(processor),
+        )  # fmt: skip
         self._processor = processor
         self._execution = Execution.of(processor, gate, limits)
         self._threads = ThreadPoolExecutor(limits.workers, thread_name_prefix="pesto-work")

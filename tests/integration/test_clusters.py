@@ -26,6 +26,7 @@ from tests.support.clusters import (
 from tests.support.commands import is_alive, saved, served, started, waited
 from tests.support.conductor_workers import repeated, windows
 from tests.support.engine_buckets import require_bytes_of_the_disk
+from tests.support.engine_resolutions import DOCUMENT, TwoPlaces
 from tests.support.file_server import use
 from tests.support.processes import MARKER
 from tests.support.rasters import noise, tree, write_scene
@@ -123,6 +124,16 @@ def test_a_cluster_writes_the_bytes_of_the_local_engine(
 def test_a_run_in_a_bucket_gives_the_bytes_of_the_disk(tmp_path: Path, cluster: Running) -> None:
     """Workers share no folder with each other, and none with the command."""
     require_bytes_of_the_disk(tmp_path, cluster.engine)
+
+
+def test_warped_images_of_two_resolutions_and_their_values_are_those_of_the_local_engine(
+    tmp_path: Path, cluster: Running
+) -> None:
+    """Two phases; values are folded over tiles of several workers."""
+    places, out = TwoPlaces(tmp_path), tmp_path / "out"
+    run_on(cluster.engine, DOCUMENT, out, places.given("north"), tile=None, max_tasks=4,
+           report="none")  # fmt: skip
+    places.require_local_results(("north", out))
 
 
 def test_a_hole_is_that_of_the_local_engine(tmp_path: Path, cluster: Running, scene: Path) -> None:

@@ -389,11 +389,11 @@ def _answer(frame: Frame, spool: Spool | None) -> CallResponse:
 
 
 def _facts_event(head: Mapping[str, JsonValue]) -> Event:
-    version = head["version_document"]
+    version = found if isinstance(found := head["version_document"], dict) else {}
     try:
         description = Description.parse(head["description"])
     except PestoError as error:
         return lifecycle.ErrorReceived(error)
     return lifecycle.FactsReceived(
-        ProcessFacts(description, str(head["build"]), version if isinstance(version, dict) else {})
+        ProcessFacts(description, str(head["build"]), version, head["is_placeless"] is True)
     )

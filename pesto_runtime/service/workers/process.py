@@ -27,6 +27,7 @@ from pesto_runtime.client.transport import Trace
 from pesto_runtime.errors import AlgorithmFailed, PestoError
 from pesto_runtime.machine import keep_freed_memory
 from pesto_runtime.masking import masked
+from pesto_runtime.processor.loading import is_placeless
 from pesto_runtime.processor.protocol import listening
 from pesto_runtime.service.runner import INLINE_BYTES, Spool
 from pesto_runtime.service.workers.frames import (
@@ -123,6 +124,7 @@ class WorkerProcess:
             "description": processor.description.to_json(),
             "build": processor.build,
             "version_document": dict(processor.version_document),
+            "is_placeless": is_placeless(processor),
         }
         self.send("loaded", facts)
         import_module("pesto_runtime.raster.codec")  # else the first call waits for GDAL

@@ -13,6 +13,7 @@ from pesto_runtime.campaigns import CAMPAIGN, load_campaign, planned_scene, proc
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords
 from pesto_runtime.campaigns.campaign_planning import CampaignSettings, plan_campaign
 from pesto_runtime.campaigns.campaign_result import CAMPAIGN_PAGE
+from pesto_runtime.campaigns.campaign_tasks import STOPPED, stopped_scenes
 from pesto_runtime.campaigns.local_campaign import CampaignEngine
 from pesto_runtime.campaigns.scene_lists import SceneInputs
 from pesto_runtime.contract import Pipeline
@@ -238,6 +239,24 @@ def test_a_task_computes_its_other_scenes_before_it_fails(tmp_path: Path) -> Non
     counts = process_task(href, 0, 0)
     assert (counts["scenes"], counts["tiles"], counts["reused"]) == (3, 1, 3)
     assert records.of_task(0, 0) == {}
+
+
+def test_a_scene_that_failed_is_not_one_that_was_stopped(tmp_path: Path) -> None:
+    """One of its two tasks failed, and the other was stopped; without the failure (control)."""
+    scenes = {"a": noise(1500, 600)}
+    href = planned(tmp_path, scenes, chain("grow"), Sizing(workers=2, max_tasks=2, tile=200))
+    assert [len(tasks) for tasks in load_campaign(href).tasks] == [2]
+    records = CampaignRecords(href)
+    assert stopped_scenes(href) == {"a"}
+    records.end_task(0, 0, {})
+    assert stopped_scenes(href) == {"a"}
+    records.end_task(0, 0, {"a": "boom"})
+    assert stopped_scenes(href) == set()
+    records.end_task(0, 0, {"a": STOPPED})
+    records.end_task(0, 1, {})
+    assert stopped_scenes(href) == {"a"}
+    records.end_task(0, 0, {})
+    assert stopped_scenes(href) == set()
 
 
 def test_a_pipeline_that_fits_no_scene_is_refused_as_a_whole(tmp_path: Path) -> None:

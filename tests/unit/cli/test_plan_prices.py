@@ -44,7 +44,6 @@ def test_a_plan_has_a_curve_and_its_price(tmp_path: Path) -> None:
         (["--deadline", "soon"], "1h30m"),
         (["--deadline", "1h", "--engine", "conductor"], "timeoutSeconds"),
         (["--deadline", "1h", "--engine", "airflow"], "execution_timeout"),
-        (["--deadline", "1h", "--scenes", "examples/data"], "--deadline"),
     ],
 )
 def test_limits_that_cannot_hold_are_refused(tmp_path: Path, words: list[str], fault: str) -> None:

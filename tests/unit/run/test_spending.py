@@ -22,6 +22,7 @@ from pesto_runtime.run.spending import (
     seconds_of,
 )
 from pesto_runtime.run.targets import pipeline_of
+from tests.support.commands import pesto
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,8 +117,30 @@ def test_what_is_transferred_costs_by_tiles() -> None:
     """8 GB at 1 each: after half of the tiles, 4 and the next tile's share are spent."""
     prices = Prices(gb_transferred=1)
     meter(SpendingLimits(None, 5.1, prices), tiles=8, done=4, after_s=4).require_more()
-    with pytest.raises(LimitReached, match=r"4 of 8 tiles .* 4 tiles are left, about 4 s"):
+    with pytest.raises(LimitReached, match=r"4 of 8 tiles .* 4 tiles are left, about 4 s") as end:
         meter(SpendingLimits(None, 4.9, prices), tiles=8, done=4, after_s=4).require_more()
+    stopped = dict(end.value.stopped or {})
+    assert stopped.pop("seconds") == pytest.approx(4, abs=0.5)
+    assert stopped == {
+        "limit": "budget", "tiles_done": 4, "tiles_left": 4, "seconds_left": 4.0, "cost": 4.0,
+        "currency": "", "resume": "the same command",
+    }  # fmt: skip
+
+
+def test_a_stopped_command_prints_what_is_left(scene: Path) -> None:
+    """As JSON on stdout, PARTIAL; the message is on stderr. No tile has ended: no seconds left."""
+    words = ["run", f"{scene.parent / 'slow.py'}:slow", "-i", f"scene={scene}", "--tile", 512,
+             "-o", scene.parent / "out", "--json"]  # fmt: skip
+    done = pesto(*words, "--deadline", "0.1s")
+    assert done.returncode == 3
+    document = json.loads(done.stdout)
+    stopped = document.pop("stopped")
+    assert document == {"status": "PARTIAL", "pipeline": "slow", "outputs": {}}
+    assert (stopped["limit"], stopped["tiles_done"], stopped["tiles_left"]) == ("deadline", 0, 16)
+    assert stopped["seconds_left"] is None
+    assert stopped["resume"] == "the same command"
+    assert f"pesto: {stopped['detail']}\n" in done.stderr
+    assert not (scene.parent / "out" / "result.json").exists()
 
 
 def test_a_tile_is_begun_only_if_it_ends_in_time() -> None:
