@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.scale.engines import OnAirflow, OnConductor, OnDask
 from benchmarks.scale.facts import load_measured
 from benchmarks.scale.measure import measure_costs, measure_engine, save
-from benchmarks.scale.runs import OnAirflow, OnConductor, OnDask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def main() -> int:
             from benchmarks.scale.check import check
 
             with _server(options.engine, folder) as server:
-                return check(options.engine, server, folder / "runs", options.rounds)
+                return check(options.engine, server, folder / "runs", options.rounds, options.cases)
     from benchmarks.scale.curves import draw
 
     draw()
@@ -53,12 +53,16 @@ def _measure(folder: Path, options: argparse.Namespace) -> int:
 @contextmanager
 def _server(engine: str, folder: Path) -> Iterator[Server]:
     if engine == "dask":
-        yield OnDask()
+        with closing(OnDask()) as dask:
+            yield dask
     elif engine == "conductor":
         from pesto_conductor.trial_server import borrowed
 
-        with borrowed(folder / "server") as server:
-            yield OnConductor(server.url, server.pid)
+        with (
+            borrowed(folder / "server") as server,
+            closing(OnConductor(server.url, server.pid)) as conductor,
+        ):
+            yield conductor
     else:
         from pesto_airflow.trial.standalone import running_standalone
 
@@ -74,6 +78,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("engine", nargs="?", default="costs",
                         choices=["costs", "airflow", "conductor", "dask"])  # fmt: skip
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--cases", type=int, nargs="+", default=(), help="numbers of cases to check"
+    )
     return parser.parse_args()
 
 

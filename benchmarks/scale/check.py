@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from benchmarks.scale.model import simulate
 from benchmarks.scale.runs import Case, run_case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from benchmarks.scale.model import Outcome
     from benchmarks.scale.runs import Ran, Server
@@ -44,8 +43,8 @@ CASES = {
 }
 CHECKED = Path(__file__).with_name("checked.json")
 _MOST = 0.2
-_KILLED_TASK_S = 10.0
-"""Here a kill ends a task of Airflow, not a machine: it is seen at once, and retried after 10 s."""
+_SEEN_S = {"airflow": 10.0, "dask": 0.0}
+"""Here a kill ends a process, not a machine: it is seen at once. Airflow retries after 10 s."""
 _NEVER_S = 1e9
 
 
@@ -79,31 +78,43 @@ def predict(engine: str, case: Case) -> Outcome:
     known = engines[engine]
     failures = Failures()
     if case.kill_s:
-        is_task = engine == "airflow"
-        failures = Failures(((case.kill_s, 0),), back_s=0.0 if is_task else _NEVER_S)
-        known = replace(known, seen_s=_KILLED_TASK_S) if is_task else known
+        back_s = 0.0 if engine == "airflow" else _NEVER_S  # there, the slot stays
+        failures = Failures(((case.kill_s, 0),), back_s=back_s)
+        known = replace(known, seen_s=_SEEN_S.get(engine, known.seen_s))
     return simulate(
         case.work, costs, known, case.fleet, Limits(service_slots=case.service_slots), failures
     )
 
 
-def check(engine: str, server: Server, folder: Path, rounds: int) -> int:
-    """Run every case of an engine, and write the results; 1 where one is not within 20 %."""
+def check(engine: str, server: Server, folder: Path, rounds: int, chosen: Sequence[int]) -> int:
+    """Run cases of an engine, and write the results; 1 where one is not within 20 %.
+
+    Args:
+        engine: Its name.
+        server: A running one.
+        folder: For the runs.
+        rounds: Real runs of each case.
+        chosen: Numbers of cases; all if it is empty.
+    """
     run_case(server, replace(CASES[engine][0], kill_s=0.0), folder / "first")
-    rows = []
+    rows = {}
     for number, case in enumerate(CASES[engine]):
+        if chosen and number not in chosen:
+            continue
         load = os.getloadavg()[0]
         runs = [run_case(server, case, folder / f"{number}-{n}") for n in range(rounds)]
-        rows.append(_row(engine, case, runs, load))
-        print(rows[-1], f"ratio {rows[-1].ratio:.2f}", flush=True)
+        rows[number] = _row(engine, case, runs, load)
+        print(f"{rows[number]} ratio {rows[number].ratio:.2f}", flush=True)
+        _save(engine, number, rows[number])
+    return 0 if all(map(_is_near, rows.values())) else 1
+
+
+def _save(engine: str, number: int, row: Row) -> None:
+    """Store a row, and write the page of all rows that were checked last."""
     found = json.loads(CHECKED.read_text()) if CHECKED.exists() else {}
-    found[engine] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "rows": [asdict(r) for r in rows],
-    }
-    CHECKED.write_text(json.dumps(found, indent=1) + "\n")
+    found.setdefault(engine, {})[str(number)] = asdict(row)
+    CHECKED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     Path(__file__).with_name("RESULTS.md").write_text(markdown())
-    return 0 if all(map(_is_near, rows)) else 1
 
 
 def _row(engine: str, case: Case, runs: list[Ran], load: float) -> Row:
@@ -117,11 +128,10 @@ def _row(engine: str, case: Case, runs: list[Ran], load: float) -> Row:
 def _words(case: Case) -> str:
     work = case.work
     kind = f"a service of {case.service_slots}" if case.service_slots else "in the task"
-    seconds = work.wait_s or work.service_s
     killed = f", a worker killed after {case.kill_s:g} s" if case.kill_s else ""
     return (
-        f"{work.scenes} scenes of {work.columns} x {work.rows} tiles, {seconds:g} s each {kind}; "
-        f"{case.workers} x {case.slots} slots, at most {case.max_tasks} tasks{killed}"
+        f"{work.scenes} scenes of {work.columns} x {work.rows} tiles, {case.pause_s:g} s each "
+        f"{kind}; {case.workers} x {case.slots} slots, at most {case.max_tasks} tasks{killed}"
     )
 
 
@@ -132,7 +142,7 @@ def _is_near(row: Row) -> bool:
 def markdown() -> str:
     """Return the page of results, of what was measured and checked last."""
     found = {
-        engine: [Row(**row) for row in each["rows"]]
+        engine: [Row(**row) for row in each.values()]
         for engine, each in json.loads(CHECKED.read_text()).items()
     }
     goals = [
@@ -140,10 +150,9 @@ def markdown() -> str:
         for engine, rows in found.items()
         for row in rows
     ]
-    dates = ", ".join(sorted({each["date"] for each in json.loads(CHECKED.read_text()).values()}))
     lines = [_line(engine, row) for engine, rows in found.items() for row in rows]
     return _PAGE.format(
-        missed=missed(goals), cores=os.cpu_count(), dates=dates, lines="\n".join(lines),
+        missed=missed(goals), cores=os.cpu_count(), lines="\n".join(lines),
         costs="\n".join(_costs()),
     )  # fmt: skip
 
@@ -156,7 +165,7 @@ _PAGE = """# Scale: the model against runs of this machine
 
 Written by `python -m benchmarks.scale check ENGINE`. No case has the sizes, workers or tiles with
 which the costs were measured, and these runs do not change the costs. {cores} cores, on which
-server, workers and service are together; {dates}. Seconds are from the start of a run to its end;
+server, workers and service are together. Seconds are from the start of a run to its end;
 the ratio is predicted by measured; load is that of the minute before the runs.
 
 | engine | case | predicted, s | measured, s: min / median / max | ratio | near | load |
@@ -196,7 +205,7 @@ def _costs() -> Iterable[str]:
     yield "|---" * (len(asdict(costs)) + 1) + "|"
     yield "| | " + " | ".join(f"{value:g}" for value in asdict(costs).values()) + " |"
     yield ""
-    names = ("serial_s", "scene_s", "control_s", "control_square_s", "task_cpu_s", "task_wait_s",
+    names = ("serial_s", "scene_s", "control_s", "task_cpu_s", "task_wait_s",
              "seen_s")  # fmt: skip
     yield "| engine | " + " | ".join(names) + " |"
     yield "|---" * (len(names) + 1) + "|"

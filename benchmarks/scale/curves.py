@@ -71,7 +71,8 @@ def _questions() -> Sequence[tuple[str, Outcome]]:
         *((f"{name}, service of {slots}", run(name, 100, work=service, threads=8,
                                               limits=replace(STORE, service_slots=slots)))
           for name in _COLOURS for slots in (100, 1000)),
-        *((f"{name}, {rate:g} kills an hour", run(name, 100, failures=Failures(per_hour=rate, back_s=60)))
+        *((f"{name}, {rate:g} kills an hour",
+           run(name, 100, failures=replace(KILLS, per_hour=rate)))
           for name in _COLOURS for rate in (0.1, 1.0)),
     ]  # fmt: skip
 

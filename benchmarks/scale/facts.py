@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pesto_runtime.contract import BLOCK
@@ -77,8 +77,6 @@ class Engine:
         name: `airflow`, `conductor` or `dask`.
         serial_s: Added to the tasks before and after the fan-out, all of them together.
         control_s: Processor seconds of server or scheduler for a task; one task after another.
-        control_square_s: The same, for each task of the fan-out: a server that reads all of them
-            whenever one ends.
         task_cpu_s: Processor seconds of the worker for a task: a process that starts, imports.
         task_wait_s: Seconds that a slot waits for its task without any processor.
         seen_s: Seconds until the task of a dead worker is offered again.
@@ -91,7 +89,6 @@ class Engine:
     name: str
     serial_s: float = 0.0
     control_s: float = 0.0
-    control_square_s: float = 0.0
     task_cpu_s: float = 0.0
     task_wait_s: float = 0.0
     seen_s: float = 0.0
@@ -189,8 +186,3 @@ def load_measured(path: Path = MEASURED) -> tuple[Costs, dict[str, Engine]]:
     """Return the costs and the engines that `measure` has written, engine name -> engine."""
     found = json.loads(path.read_text())
     return Costs(**found["costs"]), {each["name"]: Engine(**each) for each in found["engines"]}
-
-
-def one_scene(work: Work) -> Work:
-    """Return the work of one of the scenes."""
-    return replace(work, scenes=1)

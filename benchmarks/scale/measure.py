@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.1
 _SMALL = Work(2, 8, 8, wait_s=_PAUSE_S)
 CASES = {
-    "conductor": [Case(_SMALL, 1, 4, tasks) for tasks in (8, 32, 96)],
-    "airflow": [Case(_SMALL, 2, 1, tasks) for tasks in (2, 10)],
+    "conductor": [Case(Work(4, 8, 8, wait_s=0.05), 1, 4, tasks) for tasks in (16, 256)],
+    "airflow": [Case(_SMALL, 2, 1, tasks) for tasks in (2, 32)],
     "dask": [Case(_SMALL, 4, 1, tasks) for tasks in (4, 48)],
 }
 """Runs from which the costs of an engine are taken: the same tiles in few tasks and in many."""
@@ -31,7 +31,7 @@ CASES = {
 ENGINES = {
     "conductor": Engine("conductor", seen_s=30, task_cost_s=0.015),
     "airflow": Engine("airflow", seen_s=310, task_cost_s=0.3, tasks_per_worker=1),
-    "dask": Engine("dask", is_per_scene=True),
+    "dask": Engine("dask", seen_s=30, is_per_scene=True),
 }
 """What is known of an engine before anything is measured: its settings."""
 
@@ -107,11 +107,13 @@ def _activities(folder: Path, scenes: int, side: int, chunks: int) -> dict[str, 
 def measure_engine(name: str, server: Server, folder: Path, costs: Costs, rounds: int) -> Engine:
     """Measure an engine: processor seconds of tasks, then what remains of its times."""
     cases = CASES[name]
-    run_case(server, cases[0], folder / "first")  # the first run of a server is slow
+    run_case(server, cases[-1], folder / "first")  # the first run of a server is slow
     taken = [
         [run_case(server, case, folder / f"{n}-{index}") for n in range(rounds)]
         for index, case in enumerate(cases)
     ]
+    for case, runs in zip(cases, taken, strict=True):
+        print(case, *runs, sep="\n  ")
     return fitted(ENGINES[name], costs, cases, taken)
 
 
@@ -124,7 +126,7 @@ def fitted(
     the simulated times of the first and the last case differ as the real ones do, and what the
     engine adds to the other tasks is the rest.
     """
-    counts = [len(tasks_of(_single(engine, case.work), engine, case.fleet)) for case in cases]
+    tasks = [tasks_of(_single(engine, case.work), engine, case.fleet) for case in cases]
     scenes = cases[0].work.scenes if engine.is_per_scene else 1
 
     def middle(of: Callable[[Ran], float]) -> list[float]:
@@ -132,13 +134,11 @@ def fitted(
 
     control, cpu = middle(lambda ran: ran.control_s), middle(lambda ran: ran.cpu_s)
     seconds = middle(lambda ran: ran.seconds)
-    control_s, square = _slopes(counts, control)
-    more = counts[-1] - counts[0]
-    chunks_s = costs.chunk_s * more * (1 if engine.is_per_scene else cases[0].work.scenes)
+    more = len(tasks[-1]) - len(tasks[0])
+    control_s = max(0.0, (control[-1] - control[0]) / more)
+    chunks_s = costs.chunk_s * (sum(map(len, tasks[-1])) - sum(map(len, tasks[0])))
     rest = (cpu[-1] - cpu[0]) - (control[-1] - control[0]) - chunks_s
-    known = replace(
-        engine, control_s=control_s, control_square_s=square, task_cpu_s=max(0.0, rest / more)
-    )
+    known = replace(engine, control_s=control_s, task_cpu_s=max(0.0, rest / more))
     difference = seconds[-1] - seconds[0]
 
     def total(each: Engine, case: Case) -> float:
@@ -162,17 +162,6 @@ def fitted(
 
 def _single(engine: Engine, work: Work) -> Work:
     return replace(work, scenes=1) if engine.is_per_scene else work
-
-
-def _slopes(counts: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
-    """Return b and c of a + b n + c n^2, n tasks; none is negative."""
-    import numpy as np
-
-    order = min(len(set(counts)) - 1, 2)
-    found = np.polyfit(counts, seconds, order)[::-1]
-    if order == 2 and found[2] > 0 and found[1] > 0:
-        return float(found[1]), float(found[2])
-    return max(0.0, float(np.polyfit(counts, seconds, 1)[0])), 0.0
 
 
 def save(costs: Costs | None = None, engine: Engine | None = None) -> None:

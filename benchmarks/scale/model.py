@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from benchmarks.scale.facts import Costs, Engine, Failures, Fleet, Limits, Work, one_scene, tasks_of
+from benchmarks.scale.facts import Costs, Engine, Failures, Fleet, Limits, Work, tasks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ def simulate(
     """Simulate a campaign; on an engine without campaigns, one run after another."""
     if not engine.is_per_scene or work.scenes == 1:
         return _campaign(work, costs, engine, fleet, limits, failures)
-    single, is_same = one_scene(work), not failures.per_hour
+    single, is_same = replace(work, scenes=1), not failures.per_hour
     runs = [
         _campaign(single, costs, engine, fleet, limits, replace(failures, seed=failures.seed + n))
         for n in range(1 if is_same else work.scenes)
@@ -183,7 +183,6 @@ class _FanOut:
         self._request_s = 1 / limits.requests_per_s if limits.requests_per_s else 0.0
         self._byte_s = 1 / limits.bytes_per_s if limits.bytes_per_s else 0.0
         self._tile_cpu_s = costs.tile_s + work.cpu_s
-        self._control_s = engine.control_s + engine.control_square_s * len(tasks)
         workers = [_Worker(n, hosts[n % len(hosts)]) for n in range(fleet.workers)]
         self._workers = workers
         self._free = deque(each for _ in range(fleet.slots) for each in workers)
@@ -233,9 +232,9 @@ class _FanOut:
                 continue
             attempt = _Attempt(worker, now, deque(self._ready.popleft()))
             worker.attempts.append(attempt)
-            end = self._control.serve(now, self._control_s)
+            end = self._control.serve(now, self._engine.control_s)
             if self._fleet.is_shared:
-                end = max(end, self._hosts[0].serve(now, self._control_s))
+                end = max(end, self._hosts[0].serve(now, self._engine.control_s))
             self._at(end + self._engine.task_wait_s, self._begin_task, attempt)
 
     def _begin_task(self, now: float, attempt: _Attempt) -> None:

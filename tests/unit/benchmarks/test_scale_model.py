@@ -28,10 +28,9 @@ def test_one_worker_and_two_tiles_by_hand() -> None:
         plan_s=1, plan_scene_s=0.5, chunk_s=0.25, tile_s=0.125, close_scene_s=2,
         publish_scene_s=4, publish_tile_s=8,
     )  # fmt: skip
-    engine = Engine("e", serial_s=16, control_s=0.5, control_square_s=0.25, task_cpu_s=1,
-                    task_wait_s=2)  # fmt: skip
+    engine = Engine("e", serial_s=16, control_s=0.75, task_cpu_s=1, task_wait_s=2)
     done = simulate(Work(1, 2, 1, cpu_s=3, wait_s=5), costs, engine, ONE)
-    # one task: 0.5 + 0.25 of the server, 2 of waiting, 1 to start; a chunk 0.25; two tiles
+    # one task: 0.75 of the server, 2 of waiting, 1 to start; a chunk 0.25; two tiles
     fan_out = 0.75 + 2 + 1 + 0.25 + 2 * (0.125 + 3 + 5)
     assert done.parts == {
         "plan": 1.5, "fan-out": fan_out, "close": 2, "publish": 4 + 2 * 8, "engine": 16,
