@@ -110,9 +110,13 @@ def check(engine: str, server: Server, folder: Path, rounds: int, chosen: Sequen
 
 
 def _save(engine: str, number: int, row: Row) -> None:
-    """Store a row, and write the page of all rows that were checked last."""
+    """Store a row, with earlier runs of the same prediction, and write the page of all rows."""
     found = json.loads(CHECKED.read_text()) if CHECKED.exists() else {}
-    found.setdefault(engine, {})[str(number)] = asdict(row)
+    rows = found.setdefault(engine, {})
+    before = rows.get(str(number))
+    if before and before["predicted_s"] == row.predicted_s:
+        row = replace(row, measured_s=[*before["measured_s"], *row.measured_s])
+    rows[str(number)] = asdict(row)
     CHECKED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     Path(__file__).with_name("RESULTS.md").write_text(markdown())
 
@@ -150,7 +154,11 @@ def markdown() -> str:
         for engine, rows in found.items()
         for row in rows
     ]
-    lines = [_line(engine, row) for engine, rows in found.items() for row in rows]
+    lines = [
+        _line(engine, row, case)
+        for engine, rows in found.items()
+        for row, case in zip(rows, CASES[engine], strict=False)
+    ]
     return _PAGE.format(
         missed=missed(goals), cores=os.cpu_count(), lines="\n".join(lines),
         costs="\n".join(_costs()),
@@ -166,10 +174,11 @@ _PAGE = """# Scale: the model against runs of this machine
 Written by `python -m benchmarks.scale check ENGINE`. No case has the sizes, workers or tiles with
 which the costs were measured, and these runs do not change the costs. {cores} cores, on which
 server, workers and service are together. Seconds are from the start of a run to its end;
-the ratio is predicted by measured; load is that of the minute before the runs.
+pauses are those of the tiles alone, divided by the slots: what a formula without the model says.
+The ratio is predicted by measured; load is that of the minute before the runs.
 
-| engine | case | predicted, s | measured, s: min / median / max | ratio | near | load |
-|---|---|---|---|---|---|---|
+| engine | case | pauses, s | predicted, s | measured, s: min / median / max | ratio | near | load |
+|---|---|---|---|---|---|---|---|
 {lines}
 
 ## Costs
@@ -180,12 +189,14 @@ the ratio is predicted by measured; load is that of the minute before the runs.
 """
 
 
-def _line(engine: str, row: Row) -> str:
+def _line(engine: str, row: Row, case: Case) -> str:
     times = sorted(row.measured_s)
     spread = f"{times[0]:.1f} / {median(times):.1f} / {times[-1]:.1f}"
     near = "yes" if _is_near(row) else "NO"
-    cells = (engine, row.case, f"{row.predicted_s:.1f}", spread, f"{row.ratio:.2f}", near,
-             f"{row.load:.1f}")  # fmt: skip
+    at_once = case.service_slots or case.workers * case.slots
+    alone_s = case.work.tiles * case.pause_s / at_once
+    cells = [engine, row.case, f"{alone_s:.1f}", f"{row.predicted_s:.1f}", spread]
+    cells += [f"{row.ratio:.2f}", near, f"{row.load:.1f}"]
     return f"| {' | '.join(cells)} |"
 
 

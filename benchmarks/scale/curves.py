@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,62 +20,99 @@ WORK = Work(1000, 40, 25, cpu_s=1.0, read_bytes=0.4e6, write_bytes=0.13e6)
 """A million tiles of a processor second each."""
 STORE = Limits(requests_per_s=5000, bytes_per_s=1.2e9, latency_s=0.03)
 """As a bucket in the machines' region is said to be; not measured here."""
-KILLS = Failures(per_hour=0.2, back_s=60.0)
-WORKERS, MOST = (1, 3, 10, 30, 100, 200, 300, 1000), 256
+KILLS, _BACK_S = 0.2, 60.0
+"""Kills of each worker and hour; seconds until it is there again."""
+WORKERS, MOST = (1, 10, 30, 100, 128, 256, 1000), 256
 _IMAGES = Path(__file__).parents[2] / "docs" / "images"
 _COLOURS = {"airflow": "#c2410c", "conductor": "#0f766e", "dask": "#1d4ed8"}
 _PARTS = {"plan": "#64748b", "fan-out": "#0f766e", "close": "#a855f7", "publish": "#c2410c",
           "engine": "#1d4ed8"}  # fmt: skip
 
 
-def run(engine: str, workers: int, *, max_tasks: int = MOST, failures: Failures = Failures(),  # noqa: B008  # frozen
-        work: Work = WORK, threads: int = 1, limits: Limits = STORE) -> Outcome:  # fmt: skip
-    """Simulate the work of the page."""
+@dataclass(frozen=True)
+class Question:
+    """A campaign to simulate.
+
+    Attributes:
+        engine: Name of the engine.
+        workers: Workers of one slot and one core.
+        max_tasks: Most tasks.
+        work: The work.
+        threads: Tiles at once of a task.
+        service_slots: Tiles at once of the service; 0 if there is none.
+        per_hour: Kills of each worker and hour.
+    """
+
+    engine: str
+    workers: int = 100
+    max_tasks: int = MOST
+    work: Work = WORK
+    threads: int = 1
+    service_slots: int = 0
+    per_hour: float = 0.0
+
+
+def answer(question: Question) -> Outcome:
+    """Simulate a campaign."""
     costs, engines = load_measured()
-    fleet = Fleet(workers, threads=threads, max_tasks=max_tasks)
-    return simulate(work, costs, engines[engine], fleet, limits, failures)
+    fleet = Fleet(question.workers, threads=question.threads, max_tasks=question.max_tasks)
+    return simulate(
+        question.work, costs, engines[question.engine], fleet,
+        replace(STORE, service_slots=question.service_slots),
+        Failures(per_hour=question.per_hour, back_s=_BACK_S),
+    )  # fmt: skip
 
 
 def draw() -> None:
     """Simulate all, write the pictures, print the tables."""
-    calm = {name: [run(name, count) for count in WORKERS] for name in _COLOURS}
-    rough = {name: [run(name, count, failures=KILLS) for count in WORKERS] for name in _COLOURS}
+    curves = [Question(e, n, per_hour=k) for k in (0.0, KILLS) for e in _COLOURS for n in WORKERS]
+    changes = [each for _, group in _changes() for each in group]
+    with ProcessPoolExecutor() as pool:
+        asked = dict.fromkeys([*curves, *changes])
+        found = dict(zip(asked, pool.map(answer, asked), strict=True))
     lines = [
         Line(
-            name + (", kills" if found is rough else ""),
-            [(n, each.seconds / 60) for n, each in zip(WORKERS, found[name], strict=True)],
+            f"{engine}, kills" if kills else engine,
+            [(n, found[Question(engine, n, per_hour=kills)].seconds / 60) for n in WORKERS],
             colour,
-            is_dashed=found is rough,
+            is_dashed=bool(kills),
         )
-        for name, colour in _COLOURS.items()
-        for found in (calm, rough)
+        for engine, colour in _COLOURS.items()
+        for kills in (0.0, KILLS)
     ]
     ideal = [(n, WORK.tiles * WORK.cpu_s / n / 60) for n in WORKERS]
     lines.append(Line("tiles / workers", ideal, "#94a3b8", is_dashed=False))
     _save("scale-workers", chart(lines, "workers", "minutes", "Minutes of a million tiles"))
-    _save("scale-parts", bars({f"{name}, {n}": run(name, n) for n in (30, 100, 1000)
-                               for name in _COLOURS}))  # fmt: skip
-    for name, found in calm.items():
-        for n, one, other in zip(WORKERS, found, rough[name], strict=True):
-            print(f"| {name} | {n} | {_told(one)} | {_told(other)} | {other.kills} |", flush=True)
-    for what, outcome in _questions():
-        print(f"| {what} | {_told(outcome)} |", flush=True)
+    shares = {f"{e}, {n}": found[Question(e, n)] for n in (30, 100, 1000) for e in _COLOURS}
+    _save("scale-parts", bars(shares))
+    for n in WORKERS:
+        cells = (_words(found[Question(e, n, per_hour=k)]) for e in _COLOURS for k in (0.0, KILLS))
+        print(f"| {n} | {' | '.join(cells)} |")
+    for what, group in _changes():
+        print(f"| {what} | {' | '.join(_words(found[each]) for each in group)} |")
+    for name, outcome in shares.items():
+        print(name, outcome.parts, outcome.busy)
 
 
-def _questions() -> Sequence[tuple[str, Outcome]]:
+def _changes() -> Sequence[tuple[str, Sequence[Question]]]:
+    """Return what can be changed, and the questions about it for each engine."""
     service = replace(WORK, cpu_s=0.05, service_s=1.0)
+    changed: dict[str, dict[str, object]] = {
+        "as above": {},
+        **{f"`max_tasks` {most}": {"max_tasks": most} for most in (64, 100, 200)},
+        "tiles of 1024 pixels": {"work": _larger()},
+        "one kill in an hour": {"per_hour": 1.0},
+        **{
+            f"the algorithm is a service for {slots} tiles at once": {
+                "work": service, "threads": 8, "service_slots": slots,
+            }
+            for slots in (100, 1000)
+        },
+    }  # fmt: skip
     return [
-        *((f"{name}, {tasks} tasks", run(name, 100, max_tasks=tasks))
-          for name in ("conductor", "airflow") for tasks in (64, 100, 128, 200, 256)),
-        *((f"{name}, tiles of 1024", run(name, 100, work=_larger()))
-          for name in _COLOURS),
-        *((f"{name}, service of {slots}", run(name, 100, work=service, threads=8,
-                                              limits=replace(STORE, service_slots=slots)))
-          for name in _COLOURS for slots in (100, 1000)),
-        *((f"{name}, {rate:g} kills an hour",
-           run(name, 100, failures=replace(KILLS, per_hour=rate)))
-          for name in _COLOURS for rate in (0.1, 1.0)),
-    ]  # fmt: skip
+        (what, [replace(Question(engine), **facts) for engine in _COLOURS])  # type: ignore[arg-type]
+        for what, facts in changed.items()
+    ]
 
 
 def _larger() -> Work:
@@ -82,9 +120,8 @@ def _larger() -> Work:
     return replace(WORK, columns=20, rows=13, cpu_s=4.0, read_bytes=1.6e6, write_bytes=0.52e6)
 
 
-def _told(outcome: Outcome) -> str:
-    share = max(outcome.parts.values()) / outcome.seconds
-    return f"{outcome.seconds / 60:.0f} min | {outcome.bottleneck} ({share:.0%})"
+def _words(outcome: Outcome) -> str:
+    return f"{outcome.seconds / 60:.0f} min, {outcome.bottleneck}"
 
 
 @dataclass(frozen=True)
