@@ -189,22 +189,15 @@ def test_fitting_finds_the_costs_by_which_runs_were_made() -> None:
     made = Engine("e", serial_s=4, control_s=0.05, task_cpu_s=0.2, task_wait_s=0.5)
     cases = [Case(Work(2, 8, 8, wait_s=0.1), 2, 2, tasks) for tasks in (4, 32)]
 
+    def run(engine: Engine, case: Case) -> list[Ran]:
+        tasks = tasks_of(case.work, engine, case.fleet)
+        control_s, chunks = 3 + len(tasks) * engine.control_s, sum(map(len, tasks))
+        cpu_s = 4 + control_s + len(tasks) * engine.task_cpu_s + chunks * costs.chunk_s
+        seconds = simulate(case.work, costs, engine, case.fleet).seconds
+        return [Ran(seconds, cpu_s=cpu_s, control_s=control_s)]
+
     def runs(engine: Engine) -> list[list[Ran]]:
-        taken = [
-            (simulate(case.work, costs, engine, case.fleet).seconds, case.max_tasks)
-            for case in cases
-        ]
-        cpu_s = engine.control_s + engine.task_cpu_s
-        return [
-            [
-                Ran(
-                    s,
-                    cpu_s=7 + n * cpu_s + 2 * n * costs.chunk_s,
-                    control_s=3 + n * engine.control_s,
-                )
-            ]
-            for s, n in taken
-        ]
+        return [run(engine, case) for case in cases]
 
     found = fitted(Engine("e"), costs, cases, runs(made))
     for name in ("serial_s", "control_s", "task_cpu_s", "task_wait_s"):
