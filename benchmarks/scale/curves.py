@@ -150,7 +150,7 @@ def chart(lines: Sequence[Line], across: str, up: str, title: str) -> str:
                 made.append(_rule(left, at, left + width, at))
                 made.append(_text(left - 6, at + 4, f"{10.0**power:g}", "end"))
     made.append(_text(left + width, top + height + 34, across, "end"))
-    made.append(_text(left, top - 0 + height + 34, up, "start"))
+    made.append(_text(left, top + height + 34, up, "start"))
     for number, line in enumerate(lines):
         path = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in line.points)
         dash = ' stroke-dasharray="6 4"' if line.is_dashed else ""
