@@ -104,7 +104,7 @@ def our_worker(url: str, *, at_once: int, types: Sequence[str] = ()) -> Iterator
     """A worker of ours; answers its pid."""
     options = [word for each in types for word in ("--task", each)]
     words = [*_PESTO, "conductor", "worker", "--url", url, "--concurrency", str(at_once), *options]
-    with _running(words, "working on") as pid:
+    with running(words, "working on") as pid:
         yield pid
 
 
@@ -112,15 +112,15 @@ def our_worker(url: str, *, at_once: int, types: Sequence[str] = ()) -> Iterator
 def bare_worker(url: str) -> Iterator[int]:
     """The SDK's; answers its pid."""
     words = [sys.executable, "-m", "benchmarks.conductor.noop", url, NOOP_TASK]
-    with _running(words, "working") as pid:
+    with running(words, "working") as pid:
         yield pid
 
 
 @contextmanager
-def service(target: str) -> Iterator[str]:
+def service(target: str, *options: str) -> Iterator[str]:
     """A service of ours; answers its URL."""
-    words = [*_PESTO, "serve", target, "--port", "18737", "--local-files"]
-    with _running(words, "http://"):
+    words = [*_PESTO, "serve", target, "--port", "18737", "--local-files", *options]
+    with running(words, "http://"):
         yield "http://127.0.0.1:18737/api/v1"
 
 
@@ -164,7 +164,8 @@ def _pss(pid: int) -> int:
 
 
 @contextmanager
-def _running(words: Sequence[str], ready: str) -> Iterator[int]:
+def running(words: Sequence[str], ready: str) -> Iterator[int]:
+    """Run a command, once its output has the word `ready`; answers its pid, and stops it."""
     log = Path(f"/tmp/benchmark-{os.getpid()}-{time.monotonic_ns()}.log")  # noqa: S108
     with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=output) as process:
         try:

@@ -1,0 +1,1 @@
+"""A model of a campaign on many workers, checked against runs on this machine."""
