@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,8 +118,11 @@ def _show_cost(
     from pesto_runtime.run.spending import read_prices
 
     listed = read_prices(place_of(prices)) if prices else None
+    started = time.process_time()  # a run starts and plans as this command did
     with author_output_on_stderr():
-        costs = run_costs(planned, workers=workers, executor=executor.value, prices=listed)
+        costs = run_costs(
+            planned, workers=workers, executor=executor.value, prices=listed, start_s=started
+        )
     if as_json:
         typer.echo(json.dumps(_plan_document(planned, costs), indent=2))
     else:

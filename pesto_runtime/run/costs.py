@@ -26,7 +26,7 @@ from pesto_runtime.run.planning import PUBLISHED_BYTES_PER_S
 from pesto_runtime.run.sampling import sampled_rasters
 from pesto_runtime.run.spending import remote_bytes
 from pesto_runtime.run.tile_values import windows_of_values
-from pesto_runtime.tiling import scaled_window, whole
+from pesto_runtime.tiling import scaled_window, tiles_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,7 @@ _CURVE = (1, 2, 4, 8, 16, 32, 64)
 _PICTURE_BYTES = 12  # per sample: colours, their palette and the compressed picture
 _START_S = {"threads": 0.2, "processes": 1.2}  # with the imports of a worker process
 _TILE_S = 0.002  # bookkeeping of a tile
+_MOST_COUNTED = 256  # tiles; of more, the largest are whole ones
 _SAMPLE_S = 60e-9  # to draw a sample in a picture
 
 
@@ -81,7 +82,12 @@ def run_cost(planned: Planned, *, workers: int, executor: Executor = "threads") 
 
 
 def run_costs(
-    planned: Planned, *, workers: int, executor: Executor = "threads", prices: Prices | None = None
+    planned: Planned,
+    *,
+    workers: int,
+    executor: Executor = "threads",
+    prices: Prices | None = None,
+    start_s: float = 0.0,
 ) -> list[RunCost]:
     """Estimate a run as `run_cost` does; then with 1, 2, 4, … workers on so many cores.
 
@@ -90,8 +96,9 @@ def run_costs(
         workers: Threads or processes of the first estimate.
         executor: Which of them.
         prices: What the machine costs; None for nothing.
+        start_s: Seconds from the start of the command to its plan, which are part of the run.
     """
-    model = _CostModel.of(planned, executor, prices)
+    model = _CostModel.of(planned, executor, prices, start_s)
     tiles = max((each.tiles for each in planned.estimates), default=1)
     others = [count for count in _CURVE if count <= tiles]
     return [
@@ -110,9 +117,16 @@ class _CostModel:
     samples: Sequence[SampledRaster]
     measured: PixelCost | None
     prices: Prices | None
+    start_s: float
 
     @classmethod
-    def of(cls, planned: Planned, executor: Executor, prices: Prices | None = None) -> _CostModel:
+    def of(
+        cls,
+        planned: Planned,
+        executor: Executor,
+        prices: Prices | None = None,
+        start_s: float = 0.0,
+    ) -> _CostModel:
         """Measure."""
         own = _own_memory()
         context = context_of(planned.plan)
@@ -121,7 +135,7 @@ class _CostModel:
             _Tiles(context, number, estimate, measured if number == 0 else None)
             for number, estimate in enumerate(planned.estimates)
         ]
-        return cls(phases, executor, own, _samples(context), measured, prices)
+        return cls(phases, executor, own, _samples(context), measured, prices, start_s)
 
     def cost(self, workers: int, cores: int) -> RunCost:
         """Return what the run takes with so many workers on so many cores."""
@@ -136,7 +150,7 @@ class _CostModel:
         # first.
         nominal = self.phases[0].estimate.seconds
         factor = self.phases[0].cpu_seconds / nominal if self.measured and nominal else 1.0
-        seconds = _START_S[self.executor]
+        seconds = self.start_s + _START_S[self.executor]
         seconds += sum(each.grid.width * each.grid.height * _SAMPLE_S for each in self.samples)
         kept = 0
         for each in self.phases:
@@ -180,12 +194,25 @@ class _Tiles:
         if not self.estimate.tiles:
             return 0.0
         at_once = min(workers, self.estimate.tiles)
+        arrays = self._largest_tiles(at_once) * self._tile_bytes()
         cached = self._decoded_bytes()
         if executor == "threads":
             caches = GDAL_CACHE_BYTES + min(CACHE_BYTES, cached)
-            return _FRAGMENTS * (caches + at_once * self._tile_bytes())
+            return _FRAGMENTS * (caches + arrays)
         caches = GDAL_CACHE_BYTES + min(PROCESS_CACHE_BYTES, cached)
-        return at_once * (base - _PARENT_ONLY + _FRAGMENTS * (caches + self._tile_bytes()))
+        return at_once * (base - _PARENT_ONLY + _FRAGMENTS * caches) + _FRAGMENTS * arrays
+
+    def _largest_tiles(self, count: int) -> float:
+        """Return what the largest tiles of a scene have together, in whole tiles.
+
+        Those at the right and lower edge of a small scene are parts of a tile.
+        """
+        phase = self.context.plan.phases[self.number]
+        if phase.kind == "whole" or self.estimate.tiles > _MOST_COUNTED:
+            return count
+        tiles = (tile for chunk in phase.chunks for tile in tiles_of(chunk, phase.tile))
+        sizes = sorted((each.pixels for each in tiles), reverse=True)
+        return sum(sizes[:count]) / (phase.tile[0] * phase.tile[1])
 
     @property
     def cpu_seconds(self) -> float:
