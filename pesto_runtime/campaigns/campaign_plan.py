@@ -103,6 +103,11 @@ class CampaignRecords:
         """Return the scenes that failed before a phase: id -> reason."""
         return (self._read(f"phases/{phase - 1}") or {}) if phase else {}
 
+    @property
+    def are_deleted(self) -> bool:
+        """Whether another start of the same command has completed the campaign meanwhile."""
+        return not self._store.has(f"{self._folder}/plan.json")
+
     def delete(self) -> None:
         """Delete the objects of the campaign, of earlier attempts too.
 

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from pesto_runtime.campaigns.campaign_plan import CampaignRecords, load_campaign
-from pesto_runtime.campaigns.scene_plans import begin_scene, planned_scene
+from pesto_runtime.campaigns.scene_plans import begin_scene, is_published, planned_scene
 from pesto_runtime.contract import Chunk
 from pesto_runtime.errors import Interrupted, PestoError
 from pesto_runtime.run.chunk import process, tiles_at_once
@@ -144,10 +144,13 @@ def close_campaign_phase(href: str, phase: int, *, retry: bool = False) -> dict[
 def _failed_tasks(campaign: Campaign, records: CampaignRecords, phase: int) -> dict[str, str]:
     """Return the scenes of which a task failed, or did not end: id -> reason."""
     failed: dict[str, str] = {}
+    # The records of tasks are deleted with it; what the other start has published is done.
+    are_deleted = records.are_deleted
     for number, parts in enumerate(campaign.tasks[phase] if campaign.tasks else ()):
         found = records.of_task(phase, number)
         if found is None:
-            names = {campaign.scenes[part.scene].id for part in parts}
+            scenes = [campaign.scenes[part.scene] for part in parts]
+            names = {each.id for each in scenes if not (are_deleted and is_published(each))}
             found = dict.fromkeys(names, f"task {number} of phase {phase} has not ended")
         failed |= found
     return failed

@@ -75,7 +75,8 @@ class CampaignEngine:
         typed = completed(pipeline, services.descriptions)
         listed = read_scenes(self.scenes, typed, common=request.inputs)
         record = RunRecord(
-            engine={"name": "local", "run": uuid.uuid4().hex[:12], "workers": request.workers}
+            engine={"name": "local", "run": uuid.uuid4().hex[:12], "workers": request.workers},
+            ends_with_process=True,
         )
         settings = CampaignSettings(
             folder=folder,

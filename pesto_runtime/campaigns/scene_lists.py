@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pesto_runtime.contract import Pipeline
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+_LONGEST_ID = 255
+_FILES = ("campaign.json", "campaign.html", "campaign.part", "items.json")
+"""Files of a campaign, beside the folders of its scenes."""
 _MOST_NAMED = 5
 _SUFFIXES = (".tif", ".tiff")
 
@@ -139,6 +142,9 @@ def _scene(
             f"{where}: the id {shortened(name)} cannot name a folder, which has letters, "
             "digits, '.', '_' and '-', and begins with a letter or digit; give another \"id\""
         )
+    if len(name) > _LONGEST_ID or name.lower() in _FILES:
+        why = "is a file of the campaign" if name.lower() in _FILES else "is too long for a folder"
+        raise InvalidInput(f'{where}: the id {shortened(name)} {why}; give another "id"')
     return SceneInputs(name, {**common, **given})
 
 

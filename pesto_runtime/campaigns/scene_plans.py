@@ -89,7 +89,7 @@ def planned_scene(campaign: Campaign, scene: SceneRun) -> Plan | None:
     try:
         return load_context(scene.plan).plan
     except NotFound:
-        if _is_published(scene):
+        if is_published(scene):
             return None
         if scene.packed is None:
             raise
@@ -108,7 +108,7 @@ def begin_scene(campaign: Campaign, scene: SceneRun) -> RunContext | None:
     try:
         context = load_context(scene.plan)
     except NotFound:
-        if scene.packed is None and not _is_published(scene):
+        if scene.packed is None and not is_published(scene):
             raise
     if scene.packed is None:  # its folder was claimed when it was planned
         return context
@@ -116,7 +116,7 @@ def begin_scene(campaign: Campaign, scene: SceneRun) -> RunContext | None:
     owner = owner_of(folder)
     if context and owner and owner.run == context.plan.run and campaign.member in owner.members:
         return context
-    if _is_published(scene):
+    if is_published(scene):
         return None
     plan = context.plan if context else _packed_plan(campaign, scene.packed)
     with locked_workspace(folder, run=plan.run, patience_s=LOCK_WAIT_S):
@@ -136,8 +136,8 @@ def folders_in(folder: AnyPath) -> set[str]:
     return {each.name for each in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _is_published(scene: SceneRun) -> bool:
-    """Whether a scene is complete, and its plan deleted: a later try finds nothing to do."""
+def is_published(scene: SceneRun) -> bool:
+    """Whether the run of a scene has published it: a later try finds nothing to do."""
     result = read_result(output_place(scene.folder))
     run = scene.plan.rpartition("/")[2].partition("-")[0]
     return result is not None and result.document["run"] == run

@@ -17,7 +17,7 @@ class Prices(ClosedValue):
         default=0, ge=0, allow_inf_nan=False, description="of 10^9 bytes of memory"
     )
     gb_transferred: float = Field(
-        default=0, ge=0, description="of 10^9 bytes read from remote scenes"
+        default=0, ge=0, allow_inf_nan=False, description="of 10^9 bytes read from remote scenes"
     )
     currency: str = ""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -30,6 +31,7 @@ WORKSPACE = ".pesto"
 OWNER = "owner.json"
 EXPIRES_S = 600.0
 _ABANDONED = "abandoned"
+_PROCESS = re.compile(r" in process (?P<pid>\d+) of (?P<machine>.+)$")
 
 
 @dataclass(frozen=True)
@@ -190,13 +192,7 @@ class RemoteOwner:
         """Whether the process of the run was one of this machine, and has ended."""
         if owner.pid is None or owner.machine != _machine():
             return False
-        try:
-            os.kill(owner.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        return _is_gone(owner.pid)
 
     def beat(self, owner: Owner) -> None:
         """Give a sign of life, unless another task of the run gives one at this moment."""
@@ -218,6 +214,31 @@ class RemoteOwner:
 def record_of(folder: AnyPath) -> LocalOwner | RemoteOwner:
     """Return the record of a folder."""
     return RemoteOwner(folder) if isinstance(folder, RemotePath) else LocalOwner(folder)
+
+
+def process_member(member: str) -> str:
+    """Return a member of an owner that ends with this process.
+
+    Args:
+        member: The engine's id of its run.
+    """
+    return f"{member} in process {os.getpid()} of {_machine()}"
+
+
+def has_ended(member: str) -> bool:
+    """Whether a member has ended with its process, on this machine."""
+    found = _PROCESS.search(member)
+    return found is not None and found["machine"] == _machine() and _is_gone(int(found["pid"]))
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _owner(data: bytes) -> Owner | None:

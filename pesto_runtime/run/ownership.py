@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from pesto_runtime.errors import FolderInUse
 from pesto_runtime.masking import masked
 from pesto_runtime.places import RemotePath, place_of
-from pesto_runtime.run.owner_records import EXPIRES_S, WORKSPACE, Owner, record_of
+from pesto_runtime.run.owner_records import EXPIRES_S, WORKSPACE, Owner, has_ended, record_of
 from pesto_runtime.run.result import read_result
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def claim(
         _require_free(folder, plan, record, owner, member, take_over=take_over, replace=replace)
         others: tuple[str, ...] = ()
         if owner is not None and owner.run == plan.run and _is_at_work(record, owner):
-            others = tuple(each for each in owner.members if each != member)
+            others = tuple(n for n in owner.members if n != member and not has_ended(n))
             since = owner.since
         name, host = str(plan.pipeline["name"]), socket.gethostname()
         if record.write(Owner(plan.run, name, host, pid, since, (*others, member))):
@@ -121,7 +121,7 @@ def release(folder: AnyPath, run: str, *, member: str) -> bool:
         owner = record.read()
         if owner is None or owner.run != run:
             return True
-        others = tuple(each for each in owner.members if each not in (member, ""))
+        others = tuple(n for n in owner.members if n not in (member, "") and not has_ended(n))
         if not others or not _is_at_work(record, owner):
             record.delete()
             return True
@@ -251,4 +251,5 @@ def _folder_of(plan: Plan) -> AnyPath | None:
 
 
 def _is_at_work(record: LocalOwner | RemoteOwner, owner: Owner) -> bool:
-    return not record.is_gone(owner) and record.age_s() < EXPIRES_S
+    have_ended = bool(owner.members) and all(map(has_ended, owner.members))
+    return not have_ended and not record.is_gone(owner) and record.age_s() < EXPIRES_S

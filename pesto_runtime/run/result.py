@@ -22,6 +22,7 @@ from pesto_runtime.contract import Pipeline
 from pesto_runtime.masking import masked
 from pesto_runtime.raster.gdal import gdal_version
 from pesto_runtime.run.features import crs_member
+from pesto_runtime.run.owner_records import process_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,17 +50,20 @@ class RunRecord:
         started: Time of the start.
         phase_seconds: Seconds of each phase that ran, if the engine has measured them.
         verified_tiles: Number of tiles that were computed again and compared.
+        ends_with_process: Whether the run ends with this process, on whatever folder it works.
     """
 
     engine: Mapping[str, JsonValue]
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     phase_seconds: Sequence[float] = ()
     verified_tiles: int = 0
+    ends_with_process: bool = False
 
     @property
     def member(self) -> str:
         """The engine's id of the run, by which it shares an output folder."""
-        return member_of(self.engine)
+        member = member_of(self.engine)
+        return process_member(member) if self.ends_with_process else member
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,9 @@ def test_common_inputs_are_those_of_every_scene() -> None:
         (["/x/a b.tif"], r"scenes\[0\]: the id 'a b' cannot name a folder"),
         ([{"id": "../up", "scene": "/a.tif"}], r"'../up' cannot name a folder"),
         ([{"id": "", "scene": "/a.tif"}], r"'' cannot name a folder"),
+        ([{"id": "campaign.json", "scene": "/a.tif"}], "'campaign.json' is a file of the campaign"),
+        ([{"id": "Items.JSON", "scene": "/a.tif"}], "'Items.JSON' is a file of the campaign"),
+        ([{"id": "a" * 256, "scene": "/a.tif"}], "is too long for a folder"),
     ],
 )
 def test_a_wrong_list_is_refused_by_item(listed: list[JsonValue], said: str) -> None:
