@@ -22,7 +22,7 @@ from pesto_runtime.errors import InvalidPipeline, PestoError
 from pesto_runtime.places import href_of
 from pesto_runtime.run.context import begin_run
 from pesto_runtime.run.ownership import claim
-from pesto_runtime.run.planning import check_pipeline, count_tiles
+from pesto_runtime.run.planning import check_pipeline, count_tiles, require_patience
 from pesto_runtime.run.publishing import finished_result
 from pesto_runtime.run.scene_planner import ScenePlanner
 from pesto_runtime.run.workspace import locked_workspace, run_store
@@ -135,8 +135,10 @@ def plan_campaign(
 
     Raises:
         InvalidPipeline: the pipeline does not check, whatever the scene; with every error.
+        InvalidInput: the patience is no number of seconds.
         StoreFailed: the store cannot be written.
     """
+    require_patience(settings.patience_s)
     checked = check_pipeline(pipeline, services)
     checked.require(pipeline.name)
     planner = ScenePlanner(

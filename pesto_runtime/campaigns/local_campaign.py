@@ -142,6 +142,8 @@ class _Driver:
         return limit
 
     def _run_tasks(self, phase: int, count: int) -> None:
+        if count:
+            self._meter.require_more()  # planning may have taken all of the time
         executor = ThreadPoolExecutor(self._workers, thread_name_prefix="pesto")
         waiting = {executor.submit(self._run_task, phase, task) for task in range(count)}
         try:

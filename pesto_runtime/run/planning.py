@@ -7,6 +7,7 @@ pipeline whenever they parse a DAG. It does not run anything.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -239,6 +240,7 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
             onto a grid that it does not touch.
     """
     compression = Compression.parse(compress)
+    require_patience(patience_s)
     pipeline, inputs = with_literal_images(pipeline, services, inputs)
     inputs = with_defaults(pipeline, services, inputs)
     checked = check_pipeline(pipeline, services, inputs=inputs)
@@ -275,6 +277,19 @@ def plan(  # noqa: PLR0913  # the options of `pesto run`
         }
     )
     return Planned(planned, checked, _estimates(planned, checked))
+
+
+def require_patience(seconds: float) -> None:
+    """Require a number of seconds that a plan can state.
+
+    Raises:
+        InvalidInput: it is negative, infinite, or no number.
+    """
+    if not 0 <= seconds < math.inf:
+        raise InvalidInput(
+            f"patience of {seconds} s is no time to wait for a service: give seconds from 0 on, "
+            "as 86400 for a day (--patience, patience_s)"
+        )
 
 
 def count_tiles(phase: Phase) -> int:

@@ -266,4 +266,14 @@ def test_a_pipeline_that_fits_no_scene_is_refused_as_a_whole(tmp_path: Path) -> 
         campaign(document, tmp_path / "out", ["/a.tif"])
     with pytest.raises(InvalidInput, match="runs in threads"):
         campaign(chain("grow"), tmp_path / "out", ["/a.tif"], executor="processes")
+    for patience in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(InvalidInput, match="no time to wait for a service"):
+            campaign(chain("grow"), tmp_path / "out", ["/a.tif"], patience_s=patience)
+        with pytest.raises(InvalidInput, match="no time to wait for a service"):
+            run_local(
+                chain("grow"),
+                tmp_path / "out",
+                {"scene": write_scene(tmp_path / "s.tif", noise(9, 9))},
+                patience_s=patience,
+            )
     assert not (tmp_path / "out").exists()
