@@ -157,9 +157,14 @@ def test_the_bottleneck_is_named() -> None:
 @pytest.mark.parametrize(("scenes", "side", "most"), [(3, 2, 5), (2, 5, 7), (4, 3, 64)])
 def test_tasks_are_those_of_the_product(tmp_path: Path, scenes: int, side: int, most: int) -> None:
     """Scene by scene and tile by tile, as `plan_campaign` divides real files."""
-    from pesto_runtime.campaigns import CampaignSettings, load_campaign, plan_campaign, read_scenes
+    from pesto_runtime.campaigns import (
+        CampaignSettings,
+        load_campaign,
+        plan_campaign,
+        planned_scene,
+        read_scenes,
+    )
     from pesto_runtime.pipeline import Sizing
-    from pesto_runtime.run.context import load_context
     from pesto_runtime.run.services import resolve_services
     from pesto_runtime.tiling import tile_count
 
@@ -169,7 +174,8 @@ def test_tasks_are_those_of_the_product(tmp_path: Path, scenes: int, side: int, 
     sizing = Sizing(workers=2, max_tasks=most, tile=512)
     settings = CampaignSettings(folder=tmp_path / "out", sizing=sizing, member="model")
     campaign = load_campaign(plan_campaign(pipeline, services, listed, settings))
-    chunks = [load_context(each.plan).plan.phases[0].chunks for each in campaign.scenes]
+    plans = [planned_scene(campaign, each) for each in campaign.scenes]
+    chunks = [each.phases[0].chunks for each in plans if each]
     real = [
         [
             (part.scene, tile_count(window, (512, 512)))
