@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pesto_runtime.contract import BLOCK
 from pesto_runtime.pipeline import Sizing
+from pesto_runtime.pipeline.sizing import HTTP_SECONDS_PER_PIXEL, STAGE_SECONDS_PER_PIXEL
 from pesto_runtime.tiling import chunks_of, tile_count
 
 MEASURED = Path(__file__).with_name("measured.json")
-_STAGE_S_PER_PIXEL, _HTTP_S_PER_PIXEL = 100e-9, 60e-9  # as `pipeline/sizing.py` estimates
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def tasks_of(work: Work, engine: Engine, fleet: Fleet) -> list[list[tuple[int, i
         task_cost_s=engine.task_cost_s,
     )  # fmt: skip
     size = (work.columns * BLOCK, work.rows * BLOCK)
-    http_s = _HTTP_S_PER_PIXEL if work.service_s else 0.0
-    seconds = size[0] * size[1] * (_STAGE_S_PER_PIXEL + http_s)
+    http_s = HTTP_SECONDS_PER_PIXEL if work.service_s else 0.0
+    seconds = size[0] * size[1] * (STAGE_SECONDS_PER_PIXEL + http_s)
     windows = chunks_of(size, quantum=(BLOCK, BLOCK), at_most=sizing.chunk_count(seconds))
     tiles = [tile_count(each, (BLOCK, BLOCK)) for each in windows]
     count = min(work.scenes * len(tiles), sizing.chunk_count(work.scenes * seconds))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from pesto_runtime.store import Store
+
 
 CAMPAIGNS = "campaigns"
 """Folder of the campaigns in a run store."""
@@ -139,19 +141,21 @@ def campaign_folder(pipeline: str, folder: str, scenes: Iterable[str]) -> str:
     return f"{CAMPAIGNS}/{_digest(repr((pipeline, folder, [*scenes])).encode())}"
 
 
-def save_campaign(campaign: Campaign, store: str) -> str:
+def save_campaign(campaign: Campaign, store: Store, folder: str) -> str:
     """Store the plan of a campaign; return its href.
+
+    Args:
+        campaign: The campaign.
+        store: Its run store.
+        folder: Its `campaign_folder`.
 
     Raises:
         StoreFailed: the store cannot be written.
     """
     data = campaign.model_dump_json().encode()
-    ids = (each.id for each in campaign.scenes)
-    own = campaign_folder(campaign.pipeline, campaign.folder, ids)
-    name = f"{own}/{_digest(data)}/plan.json"
-    opened = open_store(store)
-    opened.put(name, data)
-    return opened.href(name)
+    name = f"{folder}/{_digest(data)}/plan.json"
+    store.put(name, data)
+    return store.href(name)
 
 
 def _digest(data: bytes) -> str:

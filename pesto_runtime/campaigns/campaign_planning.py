@@ -146,9 +146,10 @@ def plan_campaign(
         report=settings.report, compress=settings.compress, cache=settings.cache,
     )  # fmt: skip
     done = complete_scenes(settings.folder, pipeline.name) if settings.only_failed else {}
-    store, folder = run_store(settings.folder, settings.store), href_of(settings.folder)
+    store = open_store(run_store(settings.folder, settings.store))
+    folder = href_of(settings.folder)
     own = campaign_folder(pipeline.name, folder, (each.id for each in scenes))
-    packs = PlanPacks(open_store(store), own)
+    packs = PlanPacks(store, own)
     runs: list[SceneRun] = []
     plans: list[_PlannedScene] = []
     with ThreadPoolExecutor(_CLAIMS, "pesto-claim") as pool:
@@ -184,7 +185,7 @@ def plan_campaign(
         scenes=tuple(runs),
         tasks=tuple(_tasks(plans, phase, settings.sizing) for phase in range(count)),
     )
-    return save_campaign(campaign, store)
+    return save_campaign(campaign, store, own)
 
 
 class _Folders:

@@ -28,8 +28,8 @@ _MOST_OVERHEAD = 1.5  # pixels read per pixel written
 _UNDECLARED_FACTOR = 8  # times the bytes of inputs and outputs, for the process's own arrays
 _UNKNOWN_BYTES = 8  # per pixel and band; the largest real dtypes
 # Nominal rates. An error by a factor of three changes the number of chunks, and nothing else.
-_STAGE_SECONDS_PER_PIXEL = 100e-9
-_HTTP_SECONDS_PER_PIXEL = 60e-9
+STAGE_SECONDS_PER_PIXEL = 100e-9
+HTTP_SECONDS_PER_PIXEL = 60e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def phase_cost(
     declared = [memory for memories in by_stage for memory in memories]
     declared_bytes = sum(memory.input_pixel + memory.output_pixel for memory in declared)
     rates = [
-        _STAGE_SECONDS_PER_PIXEL + _HTTP_SECONDS_PER_PIXEL * (stage.stage.process in remote)
+        STAGE_SECONDS_PER_PIXEL + HTTP_SECONDS_PER_PIXEL * (stage.stage.process in remote)
         for stage in members
     ]
     return PhaseCost(
